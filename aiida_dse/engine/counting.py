@@ -1,0 +1,187 @@
+"""Pair counts of spheres, reduced by the point symmetry of their centre.
+
+C_st(u) of a sphere has no closed form. Every atom pair of the largest sphere is counted once
+with integer arithmetic, and only for one atom out of each orbit of the centre's point group:
+rock salt needs 1/48 of the pairs. In a population the pair counts with the share of particles
+large enough to hold its outer atom, which makes the size law continuous.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numba import njit
+
+from .crystal import Crystal
+from .sizes import LogNormal
+from .threads import thread_count
+from .units import FloatArray
+
+#: Refuse pair tables beyond this size (bytes).
+MAX_TABLE_BYTES = 4e9
+
+
+@dataclass(frozen=True)
+class MergedPairs:
+    """Ordered pairs of basis atoms (s, t) grouped by their difference vector modulo the lattice.
+
+    A pair at lattice difference u belongs to class `class_of_pair[s, t]` at the difference
+    `sign[s, t] u + shift[s, t]`; `first`, `second` (n_classes,) is one pair of each class with
+    sign +1 and shift 0.
+    """
+
+    class_of_pair: np.ndarray
+    sign: np.ndarray
+    shift: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+
+
+@dataclass(frozen=True)
+class SphereAtoms:
+    """The atoms of a sphere, innermost first; `orbit` (n,) is the size of the atom's orbit under
+    the point group of the centre for the one that stands for it, else 0."""
+
+    cell: np.ndarray  # (n, 3)
+    atom: np.ndarray  # (n,) index of the basis atom
+    radius: FloatArray  # (n,) Å
+    orbit: FloatArray
+
+
+def count_sphere_pairs(
+    crystal: Crystal,
+    generic: FloatArray,
+    centre: tuple[float, float, float],
+    diameter: float,
+    law: LogNormal | None,
+) -> tuple[FloatArray, MergedPairs, FloatArray]:
+    """Tables C(u) per class of pairs, the classes, and the atom counts per particle.
+
+    generic (n_atoms, 3): positions moved at random along the free coordinates, which decide what
+    merges; diameter (nm) of the largest sphere; `law` None for one sphere of that diameter.
+    Raises ValueError where the sphere holds no atom or the tables would not fit in memory.
+    """
+    # the atoms are found for a slightly larger radius, so that small steps in size re-use them
+    reach = diameter * 5 if law is None else 1.1 ** np.ceil(np.log(diameter * 5) / np.log(1.1))
+    atoms = _sphere_atoms(crystal, centre, float(reach))
+    merged = _merge_translations(crystal, generic)
+    share = np.ones(len(atoms.radius)) if law is None else law.survival(atoms.radius / 5)
+    extent = np.ptp(atoms.cell, axis=0) + 1
+    shape = (len(merged.first), *(2 * extent + 1))
+    size = 8.0 * np.prod(shape) * (1 + thread_count())
+    if size > MAX_TABLE_BYTES:
+        raise ValueError(
+            f"spheres up to {diameter:.1f} nm need {size / 1e9:.1f} GB of pair tables; the limit "
+            f"is {MAX_TABLE_BYTES / 1e9:.0f} GB. Lower the size or the width of its law."
+        )
+    chosen = np.flatnonzero(atoms.orbit)
+
+    def count(part: np.ndarray) -> FloatArray:
+        table = np.zeros(shape)
+        _count_pairs(
+            part, atoms.orbit, atoms.cell, atoms.atom, share, merged.class_of_pair, merged.sign,
+            merged.shift, extent, table,
+        )
+        return table
+
+    workers = thread_count()
+    with ThreadPoolExecutor(workers) as pool:
+        tables = sum(pool.map(count, [chosen[k::workers] for k in range(workers)]))
+    n_atoms = len(crystal.basis_atoms)
+    return np.asarray(tables), merged, np.bincount(atoms.atom, weights=share, minlength=n_atoms)
+
+
+@njit(cache=True, nogil=True)
+def _count_pairs(  # type: ignore[no-untyped-def]
+    chosen, orbit, cell, atom, share, class_of_pair, sign, shift, extent, table
+):
+    for i in chosen:
+        s = atom[i]
+        for j in range(len(atom)):
+            if j == i:
+                continue
+            t = atom[j]
+            outer = share[i] if i > j else share[j]
+            direction = sign[s, t]
+            u = extent[0] + direction * (cell[j, 0] - cell[i, 0]) + shift[s, t, 0]
+            v = extent[1] + direction * (cell[j, 1] - cell[i, 1]) + shift[s, t, 1]
+            w = extent[2] + direction * (cell[j, 2] - cell[i, 2]) + shift[s, t, 2]
+            table[class_of_pair[s, t], u, v, w] += 0.5 * orbit[i] * outer
+
+
+@lru_cache(maxsize=8)
+def _sphere_atoms(
+    crystal: Crystal, centre: tuple[float, float, float], radius: float
+) -> SphereAtoms:
+    matrix = crystal.cell.matrix
+    heights = 1 / np.linalg.norm(np.linalg.inv(matrix), axis=1)
+    reach = np.ceil(radius / heights + 1).astype(int)
+    axes = [np.arange(-n - 1, n + 2) + int(np.floor(c)) for n, c in zip(reach, centre, strict=True)]
+    cells = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    found: list[tuple[np.ndarray, np.ndarray, FloatArray]] = []
+    for index, position in enumerate(crystal.positions()):
+        vectors = (cells + position - np.array(centre)) @ matrix.T
+        inside = np.einsum("ij,ij->i", vectors, vectors) <= (radius * (1 + 1e-9)) ** 2
+        found.append((cells[inside], np.full(int(inside.sum()), index), vectors[inside]))
+    cell, atom, vectors = (np.concatenate(part) for part in zip(*found, strict=True))
+    if not len(atom):
+        raise ValueError(
+            f"a sphere of {radius / 5:g} nm around {centre} holds no atom; enlarge it."
+        )
+    lengths = np.linalg.norm(vectors, axis=1)
+    order = np.argsort(lengths, kind="stable")
+    orbit = _orbit_sizes(crystal, np.array(centre), vectors[order])
+    return SphereAtoms(cell[order], atom[order], lengths[order], orbit)
+
+
+def _orbit_sizes(crystal: Crystal, centre: FloatArray, vectors: FloatArray) -> FloatArray:
+    """The atom whose image lies furthest along a generic direction stands for its orbit."""
+    matrix = crystal.cell.matrix
+    inverse = np.linalg.inv(matrix)
+    unique = {
+        tuple(np.round(matrix @ op.rotation @ inverse, 9).ravel())
+        for op, _ in crystal.stabiliser(centre)
+    }
+    direction = np.array([1.0, np.pi / 5, np.e / 9])
+    own = vectors @ direction
+    highest = np.ones(len(vectors), dtype=bool)
+    fixed_by = np.zeros(len(vectors))
+    for entries in unique:
+        moved = vectors @ np.array(entries).reshape(3, 3).T
+        fixed_by += np.abs(moved - vectors).max(axis=1) < 1e-4
+        highest &= moved @ direction <= own + 1e-6
+    return np.where(highest, len(unique) / fixed_by, 0.0)
+
+
+def _merge_translations(crystal: Crystal, generic: FloatArray) -> MergedPairs:
+    n_atoms = len(generic)
+    class_of_pair = np.zeros((n_atoms, n_atoms), dtype=np.int64)
+    sign = np.ones((n_atoms, n_atoms), dtype=np.int64)
+    shift = np.zeros((n_atoms, n_atoms, 3), dtype=np.int64)
+    known: list[tuple[tuple[int, int], FloatArray, int, int]] = []
+    site = crystal.site_of_atom
+    for i, j in zip(*np.triu_indices(n_atoms), strict=True):
+        channel = (min(site[i], site[j]), max(site[i], site[j]))
+        difference = generic[j] - generic[i]
+        for index, (other, reference, _, _) in enumerate(known):
+            direction = 0
+            for trial in (1, -1):
+                offset = trial * difference - reference
+                if other == channel and np.abs(offset - np.round(offset)).max() < 1e-6:
+                    direction = trial
+                    break
+            if direction:
+                break
+        else:
+            index, direction, offset = len(known), 1, np.zeros(3)
+            known.append((channel, difference, int(i), int(j)))
+        class_of_pair[i, j] = class_of_pair[j, i] = index
+        sign[i, j], sign[j, i] = direction, -direction
+        shift[i, j] = shift[j, i] = np.round(offset)
+    return MergedPairs(
+        class_of_pair, sign, shift,
+        np.array([row[2] for row in known]), np.array([row[3] for row in known]),
+    )

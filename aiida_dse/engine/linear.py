@@ -1,0 +1,104 @@
+"""The linear part of a pattern: scales, traces and background by least squares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.optimize import nnls
+
+from .units import FloatArray
+
+
+@dataclass(frozen=True)
+class LinearSolution:
+    """Coefficients of the columns, the weighted residual and what stayed active."""
+
+    coefficients: FloatArray  # (n_columns,)
+    residual: FloatArray  # (n_points,) (yo - yc) / sigma
+    chi2: float
+    active: np.ndarray  # (n_columns,) bool; False where held at zero by non-negativity
+    basis: FloatArray  # (n_points, n_active) orthonormal basis of the active weighted columns
+
+
+class LinearProblem:
+    """min |(y - free a - nonnegative b) / sigma|^2 with b >= 0, for changing last columns.
+
+    The free and the constant non-negative columns are factorised once; every evaluation only
+    orthogonalises the phase patterns against them.
+    """
+
+    def __init__(
+        self, observed: FloatArray, sigma: FloatArray, free: FloatArray, fixed: FloatArray
+    ) -> None:
+        """observed, sigma (n_points,); free (n_points, n_free); fixed (n_points, n_traces)."""
+        self.weight = 1 / sigma
+        self.observed = observed * self.weight
+        self.n_free = free.shape[1]
+        self._free_basis, self._free_factor = np.linalg.qr(free * self.weight[:, None])
+        if self.n_free:
+            diagonal = np.abs(np.diag(self._free_factor))
+            if diagonal.min() < 1e-10 * diagonal.max():
+                raise ValueError(
+                    "the background terms are not independent of each other on this range. Use "
+                    "fewer Chebyshev or inverse-q terms."
+                )
+        self._fixed = self._weighted(fixed)
+        self._target = self.observed - self._project(self.observed)
+
+    def _weighted(self, columns: FloatArray) -> tuple[FloatArray, FloatArray]:
+        weighted = columns * self.weight[:, None]
+        along = self._free_basis.T @ weighted
+        return along, weighted - self._free_basis @ along
+
+    def _project(self, vector: FloatArray) -> FloatArray:
+        return np.asarray(self._free_basis @ (self._free_basis.T @ vector))
+
+    def solve(self, patterns: FloatArray, offset: FloatArray | None = None) -> LinearSolution:
+        """Solve for free, trace and pattern (n_points, n_patterns) coefficients, in this order.
+
+        `offset` (n_points,) is a part of known size (phases of fixed scale), taken off first.
+        """
+        along, across = self._weighted(patterns)
+        along = np.hstack([self._fixed[0], along])
+        across = np.hstack([self._fixed[1], across])
+        observed, target = self.observed, self._target
+        if offset is not None:
+            weighted = offset * self.weight
+            observed = observed - weighted
+            target = target - (weighted - self._project(weighted))
+        length = np.linalg.norm(across, axis=0)
+        length[length == 0] = 1.0
+        basis, factor = np.linalg.qr(across / length)
+        projected = basis.T @ target
+        positive = _non_negative(factor, projected) / length
+        active = positive > 0
+        if active.all():
+            active_basis = basis
+            residual = target - basis @ projected
+        else:
+            residual = target - across @ positive
+            active_basis = np.linalg.qr(across[:, active])[0]
+        free = solve_triangular(
+            self._free_factor, self._free_basis.T @ observed - along @ positive
+        ) if self.n_free else np.zeros(0)
+        return LinearSolution(
+            coefficients=np.concatenate([free, positive]),
+            residual=residual,
+            chi2=float(residual @ residual),
+            active=np.concatenate([np.ones(self.n_free, dtype=bool), active]),
+            basis=np.hstack([self._free_basis, active_basis]),
+        )
+
+
+def _non_negative(factor: FloatArray, projected: FloatArray) -> FloatArray:
+    """min |R x - c| with x >= 0, for a small upper-triangular R."""
+    if not len(projected):
+        return np.zeros(0)
+    diagonal = np.abs(np.diag(factor))
+    if diagonal.min() > 1e-12 * diagonal.max():
+        solution = solve_triangular(factor, projected)
+        if solution.min() > 0:
+            return np.asarray(solution)
+    return np.asarray(nnls(factor, projected)[0])

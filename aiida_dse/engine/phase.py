@@ -1,0 +1,342 @@
+"""A phase of the sample: what it scatters as a function of its named parameters.
+
+Local parameter names: cell 'a' ... 'gamma', 'Site.x' 'Site.y' 'Site.z', 'Site.B',
+'Site.occupancy', the size parameters of its family, and 'expansion' for atom lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+from . import debye
+from .crystal import COORDINATES, Crystal
+from .disorder import EXCLUSION_DISTANCE, excluded_pairs
+from .distances import (
+    PairClasses,
+    atom_histograms,
+    grid_step,
+    lattice_histograms,
+    pair_classes,
+    site_channels,
+    tables_with_holes,
+)
+from .parameters import Parameter
+from .particles import Family, PairCounts
+from .scattering import scattering_factor
+from .units import FloatArray
+
+#: Default relative error of a single distance's contribution at q_max.
+TOLERANCE = 2e-6
+#: Largest B (Å^2) a refinement may reach unless the document says otherwise.
+B_LIMIT = 30.0
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Where the pattern is wanted and how finely the distances are sampled for it."""
+
+    q: FloatArray
+    wavelength: float
+    tolerance: float = TOLERANCE
+    threads: int | None = None
+
+    @cached_property
+    def step(self) -> float:
+        return grid_step(float(self.q.max()), self.tolerance)
+
+
+@dataclass(frozen=True)
+class PhaseState:
+    """The sine sums of a phase at one geometry, with the keys that tell what they depend on."""
+
+    keys: tuple[object, ...]
+    counts_key: object
+    counts: PairCounts | None
+    sums: FloatArray  # (n_channels, n_q)
+    atoms: FloatArray  # (n_sites,) mean number of each site per particle
+
+
+class Phase(Protocol):
+    """What a pattern needs of a phase."""
+
+    name: str
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]: ...
+
+    @property
+    def fixed_reasons(self) -> dict[str, str]: ...
+
+    def state(
+        self, values: Mapping[str, float], sampling: Sampling, previous: PhaseState | None = None
+    ) -> PhaseState: ...
+
+    def pair_factors(self, sampling: Sampling) -> FloatArray: ...
+
+    def occupancy_and_b(self, values: Mapping[str, float]) -> tuple[FloatArray, FloatArray]: ...
+
+    def depends_on_distances(self, local_name: str) -> bool: ...
+
+
+class _Sites:
+    """What crystals and atom lists share: B, occupancy and form factors by site."""
+
+    labels: tuple[str, ...]
+    ions: tuple[str, ...]
+
+    def pair_factors(self, sampling: Sampling) -> FloatArray:
+        """(n_channels, n_q) Re(f_s f_t*)."""
+        factors = [scattering_factor(ion, sampling.q, sampling.wavelength) for ion in self.ions]
+        return debye.pair_form_factors(factors)
+
+    def occupancy_and_b(self, values: Mapping[str, float]) -> tuple[FloatArray, FloatArray]:
+        return (
+            np.array([values[f"{label}.occupancy"] for label in self.labels]),
+            np.array([values[f"{label}.B"] for label in self.labels]),
+        )
+
+    def depends_on_distances(self, local_name: str) -> bool:
+        return not local_name.endswith((".B", ".occupancy"))
+
+
+def _site_parameters(label: str, b_iso: float | None, occupancy: float) -> list[Parameter]:
+    if b_iso is None:
+        raise ValueError(
+            f"site {label} has no displacement parameter. Give it under the phase's 'B' "
+            f"(for example B: {{{label}: 1.0}}, in Å^2) or in the CIF."
+        )
+    return [
+        Parameter(f"{label}.B", b_iso, "Å^2", 0.0, max(B_LIMIT, 2 * b_iso)),
+        Parameter(f"{label}.occupancy", occupancy, "", 0.0, 1.0),
+    ]
+
+
+@dataclass(frozen=True)
+class CrystalPhase(_Sites):
+    """Nanocrystals of one structure and one particle family; `sizes` are the starting sizes."""
+
+    name: str
+    crystal: Crystal
+    family: Family
+    sizes: Mapping[str, float]
+    exclusion_distance: float = EXCLUSION_DISTANCE
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(site.label for site in self.crystal.sites)
+
+    @cached_property
+    def ions(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(site.ion for site in self.crystal.sites)
+
+    @cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """All non-linear parameters at their starting values, with default bounds."""
+        cell = self.crystal.cell
+        found = [
+            Parameter(name, getattr(cell, name), "Å", getattr(cell, name) * 0.9,
+                      getattr(cell, name) * 1.1)
+            if name in "abc"
+            else Parameter(name, getattr(cell, name), "deg", getattr(cell, name) - 10,
+                           getattr(cell, name) + 10)
+            for name in self.crystal.free_cell_parameters
+        ]
+        for label in self.labels:
+            position = self.crystal.special_position(label)
+            for name in self.crystal.coordinate_freedom(label).independent:
+                value = float(position[COORDINATES.index(name)])
+                found.append(Parameter(f"{label}.{name}", value, "", value - 0.15, value + 0.15))
+        for label in self.labels:
+            site = self.crystal.site(label)
+            found += _site_parameters(label, site.b_iso, site.occupancy)
+        found += [_size_parameter(name, value) for name, value in self.sizes.items()]
+        return tuple(found)
+
+    @cached_property
+    def fixed_reasons(self) -> dict[str, str]:
+        """Why the cell parameters and coordinates that are no parameters cannot be freed."""
+        reasons = {}
+        for name, rule in self.crystal.cell_constraints.items():
+            reasons[name] = (
+                f"the symmetry makes {name} equal {rule}: free {rule} instead"
+                if isinstance(rule, str)
+                else f"the symmetry fixes {name} at {rule:g} degrees"
+            )
+        for label in self.labels:
+            freedom = self.crystal.coordinate_freedom(label)
+            reasons |= {f"{label}.{name}": reason for name, reason in freedom.reasons.items()}
+        return reasons
+
+    def structure(self, values: Mapping[str, float]) -> Crystal:
+        """The crystal at the given parameter values, with site positions, B and occupancies."""
+        positions = self._site_positions(values)
+        moved = self.crystal.with_cell(
+            **{name: values[name] for name in self.crystal.free_cell_parameters}
+        )
+        sites = tuple(
+            replace(
+                site,
+                position=(float(at[0]), float(at[1]), float(at[2])),
+                b_iso=values[f"{site.label}.B"],
+                occupancy=values[f"{site.label}.occupancy"],
+            )
+            for site, at in zip(self.crystal.sites, positions, strict=True)
+        )
+        return replace(moved, sites=sites)
+
+    def size_statistics(self, values: Mapping[str, float]) -> dict[str, float]:
+        return self.family.statistics(self._with_cell(values), self._sizes(values))
+
+    def state(
+        self, values: Mapping[str, float], sampling: Sampling, previous: PhaseState | None = None
+    ) -> PhaseState:
+        """The sine sums at the given values; channels that `previous` already has are kept."""
+        crystal = self._with_cell(values)
+        cell_key = tuple(values[name] for name in self.crystal.free_cell_parameters)
+        counts_key, counts = self._counts(crystal, values, previous)
+        site_positions = self._site_positions(values)
+        site_keys = [tuple(position) for position in site_positions]
+        channels = site_channels(len(self.labels))
+        keys = tuple((counts_key, cell_key, site_keys[s], site_keys[t]) for s, t in channels)
+        site_of_atom = self.crystal.site_of_atom
+        atoms = np.bincount(
+            site_of_atom, weights=np.broadcast_to(counts.atoms, len(site_of_atom)),
+            minlength=len(self.labels),
+        )
+        sums = np.empty((len(channels), len(sampling.q)))
+        stale = list(range(len(channels)))
+        if previous is not None:
+            stale = [k for k in stale if previous.keys[k] != keys[k]]
+            fresh = sorted(set(range(len(channels))) - set(stale))
+            sums[fresh] = previous.sums[fresh]
+        if stale:
+            classes = self._classes(counts)
+            tables, table_of_class = tables_with_holes(counts, classes)
+            histograms = lattice_histograms(
+                crystal.cell.matrix, self.crystal.positions(site_positions), tables,
+                table_of_class, classes, stale, step=sampling.step, threads=sampling.threads,
+            )
+            sums[stale] = debye.sine_sums(
+                histograms, sampling.q, step=sampling.step, threads=sampling.threads
+            )
+        return PhaseState(keys, counts_key, counts, sums, atoms)
+
+    def _counts(
+        self, crystal: Crystal, values: Mapping[str, float], previous: PhaseState | None
+    ) -> tuple[object, PairCounts]:
+        sizes = self._sizes(values)
+        if self.family.isotropic:
+            stretch = (crystal.cell.volume / self.crystal.cell.volume) ** (1 / 3)
+            sizes = {name: value / stretch for name, value in sizes.items()}
+            crystal = self.crystal
+        cell = crystal.cell
+        key = (tuple(sizes.values()), (cell.a, cell.b, cell.c) if sizes else ())
+        if previous is not None and previous.counts is not None and previous.counts_key == key:
+            return key, previous.counts
+        return key, self.family.pair_counts(crystal, sizes)
+
+    def _classes(self, counts: PairCounts) -> PairClasses:
+        known: dict[str, PairClasses] = self.__dict__.setdefault("_known_classes", {})
+        if "classes" not in known:
+            excluded = excluded_pairs(self.crystal, self.exclusion_distance)
+            known["classes"] = pair_classes(self.crystal, counts, excluded)
+        return known["classes"]
+
+    def _with_cell(self, values: Mapping[str, float]) -> Crystal:
+        return self.crystal.with_cell(
+            **{name: values[name] for name in self.crystal.free_cell_parameters}
+        )
+
+    def _sizes(self, values: Mapping[str, float]) -> dict[str, float]:
+        return {name: values[name] for name in self.family.parameters}
+
+    def _site_positions(self, values: Mapping[str, float]) -> FloatArray:
+        positions = self.crystal.site_positions.copy()
+        for index, label in enumerate(self.labels):
+            freedom = self._freedom[index]
+            start = positions[index].copy()
+            for name, direction in zip(freedom.independent, freedom.basis, strict=True):
+                axis = COORDINATES.index(name)
+                positions[index] += (values[f"{label}.{name}"] - start[axis]) * direction
+        return positions
+
+    @cached_property
+    def _freedom(self):  # type: ignore[no-untyped-def]
+        return [self.crystal.coordinate_freedom(label) for label in self.labels]
+
+
+def _size_parameter(name: str, value: float) -> Parameter:
+    if name == "phi":
+        return Parameter(name, value, "deg", -90.0, 90.0)
+    if name.startswith("sd_"):
+        return Parameter(name, value, "nm", min(0.05, value), max(5.0, 3 * value))
+    return Parameter(name, value, "nm", min(0.5, value), max(3 * value, 10.0))
+
+
+@dataclass(frozen=True)
+class AtomListPhase(_Sites):
+    """Any list of atoms (relaxed, twinned, from a simulation), by the general pair route.
+
+    positions (n_atoms, 3) Å; site_of_atom (n_atoms,) index into the labels. `expansion` scales
+    all distances.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    ions: tuple[str, ...]
+    site_of_atom: np.ndarray
+    positions: FloatArray
+    b_iso: tuple[float | None, ...]
+    occupancy: tuple[float, ...]
+    exclusion_distance: float = EXCLUSION_DISTANCE
+
+    @cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        found = [Parameter("expansion", 1.0, "", 0.9, 1.1)]
+        for label, b_iso, occupancy in zip(self.labels, self.b_iso, self.occupancy, strict=True):
+            found += _site_parameters(label, b_iso, occupancy)
+        return tuple(found)
+
+    @property
+    def fixed_reasons(self) -> dict[str, str]:
+        return {}
+
+    def size_statistics(self, values: Mapping[str, float]) -> dict[str, float]:
+        return {"atoms": float(len(self.positions))}
+
+    def state(
+        self, values: Mapping[str, float], sampling: Sampling, previous: PhaseState | None = None
+    ) -> PhaseState:
+        expansion = values["expansion"]
+        channels = site_channels(len(self.labels))
+        keys = (expansion,) * len(channels)
+        if previous is not None and previous.keys == keys:
+            return previous
+        # S(q) of the expanded particle is that of the original at q times the expansion
+        step = sampling.step / self.parameters[0].upper
+        known: dict[float, FloatArray] = self.__dict__.setdefault("_known_histograms", {})
+        if step not in known:
+            known[step] = self._histograms(step, channels, sampling.threads)
+        sums = debye.sine_sums(
+            known[step], sampling.q * expansion, step=step, threads=sampling.threads
+        )
+        atoms = np.bincount(self.site_of_atom, minlength=len(self.labels)).astype(float)
+        return PhaseState(keys, None, None, sums, atoms)
+
+    def _histograms(
+        self, step: float, channels: list[tuple[int, int]], threads: int | None
+    ) -> FloatArray:
+        channel_of_pair = np.zeros((len(self.labels),) * 2, dtype=np.int64)
+        for k, (s, t) in enumerate(channels):
+            channel_of_pair[s, t] = channel_of_pair[t, s] = k
+        partial = np.array(self.occupancy)[self.site_of_atom] < 1
+        return atom_histograms(
+            np.ascontiguousarray(self.positions, dtype=float), channel_of_pair,
+            self.site_of_atom, len(channels), step=step, excluded=self.exclusion_distance,
+            partial=partial, threads=threads,
+        )
