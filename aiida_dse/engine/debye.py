@@ -6,6 +6,9 @@ S_st(q) = sum over unordered pairs of sin(q r)/(q r) and T_s = exp(-B_s q^2 / (1
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
+
 import finufft
 import numpy as np
 from numba import njit
@@ -31,14 +34,40 @@ def sine_sums(
     if n_channels == 0:
         return np.zeros((0, len(q)))
     phase = q * step
-    transform = finufft.nufft1d2(
-        phase, histograms.astype(np.complex128), eps=NUFFT_TOLERANCE, isign=1,
-        nthreads=threads or thread_count(),
-    ).reshape(n_channels, len(q))
+    plan = _plan(n_channels, n_bins, phase.tobytes(), threads or thread_count())
+    transform = plan.execute(histograms.astype(np.complex128)).reshape(n_channels, len(q))
     first_mode = -(n_bins // 2)
     transform *= np.exp(1j * phase * (-GRID_MARGIN - first_mode))
     spline = np.sinc(phase / (2 * np.pi)) ** SPLINE_ORDER
     return np.asarray(transform.imag / (q * spline))
+
+
+_local = threading.local()
+
+
+def _plan(n_channels: int, n_bins: int, phase: bytes, threads: int) -> finufft.Plan:
+    """A transform with its points sorted, kept per thread: plans may not be shared."""
+    plans: OrderedDict[tuple[int, int, bytes, int], finufft.Plan] = _local.__dict__.setdefault(
+        "plans", OrderedDict()
+    )
+    key = (n_channels, n_bins, phase, threads)
+    if key in plans:
+        plans.move_to_end(key)
+        return plans[key]
+    plan = finufft.Plan(
+        2, (n_bins,), n_trans=n_channels, eps=NUFFT_TOLERANCE, isign=1, nthreads=threads,
+        dtype="complex128",
+    )
+    plan.setpts(np.frombuffer(phase))
+    plans[key] = plan
+    if len(plans) > 12:
+        plans.popitem(last=False)
+    return plan
+
+
+def debye_waller(b_iso: FloatArray, q: FloatArray) -> FloatArray:
+    """T = exp(-B q^2 / (16 pi^2)), (n_sites, n_q), for B (n_sites,) in Å^2."""
+    return np.asarray(np.exp(-np.outer(b_iso, q * q / (16 * np.pi**2))))
 
 
 def pair_form_factors(factors: list[ScatteringFactor]) -> FloatArray:
@@ -58,12 +87,15 @@ def debye_intensity(
     occupancy: FloatArray,
     b_iso: FloatArray,
     q: FloatArray,
+    damping: FloatArray | None = None,
 ) -> FloatArray:
     """I(q) (n_q,) per mean particle, electron units.
 
-    sums, pair_factors (n_channels, n_q); atoms, occupancy, b_iso (n_sites,), B in Å^2.
+    sums, pair_factors (n_channels, n_q); atoms, occupancy, b_iso (n_sites,), B in Å^2; `damping`
+    (n_sites, n_q) spares the exponentials where a caller keeps them.
     """
-    damping = np.exp(-np.outer(b_iso, q * q / (16 * np.pi**2)))
+    if damping is None:
+        damping = debye_waller(b_iso, q)
     intensity = np.zeros(len(q))
     _sum_channels(sums, pair_factors, atoms, occupancy, damping, intensity)
     return intensity
@@ -78,7 +110,7 @@ def b_derivative(
     site: int,
 ) -> FloatArray:
     """dI/dB (n_q,) of one site."""
-    damping = np.exp(-np.outer(b_iso, q * q / (16 * np.pi**2))) * occupancy[:, None]
+    damping = debye_waller(b_iso, q) * occupancy[:, None]
     total = np.zeros(len(q))
     for k, (s, t) in enumerate(site_channels(len(b_iso))):
         if site in (s, t):
@@ -97,7 +129,7 @@ def occupancy_derivative(
     site: int,
 ) -> FloatArray:
     """dI/d occupancy (n_q,) of one site."""
-    damping = np.exp(-np.outer(b_iso, q * q / (16 * np.pi**2)))
+    damping = debye_waller(b_iso, q)
     total = np.zeros(len(q))
     for k, (s, t) in enumerate(site_channels(len(b_iso))):
         if s == t == site:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
@@ -40,20 +40,34 @@ def grid_step(q_max: float, tolerance: float) -> float:
 
 
 @dataclass(frozen=True)
-class PairClasses:
-    """Pairs of basis atoms grouped where symmetry gives them the same distances.
+class PairClass:
+    """Pairs of basis atoms that symmetry gives the same set of distances |A (v + kappa)|.
 
-    Each class: the channel it counts in, the table of C(u), how many pairs it stands for, and
-    one pair (first, second) whose difference vector gives the distances. `excluded` marks classes
-    with their own table, `excluded[k]` being the (n, 3) lattice differences that do not count.
+    `kappa = sign (x_second - x_first - cell)` component by component, v a lattice vector.
+    `members` holds (shift, weight): the class counts C(v - shift) weight pairs at v. `fold` says
+    along which axes v and -v ("zero") or v and -1-v ("half") are the same distance. `holes`
+    (n, 3) are values of v that never coexist. `table` is the table of C to use.
     """
 
-    channel: np.ndarray
-    table: np.ndarray
-    multiplicity: FloatArray
-    first: np.ndarray
-    second: np.ndarray
-    excluded: tuple[np.ndarray | None, ...]
+    channel: int
+    table: int
+    first: int
+    second: int
+    sign: tuple[int, int, int]
+    cell: tuple[int, int, int]
+    members: tuple[tuple[tuple[int, int, int], float], ...]
+    fold: tuple[str, str, str]
+    holes: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class PairWeights:
+    """How many pairs each class has at each lattice vector v = start ... start + shape - 1."""
+
+    flat: FloatArray
+    offset: np.ndarray  # (n_classes,)
+    shape: np.ndarray  # (n_classes, 3)
+    start: np.ndarray  # (n_classes, 3)
 
 
 def site_channels(n_sites: int) -> list[tuple[int, int]]:
@@ -63,88 +77,174 @@ def site_channels(n_sites: int) -> list[tuple[int, int]]:
 
 def pair_classes(
     crystal: Crystal, counts: PairCounts, excluded: dict[tuple[int, int], np.ndarray]
-) -> PairClasses:
+) -> tuple[PairClass, ...]:
     """Group the pairs of basis atoms, each unordered pair once.
 
-    `excluded` maps (i, j), i <= j, to lattice differences (n, 3) that never coexist. Merging is
-    decided on a geometry moved at random along the free coordinates, so that pairs alike by
-    accident at the starting values stay apart.
+    `excluded` maps (i, j), i <= j, to lattice differences (n, 3) that never coexist. Whole-cell
+    particles of a right-angled cell merge mirror images along each axis. Merging is decided on a
+    geometry moved at random along the free coordinates, so that pairs alike by accident at the
+    starting values stay apart.
     """
     index = {pair: k for k, pair in enumerate(site_channels(len(crystal.sites)))}
     site = crystal.site_of_atom
-
-    def channel(i: int, j: int) -> int:
-        return index[min(site[i], site[j]), max(site[i], site[j])]
-
-    def holes(i: int, j: int) -> np.ndarray | None:
-        found = excluded.get((i, j))
-        if i != j:
-            return found
-        own = np.zeros((1, 3), dtype=np.int64)
-        return own if found is None else np.concatenate([own, found])
-
-    rows: list[tuple[int, int, float, int, int, np.ndarray | None]]
-    if counts.merged is not None:
-        pairs = zip(counts.merged.first, counts.merged.second, strict=True)
-        rows = [(channel(i, j), k, 1.0, i, j, holes(i, j)) for k, (i, j) in enumerate(pairs)]
-    else:
-        right_angles = all(
-            crystal.cell_constraints.get(angle) == 90 for angle in ("alpha", "beta", "gamma")
-        )
-        generic = crystal.generic_positions
-        alike: dict[tuple[object, ...], list[tuple[int, int]]] = {}
-        for i, j in zip(*np.triu_indices(len(generic)), strict=True):
-            difference = np.round(generic[j] - generic[i], 7) + 0.0
-            difference = np.abs(difference) if right_angles else _half_space(difference)
-            key = (channel(i, j), i == j, *difference, *((i, j) if (i, j) in excluded else ()))
-            alike.setdefault(key, []).append((int(i), int(j)))
-        rows = []
-        for members in alike.values():
-            i, j = members[0]
-            # the table of a pair (i, i) holds both u and -u
-            weight = len(members) * (0.5 if i == j else 1.0)
-            rows.append((channel(i, j), 0, weight, i, j, holes(i, j)))
-    rows.sort(key=lambda row: row[0])
-    return PairClasses(
-        np.array([row[0] for row in rows]),
-        np.array([row[1] for row in rows]),
-        np.array([row[2] for row in rows], dtype=float),
-        np.array([row[3] for row in rows]),
-        np.array([row[4] for row in rows]),
-        tuple(row[5] for row in rows),
+    generic = crystal.generic_positions
+    right_angles = all(
+        crystal.cell_constraints.get(angle) == 90 for angle in ("alpha", "beta", "gamma")
     )
+    if counts.merged is None:
+        pairs = list(zip(*np.triu_indices(len(generic)), strict=True))
+    else:
+        pairs = list(zip(counts.merged.first, counts.merged.second, strict=True))
+    found: dict[tuple[object, ...], PairClass] = {}
+    for number, (i, j) in enumerate(pairs):
+        channel = index[min(site[i], site[j]), max(site[i], site[j])]
+        difference = generic[j] - generic[i]
+        holes = excluded.get((int(i), int(j)))
+        if i == j:
+            own = np.zeros((1, 3), dtype=np.int64)
+            holes = own if holes is None else np.concatenate([own, holes])
+        sign, cell, fold = np.ones(3, dtype=int), np.zeros(3, dtype=int), ("", "", "")
+        if counts.merged is None and right_angles:
+            sign, cell, fold = _mirror(difference)
+        elif counts.merged is None and i != j and _points_back(difference):
+            sign = -sign
+        kappa = np.round(sign * (difference - cell), 6) + 0.0
+        # both u and -u stand in the table of a pair (i, i)
+        weight = 0.5 if i == j and counts.merged is None else 1.0
+        shift = (int(sign[0] * cell[0]), int(sign[1] * cell[1]), int(sign[2] * cell[2]))
+        if holes is not None:
+            holes = sign * (holes + cell)
+        key: tuple[object, ...] = (
+            channel, tuple(kappa), number if counts.merged is not None else 0,
+            None if holes is None else holes.tobytes(),
+        )
+        if key in found:
+            known = found[key]
+            found[key] = replace(known, members=_add_member(known.members, shift, weight))
+        else:
+            found[key] = PairClass(
+                channel, number if counts.merged is not None else 0, int(i), int(j),
+                (int(sign[0]), int(sign[1]), int(sign[2])),
+                (int(cell[0]), int(cell[1]), int(cell[2])), ((shift, weight),), fold, holes,
+            )
+    return tuple(sorted(found.values(), key=lambda pair: pair.channel))
 
 
-def tables_with_holes(counts: PairCounts, classes: PairClasses) -> tuple[FloatArray, np.ndarray]:
-    """The tables of C(u), extended by copies with the excluded differences set to zero.
+def _mirror(
+    difference: FloatArray,
+) -> tuple[np.ndarray, np.ndarray, tuple[str, str, str]]:
+    """Sign, cell and fold that bring every component of a difference into 0 ... 1/2."""
+    rest = np.round(difference - np.floor(difference), 6) % 1.0
+    sign = np.where(rest > 0.5, -1, 1)
+    kappa = np.where(rest > 0.5, 1 - rest, rest)
+    cell = np.round(difference - sign * kappa).astype(int)
+    fold = ["zero" if k < 1e-6 else "half" if abs(k - 0.5) < 1e-6 else "" for k in kappa]
+    return sign, cell, (fold[0], fold[1], fold[2])
 
-    Returns the stack and the index of the table that serves each class.
-    """
-    extra: list[FloatArray] = []
-    table_of_class = classes.table.copy()
-    known: dict[tuple[int, bytes], int] = {}
-    reach = np.array(counts.reach)
-    for k, holes in enumerate(classes.excluded):
-        if holes is None:
-            continue
-        inside = holes[(np.abs(holes) <= reach).all(axis=1)]
-        key = (int(classes.table[k]), inside.tobytes())
+
+def _points_back(difference: FloatArray) -> bool:
+    """Whether the first component that is not zero is negative."""
+    for component in difference:
+        if abs(component) > 1e-6:
+            return bool(component < 0)
+    return False
+
+
+def _add_member(
+    members: tuple[tuple[tuple[int, int, int], float], ...], shift: tuple[int, int, int],
+    weight: float,
+) -> tuple[tuple[tuple[int, int, int], float], ...]:
+    summed = dict(members)
+    summed[shift] = summed.get(shift, 0.0) + weight
+    return tuple(sorted(summed.items()))
+
+
+def pair_weights(counts: PairCounts, classes: Sequence[PairClass]) -> PairWeights:
+    """The tables of C(u), shifted, summed and folded for each class."""
+    known: dict[tuple[object, ...], int] = {}
+    distinct: list[PairClass] = []
+    table_of_class = []
+    for pair in classes:
+        holes = None if pair.holes is None else pair.holes.tobytes()
+        key = (pair.table, pair.members, pair.fold, holes)
         if key not in known:
-            table = counts.tables[classes.table[k]].copy()
-            table[tuple((inside + reach).T)] = 0.0
-            known[key] = len(counts.tables) + len(extra)
-            extra.append(table)
-        table_of_class[k] = known[key]
-    stack = np.concatenate([counts.tables, np.array(extra)]) if extra else counts.tables
-    return stack, table_of_class
+            known[key] = len(distinct)
+            distinct.append(pair)
+        table_of_class.append(known[key])
+    reach = np.array(counts.tables.shape[1:]) // 2
+    start = np.empty((len(distinct), 3), dtype=np.int64)
+    shape = np.empty((len(distinct), 3), dtype=np.int64)
+    for k, pair in enumerate(distinct):
+        end = reach + max(max(map(abs, shift)) for shift, _ in pair.members)
+        start[k] = np.where([bool(fold) for fold in pair.fold], 0, -end)
+        shape[k] = end - start[k] + 1
+    offset = np.concatenate([[0], np.cumsum(shape.prod(axis=1))])
+    flat = np.empty(offset[-1])
+    for k, pair in enumerate(distinct):
+        shifts = np.array([shift for shift, _ in pair.members])
+        weights = np.array([weight for _, weight in pair.members])
+        fold = np.array([("", "zero", "half").index(kind) for kind in pair.fold])
+        holes_of = np.zeros((0, 3), dtype=np.int64) if pair.holes is None else pair.holes
+        table = flat[offset[k] : offset[k + 1]].reshape(shape[k])
+        _fill_class(counts.tables[pair.table], shifts, weights, fold, holes_of, start[k], table)
+    chosen = np.array(table_of_class)
+    return PairWeights(flat, offset[chosen], shape[chosen], start[chosen])
+
+
+@njit(cache=True, nogil=True)
+def _fill_class(counts, shifts, weights, fold, holes, start, table):  # type: ignore[no-untyped-def]
+    table[:] = 0.0
+    reach = np.array([n // 2 for n in counts.shape])
+    for m in range(len(weights)):
+        weight = weights[m]
+        zero = reach[2] - shifts[m, 2]  # where the third component of v is zero
+        for x in range(counts.shape[0]):
+            a = _folded(x - reach[0] + shifts[m, 0], fold[0]) - start[0]
+            for y in range(counts.shape[1]):
+                b = _folded(y - reach[1] + shifts[m, 1], fold[1]) - start[1]
+                target, source = table[a, b], counts[x, y]
+                for z in range(max(zero, 0), len(source)):
+                    target[z - zero - start[2]] += weight * source[z]
+                if fold[2] == 0:
+                    for z in range(min(zero, len(source))):
+                        target[z - zero - start[2]] += weight * source[z]
+                else:
+                    back = zero - (fold[2] - 1)
+                    for z in range(min(zero, len(source))):
+                        target[back - z] += weight * source[z]
+        for h in range(len(holes)):
+            x, y, z = holes[h] - shifts[m] + reach
+            if 0 <= x < counts.shape[0] and 0 <= y < counts.shape[1] and 0 <= z < counts.shape[2]:
+                a = _folded(holes[h, 0], fold[0]) - start[0]
+                b = _folded(holes[h, 1], fold[1]) - start[1]
+                c = _folded(holes[h, 2], fold[2]) - start[2]
+                table[a, b, c] -= weight * counts[x, y, z]
+    for h in range(len(holes)):
+        # what is left of the subtraction must not be divided by a distance of zero
+        a = _folded(holes[h, 0], fold[0]) - start[0]
+        b = _folded(holes[h, 1], fold[1]) - start[1]
+        c = _folded(holes[h, 2], fold[2]) - start[2]
+        inside = a < table.shape[0] and b < table.shape[1] and c < table.shape[2]
+        if inside and min(a, b, c) >= 0:
+            if abs(table[a, b, c]) < 1e-9 * counts[reach[0], reach[1], reach[2]]:
+                table[a, b, c] = 0.0
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _folded(v, fold):  # type: ignore[no-untyped-def]
+    """The lattice component that v folds onto (0: none, 1: -v, 2: -1-v)."""
+    if fold == 1:
+        return abs(v)
+    if fold == 2 and v < 0:
+        return -1 - v
+    return v
 
 
 def lattice_histograms(
     matrix: FloatArray,
     positions: FloatArray,
-    tables: FloatArray,
-    table_of_class: np.ndarray,
-    classes: PairClasses,
+    classes: Sequence[PairClass],
+    weights: PairWeights,
     channels: Sequence[int],
     *,
     step: float,
@@ -154,13 +254,18 @@ def lattice_histograms(
 
     matrix (3, 3) Å with lattice vectors as columns; positions (n_atoms, 3) fractional.
     """
-    difference = positions[classes.second] - positions[classes.first]
-    reach = np.array(tables.shape[1:]) // 2
+    kappa = np.array(
+        [
+            np.array(pair.sign) * (positions[pair.second] - positions[pair.first] - pair.cell)
+            for pair in classes
+        ]
+    )
+    reach = np.abs([weights.start, weights.start + weights.shape - 1]).max(axis=(0, 1)) + 1.0
     corners = np.stack(np.meshgrid(*[(-1, 1)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    corner_lengths = np.linalg.norm((corners * (reach + 1.5)) @ matrix.T, axis=1)
-    n_bins = int(corner_lengths.max() / step) + GRID_MARGIN + 4
+    longest = np.linalg.norm((corners * reach) @ matrix.T, axis=1).max()
+    n_bins = int(longest / step) + GRID_MARGIN + 4
     workers = threads or thread_count()
-    portions = _portions(classes.channel, channels, workers)
+    portions = _portions(np.array([pair.channel for pair in classes]), channels, workers)
     histograms = np.zeros((len(channels), n_bins))
     lock = Lock()
 
@@ -169,8 +274,8 @@ def lattice_histograms(
         moments = np.zeros((n_bins, SPLINE_ORDER))
         histogram = np.zeros(n_bins)
         _collect_lattice(
-            tables, table_of_class[chosen], classes.multiplicity[chosen], difference[chosen],
-            matrix, step, moments, histogram,
+            weights.flat, weights.offset[chosen], weights.shape[chosen], weights.start[chosen],
+            kappa[chosen], matrix, step, moments, histogram,
         )
         with lock:
             histograms[row] += histogram
@@ -261,33 +366,32 @@ def _spline_from_moments(moments, histogram):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _collect_lattice(  # type: ignore[no-untyped-def]
-    tables, table_of_class, multiplicity, difference, matrix, step, moments, histogram
+    flat_weights, offset, shape, start, kappa, matrix, step, moments, histogram
 ):
-    reach_u, reach_v, reach_w = (
-        tables.shape[1] // 2, tables.shape[2] // 2, tables.shape[3] // 2
-    )
     inverse = 1.0 / step
     length_c = (matrix[0, 2] ** 2 + matrix[1, 2] ** 2 + matrix[2, 2] ** 2) * inverse**2
     flat = moments.reshape(moments.size)
-    for n in range(len(multiplicity)):
-        factor = multiplicity[n] * inverse
-        start_w = difference[n, 2] - reach_w
-        for u in range(tables.shape[1]):
-            du = difference[n, 0] + u - reach_u
-            for v in range(tables.shape[2]):
-                dv = difference[n, 1] + v - reach_v
+    for n in range(len(offset)):
+        at_row = offset[n]
+        start_w = kappa[n, 2] + start[n, 2]
+        for u in range(shape[n, 0]):
+            du = kappa[n, 0] + start[n, 0] + u
+            for v in range(shape[n, 1]):
+                dv = kappa[n, 1] + start[n, 1] + v
                 x = matrix[0, 0] * du + matrix[0, 1] * dv
                 y = matrix[1, 0] * du + matrix[1, 1] * dv
                 z = matrix[2, 0] * du + matrix[2, 1] * dv
-                base = (x * x + y * y + z * z) * inverse**2 + 1e-20
+                base = (x * x + y * y + z * z) * inverse**2
                 cross = 2 * (x * matrix[0, 2] + y * matrix[1, 2] + z * matrix[2, 2]) * inverse**2
-                counts = tables[table_of_class[n], u, v]
-                for w in range(tables.shape[3]):
+                for w in range(shape[n, 2]):
+                    count = flat_weights[at_row + w]
+                    if count == 0.0:
+                        continue
                     dw = start_w + w
-                    s = np.sqrt(abs((length_c * dw + cross) * dw + base))
+                    s = np.sqrt((length_c * dw + cross) * dw + base)
                     k = np.int64(s)
                     t = s - k - 0.5
-                    weight = factor * counts[w] / s
+                    weight = inverse * count / s
                     slope = weight * t
                     square = t * t
                     at = np.uint64(4 * (k + GRID_MARGIN))
@@ -295,6 +399,7 @@ def _collect_lattice(  # type: ignore[no-untyped-def]
                     flat[at + np.uint64(1)] += slope
                     flat[at + np.uint64(2)] += weight * square
                     flat[at + np.uint64(3)] += slope * square
+                at_row += shape[n, 2]
     _spline_from_moments(moments, histogram)
 
 
@@ -323,11 +428,3 @@ def _collect_atoms(  # type: ignore[no-untyped-def]
             bins[3] += weight * t * t * t
     for channel in range(len(moments)):
         _spline_from_moments(moments[channel], histograms[channel])
-
-
-def _half_space(difference: FloatArray) -> FloatArray:
-    """The difference or its opposite, whichever has its first non-zero component positive."""
-    for component in difference:
-        if abs(component) > 1e-6:
-            return difference if component > 0 else -difference + 0.0
-    return difference

@@ -92,6 +92,44 @@ class LinearProblem:
         )
 
 
+    def sweep(self, patterns: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """chi2 (n_sweep,) and active columns (n_sweep,) of many sets of patterns at once.
+
+        patterns (n_sweep, n_patterns, n_points). The same solution as `solve`, by the normal
+        equations of the few columns that are left after the free ones are projected out.
+        """
+        n_sweep, n_patterns, _ = patterns.shape
+        weighted = patterns * self.weight
+        along = weighted @ self._free_basis
+        traces = self._fixed[1]
+        n_traces = traces.shape[1]
+        size = n_traces + n_patterns
+        gram = np.empty((n_sweep, size, size))
+        gram[:, :n_traces, :n_traces] = traces.T @ traces
+        gram[:, n_traces:, :n_traces] = weighted @ traces
+        gram[:, :n_traces, n_traces:] = gram[:, n_traces:, :n_traces].transpose(0, 2, 1)
+        gram[:, n_traces:, n_traces:] = (
+            weighted @ weighted.transpose(0, 2, 1) - along @ along.transpose(0, 2, 1)
+        )
+        moment = np.empty((n_sweep, size))
+        moment[:, :n_traces] = traces.T @ self._target
+        moment[:, n_traces:] = weighted @ self._target
+        total = float(self._target @ self._target)
+        if size == 1:
+            positive = np.maximum(moment[:, 0], 0.0)
+            return total - positive**2 / gram[:, 0, 0], self.n_free + (positive > 0.0)
+        chi2, active = np.empty(n_sweep), np.empty(n_sweep)
+        for k in range(n_sweep):
+            scale = np.sqrt(np.maximum(np.diag(gram[k]), 1e-300))
+            factor = np.linalg.cholesky(gram[k] / np.outer(scale, scale)).T
+            projected = solve_triangular(factor, moment[k] / scale, trans="T")
+            solution = _non_negative(factor, projected)
+            misfit = projected - factor @ solution
+            chi2[k] = total - float(projected @ projected) + float(misfit @ misfit)
+            active[k] = self.n_free + np.count_nonzero(solution > 0)
+        return chi2, active
+
+
 def _non_negative(factor: FloatArray, projected: FloatArray) -> FloatArray:
     """min |R x - c| with x >= 0, for a small upper-triangular R."""
     if not len(projected):

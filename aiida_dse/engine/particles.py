@@ -20,6 +20,8 @@ from .units import FloatArray
 
 #: Refuse particles that would need more cells along an edge than this.
 MAX_CELLS_ALONG_EDGE = 200
+#: Cell pairs rarer than this share of the cells of a population are not visited.
+NEGLIGIBLE_PAIRS = 1e-9
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,7 @@ def _prism_counts(number: FloatArray) -> PairCounts:
     quadrant = overlap_ab[:, n_ab - 1 :]
     pairs_ab = (quadrant[:, :, None] * quadrant[:, None, :]).reshape(n_ab, -1)
     octant = (pairs_ab.T @ (number @ overlap_c[:, n_c - 1 :])).reshape(n_ab, n_ab, n_c)
+    octant[octant < NEGLIGIBLE_PAIRS * octant[0, 0, 0]] = 0.0
     u = np.abs(np.arange(1 - n_ab, n_ab))
     w = np.abs(np.arange(1 - n_c, n_c))
     return _shared_table(octant[np.ix_(u, u, w)], float(octant[0, 0, 0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -121,6 +122,9 @@ class PatternModel:
         )
         for tie in self.ties:
             self.require(tie.target)
+        self._local_names = [
+            [(p.name, f"{phase.name}.{p.name}") for p in phase.parameters] for phase in self.phases
+        ]
         self.pair_factors = [phase.pair_factors(self.sampling) for phase in self.phases]
         self.free_names, free = self.background.free_columns(observation)
         self.trace_names = list(self.background.traces)
@@ -177,10 +181,7 @@ class PatternModel:
 
     def local(self, index: int, values: Mapping[str, float]) -> dict[str, float]:
         """The values of one phase under its local names."""
-        prefix = f"{self.phases[index].name}."
-        return {
-            name[len(prefix):]: value for name, value in values.items() if name.startswith(prefix)
-        }
+        return {local: values[name] for local, name in self._local_names[index]}
 
     def intensity(self, index: int, state: PhaseState, values: Mapping[str, float]) -> FloatArray:
         """Pattern (n_q,) of one phase per particle, polarisation included."""
@@ -201,25 +202,59 @@ class PatternModel:
         )
 
     def evaluate(
-        self, values: Mapping[str, float], previous: Sequence[PhaseState] | None = None,
-        scales: Mapping[str, float] | None = None,
+        self, values: Mapping[str, float], previous: Sequence[PhaseState] | None = None
     ) -> Evaluation:
         """Patterns and linear solution at `values` (complete, ties applied).
 
-        `previous` states lend their unchanged channels; `scales` fixes scales of phases.
+        `previous` states lend their unchanged channels.
         """
-        states = self.states(values, previous)
-        fixed = self.fixed_scales if scales is None else scales
+        return self.evaluate_at(self.states(values, previous), values, self.fixed_scales)
+
+    def evaluate_at(
+        self, states: Sequence[PhaseState], values: Mapping[str, float],
+        scales: Mapping[str, float],
+    ) -> Evaluation:
+        """The same from known sine sums, with the scales of some phases given by name."""
         patterns = [self.intensity(k, state, values) for k, state in enumerate(states)]
         columns, offset = [], None
         for phase, pattern in zip(self.phases, patterns, strict=True):
-            if phase.name in fixed:
-                part = fixed[phase.name] * pattern
+            if phase.name in scales:
+                part = scales[phase.name] * pattern
                 offset = part if offset is None else offset + part
             else:
                 columns.append(pattern)
         stacked = np.array(columns).reshape(len(columns), len(self.sampling.q)).T
-        return Evaluation(values, states, stacked, offset, self._linear.solve(stacked, offset))
+        return Evaluation(
+            values, tuple(states), stacked, offset, self._linear.solve(stacked, offset)
+        )
+
+    def sweep(
+        self, states: Sequence[PhaseState], many: Sequence[Mapping[str, float]],
+        damping: dict[float, FloatArray],
+    ) -> tuple[FloatArray, FloatArray]:
+        """chi2 and active linear columns (n_sweep,) at many values that share the sine sums.
+
+        Only for models whose scales are all solved. `damping` keeps the Debye-Waller factors of
+        the B values met so far.
+        """
+        patterns = np.empty((len(many), len(self.phases), len(self.sampling.q)))
+        for row, values in enumerate(many):
+            for k, (phase, state) in enumerate(zip(self.phases, states, strict=True)):
+                occupancy, b_iso = phase.occupancy_and_b(self.local(k, values))
+                for b in b_iso:
+                    if b not in damping:
+                        damping[b] = debye.debye_waller(np.array([b]), self.sampling.q)[0]
+                patterns[row, k] = debye.debye_intensity(
+                    state.sums, self.pair_factors[k], state.atoms, occupancy, b_iso,
+                    self.sampling.q, np.array([damping[b] for b in b_iso]),
+                )
+        return self._linear.sweep(patterns * self.observation.polarisation_factor)
+
+    def with_fixed_scales(self, scales: Mapping[str, float]) -> PatternModel:
+        """The same model with the scales of some phases given."""
+        other = copy.copy(self)
+        other.fixed_scales = dict(scales)
+        return other
 
     def components(self, evaluation: Evaluation) -> dict[str, FloatArray]:
         """The pattern of every component: background, each trace, each phase (n_points,)."""

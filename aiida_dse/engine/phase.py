@@ -17,13 +17,14 @@ from . import debye
 from .crystal import COORDINATES, Crystal
 from .disorder import EXCLUSION_DISTANCE, excluded_pairs
 from .distances import (
-    PairClasses,
+    PairClass,
+    PairWeights,
     atom_histograms,
     grid_step,
     lattice_histograms,
     pair_classes,
+    pair_weights,
     site_channels,
-    tables_with_holes,
 )
 from .parameters import Parameter
 from .particles import Family, PairCounts
@@ -31,7 +32,7 @@ from .scattering import scattering_factor
 from .units import FloatArray
 
 #: Default relative error of a single distance's contribution at q_max.
-TOLERANCE = 2e-6
+TOLERANCE = 3e-5
 #: Largest B (Å^2) a refinement may reach unless the document says otherwise.
 B_LIMIT = 30.0
 
@@ -57,6 +58,7 @@ class PhaseState:
     keys: tuple[object, ...]
     counts_key: object
     counts: PairCounts | None
+    weights: PairWeights | None
     sums: FloatArray  # (n_channels, n_q)
     atoms: FloatArray  # (n_sites,) mean number of each site per particle
 
@@ -198,7 +200,7 @@ class CrystalPhase(_Sites):
         """The sine sums at the given values; channels that `previous` already has are kept."""
         crystal = self._with_cell(values)
         cell_key = tuple(values[name] for name in self.crystal.free_cell_parameters)
-        counts_key, counts = self._counts(crystal, values, previous)
+        counts_key, counts, weights = self._counts(crystal, values, previous)
         site_positions = self._site_positions(values)
         site_keys = [tuple(position) for position in site_positions]
         channels = site_channels(len(self.labels))
@@ -215,20 +217,19 @@ class CrystalPhase(_Sites):
             fresh = sorted(set(range(len(channels))) - set(stale))
             sums[fresh] = previous.sums[fresh]
         if stale:
-            classes = self._classes(counts)
-            tables, table_of_class = tables_with_holes(counts, classes)
             histograms = lattice_histograms(
-                crystal.cell.matrix, self.crystal.positions(site_positions), tables,
-                table_of_class, classes, stale, step=sampling.step, threads=sampling.threads,
+                crystal.cell.matrix, self.crystal.positions(site_positions),
+                self._classes(counts), weights, stale, step=sampling.step,
+                threads=sampling.threads,
             )
             sums[stale] = debye.sine_sums(
                 histograms, sampling.q, step=sampling.step, threads=sampling.threads
             )
-        return PhaseState(keys, counts_key, counts, sums, atoms)
+        return PhaseState(keys, counts_key, counts, weights, sums, atoms)
 
     def _counts(
         self, crystal: Crystal, values: Mapping[str, float], previous: PhaseState | None
-    ) -> tuple[object, PairCounts]:
+    ) -> tuple[object, PairCounts, PairWeights]:
         sizes = self._sizes(values)
         if self.family.isotropic:
             stretch = (crystal.cell.volume / self.crystal.cell.volume) ** (1 / 3)
@@ -236,12 +237,14 @@ class CrystalPhase(_Sites):
             crystal = self.crystal
         cell = crystal.cell
         key = (tuple(sizes.values()), (cell.a, cell.b, cell.c) if sizes else ())
-        if previous is not None and previous.counts is not None and previous.counts_key == key:
-            return key, previous.counts
-        return key, self.family.pair_counts(crystal, sizes)
+        if previous is not None and previous.counts_key == key:
+            assert previous.counts is not None and previous.weights is not None
+            return key, previous.counts, previous.weights
+        counts = self.family.pair_counts(crystal, sizes)
+        return key, counts, pair_weights(counts, self._classes(counts))
 
-    def _classes(self, counts: PairCounts) -> PairClasses:
-        known: dict[str, PairClasses] = self.__dict__.setdefault("_known_classes", {})
+    def _classes(self, counts: PairCounts) -> tuple[PairClass, ...]:
+        known: dict[str, tuple[PairClass, ...]] = self.__dict__.setdefault("_known_classes", {})
         if "classes" not in known:
             excluded = excluded_pairs(self.crystal, self.exclusion_distance)
             known["classes"] = pair_classes(self.crystal, counts, excluded)
@@ -326,7 +329,7 @@ class AtomListPhase(_Sites):
             known[step], sampling.q * expansion, step=step, threads=sampling.threads
         )
         atoms = np.bincount(self.site_of_atom, minlength=len(self.labels)).astype(float)
-        return PhaseState(keys, None, None, sums, atoms)
+        return PhaseState(keys, None, None, None, sums, atoms)
 
     def _histograms(
         self, step: float, channels: list[tuple[int, int]], threads: int | None

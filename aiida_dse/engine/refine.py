@@ -18,6 +18,7 @@ from . import debye
 from .agreement import Agreement
 from .parameters import Parameter, select
 from .pattern import Evaluation, PatternModel
+from .phase import PhaseState
 from .units import FloatArray
 
 #: Relative singular value below which a direction of parameter space is undetermined.
@@ -57,10 +58,6 @@ class Refinement:
     warnings: tuple[str, ...] = field(default=())
 
 
-class Interrupted(Exception):
-    """Ctrl-C or walltime during a refinement; carries the best values so far."""
-
-
 def default_stages(model: PatternModel) -> list[list[str]]:
     """Cell and mean sizes; then displacements and widths; then coordinates."""
     names = list(model.parameters)
@@ -81,6 +78,7 @@ def refine(
     on_cycle: Callable[[Cycle], None] | None = None,
     start: Mapping[str, float] | None = None,
     should_stop: Callable[[], str | None] | None = None,
+    previous: Sequence[PhaseState] | None = None,
 ) -> Refinement:
     """Refine stage after stage; every stage frees its parameters on top of the earlier ones.
 
@@ -92,7 +90,7 @@ def refine(
     tied = {tie.target for tie in model.ties}
     free: list[str] = []
     values = dict(start or model.start)
-    run = _Run(model, on_cycle, should_stop, clock, n_stages=len(stages))
+    run = _Run(model, on_cycle, should_stop, clock, len(stages), previous)
     for index, stage in enumerate(stages):
         wanted = [pattern for pattern in stage]
         for pattern in wanted:
@@ -100,7 +98,8 @@ def refine(
                 model.require(pattern)
         chosen = [name for name in select(wanted, names) if name not in tied]
         free = [name for name in names if name in set(free) | set(chosen)]
-        values = run.stage(index, free, values, max_cycles, tolerance)
+        final = index == len(stages) - 1
+        values = run.stage(index, free, values, max_cycles, tolerance if final else 1e-3)
         if run.stopped:
             break
     return run.outcome(free, values)
@@ -114,6 +113,7 @@ class _Run:
         should_stop: Callable[[], str | None] | None,
         clock: float,
         n_stages: int,
+        previous: Sequence[PhaseState] | None,
     ) -> None:
         self.model = model
         self.on_cycle = on_cycle
@@ -125,12 +125,13 @@ class _Run:
         self.converged = False
         self.stopped = ""
         self.reason = "nothing to refine"
+        self._states = previous
         self._last: Evaluation | None = None
 
     def evaluate(self, values: Mapping[str, float]) -> Evaluation:
         self.n_evaluations += 1
-        previous = self._last.states if self._last else None
-        self._last = self.model.evaluate(self.model.tied(values), previous)
+        self._last = self.model.evaluate(self.model.tied(values), self._states)
+        self._states = self._last.states
         return self._last
 
     def stage(
