@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from . import debye
-from .crystal import COORDINATES, Crystal
+from .crystal import COORDINATES, Cell, Crystal
 from .disorder import EXCLUSION_DISTANCE, excluded_pairs
 from .distances import (
     PairClass,
@@ -173,6 +173,11 @@ class CrystalPhase(_Sites):
             freedom = self.crystal.coordinate_freedom(label)
             reasons |= {f"{label}.{name}": reason for name, reason in freedom.reasons.items()}
         return reasons
+
+    def geometry(self, values: Mapping[str, float]) -> tuple[FloatArray, FloatArray, Cell]:
+        """Lattice matrix (Å), fractional positions of the cell's atoms (n, 3) and the cell."""
+        cell = self._with_cell(values).cell
+        return cell.matrix, self.crystal.positions(self._site_positions(values)), cell
 
     def structure(self, values: Mapping[str, float]) -> Crystal:
         """The crystal at the given parameter values, with site positions, B and occupancies."""

@@ -51,15 +51,16 @@ class ScanProgress:
 class GofMap:
     """GoF, chi2 and scales on the grid; nan where a point was not reached.
 
-    gof, chi2 (n_1, ..., n_k); refined: locally refined parameters on the same grid.
+    gof, chi2, n_active (n_1, ..., n_k); n_active counts the linear and locally refined parameters
+    of each point; refined: the locally refined parameters on the same grid.
     """
 
     axes: tuple[Axis, ...]
     gof: FloatArray
     chi2: FloatArray
+    n_active: FloatArray
     refined: dict[str, FloatArray]
     n_points: int
-    n_parameters: int
     seconds: float
     stop_reason: str
 
@@ -117,16 +118,18 @@ def scan(
     start: Mapping[str, float] | None = None,
     refine_at_each_point: Sequence[str] = (),
     on_progress: Callable[[ScanProgress], None] | None = None,
-    on_block: Callable[[FloatArray], None] | None = None,
+    on_block: Callable[[GofMap], None] | None = None,
     should_stop: Callable[[], str | None] | None = None,
     threads: int | None = None,
+    finished: GofMap | None = None,
 ) -> GofMap:
     """The GoF map of a model over the axes; other parameters stay at `start`.
 
     `refine_at_each_point` names parameters (wildcards allowed) refined at every point. `on_block`
-    receives the chi2 array as it fills, for keeping what is finished. Ctrl-C, or a reason from
-    `should_stop`, ends the scan with the points done so far. The model should have been built
-    with threads=1: the scan itself spreads its points over `threads`.
+    receives the map as it fills, for keeping what is finished. Ctrl-C, or a reason from
+    `should_stop`, ends the scan with the points done so far; `finished` is such an earlier map on
+    the same axes, whose points are not computed again. The model should have been built with
+    threads=1: the scan itself spreads its points over `threads`.
     """
     check_axes(model, axes)
     clock = time.monotonic()
@@ -136,11 +139,18 @@ def scan(
     chi2 = np.full(shape, np.nan)
     active = np.full(shape, np.nan)
     refined = {name: np.full(shape, np.nan) for name in local}
+    if finished is not None:
+        chi2[:], active[:] = finished.chi2, finished.n_active
+        for name in local:
+            refined[name][:] = finished.refined[name]
     inner = [] if local else [k for k, axis in enumerate(axes) if _is_cheap(model, axis.parameter)]
     outer = [k for k in range(len(axes)) if k not in inner]
     work = _Work(model, axes, base, local, inner, outer, chi2, active, refined)
-    points = list(product(*[range(shape[k]) for k in outer]))
-    workers = min(threads or thread_count(), len(points))
+    points = [
+        point for point in product(*[range(shape[k]) for k in outer])
+        if np.isnan(chi2[work.slice_of(point)]).any()
+    ]
+    workers = max(1, min(threads or thread_count(), len(points)))
     block = max(1, min(32, -(-len(points) // (4 * workers))))
     blocks = [points[k : k + block] for k in range(0, len(points), block)]
     reason = "complete"
@@ -150,7 +160,7 @@ def scan(
             for future in as_completed(running):
                 future.result()
                 if on_block:
-                    on_block(chi2)
+                    on_block(work.map(clock, "running"))
                 if on_progress:
                     on_progress(_progress(chi2, axes, len(model.sampling.q), work, clock))
                 if should_stop and (why := should_stop()):
@@ -162,12 +172,7 @@ def scan(
             work.stopping = True
             for future in running:
                 future.cancel()
-    n_parameters = int(np.nanmax(active)) if np.isfinite(active).any() else 0
-    n_points = len(model.sampling.q)
-    return GofMap(
-        tuple(axes), np.sqrt(chi2 / (n_points - active)), chi2, refined, n_points,
-        n_parameters, time.monotonic() - clock, reason,
-    )
+    return work.map(clock, reason)
 
 
 class _Work:
@@ -182,6 +187,21 @@ class _Work:
         self.stopping = False
         self.damping: dict[float, FloatArray] = {}
         self.scales = {f"{phase.name}.scale": phase.name for phase in model.phases}
+
+    def slice_of(self, point: tuple[int, ...]) -> tuple[int | slice, ...]:
+        """The part of the map that belongs to an outer point."""
+        at: list[int | slice] = [slice(None)] * len(self.axes)
+        for k, i in zip(self.outer, point, strict=True):
+            at[k] = i
+        return tuple(at)
+
+    def map(self, clock: float, reason: str) -> GofMap:
+        n_points = len(self.model.sampling.q)
+        return GofMap(
+            tuple(self.axes), np.sqrt(self.chi2 / (n_points - self.active)), self.chi2.copy(),
+            self.active.copy(), {name: values.copy() for name, values in self.refined.items()},
+            n_points, time.monotonic() - clock, reason,
+        )
 
     def block(self, points: Sequence[tuple[int, ...]]) -> None:
         """Evaluate neighbouring outer points one after another, each helping the next."""

@@ -1,0 +1,186 @@
+"""dse-engine: validate, simulate, refine and scan, from a document to result files."""
+
+from __future__ import annotations
+
+import os
+
+# one BLAS thread: the engine shares its cores itself. Set before numpy loads.
+for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import json  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import click  # noqa: E402
+
+#: Exit status by result status; AiiDA's parsers read result.json instead.
+EXIT_STATUS = {"converged": 0, "complete": 0, "singular": 0, "not_converged": 3, "walltime": 4,
+               "interrupted": 130}
+
+_document = click.argument("document", type=click.Path(path_type=Path))
+_output = click.option(
+    "-o", "--output", type=click.Path(file_okay=False, path_type=Path), default=Path("results"),
+    show_default=True, help="Folder for result.json and result.h5.",
+)
+_walltime = click.option(
+    "--walltime", type=click.FloatRange(min=1), help="Stop after so many seconds, keeping results."
+)
+_threads = click.option(
+    "--threads", type=click.IntRange(min=1), help="Threads to use (default: the cores allowed)."
+)
+_quiet = click.option("--quiet", is_flag=True, help="No progress.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="aiida-dse")
+def main() -> None:
+    """Debye scattering analysis of nanocrystals."""
+
+
+@main.command()
+@_document
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of model documents instead.")
+def validate(document: Path, schema: bool) -> None:
+    """Check a document and its files; list its parameters. Computes nothing."""
+    if schema:
+        from aiida_dse.documents import ModelDocument
+
+        click.echo(json.dumps(ModelDocument.model_json_schema(by_alias=True), indent=1))
+        return
+    built = _build(document)
+    from aiida_dse.report.tables import validation_report
+
+    click.echo(validation_report(built))
+
+
+@main.command()
+@_document
+@_output
+@_threads
+def simulate(document: Path, output: Path, threads: int | None) -> None:
+    """Compute the pattern at the starting values."""
+    from aiida_dse.tasks.run import run_simulate
+
+    _finish(run_simulate(_build(document, threads)), output)
+
+
+@main.command()
+@_document
+@_output
+@_walltime
+@_threads
+@_quiet
+def refine(
+    document: Path, output: Path, walltime: float | None, threads: int | None, quiet: bool
+) -> None:
+    """Refine the document's parameters against its pattern."""
+    from aiida_dse.tasks.run import run_refine
+
+    built = _build(document, threads)
+    _needs_data(built)
+    with _progress(quiet) as show:
+        result = run_refine(built, on_cycle=show.cycle, should_stop=_stop_check(walltime))
+    _finish(result, output)
+
+
+@main.command()
+@_document
+@_output
+@_walltime
+@_threads
+@_quiet
+@click.option(
+    "--continue", "continued", is_flag=True,
+    help="Keep the finished points that the output folder already holds.",
+)
+def scan(
+    document: Path, output: Path, walltime: float | None, threads: int | None, quiet: bool,
+    continued: bool,
+) -> None:
+    """Map the GoF over the axes of the document's 'scan'."""
+    from aiida_dse.io.results import read_result
+    from aiida_dse.tasks.run import run_scan
+
+    built = _build(document, 1)
+    _needs_data(built)
+    if built.document.scan is None:
+        _fail("the document has no 'scan'; add one with its 'axes'.")
+    finished = None
+    if continued and (output / "result.json").exists():
+        finished = read_result(output)
+        if finished.summary.get("axes") != [axis.parameter for axis in built.axes] or (
+            finished.summary["shape"] != [len(axis.values) for axis in built.axes]
+        ):
+            _fail(f"{output} holds a map over other axes; give another --output.")
+        if finished.summary["data"]["sha256"] != built.files:
+            _fail(f"{output} was computed from other files; give another --output.")
+    with _progress(quiet) as show:
+        result = run_scan(
+            built, on_progress=show.scan, should_stop=_stop_check(walltime), checkpoint=output,
+            finished=finished, threads=threads,
+        )
+    _finish(result, output)
+
+
+def _build(document: Path, threads: int | None = None) -> Any:
+    from aiida_dse.documents import load_document
+    from aiida_dse.tasks.build import build
+
+    try:
+        return build(load_document(document), document.parent, threads=threads)
+    except ValueError as problem:
+        _fail(str(problem))
+
+
+def _needs_data(built: Any) -> None:
+    if not built.measured:
+        _fail("pattern: there is no 'file' to compare with; 'dse-engine simulate' needs none.")
+
+
+def _fail(message: str) -> Any:
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(2)
+
+
+def _stop_check(walltime: float | None) -> Callable[[], str | None]:
+    begin = time.monotonic()
+    signalled: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: signalled.append(number))
+
+    def check() -> str | None:
+        if signalled or (walltime and time.monotonic() - begin > walltime):
+            return "walltime"
+        return None
+
+    return check
+
+
+def _progress(quiet: bool) -> Any:
+    from aiida_dse.report.progress import LogProgress, NoProgress, TerminalProgress
+
+    if quiet:
+        return NoProgress()
+    return TerminalProgress() if sys.stderr.isatty() else LogProgress()
+
+
+def _finish(result: Any, output: Path) -> None:
+    from aiida_dse.io.results import write_result
+    from aiida_dse.report.tables import result_report
+
+    try:
+        write_result(result, output)
+    except OSError as problem:
+        _fail(f"the results could not be written to {output}: {problem}. Free space, or give "
+              "another --output.")
+    click.echo(result_report(result))
+    click.echo(f"Results: {output / 'result.json'}, {output / 'result.h5'}")
+    sys.exit(EXIT_STATUS.get(result.status, 1))
+
+
+if __name__ == "__main__":
+    main()

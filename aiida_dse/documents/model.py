@@ -1,0 +1,276 @@
+"""The model document: data, phases, background, parameters, and what to do with them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+MODEL_SCHEMA = "aiida-dse/model/1"
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=60)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+AxisKind = Literal["two_theta", "q_inverse_angstrom", "q_inverse_nm"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+
+class Sample(Section):
+    """What was measured; travels with every result so that it can be searched for."""
+
+    name: str | None = None
+    ligand: str | None = None
+    state: str | None = Field(None, description="colloid, powder, film, ...")
+    temperature: Annotated[float, Field(ge=0, le=5000)] | None = Field(None, description="K")
+    beamline: str | None = None
+    tags: dict[str, str | float | bool] = {}
+
+
+class AxisGrid(Section):
+    """A regular axis: for simulations, and for files of bare intensities."""
+
+    start: Positive
+    step: Positive
+    stop: Positive | None = None
+
+
+class TraceFile(Section):
+    """A measured curve on disk and what its columns mean."""
+
+    file: str | None = Field(None, min_length=1)
+    axis: AxisKind | None = Field(None, description="needed unless the file says it")
+    wavelength: Positive | None = Field(None, description="Å; needed unless the file says it")
+    sigma: str | None = Field(
+        None, description="column, counts, 'counts / N' or 'p %'; a third column is used as it is"
+    )
+    grid: AxisGrid | None = None
+    intensity_column: int | str | None = None
+    sigma_column: int | str | None = None
+
+
+class Pattern(TraceFile):
+    """The observed pattern, or the grid on which to simulate one."""
+
+    range: tuple[Finite, Finite] | None = Field(None, description="in units of the axis")
+    every: Annotated[int, Field(ge=1)] = Field(1, description="use every n-th point")
+    polarisation: Literal["none", "unpolarised"] = Field(
+        "none", description="none for corrected data; unpolarised applies (1 + cos^2 2theta)/2"
+    )
+
+    @model_validator(mode="after")
+    def _has_points(self) -> Pattern:
+        if self.file is None and (self.grid is None or self.grid.stop is None):
+            raise ValueError(
+                "neither a 'file' nor a complete 'grid' is given. Name the measured file, or give "
+                "grid: {start, stop, step} to simulate"
+            )
+        if self.file is None and (self.axis is None or self.wavelength is None):
+            raise ValueError("a simulation needs 'axis' and 'wavelength' (Å)")
+        if self.range and self.range[0] >= self.range[1]:
+            raise ValueError(
+                f"the range starts at {self.range[0]:g} and ends at {self.range[1]:g}; give the "
+                "smaller value first"
+            )
+        return self
+
+
+class SizeLaw(Section):
+    """Number-weighted log-normal law of a length, nm."""
+
+    mean: Positive
+    sd: Positive
+
+
+class Prism(Section):
+    """Whole cells: one prism, a population L_ab x L_c, or near-cubes L."""
+
+    shape: Literal["prism"]
+    cells: tuple[int, int, int] | None = None
+    L_ab: SizeLaw | None = None
+    L_c: SizeLaw | None = None
+    phi: Annotated[float, Field(ge=-90, le=90)] = 0.0
+    L: SizeLaw | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Prism:
+        given = [self.cells is not None, self.L_ab is not None or self.L_c is not None,
+                 self.L is not None]
+        if sum(given) != 1 or (given[1] and (self.L_ab is None or self.L_c is None)):
+            raise ValueError(
+                "a prism is given by 'cells: [n_a, n_b, n_c]', or by 'L_ab' and 'L_c' "
+                "(each {mean, sd} in nm), or by 'L' alone: choose one of the three"
+            )
+        return self
+
+
+class Sphere(Section):
+    """All atoms within half the diameter D (nm) of a point, one size or a population."""
+
+    shape: Literal["sphere"]
+    D: SizeLaw | Positive
+    centre: tuple[Finite, Finite, Finite] | str = Field(
+        (0.0, 0.0, 0.0), description="fractional coordinates or a site label"
+    )
+
+
+class Phase(Section):
+    """One kind of nanocrystal: a structure and a particle family, or a list of atoms."""
+
+    structure: str | None = Field(None, description="CIF file", min_length=1)
+    block: str | None = Field(None, description="data block of the CIF, if it has several")
+    atoms: str | None = Field(None, description="XYZ file with one particle", min_length=1)
+    particle: Annotated[Prism | Sphere, Field(discriminator="shape")] | None = None
+    ions: dict[str, str] = Field({}, description="site label or element -> ion, e.g. Pb: Pb2+")
+    B: dict[str, Annotated[float, Field(ge=0, le=100)]] = Field(
+        {}, description="site label or element -> starting B_iso, Å^2"
+    )
+    origin: tuple[Finite, Finite, Finite] = Field(
+        (0.0, 0.0, 0.0), description="corner of the box of atoms that counts as one cell"
+    )
+    exclusion_distance: Positive = Field(1.2, description="Å; closer partial sites alternate")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Phase:
+        if (self.structure is None) == (self.atoms is None):
+            raise ValueError("a phase needs either a 'structure' (CIF) or 'atoms' (XYZ)")
+        if (self.structure is None) != (self.particle is None):
+            raise ValueError(
+                "a 'structure' needs a 'particle' (shape: prism or sphere); a list of 'atoms' is "
+                "one particle already and takes none"
+            )
+        return self
+
+
+class Background(Section):
+    """Linear components, solved inside every evaluation."""
+
+    chebyshev: Annotated[int, Field(ge=0, le=40)] = Field(
+        0, description="number of terms over the range in 2theta; 1 is a constant"
+    )
+    inverse_q: tuple[Annotated[int, Field(ge=1, le=6)], ...] = Field(
+        (), description="powers p of 1/q^p; 4 is Porod's law"
+    )
+    traces: dict[Name, TraceFile] = Field({}, description="solvent, capillary, air: scaled >= 0")
+
+
+class Start(Section):
+    """Starting value and bounds of a parameter."""
+
+    value: Finite | None = None
+    lower: float | None = None
+    upper: float | None = None
+
+
+class RefinementPlan(Section):
+    """Least squares: each stage frees its parameters ('*' is a wildcard) on top of the last."""
+
+    stages: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] | None = None
+    max_cycles: Annotated[int, Field(ge=1, le=10000)] = 60
+    tolerance: Annotated[float, Field(gt=0, le=1e-2)] = 1e-7
+
+
+class ScanAxis(Section):
+    """A parameter and its values: a list, or start, stop and step (ends included)."""
+
+    parameter: str
+    values: Annotated[tuple[Finite, ...], Field(min_length=1)] | None = None
+    start: Finite | None = None
+    stop: Finite | None = None
+    step: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ScanAxis:
+        ends = (self.start, self.stop, self.step)
+        if (self.values is None) == any(end is None for end in ends) and self.values is None:
+            raise ValueError("give either 'values', or 'start', 'stop' and 'step'")
+        if self.values is not None and any(end is not None for end in ends):
+            raise ValueError("give either 'values', or 'start', 'stop' and 'step', not both")
+        if self.values is None:
+            assert self.start is not None and self.stop is not None
+            if self.stop < self.start:
+                raise ValueError(f"stop ({self.stop:g}) lies below start ({self.start:g})")
+        elif any(b <= a for a, b in zip(self.values, self.values[1:], strict=False)):
+            raise ValueError("the values must increase")
+        return self
+
+    @property
+    def size(self) -> int:
+        if self.values is not None:
+            return len(self.values)
+        assert self.start is not None and self.stop is not None and self.step is not None
+        return int((self.stop - self.start) / self.step + 1e-9) + 1
+
+    def points(self) -> np.ndarray:
+        if self.values is not None:
+            return np.array(self.values)
+        assert self.start is not None and self.step is not None
+        return np.round(self.start + self.step * np.arange(self.size), 12)
+
+
+class ScanPlan(Section):
+    """A GoF map over one to three parameters."""
+
+    axes: Annotated[tuple[ScanAxis, ...], Field(min_length=1, max_length=3)]
+    refine: tuple[str, ...] = Field((), description="parameters refined at every point")
+
+
+class Derived(Section):
+    """Quantities to report with propagated standard uncertainties."""
+
+    distances: tuple[tuple[str, str], ...] = Field((), description="pairs of site labels")
+    angles: tuple[tuple[str, str, str], ...] = Field((), description="site, vertex, site")
+    pseudo_cubic: bool = Field(False, description="a_k and zeta of an orthorhombic perovskite")
+
+
+class ModelDocument(Section):
+    """A complete analysis of one pattern."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, str_strip_whitespace=True
+    )
+
+    schema_: Literal["aiida-dse/model/1"] = Field(MODEL_SCHEMA, alias="schema")
+    title: str = ""
+    sample: Sample = Sample()
+    pattern: Pattern
+    phases: Annotated[dict[Name, Phase], Field(min_length=1)]
+    background: Background = Background()
+    parameters: dict[str, Finite | Start] = {}
+    ties: dict[str, str] = Field({}, description="parameter: arithmetic in other parameters")
+    scales: dict[Name, Annotated[float, Field(ge=0)]] = Field(
+        {}, description="phases whose scale is given instead of solved"
+    )
+    tolerance: Annotated[float, Field(gt=0, lt=1e-2)] = Field(
+        3e-5, description="relative error of one distance's contribution at q_max"
+    )
+    refinement: RefinementPlan | None = None
+    scan: ScanPlan | None = None
+    derived: dict[Name, Derived] = Field({}, description="phase: quantities to report")
+
+    @field_validator("phases")
+    @classmethod
+    def _reserved(cls, phases: dict[str, Phase]) -> dict[str, Phase]:
+        for name in phases:
+            if name in ("background", "trace"):
+                raise ValueError(f"a phase may not be called '{name}'; choose another name")
+        return phases
+
+    @model_validator(mode="after")
+    def _known_phases(self) -> ModelDocument:
+        for key, names in (("scales", self.scales), ("derived", self.derived)):
+            for name in names:
+                if name not in self.phases:
+                    raise ValueError(
+                        f"{key} names the phase '{name}', but the phases are "
+                        f"{', '.join(self.phases)}"
+                    )
+        return self
+
+    def canonical(self) -> dict[str, Any]:
+        """The document as plain JSON values, defaults left out: what a node stores."""
+        content = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        return {"schema": MODEL_SCHEMA, **content}

@@ -1,0 +1,170 @@
+"""Structures from CIF and XYZ files, in the user's setting and with the user's labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gemmi
+import numpy as np
+
+from aiida_dse.engine.crystal import CELL_PARAMETERS, Cell, Crystal, Site
+from aiida_dse.engine.scattering import ion_symbol
+from aiida_dse.engine.units import FloatArray, b_from_u
+
+
+def read_cif(path: Path, *, block: str | None = None) -> Crystal:
+    """The crystal in a CIF: operations as the file lists them, else from its space-group name.
+
+    Raises ValueError for files that are no CIF, and for what an analysis cannot do without: cell,
+    symmetry, labels, types, coordinates.
+    """
+    try:
+        document = gemmi.cif.read(str(path))
+    except (OSError, ValueError, RuntimeError) as problem:
+        raise ValueError(f"{path.name} cannot be read as a CIF: {problem}") from None
+    blocks = [b for b in document if b.find_values("_atom_site_fract_x")]
+    if block is not None:
+        blocks = [b for b in document if b.name == block]
+    if len(blocks) != 1:
+        names = ", ".join(b.name for b in document) or "none"
+        raise ValueError(
+            f"{path.name} has {len(blocks)} data blocks with atom sites (blocks: {names}). Name "
+            "the one to use as the phase's 'block'."
+        )
+    chosen = blocks[0]
+    structure = gemmi.make_small_structure_from_block(chosen)
+    _check_labels(path, chosen)
+    cell = structure.cell
+    if not cell.is_crystal():
+        raise ValueError(f"{path.name} gives no unit cell (_cell_length_a ... are missing).")
+    b_iso = _displacements(chosen)
+    assemblies = _column(chosen, "_atom_site_disorder_assembly")
+    sites = []
+    for index, site in enumerate(structure.sites):
+        symbol = site.type_symbol or site.element.name
+        if not all(np.isfinite(site.fract.tolist())):
+            raise ValueError(
+                f"{path.name}: site {site.label} has no coordinates. Give fract_x, y and z."
+            )
+        assembly = assemblies[index] if assemblies else ""
+        sites.append(
+            Site(
+                site.label, ion_symbol(symbol),
+                (site.fract.x, site.fract.y, site.fract.z), site.occ, b_iso.get(site.label),
+                "" if assembly in (".", "?") else assembly, int(site.disorder_group),
+            )
+        )
+    values = {name: float(getattr(cell, name)) for name in CELL_PARAMETERS}
+    operations, name = _symmetry(path, structure)
+    return Crystal(Cell(**values), operations, tuple(sites), path.name, name).checked_cell()
+
+
+def write_cif(crystal: Crystal, path: Path) -> None:
+    """A CIF of the crystal with the same operations and labels."""
+    path.write_text(cif_text(crystal), encoding="utf-8")
+
+
+def cif_text(crystal: Crystal) -> str:
+    """The crystal as the text of a CIF."""
+    document = gemmi.cif.Document()
+    block = document.add_new_block("aiida_dse")
+    for name in CELL_PARAMETERS:
+        tag = "length" if name in "abc" else "angle"
+        block.set_pair(f"_cell_{tag}_{name}", f"{getattr(crystal.cell, name):.6g}")
+    if crystal.space_group:
+        block.set_pair("_space_group_name_H-M_alt", gemmi.cif.quote(crystal.space_group))
+    loop = block.init_loop("_space_group_symop_", ["operation_xyz"])
+    for triplet in crystal.operations:
+        loop.add_row([gemmi.cif.quote(triplet)])
+    tags = ["label", "type_symbol", "fract_x", "fract_y", "fract_z", "occupancy",
+            "B_iso_or_equiv", "disorder_assembly", "disorder_group"]
+    loop = block.init_loop("_atom_site_", tags)
+    for site in crystal.sites:
+        loop.add_row(
+            [site.label, site.ion, *(f"{x:.6f}" for x in site.position),
+             f"{site.occupancy:.6g}", "?" if site.b_iso is None else f"{site.b_iso:.5g}",
+             site.assembly or ".", str(site.group) if site.group else "."]
+        )
+    return str(document.as_string())
+
+
+def read_xyz(path: Path) -> tuple[list[str], FloatArray]:
+    """Labels and positions (n, 3) Å of an XYZ file; a label is an element, or element and number.
+
+    Raises ValueError with the line number of what cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise ValueError(f"{path.name} cannot be read: {problem}") from None
+    try:
+        count = int(lines[0].split()[0])
+    except (IndexError, ValueError):
+        raise ValueError(
+            f"{path.name}, line 1: an XYZ file starts with the number of atoms."
+        ) from None
+    rows = [line for line in lines[2 : 2 + count] if line.strip()]
+    if len(rows) != count or count < 1:
+        raise ValueError(f"{path.name} announces {count} atoms but holds {len(rows)}.")
+    labels, positions = [], np.empty((count, 3))
+    for number, line in enumerate(rows):
+        fields = line.split()
+        try:
+            positions[number] = [float(field) for field in fields[1:4]]
+        except ValueError:
+            positions[number] = np.nan
+        if len(fields) < 4 or not np.isfinite(positions[number]).all():
+            raise ValueError(
+                f"{path.name}, line {number + 3}: '{line.strip()}' is not 'label x y z' with "
+                "coordinates in Å."
+            )
+        labels.append(fields[0])
+    return labels, positions
+
+
+def _symmetry(path: Path, structure: gemmi.SmallStructure) -> tuple[tuple[str, ...], str]:
+    group = structure.spacegroup
+    name = str(structure.spacegroup_hm or (group.xhm() if group else ""))
+    if structure.symops:
+        return tuple(gemmi.Op(op).triplet() for op in structure.symops), name
+    if group is None:
+        raise ValueError(
+            f"{path.name} gives neither symmetry operations nor a space group that is known "
+            f"(name: '{name or 'missing'}'). Add _space_group_symop_operation_xyz."
+        )
+    return tuple(op.triplet() for op in group.operations()), name
+
+
+def _check_labels(path: Path, block: gemmi.cif.Block) -> None:
+    labels = _column(block, "_atom_site_label")
+    count = len(_column(block, "_atom_site_fract_x"))
+    missing = [k + 1 for k, label in enumerate(labels) if label.strip() in ("", ".", "?")]
+    if len(labels) != count or missing:
+        where = f"rows {missing} of the atom list" if missing else "the atom list"
+        raise ValueError(
+            f"{path.name}: {where} has no _atom_site_label. Every site needs a label of its own: "
+            "parameters are named by it."
+        )
+    bad = [label for label in labels if "." in label or " " in label]
+    if bad:
+        raise ValueError(
+            f"{path.name}: the label '{bad[0]}' holds a '.' or a space, which separate the parts "
+            "of a parameter's name. Rename the site."
+        )
+
+
+def _displacements(block: gemmi.cif.Block) -> dict[str, float]:
+    """B_iso (Å^2) by label, from whichever column has it."""
+    labels = _column(block, "_atom_site_label")
+    found: dict[str, float] = {}
+    for tag, factor in (("_atom_site_B_iso_or_equiv", 1.0), ("_atom_site_U_iso_or_equiv",
+                                                             b_from_u(1.0))):
+        for label, text in zip(labels, _column(block, tag), strict=False):
+            value = gemmi.cif.as_number(text)
+            if np.isfinite(value):
+                found[label] = factor * value
+    return found
+
+
+def _column(block: gemmi.cif.Block, tag: str) -> list[str]:
+    return [gemmi.cif.as_string(value) for value in block.find_values(tag)]

@@ -1,0 +1,85 @@
+"""Live progress of a refinement or scan: one line on a terminal, sparse lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from aiida_dse.engine.refine import Cycle
+from aiida_dse.engine.scan import ScanProgress
+
+
+class NoProgress:
+    def cycle(self, cycle: Cycle) -> None:
+        """Say nothing."""
+
+    def scan(self, progress: ScanProgress) -> None:
+        """Say nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+
+class LogProgress(NoProgress):
+    """Every cycle, and every tenth of a scan, as a line of its own."""
+
+    def __init__(self) -> None:
+        self._last = -1
+
+    def cycle(self, cycle: Cycle) -> None:
+        print(_cycle_line(cycle), file=sys.stderr, flush=True)
+
+    def scan(self, progress: ScanProgress) -> None:
+        tenth = 10 * progress.done // max(1, progress.total)
+        if tenth > self._last:
+            self._last = tenth
+            print(_scan_line(progress), file=sys.stderr, flush=True)
+
+
+class TerminalProgress(NoProgress):
+    """One line, rewritten in place."""
+
+    def __init__(self) -> None:
+        self._shown = 0.0
+
+    def cycle(self, cycle: Cycle) -> None:
+        self._write(_cycle_line(cycle))
+
+    def scan(self, progress: ScanProgress) -> None:
+        if time.monotonic() - self._shown > 0.1 or progress.done == progress.total:
+            self._shown = time.monotonic()
+            self._write(_scan_line(progress))
+
+    def _write(self, line: str) -> None:
+        sys.stderr.write(f"\r\033[K{line}")
+        sys.stderr.flush()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        sys.stderr.write("\n")
+
+
+def _cycle_line(cycle: Cycle) -> str:
+    return (
+        f"stage {cycle.stage}/{cycle.n_stages}  cycle {cycle.cycle:2d}  GoF {cycle.gof:8.4f}  "
+        f"largest shift {cycle.largest_shift:8.2f} s.u. ({cycle.largest_name})  "
+        f"{cycle.elapsed:5.1f} s"
+    )
+
+
+def _scan_line(progress: ScanProgress) -> str:
+    at = ", ".join(f"{value:.5g}" for value in progress.best_at)
+    return (
+        f"{progress.done:,} of {progress.total:,} points  best GoF {progress.best_gof:.4f} at "
+        f"({at})  {progress.elapsed:.0f} s, about {progress.remaining:.0f} s left"
+    )

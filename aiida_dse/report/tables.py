@@ -1,0 +1,107 @@
+"""Results and documents as text tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiida_dse.io.results import Result
+from aiida_dse.tasks.build import BuiltModel
+
+from .numbers import with_su
+
+
+def validation_report(built: BuiltModel) -> str:
+    """What a document would do: data, parameters with bounds, linear terms, stages, grid."""
+    model = built.model
+    q = model.sampling.q
+    lines = [
+        "The document is valid.",
+        f"data: {len(q)} points, q = {q[0]:.4g} ... {q[-1]:.4g} 1/Å, "
+        f"wavelength {model.observation.wavelength:g} Å",
+        f"distance grid: {model.sampling.step:.4f} Å",
+        "",
+        f"{'parameter':32} {'start':>12} {'lower':>10} {'upper':>10} unit",
+    ]
+    tied = {tie.target: tie.expression for tie in model.ties}
+    start = model.start
+    for name, p in model.parameters.items():
+        end = f"= {tied[name]}" if name in tied else f"{p.lower:10.5g} {p.upper:10.5g} {p.unit}"
+        lines.append(f"{name:32} {start[name]:12.6g} {end}")
+    lines += ["", "solved linearly: " + ", ".join(model.linear_names)]
+    for phase in model.phases:
+        for name, reason in phase.fixed_reasons.items():
+            lines.append(f"not a parameter: {phase.name}.{name} ({reason})")
+    if built.axes:
+        shape = " x ".join(str(len(axis.values)) for axis in built.axes)
+        total = 1
+        for axis in built.axes:
+            total *= len(axis.values)
+        lines.append(f"scan: {shape} = {total:,} points over "
+                     + ", ".join(axis.parameter for axis in built.axes))
+    return "\n".join(lines)
+
+
+def result_report(result: Result) -> str:
+    """The outcome of a task, as printed at its end and by 'show'."""
+    summary = result.summary
+    lines = [f"{summary['task']}: {summary['status']} ({summary['stop_reason']}), "
+             f"{summary['seconds']:.1f} s"]
+    if "agreement" in summary:
+        lines += agreement_lines(summary["agreement"])
+    if summary["task"] == "refine":
+        lines += ["", *parameter_lines(summary)]
+    if summary["task"] == "scan":
+        lines += scan_lines(summary)
+    lines += derived_lines(summary)
+    lines += [f"note: {warning}" for warning in summary["warnings"]]
+    return "\n".join(lines)
+
+
+def agreement_lines(fit: dict[str, Any]) -> list[str]:
+    return [
+        f"Rwp {100 * fit['r_wp']:.2f} % (background subtracted "
+        f"{100 * fit['r_wp_background_subtracted']:.2f} %), Rexp {100 * fit['r_exp']:.2f} %, "
+        f"GoF {fit['gof']:.4f} (= sqrt of reduced chi2), {fit['n_points']} points, "
+        f"{fit['n_parameters']} parameters incl. linear ones",
+    ]
+
+
+def parameter_lines(summary: dict[str, Any]) -> list[str]:
+    """Refined parameters with s.u. scaled by GoF."""
+    factor = max(1.0, summary["agreement"]["gof"])
+    lines = [f"{'parameter':28} {'value':>16} unit   (s.u. scaled by max(1, GoF) = {factor:.3f})"]
+    for name, row in summary["parameters"].items():
+        if not (row["free"] or "tie" in row):
+            continue
+        su = None if row["su"] is None else row["su"] * factor
+        flags = [text for key, text in (("at_bound", "at its bound"),
+                                        ("insensitive", "undetermined")) if row.get(key)]
+        if "tie" in row:
+            flags.append(f"= {row['tie']}")
+        lines.append(f"{name:28} {with_su(row['value'], su):>16} {row['unit']:5} "
+                     + "; ".join(flags))
+    for name, row in summary["linear"].items():
+        su = None if row["su"] is None else row["su"] * factor
+        lines.append(f"{name:28} {with_su(row['value'], su):>16}")
+    return lines
+
+
+def derived_lines(summary: dict[str, Any]) -> list[str]:
+    factor = max(1.0, summary.get("agreement", {}).get("gof", 1.0))
+    lines = []
+    for phase, rows in summary.get("derived", {}).items():
+        sizes = ", ".join(f"{name} {value:.3f}" for name, value in rows["sizes"].items())
+        lines.append(f"{phase} population: {sizes}")
+        for name, row in rows.get("quantities", {}).items():
+            su = None if row["su"] is None else row["su"] * factor
+            lines.append(f"{phase + ' ' + name:34} {with_su(row['value'], su):>14} {row['unit']}")
+    return lines
+
+
+def scan_lines(summary: dict[str, Any]) -> list[str]:
+    shape = " x ".join(str(n) for n in summary["shape"])
+    lines = [f"grid {shape}, {summary['n_done']} points done"]
+    if summary["minimum"]:
+        at = ", ".join(f"{k} = {v:.6g}" for k, v in summary["minimum"].items() if k != "gof")
+        lines.append(f"lowest GoF {summary['minimum']['gof']:.4f} at {at}")
+    return lines

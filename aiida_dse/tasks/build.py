@@ -1,0 +1,305 @@
+"""From a model document and its files to the forward model."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from aiida_dse.documents import DocumentError, ModelDocument
+from aiida_dse.documents.model import Phase as PhaseSection
+from aiida_dse.documents.model import Prism, SizeLaw, Sphere, Start, TraceFile
+from aiida_dse.engine.crystal import Crystal
+from aiida_dse.engine.parameters import Parameter
+from aiida_dse.engine.particles import (
+    CubePopulation,
+    Family,
+    PrismPopulation,
+    SinglePrism,
+    SingleSphere,
+    SpherePopulation,
+)
+from aiida_dse.engine.pattern import Background, Observation, PatternModel
+from aiida_dse.engine.phase import AtomListPhase, CrystalPhase, Phase
+from aiida_dse.engine.scan import Axis, check_axes
+from aiida_dse.engine.scattering import element_of, ion_symbol
+from aiida_dse.engine.units import FloatArray, q_from_two_theta
+from aiida_dse.io.patterns import MeasuredPattern, read_pattern
+from aiida_dse.io.structures import read_cif, read_xyz
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """The forward model of a document, and what it was made of."""
+
+    document: ModelDocument
+    model: PatternModel
+    stages: list[list[str]] | None
+    axes: list[Axis]
+    files: dict[str, str]  # file name -> SHA-256
+    measured: bool
+
+
+def build(document: ModelDocument, folder: Path, *, threads: int | None = None) -> BuiltModel:
+    """Read the files of a document (paths relative to `folder`) and check all of it.
+
+    Raises DocumentError with the key and the reason; nothing is computed yet.
+    """
+    pattern = document.pattern
+    files: dict[str, str] = {}
+    if pattern.file is not None:
+        with _at("pattern"):
+            measured = _measured(pattern, folder, files, pattern.range, pattern.every)
+            observation = Observation(
+                measured.q, measured.intensity, measured.sigma, measured.wavelength,
+                pattern.polarisation,
+            )
+    else:
+        with _at("pattern.grid"):
+            observation = _simulated(document)
+    phases = []
+    for name, section in document.phases.items():
+        with _at(f"phases.{name}"):
+            phases.append(_phase(name, section, folder, files))
+    traces = {}
+    for name, trace in document.background.traces.items():
+        with _at(f"background.traces.{name}"):
+            traces[name] = _trace(trace, folder, files, observation)
+    with _at("parameters, ties or background"):
+        model = PatternModel(
+            observation, phases,
+            Background(document.background.chebyshev, document.background.inverse_q, traces),
+            overrides=_overrides(document, phases), fixed_scales=document.scales,
+            ties=document.ties, tolerance=document.tolerance, threads=threads,
+        )
+    axes = []
+    if document.scan:
+        with _at("scan.axes"):
+            _refuse_huge(document)
+            axes = [Axis(a.parameter, a.points()) for a in document.scan.axes]
+            check_axes(model, axes)
+    stages = None
+    if document.refinement and document.refinement.stages:
+        stages = [list(stage) for stage in document.refinement.stages]
+        with _at("refinement.stages"):
+            _check_names(model, [name for stage in stages for name in stage])
+    if document.scan:
+        with _at("scan.refine"):
+            _check_names(model, document.scan.refine)
+    for name, derived in document.derived.items():
+        with _at(f"derived.{name}"):
+            phase = next(p for p in phases if p.name == name)
+            if not isinstance(phase, CrystalPhase):
+                raise ValueError("distances and angles are reported for crystals, not atom lists.")
+            for label in {x for row in (*derived.distances, *derived.angles) for x in row}:
+                phase.crystal.site(label)
+    return BuiltModel(document, model, stages, axes, files, pattern.file is not None)
+
+
+class _at:
+    """Turns a ValueError into a DocumentError that says where in the document it arose."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, problem: BaseException | None, trace: object) -> None:
+        if isinstance(problem, ValueError) and not isinstance(problem, DocumentError):
+            raise DocumentError(f"{self.path}: {problem}") from None
+
+
+def _check_names(model: PatternModel, patterns: list[str] | tuple[str, ...]) -> None:
+    from aiida_dse.engine.parameters import select
+
+    for pattern in patterns:
+        if not any(c in pattern for c in "*?["):
+            model.require(pattern)
+        select([pattern], list(model.parameters))
+
+
+def _refuse_huge(document: ModelDocument) -> None:
+    from aiida_dse.engine.scan import MAX_POINTS
+
+    assert document.scan is not None
+    sizes = [axis.size for axis in document.scan.axes]
+    total = float(np.prod([float(size) for size in sizes]))
+    if total > MAX_POINTS:
+        shape = " x ".join(f"{size:,}" for size in sizes)
+        raise ValueError(
+            f"the grid has {shape} = {total:.3g} points; the limit is {MAX_POINTS:.3g}. Use larger "
+            "steps or a smaller range, then refine the grid around the minimum."
+        )
+
+
+def _existing(folder: Path, file: str, files: dict[str, str]) -> Path:
+    path = folder / file
+    if not path.is_file():
+        raise ValueError(
+            f"there is no file '{file}' in {folder.resolve()}. Paths in a document are relative "
+            "to the document's own folder."
+        )
+    files[file] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return path
+
+
+def _measured(
+    section: TraceFile, folder: Path, files: dict[str, str],
+    range_: tuple[float, float] | None = None, every: int = 1,
+) -> MeasuredPattern:
+    assert section.file is not None
+    path = _existing(folder, section.file, files)
+    grid = None if section.grid is None else (section.grid.start, section.grid.step)
+    return read_pattern(
+        path, axis=section.axis, wavelength=section.wavelength, sigma=section.sigma,
+        axis_grid=grid, intensity_column=section.intensity_column,
+        sigma_column=section.sigma_column, range_=range_, every=every,
+    )
+
+
+def _simulated(document: ModelDocument) -> Observation:
+    pattern = document.pattern
+    assert pattern.grid and pattern.grid.stop and pattern.axis and pattern.wavelength
+    n_points = (pattern.grid.stop - pattern.grid.start) / pattern.grid.step + 1 + 1e-9
+    if not 2 <= n_points <= 1e6:
+        raise ValueError(
+            f"start, stop and step make {n_points:.3g} points; between 2 and 1e6 are possible."
+        )
+    axis = pattern.grid.start + pattern.grid.step * np.arange(int(n_points))
+    if pattern.axis == "two_theta":
+        q = q_from_two_theta(axis, pattern.wavelength)
+    else:
+        q = axis / (10.0 if pattern.axis == "q_inverse_nm" else 1.0)
+    ones = np.ones(len(q))
+    return Observation(q, ones, ones, pattern.wavelength, pattern.polarisation)
+
+
+def _trace(
+    section: TraceFile, folder: Path, files: dict[str, str], observation: Observation
+) -> FloatArray:
+    """A measured trace at the pattern's q: by linear interpolation, without extrapolation."""
+    if section.file is None:
+        raise ValueError("a trace needs a 'file'.")
+    trace = _measured(section, folder, files)
+    if trace.q[0] > observation.q[0] * 1.001 or trace.q[-1] < observation.q[-1] * 0.999:
+        raise ValueError(
+            f"the trace covers q = {trace.q[0]:.3f} ... {trace.q[-1]:.3f} 1/Å, the pattern "
+            f"{observation.q[0]:.3f} ... {observation.q[-1]:.3f}. Limit the pattern's 'range' to "
+            "what the trace covers."
+        )
+    return np.interp(observation.q, trace.q, trace.intensity)
+
+
+def _phase(name: str, section: PhaseSection, folder: Path, files: dict[str, str]) -> Phase:
+    if section.atoms is not None:
+        return _atom_list(name, section, _existing(folder, section.atoms, files))
+    assert section.structure is not None and section.particle is not None
+    path = _existing(folder, section.structure, files)
+    crystal = replace(read_cif(path, block=section.block), origin=section.origin)
+    crystal = _with_ions_and_b(crystal, section)
+    family, sizes = _family(crystal, section.particle)
+    phase = CrystalPhase(name, crystal, family, sizes, section.exclusion_distance)
+    phase.parameters  # noqa: B018 - raises where B is missing
+    from aiida_dse.engine.disorder import excluded_pairs
+
+    excluded_pairs(crystal, section.exclusion_distance)
+    return phase
+
+
+def _with_ions_and_b(crystal: Crystal, section: PhaseSection) -> Crystal:
+    known = {key for s in crystal.sites for key in (s.label, element_of(s.ion), s.ion)}
+    for key in (*section.ions, *section.B):
+        if key not in known:
+            raise ValueError(
+                f"'{key}' is neither a site nor an element of {crystal.name}; its sites are "
+                f"{', '.join(s.label for s in crystal.sites)}."
+            )
+    sites = []
+    for site in crystal.sites:
+        keys = (site.label, site.ion, element_of(site.ion))
+        ion = next((section.ions[k] for k in keys if k in section.ions), site.ion)
+        b_iso = next((section.B[k] for k in keys if k in section.B), site.b_iso)
+        sites.append(replace(site, ion=ion_symbol(ion), b_iso=b_iso))
+    return replace(crystal, sites=tuple(sites))
+
+
+def _family(crystal: Crystal, particle: Prism | Sphere) -> tuple[Family, dict[str, float]]:
+    if isinstance(particle, Prism):
+        if particle.cells is not None:
+            return SinglePrism(particle.cells), {}
+        if particle.L is not None:
+            return CubePopulation(), {"L": particle.L.mean, "sd_L": particle.L.sd}
+        assert particle.L_ab is not None and particle.L_c is not None
+        return PrismPopulation(), {
+            "L_ab": particle.L_ab.mean, "sd_ab": particle.L_ab.sd,
+            "L_c": particle.L_c.mean, "sd_c": particle.L_c.sd, "phi": particle.phi,
+        }
+    if isinstance(particle.centre, str):
+        at = crystal.special_position(particle.centre)
+        centre = (float(at[0]), float(at[1]), float(at[2]))
+    else:
+        centre = particle.centre
+    if isinstance(particle.D, SizeLaw):
+        return SpherePopulation(centre), {"D": particle.D.mean, "sd_D": particle.D.sd}
+    return SingleSphere(particle.D, centre), {}
+
+
+def _atom_list(name: str, section: PhaseSection, path: Path) -> AtomListPhase:
+    labels, positions = read_xyz(path)
+    kinds = list(Counter(labels))
+    ions, b_iso = [], []
+    for label in kinds:
+        element = re.sub(r"[^A-Za-z].*$", "", label)
+        ions.append(ion_symbol(section.ions.get(label, section.ions.get(element, element))))
+        b_iso.append(section.B.get(label, section.B.get(element)))
+    for key in (*section.ions, *section.B):
+        if key not in kinds and key not in {re.sub(r"[^A-Za-z].*$", "", k) for k in kinds}:
+            raise ValueError(f"'{key}' is no label of {path.name}: {', '.join(kinds)}.")
+    index = {label: k for k, label in enumerate(kinds)}
+    phase = AtomListPhase(
+        name, tuple(kinds), tuple(ions), np.array([index[label] for label in labels]),
+        positions, tuple(b_iso), (1.0,) * len(kinds), section.exclusion_distance,
+    )
+    phase.parameters  # noqa: B018 - raises where B is missing
+    return phase
+
+
+def _overrides(document: ModelDocument, phases: list[Phase]) -> dict[str, Parameter]:
+    known = {f"{phase.name}.{p.name}": p for phase in phases for p in phase.parameters}
+    reasons = {
+        f"{phase.name}.{key}": why for phase in phases for key, why in phase.fixed_reasons.items()
+    }
+    found = {}
+    for name, given in document.parameters.items():
+        if name not in known:
+            if name in reasons:
+                raise ValueError(f"'{name}' cannot be set: {reasons[name]}.")
+            from aiida_dse.engine.parameters import closest
+
+            raise ValueError(f"there is no parameter '{name}'{closest(name, known)}.")
+        default = known[name]
+        start = Start(value=given) if isinstance(given, float | int) else given
+        value = default.value if start.value is None else start.value
+        lower = min(default.lower, value) if start.lower is None else start.lower
+        upper = max(default.upper, value) if start.upper is None else start.upper
+        _possible(name, default.unit, lower, upper)
+        found[name] = Parameter(name, value, default.unit, lower, upper)
+    return found
+
+
+def _possible(name: str, unit: str, lower: float, upper: float) -> None:
+    """Refuse values and bounds that no crystal or particle can have."""
+    local = name.rpartition(".")[2]
+    limits = {"B": (0.0, 1000.0), "occupancy": (0.0, 1.0)}.get(local)
+    if limits is None and unit in ("Å", "nm"):
+        limits = (1e-6, 1e6)
+    if limits and not limits[0] <= lower <= upper <= limits[1]:
+        raise ValueError(
+            f"{name} may run from {lower:g} to {upper:g} {unit}, but only {limits[0]:g} to "
+            f"{limits[1]:g} is possible. Correct its value or bounds."
+        )

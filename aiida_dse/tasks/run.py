@@ -1,0 +1,306 @@
+"""Simulate, refine and scan: from a built model to a result."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import aiida_dse
+from aiida_dse.engine.agreement import Agreement
+from aiida_dse.documents.model import Derived
+from aiida_dse.engine.crystal import COORDINATES, Cell
+from aiida_dse.engine.geometry import (
+    Frame,
+    angle,
+    angles,
+    bonds,
+    irreducible_strain,
+    propagated,
+    pseudo_cubic_edge,
+    reflections,
+)
+from aiida_dse.engine.parameters import Parameter
+from aiida_dse.engine.pattern import Evaluation, PatternModel
+from aiida_dse.engine.phase import CrystalPhase
+from aiida_dse.engine.refine import Cycle, Refinement, default_stages, refine, typical_shift
+from aiida_dse.engine.scan import Axis, GofMap, ScanProgress, scan
+from aiida_dse.io.results import RESULT_SCHEMA, Result, write_result
+
+from .build import BuiltModel
+
+#: Reflections are marked up to here (1/Å); beyond, they crowd into a band.
+TICKS_Q_MAX = 6.0
+#: Seconds between two safekeepings of a running scan.
+CHECKPOINT_INTERVAL = 10.0
+
+StopCheck = Callable[[], str | None]
+
+
+def run_simulate(built: BuiltModel) -> Result:
+    """The pattern at the starting values: on its own, or with scales and background fitted."""
+    model = built.model
+    clock = time.monotonic()
+    if built.measured:
+        evaluation = model.evaluate(model.start)
+        arrays = _pattern_arrays(model, evaluation)
+        fit: Agreement | None = model.agreement(evaluation, 0)
+    else:
+        scales = {phase.name: built.document.scales.get(phase.name, 1.0) for phase in model.phases}
+        evaluation = model.with_fixed_scales(scales).evaluate(model.start)
+        arrays = _axis_arrays(model)
+        parts = {
+            phase.name: scales[phase.name] * model.intensity(k, evaluation.states[k], model.start)
+            for k, phase in enumerate(model.phases)
+        }
+        arrays |= {f"components/{name}": part for name, part in parts.items()}
+        arrays["pattern/calculated"] = np.sum(list(parts.values()), axis=0)
+        fit = None
+    summary = _summary(built, "simulate", "complete", "complete", time.monotonic() - clock)
+    summary["parameters"] = _parameters(model, model.start, ())
+    summary["derived"] = _derived(built, model.start, (), np.zeros((0, 0)))
+    if fit:
+        summary["agreement"] = asdict(fit)
+    return Result(summary, arrays)
+
+
+def run_refine(
+    built: BuiltModel, *, on_cycle: Callable[[Cycle], None] | None = None,
+    should_stop: StopCheck | None = None, start: Mapping[str, float] | None = None,
+) -> Result:
+    """The refinement of the document, from its starting values or from `start`."""
+    model, plan = built.model, built.document.refinement
+    options: dict[str, Any] = {}
+    if plan is not None:
+        options = {"max_cycles": plan.max_cycles, "tolerance": plan.tolerance}
+    found = refine(
+        model, built.stages or default_stages(model), on_cycle=on_cycle, should_stop=should_stop,
+        start=model.tied(dict(model.start) | dict(start or {})), **options,
+    )
+    return refinement_result(built, found)
+
+
+def refinement_result(built: BuiltModel, found: Refinement) -> Result:
+    model = built.model
+    status = "converged" if found.converged else "not_converged"
+    if found.stop_reason in ("walltime", "interrupted"):
+        status = found.stop_reason
+    elif found.converged and found.singular:
+        status = "singular"
+    summary = _summary(built, "refine", status, found.stop_reason, found.seconds)
+    summary |= {
+        "agreement": asdict(found.agreement),
+        "parameters": _parameters(model, found.values, found.free),
+        "linear": {p.name: {"value": p.value, "su": p.su, "at_zero": p.at_bound}
+                   for p in found.linear},
+        "derived": _derived(built, found.values, found.free, found.covariance),
+        "warnings": list(found.warnings),
+        "n_cycles": found.n_cycles,
+        "n_evaluations": found.n_evaluations,
+    }
+    arrays = _pattern_arrays(model, found.evaluation)
+    for phase in model.phases:
+        if isinstance(phase, CrystalPhase):
+            index = model.phases.index(phase)
+            crystal = phase.structure(model.local(index, found.values))
+            q_max = min(TICKS_Q_MAX, float(model.sampling.q.max()))
+            arrays[f"reflections/{phase.name}"] = reflections(crystal, q_max)
+    arrays["refinement/correlation"] = found.correlation
+    arrays["refinement/covariance"] = found.covariance
+    arrays["refinement/names"] = np.array([p.name for p in found.free], dtype=str)
+    return Result(summary, arrays)
+
+
+def run_scan(
+    built: BuiltModel, *, on_progress: Callable[[ScanProgress], None] | None = None,
+    should_stop: StopCheck | None = None, checkpoint: Path | None = None,
+    finished: Result | None = None, threads: int | None = None,
+) -> Result:
+    """The GoF map of the document; kept in `checkpoint` as it fills, continued from `finished`."""
+    plan = built.document.scan
+    if plan is None:
+        raise ValueError("the document has no 'scan'; add one with its 'axes'.")
+    last = time.monotonic()
+
+    def keep(partial: GofMap) -> None:
+        nonlocal last
+        if checkpoint is not None and time.monotonic() - last > CHECKPOINT_INTERVAL:
+            write_result(scan_result(built, partial), checkpoint)
+            last = time.monotonic()
+
+    known = None if finished is None else map_of(finished)
+    found = scan(
+        built.model, built.axes, refine_at_each_point=plan.refine, on_progress=on_progress,
+        on_block=keep, should_stop=should_stop, threads=threads, finished=known,
+    )
+    return scan_result(built, found)
+
+
+def scan_result(built: BuiltModel, found: GofMap) -> Result:
+    status = "complete" if found.complete else found.stop_reason
+    summary = _summary(built, "scan", status, found.stop_reason, found.seconds)
+    done = int(np.isfinite(found.gof).sum())
+    summary |= {
+        "axes": [axis.parameter for axis in found.axes],
+        "shape": list(found.gof.shape),
+        "n_done": done,
+        "refined": list(found.refined),
+        "n_points_pattern": found.n_points,
+        "minimum": found.minimum if done else None,
+        "parameters": _parameters(built.model, built.model.start, ()),
+    }
+    arrays: dict[str, np.ndarray] = {
+        "scan/gof": found.gof, "scan/chi2": found.chi2, "scan/n_active": found.n_active,
+    }
+    for k, axis in enumerate(found.axes):
+        arrays[f"scan/axis_{k}"] = axis.values
+    for name, values in found.refined.items():
+        arrays[f"scan/refined/{name}"] = values
+    return Result(summary, arrays)
+
+
+def map_of(result: Result) -> GofMap:
+    """The GoF map in a scan result, finished or not."""
+    arrays = result.arrays
+    axes = tuple(
+        Axis(name, arrays[f"scan/axis_{k}"]) for k, name in enumerate(result.summary["axes"])
+    )
+    refined = {name: arrays[f"scan/refined/{name}"] for name in result.summary["refined"]}
+    return GofMap(
+        axes, arrays["scan/gof"], arrays["scan/chi2"], arrays["scan/n_active"], refined,
+        result.summary["n_points_pattern"], result.summary["seconds"],
+        result.summary["stop_reason"],
+    )
+
+
+def _summary(
+    built: BuiltModel, task: str, status: str, reason: str, seconds: float
+) -> dict[str, Any]:
+    document, q = built.document, built.model.sampling.q
+    libraries = ("numpy", "scipy", "numba", "finufft", "xraydb", "gemmi")
+    return {
+        "schema": RESULT_SCHEMA,
+        "task": task,
+        "status": status,
+        "stop_reason": reason,
+        "title": document.title,
+        "sample": document.sample.model_dump(exclude_none=True),
+        "phases": list(document.phases),
+        "data": {
+            "n_points": len(q), "q_min": float(q[0]), "q_max": float(q[-1]),
+            "wavelength": built.model.observation.wavelength, "sha256": built.files,
+        },
+        "seconds": seconds,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "engine_version": aiida_dse.__version__,
+        "libraries": {name: importlib.metadata.version(name) for name in libraries},
+        "warnings": [],
+    }
+
+
+def _axis_arrays(model: PatternModel) -> dict[str, np.ndarray]:
+    return {"pattern/q": model.sampling.q, "pattern/two_theta": model.observation.two_theta}
+
+
+def _pattern_arrays(model: PatternModel, evaluation: Evaluation) -> dict[str, np.ndarray]:
+    observation = model.observation
+    arrays = _axis_arrays(model) | {
+        "pattern/observed": observation.intensity,
+        "pattern/sigma": observation.sigma,
+        "pattern/calculated": model.calculated(evaluation),
+    }
+    parts = model.components(evaluation)
+    return arrays | {f"components/{name}": part for name, part in parts.items()}
+
+
+def _parameters(
+    model: PatternModel, values: Mapping[str, float], free: Sequence[Parameter]
+) -> dict[str, dict[str, Any]]:
+    refined = {p.name: p for p in free}
+    tied = {tie.target: tie.expression for tie in model.ties}
+    found = {}
+    for name, start in model.parameters.items():
+        p = refined.get(name, start)
+        row: dict[str, Any] = {
+            "value": values[name], "unit": p.unit, "su": p.su, "free": name in refined,
+        }
+        if name in refined:
+            row |= {"lower": p.lower, "upper": p.upper, "at_bound": p.at_bound,
+                    "insensitive": p.insensitive, "start": start.value}
+        if name in tied:
+            row["tie"] = tied[name]
+        found[name] = row
+    return found
+
+
+def _derived(
+    built: BuiltModel, values: Mapping[str, float], free: Sequence[Parameter],
+    covariance: np.ndarray,
+) -> dict[str, Any]:
+    """Sizes, volume and the requested distances and angles of each phase, with unscaled s.u."""
+    model = built.model
+    found: dict[str, Any] = {}
+    for index, phase in enumerate(model.phases):
+        local = model.local(index, values)
+        rows: dict[str, Any] = {"sizes": phase.size_statistics(local)}  # type: ignore[attr-defined]
+        if isinstance(phase, CrystalPhase):
+            quantities = propagated(
+                _quantities(built, index, values), values, [p.name for p in free], covariance,
+                [typical_shift(p) * 1e-3 for p in free],
+            )
+            rows["quantities"] = {
+                q.name: {"value": q.value, "unit": q.unit, "su": q.su} for q in quantities
+            }
+            crystal = phase.structure(local)
+            rows["cell"] = asdict(crystal.cell)
+            rows["sites"] = {
+                site.label: dict(zip(COORDINATES, site.position, strict=True))
+                | {"ion": site.ion, "B": site.b_iso, "occupancy": site.occupancy}
+                for site in crystal.sites
+            }
+        found[phase.name] = rows
+    return found
+
+
+def _quantities(
+    built: BuiltModel, index: int, reference: Mapping[str, float]
+) -> Callable[[Mapping[str, float]], list[tuple[str, float, str]]]:
+    """A function of the parameter values; which atoms are neighbours is settled at `reference`."""
+    model, phase = built.model, built.model.phases[index]
+    assert isinstance(phase, CrystalPhase)
+    wanted = built.document.derived.get(phase.name, Derived())
+    labels = tuple(phase.labels[s] for s in phase.crystal.site_of_atom)
+
+    def frame_at(values: Mapping[str, float]) -> tuple[Frame, Cell]:
+        matrix, positions, cell = phase.geometry(model.local(index, model.tied(values)))
+        return Frame(matrix, positions, labels), cell
+
+    start, _ = frame_at(reference)
+    lengths = [
+        (f"d({first}-{second})_{k + 1}", bond)
+        for first, second in wanted.distances
+        for k, bond in enumerate(bonds(start, first, second))
+    ]
+    spans = [
+        (f"angle({first}-{vertex}-{last})_{k + 1}", pair)
+        for first, vertex, last in wanted.angles
+        for k, pair in enumerate(angles(start, first, vertex, last))
+    ]
+
+    def quantities(values: Mapping[str, float]) -> list[tuple[str, float, str]]:
+        frame, cell = frame_at(values)
+        rows = [("volume", cell.volume, "Å^3")]
+        rows += [(name, float(np.linalg.norm(frame.vector(bond))), "Å") for name, bond in lengths]
+        rows += [(name, angle(frame, pair), "deg") for name, pair in spans]
+        if wanted.pseudo_cubic:
+            rows.append(("a_k", pseudo_cubic_edge(cell), "Å"))
+            rows.append(("zeta", irreducible_strain(cell), ""))
+        return rows
+
+    return quantities
