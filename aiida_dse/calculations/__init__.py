@@ -1,1 +1,1 @@
-
+"""CalcJobs and calcfunctions of the engine."""

@@ -1,1 +1,1 @@
-
+"""Command lines. Nothing here is imported by another room."""

@@ -1,1 +1,1 @@
-
+"""AiiDA data nodes and their conversion to the files of a job."""

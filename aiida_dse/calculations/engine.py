@@ -1,0 +1,183 @@
+"""dse.simulate, dse.refine, dse.scan: the engine's tasks as calculation jobs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from aiida.common.datastructures import CalcInfo, CodeInfo
+from aiida.common.folders import Folder
+from aiida.engine import CalcJob
+from aiida.engine.processes.calcjobs.calcjob import CalcJobProcessSpec
+from aiida.orm import CifData, Dict, SinglefileData, StructureData
+
+import aiida_dse
+from aiida_dse.data.jobs import MODEL_NAME, built_from_nodes, job_files
+from aiida_dse.data.pattern import PatternData
+from aiida_dse.io.results import HDF5_NAME, JSON_NAME
+
+#: Share of the walltime after which a task stops by itself, to leave time for writing.
+WALLTIME_SHARE = 0.9
+RESULT_FOLDER = "results"
+STDOUT, STDERR = "engine.out", "engine.err"
+
+
+def _cache_version() -> int:
+    """The engine's version as a number: a result of another version is never reused."""
+    major, minor, patch = (int(part) for part in aiida_dse.__version__.split(".")[:3])
+    return 10000 * major + 100 * minor + patch
+
+
+class EngineCalculation(CalcJob):
+    """A task of dse-engine: a model document with its pattern, structures and traces."""
+
+    TASK = ""
+    CACHE_VERSION = _cache_version()
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
+        super().define(spec)
+        spec.input("model", valid_type=Dict, help="The model document.")
+        spec.input("pattern", valid_type=PatternData, required=False, help="The observed pattern.")
+        spec.input_namespace(
+            "structures", valid_type=(CifData, StructureData, SinglefileData), dynamic=True,
+            help="Structure of each phase, under the phase's name.",
+        )
+        spec.input_namespace(
+            "traces", valid_type=PatternData, dynamic=True, required=False,
+            help="Measured background traces, under their names in the document.",
+        )
+        spec.inputs.validator = cls._check
+        options = spec.inputs["metadata"]["options"]
+        options["resources"].default = {"num_machines": 1, "num_mpiprocs_per_machine": 1}
+        options["withmpi"].default = False
+        options["parser_name"].default = f"dse.{cls.TASK}"
+        options["output_filename"].default = STDOUT
+        options["scheduler_stderr"].default = "_scheduler-stderr.txt"
+
+        spec.output("result", valid_type=Dict, help="All numbers of the outcome.")
+        spec.output("arrays", valid_type=SinglefileData, help="All arrays, as HDF5.")
+        spec.default_output_node = "result"
+
+        spec.exit_code(310, "ERROR_NO_RESULT", invalidates_cache=True,
+                       message="The engine left no result: {detail}")
+        spec.exit_code(311, "ERROR_DAMAGED_RESULT", invalidates_cache=True,
+                       message="The result cannot be read: {detail}")
+        spec.exit_code(312, "ERROR_OUT_OF_MEMORY", invalidates_cache=True,
+                       message="The engine ran out of memory: {detail}")
+        spec.exit_code(313, "ERROR_DISK_FULL", invalidates_cache=True,
+                       message="The disk of the computer is full: {detail}")
+        spec.exit_code(320, "ERROR_INVALID_INPUT",
+                       message="The engine refused its input: {detail}")
+        spec.exit_code(400, "ERROR_WALLTIME", invalidates_cache=True,
+                       message="The walltime ended the task; the outputs hold what was finished.")
+
+    @classmethod
+    def _check(cls, inputs: dict[str, Any], _: Any) -> str | None:
+        """Build the whole model before anything is submitted."""
+        if "model" not in inputs or "structures" not in inputs:
+            return None
+        try:
+            built = built_from_nodes(
+                inputs["model"].get_dict(), inputs.get("pattern"), inputs["structures"],
+                inputs.get("traces", {}),
+            )
+        except ValueError as problem:
+            return str(problem)
+        if cls.TASK != "simulate" and not built.measured:
+            return f"{cls.TASK} compares with data: give the input 'pattern'."
+        if cls.TASK == "scan" and not built.axes:
+            return "the model document has no 'scan'; add one with its 'axes'."
+        return None
+
+    def prepare_for_submission(self, folder: Folder) -> CalcInfo:
+        """Write the document and its files; run the task."""
+        content, files = job_files(
+            self.inputs.model.get_dict(), self.inputs.get("pattern"), self.inputs.structures,
+            self.inputs.get("traces", {}),
+        )
+        for name, text in files.items():
+            with folder.open(name, "w", encoding="utf-8") as handle:
+                handle.write(text)
+        with folder.open(MODEL_NAME, "w", encoding="utf-8") as handle:
+            json.dump(content, handle, indent=1)
+
+        code = CodeInfo()
+        code.code_uuid = self.inputs.code.uuid
+        code.cmdline_params = self._command()
+        code.stdout_name, code.stderr_name = STDOUT, STDERR
+        calculation = CalcInfo()
+        calculation.codes_info = [code]
+        calculation.local_copy_list = self._copied()
+        calculation.retrieve_temporary_list = [
+            f"{RESULT_FOLDER}/{JSON_NAME}", f"{RESULT_FOLDER}/{HDF5_NAME}"
+        ]
+        calculation.retrieve_list = [STDOUT, STDERR]
+        return calculation
+
+    def _command(self) -> list[str]:
+        options = self.inputs.metadata.options
+        command = [self.TASK, MODEL_NAME, "--output", RESULT_FOLDER]
+        threads = options.resources.get("num_cores_per_mpiproc")
+        if threads:
+            command += ["--threads", str(threads)]
+        if self.TASK != "simulate":
+            seconds = options.get("max_wallclock_seconds")
+            if seconds:
+                command += ["--walltime", str(max(1, int(seconds * WALLTIME_SHARE)))]
+        return command
+
+    def _copied(self) -> list[tuple[str, str, str]]:
+        return []
+
+
+class SimulateCalculation(EngineCalculation):
+    """The pattern of a model at its starting values."""
+
+    TASK = "simulate"
+
+
+class RefineCalculation(EngineCalculation):
+    """Least-squares refinement of a model against a pattern."""
+
+    TASK = "refine"
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
+        super().define(spec)
+        spec.output_namespace("structures", valid_type=CifData, dynamic=True,
+                              help="The refined crystals.")
+        spec.exit_code(410, "ERROR_NOT_CONVERGED",
+                       message="The refinement did not converge: {detail}")
+        spec.exit_code(420, "ERROR_SINGULAR",
+                       message="Some free parameters are undetermined: {detail}")
+
+
+class ScanCalculation(EngineCalculation):
+    """GoF map over one to three parameters; `finished` is the arrays of an interrupted scan."""
+
+    TASK = "scan"
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
+        super().define(spec)
+        spec.input("finished.result", valid_type=Dict, required=False)
+        spec.input("finished.arrays", valid_type=SinglefileData, required=False)
+
+    def _command(self) -> list[str]:
+        command = super()._command()
+        return [*command, "--continue"] if "finished" in self.inputs else command
+
+    def prepare_for_submission(self, folder: Folder) -> CalcInfo:
+        calculation = super().prepare_for_submission(folder)
+        if "finished" in self.inputs:
+            folder.get_subfolder(RESULT_FOLDER, create=True)
+            with folder.open(f"{RESULT_FOLDER}/{JSON_NAME}", "w") as handle:
+                json.dump(self.inputs.finished.result.get_dict(), handle)
+        return calculation
+
+    def _copied(self) -> list[tuple[str, str, str]]:
+        if "finished" not in self.inputs:
+            return []
+        node = self.inputs.finished.arrays
+        return [(node.uuid, node.filename, f"{RESULT_FOLDER}/{HDF5_NAME}")]

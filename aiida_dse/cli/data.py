@@ -1,0 +1,116 @@
+"""verdi data dse: patterns in the database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from aiida.cmdline.params import arguments, types
+from aiida.cmdline.utils import decorators, echo
+
+
+@click.group("dse")
+def dse() -> None:
+    """Data of aiida-dse."""
+
+
+@dse.group()
+def pattern() -> None:
+    """Measured patterns."""
+
+
+_NODE = types.DataParamType(sub_classes=("aiida.data:dse.pattern",))
+
+
+@pattern.command("import")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--axis", type=click.Choice(["two_theta", "q_inverse_angstrom", "q_inverse_nm"]))
+@click.option("--wavelength", type=float, help="Å")
+@click.option("--sigma", help="column, counts, 'counts / N' or 'p %'")
+@click.option("--grid", nargs=2, type=float, help="start and step, for files of intensities only")
+@click.option("--intensity-column", help="name or number of the intensity column")
+@click.option("--range", "range_", nargs=2, type=float, help="in units of the axis")
+@click.option("--sample")
+@click.option("--ligand")
+@click.option("--state")
+@click.option("--temperature", type=click.FloatRange(min=0), help="K")
+@click.option("--beamline")
+@click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE")
+@decorators.with_dbenv()
+def import_(
+    file: Path, axis: str | None, wavelength: float | None, sigma: str | None,
+    grid: tuple[float, float] | None, intensity_column: str | None,
+    range_: tuple[float, float] | None, sample: str | None, tags: tuple[str, ...],
+    **facts: Any,
+) -> None:
+    """Store a pattern file with what is known of it."""
+    from aiida_dse.data.pattern import PatternData
+    from aiida_dse.io.patterns import read_pattern
+
+    column = int(intensity_column) if (intensity_column or "").isdigit() else intensity_column
+    try:
+        measured = read_pattern(
+            file, axis=axis, wavelength=wavelength, sigma=sigma, axis_grid=grid or None,
+            intensity_column=column, range_=range_ or None,
+        )
+    except ValueError as problem:
+        echo.echo_critical(str(problem))
+    known = {key: value for key, value in facts.items() if value is not None}
+    if sample:
+        known["name"] = sample
+    if tags:
+        known["tags"] = dict(tag.split("=", 1) if "=" in tag else (tag, True) for tag in tags)
+    node = PatternData.from_measured(measured, sample=known, source=file).store()
+    echo.echo_success(f"stored PatternData<{node.pk}>: {len(measured.q)} points, "
+                      f"q = {measured.q[0]:.4g} ... {measured.q[-1]:.4g} 1/Å")
+
+
+@pattern.command("list")
+@decorators.with_dbenv()
+def list_() -> None:
+    """All patterns."""
+    from aiida.orm import QueryBuilder
+
+    from aiida_dse.data.pattern import PatternData
+
+    names = ("sample_name", "ligand", "temperature", "wavelength", "q_min", "q_max", "n_points",
+             "source_name")
+    query = QueryBuilder().append(
+        PatternData, project=["id", *(f"attributes.{name}" for name in names)]
+    )
+    rows = [[("" if value is None else f"{value:.5g}" if isinstance(value, float) else value)
+             for value in row] for row in query.all()]
+    import tabulate
+
+    echo.echo(tabulate.tabulate(rows, headers=["PK", *names]))
+
+
+@pattern.command()
+@arguments.DATUM(type=_NODE)
+@decorators.with_dbenv()
+def show(datum: Any) -> None:
+    """What is known of a pattern."""
+    for key, value in sorted(datum.base.attributes.all.items()):
+        if not key.startswith("array|"):
+            echo.echo(f"{key:18} {value}")
+
+
+@pattern.command()
+@arguments.DATUM(type=_NODE)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path))
+@decorators.with_dbenv()
+def export(datum: Any, output: Path | None) -> None:
+    """The pattern as three columns: axis, intensity, sigma."""
+    attributes = datum.base.attributes
+    header = (f"# {attributes.get('axis_kind')} intensity sigma\n"
+              f"# wavelength = {attributes.get('wavelength')} A\n")
+    text = header + datum.as_text()
+    if output is None:
+        echo.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as problem:
+        echo.echo_critical(f"{output} cannot be written: {problem}")
+    echo.echo_success(f"wrote {output}")

@@ -1,0 +1,113 @@
+"""aiida-dse: set up, launch, list, show and plot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .setup import setup
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="aiida-dse")
+@click.option("-p", "--profile", help="AiiDA profile (default: the default profile).")
+@click.pass_context
+def main(context: click.Context, profile: str | None) -> None:
+    """Debye scattering analysis of nanocrystals, with AiiDA provenance."""
+    context.obj = profile
+
+
+main.add_command(setup)
+
+
+def _load(profile: str | None) -> Any:
+    from aiida.common.exceptions import ConfigurationError, MissingConfigurationError
+    from aiida.manage.configuration import load_profile
+
+    try:
+        return load_profile(profile)
+    except (ConfigurationError, MissingConfigurationError) as problem:
+        raise click.ClickException(
+            f"no AiiDA profile could be loaded ({problem}). Make one with 'aiida-dse setup'."
+        ) from None
+
+
+@main.group()
+def launch() -> None:
+    """Check a model document, store its data and submit it."""
+
+
+def _launch_options(command: Any) -> Any:
+    for option in reversed([
+        click.argument("document", type=click.Path(path_type=Path)),
+        click.option("--code", "code_label", default="dse-engine@localhost", show_default=True),
+        click.option("--pattern", "pattern_node", help="Use this stored pattern (PK or UUID)."),
+        click.option("--walltime", type=click.IntRange(min=60), help="Seconds for each job."),
+        click.option("--threads", type=click.IntRange(min=1), help="Threads of each job."),
+        click.option("--dry-run", is_flag=True, help="Check and estimate; submit nothing."),
+        click.option("--wait", is_flag=True, help="Wait and show the result."),
+        click.pass_obj,
+    ]):
+        command = option(command)
+    return command
+
+
+@launch.command("refine")
+@_launch_options
+def launch_refine(profile: str | None, **options: Any) -> None:
+    """Refine a model document."""
+    from .launching import launch_refinement
+
+    _load(profile)
+    launch_refinement(**options)
+
+
+@launch.command("grid-search")
+@_launch_options
+@click.option("--max-concurrent", type=click.IntRange(min=1), default=2, show_default=True,
+              help="Tiles that run at the same time.")
+@click.option("--tile-seconds", type=click.FloatRange(min=1), default=60.0, show_default=True,
+              help="Aimed duration of a tile.")
+def launch_grid_search(profile: str | None, **options: Any) -> None:
+    """Map the GoF over the axes of a document's 'scan'."""
+    from .launching import launch_map
+
+    _load(profile)
+    launch_map(**options)
+
+
+@main.command("list")
+@click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@click.pass_obj
+def list_(profile: str | None, limit: int) -> None:
+    """Past and running analyses, newest first."""
+    from .showing import print_list
+
+    _load(profile)
+    print_list(limit)
+
+
+@main.command()
+@click.argument("pk")
+@click.pass_obj
+def show(profile: str | None, pk: str) -> None:
+    """Parameters, agreement and derived quantities of an analysis."""
+    from .showing import print_analysis
+
+    _load(profile)
+    print_analysis(pk)
+
+
+@main.command()
+@click.argument("pk")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True,
+              help="Figure file: .png, .pdf or .svg.")
+@click.pass_obj
+def plot(profile: str | None, pk: str, output: Path) -> None:
+    """The fit of a refinement, or the map of a grid search, as a figure."""
+    from .showing import plot_analysis
+
+    _load(profile)
+    plot_analysis(pk, output)

@@ -1,0 +1,108 @@
+"""Tables and figures of what is in the database."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aiida_dse.io.results import Result, read_arrays
+
+
+def print_list(limit: int) -> None:
+    """Work chains and jobs of aiida-dse with their GoF."""
+    import tabulate
+    from aiida.orm import Dict, ProcessNode, QueryBuilder
+
+    query = QueryBuilder()
+    query.append(
+        ProcessNode,
+        filters={"process_type": {"or": [
+            {"==": "aiida.workflows:dse.refine"}, {"==": "aiida.workflows:dse.grid_search"}]}},
+        project=["id", "ctime", "attributes.process_label", "attributes.process_state",
+                 "attributes.exit_status", "label"],
+        tag="process",
+    )
+    query.append(
+        Dict, with_incoming="process", edge_filters={"label": "result"}, outerjoin=True,
+        project=["attributes.agreement.gof", "attributes.minimum.gof", "attributes.sample"],
+    )
+    query.order_by({"process": {"ctime": "desc"}}).limit(limit)
+    rows = []
+    for pk, ctime, name, state, status, label, gof, lowest, sample in query.all():
+        gof = gof if gof is not None else lowest
+        sample = sample or {}
+        rows.append([
+            pk, f"{ctime:%Y-%m-%d %H:%M}", (name or "").removesuffix("WorkChain"),
+            state if state != "finished" else ("done" if status == 0 else f"exit {status}"),
+            "" if gof is None else f"{gof:.4f}", sample.get("name", ""),
+            sample.get("temperature", ""), label,
+        ])
+    click.echo(tabulate.tabulate(
+        rows, headers=["PK", "made", "analysis", "state", "GoF", "sample", "T / K", "title"]
+    ))
+    if not rows:
+        click.echo("Nothing yet. Start with 'aiida-dse launch refine model.yaml'.")
+
+
+def print_analysis(pk: str) -> None:
+    from aiida_dse.report.tables import result_report
+
+    node, result, _ = _outputs(pk)
+    click.echo(f"{node.process_label}<{node.pk}> {node.label}".rstrip())
+    if node.exit_status:
+        click.echo(f"exit {node.exit_status}: {node.exit_message}")
+    if result is not None:
+        click.echo(result_report(Result(result.get_dict())))
+
+
+def plot_analysis(pk: str, output: Path) -> None:
+    from aiida_dse.report.figures import fit_figure, map_figure, save_figure
+
+    node, summary, arrays = _outputs(pk)
+    if summary is None or arrays is None:
+        raise click.ClickException(
+            f"{node.process_label}<{node.pk}> has no results to plot (state: "
+            f"{node.process_state.value if node.process_state else 'unknown'})."
+        )
+    result = Result(summary.get_dict(), arrays)
+    figure = map_figure(result) if result.task == "scan" else fit_figure(result)
+    try:
+        save_figure(figure, output)
+    except (OSError, ValueError) as problem:
+        raise click.ClickException(f"{output} cannot be written: {problem}") from None
+    click.echo(f"wrote {output}")
+
+
+def _outputs(pk: str) -> tuple[Any, Any, Any]:
+    """The process, its result Dict (or None) and its arrays by path (or None)."""
+    from aiida.common.exceptions import NotExistent
+    from aiida.orm import ArrayData, Dict, ProcessNode, SinglefileData, load_node
+
+    try:
+        node = load_node(pk)
+    except (NotExistent, ValueError):
+        raise click.ClickException(
+            f"there is no node '{pk}'; 'aiida-dse list' shows the analyses."
+        ) from None
+    if isinstance(node, Dict | ArrayData | SinglefileData) and node.creator is not None:
+        node = node.creator
+    if not isinstance(node, ProcessNode):
+        raise click.ClickException(
+            f"node {node.pk} is a {type(node).__name__}, not an analysis; 'aiida-dse list' shows "
+            "them."
+        )
+    outputs = node.outputs
+    result = outputs.result if "result" in outputs else None
+    arrays = None
+    if "arrays" in outputs:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "result.h5"
+            path.write_bytes(outputs.arrays.get_content(mode="rb"))
+            arrays = read_arrays(path)
+    elif "map" in outputs:
+        arrays = {f"scan/{name}": outputs.map.get_array(name)
+                  for name in outputs.map.get_arraynames()}
+    return node, result, arrays

@@ -1,0 +1,162 @@
+"""From input nodes to the document and files of a job, and back to a document's own files."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aiida.orm import CifData, Dict, SinglefileData, StructureData
+
+from aiida_dse.documents import DocumentError, ModelDocument, parse_document
+from aiida_dse.io.conversions import crystal_from_pymatgen
+from aiida_dse.io.structures import cif_text
+from aiida_dse.tasks.build import BuiltModel, build
+
+from .pattern import PatternData
+
+MODEL_NAME = "model.json"
+PATTERN_NAME = "pattern.xye"
+
+StructureNode = CifData | StructureData | SinglefileData
+
+
+def job_files(
+    model: Mapping[str, Any], pattern: PatternData | None,
+    structures: Mapping[str, StructureNode], traces: Mapping[str, PatternData],
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The document of a job, naming the files it is sent with, and the text of those files.
+
+    Raises DocumentError where a phase, a trace or the pattern has no node.
+    """
+    content: dict[str, Any] = parse_document(dict(model)).canonical()
+    files: dict[str, str] = {}
+    if pattern is not None:
+        content["pattern"] = _column_section(content["pattern"], pattern, PATTERN_NAME)
+        files[PATTERN_NAME] = pattern.as_text()
+        content["sample"] = {**pattern.sample, **content.get("sample", {})}
+    elif "file" in content["pattern"]:
+        raise DocumentError(
+            f"pattern.file is '{content['pattern']['file']}', but no 'pattern' node is given."
+        )
+    _same_names("phases", content["phases"], "structures", structures)
+    for name, phase in content["phases"].items():
+        kind, text = _structure_text(structures[name])
+        file = f"{name}.{kind}"
+        if ("structure" in phase) != (kind == "cif"):
+            raise DocumentError(
+                f"phases.{name} wants {'a CIF' if 'structure' in phase else 'an XYZ file'}, but "
+                f"its node holds a .{kind} file."
+            )
+        phase["structure" if kind == "cif" else "atoms"] = file
+        files[file] = text
+    wanted = content.get("background", {}).get("traces", {})
+    _same_names("background.traces", wanted, "traces", traces)
+    for name, trace in traces.items():
+        file = f"trace_{name}.xye"
+        wanted[name] = _column_section(wanted[name], trace, file)
+        files[file] = trace.as_text()
+    return content, files
+
+
+def built_from_nodes(
+    model: Mapping[str, Any], pattern: PatternData | None,
+    structures: Mapping[str, StructureNode], traces: Mapping[str, PatternData],
+) -> BuiltModel:
+    """The forward model of a set of nodes: the check that runs before anything is submitted."""
+    content, files = job_files(model, pattern, structures, traces)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in files.items():
+            (Path(folder) / name).write_text(text, encoding="utf-8")
+        return build(parse_document(content), Path(folder), threads=1)
+
+
+def structure_node(source: Any) -> StructureNode:
+    """The node for a structure given as a node, a path (CIF, XYZ) or a pymatgen Structure."""
+    if isinstance(source, CifData | StructureData | SinglefileData):
+        return source
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if path.suffix.lower() == ".cif":
+            return CifData(file=str(path.resolve()), parse_policy="lazy")
+        return SinglefileData(file=str(path.resolve()))
+    text = cif_text(crystal_from_pymatgen(source))
+    return cif_node(text, "structure.cif")
+
+
+def cif_node(text: str, name: str) -> CifData:
+    """A CifData of a text, not parsed by AiiDA (it would want another CIF library)."""
+    import io
+
+    return CifData(file=io.BytesIO(text.encode("utf-8")), filename=name, parse_policy="lazy")
+
+
+def nodes_of_document(
+    document: ModelDocument, folder: Path
+) -> tuple[dict[str, Any], PatternData | None, dict[str, StructureNode], dict[str, PatternData]]:
+    """Unstored nodes for the files of a document a person wrote; they were checked by `build`."""
+    from aiida_dse.documents.model import TraceFile
+    from aiida_dse.io.patterns import read_pattern
+
+    def pattern_node(section: TraceFile, sample: dict[str, Any] | None) -> PatternData:
+        assert section.file is not None
+        # what lies outside the range used (a beam stop) need not be a valid measurement
+        used = getattr(section, "range", None)
+        measured = read_pattern(
+            folder / section.file, axis=section.axis, wavelength=section.wavelength,
+            sigma=section.sigma, axis_grid=(section.grid.start, section.grid.step)
+            if section.grid else None, intensity_column=section.intensity_column,
+            sigma_column=section.sigma_column, range_=used,
+        )
+        return PatternData.from_measured(measured, sample=sample, source=folder / section.file)
+
+    sample = document.sample.model_dump(exclude_none=True)
+    pattern = pattern_node(document.pattern, sample) if document.pattern.file else None
+    structures = {
+        name: structure_node(folder / (phase.structure or phase.atoms or ""))
+        for name, phase in document.phases.items()
+    }
+    traces = {
+        name: pattern_node(section, None) for name, section in document.background.traces.items()
+    }
+    return document.canonical(), pattern, structures, traces
+
+
+def model_node(content: Mapping[str, Any]) -> Dict:
+    """A Dict node of a model document, checked."""
+    return Dict(parse_document(dict(content)).canonical())
+
+
+def _column_section(section: dict[str, Any], node: PatternData, file: str) -> dict[str, Any]:
+    """A pattern or trace section that reads a node's three columns."""
+    kept = {k: v for k, v in section.items() if k in ("range", "every", "polarisation")}
+    attributes = node.base.attributes
+    return kept | {
+        "file": file, "axis": attributes.get("axis_kind"),
+        "wavelength": attributes.get("wavelength"), "sigma": "column",
+    }
+
+
+def _structure_text(node: StructureNode) -> tuple[str, str]:
+    if isinstance(node, StructureData):
+        structure = node.get_pymatgen_structure()
+        labels = [site.kind_name for site in node.sites]
+        structure.add_site_property("label", labels)
+        return "cif", cif_text(crystal_from_pymatgen(structure, name=node.label or "StructureData"))
+    if isinstance(node, CifData):
+        return "cif", node.get_content()
+    kind = "cif" if node.filename.lower().endswith(".cif") else "xyz"
+    return kind, node.get_content()
+
+
+def _same_names(key: str, wanted: Mapping[str, Any], where: str, given: Mapping[str, Any]) -> None:
+    missing, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
+    if missing or extra:
+        raise DocumentError(
+            f"{key} names {', '.join(wanted) or 'nothing'}, the input '{where}' has "
+            f"{', '.join(given) or 'nothing'}"
+            + (f"; missing: {', '.join(missing)}" if missing else "")
+            + (f"; not in the document: {', '.join(extra)}" if extra else "")
+            + ". Give one node of the same name for each."
+        )

@@ -1,0 +1,108 @@
+"""dse.pattern: a measured pattern with the facts that make it searchable."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from aiida.common.exceptions import ValidationError
+from aiida.orm import ArrayData
+from aiida.orm.pydantic import OrmMetadataField
+
+from aiida_dse.io.patterns import AXES, MeasuredPattern
+
+
+class PatternData(ArrayData):
+    """Intensities and standard uncertainties on 2theta or q, with wavelength and sample.
+
+    Arrays 'axis', 'intensity', 'sigma' (n,), the axis in the unit of `axis_kind`. Query by
+    `PatternData.fields.temperature`, `.wavelength`, `.sample_name`, `.ligand`, ...
+    """
+
+    class AttributesModel(ArrayData.AttributesModel):
+        axis_kind: str = OrmMetadataField(description="two_theta, q_inverse_angstrom or _nm")
+        wavelength: float = OrmMetadataField(description="Å")
+        n_points: int = OrmMetadataField(description="Number of points")
+        q_min: float = OrmMetadataField(description="1/Å")
+        q_max: float = OrmMetadataField(description="1/Å")
+        sigma_origin: str = OrmMetadataField(description="Where sigma comes from")
+        sample_name: str | None = OrmMetadataField(None, description="Sample")
+        ligand: str | None = OrmMetadataField(None, description="Ligand")
+        state: str | None = OrmMetadataField(None, description="Colloid, powder, film, ...")
+        temperature: float | None = OrmMetadataField(None, description="K")
+        beamline: str | None = OrmMetadataField(None, description="Beamline")
+        tags: dict | None = OrmMetadataField(None, description="Free tags")
+        source_name: str | None = OrmMetadataField(None, description="Name of the file read")
+        source_sha256: str | None = OrmMetadataField(None, description="SHA-256 of that file")
+
+    @classmethod
+    def from_measured(
+        cls, pattern: MeasuredPattern, *, sample: dict[str, Any] | None = None,
+        source: Path | None = None,
+    ) -> PatternData:
+        """A node (unstored) of a pattern as read, with its sample's metadata."""
+        node = cls()
+        axis = pattern.q * (10.0 if pattern.axis == "q_inverse_nm" else 1.0)
+        if pattern.axis == "two_theta":
+            assert pattern.two_theta is not None
+            axis = pattern.two_theta
+        node.set_array("axis", axis)
+        node.set_array("intensity", pattern.intensity)
+        node.set_array("sigma", pattern.sigma)
+        sample = dict(sample or {})
+        attributes = {
+            "axis_kind": pattern.axis, "wavelength": pattern.wavelength,
+            "n_points": len(pattern.q), "q_min": float(pattern.q[0]),
+            "q_max": float(pattern.q[-1]), "sigma_origin": pattern.sigma_origin,
+            "sample_name": sample.pop("name", None), "tags": sample.pop("tags", None) or None,
+            **sample,
+        }
+        if source is not None:
+            attributes["source_name"] = source.name
+            attributes["source_sha256"] = hashlib.sha256(source.read_bytes()).hexdigest()
+        for key, value in attributes.items():
+            if value is not None:
+                node.base.attributes.set(key, value)
+        node.label = source.name if source else ""
+        return node
+
+    def _validate(self) -> bool:
+        """Refuse to store what is no pattern."""
+        super()._validate()
+        kind = self.base.attributes.get("axis_kind", None)
+        if kind not in AXES:
+            raise ValidationError(f"axis_kind is '{kind}'; it must be one of {', '.join(AXES)}")
+        wavelength = self.base.attributes.get("wavelength", 0)
+        if not (isinstance(wavelength, float | int) and wavelength > 0):
+            raise ValidationError(f"the wavelength is {wavelength}; it must be positive, in Å")
+        try:
+            axis, intensity, sigma = (self.get_array(n) for n in ("axis", "intensity", "sigma"))
+        except KeyError as problem:
+            raise ValidationError(f"the array {problem} is missing") from None
+        if not axis.shape == intensity.shape == sigma.shape or axis.ndim != 1:
+            raise ValidationError(
+                f"axis, intensity and sigma have shapes {axis.shape}, {intensity.shape}, "
+                f"{sigma.shape}; they must be equally long lists"
+            )
+        if not (np.isfinite(axis).all() and np.isfinite(intensity).all() and (sigma > 0).all()):
+            raise ValidationError("the arrays hold values that are no numbers, or sigma <= 0")
+        if not (np.diff(axis) > 0).all():
+            raise ValidationError("the axis does not increase from point to point")
+        return True
+
+    @property
+    def sample(self) -> dict[str, Any]:
+        """The sample's metadata as a document's 'sample' section."""
+        found = {
+            "name": self.base.attributes.get("sample_name", None),
+            **{key: self.base.attributes.get(key, None)
+               for key in ("ligand", "state", "temperature", "beamline", "tags")},
+        }
+        return {key: value for key, value in found.items() if value not in (None, {})}
+
+    def as_text(self) -> str:
+        """Three columns, every digit kept: what a job reads back."""
+        columns = (self.get_array(name).tolist() for name in ("axis", "intensity", "sigma"))
+        return "\n".join(f"{a!r} {i!r} {s!r}" for a, i, s in zip(*columns, strict=True)) + "\n"

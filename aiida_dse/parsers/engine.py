@@ -1,0 +1,122 @@
+"""Parsers of the engine's tasks: a result object becomes output nodes and an exit code."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from aiida.engine import ExitCode
+from aiida.orm import Dict, SinglefileData
+from aiida.parsers import Parser
+
+import aiida_dse
+from aiida_dse.calculations.engine import RESULT_FOLDER, STDERR
+from aiida_dse.data.jobs import built_from_nodes, cif_node
+from aiida_dse.io.results import HDF5_NAME, JSON_NAME, Result, read_result
+from aiida_dse.io.structures import cif_text
+
+
+def nested_values(parameters: dict[str, Any], key: str = "value") -> dict[str, Any]:
+    """{'p.Br.x': {'value': 1}} -> {'p': {'Br': {'x': 1}}}: what a query can reach by a path."""
+    found: dict[str, Any] = {}
+    for name, row in parameters.items():
+        if row.get(key) is None:
+            continue
+        *path, last = name.split(".")
+        branch = found
+        for part in path:
+            branch = branch.setdefault(part, {})
+        branch[last] = row[key]
+    return found
+
+
+def result_nodes(result: Result, path: Path) -> tuple[Dict, SinglefileData]:
+    """The Dict of a result's numbers and the file of its arrays, unstored."""
+    summary = dict(result.summary)
+    if "parameters" in summary:
+        summary["values"] = nested_values(summary["parameters"])
+        summary["su"] = nested_values(summary["parameters"], "su")
+    return Dict(summary), SinglefileData(file=str(path), filename=HDF5_NAME)
+
+
+class EngineParser(Parser):
+    """Attach result and arrays; explain their absence."""
+
+    CACHE_VERSION = 1
+
+    def parse(self, **kwargs: Any) -> ExitCode | None:
+        folder = Path(kwargs["retrieved_temporary_folder"]) / RESULT_FOLDER
+        if not folder.exists():
+            folder = folder.parent
+        try:
+            result = read_result(folder)
+        except ValueError as problem:
+            return self._without_result(folder, str(problem))
+        summary, arrays = result_nodes(result, folder / HDF5_NAME)
+        self.out("result", summary)
+        self.out("arrays", arrays)
+        self.report_extra_outputs(result)
+        return self.exit_code_of(result)
+
+    def report_extra_outputs(self, result: Result) -> None:
+        """Outputs of one task only."""
+
+    def exit_code_of(self, result: Result) -> ExitCode | None:
+        if result.status in ("complete", "converged"):
+            return None
+        return self.exit_codes.ERROR_WALLTIME
+
+    def _without_result(self, folder: Path, problem: str) -> ExitCode:
+        try:
+            stderr = self.retrieved.base.repository.get_object_content(STDERR)
+        except (FileNotFoundError, OSError):
+            stderr = ""
+        last = stderr.strip().splitlines()[-1] if stderr.strip() else problem
+        codes = self.exit_codes
+        if "No space left" in stderr:
+            return codes.ERROR_DISK_FULL.format(detail=last)
+        if "MemoryError" in stderr or "Killed" in stderr or "Unable to allocate" in stderr:
+            return codes.ERROR_OUT_OF_MEMORY.format(detail=last)
+        if "Error:" in stderr and "Traceback" not in stderr:
+            return codes.ERROR_INVALID_INPUT.format(detail=stderr.split("Error:", 1)[1].strip())
+        if (folder / JSON_NAME).exists():
+            return codes.ERROR_DAMAGED_RESULT.format(detail=problem)
+        return codes.ERROR_NO_RESULT.format(detail=last)
+
+
+class SimulateParser(EngineParser):
+    """Nothing beyond result and arrays."""
+
+
+class RefineParser(EngineParser):
+    """Adds the refined crystals; tells non-convergence and singularity."""
+
+    def report_extra_outputs(self, result: Result) -> None:
+        inputs = self.node.inputs
+        traces = {k: inputs.traces[k] for k in inputs.traces} if "traces" in inputs else {}
+        structures = {k: inputs.structures[k] for k in inputs.structures}
+        built = built_from_nodes(
+            inputs.model.get_dict(), inputs.pattern, structures, traces
+        )
+        values = {name: row["value"] for name, row in result.summary["parameters"].items()}
+        for index, phase in enumerate(built.model.phases):
+            if hasattr(phase, "structure"):
+                crystal = phase.structure(built.model.local(index, values))
+                node = cif_node(cif_text(crystal), f"{phase.name}.cif")
+                node.label = f"{phase.name} refined by aiida-dse {aiida_dse.__version__}"
+                self.out(f"structures.{phase.name}", node)
+
+    def exit_code_of(self, result: Result) -> ExitCode | None:
+        codes, reason = self.exit_codes, result.summary["stop_reason"]
+        if result.status == "not_converged":
+            return codes.ERROR_NOT_CONVERGED.format(detail=reason)
+        if result.status == "singular":
+            names = [name for name, row in result.summary["parameters"].items()
+                     if row.get("insensitive")]
+            return codes.ERROR_SINGULAR.format(detail=", ".join(names))
+        return super().exit_code_of(result)
+
+
+class ScanParser(EngineParser):
+    """Nothing beyond result and arrays."""

@@ -1,0 +1,112 @@
+"""dse.refine: a refinement that restarts itself where that can help."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiida.engine import (
+    BaseRestartWorkChain,
+    ProcessHandlerReport,
+    calcfunction,
+    process_handler,
+    while_,
+)
+from aiida.engine.processes.workchains.workchain import WorkChainSpec
+from aiida.orm import CalcJobNode, Dict
+
+from aiida_dse.calculations.engine import RefineCalculation
+
+
+@calcfunction
+def continued_model(model: Dict, result: Dict) -> Dict:
+    """The model document with the values an unfinished refinement had reached as its start."""
+    content = model.get_dict()
+    starts = dict(content.get("parameters", {}))
+    for name, row in result.get_dict()["parameters"].items():
+        if row["free"]:
+            given = starts.get(name)
+            bounds = dict(given) if isinstance(given, dict) else {}
+            starts[name] = bounds | {"value": row["value"]}
+    return Dict(content | {"parameters": starts})
+
+
+class RefineWorkChain(BaseRestartWorkChain):
+    """Run dse.refine; go on from the last values after the walltime or without convergence."""
+
+    _process_class = RefineCalculation
+
+    @classmethod
+    def define(cls, spec: WorkChainSpec) -> None:  # type: ignore[override]
+        super().define(spec)
+        spec.expose_inputs(RefineCalculation, namespace="refine")
+        spec.expose_outputs(RefineCalculation)
+        spec.outline(
+            cls.setup,
+            while_(cls.should_run_process)(cls.run_process, cls.inspect_process),
+            cls.results,
+            cls.summarise,
+        )
+        spec.exit_code(401, "ERROR_NOT_CONVERGED",
+                       message="The refinement did not converge, even continued: {detail}")
+        spec.exit_code(402, "ERROR_SINGULAR",
+                       message="Some free parameters are undetermined: {detail}")
+        spec.exit_code(403, "ERROR_INVALID_INPUT", message="The engine refused its input: {detail}")
+
+    def setup(self) -> None:
+        super().setup()
+        self.ctx.inputs = self.exposed_inputs(RefineCalculation, "refine")
+
+    def summarise(self) -> None:
+        """Report the outcome in one line."""
+        result = self.outputs["result"].get_dict()
+        fit = result["agreement"]
+        self.report(
+            f"{result['title'] or 'refinement'}: {result['status']}, GoF {fit['gof']:.4f}, "
+            f"Rwp {100 * fit['r_wp']:.2f} %, {result['n_cycles']} cycles, "
+            f"{result['seconds']:.0f} s"
+        )
+
+    @process_handler(priority=400, exit_codes=[RefineCalculation.exit_codes.ERROR_WALLTIME])
+    def go_on_after_walltime(self, calculation: CalcJobNode) -> ProcessHandlerReport:
+        """Continue from the values that were reached."""
+        self._continue_from(calculation)
+        self.report(f"{calculation.process_label}<{calculation.pk}> met its walltime: continuing")
+        return ProcessHandlerReport(True)
+
+    @process_handler(priority=390, exit_codes=[RefineCalculation.exit_codes.ERROR_NOT_CONVERGED])
+    def go_on_until_converged(self, calculation: CalcJobNode) -> ProcessHandlerReport:
+        """Continue once more; give up, with the outputs attached, where that changes little."""
+        gof = calculation.outputs.result["agreement"]["gof"]
+        previous = self.ctx.get("last_gof")
+        self.ctx.last_gof = gof
+        stuck = previous is not None and previous - gof < 1e-3
+        if stuck or self.ctx.iteration >= self.inputs.max_iterations.value:
+            self._attach(calculation)
+            return ProcessHandlerReport(
+                True, self.exit_codes.ERROR_NOT_CONVERGED.format(detail=f"GoF {gof:.4f}")
+            )
+        self._continue_from(calculation)
+        self.report(f"not converged at GoF {gof:.4f}: continuing")
+        return ProcessHandlerReport(True)
+
+    @process_handler(priority=380, exit_codes=[RefineCalculation.exit_codes.ERROR_SINGULAR])
+    def stop_at_undetermined(self, calculation: CalcJobNode) -> ProcessHandlerReport:
+        """A restart cannot determine what the data do not: hand out the result as it is."""
+        self._attach(calculation)
+        detail = (calculation.exit_message or "").partition(": ")[2]
+        return ProcessHandlerReport(True, self.exit_codes.ERROR_SINGULAR.format(detail=detail))
+
+    @process_handler(priority=370, exit_codes=[RefineCalculation.exit_codes.ERROR_INVALID_INPUT])
+    def stop_at_refused_input(self, calculation: CalcJobNode) -> ProcessHandlerReport:
+        """The same input would be refused again."""
+        detail = (calculation.exit_message or "").partition(": ")[2]
+        return ProcessHandlerReport(True, self.exit_codes.ERROR_INVALID_INPUT.format(detail=detail))
+
+    def _continue_from(self, calculation: CalcJobNode) -> None:
+        self.ctx.inputs["model"] = continued_model(
+            self.ctx.inputs["model"], calculation.outputs.result
+        )
+
+    def _attach(self, calculation: CalcJobNode) -> None:
+        outputs: dict[str, Any] = self.exposed_outputs(calculation, RefineCalculation)
+        self.out_many(outputs)
