@@ -17,17 +17,23 @@ from aiida.orm import CalcJobNode, Dict
 from aiida_dse.calculations.engine import RefineCalculation
 
 
-@calcfunction
-def continued_model(model: Dict, result: Dict) -> Dict:
-    """The model document with the values an unfinished refinement had reached as its start."""
-    content = model.get_dict()
-    starts = dict(content.get("parameters", {}))
-    for name, row in result.get_dict()["parameters"].items():
-        if row["free"]:
+def model_continued(model: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    """A model document that starts at the values of a result, where it has these parameters."""
+    starts = dict(model.get("parameters", {}))
+    for name, row in result["parameters"].items():
+        if row["free"] or name in starts:
             given = starts.get(name)
             bounds = dict(given) if isinstance(given, dict) else {}
             starts[name] = bounds | {"value": row["value"]}
-    return Dict(content | {"parameters": starts})
+    minimum = {k: v for k, v in (result.get("minimum") or {}).items() if k != "gof"}
+    starts |= {name: {"value": value} for name, value in minimum.items()}
+    return model | {"parameters": starts}
+
+
+@calcfunction
+def continued_model(model: Dict, result: Dict) -> Dict:
+    """The model document with the values of an earlier analysis as its start."""
+    return Dict(model_continued(model.get_dict(), result.get_dict()))
 
 
 class RefineWorkChain(BaseRestartWorkChain):

@@ -166,18 +166,22 @@ class ScanCalculation(EngineCalculation):
 
     def _command(self) -> list[str]:
         command = super()._command()
-        return [*command, "--continue"] if "finished" in self.inputs else command
+        return [*command, "--continue"] if self._resumes else command
+
+    @property
+    def _resumes(self) -> bool:
+        return "arrays" in self.inputs.get("finished", {})
 
     def prepare_for_submission(self, folder: Folder) -> CalcInfo:
         calculation = super().prepare_for_submission(folder)
-        if "finished" in self.inputs:
+        if self._resumes:
             folder.get_subfolder(RESULT_FOLDER, create=True)
             with folder.open(f"{RESULT_FOLDER}/{JSON_NAME}", "w") as handle:
                 json.dump(self.inputs.finished.result.get_dict(), handle)
         return calculation
 
     def _copied(self) -> list[tuple[str, str, str]]:
-        if "finished" not in self.inputs:
+        if not self._resumes:
             return []
         node = self.inputs.finished.arrays
         return [(node.uuid, node.filename, f"{RESULT_FOLDER}/{HDF5_NAME}")]

@@ -127,6 +127,18 @@ def scan(
     _finish(result, output)
 
 
+@main.command()
+def selftest() -> None:
+    """Check the engine on this computer against the plain double sum, and compile it."""
+    from aiida_dse.tasks.selftest import LIMIT, selftest
+
+    begin = time.monotonic()
+    error = selftest()
+    click.echo(f"self-test: largest relative error {error:.1e} (limit {LIMIT:.0e}), "
+               f"{time.monotonic() - begin:.1f} s")
+    sys.exit(0 if error < LIMIT else 1)
+
+
 def _build(document: Path, threads: int | None = None) -> Any:
     from aiida_dse.documents import load_document
     from aiida_dse.tasks.build import build

@@ -8,35 +8,43 @@ from typing import Any, NoReturn
 
 import click
 
-from aiida_dse.documents import DocumentError, ModelDocument, load_document
+from aiida_dse.documents import DocumentError, ModelDocument, load_document, parse_document
 
 
 def launch_refinement(
     document: Path, code_label: str, pattern_node: str | None, walltime: int | None,
-    threads: int | None, dry_run: bool, wait: bool,
-) -> None:
-    from aiida.orm import Dict
-
+    threads: int | None, start_from: str | None, dry_run: bool, wait: bool,
+) -> int | None:
+    """Submit dse.refine; the PK of the work chain (None for a dry run)."""
     from aiida_dse.workchains.refine import RefineWorkChain
 
-    model, inputs, built = _inputs(document, code_label, pattern_node, walltime, threads)
+    content = _document(document)
+    inputs, built = _inputs(
+        content, document.parent, code_label, pattern_node, walltime, threads, start_from
+    )
     if dry_run:
         _dry_run(built)
-        return
-    inputs["model"] = Dict(model)
-    _submit(RefineWorkChain, {"refine": inputs}, built.document, wait)
+        return None
+    return _submit(RefineWorkChain, {"refine": inputs}, built.document, wait)
 
 
 def launch_map(
     document: Path, code_label: str, pattern_node: str | None, walltime: int | None,
-    threads: int | None, dry_run: bool, wait: bool, max_concurrent: int, tile_seconds: float,
-) -> None:
-    from aiida.orm import Dict, Float, Int
+    threads: int | None, start_from: str | None, dry_run: bool, wait: bool, max_concurrent: int,
+    tile_seconds: float, axes: tuple[str, ...] = (), refine: tuple[str, ...] = (),
+) -> int | None:
+    """Submit dse.grid_search; the PK of the work chain (None for a dry run)."""
+    from aiida.orm import Float, Int
 
     from aiida_dse.tasks.estimate import seconds_per_point
     from aiida_dse.workchains.grid_search import GridSearchWorkChain
 
-    model, inputs, built = _inputs(document, code_label, pattern_node, walltime, threads or 1)
+    content = _document(document)
+    if axes:
+        content = _with_axes(content, axes, refine)
+    inputs, built = _inputs(
+        content, document.parent, code_label, pattern_node, walltime, threads or 1, start_from
+    )
     if built.document.scan is None:
         _fail("scan: this key is missing; add it with its 'axes' to launch a grid search")
     cost = round(seconds_per_point(built), 4)
@@ -44,9 +52,8 @@ def launch_map(
     click.echo(f"{points:,} grid points, about {cost * 1e3:.1f} ms for each that moves distances")
     if dry_run:
         _dry_run(built)
-        return
-    inputs["model"] = Dict(model)
-    _submit(
+        return None
+    return _submit(
         GridSearchWorkChain,
         {"scan": inputs, "max_concurrent": Int(max_concurrent),
          "tile_seconds": Float(tile_seconds), "seconds_per_point": Float(cost)},
@@ -54,25 +61,54 @@ def launch_map(
     )
 
 
+def _document(path: Path) -> ModelDocument:
+    try:
+        return load_document(path)
+    except DocumentError as problem:
+        _fail(str(problem))
+
+
+def _with_axes(
+    document: ModelDocument, axes: tuple[str, ...], refine: tuple[str, ...]
+) -> ModelDocument:
+    """The document with axes from the command line."""
+    found = []
+    for text in axes:
+        name, _, numbers = text.partition("=")
+        try:
+            start, stop, step = (float(number) for number in numbers.split(":"))
+        except ValueError:
+            _fail(f"--axis {text}: write it NAME=START:STOP:STEP, as in CsPbBr3.a=8.16:8.26:0.01")
+        found.append({"parameter": name.strip(), "start": start, "stop": stop, "step": step})
+    content = document.canonical() | {"scan": {"axes": found, "refine": list(refine)}}
+    try:
+        return parse_document(content)
+    except DocumentError as problem:
+        _fail(str(problem))
+
+
 def _inputs(
-    document: Path, code_label: str, pattern_node: str | None, walltime: int | None,
-    threads: int | None,
-) -> tuple[dict[str, Any], dict[str, Any], Any]:
-    """Canonical document, inputs (unstored nodes) and the checked model."""
+    content: ModelDocument, folder: Path, code_label: str, pattern_node: str | None,
+    walltime: int | None, threads: int | None, start_from: str | None,
+) -> tuple[dict[str, Any], Any]:
+    """The inputs of an engine job, stored only where they were before, and the checked model."""
     from aiida.common.exceptions import MultipleObjectsError, NotExistent
-    from aiida.orm import load_code, load_node
+    from aiida.orm import Dict, load_code, load_node
 
     from aiida_dse.data.jobs import built_from_nodes, nodes_of_document
     from aiida_dse.data.pattern import PatternData
+    from aiida_dse.workchains.refine import continued_model, model_continued
 
     try:
-        content = load_document(document)
-        model, pattern, structures, traces = nodes_of_document(content, document.parent)
+        model, pattern, structures, traces = nodes_of_document(content, folder)
         if pattern_node is not None:
             pattern = load_node(pattern_node)
             if not isinstance(pattern, PatternData):
                 _fail(f"node {pattern_node} is a {type(pattern).__name__}, not a dse.pattern; "
                       "see 'verdi data dse pattern list'")
+        start = None if start_from is None else _result_of(start_from)
+        if start is not None:
+            model = model_continued(model, start.get_dict())
         built = built_from_nodes(model, pattern, structures, traces)
     except (DocumentError, ValueError, OSError) as problem:
         _fail(str(problem))
@@ -96,19 +132,38 @@ def _inputs(
     if traces:
         inputs["traces"] = {name: _stored_twin(node) for name, node in traces.items()}
     inputs["structures"] = {name: _stored_twin(node) for name, node in structures.items()}
-    return model, inputs, built
+    # the values of an earlier analysis enter through a calcfunction: the graph shows where from
+    inputs["model"] = (
+        Dict(model) if start is None else continued_model(Dict(content.canonical()), start)
+    )
+    return inputs, built
+
+
+def _result_of(identifier: str) -> Any:
+    """The result Dict of an analysis."""
+    from .showing import analysis_outputs
+
+    node, result, _ = analysis_outputs(identifier)
+    if result is None:
+        _fail(f"{node.process_label}<{node.pk}> has no result to start from")
+    return result
 
 
 def _stored_twin(node: Any) -> Any:
     """The node already in the database with the same content, so that data enter it once."""
-    from aiida.orm import QueryBuilder
+    from aiida.orm import CifData, QueryBuilder
+
+    from aiida_dse.data.pattern import PatternData
 
     if node.is_stored:
         return node
-    twins = QueryBuilder().append(
-        type(node), filters={"extras._aiida_hash": node.base.caching.compute_hash()}
+    key = {PatternData: "content_sha256", CifData: "md5"}.get(type(node))
+    if key is None:
+        return node
+    query = QueryBuilder().append(
+        type(node), filters={f"attributes.{key}": node.base.attributes.get(key)}
     )
-    found = twins.first(flat=True)
+    found = query.first(flat=True)
     return node if found is None else found
 
 
@@ -127,7 +182,7 @@ def _dry_run(built: Any) -> None:
     click.echo("Dry run: nothing was stored or submitted.")
 
 
-def _submit(process: Any, inputs: dict[str, Any], document: ModelDocument, wait: bool) -> None:
+def _submit(process: Any, inputs: dict[str, Any], document: ModelDocument, wait: bool) -> int:
     from aiida.engine import submit
 
     from .showing import print_analysis
@@ -139,11 +194,12 @@ def _submit(process: Any, inputs: dict[str, Any], document: ModelDocument, wait:
     if not wait:
         click.echo(f"follow it with 'verdi process status {node.pk}', then "
                    f"'aiida-dse show {node.pk}'")
-        return
+        return int(node.pk)
     wait_for(node)
     print_analysis(str(node.pk))
     if not node.is_finished_ok:
         raise SystemExit(1)
+    return int(node.pk)
 
 
 def wait_for(node: Any, interval: float = 0.5) -> None:

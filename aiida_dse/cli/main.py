@@ -46,6 +46,7 @@ def _launch_options(command: Any) -> Any:
         click.option("--pattern", "pattern_node", help="Use this stored pattern (PK or UUID)."),
         click.option("--walltime", type=click.IntRange(min=60), help="Seconds for each job."),
         click.option("--threads", type=click.IntRange(min=1), help="Threads of each job."),
+        click.option("--start-from", help="Start at the values of this analysis (PK or UUID)."),
         click.option("--dry-run", is_flag=True, help="Check and estimate; submit nothing."),
         click.option("--wait", is_flag=True, help="Wait and show the result."),
         click.pass_obj,
@@ -70,6 +71,10 @@ def launch_refine(profile: str | None, **options: Any) -> None:
               help="Tiles that run at the same time.")
 @click.option("--tile-seconds", type=click.FloatRange(min=1), default=60.0, show_default=True,
               help="Aimed duration of a tile.")
+@click.option("--axis", "axes", multiple=True, metavar="NAME=START:STOP:STEP",
+              help="An axis of the map, in place of the document's 'scan' (up to three).")
+@click.option("--refine", "refine", multiple=True, metavar="NAME",
+              help="A parameter refined at every point; with --axis.")
 def launch_grid_search(profile: str | None, **options: Any) -> None:
     """Map the GoF over the axes of a document's 'scan'."""
     from .launching import launch_map

@@ -50,7 +50,7 @@ def print_list(limit: int) -> None:
 def print_analysis(pk: str) -> None:
     from aiida_dse.report.tables import result_report
 
-    node, result, _ = _outputs(pk)
+    node, result, _ = analysis_outputs(pk)
     click.echo(f"{node.process_label}<{node.pk}> {node.label}".rstrip())
     if node.exit_status:
         click.echo(f"exit {node.exit_status}: {node.exit_message}")
@@ -61,7 +61,7 @@ def print_analysis(pk: str) -> None:
 def plot_analysis(pk: str, output: Path) -> None:
     from aiida_dse.report.figures import fit_figure, map_figure, save_figure
 
-    node, summary, arrays = _outputs(pk)
+    node, summary, arrays = analysis_outputs(pk)
     if summary is None or arrays is None:
         raise click.ClickException(
             f"{node.process_label}<{node.pk}> has no results to plot (state: "
@@ -76,7 +76,7 @@ def plot_analysis(pk: str, output: Path) -> None:
     click.echo(f"wrote {output}")
 
 
-def _outputs(pk: str) -> tuple[Any, Any, Any]:
+def analysis_outputs(pk: str) -> tuple[Any, Any, Any]:
     """The process, its result Dict (or None) and its arrays by path (or None)."""
     from aiida.common.exceptions import NotExistent
     from aiida.orm import ArrayData, Dict, ProcessNode, SinglefileData, load_node

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class PatternData(ArrayData):
         beamline: str | None = OrmMetadataField(None, description="Beamline")
         tags: dict | None = OrmMetadataField(None, description="Free tags")
         source_name: str | None = OrmMetadataField(None, description="Name of the file read")
+        content_sha256: str | None = OrmMetadataField(None, description="Of arrays and facts")
         source_sha256: str | None = OrmMetadataField(None, description="SHA-256 of that file")
 
     @classmethod
@@ -65,6 +67,9 @@ class PatternData(ArrayData):
         for key, value in attributes.items():
             if value is not None:
                 node.base.attributes.set(key, value)
+        facts = json.dumps({k: v for k, v in sorted(attributes.items()) if v is not None})
+        content = hashlib.sha256((facts + node.as_text()).encode()).hexdigest()
+        node.base.attributes.set("content_sha256", content)
         node.label = source.name if source else ""
         return node
 

@@ -245,7 +245,7 @@ class ModelDocument(Section):
         {}, description="phases whose scale is given instead of solved"
     )
     tolerance: Annotated[float, Field(gt=0, lt=1e-2)] = Field(
-        3e-5, description="relative error of one distance's contribution at q_max"
+        1e-5, description="relative error of one distance's contribution at q_max"
     )
     refinement: RefinementPlan | None = None
     scan: ScanPlan | None = None

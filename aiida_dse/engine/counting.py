@@ -116,14 +116,17 @@ def _count_pairs(  # type: ignore[no-untyped-def]
 def _sphere_atoms(
     crystal: Crystal, centre: tuple[float, float, float], radius: float
 ) -> SphereAtoms:
+    # a centre beside a special position is meant to be on it
+    fixing = crystal.stabiliser(np.array(centre))
+    point = np.mean([op(np.array(centre)) + shift for op, shift in fixing], axis=0)
     matrix = crystal.cell.matrix
     heights = 1 / np.linalg.norm(np.linalg.inv(matrix), axis=1)
     reach = np.ceil(radius / heights + 1).astype(int)
-    axes = [np.arange(-n - 1, n + 2) + int(np.floor(c)) for n, c in zip(reach, centre, strict=True)]
+    axes = [np.arange(-n - 1, n + 2) + int(np.floor(c)) for n, c in zip(reach, point, strict=True)]
     cells = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
     found: list[tuple[np.ndarray, np.ndarray, FloatArray]] = []
     for index, position in enumerate(crystal.positions()):
-        vectors = (cells + position - np.array(centre)) @ matrix.T
+        vectors = (cells + position - point) @ matrix.T
         inside = np.einsum("ij,ij->i", vectors, vectors) <= (radius * (1 + 1e-9)) ** 2
         found.append((cells[inside], np.full(int(inside.sum()), index), vectors[inside]))
     cell, atom, vectors = (np.concatenate(part) for part in zip(*found, strict=True))
@@ -133,7 +136,10 @@ def _sphere_atoms(
         )
     lengths = np.linalg.norm(vectors, axis=1)
     order = np.argsort(lengths, kind="stable")
-    orbit = _orbit_sizes(crystal, np.array(centre), vectors[order])
+    orbit = _orbit_sizes(crystal, point, vectors[order])
+    if abs(orbit.sum() - len(order)) > 0.5:
+        # the symmetry holds only within rounding: every atom stands for itself
+        orbit = np.ones(len(order))
     return SphereAtoms(cell[order], atom[order], lengths[order], orbit)
 
 

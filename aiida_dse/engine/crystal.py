@@ -174,27 +174,42 @@ class Crystal:
         ('gamma' -> 120.0), worked out from the metric tensor that the rotations leave
         invariant, so it holds in any setting.
         """
-        generic = Cell(5.1, 6.7, 8.9, 83.0, 97.0, 101.0).matrix
-        metric = np.mean(
-            [op.rotation.T @ generic.T @ generic @ op.rotation for op in self.symmetry], axis=0
-        )
-        edges = np.sqrt(np.diag(metric))
-        angles = [
-            float(np.degrees(np.arccos(metric[i, j] / (edges[i] * edges[j]))))
-            for i, j in ((1, 2), (0, 2), (0, 1))
-        ]
+        edges, angles = self._invariant_cell(Cell(5.1, 6.7, 8.9, 83.0, 97.0, 101.0))
+        _, others = self._invariant_cell(Cell(6.3, 5.9, 7.7, 94.0, 86.0, 105.0))
         constraints: dict[str, str | float] = {}
         for i, j in ((0, 1), (0, 2), (1, 2)):
             if abs(edges[i] - edges[j]) < 1e-6 and "abc"[j] not in constraints:
                 constraints["abc"[j]] = "abc"[i]
         names = CELL_PARAMETERS[3:]
-        for i, name in enumerate(names):
-            if any(abs(angles[i] - special) < 1e-6 for special in (60.0, 90.0, 120.0)):
-                constraints[name] = float(round(angles[i]))
+        for name, angle, other in zip(names, angles, others, strict=True):
+            if abs(angle - other) < 1e-6:
+                constraints[name] = float(np.round(angle, 10))
         for i, j in ((0, 1), (0, 2), (1, 2)):
             if abs(angles[i] - angles[j]) < 1e-6 and not {names[i], names[j]} & set(constraints):
                 constraints[names[j]] = names[i]
+        metrics = [
+            op.rotation.T[:, None, :, None] * op.rotation.T[None, :, None, :]
+            for op in self.symmetry
+        ]
+        symmetric = 0.5 * (np.eye(9) + np.eye(9).reshape(3, 3, 9).swapaxes(0, 1).reshape(9, 9))
+        invariant = symmetric @ np.mean(metrics, axis=0).reshape(9, 9) @ symmetric
+        if len(CELL_PARAMETERS) - len(constraints) != round(float(np.trace(invariant))):
+            raise ValueError(
+                f"{self.name}: in this setting the symmetry ties edges and angles of the cell to "
+                "each other in a way that cannot be refined. Give the structure in its "
+                "conventional (centred) cell."
+            )
         return constraints
+
+    def _invariant_cell(self, generic: Cell) -> tuple[FloatArray, list[float]]:
+        """Edges and angles of a cell averaged over the rotations."""
+        matrix = generic.matrix
+        metric = np.mean(
+            [op.rotation.T @ matrix.T @ matrix @ op.rotation for op in self.symmetry], axis=0
+        )
+        edges = np.sqrt(np.diag(metric))
+        cosines = [metric[i, j] / (edges[i] * edges[j]) for i, j in ((1, 2), (0, 2), (0, 1))]
+        return edges, [float(np.degrees(np.arccos(cosine))) for cosine in cosines]
 
     @property
     def free_cell_parameters(self) -> tuple[str, ...]:

@@ -27,6 +27,8 @@ from .units import FloatArray
 #: Grid points before r = 0 that the spline of a short distance may reach.
 GRID_MARGIN = 2
 SPLINE_ORDER = 4
+#: A grid coarser than this (Å) would blur the nearest neighbours of small-angle patterns.
+LARGEST_STEP = 0.05
 
 
 def grid_step(q_max: float, tolerance: float) -> float:
@@ -36,7 +38,7 @@ def grid_step(q_max: float, tolerance: float) -> float:
             f"the tolerance is {tolerance:g}; it must lie between 0 and 0.01 (a relative error)."
         )
     root = tolerance ** (1 / SPLINE_ORDER)
-    return float(2 * np.pi * root / (1 + root) / q_max)
+    return float(min(2 * np.pi * root / (1 + root) / q_max, LARGEST_STEP))
 
 
 @dataclass(frozen=True)
@@ -260,7 +262,8 @@ def lattice_histograms(
             for pair in classes
         ]
     )
-    reach = np.abs([weights.start, weights.start + weights.shape - 1]).max(axis=(0, 1)) + 1.0
+    reach = np.abs([weights.start, weights.start + weights.shape - 1]).max(axis=(0, 1))
+    reach = reach + np.abs(kappa).max(axis=0)
     corners = np.stack(np.meshgrid(*[(-1, 1)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     longest = np.linalg.norm((corners * reach) @ matrix.T, axis=1).max()
     n_bins = int(longest / step) + GRID_MARGIN + 4

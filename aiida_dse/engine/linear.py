@@ -117,11 +117,14 @@ class LinearProblem:
         total = float(self._target @ self._target)
         if size == 1:
             positive = np.maximum(moment[:, 0], 0.0)
-            return total - positive**2 / gram[:, 0, 0], self.n_free + (positive > 0.0)
+            return total - positive**2 / np.maximum(gram[:, 0, 0], 1e-300), self.n_free + (positive > 0.0)
         chi2, active = np.empty(n_sweep), np.empty(n_sweep)
         for k in range(n_sweep):
             scale = np.sqrt(np.maximum(np.diag(gram[k]), 1e-300))
-            factor = np.linalg.cholesky(gram[k] / np.outer(scale, scale)).T
+            scaled = gram[k] / np.outer(scale, scale)
+            # an empty column would make the matrix singular; it gets no weight
+            np.fill_diagonal(scaled, np.maximum(np.diag(scaled), 1.0))
+            factor = np.linalg.cholesky(scaled).T
             projected = solve_triangular(factor, moment[k] / scale, trans="T")
             solution = _non_negative(factor, projected)
             misfit = projected - factor @ solution

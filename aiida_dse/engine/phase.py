@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from . import debye
 from .crystal import COORDINATES, Cell, Crystal
@@ -32,7 +33,7 @@ from .scattering import scattering_factor
 from .units import FloatArray
 
 #: Default relative error of a single distance's contribution at q_max.
-TOLERANCE = 3e-5
+TOLERANCE = 1e-5
 #: Largest B (Å^2) a refinement may reach unless the document says otherwise.
 B_LIMIT = 30.0
 
@@ -302,6 +303,19 @@ class AtomListPhase(_Sites):
     b_iso: tuple[float | None, ...]
     occupancy: tuple[float, ...]
     exclusion_distance: float = EXCLUSION_DISTANCE
+
+    def __post_init__(self) -> None:
+        full = np.flatnonzero(np.array(self.occupancy)[self.site_of_atom] >= 1)
+        near = cKDTree(self.positions[full]).query_pairs(self.exclusion_distance)
+        if near:
+            i, j = (int(full[k]) for k in min(near))
+            distance = float(np.linalg.norm(self.positions[i] - self.positions[j]))
+            raise ValueError(
+                f"{self.name}: atoms {i + 1} ({self.labels[self.site_of_atom[i]]}) and {j + 1} "
+                f"({self.labels[self.site_of_atom[j]]}) are {distance:.3f} Å apart; the limit is "
+                f"{self.exclusion_distance:g} Å. Are the coordinates in Å? Correct them, or lower "
+                "'exclusion_distance'."
+            )
 
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:

@@ -9,8 +9,9 @@ from scipy.special import ndtr, ndtri
 
 from .units import FloatArray
 
-#: Share of the volume-weighted population that may lie beyond the largest size considered.
-VOLUME_TAIL = 1e-5
+#: Share of the population, weighted with the volume squared (the small-angle intensity), that may
+#: lie beyond the largest size considered.
+TAIL = 1e-4
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,12 @@ class LogNormal:
         return np.asarray(ndtr(-np.log(positive / self.median) / self.width))
 
     def largest(self, *, dimensions: int) -> float:
-        """Length (nm) beyond which only VOLUME_TAIL of the length**dimensions-weighted law lies."""
-        shift = dimensions * self.width**2
-        return float(self.median * np.exp(shift - self.width * ndtri(VOLUME_TAIL)))
+        """Length (nm) beyond which only TAIL of the law lies, weighted with the volume squared.
+
+        `dimensions` is the number of edges that grow with this length.
+        """
+        shift = 2 * dimensions * self.width**2
+        return float(self.median * np.exp(shift - self.width * ndtri(TAIL)))
 
     @property
     def volume_weighted_mean(self) -> float:

@@ -1,0 +1,68 @@
+"""A check of the engine on this computer against the plain double sum; compiles it on the way."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aiida_dse.engine import debye
+from aiida_dse.engine.crystal import Cell, Crystal, Site
+from aiida_dse.engine.distances import site_channels
+from aiida_dse.engine.particles import PrismPopulation, SinglePrism, SingleSphere, SpherePopulation
+from aiida_dse.engine.phase import AtomListPhase, CrystalPhase, Sampling
+from aiida_dse.engine.scattering import scattering_factor
+from aiida_dse.engine.units import FloatArray
+
+#: Relative error in I(q) that passes.
+LIMIT = 1e-6
+
+
+def selftest() -> float:
+    """Largest relative error of the engine's routes on a small CsCl crystal; LIMIT is the bar."""
+    sites = (Site("Cs", "Cs1+", (0.0, 0.0, 0.0), 1.0, 1.0), Site("Cl", "Cl1-", (0.5,) * 3, 1.0, 2.0))
+    crystal = Crystal(Cell(4.12, 4.12, 4.12), ("x,y,z", "-x,-y,-z", "y,x,z", "-x,y,z"), sites)
+    sampling = Sampling(np.linspace(0.5, 15.0, 60), 0.7)
+    cells = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    atoms = ((cells[:, None] + crystal.positions()).reshape(-1, 3)) @ crystal.cell.matrix.T
+    kinds = np.tile(crystal.site_of_atom, len(cells))
+    reference = _direct(atoms, kinds, sampling)
+    prism = CrystalPhase("prism", crystal, SinglePrism((4, 4, 4)), {})
+    listed = AtomListPhase(
+        "atoms", ("Cs", "Cl"), ("Cs1+", "Cl1-"), kinds, atoms, (1.0, 2.0), (1.0, 1.0)
+    )
+    errors = []
+    for phase in (prism, listed):
+        errors.append(np.abs(_intensity(phase, sampling) / reference - 1).max())
+    for family, sizes in (
+        (PrismPopulation(), {"L_ab": 1.5, "sd_ab": 0.3, "L_c": 1.5, "sd_c": 0.3, "phi": 0.0}),
+        (SpherePopulation(), {"D": 1.5, "sd_D": 0.3}), (SingleSphere(1.6), {}),
+    ):
+        _intensity(CrystalPhase("compiled", crystal, family, sizes), sampling)
+    return float(max(errors))
+
+
+def _intensity(phase: CrystalPhase | AtomListPhase, sampling: Sampling) -> FloatArray:
+    values = {p.name: p.value for p in phase.parameters}
+    state = phase.state(values, sampling)
+    occupancy, b_iso = phase.occupancy_and_b(values)
+    return debye.debye_intensity(
+        state.sums, phase.pair_factors(sampling), state.atoms, occupancy, b_iso, sampling.q
+    )
+
+
+def _direct(atoms: FloatArray, kinds: np.ndarray, sampling: Sampling) -> FloatArray:
+    """The double sum, pair by pair."""
+    q = sampling.q
+    factors = [scattering_factor(ion, q, sampling.wavelength) for ion in ("Cs1+", "Cl1-")]
+    damping = debye.debye_waller(np.array([1.0, 2.0]), q)
+    r = np.linalg.norm(atoms[:, None] - atoms, axis=2)
+    total = np.zeros(len(q))
+    for s, t in site_channels(2):
+        pair = factors[s].real * factors[t].real + factors[s].imaginary * factors[t].imaginary
+        block = r[np.ix_(kinds == s, kinds == t)].ravel()
+        block = block[block > 0]
+        twice = 1.0 if s == t else 2.0
+        sums = np.sinc(np.outer(q, block) / np.pi).sum(axis=1)
+        total += twice * pair * damping[s] * damping[t] * sums
+        if s == t:
+            total += pair * (kinds == s).sum()
+    return total
