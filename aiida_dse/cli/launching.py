@@ -128,10 +128,10 @@ def _inputs(
         options["max_wallclock_seconds"] = walltime
     inputs = {"code": code, "structures": structures, "metadata": {"options": options}}
     if pattern is not None:
-        inputs["pattern"] = _stored_twin(pattern)
+        inputs["pattern"] = stored_twin(pattern)
     if traces:
-        inputs["traces"] = {name: _stored_twin(node) for name, node in traces.items()}
-    inputs["structures"] = {name: _stored_twin(node) for name, node in structures.items()}
+        inputs["traces"] = {name: stored_twin(node) for name, node in traces.items()}
+    inputs["structures"] = {name: stored_twin(node) for name, node in structures.items()}
     # the values of an earlier analysis enter through a calcfunction: the graph shows where from
     inputs["model"] = (
         Dict(model) if start is None else continued_model(Dict(content.canonical()), start)
@@ -149,7 +149,7 @@ def _result_of(identifier: str) -> Any:
     return result
 
 
-def _stored_twin(node: Any) -> Any:
+def stored_twin(node: Any) -> Any:
     """The node already in the database with the same content, so that data enter it once."""
     from aiida.orm import CifData, QueryBuilder
 
