@@ -56,11 +56,24 @@ def start_daemon(profile: str) -> None:
     """Start the daemon of a profile, unless it runs."""
     from aiida.engine.daemon.client import get_daemon_client
 
-    client = get_daemon_client(profile)
-    if client.is_daemon_running:
+    if get_daemon_client(profile).is_daemon_running:
         click.echo("the daemon runs")
         return
-    client.start_daemon()
+    # verdi need not be on the PATH of an environment that was not activated
+    beside = Path(sys.executable).parent
+    environment = os.environ | {
+        "PATH": os.pathsep.join([str(beside), os.environ.get("PATH", "")])
+    }
+    verdi = shutil.which("verdi", path=environment["PATH"]) or "verdi"
+    started = subprocess.run(
+        [verdi, "-p", profile, "daemon", "start"], env=environment, capture_output=True, text=True,
+        check=False,
+    )
+    if started.returncode:
+        raise click.ClickException(
+            f"the daemon did not start:\n{started.stdout}{started.stderr}\nSee 'verdi -p "
+            f"{profile} daemon logshow'."
+        )
     click.echo("daemon started")
 
 

@@ -126,7 +126,17 @@ def _symmetry(path: Path, structure: gemmi.SmallStructure) -> tuple[tuple[str, .
     group = structure.spacegroup
     name = str(structure.spacegroup_hm or (group.xhm() if group else ""))
     if structure.symops:
-        return tuple(gemmi.Op(op).triplet() for op in structure.symops), name
+        operations = [gemmi.Op(op).wrap() for op in structure.symops]
+        known = {op.triplet() for op in operations}
+        for first in operations:
+            for second in operations:
+                if (product := (first * second).wrap().triplet()) not in known:
+                    raise ValueError(
+                        f"{path.name}: the symmetry operations are not complete: "
+                        f"'{first.triplet()}' after '{second.triplet()}' gives '{product}', which "
+                        "is not in the list. List all of the group's operations."
+                    )
+        return tuple(op.triplet() for op in operations), name
     if group is None:
         raise ValueError(
             f"{path.name} gives neither symmetry operations nor a space group that is known "

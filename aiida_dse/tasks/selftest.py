@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gemmi
 import numpy as np
 
 from aiida_dse.engine import debye
@@ -19,7 +20,8 @@ LIMIT = 1e-6
 def selftest() -> float:
     """Largest relative error of the engine's routes on a small CsCl crystal; LIMIT is the bar."""
     sites = (Site("Cs", "Cs1+", (0.0, 0.0, 0.0), 1.0, 1.0), Site("Cl", "Cl1-", (0.5,) * 3, 1.0, 2.0))
-    crystal = Crystal(Cell(4.12, 4.12, 4.12), ("x,y,z", "-x,-y,-z", "y,x,z", "-x,y,z"), sites)
+    operations = tuple(op.triplet() for op in gemmi.SpaceGroup("P m -3 m").operations())
+    crystal = Crystal(Cell(4.12, 4.12, 4.12), operations, sites)
     sampling = Sampling(np.linspace(0.5, 15.0, 60), 0.7)
     cells = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     atoms = ((cells[:, None] + crystal.positions()).reshape(-1, 3)) @ crystal.cell.matrix.T
