@@ -85,6 +85,9 @@ class SizeLaw(Section):
     sd: Positive
 
 
+LARGEST = "nm; populations end here (default: four times the largest starting mean)"
+
+
 class Prism(Section):
     """Whole cells: one prism, a population L_ab x L_c, or near-cubes L."""
 
@@ -94,6 +97,7 @@ class Prism(Section):
     L_c: SizeLaw | None = None
     phi: Annotated[float, Field(ge=-90, le=90)] = 0.0
     L: SizeLaw | None = None
+    largest: Positive | None = Field(None, description=LARGEST)
 
     @model_validator(mode="after")
     def _one_way(self) -> Prism:
@@ -112,6 +116,7 @@ class Sphere(Section):
 
     shape: Literal["sphere"]
     D: SizeLaw | Positive
+    largest: Positive | None = Field(None, description=LARGEST)
     centre: tuple[Finite, Finite, Finite] | str = Field(
         (0.0, 0.0, 0.0), description="fractional coordinates or a site label"
     )

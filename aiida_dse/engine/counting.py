@@ -28,13 +28,12 @@ MAX_TABLE_BYTES = 4e9
 class MergedPairs:
     """Ordered pairs of basis atoms (s, t) grouped by their difference vector modulo the lattice.
 
-    A pair at lattice difference u belongs to class `class_of_pair[s, t]` at the difference
-    `sign[s, t] u + shift[s, t]`; `first`, `second` (n_classes,) is one pair of each class with
-    sign +1 and shift 0.
+    A pair at lattice difference u belongs to class `class_of_pair[s, t]` (-1: counted from t) at
+    the difference `u + shift[s, t]`; `first`, `second` (n_classes,) is one pair of each class,
+    with shift 0.
     """
 
     class_of_pair: np.ndarray
-    sign: np.ndarray
     shift: np.ndarray
     first: np.ndarray
     second: np.ndarray
@@ -69,47 +68,57 @@ def count_sphere_pairs(
     atoms = _sphere_atoms(crystal, centre, float(reach))
     merged = _merge_translations(crystal, generic)
     share = np.ones(len(atoms.radius)) if law is None else law.survival(atoms.radius / 5)
-    extent = np.ptp(atoms.cell, axis=0) + 1
-    shape = (len(merged.first), *(2 * extent + 1))
-    size = 8.0 * np.prod(shape) * (1 + thread_count())
+    low = atoms.cell.min(axis=0)
+    box = np.ptp(atoms.cell, axis=0) + 1
+    n_atoms = len(crystal.basis_atoms)
+    shares = np.zeros((n_atoms, *box))
+    at = atoms.cell - low
+    shares[atoms.atom, at[:, 0], at[:, 1], at[:, 2]] = share
+    reach = box - 1 + np.abs(merged.shift).max()
+    shape = (len(merged.first), *(2 * reach + 1))
+    size = 8.0 * np.prod([float(n) for n in shape]) * (1 + thread_count())
     if size > MAX_TABLE_BYTES:
         raise ValueError(
             f"spheres up to {diameter:.1f} nm need {size / 1e9:.1f} GB of pair tables; the limit "
-            f"is {MAX_TABLE_BYTES / 1e9:.0f} GB. Lower the size or the width of its law."
+            f"is {MAX_TABLE_BYTES / 1e9:.0f} GB. Lower the particle's 'largest' size."
         )
     chosen = np.flatnonzero(atoms.orbit)
 
     def count(part: np.ndarray) -> FloatArray:
         table = np.zeros(shape)
         _count_pairs(
-            part, atoms.orbit, atoms.cell, atoms.atom, share, merged.class_of_pair, merged.sign,
-            merged.shift, extent, table,
+            at[part], atoms.atom[part], atoms.orbit[part], share[part], shares,
+            crystal.site_of_atom, merged.class_of_pair, merged.shift, reach, table,
         )
         return table
 
-    workers = thread_count()
+    workers = min(thread_count(), len(chosen))
     with ThreadPoolExecutor(workers) as pool:
         tables = sum(pool.map(count, [chosen[k::workers] for k in range(workers)]))
-    n_atoms = len(crystal.basis_atoms)
     return np.asarray(tables), merged, np.bincount(atoms.atom, weights=share, minlength=n_atoms)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=True)
 def _count_pairs(  # type: ignore[no-untyped-def]
-    chosen, orbit, cell, atom, share, class_of_pair, sign, shift, extent, table
+    cell, atom, orbit, share, shares, site, class_of_pair, shift, reach, table
 ):
-    for i in chosen:
+    """A pair counts with the share of particles that hold its outer atom: the smaller share."""
+    for i in range(len(atom)):
         s = atom[i]
-        for j in range(len(atom)):
-            if j == i:
+        own = share[i]
+        for t in range(len(shares)):
+            if class_of_pair[s, t] < 0:
                 continue
-            t = atom[j]
-            outer = share[i] if i > j else share[j]
-            direction = sign[s, t]
-            u = extent[0] + direction * (cell[j, 0] - cell[i, 0]) + shift[s, t, 0]
-            v = extent[1] + direction * (cell[j, 1] - cell[i, 1]) + shift[s, t, 1]
-            w = extent[2] + direction * (cell[j, 2] - cell[i, 2]) + shift[s, t, 2]
-            table[class_of_pair[s, t], u, v, w] += 0.5 * orbit[i] * outer
+            weight = orbit[i] * (0.5 if site[s] == site[t] else 1.0)
+            for x in range(shares.shape[1]):
+                u = x - cell[i, 0] + shift[s, t, 0] + reach[0]
+                for y in range(shares.shape[2]):
+                    v = y - cell[i, 1] + shift[s, t, 1] + reach[1]
+                    start = shift[s, t, 2] + reach[2] - cell[i, 2]
+                    line = shares[t, x, y]
+                    row = table[class_of_pair[s, t], u, v, start : start + len(line)]
+                    for z in range(len(line)):
+                        row[z] += weight * min(own, line[z])
 
 
 @lru_cache(maxsize=8)
@@ -164,30 +173,26 @@ def _orbit_sizes(crystal: Crystal, centre: FloatArray, vectors: FloatArray) -> F
 
 def _merge_translations(crystal: Crystal, generic: FloatArray) -> MergedPairs:
     n_atoms = len(generic)
-    class_of_pair = np.zeros((n_atoms, n_atoms), dtype=np.int64)
-    sign = np.ones((n_atoms, n_atoms), dtype=np.int64)
+    class_of_pair = np.full((n_atoms, n_atoms), -1, dtype=np.int64)
     shift = np.zeros((n_atoms, n_atoms, 3), dtype=np.int64)
-    known: list[tuple[tuple[int, int], FloatArray, int, int]] = []
+    known: dict[tuple[object, ...], tuple[int, FloatArray]] = {}
+    pairs: list[tuple[int, int]] = []
     site = crystal.site_of_atom
-    for i, j in zip(*np.triu_indices(n_atoms), strict=True):
-        channel = (min(site[i], site[j]), max(site[i], site[j]))
-        difference = generic[j] - generic[i]
-        for index, (other, reference, _, _) in enumerate(known):
-            direction = 0
-            for trial in (1, -1):
-                offset = trial * difference - reference
-                if other == channel and np.abs(offset - np.round(offset)).max() < 1e-6:
-                    direction = trial
-                    break
-            if direction:
-                break
-        else:
-            index, direction, offset = len(known), 1, np.zeros(3)
-            known.append((channel, difference, int(i), int(j)))
-        class_of_pair[i, j] = class_of_pair[j, i] = index
-        sign[i, j], sign[j, i] = direction, -direction
-        shift[i, j] = shift[j, i] = np.round(offset)
+    for i in range(n_atoms):
+        for j in range(n_atoms):
+            # atoms of two sites are counted from the first, those of one site from both ends
+            if site[i] > site[j]:
+                continue
+            difference = generic[j] - generic[i]
+            rest = np.round(difference - np.floor(difference + 1e-7), 6)
+            key = (int(site[i]), int(site[j]), *rest)
+            if key not in known:
+                known[key] = (len(pairs), difference)
+                pairs.append((i, j))
+            index, reference = known[key]
+            class_of_pair[i, j] = index
+            shift[i, j] = np.round(difference - reference)
     return MergedPairs(
-        class_of_pair, sign, shift,
-        np.array([row[2] for row in known]), np.array([row[3] for row in known]),
+        class_of_pair, shift,
+        np.array([i for i, _ in pairs]), np.array([j for _, j in pairs]),
     )

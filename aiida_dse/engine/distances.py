@@ -102,6 +102,8 @@ def pair_classes(
         channel = index[min(site[i], site[j]), max(site[i], site[j])]
         difference = generic[j] - generic[i]
         holes = excluded.get((int(i), int(j)))
+        if holes is None and (int(j), int(i)) in excluded:
+            holes = -excluded[int(j), int(i)]
         if i == j:
             own = np.zeros((1, 3), dtype=np.int64)
             holes = own if holes is None else np.concatenate([own, holes])

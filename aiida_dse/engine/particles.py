@@ -91,9 +91,11 @@ class SinglePrism:
 class PrismPopulation:
     """Prisms of N_ab x N_ab x N_c cells with a bivariate log-normal law of L_ab and L_c.
 
-    L_ab = N_ab sqrt(a b), L_c = N_c c; size parameters in nm, phi in degrees.
+    L_ab = N_ab sqrt(a b), L_c = N_c c; size parameters in nm, phi in degrees. No particle has an
+    edge beyond `largest` nm.
     """
 
+    largest: float = np.inf
     parameters: ClassVar[tuple[str, ...]] = ("L_ab", "sd_ab", "L_c", "sd_c", "phi")
     isotropic: ClassVar[bool] = False
 
@@ -107,8 +109,11 @@ class PrismPopulation:
         step_ab = np.sqrt(crystal.cell.a * crystal.cell.b) / 10
         step_c = crystal.cell.c / 10
         turn = abs(np.sin(np.radians(phi)))
-        reach_ab = max(law_ab.largest(dimensions=2), turn * law_c.largest(dimensions=3))
-        reach_c = max(law_c.largest(dimensions=1), turn * law_ab.largest(dimensions=3))
+        top = self.largest
+        reach_ab = max(law_ab.largest(dimensions=2, limit=top),
+                       turn * law_c.largest(dimensions=3, limit=top))
+        reach_c = max(law_c.largest(dimensions=1, limit=top),
+                      turn * law_ab.largest(dimensions=3, limit=top))
         n_ab = _check_extent(max(1, int(np.ceil(reach_ab / step_ab))))
         n_c = _check_extent(max(1, int(np.ceil(reach_c / step_c))))
         length_ab = np.arange(1, n_ab + 1) * step_ab
@@ -129,9 +134,10 @@ class PrismPopulation:
 class CubePopulation:
     """Near-cubes: N cells along a and b, round(N sqrt(ab) / c) along c, one log-normal law of L.
 
-    L is the edge N sqrt(a b); size parameters in nm.
+    L is the edge N sqrt(a b); size parameters in nm, none beyond `largest` nm.
     """
 
+    largest: float = np.inf
     parameters: ClassVar[tuple[str, ...]] = ("L", "sd_L")
     isotropic: ClassVar[bool] = False
 
@@ -141,7 +147,7 @@ class CubePopulation:
         law = LogNormal(sizes["L"], sizes["sd_L"])
         step_ab = np.sqrt(crystal.cell.a * crystal.cell.b) / 10
         step_c = crystal.cell.c / 10
-        n_ab = _check_extent(max(1, int(np.ceil(law.largest(dimensions=3) / step_ab))))
+        n_ab = _check_extent(max(1, int(np.ceil(law.largest(dimensions=3, limit=self.largest) / step_ab))))
         length_ab = np.arange(1, n_ab + 1) * step_ab
         heights = np.maximum(1, np.round(length_ab / step_c)).astype(int)
         number = np.zeros((n_ab, _check_extent(int(heights[-1]))))
@@ -177,16 +183,18 @@ class SpherePopulation:
     """Spheres cut by atom distance around one point, with a log-normal law of the diameter.
 
     The law is continuous: a pair counts with the share of particles that reach its outer atom,
-    so the size grid is as fine as the atom shells. Size parameters in nm.
+    so the size grid is as fine as the atom shells. Size parameters in nm, none beyond `largest`.
     """
 
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    largest: float = np.inf
     parameters: ClassVar[tuple[str, ...]] = ("D", "sd_D")
     isotropic: ClassVar[bool] = True
 
     def pair_counts(self, crystal: Crystal, sizes: Mapping[str, float]) -> PairCounts:
         law = LogNormal(sizes["D"], sizes["sd_D"])
-        return _sphere_counts(crystal, self.centre, law.largest(dimensions=3), law)
+        top = law.largest(dimensions=3, limit=self.largest)
+        return _sphere_counts(crystal, self.centre, top, law)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
         law = LogNormal(sizes["D"], sizes["sd_D"])

@@ -54,13 +54,13 @@ class LogNormal:
         positive = np.where(length > 0, length, 1e-300)
         return np.asarray(ndtr(-np.log(positive / self.median) / self.width))
 
-    def largest(self, *, dimensions: int) -> float:
+    def largest(self, *, dimensions: int, limit: float = np.inf) -> float:
         """Length (nm) beyond which only TAIL of the law lies, weighted with the volume squared.
 
-        `dimensions` is the number of edges that grow with this length.
+        `dimensions` is the number of edges that grow with this length; never above `limit`.
         """
         shift = 2 * dimensions * self.width**2
-        return float(self.median * np.exp(shift - self.width * ndtri(TAIL)))
+        return float(min(self.median * np.exp(shift - self.width * ndtri(TAIL)), limit))
 
     @property
     def volume_weighted_mean(self) -> float:

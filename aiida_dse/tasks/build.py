@@ -228,14 +228,27 @@ def _with_ions_and_b(crystal: Crystal, section: PhaseSection) -> Crystal:
     return replace(crystal, sites=tuple(sites))
 
 
+#: Populations end at this multiple of the largest starting mean unless the document says where.
+DEFAULT_LARGEST = 4.0
+
+
 def _family(crystal: Crystal, particle: Prism | Sphere) -> tuple[Family, dict[str, float]]:
+    laws = [law for law in (getattr(particle, name, None) for name in ("L_ab", "L_c", "L", "D"))
+            if isinstance(law, SizeLaw)]
+    largest = particle.largest or DEFAULT_LARGEST * max((law.mean for law in laws), default=0.0)
+    for law in laws:
+        if law.mean >= largest:
+            raise ValueError(
+                f"the mean size {law.mean:g} nm is not below 'largest', {largest:g} nm. Raise "
+                "'largest'."
+            )
     if isinstance(particle, Prism):
         if particle.cells is not None:
             return SinglePrism(particle.cells), {}
         if particle.L is not None:
-            return CubePopulation(), {"L": particle.L.mean, "sd_L": particle.L.sd}
+            return CubePopulation(largest), {"L": particle.L.mean, "sd_L": particle.L.sd}
         assert particle.L_ab is not None and particle.L_c is not None
-        return PrismPopulation(), {
+        return PrismPopulation(largest), {
             "L_ab": particle.L_ab.mean, "sd_ab": particle.L_ab.sd,
             "L_c": particle.L_c.mean, "sd_c": particle.L_c.sd, "phi": particle.phi,
         }
@@ -245,7 +258,7 @@ def _family(crystal: Crystal, particle: Prism | Sphere) -> tuple[Family, dict[st
     else:
         centre = particle.centre
     if isinstance(particle.D, SizeLaw):
-        return SpherePopulation(centre), {"D": particle.D.mean, "sd_D": particle.D.sd}
+        return SpherePopulation(centre, largest), {"D": particle.D.mean, "sd_D": particle.D.sd}
     return SingleSphere(particle.D, centre), {}
 
 
