@@ -175,7 +175,9 @@ class RefinementPlan(Section):
 
     stages: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] | None = None
     max_cycles: Annotated[int, Field(ge=1, le=10000)] = 60
-    tolerance: Annotated[float, Field(gt=0, le=1e-2)] = 1e-7
+    tolerance: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.01, description="converged when no parameter moves by more than this share of its s.u."
+    )
 
 
 class ScanAxis(Section):

@@ -23,6 +23,8 @@ from .units import FloatArray
 
 #: Relative singular value below which a direction of parameter space is undetermined.
 SINGULAR = 1e-9
+#: Largest shift / s.u. at which a stage that others follow has done enough.
+EARLY_STAGE = 5.0
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def refine(
     stages: Sequence[Sequence[str]],
     *,
     max_cycles: int = 60,
-    tolerance: float = 1e-7,
+    tolerance: float = 0.01,
     on_cycle: Callable[[Cycle], None] | None = None,
     start: Mapping[str, float] | None = None,
     should_stop: Callable[[], str | None] | None = None,
@@ -83,7 +85,8 @@ def refine(
     """Refine stage after stage; every stage frees its parameters on top of the earlier ones.
 
     `stages` holds parameter names or wildcards. Raises ValueError for names that cannot be free.
-    `should_stop` is asked after every cycle and ends the refinement with the reason it returns.
+    A stage has converged when no parameter moves by more than `tolerance` of its s.u. (the early
+    ones: EARLY_STAGE). `should_stop` is asked after every cycle and ends the refinement with the reason it returns.
     """
     clock = time.monotonic()
     names = list(model.parameters)
@@ -99,7 +102,7 @@ def refine(
         chosen = [name for name in select(wanted, names) if name not in tied]
         free = [name for name in names if name in set(free) | set(chosen)]
         final = index == len(stages) - 1
-        values = run.stage(index, free, values, max_cycles, tolerance if final else 1e-3)
+        values = run.stage(index, free, values, max_cycles, tolerance if final else EARLY_STAGE)
         if run.stopped:
             break
     return run.outcome(free, values)
@@ -179,6 +182,9 @@ class _Run:
                           float((shift * curvature)[largest]), free[largest],
                           time.monotonic() - self.clock)
                 )
+            if shift[largest] * curvature[largest] < tolerance:
+                best["settled"] = True
+                raise StopIteration
             if self.should_stop and (why := self.should_stop()):
                 self.stopped = why
                 raise StopIteration
@@ -186,7 +192,7 @@ class _Run:
         try:
             result = least_squares(
                 residual, begin / scale, jacobian, bounds=(lower / scale, upper / scale),
-                method="trf", x_scale="jac", xtol=tolerance, ftol=tolerance * 1e-2, gtol=None,
+                method="trf", x_scale="jac", xtol=1e-9, ftol=1e-10, gtol=None,
                 max_nfev=max_cycles, callback=callback,
             )
             self.converged = bool(result.status > 0)
@@ -196,6 +202,9 @@ class _Run:
                 3: "converged: the parameters no longer move",
                 4: "converged: neither parameters nor sum of squares change",
             }.get(int(result.status), self.stopped or str(result.message))
+            if best.get("settled"):
+                self.converged = True
+                self.reason = f"converged: no parameter moves by more than {tolerance:g} s.u."
         except (KeyboardInterrupt, StopIteration) as ended:
             self.stopped = self.stopped or (
                 "interrupted" if isinstance(ended, KeyboardInterrupt) else "stopped"

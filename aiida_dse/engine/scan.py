@@ -245,7 +245,7 @@ class _Work:
         values, scales = self._at(index, start)
         model = self.model if not scales else self.model.with_fixed_scales(scales)
         found = refine(
-            model, [self.local], start=values, max_cycles=25, tolerance=1e-5, previous=previous
+            model, [self.local], start=values, max_cycles=25, tolerance=0.02, previous=previous
         )
         for name in self.local:
             self.refined[name][tuple(index)] = found.values[name]

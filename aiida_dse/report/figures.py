@@ -69,13 +69,13 @@ def fit_figure(result: Result, *, size: Pair = (7.0, 5.0)) -> Figure:
         panels[1].set(ylim=(0.5 - len(marked), 0.5), yticks=[])
         panels[1].tick_params(axis="x", length=0)
     top.set_xlim(q[0], q[-1])
-    _square_root_axis(top, np.array([line.get_ydata() for line in top.lines]))
+    _square_root_axis(top, curves := np.array([line.get_ydata() for line in top.lines]))
     if np.isfinite(two_theta := arrays.get("pattern/two_theta", np.array(np.nan))).all():
         _two_theta_axis(top, q, two_theta)
     for panel in panels:
         panel.tick_params(labelsize=SMALL, direction="in", labelbottom=panel is panels[-1])
     panels[-1].set_xlabel("$q$ (1/Å)", fontsize=LABEL)
-    _draw_legend(figure, top, handles, calculated)
+    _draw_legend(figure, top, handles, np.nanmax(curves, axis=0))
     _head(figure, result)
     return figure
 
@@ -284,7 +284,7 @@ def _draw_maps(
     shown = np.linspace(0, len(axes[2]) - 1, n).round().astype(int)
     for at in lowest[:, 2]:
         shown[np.argmin(np.abs(shown - at))] = at
-    columns = max(2, round(np.sqrt((n + 1) * width / height)))
+    columns = max(2, int(np.ceil(np.sqrt((n + 1) * width / height) - 0.2)))
     panels = [figure.add_subplot(-(-(n + 1) // columns), columns, k + 1) for k in range(n + 1)]
     labels = [label.replace(" (", "\n(") for label in labels]
     for k, (panel, slice_) in enumerate(zip(panels, shown, strict=False)):

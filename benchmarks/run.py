@@ -1,0 +1,174 @@
+"""Speed of the engine beside the bare loop and, where installed, DebyeCalculator.
+
+Everything is measured in one run on this machine; a row says what was computed, how long it took
+(median of the repeats after one warm-up) and the ratio to the bare sqrt loop over the same
+distances, or to the peer. `make benchmark`.
+"""
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
+from numba import njit
+
+from aiida_dse.documents import load_document, parse_document
+from aiida_dse.engine import debye
+from aiida_dse.engine.particles import PrismPopulation, SinglePrism
+from aiida_dse.engine.phase import CrystalPhase, Sampling
+from aiida_dse.engine.scan import Axis, scan
+from aiida_dse.engine.threads import thread_count
+from aiida_dse.io.structures import read_cif
+from aiida_dse.tasks.build import build
+from aiida_dse.tasks.run import run_refine
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "cspbbr3"
+SERIES = Path(__file__).parent.parent.parent / "shared" / "data" / "cspbbr3_debussy" / "size"
+Q = np.linspace(0.5, 20, 4000)
+
+
+@njit(cache=True, fastmath=True)
+def bare_loop(cells, positions, edges):
+    """sqrt over the distances of all difference vectors of a prism: the least one could do."""
+    total = 0.0
+    for i in range(len(positions)):
+        for j in range(i, len(positions)):
+            dx, dy, dz = positions[j] - positions[i]
+            for u in range(1 - cells[0], cells[0]):
+                for v in range(1 - cells[1], cells[1]):
+                    base = ((u + dx) * edges[0]) ** 2 + ((v + dy) * edges[1]) ** 2
+                    for w in range(1 - cells[2], cells[2]):
+                        total += np.sqrt(base + ((w + dz) * edges[2]) ** 2)
+    return total
+
+
+def timed(work: Callable[[], object], repeats: int = 5) -> float:
+    work()
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def row(what: str, seconds: float, limit: str = "", other: str = "") -> None:
+    print(f"{what:58} {seconds * 1e3:11.1f} ms   {limit:12} {other}", flush=True)
+
+
+def single_particles() -> None:
+    crystal = read_cif(EXAMPLE / "CsPbBr3.cif")
+    cell = crystal.cell
+    sampling = Sampling(Q, 0.56456)
+    for cells in ((6, 6, 4), (11, 11, 8), (24, 24, 17)):
+        phase = CrystalPhase("p", crystal, SinglePrism(cells), {})
+        values = {p.name: p.value for p in phase.parameters}
+        factors = phase.pair_factors(sampling)
+
+        def pattern(phase=phase, values=values, factors=factors):
+            state = phase.state(values, sampling)
+            occupancy, b_iso = phase.occupancy_and_b(values)
+            return debye.debye_intensity(
+                state.sums, factors, state.atoms, occupancy, b_iso, sampling.q
+            )
+
+        engine = timed(pattern)
+        bare = timed(lambda c=cells: bare_loop(
+            np.array(c), crystal.positions(), np.array([cell.a, cell.b, cell.c])))
+        atoms = 20 * cells[0] * cells[1] * cells[2]
+        limit = "limit 200 ms" if atoms > 1e5 else ""
+        row(f"pattern of {atoms:,} atoms at 4000 q", engine, limit,
+            f"bare loop (1 thread) {bare * 1e3:.1f} ms: {engine / bare:.2f} times that")
+        debye_calculator(crystal, cells, engine)
+
+
+def debye_calculator(crystal, cells, engine: float) -> None:
+    if 20 * cells[0] * cells[1] * cells[2] > 30_000:
+        return
+    try:
+        from debyecalculator import DebyeCalculator
+    except ImportError:
+        print("  (DebyeCalculator or its torch is not installed: no comparison)")
+        return
+    import tempfile
+
+    from aiida_dse.engine.scattering import element_of
+
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in cells], indexing="ij"), -1).reshape(-1, 3)
+    places = (grid[:, None] + crystal.positions()).reshape(-1, 3) @ crystal.cell.matrix.T
+    elements = [element_of(crystal.sites[s].ion) for s in crystal.site_of_atom] * len(grid)
+    with tempfile.NamedTemporaryFile("w", suffix=".xyz", delete=False) as file:
+        file.write(f"{len(places)}\n\n")
+        for element, place in zip(elements, places, strict=True):
+            file.write(f"{element} {place[0]:.6f} {place[1]:.6f} {place[2]:.6f}\n")
+    calculator = DebyeCalculator(
+        qmin=0.5, qmax=20, qstep=19.5 / 4000, biso=1.0, device="cpu", rthres=0.0
+    )
+    peer = timed(lambda: calculator.iq(file.name), repeats=1)
+    row("  DebyeCalculator, same atoms", peer, "", f"{peer / engine:.0f} times the engine's time")
+
+
+def population() -> None:
+    crystal = read_cif(EXAMPLE / "CsPbBr3.cif")
+    sampling = Sampling(Q, 0.56456)
+    phase = CrystalPhase("p", crystal, PrismPopulation(),
+                         {"L_ab": 5.0, "sd_ab": 0.7, "L_c": 5.1, "sd_c": 0.8, "phi": 0.0})
+    values = {p.name: p.value for p in phase.parameters}
+    row("population at 5 nm, one evaluation", timed(lambda: phase.state(values, sampling), 9),
+        "limit 20 ms")
+
+
+def refinement() -> None:
+    for size, limit in (("05", ""), ("09", "limit 15 s"), ("11", "")):
+        file = SERIES / f"size_{size}nm.xye"
+        if not file.exists():
+            print(f"  (no {file.name} here: refinement not timed)")
+            continue
+        content = load_document(EXAMPLE / "refine.yaml").canonical()
+        content["pattern"]["file"] = str(file.resolve())
+        built = build(parse_document(content), EXAMPLE)
+        begin = time.perf_counter()
+        result = run_refine(built)
+        fit = result.summary["agreement"]
+        row(f"18-parameter refinement, {size} nm, from bulk-like start",
+            time.perf_counter() - begin, limit,
+            f"GoF {fit['gof']:.4f}, {result.summary['n_evaluations']} evaluations")
+
+
+def grid() -> None:
+    content = load_document(EXAMPLE / "refine.yaml").canonical()
+    content["phases"]["CsPbBr3"]["particle"] = {
+        "shape": "prism", "L_ab": {"mean": 5.0, "sd": 0.7}, "L_c": {"mean": 5.1, "sd": 0.8}}
+    content["parameters"] = {"CsPbBr3.a": 8.207, "CsPbBr3.b": 8.407, "CsPbBr3.c": 11.756}
+    model = build(parse_document(content), EXAMPLE, threads=1).model
+    axes = [Axis("CsPbBr3.Br_eq.x", np.linspace(0.27, 0.31, 100)),
+            Axis("CsPbBr3.Br_eq.y", np.linspace(0.19, 0.23, 100)),
+            Axis("CsPbBr3.Br_eq.B", np.linspace(1.0, 3.0, 11))]
+    found = scan(model, axes)
+    row("10 000-point Br_eq map x 11 B, in the engine", found.seconds, "limit 60 s",
+        f"{found.seconds / 1e4 * 1e3:.2f} ms a point, lowest GoF {found.minimum['gof']:.4f}")
+
+
+def start_up() -> None:
+    code = "import aiida_dse.tasks.run, aiida_dse.cli.engine"
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    row("imports of a job before its first useful instruction", time.perf_counter() - begin)
+
+
+if __name__ == "__main__":
+    print(f"{thread_count()} threads, numpy {np.__version__}, Python {sys.version.split()[0]}")
+    single_particles()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{'peak memory of this process so far':58} {peak:11.0f} MB   limit 500 MB")
+    population()
+    refinement()
+    grid()
+    start_up()

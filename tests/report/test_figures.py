@@ -1,0 +1,260 @@
+"""The figures show the numbers of a result, with units, and say what is missing."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from numpy.testing import assert_allclose
+
+from aiida_dse.io.results import Result
+from aiida_dse.report.figures import fit_figure, map_figure, save_figure
+
+WAVELENGTH = 0.56  # Å
+
+
+def refined(n_phases: int = 2, *, observed: bool = True, reflections: bool = True) -> Result:
+    q = np.linspace(0.5, 18, 900)
+    names = [f"P{k}" for k in range(n_phases)]
+    phases = {n: 4e4 * np.exp(-q / (2 + k)) for k, n in enumerate(names)}
+    parts = {"background": 300 + 0 * q, "trace.solvent": 90 * np.exp(-((q - 2) ** 2))} | phases
+    calculated = np.sum(list(parts.values()), axis=0)
+    arrays = {
+        "pattern/q": q, "pattern/calculated": calculated,
+        "pattern/two_theta": 2 * np.degrees(np.arcsin(q * WAVELENGTH / (4 * np.pi))),
+    } | {f"components/{name}": part for name, part in parts.items()}
+    summary = {
+        "task": "refine", "status": "converged", "title": "Dots", "phases": names,
+        "sample": {"name": "a_5nm", "temperature": 298.0},
+    }
+    if observed:
+        noise = np.random.default_rng(1).normal(size=len(q))
+        sigma = np.sqrt(calculated)
+        arrays |= {"pattern/observed": calculated + sigma * noise, "pattern/sigma": sigma}
+        summary["agreement"] = {"gof": 1.234, "r_wp": 0.0512, "r_exp": 0.0415}
+    if reflections:
+        arrays |= {f"reflections/{name}": np.linspace(1, 6, 40) for name in names}
+    return Result(summary, arrays)
+
+
+UNITS = {"P.a": "Å", "P.b": "Å", "P.Br.x": "", "P.Br.y": "", "P.Br.B": "Å^2", "P.size": "nm"}
+
+
+def scanned(*axes: tuple[str, np.ndarray], steep: float = 1.0) -> Result:
+    """A GoF bowl with its minimum at the third value of each axis."""
+    mesh = np.meshgrid(*(np.arange(len(values)) - 2.0 for _, values in axes), indexing="ij")
+    gof = 1.1 + steep * 0.05 * np.sum(np.square(mesh), axis=0)
+    minimum = {name: float(values[2]) for name, values in axes} | {"gof": 1.1}
+    summary = {
+        "task": "scan", "status": "complete", "title": "Map", "sample": {}, "phases": ["P"],
+        "axes": [name for name, _ in axes], "minimum": minimum,
+        "parameters": {name: {"value": 0.0, "unit": unit} for name, unit in UNITS.items()},
+    }
+    return Result(summary, {"scan/gof": gof} | {
+        f"scan/axis_{k}": values for k, (_, values) in enumerate(axes)})
+
+
+A, B = ("P.a", np.linspace(8.1, 8.2, 6)), ("P.b", np.linspace(8.3, 8.4, 7))
+B_ISO = ("P.Br.B", np.linspace(1, 3, 5))
+
+
+def holed(result: Result, where: tuple) -> Result:
+    gof = result.arrays["scan/gof"].copy()
+    gof[where] = np.nan
+    return Result(result.summary, result.arrays | {"scan/gof": gof})
+
+
+def labelled(figure: Figure, label: str) -> list:
+    """The lines of this label that hold points."""
+    return [line for panel in figure.axes for line in panel.lines
+            if line.get_label() == label and len(line.get_xdata())]
+
+
+def caption(figure: Figure) -> str:
+    return figure.get_supxlabel().replace("\n", " ")
+
+
+def test_fit_shows_every_component_and_the_weighted_residual():
+    result = refined()
+    figure = fit_figure(result)
+    top, ticks, residual = figure.axes
+    assert [line.get_label() for line in top.lines] == [
+        "observed", "calculated", "background", "trace.solvent", "P0", "P1"]
+    for path, label in (("components/P1", "P1"), ("pattern/calculated", "calculated")):
+        assert_allclose(labelled(figure, label)[0].get_ydata(), result.arrays[path])
+    expected = ((result.arrays["pattern/observed"] - result.arrays["pattern/calculated"])
+                / result.arrays["pattern/sigma"])
+    assert_allclose(residual.lines[0].get_ydata(), expected)
+    assert [line.get_ydata()[0] for line in residual.lines[1:]] == [-3, 0, 3]
+    low, high = residual.get_ylim()
+    assert low < expected.min() and expected.max() < high
+    assert len(ticks.collections) == 2  # a row of marks per phase
+
+
+def test_fit_labels_carry_units_and_the_text_the_agreement():
+    figure = fit_figure(refined())
+    top, residual = figure.axes[0], figure.axes[-1]
+    assert residual.get_xlabel() == "$q$ (1/Å)"
+    assert "arb. units" in top.get_ylabel() and "√ scale" in top.get_ylabel()
+    (above,) = top.child_axes
+    assert above.get_xlabel() == "2θ (deg)"
+    for part in ("Dots", "a_5nm", "298 K", "1.234", "5.12 %", "4.15 %"):
+        assert part in figure.get_suptitle()
+
+
+def test_two_theta_axis_obeys_bragg():
+    result = refined()
+    figure = fit_figure(result)
+    figure.canvas.draw()
+    (above,) = figure.axes[0].child_axes
+    assert_allclose(above.get_xlim(), result.arrays["pattern/two_theta"][[0, -1]], rtol=1e-9)
+
+
+@pytest.mark.parametrize("n_phases", [1, 4])
+def test_calculation_without_data_or_reflections(n_phases):
+    result = refined(n_phases, observed=False, reflections=False)
+    del result.arrays["pattern/two_theta"]
+    figure = fit_figure(Result(result.summary | {"task": "simulate"}, result.arrays))
+    (top,) = figure.axes
+    assert len(top.lines) == n_phases + 3 and not top.child_axes
+    assert not labelled(figure, "observed")
+    figure.canvas.draw()
+
+
+@pytest.mark.parametrize("size", [(7.0, 5.0), (3.4, 3.8)])
+@pytest.mark.parametrize("result", [
+    refined(1), refined(4), scanned(A), scanned(A, B), scanned(A, B, B_ISO),
+], ids=["1 phase", "4 phases", "1D", "2D", "3D"])
+def test_text_is_large_enough_and_inside_the_page(result, size):
+    draw = map_figure if result.task == "scan" else fit_figure
+    figure = draw(result, size=size)
+    figure.canvas.draw()
+    width, height = figure.bbox.size
+    for text in figure.findobj(matplotlib.text.Text):
+        if not text.get_visible() or not text.get_text().strip():
+            continue
+        assert text.get_fontsize() >= 7
+    box = figure.get_tightbbox().transformed(figure.dpi_scale_trans)
+    assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
+
+
+def test_legend_leaves_the_corner_when_the_pattern_fills_it():
+    low, flat = refined(1), refined(1)
+    flat.arrays["pattern/observed"] = np.full(900, 3e4)  # far from what is calculated
+    assert fit_figure(low).axes[0].get_legend() and not fit_figure(low).legends
+    assert fit_figure(flat).legends and not fit_figure(flat).axes[0].get_legend()
+
+
+def test_curve_marks_its_minimum():
+    figure = map_figure(scanned(A))
+    (panel,) = figure.axes
+    (mark,) = labelled(figure, "minimum")
+    assert_allclose([mark.get_xdata()[0], mark.get_ydata()[0]], [A[1][2], 1.1])
+    assert panel.get_xlabel() == "a (Å)" and panel.get_ylabel().startswith("GoF")
+
+
+def test_map_has_first_axis_across_and_its_minimum_marked():
+    result = scanned(A, B)
+    figure = map_figure(result)
+    panel, bar = figure.axes
+    assert (panel.get_xlabel(), panel.get_ylabel()) == ("a (Å)", "b (Å)")
+    assert_allclose(panel.collections[0].get_array(), result.arrays["scan/gof"].T)
+    (mark,) = labelled(figure, "minimum")
+    assert_allclose([mark.get_xdata()[0], mark.get_ydata()[0]], [A[1][2], B[1][2]])
+    assert "1.1000 (cross) at a = 8.14 Å, b = 8.3333 Å" in caption(figure)
+    assert "GoF" in bar.get_ylabel()
+    assert panel.get_aspect() == 1 and panel.texts  # same units; labelled contours
+
+
+def test_axes_of_different_kind_fill_the_page():
+    axes = ("P.Br.x", np.linspace(0.2, 0.3, 5)), ("P.size", np.linspace(4, 6, 5))
+    panel = map_figure(scanned(*axes)).axes[0]
+    assert panel.get_aspect() == "auto"
+    assert (panel.get_xlabel(), panel.get_ylabel()) == ("Br.x (fractional)", "size (nm)")
+
+
+def test_cells_without_a_value_are_hatched_and_counted():
+    result = holed(scanned(A, B), (slice(4, 6), slice(0, 3)))
+    figure = map_figure(result)
+    panel = figure.axes[0]
+    assert panel.patch.get_hatch()
+    assert int(panel.collections[0].get_array().mask.sum()) == 6
+    assert "6 of 42 points without a value" in caption(figure)
+    complete = map_figure(scanned(A, B))
+    assert not complete.axes[0].patch.get_hatch() and "Hatched" not in caption(complete)
+    curve = map_figure(holed(scanned(A), (5,)))
+    assert [patch.get_hatch() for patch in curve.axes[0].patches] == ["////"]
+
+
+@pytest.mark.parametrize("axes", [(A,), (A, B), (A, B, B_ISO)], ids=["1D", "2D", "3D"])
+def test_scan_without_any_value_has_no_minimum(axes):
+    result = holed(scanned(*axes), (...,))
+    figure = map_figure(Result(result.summary | {"minimum": None}, result.arrays))
+    figure.canvas.draw()
+    assert not labelled(figure, "minimum")
+    assert "without a value" in caption(figure)
+
+
+def test_colours_end_where_the_caption_says():
+    steep, shallow = map_figure(scanned(A, B, steep=20)), map_figure(scanned(A, B, steep=0.1))
+    assert "Colours end at GoF" in caption(steep)
+    assert "Colours end" not in caption(shallow)
+    gof = scanned(A, B, steep=20).arrays["scan/gof"]
+    low, high = steep.axes[0].collections[0].get_clim()
+    assert low == gof.min() and 3 * gof.min() <= high < gof.max()
+
+
+def test_maps_along_the_third_axis_share_colours_and_end_in_a_profile():
+    result = scanned(A, B, B_ISO)
+    figure = map_figure(result)
+    *maps, profile, _ = figure.axes
+    assert [panel.get_title() for panel in maps] == [
+        f"Br.B = {value:g} Å²" for value in B_ISO[1]]
+    assert len({panel.collections[0].get_clim() for panel in maps}) == 1
+    assert_allclose(profile.lines[0].get_ydata(), result.arrays["scan/gof"].min(axis=(0, 1)))
+    first, last = labelled(figure, "minimum")
+    assert first.axes is maps[2] and last.axes is profile
+    assert_allclose(last.get_xdata(), B_ISO[1][2])
+
+
+def test_many_values_of_the_third_axis_keep_the_map_of_the_minimum():
+    figure = map_figure(scanned(A, B, ("P.Br.B", np.linspace(1, 5, 41))))
+    *maps, profile, _ = figure.axes
+    assert len(maps) == 12 and len(profile.lines[0].get_xdata()) == 41
+    assert [bool(panel.lines[0].get_xdata().size) for panel in maps].count(True) == 1
+    assert any(panel.get_title() == "Br.B = 1.2 Å²" for panel in maps)
+
+
+def test_an_axis_of_one_value_is_drawn():
+    result = scanned(A, B)
+    arrays = {"scan/gof": result.arrays["scan/gof"][:, 2:3], "scan/axis_0": A[1],
+              "scan/axis_1": B[1][2:3]}
+    figure = map_figure(Result(result.summary, arrays))
+    figure.canvas.draw()
+    assert labelled(figure, "minimum")
+
+
+def test_each_figure_refuses_the_other_task():
+    with pytest.raises(ValueError, match="map_figure"):
+        fit_figure(scanned(A))
+    with pytest.raises(ValueError, match="fit_figure"):
+        map_figure(refined())
+
+
+@pytest.mark.parametrize(("name", "magic"), [
+    ("f.png", b"\x89PNG"), ("f.pdf", b"%PDF"), ("f.SVG", b"<?xml")])
+def test_files_are_written(tmp_path: Path, name, magic):
+    settings = dict(matplotlib.rcParams)
+    save_figure(map_figure(scanned(A, B)), tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(magic)
+    assert dict(matplotlib.rcParams) == settings
+
+
+def test_other_suffixes_and_missing_folders_are_refused(tmp_path: Path):
+    figure = map_figure(scanned(A))
+    with pytest.raises(ValueError, match=r"\.png, \.pdf or \.svg"):
+        save_figure(figure, tmp_path / "f.jpg")
+    with pytest.raises(OSError):
+        save_figure(figure, tmp_path / "none" / "f.png")
+    assert not list(tmp_path.iterdir())
