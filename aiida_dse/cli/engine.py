@@ -12,7 +12,8 @@ import json  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
+from contextlib import contextmanager  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -43,15 +44,17 @@ def main() -> None:
 
 
 @main.command()
-@_document
+@click.argument("document", type=click.Path(path_type=Path), required=False)
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of model documents instead.")
-def validate(document: Path, schema: bool) -> None:
+def validate(document: Path | None, schema: bool) -> None:
     """Check a document and its files; list its parameters. Computes nothing."""
     if schema:
         from aiida_dse.documents import ModelDocument
 
         click.echo(json.dumps(ModelDocument.model_json_schema(by_alias=True), indent=1))
         return
+    if document is None:
+        _fail("name the document to check, or ask for the --schema.")
     built = _build(document)
     from aiida_dse.report.tables import validation_report
 
@@ -66,7 +69,10 @@ def simulate(document: Path, output: Path, threads: int | None) -> None:
     """Compute the pattern at the starting values."""
     from aiida_dse.tasks.run import run_simulate
 
-    _finish(run_simulate(_build(document, threads)), output)
+    built = _build(document, threads)
+    with _reporting():
+        result = run_simulate(built)
+    _finish(result, output)
 
 
 @main.command()
@@ -83,7 +89,7 @@ def refine(
 
     built = _build(document, threads)
     _needs_data(built)
-    with _progress(quiet) as show:
+    with _reporting(), _progress(quiet) as show:
         result = run_refine(built, on_cycle=show.cycle, should_stop=_stop_check(walltime))
     _finish(result, output)
 
@@ -104,7 +110,7 @@ def scan(
 ) -> None:
     """Map the GoF over the axes of the document's 'scan'."""
     from aiida_dse.io.results import read_result
-    from aiida_dse.tasks.run import run_scan
+    from aiida_dse.tasks.run import document_hash, run_scan
 
     built = _build(document, 1)
     _needs_data(built)
@@ -112,14 +118,15 @@ def scan(
         _fail("the document has no 'scan'; add one with its 'axes'.")
     finished = None
     if continued and (output / "result.json").exists():
-        finished = read_result(output)
-        if finished.summary.get("axes") != [axis.parameter for axis in built.axes] or (
-            finished.summary["shape"] != [len(axis.values) for axis in built.axes]
-        ):
-            _fail(f"{output} holds a map over other axes; give another --output.")
-        if finished.summary["data"]["sha256"] != built.files:
-            _fail(f"{output} was computed from other files; give another --output.")
-    with _progress(quiet) as show:
+        try:
+            finished = read_result(output)
+        except ValueError as problem:
+            _fail(f"{problem} Give another --output, or leave out --continue to begin again.")
+        same = finished.summary.get("document_sha256") == document_hash(built)
+        if not same or finished.summary["data"]["sha256"] != built.files:
+            _fail(f"{output} holds the result of another document or other files; give another "
+                  "--output.")
+    with _reporting(), _progress(quiet) as show:
         result = run_scan(
             built, on_progress=show.scan, should_stop=_stop_check(walltime), checkpoint=output,
             finished=finished, threads=threads,
@@ -152,6 +159,15 @@ def _build(document: Path, threads: int | None = None) -> Any:
 def _needs_data(built: Any) -> None:
     if not built.measured:
         _fail("pattern: there is no 'file' to compare with; 'dse-engine simulate' needs none.")
+
+
+@contextmanager
+def _reporting() -> Iterator[None]:
+    """A refusal met on the way is told like one met at the start."""
+    try:
+        yield
+    except ValueError as problem:
+        _fail(str(problem))
 
 
 def _fail(message: str) -> Any:

@@ -70,6 +70,11 @@ class Pattern(TraceFile):
             )
         if self.file is None and (self.axis is None or self.wavelength is None):
             raise ValueError("a simulation needs 'axis' and 'wavelength' (Å)")
+        if self.file is None and (self.range is not None or self.every != 1):
+            raise ValueError(
+                "'range' and 'every' choose points of a measured file; a 'grid' has its own start, "
+                "stop and step"
+            )
         if self.range and self.range[0] >= self.range[1]:
             raise ValueError(
                 f"the range starts at {self.range[0]:g} and ends at {self.range[1]:g}; give the "
@@ -166,8 +171,8 @@ class Start(Section):
     """Starting value and bounds of a parameter."""
 
     value: Finite | None = None
-    lower: float | None = None
-    upper: float | None = None
+    lower: Finite | None = None
+    upper: Finite | None = None
 
 
 class RefinementPlan(Section):
@@ -200,6 +205,9 @@ class ScanAxis(Section):
             assert self.start is not None and self.stop is not None
             if self.stop < self.start:
                 raise ValueError(f"stop ({self.stop:g}) lies below start ({self.start:g})")
+            assert self.step is not None
+            if (self.stop - self.start) > 1e12 * self.step:
+                raise ValueError(f"the step ({self.step:g}) is far too small for this range")
         elif any(b <= a for a, b in zip(self.values, self.values[1:], strict=False)):
             raise ValueError("the values must increase")
         return self

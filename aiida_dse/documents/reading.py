@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,40 @@ def load_document(path: Path) -> ModelDocument:
             "model document."
         ) from None
     try:
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (json.JSONDecodeError, yaml.YAMLError) as problem:
+        if path.suffix == ".json":
+            content = json.loads(text, object_pairs_hook=_unique)
+        else:
+            content = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except (json.JSONDecodeError, yaml.YAMLError, RecursionError) as problem:
         raise DocumentError(f"{path} is not valid YAML or JSON: {problem}") from None
     try:
         return parse_document(content)
     except DocumentError as problem:
         raise DocumentError(f"{path}:\n{problem}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys are all different."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        double = next(key for key in keys if keys.count(key) > 1)
+        raise DocumentError(f"the key '{double}' stands twice in one mapping; keep one of them.")
+    return found
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Plain YAML in which no mapping names a key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        for key, (place, _) in zip(keys, node.value, strict=True):
+            if keys.count(key) > 1:
+                raise DocumentError(
+                    f"line {place.start_mark.line + 1}: the key '{key}' stands twice in one "
+                    "mapping; keep one of them."
+                )
+        return super().construct_mapping(node, deep=deep)
 
 
 def parse_document(content: Any) -> ModelDocument:
@@ -52,18 +80,51 @@ def parse_document(content: Any) -> ModelDocument:
             f"schema: '{schema}' is not known to this version, which reads '{MODEL_SCHEMA}'. "
             "Correct the line, or use the version of aiida-dse that wrote it."
         )
+    booleans = sorted(_booleans(content, ""))
+    if booleans:
+        raise DocumentError("\n".join(
+            f"{path}: {json.dumps(value)} is no number or name; write the value (in YAML, yes, no, "
+            "on and off mean true and false: quote them)" for path, value in booleans
+        ))
     try:
         return ModelDocument.model_validate(content)
     except ValidationError as problem:
-        lines = {_explain(error, content) for error in problem.errors()}
+        errors = problem.errors()
+        places = [error["loc"] for error in errors]
+        # a list that is too short because its items are wrong, and the other half of a union
+        errors = [
+            error for error in errors
+            if not (error["type"] == "too_short"
+                    and any(len(p) > len(error["loc"]) and p[: len(error["loc"])] == error["loc"]
+                            for p in places))
+            and not (error["type"] == "model_type" and len(errors) > 1)
+        ]
+        lines = {_explain(error, content) for error in errors}
         raise DocumentError("\n".join(sorted(lines))) from None
+
+
+def _booleans(content: Any, path: str) -> Iterator[tuple[str, bool]]:
+    """Truth values where the schema has none: only tags and pseudo_cubic are true or false."""
+    items: Any = ()
+    if isinstance(content, dict):
+        items = content.items()
+    elif isinstance(content, list):
+        items = enumerate(content)
+    for key, value in items:
+        place = f"{path}.{key}".lstrip(".")
+        if isinstance(value, bool):
+            if key != "pseudo_cubic" and not path.endswith("sample.tags"):
+                yield place, value
+        else:
+            yield from _booleans(value, place)
 
 
 def _explain(error: Any, content: Any) -> str:
     """One problem: key path, value, limit, remedy."""
     keys = [key for key in error["loc"] if key not in ("prism", "sphere", "SizeLaw", "Start")]
     keys = [key for key in keys if not (isinstance(key, str) and key.startswith("function-"))]
-    keys = [key for key in keys if not (isinstance(key, str) and "[" in key)]
+    keys = [key for key in keys
+            if not (isinstance(key, str) and ("[" in key or key.startswith("constrained-")))]
     if keys and keys[-1] in ("float", "str", "int"):
         keys.pop()
     path = ".".join(str(key) for key in keys) or "document"

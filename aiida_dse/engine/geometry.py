@@ -125,7 +125,8 @@ def propagated(
     variance = np.einsum(
         "ij,jk,ik->i", gradient[:, known], covariance[np.ix_(known, known)], gradient[:, known]
     )
-    moves = np.abs(gradient).sum(axis=1) > 0
+    moves = np.abs(gradient[:, known]).sum(axis=1) > 0
+    moves &= ~(np.abs(gradient[:, ~known]) > 0).any(axis=1)
     return [
         Quantity(name, value, unit, float(np.sqrt(max(variance[k], 0.0))) if moves[k] else None)
         for k, (name, value, unit) in enumerate(rows)

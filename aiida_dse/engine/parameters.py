@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-NAME = re.compile(r"[A-Za-z_][\w\-+']*(?:\.[\w\-+']+)+")
+#: What looks like a parameter's name in a tie.
+NAME = re.compile(r"[A-Za-z_][\w']*(?:\.[\w']+)+")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,21 @@ class Parameter:
         return replace(self, value=value, **changes)  # type: ignore[arg-type]
 
 
+def require_possible(name: str, unit: str, lower: float, upper: float) -> None:
+    """Raise ValueError where no crystal or particle can have all values from lower to upper."""
+    local = name.rpartition(".")[2]
+    limits = {"B": (0.0, 1000.0), "occupancy": (0.0, 1.0)}.get(local)
+    if limits is None and unit in ("Å", "nm"):
+        limits = (1e-6, 1e6)
+    if local in ("alpha", "beta", "gamma"):
+        limits = (1.0, 179.0)
+    if limits and not limits[0] <= lower <= upper <= limits[1]:
+        raise ValueError(
+            f"{name} would run from {lower:g} to {upper:g} {unit}, but only {limits[0]:g} to "
+            f"{limits[1]:g} is possible. Correct its value, bounds or tie."
+        )
+
+
 _BINARY: dict[type, Callable[[float, float], float]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
     ast.Div: operator.truediv, ast.Pow: operator.pow,
@@ -65,58 +81,76 @@ class Tie:
     target: str
     expression: str
     sources: tuple[str, ...]
+    template: str
 
     @classmethod
     def parse(cls, target: str, expression: str, known: Iterable[str]) -> Tie:
-        names = set(known)
-        sources = tuple(dict.fromkeys(NAME.findall(expression)))
-        for source in sources:
-            if source not in names:
-                raise ValueError(
-                    f"the tie {target} = '{expression}' names '{source}', which is no parameter"
-                    f"{closest(source, names)}."
-                )
+        names = sorted(known, key=len, reverse=True)
+        pattern = re.compile(
+            r"(?<![\w.])(?:" + "|".join(re.escape(name) for name in names) + r")(?![\w.'])"
+        )
+        sources = tuple(dict.fromkeys(pattern.findall(expression))) if names else ()
+        for unknown in NAME.findall(pattern.sub("1", expression) if names else expression):
+            raise ValueError(
+                f"the tie {target} = '{expression}' names '{unknown}', which is no parameter"
+                f"{closest(unknown, names)}."
+            )
         if target in sources:
             raise ValueError(f"the tie {target} = '{expression}' refers to itself.")
-        tie = cls(target, expression, sources)
+        template = pattern.sub(lambda m: f"p{sources.index(m.group())}_", expression)
+        tie = cls(target, expression, sources, template)
         try:
-            tie.value({name: 1.0 for name in sources})
-        except (ZeroDivisionError, OverflowError):
-            pass
-        except ValueError as problem:
-            if "tie" in str(problem):
-                raise
+            _arithmetic(tie._parsed(), {f"p{k}_": 1.0 for k in range(len(sources))})
+        except TypeError as problem:
+            raise tie._refusal(problem) from None
+        except (ArithmeticError, ValueError):
+            pass  # numbers of 1 are no test of the arithmetic; the starting values are
         return tie
 
     def value(self, values: Mapping[str, float]) -> float:
-        text = self.expression
-        for index, source in enumerate(sorted(self.sources, key=len, reverse=True)):
-            text = text.replace(source, f"p{index}_")
-        symbols = {
-            f"p{index}_": values[source]
-            for index, source in enumerate(sorted(self.sources, key=len, reverse=True))
-        }
+        symbols = {f"p{k}_": values[source] for k, source in enumerate(self.sources)}
         try:
-            return float(_arithmetic(ast.parse(text, mode="eval").body, symbols))
-        except (SyntaxError, TypeError) as problem:
+            result = _arithmetic(self._parsed(), symbols)
+        except (ArithmeticError, ValueError) as problem:
+            at = ", ".join(f"{source} = {values[source]:g}" for source in self.sources)
             raise ValueError(
-                f"the tie {self.target} = '{self.expression}' is not plain arithmetic "
-                f"({problem}). Use numbers, parameter names, + - * / **, and "
-                f"{', '.join(_FUNCTIONS)}."
+                f"the tie {self.target} = '{self.expression}' has no value at {at or 'all'} "
+                f"({problem}). Correct the expression."
             ) from None
+        if not math.isfinite(result):
+            raise ValueError(f"the tie {self.target} = '{self.expression}' gives {result}.")
+        return result
+
+    def _parsed(self) -> ast.expr:
+        try:
+            return ast.parse(self.template.strip(), mode="eval").body
+        except (SyntaxError, RecursionError, MemoryError, ValueError) as problem:
+            raise self._refusal(problem) from None
+
+    def _refusal(self, problem: Exception) -> ValueError:
+        return ValueError(
+            f"the tie {self.target} = '{self.expression[:80]}' is not plain arithmetic "
+            f"({problem}). Use numbers, parameter names, + - * / **, and {', '.join(_FUNCTIONS)}."
+        )
 
 
-def _arithmetic(node: ast.expr, symbols: Mapping[str, float]) -> float:
-    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
+def _arithmetic(node: ast.expr, symbols: Mapping[str, float], depth: int = 0) -> float:
+    if depth > 50:
+        raise TypeError("it is nested more than 50 deep")
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
         return float(node.value)
     if isinstance(node, ast.Name) and node.id in symbols:
         return symbols[node.id]
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
-        value = _arithmetic(node.operand, symbols)
+        value = _arithmetic(node.operand, symbols, depth + 1)
         return -value if isinstance(node.op, ast.USub) else value
     if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
-        left, right = _arithmetic(node.left, symbols), _arithmetic(node.right, symbols)
-        return _BINARY[type(node.op)](left, right)
+        left = _arithmetic(node.left, symbols, depth + 1)
+        right = _arithmetic(node.right, symbols, depth + 1)
+        result = _BINARY[type(node.op)](left, right)
+        if isinstance(result, complex):
+            raise ValueError("a root of a negative number")
+        return result
     if (
         isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
@@ -124,7 +158,7 @@ def _arithmetic(node: ast.expr, symbols: Mapping[str, float]) -> float:
         and len(node.args) == 1
         and not node.keywords
     ):
-        return _FUNCTIONS[node.func.id](_arithmetic(node.args[0], symbols))
+        return _FUNCTIONS[node.func.id](_arithmetic(node.args[0], symbols, depth + 1))
     raise TypeError(f"'{ast.unparse(node)}' is not allowed")
 
 

@@ -175,6 +175,7 @@ class SingleSphere:
         return _sphere_counts(crystal, self.centre, self.diameter, None)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
+        _check_sphere(crystal, self.diameter)
         return {"D": self.diameter}
 
 
@@ -198,6 +199,7 @@ class SpherePopulation:
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
         law = LogNormal(sizes["D"], sizes["sd_D"])
+        _check_sphere(crystal, law.largest(dimensions=3, limit=self.largest))
         return {"mean_D": law.mean, "sd_D": law.sd, "volume_mean_D": law.volume_weighted_mean}
 
 
@@ -227,14 +229,18 @@ def _shared_table(table: FloatArray, cells: float) -> PairCounts:
 def _sphere_counts(
     crystal: Crystal, centre: tuple[float, float, float], largest: float, law: LogNormal | None
 ) -> PairCounts:
-    if not largest > 0:
-        raise ValueError(f"the sphere's diameter is {largest:g} nm; it must be above 0.")
-    edge = min(crystal.cell.a, crystal.cell.b, crystal.cell.c) / 10
-    _check_extent(int(np.ceil(largest / edge)))
+    _check_sphere(crystal, largest)
     tables, merged, atoms = count_sphere_pairs(
         crystal, crystal.generic_positions, centre, largest, law
     )
     return PairCounts(tables, atoms, merged)
+
+
+def _check_sphere(crystal: Crystal, diameter: float) -> None:
+    if not diameter > 0:
+        raise ValueError(f"the sphere's diameter is {diameter:g} nm; it must be above 0.")
+    edge = min(crystal.cell.a, crystal.cell.b, crystal.cell.c) / 10
+    _check_extent(int(np.ceil(diameter / edge)))
 
 
 def _check_extent(n_cells: int) -> int:

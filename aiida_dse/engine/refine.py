@@ -22,7 +22,7 @@ from .phase import PhaseState
 from .units import FloatArray
 
 #: Relative singular value below which a direction of parameter space is undetermined.
-SINGULAR = 1e-9
+SINGULAR = 1e-5
 #: Largest shift / s.u. at which a stage that others follow has done enough.
 EARLY_STAGE = 5.0
 
@@ -144,6 +144,12 @@ class _Run:
         parameters = [self.model.parameters[name] for name in free]
         lower = np.array([p.lower for p in parameters])
         upper = np.array([p.upper for p in parameters])
+        for p in parameters:
+            if not p.lower < p.upper:
+                raise ValueError(
+                    f"{p.name} is to be refined between {p.lower:g} and {p.upper:g} {p.unit}, "
+                    "which leaves it no room. Widen its bounds, or take it out of the stages."
+                )
         margin = 1e-9 * np.maximum(1.0, np.abs(upper - lower))
         margin = np.where(np.isfinite(margin), margin, 1e-9)
         begin = np.clip([values[name] for name in free], lower + margin, upper - margin)
@@ -163,6 +169,11 @@ class _Run:
         def jacobian(u: FloatArray) -> FloatArray:
             x = np.clip(u * scale, lower, upper)
             matrix = self.jacobian(full(x), free) * scale
+            if not np.abs(matrix).max() > 0:
+                raise ValueError(
+                    f"no free parameter ({', '.join(free[:5])}) has any effect on the pattern: is "
+                    "the scale of its phase zero? Check phases, scales and starting values."
+                )
             best["jacobian"] = matrix
             return matrix
 
@@ -214,7 +225,9 @@ class _Run:
             self.reason = self.stopped
         return full(best["x"])
 
-    def jacobian(self, values: Mapping[str, float], free: Sequence[str]) -> FloatArray:
+    def jacobian(
+        self, values: Mapping[str, float], free: Sequence[str], *, central: bool = False
+    ) -> FloatArray:
         """(n_points, n_free) derivative of the weighted residual, linear part projected out."""
         model = self.model
         values = model.tied(values)
@@ -223,7 +236,7 @@ class _Run:
             base = self.evaluate(values)
         derivatives = np.empty((len(model.sampling.q), len(free)))
         for column, name in enumerate(free):
-            derivatives[:, column] = pattern_derivative(model, base, name)
+            derivatives[:, column] = pattern_derivative(model, base, name, central=central)
         self.n_evaluations += len(free)
         weighted = -derivatives / model.observation.sigma[:, None]
         basis = base.linear.basis
@@ -233,7 +246,7 @@ class _Run:
         model = self.model
         evaluation = self.evaluate(values)
         values = dict(evaluation.values)
-        jacobian = self.jacobian(values, free)
+        jacobian = self.jacobian(values, free, central=True)
         covariance, correlation, insensitive = _covariance(jacobian)
         refined = []
         for k, name in enumerate(free):
@@ -259,8 +272,14 @@ class _Run:
         )
 
 
-def pattern_derivative(model: PatternModel, base: Evaluation, name: str) -> FloatArray:
-    """d(scaled pattern)/d(parameter) (n_points,), ties included, linear coefficients held."""
+def pattern_derivative(
+    model: PatternModel, base: Evaluation, name: str, *, central: bool = False
+) -> FloatArray:
+    """d(scaled pattern)/d(parameter) (n_points,), ties included, linear coefficients held.
+
+    Forward differences where there is no closed form; `central` ones cost twice as much and are
+    accurate enough to tell a degenerate direction.
+    """
     q = model.sampling.q
     linear = dict(zip(model.linear_names, base.linear.coefficients, strict=True))
     followers = [tie.target for tie in model.ties]
@@ -284,16 +303,17 @@ def pattern_derivative(model: PatternModel, base: Evaluation, name: str) -> Floa
     step = typical_shift(parameter) * 1e-3
     if base.values[name] + step > parameter.upper:
         step = -step
-    moved = model.tied(dict(base.values) | {name: base.values[name] + step})
-    states = model.states(moved, base.states)
     total = np.zeros(len(q))
-    for k, phase in enumerate(model.phases):
-        if model.local(k, moved) == model.local(k, base.values):
-            continue
-        size = model.fixed_scales.get(phase.name, linear.get(f"{phase.name}.scale", 0.0))
-        before = model.intensity(k, base.states[k], base.values)
-        total += size * (model.intensity(k, states[k], moved) - before) / step
-    return total
+    for shift in (step, -step) if central else (step,):
+        moved = model.tied(dict(base.values) | {name: base.values[name] + shift})
+        states = model.states(moved, base.states)
+        for k, phase in enumerate(model.phases):
+            if model.local(k, moved) == model.local(k, base.values):
+                continue
+            size = model.fixed_scales.get(phase.name, linear.get(f"{phase.name}.scale", 0.0))
+            before = model.intensity(k, base.states[k], base.values)
+            total += size * (model.intensity(k, states[k], moved) - before) / shift
+    return total / 2 if central else total
 
 
 def typical_shift(parameter: Parameter) -> float:

@@ -14,7 +14,7 @@ from itertools import product
 
 import numpy as np
 
-from .parameters import select
+from .parameters import require_possible, select
 from .pattern import Evaluation, PatternModel
 from .phase import PhaseState
 from .refine import refine
@@ -105,10 +105,9 @@ def check_axes(model: PatternModel, axes: Sequence[Axis]) -> None:
                 f"'{axis.parameter}' is tied to '{tied[axis.parameter].expression}'; scan one of "
                 "its sources, or remove the tie."
             )
-        if parameter.unit == "Å^2" and np.min(axis.values) < 0:
-            raise ValueError(
-                f"{axis.parameter} reaches {np.min(axis.values):g} Å^2; B is not negative."
-            )
+        require_possible(
+            axis.parameter, parameter.unit, float(np.min(axis.values)), float(np.max(axis.values))
+        )
 
 
 def scan(
@@ -140,6 +139,11 @@ def scan(
     active = np.full(shape, np.nan)
     refined = {name: np.full(shape, np.nan) for name in local}
     if finished is not None:
+        same = [a.parameter for a in finished.axes] == [a.parameter for a in axes] and all(
+            np.array_equal(a.values, b.values) for a, b in zip(finished.axes, axes, strict=True)
+        )
+        if not same or set(finished.refined) != set(local):
+            raise ValueError("the finished points belong to another grid: start without them.")
         chi2[:], active[:] = finished.chi2, finished.n_active
         for name in local:
             refined[name][:] = finished.refined[name]
@@ -244,6 +248,11 @@ class _Work:
     ) -> tuple[dict[str, float], Sequence[PhaseState]]:
         values, scales = self._at(index, start)
         model = self.model if not scales else self.model.with_fixed_scales(scales)
+        # from the neighbour's values or from the common start, whichever fits better here
+        fresh, _ = self._at(index, self.base)
+        here = model.evaluate(values, previous)
+        if model.evaluate(fresh, here.states).chi2 < here.chi2:
+            values = fresh
         found = refine(
             model, [self.local], start=values, max_cycles=25, tolerance=0.02, previous=previous
         )

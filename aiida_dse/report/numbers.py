@@ -14,7 +14,7 @@ def with_su(value: float, su: float | None, digits: int = 5) -> str:
     if two == 100:
         exponent, two = exponent + 1, 10
     decimals = -(exponent - 1) if two <= 19 else -exponent
-    scaled = round(su * 10**decimals)
+    scaled = two if two <= 19 else round(su * 10**decimals)
     if decimals <= 0:
         unit = 10 ** (-decimals)
         return f"{round(value / unit) * unit:.0f}({scaled * unit})"

@@ -14,7 +14,7 @@ from aiida_dse.documents import DocumentError, ModelDocument
 from aiida_dse.documents.model import Phase as PhaseSection
 from aiida_dse.documents.model import Prism, SizeLaw, Sphere, Start, TraceFile
 from aiida_dse.engine.crystal import Crystal
-from aiida_dse.engine.parameters import Parameter
+from aiida_dse.engine.parameters import Parameter, closest, require_possible, select
 from aiida_dse.engine.particles import (
     CubePopulation,
     Family,
@@ -27,7 +27,7 @@ from aiida_dse.engine.pattern import Background, Observation, PatternModel
 from aiida_dse.engine.phase import AtomListPhase, CrystalPhase, Phase
 from aiida_dse.engine.scan import Axis, check_axes
 from aiida_dse.engine.scattering import element_of, ion_symbol
-from aiida_dse.engine.units import FloatArray, q_from_two_theta
+from aiida_dse.engine.units import FloatArray, q_from_two_theta, two_theta_from_q
 from aiida_dse.io.patterns import MeasuredPattern, read_pattern
 from aiida_dse.io.structures import read_cif, read_xyz
 
@@ -76,6 +76,13 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
             overrides=_overrides(document, phases), fixed_scales=document.scales,
             ties=document.ties, tolerance=document.tolerance, threads=threads,
         )
+    with _at("parameters, ties or particle sizes"):
+        start = model.start
+        for tie in model.ties:
+            unit = model.parameters[tie.target].unit
+            require_possible(tie.target, unit, start[tie.target], start[tie.target])
+        for index, phase in enumerate(phases):
+            phase.size_statistics(model.local(index, start))
     axes = []
     if document.scan:
         with _at("scan.axes"):
@@ -115,8 +122,6 @@ class _at:
 
 
 def _check_names(model: PatternModel, patterns: list[str] | tuple[str, ...]) -> None:
-    from aiida_dse.engine.parameters import select
-
     for pattern in patterns:
         if not any(c in pattern for c in "*?["):
             model.require(pattern)
@@ -175,6 +180,7 @@ def _simulated(document: ModelDocument) -> Observation:
         q = q_from_two_theta(axis, pattern.wavelength)
     else:
         q = axis / (10.0 if pattern.axis == "q_inverse_nm" else 1.0)
+    two_theta_from_q(q, pattern.wavelength)  # refuses what the wavelength cannot reach
     ones = np.ones(len(q))
     return Observation(q, ones, ones, pattern.wavelength, pattern.polarisation)
 
@@ -292,27 +298,13 @@ def _overrides(document: ModelDocument, phases: list[Phase]) -> dict[str, Parame
         if name not in known:
             if name in reasons:
                 raise ValueError(f"'{name}' cannot be set: {reasons[name]}.")
-            from aiida_dse.engine.parameters import closest
-
             raise ValueError(f"there is no parameter '{name}'{closest(name, known)}.")
         default = known[name]
         start = Start(value=given) if isinstance(given, float | int) else given
         value = default.value if start.value is None else start.value
         lower = min(default.lower, value) if start.lower is None else start.lower
         upper = max(default.upper, value) if start.upper is None else start.upper
-        _possible(name, default.unit, lower, upper)
+        if lower <= upper:
+            require_possible(name, default.unit, lower, upper)
         found[name] = Parameter(name, value, default.unit, lower, upper)
     return found
-
-
-def _possible(name: str, unit: str, lower: float, upper: float) -> None:
-    """Refuse values and bounds that no crystal or particle can have."""
-    local = name.rpartition(".")[2]
-    limits = {"B": (0.0, 1000.0), "occupancy": (0.0, 1.0)}.get(local)
-    if limits is None and unit in ("Å", "nm"):
-        limits = (1e-6, 1e6)
-    if limits and not limits[0] <= lower <= upper <= limits[1]:
-        raise ValueError(
-            f"{name} may run from {lower:g} to {upper:g} {unit}, but only {limits[0]:g} to "
-            f"{limits[1]:g} is possible. Correct its value or bounds."
-        )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -192,6 +194,7 @@ def _summary(
         "title": document.title,
         "sample": document.sample.model_dump(exclude_none=True),
         "phases": list(document.phases),
+        "document_sha256": document_hash(built),
         "data": {
             "n_points": len(q), "q_min": float(q[0]), "q_max": float(q[-1]),
             "wavelength": built.model.observation.wavelength, "sha256": built.files,
@@ -202,6 +205,12 @@ def _summary(
         "libraries": {name: importlib.metadata.version(name) for name in libraries},
         "warnings": [],
     }
+
+
+def document_hash(built: BuiltModel) -> str:
+    """SHA-256 of the canonical document: what two results must share to be parts of one."""
+    text = json.dumps(built.document.canonical(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _axis_arrays(model: PatternModel) -> dict[str, np.ndarray]:
@@ -248,7 +257,7 @@ def _derived(
     found: dict[str, Any] = {}
     for index, phase in enumerate(model.phases):
         local = model.local(index, values)
-        rows: dict[str, Any] = {"sizes": phase.size_statistics(local)}  # type: ignore[attr-defined]
+        rows: dict[str, Any] = {"sizes": phase.size_statistics(local)}
         if isinstance(phase, CrystalPhase):
             quantities = propagated(
                 _quantities(built, index, values), values, [p.name for p in free], covariance,

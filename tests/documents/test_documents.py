@@ -1,0 +1,281 @@
+"""Documents: what is accepted comes back unchanged, what is refused says where and why."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from aiida_dse.documents import (
+    MODEL_SCHEMA,
+    DocumentError,
+    ModelDocument,
+    load_document,
+    parse_document,
+)
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "cspbbr3" / "refine.yaml"
+
+BASE = {
+    "pattern": {"axis": "q_inverse_angstrom", "wavelength": 0.56,
+                "grid": {"start": 0.5, "step": 0.05, "stop": 10}},
+    "phases": {"P": {"structure": "c.cif", "particle": {"shape": "prism", "cells": [2, 2, 2]}}},
+}
+
+
+def changed(**paths):
+    """The base document with values at 'a__b__c' keys."""
+    document = copy.deepcopy(BASE)
+    for path, value in paths.items():
+        *keys, last = path.split("__")
+        place = document
+        for key in keys:
+            place = place.setdefault(key, {})
+        place[last] = value
+    return document
+
+
+def refusal(content):
+    with pytest.raises(DocumentError) as problem:
+        parse_document(content)
+    return str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        ({"patern": 1}, "patern: unknown key; did you mean 'pattern'?"),
+        ({"pattern__wavelenght": 1}, "pattern.wavelenght: unknown key; did you mean 'wavelength'?"),
+        ({"phases__P__particle__cell": [1]},
+         "phases.P.particle.cell: unknown key; did you mean 'cells'?"),
+        ({"phases__P__particle__L_ab": {"mean": 3, "sd": 1, "sdd": 1}},
+         "phases.P.particle.L_ab.sdd: unknown key; did you mean 'sd'?"),
+        ({"background__traces__air__wavelenght": 1},
+         "background.traces.air.wavelenght: unknown key; did you mean 'wavelength'?"),
+        ({"parameters": {"P.a": {"valu": 3}}},
+         "parameters.P.a.valu: unknown key; did you mean 'value'?"),
+        ({"scan__axes": [{"parameter": "P.a", "values": [1], "stepp": 1}]},
+         "scan.axes.0.stepp: unknown key; did you mean 'step'?"),
+        ({"derived": {"P": {"distnces": []}}},
+         "derived.P.distnces: unknown key; did you mean 'distances'?"),
+        ({"sample__zzzz": 4}, "sample.zzzz: unknown key; known keys: name, ligand, state"),
+    ],
+    ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
+)
+def test_an_unknown_key_is_named_with_its_nearest(paths, expected):
+    assert expected in refusal(changed(**paths))
+
+
+@pytest.mark.parametrize(
+    ("paths", "where", "what"),
+    [
+        ({"pattern__wavelength": "0.5 nm"}, 'pattern.wavelength = "0.5 nm"', "valid number"),
+        ({"pattern__wavelength": -1}, "pattern.wavelength = -1", "greater than 0"),
+        ({"pattern__wavelength": float("nan")}, "pattern.wavelength = NaN", "finite"),
+        ({"pattern__axis": "tth"}, 'pattern.axis = "tth"', "'two_theta'"),
+        ({"pattern__range": [3, 1]}, "pattern", "smaller value first"),
+        ({"pattern__every": 0}, "pattern.every = 0", "greater than or equal to 1"),
+        ({"pattern": None}, "pattern = null", "dictionary"),
+        ({"pattern": {}}, "pattern", "neither a 'file' nor a complete 'grid'"),
+        ({"phases": {}}, "phases", "at least 1"), ({"phases": [1]}, "phases = [1]", "dictionary"),
+        ({"phases__P__particle__shape": "cube"}, "phases.P.particle", "'prism', 'sphere'"),
+        ({"phases__P__particle__cells": [1, 2, 2.5]}, "phases.P.particle.cells.2 = 2.5",
+         "integer"),
+        ({"phases__P__particle": None}, "phases.P", "needs a 'particle'"),
+        ({"phases__P__particle": {"shape": "prism"}}, "phases.P.particle", "one of the three"),
+        ({"phases__P__particle": {"shape": "sphere", "D": -1}}, "phases.P.particle.D",
+         "greater than 0"),
+        ({"phases__P__B": {"Cs": -1}}, "phases.P.B.Cs = -1", "greater than or equal to 0"),
+        ({"phases__P__B": {"Cs": "x"}}, 'phases.P.B.Cs = "x"', "number"),
+        ({"phases__1P": BASE["phases"]["P"]}, "phases.1P", "pattern"),
+        ({"phases__background": BASE["phases"]["P"]}, "phases", "another name"),
+        ({"background__chebyshev": 99}, "background.chebyshev = 99", "less than or equal to 40"),
+        ({"refinement__max_cycles": 0}, "refinement.max_cycles = 0", "greater than or equal to 1"),
+        ({"scan__axes": []}, "scan.axes", "at least 1"),
+        ({"scan__axes": [{"parameter": "P.a"}]}, "scan.axes.0", "'start', 'stop' and 'step'"),
+        ({"scan__axes": [{"parameter": "P.a", "values": [2, 1]}]}, "scan.axes.0", "increase"),
+        ({"scan__axes": [{"parameter": "P.a", "start": 1, "stop": 2, "step": 0}]},
+         "scan.axes.0.step = 0", "greater than 0"),
+        ({"sample__temperature": -4}, "sample.temperature = -4", "greater than or equal to 0"),
+        ({"scales": {"P": -1}}, "scales.P = -1", "greater than or equal to 0"),
+        ({"scales": {"Q": 1}}, "document: scales", "the phases are P"),
+        ({"derived": {"Q": {}}}, "document: derived", "the phases are P"),
+        ({"ties": {"P.a": 3}}, "ties.P.a = 3", "string"),
+        ({"tolerance": 1}, "tolerance = 1", "less than 0.01"),
+    ],
+    ids=str,
+)
+def test_a_wrong_value_is_told_with_key_value_and_limit(paths, where, what):
+    line = next(line for line in refusal(changed(**paths)).splitlines() if what in line)
+    assert line.startswith(where)
+
+
+@pytest.mark.parametrize(
+    ("remove", "expected"),
+    [("pattern", "pattern: this key is missing"), ("phases", "phases: this key is missing")],
+)
+def test_a_missing_key_is_named(remove, expected):
+    content = copy.deepcopy(BASE)
+    del content[remove]
+    assert expected in refusal(content)
+    content = changed(phases__P__particle__L={"mean": 3})
+    assert "phases.P.particle.L.sd: this key is missing" in refusal(content)
+
+
+@pytest.mark.parametrize("paths", [
+    {"pattern__wavelength": True}, {"phases__P__B": {"Cs": True}}, {"pattern__every": True},
+    {"background__chebyshev": False},
+], ids=str)
+def test_yes_and_no_are_no_numbers(paths):
+    """YAML reads 'yes' and 'on' as true; 1.0 Å was not meant."""
+    assert next(iter(paths)).split("__")[0] in refusal(changed(**paths))
+
+
+@pytest.mark.parametrize(
+    "axis", [{"parameter": "P.a"}, {"parameter": "P.a", "start": 1, "stop": 2, "step": -1}],
+    ids=str,
+)
+def test_one_mistake_in_an_axis_is_one_line(axis):
+    """Not followed by 'tuple should have at least 1 item', which is untrue."""
+    assert "at least 1 item" not in refusal(changed(scan__axes=[axis]))
+
+
+def test_messages_speak_of_documents_not_of_classes():
+    text = refusal(changed(phases__P__particle={"shape": "sphere", "D": -1}))
+    assert "constrained-float" not in text and "instance of" not in text
+
+
+def test_all_mistakes_are_told_at_once():
+    text = refusal(changed(patern=1, pattern__wavelength=-1, tolerance=3))
+    assert len(text.splitlines()) == 3
+
+
+@pytest.mark.parametrize("schema", ["aiida-dse/model/2", 1, "", None, ["a"]])
+def test_another_schema_is_refused(schema):
+    text = refusal(changed(schema=schema))
+    assert text.startswith("schema:") and MODEL_SCHEMA in text
+
+
+@pytest.mark.parametrize(("content", "what"), [(None, "empty"), ([], "list"), ("x", "str")])
+def test_what_is_no_mapping_is_refused(content, what):
+    assert what in refusal(content)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "empty"), ("# nothing\n", "empty"), ("a: [1", "not valid YAML"),
+     ("a: b: c", "not valid YAML"), ("- a\n- b\n", "list"), ("\tx: 1", "not valid YAML")],
+)
+def test_a_file_that_holds_no_document(tmp_path, text, message):
+    path = tmp_path / "model.yaml"
+    path.write_text(text)
+    with pytest.raises(DocumentError, match=message) as problem:
+        load_document(path)
+    assert str(path) in str(problem.value)
+
+
+def test_what_is_no_text_file(tmp_path):
+    with pytest.raises(DocumentError, match="cannot be read as a text file"):
+        load_document(tmp_path)
+    with pytest.raises(DocumentError, match="there is no such file"):
+        load_document(tmp_path / "none.yaml")
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(DocumentError, match="cannot be read"):
+        load_document(tmp_path / "b.yaml")
+    (tmp_path / "c.json").write_text("{'a': 1}")
+    with pytest.raises(DocumentError, match="not valid YAML or JSON"):
+        load_document(tmp_path / "c.json")
+
+
+@pytest.mark.parametrize("tag", [
+    "!!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{marker}']]",
+    "!!python/name:os.system", "!!python/tuple [1, 2]", "!local {{}}",
+])
+def test_a_python_object_is_refused_and_not_made(tmp_path, tag):
+    marker = tmp_path / "made"
+    path = tmp_path / "model.yaml"
+    path.write_text("title: " + tag.format(marker=marker) + "\n")
+    with pytest.raises(DocumentError, match="not valid YAML"):
+        load_document(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+def test_a_phase_named_twice_is_refused(tmp_path, suffix):
+    """A mapping that names a key twice would silently lose the first."""
+    phase = json.dumps(BASE["phases"]["P"])
+    path = tmp_path / f"model.{suffix}"
+    path.write_text(
+        f'{{"pattern": {json.dumps(BASE["pattern"])}, "phases": {{"P": {phase}, "P": {phase}}}}}'
+    )
+    with pytest.raises(DocumentError, match="P"):
+        load_document(path)
+
+
+def test_numbers_as_yaml_misreads_them(tmp_path):
+    path = tmp_path / "model.yaml"
+    path.write_text(yaml.safe_dump(BASE) + "tolerance: 1e-6\nparameters: {P.a: 8e0}\n")
+    document = load_document(path)
+    assert document.tolerance == 1e-6 and document.parameters["P.a"] == 8.0
+
+
+FULL = changed(
+    title="all of it",
+    sample={"name": "x", "temperature": 298, "tags": {"batch": "7", "good": True, "n": 2.5}},
+    phases__Q={"structure": "d.cif", "block": "one", "origin": [0, 0, 0.1],
+               "ions": {"Pb": "Pb2+"}, "B": {"Pb": 1.5}, "exclusion_distance": 1.0,
+               "particle": {"shape": "sphere", "D": {"mean": 3, "sd": 1}, "centre": "Pb"}},
+    phases__R={"atoms": "e.xyz", "B": {"C": 1}},
+    phases__S={"structure": "d.cif", "particle": {
+        "shape": "prism", "L_ab": {"mean": 5, "sd": 1}, "L_c": {"mean": 6, "sd": 1}, "phi": 20}},
+    background={"chebyshev": 3, "inverse_q": [1, 4],
+                "traces": {"air": {"file": "a.xye", "axis": "two_theta", "sigma": "2 %"}}},
+    parameters={"P.a": 8.2, "P.b": {"value": 8.3, "lower": 8.0}, "P.c": {"upper": 12.0}},
+    ties={"P.Br.B": "2 * P.Pb.B"}, scales={"Q": 2.0}, tolerance=1e-6,
+    refinement={"stages": [["P.a"], ["P.*.B"]], "max_cycles": 9},
+    scan={"axes": [{"parameter": "P.a", "values": [1, 2]},
+                   {"parameter": "P.b", "start": 1, "stop": 2, "step": 0.1}], "refine": ["P.c"]},
+    derived={"P": {"distances": [["A", "B"]], "angles": [["A", "B", "A"]], "pseudo_cubic": True}},
+)
+
+
+@pytest.mark.parametrize("content", [BASE, FULL, changed(refinement={}, derived={"P": {}})])
+def test_the_canonical_form_is_the_same_document(content):
+    document = parse_document(content)
+    canonical = document.canonical()
+    assert parse_document(canonical) == document
+    stored = json.loads(json.dumps(canonical, allow_nan=False))
+    assert parse_document(stored) == document
+    assert parse_document(stored).canonical() == canonical
+    assert canonical["schema"] == MODEL_SCHEMA
+
+
+def test_an_open_bound_survives_json():
+    document = parse_document(changed(parameters={"P.a": {"lower": float("-inf")}}))
+    stored = json.loads(json.dumps(document.canonical(), allow_nan=False))
+    assert parse_document(stored) == document
+
+
+def test_the_example_is_a_document_and_comes_back():
+    document = load_document(EXAMPLE)
+    assert parse_document(document.canonical()) == document
+
+
+def test_the_json_schema_validates_what_the_reader_accepts():
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = ModelDocument.model_json_schema(by_alias=True)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    for content in (yaml.safe_load(EXAMPLE.read_text()), BASE, FULL):
+        assert not list(validator.iter_errors(content))
+    for wrong in (changed(patern=1), changed(pattern__wavelength=-1), {"phases": {}}):
+        assert list(validator.iter_errors(wrong))
+
+
+def test_a_range_includes_its_ends():
+    document = parse_document(FULL)
+    assert document.scan.axes[1].size == 11
+    assert document.scan.axes[1].points().tolist() == [round(1 + 0.1 * k, 12) for k in range(11)]

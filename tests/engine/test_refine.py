@@ -1,0 +1,371 @@
+"""Refinements of data computed by the direct double sum come back to what they were made of."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from aiida_dse.engine.parameters import Parameter
+from aiida_dse.engine.refine import _Run, pattern_derivative, refine
+
+TRUTH = {"P.a": 4.135, "P.Cs.B": 1.4, "P.Cl.B": 2.6, "P.L": 1.4, "P.sd_L": 0.2}
+
+
+def by_name(found):
+    return {p.name: p for p in found.free}
+
+
+def settle(found, truth, within=4.0):
+    free = by_name(found)
+    assert set(free) == set(truth)
+    for name, value in truth.items():
+        p = free[name]
+        assert p.su and p.su > 0, name
+        assert abs(p.value - value) < within * p.su, (name, p.value, value, p.su)
+
+
+@pytest.fixture(scope="module")
+def cube_data(small, q):
+    """Cubes of N x N x N cells with log-normal edges: the sum over sizes of direct sums."""
+    a, mean, sd = TRUTH["P.a"], TRUTH["P.L"], TRUTH["P.sd_L"]
+    width = np.sqrt(np.log(1 + sd**2 / mean**2))
+    median = mean / np.sqrt(1 + sd**2 / mean**2)
+    n = np.arange(1, 8)
+    edge = n * a / 10
+    number = np.exp(-(np.log(edge / median) ** 2) / (2 * width**2)) / edge
+    number /= number.sum()
+    b = (TRUTH["P.Cs.B"], TRUTH["P.Cl.B"])
+    pattern = sum(
+        w * small.cscl_intensity(q, int(k), a=a, b=b)
+        for k, w in zip(n, number, strict=True) if w * k**6 > 1e-2
+    )
+    slope = 4e3 + 200 * q
+    return small.counts(pattern, peak=3e5, background=slope, seed=11)
+
+
+@pytest.fixture(scope="module")
+def cube_model(small, q, cube_data):
+    """Of the same cubes, from other starting values."""
+    phase = small.cubes(small.cscl(a=4.10, b=(1.0, 2.0)), 1.2, 0.3)
+    return small.model(q, *cube_data, [phase], background=small.background(3))
+
+
+@pytest.fixture(scope="module")
+def refined_cubes(cube_model):
+    cycles = []
+    stages = [["P.a", "P.L"], ["P.*.B", "P.sd_L"]]
+    return refine(cube_model, stages, on_cycle=cycles.append), cycles
+
+
+@pytest.fixture(scope="module")
+def pbnm_data(small, q):
+    return small.counts(small.pbnm_intensity(q), peak=3e5, background=2000.0, seed=3)
+
+
+def pbnm_model(small, q, data, *, cell=(8.207, 8.407, 11.756), **options):
+    phase = small.phase(small.pbnm(cell=cell), (2, 2, 2))
+    return small.model(q, *data, [phase], background=small.background(1), **options)
+
+
+def test_cell_displacements_and_size_of_a_population_are_recovered(refined_cubes):
+    found, _ = refined_cubes
+    assert found.converged and not found.singular, found.stop_reason
+    settle(found, TRUTH)
+    assert 0.9 < found.agreement.gof < 1.1
+    assert found.agreement.n_parameters == len(TRUTH) + 4  # 3 Chebyshev terms and the scale
+    assert found.agreement.durbin_watson > 1.5
+    assert not any(p.at_bound or p.insensitive for p in found.free)
+
+
+def test_the_standard_uncertainties_are_those_of_the_normal_equations(refined_cubes, cube_model):
+    """s.u. from J^T J of the whole residual, differenced centrally, linear part re-solved."""
+    found, _ = refined_cubes
+    names = [p.name for p in found.free]
+    columns = []
+    for name in names:
+        step = 1e-4 * abs(found.values[name])
+        ends = [
+            cube_model.evaluate(found.values | {name: found.values[name] + s}).linear.residual
+            for s in (step, -step)
+        ]
+        columns.append((ends[0] - ends[1]) / (2 * step))
+    jacobian = np.array(columns).T
+    expected = np.sqrt(np.diag(np.linalg.inv(jacobian.T @ jacobian)))
+    # the residual is noise, not zero: Kaufman's Jacobian differs from this in second order
+    assert_allclose([p.su for p in found.free], expected, rtol=0.03)
+
+
+def test_every_stage_frees_on_top_of_the_last(refined_cubes):
+    found, cycles = refined_cubes
+    assert [c.stage for c in cycles] == sorted(c.stage for c in cycles)
+    assert {c.stage for c in cycles} == {1, 2} and {c.n_stages for c in cycles} == {2}
+    first = {c.largest_name for c in cycles if c.stage == 1}
+    assert first <= {"P.a", "P.L"}
+    assert found.n_cycles == len(cycles)
+    elapsed = [c.elapsed for c in cycles]
+    assert elapsed == sorted(elapsed)
+
+
+def test_a_stage_leaves_the_others_at_their_start(cube_model):
+    found = refine(cube_model, [["P.a"]])
+    assert [p.name for p in found.free] == ["P.a"]
+    start = cube_model.start
+    assert {n: v for n, v in found.values.items() if n != "P.a"} == {
+        n: v for n, v in start.items() if n != "P.a"
+    }
+    assert found.values["P.a"] != start["P.a"]
+
+
+def test_cell_coordinates_and_displacements_of_one_prism_are_recovered(small, q, pbnm_data):
+    """Cell, coordinates of both Br sites and three B of a 160-atom prism of CsPbBr3."""
+    model = pbnm_model(small, q, pbnm_data, cell=(8.19, 8.42, 11.74))
+    model = small.model(
+        q, *pbnm_data, model.phases, background=small.background(1),
+        overrides={
+            "P.Br_eq.x": Parameter("P.Br_eq.x", 0.286, "", 0.1, 0.4),
+            "P.Pb.B": Parameter("P.Pb.B", 1.6, "Å^2", 0.0, 30.0),
+        },
+    )
+    stages = [["P.[abc]"], ["P.Pb.B", "P.Br_*.B"], ["P.Br_eq.[xyz]", "P.Br_ax.[xy]"]]
+    found = refine(model, stages)
+    truth = {
+        "P.a": 8.207, "P.b": 8.407, "P.c": 11.756, "P.Pb.B": 1.1, "P.Br_eq.B": 2.3,
+        "P.Br_ax.B": 3.1, "P.Br_eq.x": 0.2908, "P.Br_eq.y": 0.2120, "P.Br_eq.z": 0.486,
+        "P.Br_ax.x": 0.052, "P.Br_ax.y": 0.006,
+    }
+    assert found.converged, found.stop_reason
+    settle(found, truth)
+    assert 0.9 < found.agreement.gof < 1.1
+
+
+def test_occupancy_is_recovered(small, q):
+    data = small.counts(small.cscl_intensity(q, occupancy=0.8), seed=8)
+    model = small.model(q, *data, [small.phase(small.cscl(occupancy=0.95))])
+    found = refine(model, [["P.Cl.occupancy", "P.Cl.B"]])
+    settle(found, {"P.Cl.occupancy": 0.8, "P.Cl.B": 2.0})
+
+
+def test_ties_hold_exactly(small, q, pbnm_data):
+    ties = {"P.Br_ax.B": "1.5 * P.Br_eq.B + 0.1", "P.b": "sqrt(P.a * P.a + 3.3)"}
+    model = pbnm_model(small, q, pbnm_data, ties=ties)
+    found = refine(model, [["P.[ab]", "P.*.B"]])
+    v = found.values
+    assert v["P.Br_ax.B"] == 1.5 * v["P.Br_eq.B"] + 0.1
+    assert v["P.b"] == np.sqrt(v["P.a"] * v["P.a"] + 3.3)
+    names = {p.name for p in found.free}
+    assert names == {"P.a", "P.Cs.B", "P.Pb.B", "P.Br_eq.B"}
+    assert found.agreement.n_parameters == len(names) + 2
+    assert found.converged
+
+
+def test_bounds_are_respected_and_said(small, q, pbnm_data):
+    overrides = {
+        "P.a": Parameter("P.a", 8.19, "Å", 8.15, 8.20),
+        "P.Br_eq.B": Parameter("P.Br_eq.B", 2.8, "Å^2", 2.5, 4.0),
+        "P.Pb.B": Parameter("P.Pb.B", 1.0, "Å^2", 0.0, 4.0),
+    }
+    model = pbnm_model(small, q, pbnm_data, overrides=overrides)
+    found = refine(model, [["P.a", "P.Br_eq.B", "P.Pb.B"]])
+    free = by_name(found)
+    for name, p in overrides.items():
+        assert p.lower <= free[name].value <= p.upper
+    assert free["P.a"].at_bound and free["P.a"].value == pytest.approx(8.20, abs=1e-5)
+    assert free["P.Br_eq.B"].at_bound and free["P.Br_eq.B"].value == pytest.approx(2.5, abs=1e-4)
+    assert not free["P.Pb.B"].at_bound
+    for name in ("P.a", "P.Br_eq.B"):
+        assert any(w.startswith(f"{name} =") and "bound" in w for w in found.warnings)
+
+
+def test_a_parameter_without_effect_is_flagged(small, q):
+    data = small.counts(small.cscl_intensity(q))
+    phases = [small.phase(small.cscl()), small.phase(small.cscl(a=5.0), name="Q")]
+    model = small.model(q, *data, phases, fixed_scales={"Q": 0.0})
+    found = refine(model, [["P.a", "Q.a"]])
+    free = by_name(found)
+    assert found.singular
+    assert free["Q.a"].insensitive and free["Q.a"].su is None
+    assert not free["P.a"].insensitive and free["P.a"].su > 0
+    assert abs(free["P.a"].value - 4.12) < 4 * free["P.a"].su
+    assert any(w.startswith("Q.a has no effect") for w in found.warnings)
+
+
+def test_only_parameters_without_effect(small, q):
+    data = small.counts(small.cscl_intensity(q))
+    phases = [small.phase(small.cscl()), small.phase(small.cscl(a=5.0), name="Q")]
+    model = small.model(q, *data, phases, fixed_scales={"Q": 0.0})
+    found = refine(model, [["Q.a", "Q.Cs.B"]])
+    assert found.singular and all(p.insensitive for p in found.free)
+
+
+def test_a_free_origin_is_flagged(small, q):
+    """In a polar crystal moving all atoms along c together changes nothing."""
+    sites = [("Cd", "Cd2+", (1 / 3, 2 / 3, 0.02), 1.0, 1.2),
+             ("Se", "Se", (1 / 3, 2 / 3, 0.3967), 1.0, 0.9)]
+    crystal = small.crystal("P 63 m c", (4.2985, 4.2985, 7.0152, 90, 90, 120), sites)
+    third = 1 / 3
+    structure = small.direct.Structure.of(
+        (4.2985, 4.2985, 7.0152, 90, 90, 120),
+        [("Cd2+", 1.0, 1.2, [(third, 2 * third, 0.02), (2 * third, third, 0.52)]),
+         ("Se", 1.0, 0.9, [(third, 2 * third, 0.3967), (2 * third, third, 0.8967)])],
+    )
+    pattern = small.direct.intensity(small.direct.block(structure, 3, 3, 2), q, small.wavelength)
+    model = small.model(q, *small.counts(pattern), [small.phase(crystal, (3, 3, 2))])
+    found = refine(model, [["P.a", "P.Cd.z", "P.Se.z"]])
+    free = by_name(found)
+    assert free["P.Cd.z"].insensitive and free["P.Se.z"].insensitive, found.warnings
+    assert not free["P.a"].insensitive
+    assert found.singular
+
+
+def test_too_few_cycles_do_not_converge(cube_model):
+    found = refine(cube_model, [["P.a", "P.L", "P.*.B"]], max_cycles=2)
+    assert not found.converged
+    assert "2 evaluations" in found.stop_reason and "without converging" in found.stop_reason
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_stop_keeps_the_best_values(cube_model, after):
+    cycles = []
+    found = refine(
+        cube_model, [["P.a", "P.L"], ["P.*.B"]], on_cycle=cycles.append,
+        should_stop=lambda: "walltime" if len(cycles) >= after else None,
+    )
+    assert not found.converged and found.stop_reason == "walltime"
+    assert len(cycles) == found.n_cycles == after
+    start = cube_model.evaluate(cube_model.start)
+    assert found.evaluation.chi2 < start.chi2
+    gof = np.sqrt(found.evaluation.chi2 / len(cube_model.observation.q))
+    assert gof <= cycles[-1].gof * 1.01
+    assert {p.name for p in found.free} == {"P.a", "P.L"}  # the second stage never began
+
+
+def test_the_keyboard_ends_it_like_a_stop(cube_model):
+    def interrupt(cycle):
+        raise KeyboardInterrupt
+
+    found = refine(cube_model, [["P.a", "P.L"]], on_cycle=interrupt)
+    assert found.stop_reason == "interrupted" and not found.converged
+    assert found.evaluation.chi2 < cube_model.evaluate(cube_model.start).chi2
+
+
+def test_a_parameter_held_between_equal_bounds_is_no_crash(small, q, pbnm_data):
+    """Equal bounds are a way to say 'fixed': refused by name, or held there."""
+    overrides = {"P.a": Parameter("P.a", 8.207, "Å", 8.207, 8.207)}
+    model = pbnm_model(small, q, pbnm_data, overrides=overrides)
+    try:
+        found = refine(model, [["P.a", "P.b"]])
+    except ValueError as problem:
+        assert "P.a" in str(problem)
+    else:
+        assert found.values["P.a"] == 8.207
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [(["P.d"], "P.d"), (["P.Br_ax.z"], "special position"), (["P.alpha"], "fixes alpha"),
+     (["P.*.w"], "names no parameter")],
+)
+def test_names_that_cannot_be_free_are_refused(small, q, pbnm_data, stage, message):
+    with pytest.raises(ValueError, match=message):
+        refine(pbnm_model(small, q, pbnm_data), [stage])
+
+
+# --- derivatives ---------------------------------------------------------------------------------
+
+STEPS = {"B": 1e-3, "occupancy": 1e-3, "a": 1e-4, "b": 1e-4, "c": 1e-4, "x": 1e-4, "y": 1e-4,
+         "z": 1e-4, "L": 1e-3, "sd_L": 1e-3}
+
+
+def differenced(model, values, name):
+    """d(residual)/d(parameter) with the linear part solved anew, to fourth order."""
+    h = STEPS[name.rpartition(".")[2]]
+    r = [
+        model.evaluate(model.tied(dict(values) | {name: values[name] + k * h})).linear.residual
+        for k in (-2, -1, 1, 2)
+    ]
+    return (r[0] - 8 * r[1] + 8 * r[2] - r[3]) / (12 * h)
+
+
+def assert_columns(model, names, *, relative):
+    """Kaufman's Jacobian is the full one where the residual vanishes: data without noise."""
+    values = model.start
+    run = _Run(model, None, None, 0.0, 1, None)
+    found = run.jacobian(values, names)
+    for column, name in enumerate(names):
+        expected = differenced(model, values, name)
+        error = np.linalg.norm(found[:, column] - expected) / np.linalg.norm(expected)
+        assert error < relative, (name, error)
+
+
+@pytest.fixture(scope="module")
+def exact_pbnm(small, q):
+    pattern = small.pbnm_intensity(q)
+    phase = small.phase(small.pbnm(), (2, 2, 2))
+    return pattern, phase
+
+
+def test_jacobian_of_displacements_and_occupancies(small, q, exact_pbnm):
+    pattern, phase = exact_pbnm
+    model = small.model(q, pattern, np.sqrt(pattern), [phase], background=small.background(2))
+    sites = [site.label for site in phase.crystal.sites]
+    # an occupancy may pass 1 here: nothing but the bounds of a refinement keeps it
+    names = [f"P.{label}.{kind}" for label in sites for kind in ("B", "occupancy")]
+    assert_columns(model, names, relative=1e-5)
+
+
+def test_jacobian_of_cell_and_coordinates(small, q, exact_pbnm):
+    pattern, phase = exact_pbnm
+    model = small.model(q, pattern, np.sqrt(pattern), [phase], background=small.background(2))
+    names = ["P.a", "P.b", "P.c", "P.Br_eq.x", "P.Br_eq.y", "P.Br_eq.z", "P.Br_ax.x", "P.Cs.y"]
+    assert_columns(model, names, relative=2e-3)
+
+
+def test_jacobian_of_tied_parameters(small, q, exact_pbnm):
+    pattern, phase = exact_pbnm
+    ties = {"P.Br_ax.B": "0.8 + P.Br_eq.B", "P.b": "P.a + 0.2"}
+    model = small.model(q, pattern, np.sqrt(pattern), [phase], ties=ties)
+    assert_columns(model, ["P.Br_eq.B", "P.a", "P.Pb.B"], relative=2e-3)
+
+
+def test_jacobian_of_sizes(small, q):
+    phase = small.cubes(small.cscl(), 1.6, 0.3)
+    probe = small.model(q, np.ones(len(q)), np.ones(len(q)), [phase])
+    pattern = probe.intensity(0, probe.states(probe.start)[0], probe.start)
+    model = small.model(q, pattern, np.sqrt(pattern), [phase], background=small.background(1))
+    assert_columns(model, ["P.L", "P.sd_L"], relative=5e-3)
+
+
+def test_jacobian_with_polarisation_and_a_fixed_scale(small, q, exact_pbnm):
+    from aiida_dse.engine.pattern import Observation, PatternModel
+
+    pattern, phase = exact_pbnm
+    angle = 2 * np.arcsin(q * small.wavelength / (4 * np.pi))
+    seen = 3.5 * pattern * (1 + np.cos(angle) ** 2) / 2
+    observation = Observation(q, seen, np.sqrt(seen), small.wavelength, "unpolarised")
+    model = PatternModel(
+        observation, [phase], small.background(1), fixed_scales={"P": 3.5}, threads=1
+    )
+    assert model.evaluate(model.start).chi2 < 1e-6
+    assert_columns(model, ["P.Pb.B", "P.Br_ax.occupancy"], relative=1e-5)
+    assert_columns(model, ["P.a"], relative=2e-3)
+
+
+def test_pattern_derivative_against_the_direct_sum(small, q):
+    """dI/dB, dI/d occupancy and dI/da of the scaled pattern, differenced by the reference."""
+    b, o, a = (1.0, 2.0), 0.8, 4.12
+    pattern = small.cscl_intensity(q, b=b, occupancy=o)
+    phase = small.phase(small.cscl(b=b, occupancy=o))
+    model = small.model(q, 7.0 * pattern, np.sqrt(pattern), [phase])
+    base = model.evaluate(model.start)
+    cases = {
+        "P.Cl.B": lambda s: small.cscl_intensity(q, b=(b[0], b[1] + s), occupancy=o),
+        "P.Cl.occupancy": lambda s: small.cscl_intensity(q, b=b, occupancy=o + s),
+        "P.a": lambda s: small.cscl_intensity(q, a=a + s, b=b, occupancy=o),
+    }
+    for name, moved in cases.items():
+        step = 1e-4
+        expected = 7.0 * (moved(step) - moved(-step)) / (2 * step)
+        found = pattern_derivative(model, base, name)
+        error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+        assert error < 1e-3, (name, error)

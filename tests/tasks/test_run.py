@@ -1,0 +1,247 @@
+"""Tasks and the dse-engine command line: results, exit codes, errors, interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from aiida_dse.cli.engine import main
+from aiida_dse.engine.pattern import PatternModel
+from aiida_dse.io.results import read_result
+from aiida_dse.tasks.run import map_of, run_refine, run_scan, run_simulate
+
+GRID = {"axis": "q_inverse_angstrom", "wavelength": 0.7,
+        "grid": {"start": 1.0, "step": 0.1, "stop": 9.0}}
+
+
+def run(*arguments):
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        return CliRunner().invoke(main, [str(a) for a in arguments])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def refused(outcome, *words):
+    """Exit 2, one message, no traceback."""
+    assert outcome.exit_code == 2, (outcome.exit_code, outcome.exception, outcome.output)
+    assert "Error" in outcome.output
+    for word in words:
+        assert word in outcome.output
+
+
+def test_validate_lists_what_there_is(folder):
+    outcome = run("validate", folder.write(ties={"P.Cs.B": "0.5 * P.Cl.B"}))
+    assert outcome.exit_code == 0, outcome.output
+    for text in ("valid", "200 points", "P.a", "= 0.5 * P.Cl.B", "P.scale", "4 x 3 = 12 points",
+                 "not a parameter: P.b"):
+        assert text in outcome.output
+
+
+def test_the_schema_needs_no_document(folder):
+    outcome = run("validate", "--schema")
+    assert outcome.exit_code == 0, outcome.output
+    assert "phases" in json.loads(outcome.output)["properties"]
+
+
+def test_the_schema_with_a_document(folder):
+    outcome = run("validate", "--schema", folder.write())
+    assert "schema" in json.loads(outcome.output)["properties"]
+
+
+@pytest.mark.parametrize("command", ["validate", "simulate", "refine", "scan"])
+def test_a_document_that_cannot_be_read(folder, tmp_path, command):
+    refused(run(command, tmp_path / "none.yaml"), "there is no such file")
+    refused(run(command, tmp_path), "cannot be read")
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    refused(run(command, tmp_path / "bad.yaml"), "not valid YAML")
+    refused(run(command, folder.write(patern=1)), "did you mean 'pattern'?")
+
+
+def test_simulate_on_a_grid(folder, tmp_path):
+    out = tmp_path / "out"
+    document = folder.write(pattern=GRID, refinement=None, scan=None, scales={"P": 2.0})
+    outcome = run("simulate", document, "-o", out)
+    assert outcome.exit_code == 0, outcome.output
+    result = read_result(out)
+    assert (result.task, result.status) == ("simulate", "complete")
+    assert "agreement" not in result.summary and "pattern/observed" not in result.arrays
+    assert len(result.arrays["pattern/q"]) == 81
+    alone = run_simulate(folder.build(pattern=GRID, refinement=None, scan=None))
+    np.testing.assert_allclose(
+        result.arrays["pattern/calculated"], 2 * alone.arrays["pattern/calculated"], rtol=1e-12
+    )
+
+
+def test_simulate_with_data_fits_scale_and_background(folder):
+    result = run_simulate(folder.build(parameters={"P.a": 4.12}))
+    assert 0.85 < result.summary["agreement"]["gof"] < 1.15
+    parts = [v for k, v in result.arrays.items() if k.startswith("components/")]
+    np.testing.assert_allclose(sum(parts), result.arrays["pattern/calculated"], rtol=1e-9)
+
+
+def test_refine_from_the_command_line(folder, tmp_path):
+    out = tmp_path / "out"
+    outcome = run("refine", folder.write(), "-o", out, "--quiet", "--threads", 1)
+    assert outcome.exit_code == 0, outcome.output
+    assert "GoF" in outcome.output and str(out / "result.json") in outcome.output
+    result = read_result(out)
+    assert result.status == "converged"
+    row = result.summary["parameters"]["P.a"]
+    assert row["free"] and abs(row["value"] - 4.12) < 4 * row["su"] and row["start"] == 4.11
+    assert not result.summary["parameters"]["P.Cs.occupancy"]["free"]
+    derived = result.summary["derived"]["P"]["quantities"]
+    bond, volume = derived["d(Cs-Cl)_1"], derived["volume"]
+    assert bond["value"] == pytest.approx(row["value"] * np.sqrt(3) / 2, rel=1e-12)
+    assert bond["su"] == pytest.approx(row["su"] * np.sqrt(3) / 2, rel=1e-4)
+    assert volume["su"] == pytest.approx(3 * row["value"] ** 2 * row["su"], rel=1e-4)
+    assert result.arrays["refinement/names"].tolist() == ["P.a", "P.Cs.B", "P.Cl.B"]
+    json.loads((out / "result.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_exit_codes_of_refinements(folder, tmp_path):
+    short = folder.write(refinement={"stages": [["P.a", "P.*.B"]], "max_cycles": 1})
+    assert run("refine", short, "-o", tmp_path / "a", "--quiet").exit_code == 3
+    assert read_result(tmp_path / "a").status == "not_converged"
+
+
+def test_a_walltime_keeps_the_values_and_exits_4(folder, tmp_path, monkeypatch):
+    import aiida_dse.cli.engine as engine
+
+    monkeypatch.setattr(engine, "_stop_check", lambda walltime: lambda: "walltime")
+    outcome = run("refine", folder.write(), "-o", tmp_path / "a", "--quiet", "--walltime", 5)
+    assert outcome.exit_code == 4, outcome.output
+    result = read_result(tmp_path / "a")
+    assert result.status == "walltime" and result.summary["n_cycles"] == 1
+    outcome = run("scan", folder.write(), "-o", tmp_path / "b", "--quiet")
+    assert outcome.exit_code in (0, 4)  # four blocks: the last may be done already
+
+
+def test_an_undetermined_parameter_makes_the_result_singular(folder):
+    section = folder.document()["phases"]["P"]
+    built = folder.build(
+        phases__Q=section, scales={"Q": 0.0}, refinement={"stages": [["P.a", "Q.a"]]}
+    )
+    result = run_refine(built)
+    assert result.status == "singular"
+    row = result.summary["parameters"]["Q.a"]
+    assert row["insensitive"] and row["su"] is None
+    volume = result.summary["derived"]["Q"]["quantities"]["volume"]
+    assert volume["su"] is None
+
+
+def test_scan_continue_and_what_it_refuses(folder, tmp_path):
+    out = tmp_path / "out"
+    document = folder.write()
+    outcome = run("scan", document, "-o", out, "--quiet")
+    assert outcome.exit_code == 0, outcome.output
+    result = read_result(out)
+    assert result.summary["n_done"] == 12 and result.summary["shape"] == [4, 3]
+    assert result.summary["minimum"]["P.a"] == 4.12
+    again = run("scan", document, "-o", out, "--quiet", "--continue")
+    assert again.exit_code == 0
+    np.testing.assert_array_equal(read_result(out).arrays["scan/chi2"], result.arrays["scan/chi2"])
+    one = [{"parameter": "P.a", "values": [4.08, 4.10, 4.12, 4.14]}]
+    refused(run("scan", folder.write(scan__axes=one), "-o", out, "--continue"), "other axes")
+    with (folder.path / "cubes.xye").open("a") as file:
+        file.write("9.1 1000 30\n")
+    refused(run("scan", folder.write(), "-o", out, "--continue"), "other files")
+
+
+@pytest.mark.parametrize("paths", [
+    {"scan__axes": [{"parameter": "P.a", "values": [4.0, 4.2, 4.3, 4.4]},
+                    {"parameter": "P.Cl.B", "values": [1.0, 2.0, 3.0]}]},
+    {"parameters": {"P.a": 4.11, "P.Cs.B": 5.0}},
+    {"background__chebyshev": 4},
+    {"scan__refine": ["P.Cs.B"]},
+], ids=["other values", "other parameters", "other background", "refined"])
+def test_a_map_of_another_model_is_not_continued(folder, tmp_path, paths):
+    out = tmp_path / "out"
+    assert run("scan", folder.write(), "-o", out, "--quiet").exit_code == 0
+    refused(run("scan", folder.write(**paths), "-o", out, "--quiet", "--continue"), "--output")
+
+
+def test_a_damaged_map_is_refused_not_traced(folder, tmp_path):
+    out = tmp_path / "out"
+    assert run("scan", folder.write(), "-o", out, "--quiet").exit_code == 0
+    (out / "result.json").write_text('{"schema"')
+    refused(run("scan", folder.write(), "-o", out, "--quiet", "--continue"), "damaged")
+
+
+def test_continuing_from_a_partial_result_computes_the_rest(folder, monkeypatch):
+    built = folder.build()
+    full = run_scan(built, threads=1)
+    partial = run_scan(built, threads=1)
+    for name in ("gof", "chi2", "n_active"):
+        partial.arrays[f"scan/{name}"][1] = np.nan
+    assert not map_of(partial).complete
+    seen = []
+    original = PatternModel.states
+
+    def states(self, values, previous=None):
+        seen.append(values["P.a"])
+        return original(self, values, previous)
+
+    monkeypatch.setattr(PatternModel, "states", states)
+    found = run_scan(built, finished=partial, threads=1)
+    assert seen == [4.10] and found.status == "complete"
+    np.testing.assert_allclose(found.arrays["scan/chi2"], full.arrays["scan/chi2"], rtol=1e-10)
+
+
+def test_commands_that_the_document_does_not_provide_for(folder):
+    refused(run("refine", folder.write(pattern=GRID)), "no 'file'")
+    refused(run("scan", folder.write(scan=None)), "no 'scan'")
+
+
+def test_a_particle_too_large_is_told_not_traced(folder, tmp_path):
+    particle = {"shape": "prism", "L": {"mean": 5000, "sd": 1}}
+    document = folder.write(phases__P__particle=particle, pattern=GRID)
+    refused(run("simulate", document, "-o", tmp_path / "o"), "limit is 200")
+
+
+def _engine(*arguments, **options):
+    code = "from aiida_dse.cli.engine import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, text=True, env=os.environ | {"DSE_NUM_THREADS": "1"}, **options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "code"),
+    [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "walltime", 4)],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_a_signal_leaves_the_points_that_are_done(folder, tmp_path, number, status, code):
+    axes = [{"parameter": "P.a", "start": 4.0, "stop": 4.3, "step": 0.00002},
+            {"parameter": "P.Cl.B", "values": [1.0, 2.0, 3.0]}]
+    document = folder.write(
+        scan__axes=axes, phases__P__particle={"shape": "prism", "cells": [9, 9, 9]}
+    )
+    out = tmp_path / "out"
+    process = _engine("scan", document, "-o", out)
+    try:
+        first = process.stderr.readline()  # the scan has begun
+        assert "points" in first, first + process.stderr.read()
+        time.sleep(0.2)
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=30)
+    finally:
+        if process.poll() is None:
+            process.kill()
+    assert process.returncode == code, stdout + stderr
+    assert "Traceback" not in stderr
+    result = read_result(out)
+    assert result.status == status
+    done = np.isfinite(result.arrays["scan/gof"])
+    assert 0 < result.summary["n_done"] == done.sum() < done.size
+    assert result.summary["minimum"]["gof"] == np.nanmin(result.arrays["scan/gof"])

@@ -1,0 +1,79 @@
+"""Imports run one way, and the engine runs where there is no AiiDA."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "aiida_dse"
+LAYERS = ["engine", "documents", "io", "tasks", "report", "data", "calculations", "parsers",
+          "workchains", "cli"]
+#: The command of the engine stands above the report only.
+WITHOUT_AIIDA = ["engine", "documents", "io", "tasks", "report"]
+
+
+def modules():
+    return sorted(p for p in PACKAGE.glob("*/*.py") if p.parent.name in LAYERS)
+
+
+def imported(path):
+    """Absolute names of all imports, those inside functions included."""
+    package = ["aiida_dse", path.parent.name]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            yield stem
+            if stem == "aiida_dse":
+                yield from (f"aiida_dse.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: f"{p.parent.name}.{p.stem}")
+def test_a_module_imports_only_its_own_and_lower_layers(path):
+    layer = LAYERS.index(path.parent.name)
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] == "aiida_dse" and len(parts) > 1 and parts[1] in LAYERS:
+            assert LAYERS.index(parts[1]) <= layer, f"{path.name} imports {name}"
+        assert parts[0] != "workchains"
+        if path.parent.name in WITHOUT_AIIDA or (path.parent.name, path.stem) == ("cli", "engine"):
+            assert parts[0] not in ("aiida", "plumpy"), f"{path.name} imports {name}"
+
+
+def test_every_folder_has_its_layer():
+    found = {p.name for p in PACKAGE.iterdir() if p.is_dir() and p.name != "__pycache__"}
+    assert found == set(LAYERS)
+
+
+def test_workchains_is_a_link_to_the_folder_at_the_root():
+    link = PACKAGE / "workchains"
+    assert link.is_symlink() and str(link.readlink()) == "../workchains"
+    assert link.resolve() == ROOT / "workchains"
+
+
+def test_the_engine_needs_no_aiida():
+    names = [f"aiida_dse.{p.parent.name}.{p.stem}" for p in modules()
+             if p.parent.name in WITHOUT_AIIDA and p.stem != "__init__"]
+    names.append("aiida_dse.cli.engine")
+    code = (
+        f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\n"
+        "assert not {'aiida', 'plumpy'} & set(sys.modules), 'aiida was imported'\n"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_package_itself_imports_nothing_heavy():
+    code = (
+        "import sys, aiida_dse\n"
+        "heavy = {'numpy', 'scipy', 'numba', 'aiida', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
