@@ -60,7 +60,8 @@ def import_(
     if sample:
         known["name"] = sample
     if tags:
-        known["tags"] = dict(tag.split("=", 1) if "=" in tag else (tag, True) for tag in tags)
+        split = (tag.partition("=") for tag in tags)
+        known["tags"] = {key: value if sign else True for key, sign, value in split}
     node = PatternData.from_measured(measured, sample=known, source=file).store()
     echo.echo_success(f"stored PatternData<{node.pk}>: {len(measured.q)} points, "
                       f"q = {measured.q[0]:.4g} ... {measured.q[-1]:.4g} 1/Å")

@@ -15,7 +15,7 @@ import time  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from contextlib import contextmanager  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+from typing import Any, NoReturn  # noqa: E402
 
 import click  # noqa: E402
 
@@ -54,7 +54,7 @@ def validate(document: Path | None, schema: bool) -> None:
         click.echo(json.dumps(ModelDocument.model_json_schema(by_alias=True), indent=1))
         return
     if document is None:
-        _fail("name the document to check, or ask for the --schema.")
+        raise click.UsageError("name the document to check, or ask for the --schema")
     built = _build(document)
     from aiida_dse.report.tables import validation_report
 
@@ -170,7 +170,7 @@ def _reporting() -> Iterator[None]:
         _fail(str(problem))
 
 
-def _fail(message: str) -> Any:
+def _fail(message: str) -> NoReturn:
     click.echo(f"Error: {message}", err=True)
     sys.exit(2)
 

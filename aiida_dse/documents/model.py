@@ -70,15 +70,15 @@ class Pattern(TraceFile):
             )
         if self.file is None and (self.axis is None or self.wavelength is None):
             raise ValueError("a simulation needs 'axis' and 'wavelength' (Å)")
-        if self.file is None and (self.range is not None or self.every != 1):
-            raise ValueError(
-                "'range' and 'every' choose points of a measured file; a 'grid' has its own start, "
-                "stop and step"
-            )
         if self.range and self.range[0] >= self.range[1]:
             raise ValueError(
                 f"the range starts at {self.range[0]:g} and ends at {self.range[1]:g}; give the "
                 "smaller value first"
+            )
+        if self.file is None and (self.range is not None or self.every != 1):
+            raise ValueError(
+                "'range' and 'every' choose points of a measured file; a 'grid' has its own start, "
+                "stop and step"
             )
         return self
 
@@ -248,7 +248,7 @@ class ModelDocument(Section):
         extra="forbid", frozen=True, populate_by_name=True, str_strip_whitespace=True
     )
 
-    schema_: Literal["aiida-dse/model/1"] = Field(MODEL_SCHEMA, alias="schema")
+    schema_: Literal["aiida-dse/model/1"] = Field("aiida-dse/model/1", alias="schema")
     title: str = ""
     sample: Sample = Sample()
     pattern: Pattern

@@ -34,7 +34,7 @@ def load_document(path: Path) -> ModelDocument:
         if path.suffix == ".json":
             content = json.loads(text, object_pairs_hook=_unique)
         else:
-            content = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+            content = yaml.load(text, Loader=_UniqueKeyLoader)
     except (json.JSONDecodeError, yaml.YAMLError, RecursionError) as problem:
         raise DocumentError(f"{path} is not valid YAML or JSON: {problem}") from None
     try:
@@ -57,14 +57,15 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """Plain YAML in which no mapping names a key twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key, (place, _) in zip(keys, node.value, strict=True):
             if keys.count(key) > 1:
                 raise DocumentError(
                     f"line {place.start_mark.line + 1}: the key '{key}' stands twice in one "
                     "mapping; keep one of them."
                 )
-        return super().construct_mapping(node, deep=deep)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return mapping
 
 
 def parse_document(content: Any) -> ModelDocument:

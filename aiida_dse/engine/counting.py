@@ -95,7 +95,8 @@ def count_sphere_pairs(
     workers = min(thread_count(), len(chosen))
     with ThreadPoolExecutor(workers) as pool:
         tables = sum(pool.map(count, [chosen[k::workers] for k in range(workers)]))
-    return np.asarray(tables), merged, np.bincount(atoms.atom, weights=share, minlength=n_atoms)
+    per_particle = np.bincount(atoms.atom, weights=share, minlength=n_atoms).astype(float)
+    return np.asarray(tables), merged, per_particle
 
 
 @njit(cache=True, nogil=True, fastmath=True)

@@ -251,7 +251,8 @@ class Crystal:
     def special_position(self, label: str) -> FloatArray:
         """The site's position, placed exactly on its special position."""
         point = np.array(self.site(label).position, dtype=float)
-        return np.mean([op(point) + shift for op, shift in self.stabiliser(point)], axis=0)
+        images = [op(point) + shift for op, shift in self.stabiliser(point)]
+        return np.asarray(np.mean(images, axis=0))
 
     def coordinate_freedom(self, label: str) -> CoordinateFreedom:
         """How the site may move without leaving its special position."""

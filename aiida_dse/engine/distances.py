@@ -229,9 +229,9 @@ def _fill_class(counts, shifts, weights, fold, holes, start, table):  # type: ig
         b = _folded(holes[h, 1], fold[1]) - start[1]
         c = _folded(holes[h, 2], fold[2]) - start[2]
         inside = a < table.shape[0] and b < table.shape[1] and c < table.shape[2]
-        if inside and min(a, b, c) >= 0:
-            if abs(table[a, b, c]) < 1e-9 * counts[reach[0], reach[1], reach[2]]:
-                table[a, b, c] = 0.0
+        left = 1e-9 * counts[reach[0], reach[1], reach[2]]
+        if inside and min(a, b, c) >= 0 and abs(table[a, b, c]) < left:
+            table[a, b, c] = 0.0
 
 
 @njit(cache=True, nogil=True, inline="always")

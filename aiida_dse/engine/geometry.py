@@ -26,7 +26,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Frame:
-    """Atoms of one cell in space: matrix (3, 3) Å, positions (n, 3) fractional, site labels (n,)."""
+    """Atoms of one cell: matrix (3, 3) Å, positions (n, 3) fractional, site labels (n,)."""
 
     matrix: FloatArray
     positions: FloatArray
@@ -78,7 +78,10 @@ def pseudo_cubic_edge(cell: Cell) -> float:
 
 
 def irreducible_strain(cell: Cell) -> float:
-    """zeta = (eps_aa - eps_bb) / 2, eps = (edge - sqrt2 a_k) / (sqrt2 a_k); Bertolotti et al. 2023."""
+    """zeta = (eps_aa - eps_bb) / 2, eps = (edge - sqrt2 a_k) / (sqrt2 a_k).
+
+    Bertolotti et al., Small Structures (2023).
+    """
     edge = np.sqrt(2) * pseudo_cubic_edge(cell)
     return float((cell.a - cell.b) / (2 * edge))
 

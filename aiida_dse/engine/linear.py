@@ -117,7 +117,8 @@ class LinearProblem:
         total = float(self._target @ self._target)
         if size == 1:
             positive = np.maximum(moment[:, 0], 0.0)
-            return total - positive**2 / np.maximum(gram[:, 0, 0], 1e-300), self.n_free + (positive > 0.0)
+            gained = positive**2 / np.maximum(gram[:, 0, 0], 1e-300)
+            return total - gained, self.n_free + (positive > 0.0)
         chi2, active = np.empty(n_sweep), np.empty(n_sweep)
         for k in range(n_sweep):
             scale = np.sqrt(np.maximum(np.diag(gram[k]), 1e-300))

@@ -72,7 +72,7 @@ _FUNCTIONS: dict[str, Callable[[float], float]] = {
 
 @dataclass(frozen=True)
 class Tie:
-    """A parameter computed from others by arithmetic: 'perovskite.Br_ax.B' = '1.5 * perovskite.Br_eq.B'.
+    """A parameter computed from others by arithmetic: 'p.Br_ax.B' = '1.5 * p.Br_eq.B'.
 
     The expression is parsed into numbers, parameter names, + - * / ** and sqrt, exp, log, sin,
     cos, tan, abs; nothing is ever executed.
@@ -99,12 +99,15 @@ class Tie:
             raise ValueError(f"the tie {target} = '{expression}' refers to itself.")
         template = pattern.sub(lambda m: f"p{sources.index(m.group())}_", expression)
         tie = cls(target, expression, sources, template)
+        body = tie._parsed()
         try:
-            _arithmetic(tie._parsed(), {f"p{k}_": 1.0 for k in range(len(sources))})
+            _arithmetic(body, {f"p{k}_": 1.0 for k in range(len(sources))})
         except TypeError as problem:
             raise tie._refusal(problem) from None
-        except (ArithmeticError, ValueError):
-            pass  # numbers of 1 are no test of the arithmetic; the starting values are
+        except (ArithmeticError, ValueError) as problem:
+            # numbers of 1 are no test of the arithmetic; the starting values are
+            if not sources:
+                raise tie._refusal(problem) from None
         return tie
 
     def value(self, values: Mapping[str, float]) -> float:
@@ -137,7 +140,9 @@ class Tie:
 def _arithmetic(node: ast.expr, symbols: Mapping[str, float], depth: int = 0) -> float:
     if depth > 50:
         raise TypeError("it is nested more than 50 deep")
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(
+        node.value, bool
+    ):
         return float(node.value)
     if isinstance(node, ast.Name) and node.id in symbols:
         return symbols[node.id]

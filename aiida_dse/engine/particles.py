@@ -106,7 +106,7 @@ class PrismPopulation:
         law_ab = LogNormal(sizes["L_ab"], sizes["sd_ab"])
         law_c = LogNormal(sizes["L_c"], sizes["sd_c"])
         phi = sizes["phi"]
-        step_ab = np.sqrt(crystal.cell.a * crystal.cell.b) / 10
+        step_ab = float(np.sqrt(crystal.cell.a * crystal.cell.b)) / 10
         step_c = crystal.cell.c / 10
         turn = abs(np.sin(np.radians(phi)))
         top = self.largest
@@ -116,8 +116,8 @@ class PrismPopulation:
                       turn * law_ab.largest(dimensions=3, limit=top))
         n_ab = _check_extent(max(1, int(np.ceil(reach_ab / step_ab))))
         n_c = _check_extent(max(1, int(np.ceil(reach_c / step_c))))
-        length_ab = np.arange(1, n_ab + 1) * step_ab
-        length_c = np.arange(1, n_c + 1) * step_c
+        length_ab: FloatArray = np.arange(1.0, n_ab + 1) * step_ab
+        length_c: FloatArray = np.arange(1.0, n_c + 1) * step_c
         return (
             bivariate_log_normal(law_ab, law_c, length_ab, length_c, phi), length_ab, length_c
         )
@@ -145,14 +145,15 @@ class CubePopulation:
         self, crystal: Crystal, sizes: Mapping[str, float]
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         law = LogNormal(sizes["L"], sizes["sd_L"])
-        step_ab = np.sqrt(crystal.cell.a * crystal.cell.b) / 10
+        step_ab = float(np.sqrt(crystal.cell.a * crystal.cell.b)) / 10
         step_c = crystal.cell.c / 10
-        n_ab = _check_extent(max(1, int(np.ceil(law.largest(dimensions=3, limit=self.largest) / step_ab))))
-        length_ab = np.arange(1, n_ab + 1) * step_ab
+        top = law.largest(dimensions=3, limit=self.largest)
+        n_ab = _check_extent(max(1, int(np.ceil(top / step_ab))))
+        length_ab: FloatArray = np.arange(1.0, n_ab + 1) * step_ab
         heights = np.maximum(1, np.round(length_ab / step_c)).astype(int)
         number = np.zeros((n_ab, _check_extent(int(heights[-1]))))
         number[np.arange(n_ab), heights - 1] = discrete_weights(law, length_ab)
-        return number, length_ab, np.arange(1, number.shape[1] + 1) * step_c
+        return number, length_ab, np.arange(1.0, number.shape[1] + 1) * step_c
 
     def pair_counts(self, crystal: Crystal, sizes: Mapping[str, float]) -> PairCounts:
         number, _, _ = self.number_weights(crystal, sizes)
@@ -205,7 +206,7 @@ class SpherePopulation:
 
 def _overlap(n_cells: int, extent: int) -> FloatArray:
     """(N - |u|)+ for u = -(extent-1) ... extent-1."""
-    return np.maximum(0.0, n_cells - np.abs(np.arange(1 - extent, extent)))
+    return np.asarray(np.maximum(0.0, n_cells - np.abs(np.arange(1 - extent, extent))))
 
 
 def _prism_counts(number: FloatArray) -> PairCounts:

@@ -67,7 +67,8 @@ class PhaseState:
 class Phase(Protocol):
     """What a pattern needs of a phase."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     @property
     def parameters(self) -> tuple[Parameter, ...]: ...
@@ -217,7 +218,7 @@ class CrystalPhase(_Sites):
         atoms = np.bincount(
             site_of_atom, weights=np.broadcast_to(counts.atoms, len(site_of_atom)),
             minlength=len(self.labels),
-        )
+        ).astype(float)
         sums = np.empty((len(channels), len(sampling.q)))
         stale = list(range(len(channels)))
         if previous is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -86,7 +87,8 @@ def refine(
 
     `stages` holds parameter names or wildcards. Raises ValueError for names that cannot be free.
     A stage has converged when no parameter moves by more than `tolerance` of its s.u. (the early
-    ones: EARLY_STAGE). `should_stop` is asked after every cycle and ends the refinement with the reason it returns.
+    ones: EARLY_STAGE). `should_stop` is asked after every cycle and ends the refinement with the
+    reason it returns.
     """
     clock = time.monotonic()
     names = list(model.parameters)
@@ -154,7 +156,7 @@ class _Run:
         margin = np.where(np.isfinite(margin), margin, 1e-9)
         begin = np.clip([values[name] for name in free], lower + margin, upper - margin)
         scale = np.array([typical_shift(p) for p in parameters])
-        best = {"x": begin, "chi2": np.inf, "jacobian": None, "cycle": 0}
+        best: dict[str, Any] = {"x": begin, "chi2": np.inf, "jacobian": None, "cycle": 0}
 
         def full(x: FloatArray) -> dict[str, float]:
             return values | dict(zip(free, map(float, x), strict=True))
@@ -164,7 +166,7 @@ class _Run:
             evaluation = self.evaluate(full(x))
             if evaluation.chi2 < best["chi2"]:
                 best.update(x=x, chi2=evaluation.chi2)
-            return evaluation.linear.residual
+            return np.asarray(evaluation.linear.residual)
 
         def jacobian(u: FloatArray) -> FloatArray:
             x = np.clip(u * scale, lower, upper)
@@ -175,7 +177,7 @@ class _Run:
                     "the scale of its phase zero? Check phases, scales and starting values."
                 )
             best["jacobian"] = matrix
-            return matrix
+            return np.asarray(matrix)
 
         def callback(intermediate_result) -> None:  # type: ignore[no-untyped-def]
             self.n_cycles += 1

@@ -143,7 +143,10 @@ def scan(
             np.array_equal(a.values, b.values) for a, b in zip(finished.axes, axes, strict=True)
         )
         if not same or set(finished.refined) != set(local):
-            raise ValueError("the finished points belong to another grid: start without them.")
+            raise ValueError(
+                "the finished points belong to another grid over "
+                f"{', '.join(axis.parameter for axis in finished.axes)}: start without them."
+            )
         chi2[:], active[:] = finished.chi2, finished.n_active
         for name in local:
             refined[name][:] = finished.refined[name]

@@ -107,7 +107,9 @@ class SizeStatistics:
         """From number weights (n, m) on lengths (n,) and (m,)."""
         ab, c = np.broadcast_arrays(length_ab[:, None], length_c[None, :])
         mean = [float(np.sum(number * x)) for x in (ab, c)]
-        variance = [float(np.sum(number * (x - m) ** 2)) for x, m in zip((ab, c), mean)]
+        variance = [
+            float(np.sum(number * (x - m) ** 2)) for x, m in zip((ab, c), mean, strict=True)
+        ]
         covariance = float(np.sum(number * (ab - mean[0]) * (c - mean[1])))
         spread = float(np.sqrt(variance[0] * variance[1]))
         volume = number * ab**2 * c

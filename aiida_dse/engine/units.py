@@ -24,7 +24,7 @@ def q_from_two_theta(two_theta: ArrayLike, wavelength: float) -> FloatArray:
             f"2theta runs from {angle.min():g} to {angle.max():g} degrees; it must stay between "
             "0 and 180. Is this axis q? Then say so in the pattern's 'axis'."
         )
-    return 4 * np.pi * np.sin(np.radians(angle) / 2) / wavelength
+    return np.asarray(4 * np.pi * np.sin(np.radians(angle) / 2) / wavelength)
 
 
 def two_theta_from_q(q: ArrayLike, wavelength: float) -> FloatArray:
@@ -41,7 +41,7 @@ def two_theta_from_q(q: ArrayLike, wavelength: float) -> FloatArray:
             f"{reach:.4g} 1/Å (back scattering). Is q in 1/nm (say 'q_inverse_nm'), or is the "
             "wavelength wrong?"
         )
-    return np.degrees(2 * np.arcsin(momentum * wavelength / (4 * np.pi)))
+    return np.asarray(np.degrees(2 * np.arcsin(momentum * wavelength / (4 * np.pi))))
 
 
 def photon_energy(wavelength: float) -> float:

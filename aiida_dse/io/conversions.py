@@ -35,7 +35,7 @@ def crystal_from_pymatgen(structure: Any, *, name: str = "structure") -> Crystal
     keys = [(label, str(site.species)) for site, label in zip(structure, labels, strict=True)]
     kinds = {key: k for k, key in enumerate(dict.fromkeys(keys))}
     positions = np.array([site.frac_coords for site in structure])
-    cell = (structure.lattice.matrix, positions, [kinds[key] for key in keys])
+    cell: Any = (structure.lattice.matrix, positions, [kinds[key] for key in keys])
     symmetry = spglib.get_symmetry(cell, symprec=SYMMETRY_PRECISION)
     if symmetry is None:
         raise ValueError(f"{name}: no symmetry could be found; are two atoms at one place?")

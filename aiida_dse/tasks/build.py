@@ -76,12 +76,13 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
             overrides=_overrides(document, phases), fixed_scales=document.scales,
             ties=document.ties, tolerance=document.tolerance, threads=threads,
         )
-    with _at("parameters, ties or particle sizes"):
+    with _at("parameters or ties"):
         start = model.start
         for tie in model.ties:
             unit = model.parameters[tie.target].unit
             require_possible(tie.target, unit, start[tie.target], start[tie.target])
-        for index, phase in enumerate(phases):
+    for index, phase in enumerate(phases):
+        with _at(f"phases.{phase.name}.particle"):
             phase.size_statistics(model.local(index, start))
     axes = []
     if document.scan:
@@ -175,7 +176,7 @@ def _simulated(document: ModelDocument) -> Observation:
         raise ValueError(
             f"start, stop and step make {n_points:.3g} points; between 2 and 1e6 are possible."
         )
-    axis = pattern.grid.start + pattern.grid.step * np.arange(int(n_points))
+    axis = np.asarray(pattern.grid.start + pattern.grid.step * np.arange(int(n_points)))
     if pattern.axis == "two_theta":
         q = q_from_two_theta(axis, pattern.wavelength)
     else:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 import aiida_dse
-from aiida_dse.engine.agreement import Agreement
 from aiida_dse.documents.model import Derived
+from aiida_dse.engine.agreement import Agreement
 from aiida_dse.engine.crystal import COORDINATES, Cell
 from aiida_dse.engine.geometry import (
     Frame,

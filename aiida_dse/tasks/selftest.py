@@ -19,7 +19,10 @@ LIMIT = 1e-6
 
 def selftest() -> float:
     """Largest relative error of the engine's routes on a small CsCl crystal; LIMIT is the bar."""
-    sites = (Site("Cs", "Cs1+", (0.0, 0.0, 0.0), 1.0, 1.0), Site("Cl", "Cl1-", (0.5,) * 3, 1.0, 2.0))
+    sites = (
+        Site("Cs", "Cs1+", (0.0, 0.0, 0.0), 1.0, 1.0),
+        Site("Cl", "Cl1-", (0.5, 0.5, 0.5), 1.0, 2.0),
+    )
     operations = tuple(op.triplet() for op in gemmi.SpaceGroup("P m -3 m").operations())
     crystal = Crystal(Cell(4.12, 4.12, 4.12), operations, sites)
     sampling = Sampling(np.linspace(0.5, 15.0, 60), 0.7)

@@ -253,8 +253,10 @@ def test_the_canonical_form_is_the_same_document(content):
     assert canonical["schema"] == MODEL_SCHEMA
 
 
-def test_an_open_bound_survives_json():
-    document = parse_document(changed(parameters={"P.a": {"lower": float("-inf")}}))
+def test_an_infinite_bound_is_refused_and_a_document_is_plain_json():
+    with pytest.raises(DocumentError, match=r"parameters\.P\.a\.lower.*finite"):
+        parse_document(changed(parameters={"P.a": {"lower": float("-inf")}}))
+    document = parse_document(changed(parameters={"P.a": {"lower": 4.0}}))
     stored = json.loads(json.dumps(document.canonical(), allow_nan=False))
     assert parse_document(stored) == document
 

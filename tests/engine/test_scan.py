@@ -290,7 +290,7 @@ def test_the_number_of_threads_changes_nothing(model):
         ([("P.aa", [4.0])], "no parameter 'P.aa'"),
         ([("P.b", [4.0])], "equal a"),
         ([("P.Cs.x", [0.1])], "special position"),
-        ([("P.Cs.B", [-0.1, 1.0])], "B is not negative"),
+        ([("P.Cs.B", [-0.1, 1.0])], "only 0 to 1000 is possible"),
         ([("P.scale", [-1.0, 1.0])], "cannot be negative"),
         ([("P.a", np.linspace(4, 5, 3000)), ("P.Cs.B", np.linspace(1, 2, 2000))], "limit is"),
     ],

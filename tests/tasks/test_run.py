@@ -151,7 +151,7 @@ def test_scan_continue_and_what_it_refuses(folder, tmp_path):
     assert again.exit_code == 0
     np.testing.assert_array_equal(read_result(out).arrays["scan/chi2"], result.arrays["scan/chi2"])
     one = [{"parameter": "P.a", "values": [4.08, 4.10, 4.12, 4.14]}]
-    refused(run("scan", folder.write(scan__axes=one), "-o", out, "--continue"), "other axes")
+    refused(run("scan", folder.write(scan__axes=one), "-o", out, "--continue"), "another document")
     with (folder.path / "cubes.xye").open("a") as file:
         file.write("9.1 1000 30\n")
     refused(run("scan", folder.write(), "-o", out, "--continue"), "other files")
