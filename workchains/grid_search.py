@@ -127,6 +127,8 @@ class GridSearchWorkChain(WorkChain):
                    help="Runs of a tile before it is given up.")
         spec.inputs["max_concurrent"].validator = _at_least_one
         spec.inputs["max_attempts"].validator = _at_least_one
+        spec.inputs["tile_seconds"].validator = _positive
+        spec.inputs["seconds_per_point"].validator = _positive
         spec.outline(
             cls.cut,
             while_(cls.tiles_left)(cls.run_tiles, cls.inspect_tiles),
@@ -228,6 +230,10 @@ class GridSearchWorkChain(WorkChain):
         if failures:
             return self.exit_codes.ERROR_SOME_TILES_FAILED.format(detail=failures)
         return None
+
+
+def _positive(node: Float, _: Any) -> str | None:
+    return None if node.value > 0 else f"{node.value} is too small; give seconds above 0."
 
 
 def _at_least_one(node: Int, _: Any) -> str | None:

@@ -85,7 +85,7 @@ class RefineWorkChain(BaseRestartWorkChain):
         gof = calculation.outputs.result["agreement"]["gof"]
         previous = self.ctx.get("last_gof")
         self.ctx.last_gof = gof
-        stuck = previous is not None and previous - gof < 1e-3
+        stuck = previous is not None and previous - gof < 1e-6
         if stuck or self.ctx.iteration >= self.inputs.max_iterations.value:
             self._attach(calculation)
             return ProcessHandlerReport(

@@ -75,8 +75,13 @@ class EngineCalculation(CalcJob):
     @classmethod
     def _check(cls, inputs: dict[str, Any], _: Any) -> str | None:
         """Build the whole model before anything is submitted."""
-        if "model" not in inputs or "structures" not in inputs:
+        if "model" not in inputs:
             return None
+        if "structures" not in inputs:
+            return "the input 'structures' is missing: give one node for each phase."
+        finished = inputs.get("finished", {})
+        if len(finished) == 1:
+            return "'finished' needs both 'result' and 'arrays' of the interrupted scan."
         try:
             built = built_from_nodes(
                 inputs["model"].get_dict(), inputs.get("pattern"), inputs["structures"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,14 +19,12 @@ def launch_refinement(
     """Submit dse.refine; the PK of the work chain (None for a dry run)."""
     from aiida_dse.workchains.refine import RefineWorkChain
 
-    content = _document(document)
-    inputs, built = _inputs(
-        content, document.parent, code_label, pattern_node, walltime, threads, start_from
-    )
+    checked = _checked(_document(document), document.parent, pattern_node, start_from)
     if dry_run:
-        _dry_run(built)
+        _dry_run(checked.built)
         return None
-    return _submit(RefineWorkChain, {"refine": inputs}, built.document, wait)
+    inputs = _inputs(checked, code_label, walltime, threads)
+    return _submit(RefineWorkChain, {"refine": inputs}, checked.built.document, wait)
 
 
 def launch_map(
@@ -42,9 +41,10 @@ def launch_map(
     content = _document(document)
     if axes:
         content = _with_axes(content, axes, refine)
-    inputs, built = _inputs(
-        content, document.parent, code_label, pattern_node, walltime, threads or 1, start_from
-    )
+    elif refine:
+        _fail("--refine goes with --axis; without it, write 'refine' into the document's 'scan'")
+    checked = _checked(content, document.parent, pattern_node, start_from)
+    built = checked.built
     if built.document.scan is None:
         _fail("scan: this key is missing; add it with its 'axes' to launch a grid search")
     cost = round(seconds_per_point(built), 4)
@@ -53,6 +53,7 @@ def launch_map(
     if dry_run:
         _dry_run(built)
         return None
+    inputs = _inputs(checked, code_label, walltime, threads or 1)
     return _submit(
         GridSearchWorkChain,
         {"scan": inputs, "max_concurrent": Int(max_concurrent),
@@ -87,17 +88,29 @@ def _with_axes(
         _fail(str(problem))
 
 
-def _inputs(
-    content: ModelDocument, folder: Path, code_label: str, pattern_node: str | None,
-    walltime: int | None, threads: int | None, start_from: str | None,
-) -> tuple[dict[str, Any], Any]:
-    """The inputs of an engine job, stored only where they were before, and the checked model."""
-    from aiida.common.exceptions import MultipleObjectsError, NotExistent
-    from aiida.orm import Dict, load_code, load_node
+@dataclass(frozen=True)
+class _Checked:
+    """A document that can run, with unstored nodes; nothing has touched the database."""
+
+    content: ModelDocument
+    model: dict[str, Any]
+    pattern: Any
+    structures: dict[str, Any]
+    traces: dict[str, Any]
+    start: Any
+    built: Any
+
+
+def _checked(
+    content: ModelDocument, folder: Path, pattern_node: str | None, start_from: str | None
+) -> _Checked:
+    """Read and build everything a launch needs, storing nothing."""
+    from aiida.common.exceptions import NotExistent
+    from aiida.orm import load_node
 
     from aiida_dse.data.jobs import built_from_nodes, nodes_of_document
     from aiida_dse.data.pattern import PatternData
-    from aiida_dse.workchains.refine import continued_model, model_continued
+    from aiida_dse.workchains.refine import model_continued
 
     try:
         model, pattern, structures, traces = nodes_of_document(content, folder)
@@ -114,6 +127,18 @@ def _inputs(
         _fail(str(problem))
     except NotExistent:
         _fail(f"there is no node '{pattern_node}'")
+    return _Checked(content, model, pattern, structures, traces, start, built)
+
+
+def _inputs(
+    checked: _Checked, code_label: str, walltime: int | None, threads: int | None
+) -> dict[str, Any]:
+    """The inputs of an engine job; data that the database holds already enter it once."""
+    from aiida.common.exceptions import MultipleObjectsError, NotExistent
+    from aiida.orm import Dict, load_code
+
+    from aiida_dse.workchains.refine import continued_model
+
     try:
         code = load_code(code_label)
     except (NotExistent, MultipleObjectsError, ValueError) as problem:
@@ -126,17 +151,20 @@ def _inputs(
     options: dict[str, Any] = {"resources": resources}
     if walltime:
         options["max_wallclock_seconds"] = walltime
-    inputs = {"code": code, "structures": structures, "metadata": {"options": options}}
-    if pattern is not None:
-        inputs["pattern"] = stored_twin(pattern)
-    if traces:
-        inputs["traces"] = {name: stored_twin(node) for name, node in traces.items()}
-    inputs["structures"] = {name: stored_twin(node) for name, node in structures.items()}
+    inputs: dict[str, Any] = {
+        "code": code, "metadata": {"options": options},
+        "structures": {name: stored_twin(node) for name, node in checked.structures.items()},
+    }
+    if checked.pattern is not None:
+        inputs["pattern"] = stored_twin(checked.pattern)
+    if checked.traces:
+        inputs["traces"] = {name: stored_twin(node) for name, node in checked.traces.items()}
     # the values of an earlier analysis enter through a calcfunction: the graph shows where from
     inputs["model"] = (
-        Dict(model) if start is None else continued_model(Dict(content.canonical()), start)
+        Dict(checked.model) if checked.start is None
+        else continued_model(Dict(checked.content.canonical()), checked.start)
     )
-    return inputs, built
+    return inputs
 
 
 def _result_of(identifier: str) -> Any:

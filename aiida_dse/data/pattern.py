@@ -91,7 +91,10 @@ class PatternData(ArrayData):
                 f"axis, intensity and sigma have shapes {axis.shape}, {intensity.shape}, "
                 f"{sigma.shape}; they must be equally long lists"
             )
-        if not (np.isfinite(axis).all() and np.isfinite(intensity).all() and (sigma > 0).all()):
+        if not len(axis):
+            raise ValidationError("the pattern has no points")
+        finite = all(np.isfinite(values).all() for values in (axis, intensity, sigma))
+        if not (finite and (sigma > 0).all()):
             raise ValidationError("the arrays hold values that are no numbers, or sigma <= 0")
         if not (np.diff(axis) > 0).all():
             raise ValidationError("the axis does not increase from point to point")

@@ -70,7 +70,7 @@ def cif_text(crystal: Crystal) -> str:
     block = document.add_new_block("aiida_dse")
     for name in CELL_PARAMETERS:
         tag = "length" if name in "abc" else "angle"
-        block.set_pair(f"_cell_{tag}_{name}", f"{getattr(crystal.cell, name):.6g}")
+        block.set_pair(f"_cell_{tag}_{name}", f"{getattr(crystal.cell, name):.10g}")
     if crystal.space_group:
         block.set_pair("_space_group_name_H-M_alt", gemmi.cif.quote(crystal.space_group))
     loop = block.init_loop("_space_group_symop_", ["operation_xyz"])
@@ -81,7 +81,7 @@ def cif_text(crystal: Crystal) -> str:
     loop = block.init_loop("_atom_site_", tags)
     for site in crystal.sites:
         loop.add_row(
-            [site.label, site.ion, *(f"{x:.6f}" for x in site.position),
+            [site.label, site.ion, *(f"{x:.9f}" for x in site.position),
              f"{site.occupancy:.6g}", "?" if site.b_iso is None else f"{site.b_iso:.5g}",
              site.assembly or ".", str(site.group) if site.group else "."]
         )

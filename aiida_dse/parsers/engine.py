@@ -52,6 +52,11 @@ class EngineParser(Parser):
             result = read_result(folder)
         except ValueError as problem:
             return self._without_result(folder, str(problem))
+        wanted = self.node.process_type.rpartition(".")[2]
+        if result.task != wanted:
+            return self.exit_codes.ERROR_DAMAGED_RESULT.format(
+                detail=f"it is of the task '{result.task}', not of '{wanted}'"
+            )
         summary, arrays = result_nodes(result, folder / HDF5_NAME)
         self.out("result", summary)
         self.out("arrays", arrays)
@@ -67,10 +72,12 @@ class EngineParser(Parser):
         return self.exit_codes.ERROR_WALLTIME
 
     def _without_result(self, folder: Path, problem: str) -> ExitCode:
-        try:
-            stderr = self.retrieved.base.repository.get_object_content(STDERR)
-        except (FileNotFoundError, OSError):
-            stderr = ""
+        # what the shell itself says (killed, not found) is in the scheduler's file
+        stderr = "\n".join(
+            self.retrieved.base.repository.get_object_content(name)
+            for name in (STDERR, self.node.get_option("scheduler_stderr") or "")
+            if name in self.retrieved.base.repository.list_object_names()
+        )
         last = stderr.strip().splitlines()[-1] if stderr.strip() else problem
         codes = self.exit_codes
         if "No space left" in stderr:

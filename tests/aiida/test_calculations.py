@@ -1,0 +1,205 @@
+"""The calculation jobs before anything is submitted: what is refused, what is written."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+from aiida.common.folders import SandboxFolder
+from aiida.engine.utils import instantiate_process
+from aiida.manage import get_manager
+from aiida.orm import Dict, ProcessNode, QueryBuilder, SinglefileData
+
+from aiida_dse.calculations.engine import (
+    RefineCalculation,
+    ScanCalculation,
+    SimulateCalculation,
+)
+from aiida_dse.documents import parse_document
+from aiida_dse.tasks.build import build
+
+PROCESSES = {
+    "simulate": SimulateCalculation, "refine": RefineCalculation, "scan": ScanCalculation
+}
+
+
+@pytest.fixture
+def inputs(case_nodes, code):
+    return case_nodes() | {"code": code}
+
+
+def instantiated(process, inputs):
+    """The process, validated and stored, without a broker."""
+    runner = get_manager().create_runner(communicator=None)
+    return instantiate_process(runner, process, **inputs)
+
+
+@pytest.fixture
+def prepare(tmp_path):
+    """A function: the CalcInfo of a job and the folder it would upload."""
+    def prepared(process, inputs):
+        instance = instantiated(process, inputs)
+        folder = SandboxFolder(tmp_path)
+        return instance.prepare_for_submission(folder), folder
+
+    return prepared
+
+
+def changed(inputs, **sections):
+    """The inputs with sections of the document replaced."""
+    content = copy.deepcopy(inputs["model"].get_dict()) | sections
+    return inputs | {"model": Dict(content)}
+
+
+def refusal(process, inputs):
+    """The message with which a process refuses its inputs; no process node may stay behind."""
+    before = QueryBuilder().append(ProcessNode).count()
+    with pytest.raises(ValueError) as told:
+        instantiated(process, inputs)
+    assert QueryBuilder().append(ProcessNode).count() == before
+    return str(told.value)
+
+
+def without(inputs, name):
+    return {key: value for key, value in inputs.items() if key != name}
+
+
+@pytest.mark.parametrize("task", PROCESSES)
+def test_the_plugins_are_found_by_their_names(task):
+    from aiida.plugins import CalculationFactory, ParserFactory
+
+    assert CalculationFactory(f"dse.{task}") is PROCESSES[task]
+    assert ParserFactory(f"dse.{task}").__name__ == f"{task.capitalize()}Parser"
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"parameters": {"salt.aa": 4.1}}, "salt.aa"),
+        ({"parameters": {"salt.b": 4.1}}, "symmetry makes b equal a"),
+        ({"refinement": {"stages": [["salt.Cs2.B"]]}}, "salt.Cs2.B"),
+        ({"ties": {"salt.Cs1.B": "salt.Br.B"}}, "salt.Br.B"),
+        ({"phasess": {}}, "unknown key"),
+        ({"schema": "aiida-dse/model/9"}, "aiida-dse/model/9"),
+        ({"background": {"chebyshev": -1}}, "chebyshev"),
+        ({"derived": {"salt": {"distances": [["Cs1", "Br"]]}}}, "Br"),
+    ],
+    ids=["parameter", "bound by symmetry", "stage", "tie", "key", "schema", "background", "label"],
+)
+def test_a_bad_document_is_refused_before_submission(inputs, sections, told):
+    assert told in refusal(RefineCalculation, changed(inputs, **sections))
+
+
+def test_refine_and_scan_need_a_pattern(inputs, case):
+    grid = {"axis": "two_theta", "wavelength": case.wavelength,
+            "grid": {"start": 5, "step": 0.5, "stop": 40}}
+    bare = without(changed(inputs, pattern=grid, scan=case.scan), "pattern")
+    assert "give the input 'pattern'" in refusal(RefineCalculation, bare)
+    assert "give the input 'pattern'" in refusal(ScanCalculation, bare)
+    assert "no 'pattern' node is given" in refusal(RefineCalculation, without(inputs, "pattern"))
+
+
+def test_a_scan_needs_axes(inputs):
+    assert "no 'scan'" in refusal(ScanCalculation, inputs)
+
+
+@pytest.mark.parametrize(
+    ("axis", "told"),
+    [
+        ({"parameter": "salt.q", "values": [1.0, 2.0]}, "salt.q"),
+        ({"parameter": "salt.a", "start": 4.0, "stop": 5.0, "step": 1e-9}, "limit"),
+        ({"parameter": "salt.Cs1.B", "values": [-1.0, 1.0]}, "B is not negative"),
+    ],
+)
+def test_a_grid_that_cannot_be_scanned_is_refused(inputs, axis, told):
+    assert told in refusal(ScanCalculation, changed(inputs, scan={"axes": [axis]}))
+
+
+def test_a_structure_without_a_phase_is_refused(inputs):
+    renamed = inputs | {"structures": {"brine": inputs["structures"]["salt"]}}
+    assert "missing: salt" in refusal(RefineCalculation, renamed)
+
+
+def test_structures_are_required(inputs):
+    assert "structures" in refusal(RefineCalculation, without(inputs, "structures"))
+
+
+@pytest.mark.parametrize("task", PROCESSES)
+def test_the_uploaded_document_can_be_built_in_its_folder(inputs, case, prepare, task):
+    inputs = changed(inputs, scan=case.scan)
+    information, folder = prepare(PROCESSES[task], inputs)
+    assert set(folder.get_content_list()) == {"model.json", "pattern.xye", "salt.cif"}
+    uploaded = Path(folder.abspath)
+    content = json.loads((uploaded / "model.json").read_text())
+    built = build(parse_document(content), uploaded, threads=1)
+    assert built.measured and len(built.axes) == 2
+    assert information.retrieve_temporary_list == ["results/result.json", "results/result.h5"]
+    assert information.retrieve_list == ["engine.out", "engine.err"]
+    (one,) = information.codes_info
+    assert one.cmdline_params == [task, "model.json", "--output", "results"]
+    assert (one.stdout_name, one.stderr_name) == ("engine.out", "engine.err")
+
+
+def test_threads_and_walltime_reach_the_command(inputs, case, prepare):
+    options = {
+        "resources": {"num_machines": 1, "num_mpiprocs_per_machine": 1,
+                      "num_cores_per_mpiproc": 2},
+        "max_wallclock_seconds": 1000,
+    }
+    inputs = inputs | {"metadata": {"options": options}}
+    information, _ = prepare(RefineCalculation, inputs)
+    command = information.codes_info[0].cmdline_params
+    assert command[-4:] == ["--threads", "2", "--walltime", "900"]
+
+
+def test_a_simulation_has_no_walltime_option(inputs, prepare):
+    inputs = inputs | {"metadata": {"options": {"max_wallclock_seconds": 1000}}}
+    information, _ = prepare(SimulateCalculation, inputs)
+    assert "--walltime" not in information.codes_info[0].cmdline_params
+
+
+def test_a_simulation_needs_no_pattern(inputs, case, prepare):
+    grid = {"axis": "two_theta", "wavelength": case.wavelength,
+            "grid": {"start": 5, "step": 0.5, "stop": 40}}
+    _, folder = prepare(SimulateCalculation, without(changed(inputs, pattern=grid), "pattern"))
+    assert set(folder.get_content_list()) == {"model.json", "salt.cif"}
+
+
+def test_an_interrupted_scan_is_sent_with_what_it_had(inputs, case, prepare, tmp_path):
+    path = tmp_path / "result.h5"
+    path.write_bytes(b"arrays")
+    arrays = SinglefileData(file=str(path)).store()
+    inputs = changed(inputs, scan=case.scan) | {
+        "finished": {"result": Dict({"task": "scan"}), "arrays": arrays}
+    }
+    information, folder = prepare(ScanCalculation, inputs)
+    assert information.codes_info[0].cmdline_params[-1] == "--continue"
+    assert information.local_copy_list == [(arrays.uuid, "result.h5", "results/result.h5")]
+    with folder.open("results/result.json") as handle:
+        assert json.load(handle) == {"task": "scan"}
+
+
+def test_half_of_an_interrupted_scan_is_refused(inputs, case):
+    """Arrays without their result (or the reverse) cannot be continued."""
+    from io import BytesIO
+
+    inputs = changed(inputs, scan=case.scan)
+    arrays = SinglefileData(file=BytesIO(b"arrays"), filename="result.h5")
+    assert refusal(ScanCalculation, inputs | {"finished": {"arrays": arrays}})
+
+
+INVALIDATING = {
+    "ERROR_NO_RESULT": 310, "ERROR_DAMAGED_RESULT": 311, "ERROR_OUT_OF_MEMORY": 312,
+    "ERROR_DISK_FULL": 313, "ERROR_WALLTIME": 400,
+}
+REUSABLE = {"ERROR_INVALID_INPUT": 320, "ERROR_NOT_CONVERGED": 410, "ERROR_SINGULAR": 420}
+
+
+def test_only_what_a_second_run_may_mend_is_kept_out_of_the_cache():
+    codes = RefineCalculation.exit_codes
+    for name, status in INVALIDATING.items():
+        assert (codes[name].status, codes[name].invalidates_cache) == (status, True), name
+    for name, status in REUSABLE.items():
+        assert (codes[name].status, codes[name].invalidates_cache) == (status, False), name

@@ -1,0 +1,352 @@
+"""aiida-dse and verdi data dse: what they print, refuse and leave behind."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from aiida.orm import Node, ProcessNode, QueryBuilder
+from click.testing import CliRunner
+
+from aiida_dse.cli.data import dse
+from aiida_dse.cli.main import main
+
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def cli():
+    """A function: exit code and all output of aiida-dse."""
+    def run(*arguments):
+        result = CliRunner().invoke(main, [str(a) for a in arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def running(daemon_client, code):
+    if not daemon_client.is_daemon_running:
+        daemon_client.start_daemon(number_workers=2)
+
+
+@pytest.fixture(scope="module")
+def analyses(cli, running, write_case, tmp_path_factory, case):
+    """PKs of a refinement and a map, launched from documents."""
+    folder = tmp_path_factory.mktemp("analyses")
+    path = write_case(folder, {"refinement": {"stages": [["salt.a", "salt.*.B"]]}})
+    grid = cli("launch", "grid-search", path, "--threads", 1, "--axis", "salt.a=4.104:4.144:0.01",
+               "--axis", "salt.Cl_a.B=1.5:3:0.5")
+    fit = cli("launch", "refine", path, "--wait")
+    assert (grid.exit_code, fit.exit_code) == (0, 0), grid.output + fit.output
+    return {
+        "refine": re.search(r"RefineWorkChain<(\d+)>", fit.output)[1],
+        "grid": re.search(r"GridSearchWorkChain<(\d+)>", grid.output)[1],
+        "folder": folder, "output": fit.output,
+    }
+
+
+def counts():
+    return tuple(QueryBuilder().append(kind).count() for kind in (ProcessNode, Node))
+
+
+def test_a_dry_run_reports_and_stores_nothing(cli, running, write_case, tmp_path):
+    before = counts()
+    result = cli("launch", "refine", write_case(tmp_path), "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "The document is valid" in result.output
+    assert "salt.Cs1.B" in result.output
+    assert counts() == before
+
+
+def test_a_dry_run_needs_no_daemon(cli, code, stopped_daemon_client, write_case, tmp_path):
+    result = cli("launch", "refine", write_case(tmp_path), "--dry-run")
+    assert result.exit_code == 0, result.output
+
+
+def test_without_the_daemon_nothing_is_submitted(
+    cli, code, stopped_daemon_client, write_case, tmp_path
+):
+    before = counts()
+    result = cli("launch", "refine", write_case(tmp_path))
+    assert result.exit_code != 0
+    assert "verdi daemon start" in result.output
+    assert counts() == before
+    stopped_daemon_client.start_daemon(number_workers=2)
+
+
+GRID = [{"parameter": "salt.a", "start": 4.0, "stop": 4.2, "step": 1e-5},
+        {"parameter": "salt.Cs1.B", "start": 0.0, "stop": 5.0, "step": 1e-4}]
+
+
+def _section(**changes):
+    def change(document):
+        document["pattern"] |= changes
+    return change
+
+
+@pytest.mark.parametrize(
+    ("command", "change", "told"),
+    [
+        ("refine", _section(wavelength=709.3), "709.3"),
+        ("refine", _section(wavelength=-1), "pattern.wavelength"),
+        ("refine", _section(axis="q_inverse_angstrom"), "1/nm"),
+        ("refine", _section(file="missing.xye"), "missing.xye"),
+        ("refine", lambda d: d["phases"]["salt"].update(structure="nowhere.cif"), "nowhere.cif"),
+        ("refine", lambda d: d.update(parameters={"salt.aa": 4}), "salt.aa"),
+        ("refine", lambda d: d["background"].update(chebishev=3), "did you mean 'chebyshev'"),
+        ("grid-search", lambda d: None, "scan"),
+        ("grid-search", lambda d: d.update(scan={"axes": [GRID[0] | {"parameter": "salt.q"}]}),
+         "salt.q"),
+        ("grid-search", lambda d: d.update(scan={"axes": GRID}), "limit"),
+    ],
+    ids=["wavelength", "negative", "q in 1/nm", "no pattern", "no cif", "parameter", "key",
+         "no scan", "axis", "10^9 points"],
+)
+def test_bad_documents_are_refused(cli, running, write_case, tmp_path, case, command, change, told):
+    import yaml
+
+    document = copy.deepcopy(case.document)
+    change(document)
+    path = write_case(tmp_path)
+    path.write_text(yaml.safe_dump(document))
+    before = counts()
+    result = cli("launch", command, path)
+    assert result.exit_code != 0
+    assert told in result.output
+    assert "Traceback" not in result.output
+    assert counts() == before
+
+
+def test_a_cif_without_a_label_is_refused(cli, running, write_case, tmp_path, case):
+    before = counts()
+    path = write_case(tmp_path, cif=case.cif.replace("Cl_a Cl1-", ". Cl1-"))
+    result = cli("launch", "refine", path)
+    assert result.exit_code != 0
+    assert "_atom_site_label" in result.output
+    assert counts() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "row of numbers"), ("four 5 1\nfive 6 1\n", "row of numbers"),
+        ("1 5 1\n2 nan 1\n3 7 1\n4 7 1\n", "line 2"), ("1 5 0\n2 6 1\n3 7 1\n4 8 1\n", "sigma"),
+    ],
+    ids=["empty", "words", "nan", "sigma 0"],
+)
+def test_an_unreadable_pattern_is_refused(cli, running, write_case, tmp_path, text, told):
+    before = counts()
+    result = cli("launch", "refine", write_case(tmp_path, pattern=text))
+    assert result.exit_code != 0
+    assert told in result.output
+    assert counts() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--axis", "salt.a=4:5"], "START:STOP:STEP"),
+        (["--axis", "salt.q=4:5:0.1"], "salt.q"),
+        (["--axis", "salt.a=5:4:0.1"], "below start"),
+        (["--axis", "salt.a=4:5:0"], "step"),
+        (["--axis", "salt.a=4:5:nan"], "step"),
+        (["--axis", "salt.a=4:5:1e-9"], "limit"),
+        (["--axis", "salt.a=4:4.1:0.01", "--refine", "salt.Xx.B"], "salt.Xx.B"),
+        (["--axis", "salt.a=4:4.1:0.01", "--code", "nobody@localhost"], "nobody@localhost"),
+        (["--axis", "salt.a=4:4.1:0.01", "--pattern", "99999999"], "99999999"),
+        (["--axis", "salt.a=4:4.1:0.01", "--start-from", "99999999"], "99999999"),
+    ],
+    ids=lambda value: " ".join(value[1:]) if isinstance(value, list) else None,
+)
+def test_bad_options_are_refused(cli, running, write_case, tmp_path, options, told):
+    before = counts()
+    result = cli("launch", "grid-search", write_case(tmp_path), *options)
+    assert result.exit_code != 0
+    assert told in result.output
+    assert counts() == before
+
+
+def test_refining_without_axes_on_the_command_line_is_not_ignored(
+    cli, running, write_case, tmp_path, case
+):
+    """--refine belongs to --axis: alone it must not be dropped without a word."""
+    path = write_case(tmp_path, {"scan": case.scan})
+    result = cli("launch", "grid-search", path, "--refine", "salt.Xx.B", "--dry-run")
+    assert result.exit_code != 0
+
+
+def test_a_refinement_is_listed_shown_and_plotted(cli, analyses, tmp_path):
+    assert "converged" in analyses["output"]
+    listed = cli("list").output
+    row = next(x for x in listed.splitlines() if x.split()[:1] == [analyses["refine"]])
+    assert "Refine" in row and "T1" in row and "293" in row and "done" in row
+    shown = cli("show", analyses["refine"])
+    assert shown.exit_code == 0
+    assert "salt.Cs1.B" in shown.output and "GoF" in shown.output
+    target = tmp_path / "fit.png"
+    result = cli("plot", analyses["refine"], "-o", target)
+    assert result.exit_code == 0, result.output
+    assert target.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_map_is_shown_and_plotted(cli, analyses, finish, tmp_path):
+    from aiida.orm import load_node
+
+    node = finish(load_node(int(analyses["grid"])))
+    assert node.is_finished_ok, node.exit_message
+    shown = cli("show", analyses["grid"])
+    assert "lowest GoF" in shown.output
+    target = tmp_path / "map.png"
+    result = cli("plot", analyses["grid"], "-o", target)
+    assert result.exit_code == 0, result.output
+    assert target.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["fit.xyz", "no/such/folder/fit.png"])
+def test_a_figure_that_cannot_be_written_is_told(cli, analyses, tmp_path, name):
+    result = cli("plot", analyses["refine"], "-o", tmp_path / name)
+    assert result.exit_code != 0
+    assert "cannot be written" in result.output
+
+
+@pytest.mark.parametrize("command", ["show", "plot"])
+def test_what_is_no_analysis_is_told(cli, analyses, command, tmp_path):
+    from aiida.orm import Int
+
+    more = ["-o", tmp_path / "x.png"] if command == "plot" else []
+    number = Int(1).store()
+    for pk, told in ((999999, "there is no node"), ("zzz", "there is no node"),
+                     (number.pk, "not an analysis")):
+        result = cli(command, pk, *more)
+        assert result.exit_code != 0
+        assert told in result.output
+
+
+def test_the_same_data_enter_the_database_once(analyses):
+    from aiida.orm import load_node
+
+    fit, grid = (load_node(int(analyses[name])) for name in ("refine", "grid"))
+    assert fit.inputs.refine.pattern.pk == grid.inputs.scan.pattern.pk
+    assert fit.inputs.refine.structures.salt.pk == grid.inputs.scan.structures.salt.pk
+
+
+def test_a_map_starts_from_a_refinement(cli, analyses, finish):
+    from aiida.orm import load_node
+
+    finish(load_node(int(analyses["grid"])))
+    before = counts()
+    result = cli("launch", "grid-search", analyses["folder"] / "model.yaml", "--dry-run",
+                 "--start-from", analyses["refine"], "--axis", "salt.a=4.1:4.14:0.01")
+    assert result.exit_code == 0, result.output
+    start = float(re.search(r"salt\.Cs1\.B\s+(\S+)", result.output)[1])
+    assert start == pytest.approx(1.9, abs=0.4) and start != 1.5
+    assert counts() == before
+
+
+def test_a_refused_start_from_leaves_nothing(cli, analyses, finish):
+    """The document has no 'scan': 'Nothing was submitted' must also mean that nothing is stored."""
+    from aiida.orm import load_node
+
+    finish(load_node(int(analyses["grid"])))
+    before = counts()
+    result = cli("launch", "grid-search", analyses["folder"] / "model.yaml",
+                 "--start-from", analyses["refine"])
+    assert result.exit_code != 0
+    assert counts() == before
+
+
+def test_a_finished_refinement_can_be_archived(analyses, tmp_path):
+    target = tmp_path / "fit.aiida"
+    done = subprocess.run(
+        [BIN / "verdi", "archive", "create", "-N", analyses["refine"], "--", target],
+        capture_output=True, text=True, timeout=60, check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert target.stat().st_size > 1000
+
+
+# --- verdi data dse pattern -------------------------------------------------------------------
+
+
+def data(*arguments):
+    return CliRunner().invoke(dse, ["pattern", *[str(a) for a in arguments]])
+
+
+def test_a_pattern_is_imported_listed_shown_and_exported(write_case, tmp_path):
+    write_case(tmp_path)
+    imported = data(
+        "import", tmp_path / "salt.xye", "--axis", "two_theta", "--wavelength", 0.7093,
+        "--sigma", "column", "--sample", "cli sample", "--temperature", 77, "--tag", "run=8",
+    )
+    assert imported.exit_code == 0, imported.output
+    pk = re.search(r"PatternData<(\d+)>", imported.output)[1]
+    row = next(x for x in data("list").output.splitlines() if x.split()[:1] == [pk])
+    assert "cli sample" in row and "77" in row and "salt.xye" in row
+    shown = data("show", pk).output
+    assert re.search(r"wavelength\s+0.7093", shown) and "run" in shown
+    target = tmp_path / "out.xye"
+    assert data("export", pk, "-o", target).exit_code == 0
+    np.testing.assert_array_equal(
+        np.loadtxt(target), np.loadtxt(tmp_path / "salt.xye")
+    )
+    # what is exported says its axis and wavelength: it can be imported without options
+    again = data("import", target)
+    assert again.exit_code == 0, again.output
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], "axis"), (["--axis", "two_theta"], "wavelength"),
+        (["--axis", "two_theta", "--wavelength", "0.7", "--range", "90", "99"], "range"),
+        (["--axis", "q_inverse_angstrom", "--wavelength", "0.7"], "1/nm"),
+    ],
+)
+def test_a_pattern_of_unknown_meaning_is_not_imported(write_case, tmp_path, options, told):
+    write_case(tmp_path)
+    before = counts()
+    result = data("import", tmp_path / "salt.xye", *options)
+    assert result.exit_code != 0
+    assert told in result.output
+    assert counts() == before
+
+
+def test_a_pattern_file_that_is_missing_is_told(tmp_path):
+    result = data("import", tmp_path / "nowhere.xye", "--axis", "two_theta")
+    assert result.exit_code != 0
+    assert "nowhere.xye" in result.output
+
+
+# --- aiida-dse setup, in a folder of its own --------------------------------------------------
+
+
+@pytest.mark.slow
+def test_setup_is_idempotent_and_tells_what_it_made(tmp_path):
+    environment = os.environ | {"AIIDA_PATH": str(tmp_path)}
+
+    def run(*arguments):
+        return subprocess.run(
+            [BIN / "aiida-dse", *arguments], env=environment, capture_output=True, text=True,
+            timeout=300, check=False,
+        )
+
+    nothing = run("list")
+    assert nothing.returncode != 0
+    assert "aiida-dse setup" in nothing.stderr
+    first = run("setup", "--no-daemon")
+    assert first.returncode == 0, first.stderr
+    assert "profile 'dse' made" in first.stdout and "self-test" in first.stdout
+    second = run("setup", "--no-daemon")
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.count("kept") == 3
+    listed = run("list")
+    assert listed.returncode == 0 and "Nothing yet" in listed.stdout

@@ -1,0 +1,270 @@
+"""Jobs and work chains through a daemon: results, restarts, the cache, a killed worker."""
+
+from __future__ import annotations
+
+import copy
+import os
+import signal
+import time
+
+import gemmi
+import numpy as np
+import pytest
+from aiida.common import LinkType
+from aiida.engine import submit
+from aiida.orm import CalcJobNode, Dict, Float, Int, QueryBuilder
+from numpy.testing import assert_allclose, assert_array_equal
+
+from aiida_dse.calculations.engine import (
+    RefineCalculation,
+    SimulateCalculation,
+)
+from aiida_dse.data.jobs import built_from_nodes
+from aiida_dse.data.pattern import PatternData
+from aiida_dse.tasks.run import run_scan
+from aiida_dse.workchains.grid_search import GridSearchWorkChain
+from aiida_dse.workchains.refine import RefineWorkChain
+
+STAGES = {"stages": [["salt.a", "salt.*.B"]]}
+#: One thread for every job: two of them share two cores.
+OPTIONS = {"options": {"resources": {
+    "num_machines": 1, "num_mpiprocs_per_machine": 1, "num_cores_per_mpiproc": 1}}}
+
+
+@pytest.fixture(scope="module")
+def stored(case_nodes):
+    """A function: inputs for a document with changes; pattern and structures are stored once."""
+    kept = case_nodes()
+    for node in (kept["pattern"], *kept["structures"].values()):
+        node.store()
+
+    def make(code, **changes):
+        model = copy.deepcopy(kept["model"].get_dict()) | changes
+        return {
+            "model": Dict(model), "pattern": kept["pattern"], "structures": kept["structures"],
+            "code": code, "metadata": copy.deepcopy(OPTIONS),
+        }
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def started(daemon_client):
+    """The daemon's client, running."""
+    if not daemon_client.is_daemon_running:
+        daemon_client.start_daemon(number_workers=2)
+    return daemon_client
+
+
+@pytest.fixture(scope="module")
+def flaky_code(make_code, tmp_path_factory):
+    """A code whose first job ends before the engine starts."""
+    flag = tmp_path_factory.mktemp("flaky") / "failed-once"
+    return make_code("flaky", f"if mkdir '{flag}' 2>/dev/null; then echo lost >&2; exit 1; fi")
+
+
+@pytest.fixture(scope="module")
+def submitted(started, stored, code, flaky_code, case):
+    """Independent processes, all submitted at once so that they fill both cores."""
+    def grid(code, scan=case.scan, **more):
+        return {"scan": stored(code, scan=scan), "max_concurrent": Int(2),
+                "tile_seconds": Float(0.02), "seconds_per_point": Float(0.01)} | more
+
+    few = STAGES | {"max_cycles": 3}
+    far = {"salt.a": 4.05, "salt.Cs1.B": 6.0, "salt.Cl_a.B": 8.0}
+    return {
+        "simulate": submit(SimulateCalculation, **stored(code)),
+        "refine": submit(RefineCalculation, **stored(code, refinement=STAGES)),
+        "restart": submit(
+            RefineWorkChain, refine=stored(code, refinement=few, parameters=far)
+        ),
+        "grid": submit(GridSearchWorkChain, **grid(flaky_code)),
+        "make_grid": grid,
+    }
+
+
+def jobs_of(node):
+    """The calculation jobs a process called, oldest first."""
+    query = QueryBuilder().append(type(node), filters={"id": node.pk}, tag="caller")
+    query.append(CalcJobNode, with_incoming="caller").order_by({CalcJobNode: "id"})
+    return query.all(flat=True)
+
+
+def assert_complete_map(node, inputs):
+    """The map of a work chain is the one that run_scan computes in one go."""
+    assert node.is_finished_ok, node.exit_message
+    built = built_from_nodes(
+        inputs["model"].get_dict(), inputs["pattern"], inputs["structures"], {}
+    )
+    expected = run_scan(built, threads=1)
+    found = node.outputs.map
+    for name in ("gof", "chi2", "n_active", "axis_0", "axis_1"):
+        assert_allclose(found.get_array(name), expected.arrays[f"scan/{name}"], rtol=1e-9)
+    assert found.base.attributes.get("axes") == expected.summary["axes"]
+    result = node.outputs.result.get_dict()
+    for name, value in expected.summary["minimum"].items():
+        assert result["minimum"][name] == pytest.approx(value, rel=1e-9)
+    assert result["shape"] == expected.summary["shape"]
+
+
+def test_a_simulation(submitted, finish):
+    node = finish(submitted["simulate"])
+    assert node.is_finished_ok, node.exit_message
+    assert node.outputs.result.get_dict()["agreement"]["gof"] > 1
+
+
+def test_a_refinement_finds_what_the_pattern_was_made_with(submitted, finish, case):
+    node = finish(submitted["refine"])
+    assert node.is_finished_ok, node.exit_message
+    result = node.outputs.result.get_dict()
+    for name, true in case.truth.items():
+        row = result["parameters"][name]
+        assert abs(row["value"] - true) < 4 * row["su"], name
+    cif = gemmi.cif.read_string(node.outputs.structures.salt.get_content()).sole_block()
+    assert list(cif.find_values("_atom_site_label")) == ["Cs1", "Cl_a"]
+
+
+def test_refinements_are_found_by_outcome_and_sample(submitted, finish):
+    node = finish(submitted["refine"])
+    query = QueryBuilder()
+    query.append(PatternData, filters={"attributes.temperature": {">": 200}}, tag="pattern")
+    query.append(RefineCalculation, with_incoming="pattern", tag="job")
+    query.append(
+        Dict, with_incoming="job",
+        filters={"and": [
+            {"attributes.agreement.gof": {"<": 1.5}}, {"attributes.values.salt.a": {">": 4.1}},
+            {"attributes.sample.temperature": 293.0}, {"attributes.phases": {"contains": ["salt"]}},
+        ]},
+        project=["attributes.values.salt.a", "attributes.agreement.gof"],
+    )
+    query.add_filter("job", {"id": node.pk})
+    ((a, gof),) = query.all()
+    assert a == pytest.approx(4.123, abs=0.01)
+    assert gof == pytest.approx(1.0, abs=0.15)
+
+
+def test_a_refinement_cut_short_is_continued_until_it_converges(submitted, finish, case):
+    node = finish(submitted["restart"])
+    jobs = jobs_of(node)
+    assert node.is_finished_ok, (node.exit_message, [job.exit_status for job in jobs])
+    assert [job.exit_status for job in jobs[:-1]] == [410] * (len(jobs) - 1)
+    assert len(jobs) >= 2
+    assert jobs[-1].exit_status == 0
+    # the next job starts where the last one ended, through a calcfunction
+    start = jobs[1].inputs.model.get_dict()["parameters"]["salt.a"]["value"]
+    assert start == jobs[0].outputs.result.get_dict()["parameters"]["salt.a"]["value"]
+    assert jobs[1].inputs.model.creator.process_label == "continued_model"
+    row = node.outputs.result.get_dict()["parameters"]["salt.a"]
+    assert abs(row["value"] - case.truth["salt.a"]) < 4 * row["su"]
+
+
+def test_a_lost_tile_runs_again_and_the_map_is_complete(submitted, finish):
+    node = finish(submitted["grid"])
+    assert_complete_map(node, node.inputs.scan)
+    jobs = jobs_of(node)
+    assert len({job.base.extras.get("_aiida_hash") for job in jobs}) >= 3
+    assert sorted(job.exit_status for job in jobs)[:-1] == [0] * (len(jobs) - 1)
+    (lost,) = [job for job in jobs if job.exit_status]
+    assert lost.exit_status == 310
+
+
+def test_a_grid_computed_before_comes_from_the_cache(submitted, finish, flaky_code):
+    first = finish(submitted["grid"])
+    again = finish(submit(GridSearchWorkChain, **submitted["make_grid"](flaky_code)))
+    assert again.is_finished_ok, again.exit_message
+    jobs = jobs_of(again)
+    assert len(jobs) >= 3
+    assert [job for job in jobs if not job.base.caching.is_created_from_cache] == []
+    assert_array_equal(again.outputs.map.get_array("gof"), first.outputs.map.get_array("gof"))
+
+
+def test_a_widened_grid_reuses_tiles(submitted, finish, flaky_code, case):
+    """Two values more on the axis that is cut: the old values need not be computed again."""
+    finish(submitted["grid"])
+    wide = copy.deepcopy(case.scan)
+    wide["axes"][0]["stop"] = 4.17
+    node = finish(submit(GridSearchWorkChain, **submitted["make_grid"](flaky_code, scan=wide)))
+    jobs = jobs_of(node)
+    cached = [job for job in jobs if job.base.caching.is_created_from_cache]
+    assert_complete_map(node, node.inputs.scan)
+    # seen: 3 of 4. Tiles of another length would share none.
+    assert len(cached) >= 1
+
+
+@pytest.mark.slow
+def test_a_scan_out_of_time_goes_on_where_it_stopped(submitted, finish, stored, make_code):
+    """One tile, a second for each run: the map is complete, and grows from run to run."""
+    slow = {
+        "axes": [{"parameter": "salt.a", "start": 4.1, "stop": 4.15, "step": 0.0005}],
+        "refine": ["salt.Cs1.B", "salt.Cl_a.B"],
+    }
+    inputs = stored(make_code("hurried"), scan=slow)
+    inputs["metadata"]["options"]["max_wallclock_seconds"] = 2
+    node = finish(submit(
+        GridSearchWorkChain, scan=inputs, max_concurrent=Int(1), tile_seconds=Float(1e6),
+        max_attempts=Int(30),
+    ))
+    jobs = jobs_of(node)
+    assert node.is_finished_ok, node.exit_message
+    assert jobs[0].exit_status == 400
+    done = [job.outputs.result.get_dict()["n_done"] for job in jobs]
+    assert done == sorted(done) and done[-1] == 101
+    assert np.isfinite(node.outputs.map.get_array("gof")).all()
+
+
+def test_killed_workers_cost_no_finished_tile(submitted, finish, started, make_code, tmp_path):
+    """kill -9 of all workers in the middle of a grid: every tile runs once, the map is complete."""
+    for name in ("simulate", "refine", "restart", "grid"):
+        finish(submitted[name])
+    log = tmp_path / "runs.log"
+    log.touch()
+    code = make_code("logged", f'echo "$PWD" >> "{log}"; sleep 1')
+    scan = {"axes": [{"parameter": "salt.a", "start": 4.102, "stop": 4.152, "step": 0.01},
+                     {"parameter": "salt.Cl_a.B", "values": [1.0, 2.0, 3.0]}]}
+    node = submit(GridSearchWorkChain, **submitted["make_grid"](code, scan=scan))
+    end = time.monotonic() + 60
+    while not (any(job.is_finished_ok for job in jobs_of(node))
+               and any(not job.is_terminated for job in jobs_of(node))):
+        assert time.monotonic() < end and not node.is_terminated
+        time.sleep(0.05)
+    kept = [job.pk for job in jobs_of(node) if job.is_finished_ok]
+    workers = [int(pid) for pid in started.get_worker_info()["info"]]
+    assert len(workers) == 2
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    finish(node)
+    assert_complete_map(node, node.inputs.scan)
+    jobs = jobs_of(node)
+    # a worker killed while it stored a job leaves a node without a state, which never runs
+    ran = [job for job in jobs if job.process_state is not None]
+    tiles = [
+        job.base.links.get_incoming(link_type=LinkType.CALL_CALC).first().link_label for job in ran
+    ]
+    assert len(tiles) == len(set(tiles)) >= 3, tiles
+    assert {job.exit_status for job in ran} == {0}
+    assert set(kept) < {job.pk for job in ran}
+    folders = log.read_text().split()
+    assert len(folders) == len(set(folders)) == len(ran)
+    assert len({job.get_remote_workdir() for job in ran}) == len(ran)
+
+
+def test_a_refused_grid_starts_no_process(submitted, stored, code):
+    """The work chain's own inputs are checked like those of its jobs."""
+    from aiida.orm import ProcessNode
+
+    before = QueryBuilder().append(ProcessNode).count()
+    bad = {"axes": [{"parameter": "salt.q", "values": [1.0, 2.0]}]}
+    with pytest.raises(ValueError, match=r"salt\.q"):
+        submit(GridSearchWorkChain, scan=stored(code, scan=bad))
+    with pytest.raises(ValueError, match="at least 1"):
+        submit(GridSearchWorkChain, **submitted["make_grid"](code, max_concurrent=Int(0)))
+    assert QueryBuilder().append(ProcessNode).count() == before
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0])
+def test_tiles_must_last(stored, code, case, seconds):
+    """No process may be stored only to end in a division by zero."""
+    inputs = {"scan": stored(code, scan=case.scan), "tile_seconds": Float(seconds),
+              "seconds_per_point": Float(0.01), "max_concurrent": Int(2), "max_attempts": Int(3)}
+    refused = GridSearchWorkChain.spec().inputs.validate(inputs)
+    assert refused is not None and "tile_seconds" in str(refused)

@@ -1,0 +1,238 @@
+"""From nodes to the files of a job: names, kinds of structures, traces."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+from aiida.orm import CifData, SinglefileData, StructureData
+from numpy.testing import assert_allclose
+
+from aiida_dse.data.jobs import (
+    built_from_nodes,
+    job_files,
+    model_node,
+    nodes_of_document,
+    structure_node,
+)
+from aiida_dse.documents import DocumentError, load_document, parse_document
+from aiida_dse.tasks.build import build
+from aiida_dse.tasks.run import run_simulate
+
+EDGE = 4.12
+
+
+def parts(inputs):
+    """The arguments of job_files and built_from_nodes."""
+    return (
+        inputs["model"].get_dict(), inputs.get("pattern"), inputs["structures"],
+        inputs.get("traces", {}),
+    )
+
+
+def calculated(built):
+    return run_simulate(built).arrays["pattern/calculated"]
+
+
+def with_ions(case):
+    """The document with ions and B said in it, for structures that carry neither."""
+    model = copy.deepcopy(case.document)
+    model["phases"]["salt"] |= {
+        "ions": {"Cs": "Cs1+", "Cl": "Cl1-"}, "B": {"Cs": 1.5, "Cl": 2.0}
+    }
+    return model
+
+
+def xyz_text(n=3):
+    """n^3 cells of the salt, atom by atom."""
+    rows = []
+    for at in np.ndindex(n, n, n):
+        for label, shift in (("Cs", 0.0), ("Cl", 0.5)):
+            x, y, z = (np.array(at) + shift) * EDGE
+            rows.append(f"{label} {x:.6f} {y:.6f} {z:.6f}")
+    return "\n".join([str(len(rows)), "salt", *rows]) + "\n"
+
+
+@pytest.fixture
+def inputs(case_nodes):
+    return case_nodes()
+
+
+def test_the_files_of_a_job_describe_themselves(inputs, tmp_path):
+    content, files = job_files(*parts(inputs))
+    assert set(files) == {"pattern.xye", "salt.cif"}
+    assert content["pattern"]["file"] == "pattern.xye"
+    assert content["phases"]["salt"]["structure"] == "salt.cif"
+    assert content["sample"]["temperature"] == 293.0
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert build(parse_document(content), tmp_path, threads=1).measured
+
+
+def test_the_job_computes_what_the_document_computes(inputs, write_case, tmp_path):
+    path = write_case(tmp_path)
+    ours = calculated(build(load_document(path), path.parent, threads=1))
+    assert_allclose(calculated(built_from_nodes(*parts(inputs))), ours, rtol=1e-12)
+
+
+def test_the_sample_of_the_document_wins_over_the_node(inputs):
+    model, *rest = parts(inputs)
+    model["sample"] = {"temperature": 100.0}
+    content, _ = job_files(model, *rest)
+    assert content["sample"]["temperature"] == 100.0
+    assert content["sample"]["ligand"] == "oleate"
+
+
+def test_range_and_every_of_the_document_are_kept(inputs):
+    model, *rest = parts(inputs)
+    model["pattern"] |= {"range": [10, 40], "every": 2}
+    built = built_from_nodes(model, *rest)
+    two_theta = built.model.observation.two_theta
+    assert two_theta[0] >= 10 and two_theta[-1] <= 40
+    assert len(two_theta) == 53
+
+
+def test_a_missing_pattern_is_told(inputs):
+    model, _, structures, traces = parts(inputs)
+    with pytest.raises(DocumentError, match="no 'pattern' node"):
+        job_files(model, None, structures, traces)
+
+
+@pytest.mark.parametrize(
+    ("rename", "told"),
+    [
+        ({}, "missing: salt"),
+        ({"brine": "salt"}, "not in the document: brine"),
+        ({"salt": "salt", "extra": "salt"}, "not in the document: extra"),
+    ],
+)
+def test_structures_and_phases_must_have_the_same_names(inputs, rename, told):
+    model, pattern, structures, traces = parts(inputs)
+    renamed = {new: structures[old] for new, old in rename.items()}
+    with pytest.raises(DocumentError, match=told):
+        job_files(model, pattern, renamed, traces)
+
+
+def test_traces_must_have_the_names_of_the_document(inputs):
+    model, pattern, structures, _ = parts(inputs)
+    with pytest.raises(DocumentError, match="not in the document: solvent"):
+        job_files(model, pattern, structures, {"solvent": pattern})
+    model["background"]["traces"] = {"solvent": {}}
+    with pytest.raises(DocumentError, match="missing: solvent"):
+        job_files(model, pattern, structures, {})
+
+
+def test_an_xyz_node_is_no_crystal_and_a_cif_no_list_of_atoms(inputs, case, tmp_path):
+    (tmp_path / "salt.xyz").write_text(xyz_text())
+    atoms = structure_node(tmp_path / "salt.xyz")
+    assert isinstance(atoms, SinglefileData)
+    model, pattern, structures, _ = parts(inputs)
+    with pytest.raises(DocumentError, match=r"salt wants a CIF.*\.xyz"):
+        job_files(model, pattern, {"salt": atoms}, {})
+    model = copy.deepcopy(case.document)
+    model["phases"]["salt"] = {"atoms": "salt.xyz", "B": {"Cs": 1.0, "Cl": 1.0}}
+    with pytest.raises(DocumentError, match=r"salt wants an XYZ file.*\.cif"):
+        job_files(model, pattern, structures, {})
+
+
+def test_an_xyz_particle_scatters_like_its_crystal(inputs, case, tmp_path):
+    (tmp_path / "salt.xyz").write_text(xyz_text(n=4))
+    model = copy.deepcopy(case.document)
+    model["phases"]["salt"] = {
+        "atoms": "salt.xyz", "ions": {"Cs": "Cs1+", "Cl": "Cl1-"}, "B": {"Cs": 1.5, "Cl": 2.0}
+    }
+    _, pattern, structures, _ = parts(inputs)
+    atoms = built_from_nodes(
+        model, pattern, {"salt": structure_node(tmp_path / "salt.xyz")}, {}
+    )
+    crystal = built_from_nodes(case.document, pattern, structures, {})
+    assert_allclose(calculated(atoms), calculated(crystal), rtol=1e-5)
+
+
+def test_every_kind_of_structure_gives_the_same_pattern(inputs, case):
+    from pymatgen.core import Lattice, Structure
+
+    cell = [[EDGE, 0, 0], [0, EDGE, 0], [0, 0, EDGE]]
+    aiida = StructureData(cell=cell)
+    aiida.append_atom(position=(0, 0, 0), symbols="Cs", name="Cs1")
+    aiida.append_atom(position=(EDGE / 2,) * 3, symbols="Cl", name="Cl_a")
+    pymatgen = Structure(
+        Lattice(cell), ["Cs+", "Cl-"], [[0, 0, 0], [0.5] * 3],
+        site_properties={"label": ["Cs1", "Cl_a"], "B_iso": [1.5, 2.0]},
+    )
+    _, pattern, structures, _ = parts(inputs)
+    assert isinstance(structures["salt"], CifData)
+    expected = calculated(built_from_nodes(case.document, pattern, structures, {}))
+    for source, model in (
+        (aiida, with_ions(case)), (aiida.store(), with_ions(case)), (pymatgen, case.document),
+    ):
+        built = built_from_nodes(model, pattern, {"salt": structure_node(source)}, {})
+        assert_allclose(calculated(built), expected, rtol=1e-9)
+        assert {"salt.Cs1.B", "salt.Cl_a.B"} <= set(built.model.parameters)
+
+
+def test_a_structure_larger_than_its_primitive_cell_keeps_its_cell(inputs, case):
+    """A doubled cell, given in P 1 by its atoms, must not be reduced."""
+    doubled = StructureData(cell=[[2 * EDGE, 0, 0], [0, EDGE, 0], [0, 0, EDGE]])
+    for x in (0, EDGE):
+        doubled.append_atom(position=(x, 0, 0), symbols="Cs")
+        doubled.append_atom(position=(x + EDGE / 2, EDGE / 2, EDGE / 2), symbols="Cl")
+    model = with_ions(case)
+    model["phases"]["salt"]["particle"]["cells"] = [2, 4, 4]
+    _, pattern, structures, _ = parts(inputs)
+    found = calculated(built_from_nodes(model, pattern, {"salt": doubled}, {}))
+    expected = calculated(built_from_nodes(case.document, pattern, structures, {}))
+    assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_hexagonal_structure_on_thirds_keeps_its_four_atoms(inputs, case):
+    a, c, u = 4.2985321, 7.0152468, 0.3767
+    cell = np.array([[a, 0, 0], [-a / 2, a * np.sqrt(3) / 2, 0], [0, 0, c]])
+    wurtzite = StructureData(cell=cell.tolist())
+    for symbol, z in (("Cd", 0.0), ("Se", u)):
+        for x, y, shift in ((1 / 3, 2 / 3, 0.0), (2 / 3, 1 / 3, 0.5)):
+            wurtzite.append_atom(position=(x, y, z + shift) @ cell, symbols=symbol)
+    model = copy.deepcopy(case.document)
+    model["phases"]["salt"]["B"] = {"Cd": 1.0, "Se": 1.0}
+    built = built_from_nodes(model, inputs["pattern"], {"salt": wurtzite}, {})
+    crystal = built.model.phases[0].crystal
+    assert sorted(site.label for site in crystal.sites) == ["Cd", "Se"]
+    assert len(crystal.positions()) == 4
+    assert_allclose([crystal.cell.a, crystal.cell.c], [a, c], rtol=1e-8)
+
+
+def test_a_trace_becomes_a_file_and_a_linear_component(case_nodes, inputs):
+    model, pattern, structures, _ = parts(inputs)
+    model["background"]["traces"] = {"solvent": {"file": "water.chi", "sigma": "5 %"}}
+    content, files = job_files(model, pattern, structures, {"solvent": pattern})
+    section = content["background"]["traces"]["solvent"]
+    assert section["file"] == "trace_solvent.xye"
+    assert section["sigma"] == "column"
+    assert files["trace_solvent.xye"] == pattern.as_text()
+    built = built_from_nodes(model, pattern, structures, {"solvent": pattern})
+    assert any("solvent" in name for name in built.model.linear_names)
+
+
+def test_traces_of_a_document_become_nodes(write_case, tmp_path):
+    trace = {"file": "salt.xye", "axis": "two_theta", "wavelength": 0.7093, "sigma": "column"}
+    path = write_case(tmp_path, {"background": {"traces": {"empty": trace}}})
+    model, pattern, structures, traces = nodes_of_document(load_document(path), tmp_path)
+    assert set(traces) == {"empty"}
+    built = built_from_nodes(model, pattern, structures, traces)
+    assert any("empty" in name for name in built.model.linear_names)
+
+
+def test_a_document_of_a_simulation_has_no_pattern_node(write_case, tmp_path):
+    grid = {"axis": "two_theta", "wavelength": 0.7093,
+            "grid": {"start": 5, "step": 0.5, "stop": 40}}
+    path = write_case(tmp_path, {"pattern": grid})
+    model, pattern, structures, _ = nodes_of_document(load_document(path), tmp_path)
+    assert pattern is None
+    assert len(calculated(built_from_nodes(model, None, structures, {}))) == 71
+
+
+def test_a_model_node_is_checked(case):
+    with pytest.raises(DocumentError, match="unknown key"):
+        model_node(case.document | {"phasess": {}})
+    assert model_node(case.document).get_dict()["schema"] == "aiida-dse/model/1"

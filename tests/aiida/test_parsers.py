@@ -1,0 +1,215 @@
+"""The parsers on canned results: outputs and exit codes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import gemmi
+import numpy as np
+import pytest
+from aiida.common import LinkType
+from aiida.orm import CalcJobNode, FolderData
+from aiida.plugins import ParserFactory
+from aiida.plugins.entry_point import format_entry_point_string
+
+from aiida_dse.data.jobs import built_from_nodes
+from aiida_dse.io.results import Result, read_arrays, write_result
+from aiida_dse.parsers.engine import nested_values
+from aiida_dse.tasks.run import run_refine, run_scan, run_simulate
+
+STAGES = {"stages": [["salt.a", "salt.*.B"]]}
+
+
+@pytest.fixture(scope="module")
+def inputs(case_nodes, case):
+    found = case_nodes({"scan": case.scan, "refinement": STAGES})
+    for node in (found["model"], found["pattern"], *found["structures"].values()):
+        node.store()
+    return found
+
+
+@pytest.fixture(scope="module")
+def built(inputs):
+    return built_from_nodes(
+        inputs["model"].get_dict(), inputs["pattern"], inputs["structures"], {}
+    )
+
+
+@pytest.fixture(scope="module")
+def refined(built):
+    return run_refine(built)
+
+
+@pytest.fixture
+def parse(inputs, computer, tmp_path):
+    """A function: outputs and exit code of a task's parser on a folder of results."""
+    def parsed(task, *, result=None, json=None, stderr="", shell="", hdf5=True):
+        process_type = format_entry_point_string("aiida.calculations", f"dse.{task}")
+        node = CalcJobNode(computer=computer, process_type=process_type)
+        node.set_option("resources", {"num_machines": 1, "num_mpiprocs_per_machine": 1})
+        links = {"model": inputs["model"], "pattern": inputs["pattern"]}
+        links |= {f"structures__{k}": v for k, v in inputs["structures"].items()}
+        for label, source in links.items():
+            node.base.links.add_incoming(source, link_type=LinkType.INPUT_CALC, link_label=label)
+        node.store()
+        retrieved = FolderData()
+        retrieved.base.repository.put_object_from_bytes(b"", "engine.out")
+        retrieved.base.repository.put_object_from_bytes(stderr.encode(), "engine.err")
+        # what the shell itself says (a killed engine, a module that is missing)
+        retrieved.base.repository.put_object_from_bytes(shell.encode(), "_scheduler-stderr.txt")
+        retrieved.base.links.add_incoming(node, link_type=LinkType.CREATE, link_label="retrieved")
+        retrieved.store()
+        folder = tmp_path / "retrieved" / "results"
+        if result is not None:
+            write_result(result, folder)
+            if not hdf5:
+                (folder / "result.h5").unlink()
+        if json is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "result.json").write_text(json)
+        (tmp_path / "retrieved").mkdir(exist_ok=True)
+        outputs, calcfunction = ParserFactory(f"dse.{task}").parse_from_node(
+            node, store_provenance=False, retrieved_temporary_folder=str(tmp_path / "retrieved")
+        )
+        return outputs, calcfunction
+
+    return parsed
+
+
+def with_status(result, status, reason="said so"):
+    summary = result.summary | {"status": status, "stop_reason": reason}
+    return Result(summary, result.arrays)
+
+
+def test_a_converged_refinement_has_all_outputs(parse, refined, case):
+    outputs, node = parse("refine", result=refined)
+    assert node.is_finished_ok, node.exit_message
+    assert set(outputs) == {"result", "arrays", "structures"} or set(outputs) == {
+        "result", "arrays", "structures.salt"
+    }
+    result = outputs["result"].get_dict()
+    assert result["phases"] == ["salt"]
+    assert result["agreement"]["gof"] == pytest.approx(1.0, abs=0.15)
+    # by hand: four standard uncertainties around what the direct sum was made with
+    for name, true in case.truth.items():
+        row = result["parameters"][name]
+        assert abs(row["value"] - true) < 4 * row["su"], name
+    assert result["values"]["salt"]["a"] == result["parameters"]["salt.a"]["value"]
+    assert result["su"]["salt"]["Cl_a"]["B"] == result["parameters"]["salt.Cl_a.B"]["su"]
+
+
+def test_the_arrays_output_is_the_file_of_the_engine(parse, refined, tmp_path):
+    outputs, _ = parse("refine", result=refined)
+    path = tmp_path / "again.h5"
+    path.write_bytes(outputs["arrays"].get_content(mode="rb"))
+    arrays = read_arrays(path)
+    assert set(arrays) == set(refined.arrays)
+    for name, values in refined.arrays.items():
+        np.testing.assert_array_equal(arrays[name], values)
+
+
+def test_the_refined_crystal_keeps_labels_and_symmetry(parse, refined):
+    outputs, _ = parse("refine", result=refined)
+    node = outputs.get("structures.salt") or outputs["structures"]["salt"]
+    block = gemmi.cif.read_string(node.get_content()).sole_block()
+    assert list(block.find_values("_atom_site_label")) == ["Cs1", "Cl_a"]
+    assert len(block.find_values("_space_group_symop_operation_xyz")) == 48
+    a = float(block.find_value("_cell_length_a"))
+    row = refined.summary["parameters"]["salt.a"]
+    assert a == pytest.approx(row["value"], abs=row["su"] / 20)
+    b = [float(x) for x in block.find_values("_atom_site_B_iso_or_equiv")]
+    assert b[0] == pytest.approx(refined.summary["parameters"]["salt.Cs1.B"]["value"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("status", "exit_status"),
+    [("not_converged", 410), ("singular", 420), ("walltime", 400), ("interrupted", 400)],
+)
+def test_each_status_has_its_exit_code_and_keeps_the_outputs(parse, refined, status, exit_status):
+    outputs, node = parse("refine", result=with_status(refined, status))
+    assert node.exit_status == exit_status
+    assert {"result", "arrays"} <= set(outputs)
+
+
+def test_a_singular_refinement_names_the_parameters(parse, refined):
+    rows = refined.summary["parameters"]
+    rows = rows | {"salt.Cs1.B": rows["salt.Cs1.B"] | {"insensitive": True, "su": None}}
+    singular = dataclasses.replace(
+        refined, summary=refined.summary | {"status": "singular", "parameters": rows}
+    )
+    _, node = parse("refine", result=singular)
+    assert node.exit_status == 420
+    assert "salt.Cs1.B" in node.exit_message
+    assert "salt.a" not in node.exit_message
+
+
+def test_why_it_did_not_converge_is_told(parse, refined):
+    _, node = parse("refine", result=with_status(refined, "not_converged", "stopped after 2"))
+    assert "stopped after 2" in node.exit_message
+
+
+def test_a_scan_and_a_simulation_are_complete(parse, built):
+    outputs, node = parse("scan", result=run_scan(built, threads=1))
+    assert node.is_finished_ok
+    assert outputs["result"].get_dict()["shape"] == [6, 4]
+    outputs, node = parse("simulate", result=run_simulate(built))
+    assert node.is_finished_ok
+    assert outputs["result"].get_dict()["values"]["salt"]["a"] == 4.12
+
+
+def test_a_scan_out_of_time_keeps_its_points(parse, built):
+    partial = run_scan(built, threads=1, should_stop=lambda: "walltime")
+    assert partial.status == "walltime"
+    outputs, node = parse("scan", result=partial)
+    assert node.exit_status == 400
+    assert 0 < outputs["result"].get_dict()["n_done"] < 24
+
+
+@pytest.mark.parametrize(
+    ("files", "exit_status", "told"),
+    [
+        ({}, 310, "result.json"),
+        ({"stderr": "Traceback (most recent call last):\n  x\nZeroDivisionError: 1/0"}, 310,
+         "ZeroDivisionError"),
+        ({"json": '{"schema": "aiida-dse/resu'}, 311, "damaged"),
+        ({"json": "[]"}, 311, "no aiida-dse/result"),
+        ({"json": '{"schema": "aiida-dse/result/7"}'}, 311, "no aiida-dse/result"),
+        ({"stderr": "OSError: [Errno 28] No space left on device"}, 313, "No space left"),
+        ({"stderr": "Traceback (most recent call last):\nMemoryError"}, 312, "MemoryError"),
+        ({"shell": "_aiidasubmit.sh: line 9: 77 Killed    dse-engine"}, 312, "Killed"),
+        ({"shell": "_aiidasubmit.sh: line 9: dse-engine: command not found"}, 310, "not found"),
+        ({"stderr": "numpy: Unable to allocate 8 GiB"}, 312, "8 GiB"),
+        ({"stderr": "Error: phases.salt: there is no file 'salt.cif'\nin the folder."}, 320,
+         "there is no file 'salt.cif'"),
+    ],
+    ids=lambda value: None if isinstance(value, dict) else str(value),
+)
+def test_without_a_result_the_reason_is_found(parse, files, exit_status, told):
+    outputs, node = parse("refine", **files)
+    assert node.exit_status == exit_status
+    assert told in node.exit_message
+    assert not outputs
+
+
+def test_a_truncated_or_missing_hdf5_is_a_damaged_result(parse, refined):
+    _, node = parse("refine", result=refined, hdf5=False)
+    assert node.exit_status == 311
+
+
+def test_a_result_of_another_task_is_damaged_and_does_not_except(parse, built):
+    """A refine job that finds a simulation's result (a stale folder) must not be taken for good."""
+    _, node = parse("refine", result=run_simulate(built))
+    assert node.exit_status == 311
+
+
+def test_a_full_disk_after_a_checkpoint_is_told(parse, built):
+    """A scan that dies with its disk full leaves its last checkpoint behind."""
+    partial = with_status(run_scan(built, threads=1, should_stop=lambda: "walltime"), "running")
+    _, node = parse("scan", result=partial, stderr="OSError: [Errno 28] No space left on device")
+    assert node.exit_status in (313, 400)
+    assert not node.is_finished_ok
+
+
+def test_parameters_nest_by_their_dots():
+    rows = {"p.Br.x": {"value": 0.1}, "p.a": {"value": 4.0}, "p.phi": {"value": None}}
+    assert nested_values(rows) == {"p": {"Br": {"x": 0.1}, "a": 4.0}}
