@@ -20,6 +20,7 @@ from aiida_dse.io.results import HDF5_NAME, JSON_NAME
 WALLTIME_SHARE = 0.9
 RESULT_FOLDER = "results"
 STDOUT, STDERR = "engine.out", "engine.err"
+SCHEDULER_STDERR = "_scheduler-stderr.txt"
 
 
 def _cache_version() -> int:
@@ -53,7 +54,7 @@ class EngineCalculation(CalcJob):
         options["withmpi"].default = False
         options["parser_name"].default = f"dse.{cls.TASK}"
         options["output_filename"].default = STDOUT
-        options["scheduler_stderr"].default = "_scheduler-stderr.txt"
+        options["scheduler_stderr"].default = SCHEDULER_STDERR
 
         spec.output("result", valid_type=Dict, help="All numbers of the outcome.")
         spec.output("arrays", valid_type=SinglefileData, help="All arrays, as HDF5.")

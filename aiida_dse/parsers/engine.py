@@ -10,7 +10,7 @@ from aiida.orm import Dict, SinglefileData
 from aiida.parsers import Parser
 
 import aiida_dse
-from aiida_dse.calculations.engine import RESULT_FOLDER, STDERR
+from aiida_dse.calculations.engine import RESULT_FOLDER, SCHEDULER_STDERR, STDERR
 from aiida_dse.data.jobs import built_from_nodes, cif_node
 from aiida_dse.io.results import HDF5_NAME, JSON_NAME, Result, read_result
 from aiida_dse.io.structures import cif_text
@@ -52,7 +52,7 @@ class EngineParser(Parser):
             result = read_result(folder)
         except ValueError as problem:
             return self._without_result(folder, str(problem))
-        wanted = self.node.process_type.rpartition(".")[2]
+        wanted = (self.node.process_type or "").rpartition(".")[2]
         if result.task != wanted:
             return self.exit_codes.ERROR_DAMAGED_RESULT.format(
                 detail=f"it is of the task '{result.task}', not of '{wanted}'"
@@ -75,7 +75,7 @@ class EngineParser(Parser):
         # what the shell itself says (killed, not found) is in the scheduler's file
         stderr = "\n".join(
             self.retrieved.base.repository.get_object_content(name)
-            for name in (STDERR, self.node.get_option("scheduler_stderr") or "")
+            for name in (STDERR, self.node.get_option("scheduler_stderr") or SCHEDULER_STDERR)
             if name in self.retrieved.base.repository.list_object_names()
         )
         last = stderr.strip().splitlines()[-1] if stderr.strip() else problem

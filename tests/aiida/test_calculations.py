@@ -110,7 +110,7 @@ def test_a_scan_needs_axes(inputs):
     [
         ({"parameter": "salt.q", "values": [1.0, 2.0]}, "salt.q"),
         ({"parameter": "salt.a", "start": 4.0, "stop": 5.0, "step": 1e-9}, "limit"),
-        ({"parameter": "salt.Cs1.B", "values": [-1.0, 1.0]}, "B is not negative"),
+        ({"parameter": "salt.Cs1.B", "values": [-1.0, 1.0]}, "only 0 to 1000 is possible"),
     ],
 )
 def test_a_grid_that_cannot_be_scanned_is_refused(inputs, axis, told):
