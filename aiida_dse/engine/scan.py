@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import product
 
@@ -162,8 +162,9 @@ def scan(
     blocks = [points[k : k + block] for k in range(0, len(points), block)]
     reason = "complete"
     with ThreadPoolExecutor(workers) as pool:
-        running = [pool.submit(work.block, part) for part in blocks]
+        running: list[Future[None]] = []
         try:
+            running += [pool.submit(work.block, part) for part in blocks]
             for future in as_completed(running):
                 future.result()
                 if on_block:

@@ -234,7 +234,7 @@ def test_a_signal_leaves_the_points_that_are_done(folder, tmp_path, number, stat
         assert "points" in first, first + process.stderr.read()
         time.sleep(0.2)
         process.send_signal(number)
-        stdout, stderr = process.communicate(timeout=30)
+        stdout, stderr = process.communicate(timeout=180)
     finally:
         if process.poll() is None:
             process.kill()
