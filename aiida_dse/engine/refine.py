@@ -379,7 +379,7 @@ def fit_warnings(
     if fit.gof < 1 and fit.n_points > 2 * (1 / max(1e-9, 1 - fit.gof)) ** 2:
         found.append(
             f"GoF = {fit.gof:.3f} is below 1: the data's sigma is overestimated (or its errors are "
-            "correlated); standard uncertainties are scaled by GoF and may be too small."
+            "correlated); standard uncertainties are left unscaled."
         )
     for k, p in enumerate(free):
         if p.at_bound:

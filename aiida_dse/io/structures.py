@@ -59,11 +59,6 @@ def read_cif(path: Path, *, block: str | None = None) -> Crystal:
     return Crystal(Cell(**values), operations, tuple(sites), path.name, name).checked_cell()
 
 
-def write_cif(crystal: Crystal, path: Path) -> None:
-    """A CIF of the crystal with the same operations and labels."""
-    path.write_text(cif_text(crystal), encoding="utf-8")
-
-
 def cif_text(crystal: Crystal) -> str:
     """The crystal as the text of a CIF."""
     document = gemmi.cif.Document()
