@@ -5,11 +5,13 @@ Everything is measured in one run on this machine; a row says what was computed,
 distances, or to the peer. `make benchmark`.
 """
 
+import json
 import os
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -63,13 +65,15 @@ def row(what: str, seconds: float, limit: str = "", other: str = "") -> None:
     print(f"{what:58} {seconds * 1e3:11.1f} ms   {limit:12} {other}", flush=True)
 
 
+def single(cells: tuple[int, int, int]) -> tuple[CrystalPhase, Sampling, dict[str, float]]:
+    phase = CrystalPhase("p", read_cif(EXAMPLE / "CsPbBr3.cif"), SinglePrism(cells), {})
+    return phase, Sampling(Q, 0.56456), {p.name: p.value for p in phase.parameters}
+
+
 def single_particles() -> None:
-    crystal = read_cif(EXAMPLE / "CsPbBr3.cif")
-    cell = crystal.cell
-    sampling = Sampling(Q, 0.56456)
     for cells in ((6, 6, 4), (11, 11, 8), (24, 24, 17)):
-        phase = CrystalPhase("p", crystal, SinglePrism(cells), {})
-        values = {p.name: p.value for p in phase.parameters}
+        phase, sampling, values = single(cells)
+        crystal, cell = phase.crystal, phase.crystal.cell
         factors = phase.pair_factors(sampling)
 
         def pattern(phase=phase, values=values, factors=factors):
@@ -97,8 +101,6 @@ def debye_calculator(crystal, cells, engine: float) -> None:
     except ImportError:
         print("  (DebyeCalculator or its torch is not installed: no comparison)")
         return
-    import tempfile
-
     from aiida_dse.engine.scattering import element_of
 
     grid = np.stack(np.meshgrid(*[np.arange(n) for n in cells], indexing="ij"), -1).reshape(-1, 3)
@@ -142,33 +144,95 @@ def refinement() -> None:
             f"GoF {fit['gof']:.4f}, {result.summary['n_evaluations']} evaluations")
 
 
-def grid() -> None:
+def map_content() -> dict:
     content = load_document(EXAMPLE / "refine.yaml").canonical()
     content["phases"]["CsPbBr3"]["particle"] = {
         "shape": "prism", "L_ab": {"mean": 5.0, "sd": 0.7}, "L_c": {"mean": 5.1, "sd": 0.8}}
     content["parameters"] = {"CsPbBr3.a": 8.207, "CsPbBr3.b": 8.407, "CsPbBr3.c": 11.756}
-    model = build(parse_document(content), EXAMPLE, threads=1).model
-    axes = [Axis("CsPbBr3.Br_eq.x", np.linspace(0.27, 0.31, 100)),
+    return content
+
+
+def map_axes() -> list[Axis]:
+    return [Axis("CsPbBr3.Br_eq.x", np.linspace(0.27, 0.31, 100)),
             Axis("CsPbBr3.Br_eq.y", np.linspace(0.19, 0.23, 100)),
             Axis("CsPbBr3.Br_eq.B", np.linspace(1.0, 3.0, 11))]
-    found = scan(model, axes)
+
+
+def grid() -> float:
+    model = build(parse_document(map_content()), EXAMPLE, threads=1).model
+    found = scan(model, map_axes())
     row("10 000-point Br_eq map x 11 B, in the engine", found.seconds, "limit 60 s",
         f"{found.seconds / 1e4 * 1e3:.2f} ms a point, lowest GoF {found.minimum['gof']:.4f}")
+    return found.seconds
 
 
-def start_up() -> None:
-    code = "import aiida_dse.tasks.run, aiida_dse.cli.engine"
-    begin = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], check=True)
-    row("imports of a job before its first useful instruction", time.perf_counter() - begin)
+def grid_through_aiida(engine_seconds: float) -> None:
+    """The same map through the daemon, in a profile of its own below AIIDA_PATH."""
+    if "AIIDA_PATH" not in os.environ:
+        print("  (AIIDA_PATH is not set: the map is not run through the daemon. 'make benchmark')")
+        return
+    from aiida_dse.cli.setup import setup
+
+    setup(["--profile", "dse-benchmark"], standalone_mode=False)
+    from aiida.engine.daemon.client import get_daemon_client
+    from aiida_dse.cli.launching import launch_map
+
+    document = Path(tempfile.mkdtemp(prefix="dse-benchmark-")) / "map.yaml"
+    content = map_content()
+    for section, key in ((content["pattern"], "file"),
+                         (content["phases"]["CsPbBr3"], "structure")):
+        section[key] = str((EXAMPLE / section[key]).resolve())
+    # a title of its own, so that no earlier benchmark's tiles are found in the cache
+    document.write_text(json.dumps(content | {"title": f"benchmark {time.time_ns()}"}))
+    try:
+        begin = time.perf_counter()
+        launch_map(document, axes=[f"{a.parameter}={a.values[0]}:{a.values[-1]}:"
+                                   f"{a.values[1] - a.values[0]:.12g}" for a in map_axes()],
+                   code_label="dse-engine@localhost", walltime=3600, dry_run=False, wait=True,
+                   pattern_node=None, threads=1, start_from=None, max_concurrent=2,
+                   tile_seconds=60.0)
+        seconds = time.perf_counter() - begin
+    finally:
+        get_daemon_client("dse-benchmark").stop_daemon(wait=True)
+    row("the same map through the daemon", seconds,
+        f"limit {1.3 * engine_seconds + 30:.0f} s",
+        f"{seconds / engine_seconds:.2f} times the engine's own time")
+
+
+def jobs() -> None:
+    """A whole job, with the compiler's cache empty and filled."""
+    with tempfile.TemporaryDirectory() as cache:
+        for what in ("first job ever (compiles)", "every later job"):
+            begin = time.perf_counter()
+            command = ["-m", "aiida_dse.cli.engine", "simulate", str(EXAMPLE / "refine.yaml"),
+                       "-o", str(Path(cache) / "out")]
+            subprocess.run([sys.executable, *command], check=True, capture_output=True,
+                           env=os.environ | {"NUMBA_CACHE_DIR": str(Path(cache) / "numba")})
+            row(f"dse-engine simulate, {what}", time.perf_counter() - begin)
+
+
+def memory() -> None:
+    """Peak memory of a process that computes the largest pattern and nothing else."""
+    run = subprocess.run([sys.executable, __file__, "--memory"], check=True, capture_output=True,
+                         text=True)
+    print(f"{'peak memory, 195,840 atoms at 4000 q, libraries included':58} "
+          f"{float(run.stdout):11.0f} MB   limit 500 MB")
+
+
+def largest_pattern() -> None:
+    phase, sampling, values = single((24, 24, 17))
+    phase.state(values, sampling)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 if __name__ == "__main__":
+    if "--memory" in sys.argv:
+        largest_pattern()
+        sys.exit()
     print(f"{thread_count()} threads, numpy {np.__version__}, Python {sys.version.split()[0]}")
     single_particles()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{'peak memory of this process so far':58} {peak:11.0f} MB   limit 500 MB")
+    memory()
     population()
     refinement()
-    grid()
-    start_up()
+    grid_through_aiida(grid())
+    jobs()
