@@ -9,12 +9,13 @@ export AIIDA_PATH := $(CURDIR)/.dse/aiida
 export AIIDA_WARN_v3 :=
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test lint validate benchmark clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       refine and map the example pattern through AiiDA (about 3 minutes)"
 	@echo "make test       lint, types, tests"
+	@echo "make validate   refine DebUsSy's patterns (kept beside the project) and compare with their truth"
 	@echo "make benchmark  speed beside the plain loop and the peers"
 	@echo "make clean      stop the demo's daemon and remove .dse/"
 
@@ -36,6 +37,9 @@ lint: .dse/venv/.ready
 
 test: lint
 	@$(BIN)/python -m pytest
+
+validate: .dse/venv/.ready
+	@$(BIN)/python benchmarks/accuracy.py
 
 benchmark: .dse/venv/.ready
 	@$(BIN)/python benchmarks/run.py

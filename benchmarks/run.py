@@ -7,7 +7,7 @@ distances, or to the peer. `make benchmark`.
 
 import json
 import os
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -73,10 +73,9 @@ def single(cells: tuple[int, int, int]) -> tuple[CrystalPhase, Sampling, dict[st
 def single_particles() -> None:
     for cells in ((6, 6, 4), (11, 11, 8), (24, 24, 17)):
         phase, sampling, values = single(cells)
-        crystal, cell = phase.crystal, phase.crystal.cell
         factors = phase.pair_factors(sampling)
 
-        def pattern(phase=phase, values=values, factors=factors):
+        def pattern(phase=phase, sampling=sampling, values=values, factors=factors):
             state = phase.state(values, sampling)
             occupancy, b_iso = phase.occupancy_and_b(values)
             return debye.debye_intensity(
@@ -84,13 +83,14 @@ def single_particles() -> None:
             )
 
         engine = timed(pattern)
-        bare = timed(lambda c=cells: bare_loop(
-            np.array(c), crystal.positions(), np.array([cell.a, cell.b, cell.c])))
+        cell = phase.crystal.cell
+        places, edges = phase.crystal.positions(), np.array([cell.a, cell.b, cell.c])
+        bare = timed(lambda c=cells, x=places, e=edges: bare_loop(np.array(c), x, e))
         atoms = 20 * cells[0] * cells[1] * cells[2]
         limit = "limit 200 ms" if atoms > 1e5 else ""
         row(f"pattern of {atoms:,} atoms at 4000 q", engine, limit,
             f"bare loop (1 thread) {bare * 1e3:.1f} ms: {engine / bare:.2f} times that")
-        debye_calculator(crystal, cells, engine)
+        debye_calculator(phase.crystal, cells, engine)
 
 
 def debye_calculator(crystal, cells, engine: float) -> None:
@@ -175,6 +175,7 @@ def grid_through_aiida(engine_seconds: float) -> None:
 
     setup(["--profile", "dse-benchmark"], standalone_mode=False)
     from aiida.engine.daemon.client import get_daemon_client
+
     from aiida_dse.cli.launching import launch_map
 
     document = Path(tempfile.mkdtemp(prefix="dse-benchmark-")) / "map.yaml"
@@ -213,6 +214,8 @@ def jobs() -> None:
 
 def memory() -> None:
     """Peak memory of a process that computes the largest pattern and nothing else."""
+    if not Path("/proc/self/status").exists():
+        return
     run = subprocess.run([sys.executable, __file__, "--memory"], check=True, capture_output=True,
                          text=True)
     print(f"{'peak memory, 195,840 atoms at 4000 q, libraries included':58} "
@@ -222,7 +225,9 @@ def memory() -> None:
 def largest_pattern() -> None:
     phase, sampling, values = single((24, 24, 17))
     phase.state(values, sampling)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    # getrusage would count the memory of the parent that started this process
+    status = Path("/proc/self/status").read_text()
+    print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024)
 
 
 if __name__ == "__main__":

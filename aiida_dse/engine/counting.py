@@ -63,11 +63,12 @@ def count_sphere_pairs(
     merges; diameter (nm) of the largest sphere; `law` None for one sphere of that diameter.
     Raises ValueError where the sphere holds no atom or the tables would not fit in memory.
     """
-    # the atoms are found for a slightly larger radius, so that small steps in size re-use them
-    reach = diameter * 5 if law is None else 1.1 ** np.ceil(np.log(diameter * 5) / np.log(1.1))
-    atoms = _sphere_atoms(crystal, centre, float(reach))
+    # small steps in size re-use the atoms and do not move the end of the law
+    outer, inner = (1.1, 1.02) if law else (1.0, 1.0)
+    atoms = _sphere_atoms(crystal, centre, _rounded_up(diameter * 5, outer))
     merged = _merge_translations(crystal, generic)
     share = np.ones(len(atoms.radius)) if law is None else law.survival(atoms.radius / 5)
+    atoms, share = _held_by_some(atoms, share, _rounded_up(diameter * 5, inner))
     low = atoms.cell.min(axis=0)
     box = np.ptp(atoms.cell, axis=0) + 1
     n_atoms = len(crystal.basis_atoms)
@@ -83,11 +84,14 @@ def count_sphere_pairs(
             f"is {MAX_TABLE_BYTES / 1e9:.0f} GB. Lower the particle's 'largest' size."
         )
     chosen = np.flatnonzero(atoms.orbit)
+    filled = shares > 0
+    first = np.argmax(filled, axis=3)
+    end = np.where(filled.any(axis=3), box[2] - np.argmax(filled[..., ::-1], axis=3), 0)
 
     def count(part: np.ndarray) -> FloatArray:
         table = np.zeros(shape)
         _count_pairs(
-            at[part], atoms.atom[part], atoms.orbit[part], share[part], shares,
+            at[part], atoms.atom[part], atoms.orbit[part], share[part], shares, first, end,
             crystal.site_of_atom, merged.class_of_pair, merged.shift, reach, table,
         )
         return table
@@ -99,11 +103,28 @@ def count_sphere_pairs(
     return np.asarray(tables), merged, per_particle
 
 
+def _rounded_up(radius: float, base: float) -> float:
+    """The next power of the base."""
+    return radius if base == 1 else float(base ** np.ceil(np.log(radius) / np.log(base)))
+
+
+def _held_by_some(
+    atoms: SphereAtoms, share: FloatArray, radius: float
+) -> tuple[SphereAtoms, FloatArray]:
+    """The atoms within the radius (Å) of the largest particle."""
+    n = int(np.searchsorted(atoms.radius, radius * (1 + 1e-9), side="right"))
+    cut = SphereAtoms(atoms.cell[:n], atoms.atom[:n], atoms.radius[:n], atoms.orbit[:n])
+    return cut, share[:n]
+
+
 @njit(cache=True, nogil=True, fastmath=True)
 def _count_pairs(  # type: ignore[no-untyped-def]
-    cell, atom, orbit, share, shares, site, class_of_pair, shift, reach, table
+    cell, atom, orbit, share, shares, first, end, site, class_of_pair, shift, reach, table
 ):
-    """A pair counts with the share of particles that hold its outer atom: the smaller share."""
+    """A pair counts with the share of particles that hold its outer atom: the smaller share.
+
+    Along z the atoms t of the cells (x, y) reach from first[t, x, y] to end[t, x, y].
+    """
     for i in range(len(atom)):
         s = atom[i]
         own = share[i]
@@ -115,8 +136,8 @@ def _count_pairs(  # type: ignore[no-untyped-def]
                 u = x - cell[i, 0] + shift[s, t, 0] + reach[0]
                 for y in range(shares.shape[2]):
                     v = y - cell[i, 1] + shift[s, t, 1] + reach[1]
-                    start = shift[s, t, 2] + reach[2] - cell[i, 2]
-                    line = shares[t, x, y]
+                    start = first[t, x, y] + shift[s, t, 2] + reach[2] - cell[i, 2]
+                    line = shares[t, x, y, first[t, x, y] : end[t, x, y]]
                     row = table[class_of_pair[s, t], u, v, start : start + len(line)]
                     for z in range(len(line)):
                         row[z] += weight * min(own, line[z])

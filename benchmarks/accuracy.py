@@ -1,0 +1,167 @@
+"""Accuracy against DebUsSy's own patterns, whose truth is known. `make validate`.
+
+Every row is a full refinement from one common start; the last column names what misses its limit.
+The patterns are not part of this project: they are looked for in ../shared/data, or where
+DSE_DATA says.
+"""
+
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from aiida_dse.documents import load_document, parse_document
+from aiida_dse.tasks.build import build
+from aiida_dse.tasks.run import run_refine
+
+ROOT = Path(__file__).parent.parent
+DATA = Path(os.environ.get("DSE_DATA", ROOT.parent / "shared" / "data"))
+EXAMPLE = ROOT / "examples" / "cspbbr3"
+ROCK_SALT = """data_PbS
+_cell_length_a 5.936
+_cell_length_b 5.936
+_cell_length_c 5.936
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_space_group_name_H-M_alt 'F m -3 m'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_B_iso_or_equiv
+Pb Pb 0 0 0 1.0
+S S 0.5 0.5 0.5 1.0
+"""
+#: The reference cell of the PbS patterns, common to all of them: 0.0003 below the nominal 5.936 Å.
+PBS_EXPANSION_OFFSET = -0.0003
+
+
+@dataclass(frozen=True)
+class Row:
+    """Differences from the truth of one fit, each with its limit (None: reported only)."""
+
+    name: str
+    values: dict[str, tuple[float, float | None]]
+    seconds: float
+
+    @property
+    def missed(self) -> list[str]:
+        return [
+            name for name, (value, limit) in self.values.items()
+            if limit is not None and not abs(value) <= limit
+        ]
+
+    def __str__(self) -> str:
+        shown = "  ".join(f"{name} {value:+.4g}" for name, (value, _) in self.values.items())
+        verdict = "outside: " + ", ".join(self.missed) if self.missed else "within limits"
+        return f"{self.name:34} {shown}  {self.seconds:5.1f} s  {verdict}"
+
+
+def refined(content: dict, folder: Path) -> tuple[dict[str, float], dict, float]:
+    """Refined values, the summary and the seconds it took."""
+    built = build(parse_document(content), folder)
+    begin = time.perf_counter()
+    summary = run_refine(built).summary
+    values = {name: row["value"] for name, row in summary["parameters"].items()}
+    return values, summary, time.perf_counter() - begin
+
+
+def cspbbr3_patterns() -> list[tuple[Path, dict]]:
+    """The synthetic CsPbBr3 patterns with what went into them."""
+    folder = DATA / "cspbbr3_debussy"
+    found = []
+    for truth_file, subfolder in (("size_truth.json", "size"), ("temp_truth.json", "temperature")):
+        if (folder / truth_file).exists():
+            for truth in json.loads((folder / truth_file).read_text()):
+                found.append((folder / subfolder / f"{truth['name']}.xye", truth))
+    return found
+
+
+def fit_cspbbr3(path: Path, truth: dict) -> Row:
+    """18 parameters, from the bulk-like start of the example."""
+    content = load_document(EXAMPLE / "refine.yaml").canonical()
+    content["pattern"]["file"] = str(path.resolve())
+    values, summary, seconds = refined(content, EXAMPLE)
+    off = {name.removeprefix("CsPbBr3."): value for name, value in values.items()}
+    quantities = summary["derived"]["CsPbBr3"]["quantities"]
+    cell = max((off[edge] - true for edge, true in zip("abc", truth["cell"], strict=True)), key=abs)
+    sizes = max((100 * (off[n] / truth[n] - 1) for n in ("L_ab", "L_c")), key=abs)
+    angles = [quantities[f"angle(Pb-Br_{k}-Pb)_1"]["value"] - truth[f"angle_{k}"]
+              for k in ("eq", "ax")]
+    b_iso = max((off[f"{label}.B"] - true for label, true in truth["B"].items()), key=abs)
+    small = truth["name"] in ("size_05nm", "size_11nm")
+    return Row(truth["name"], {
+        "GoF": (summary["agreement"]["gof"], 1.03 if small else 1.05), "cell/Å": (cell, 0.003),
+        "angle/deg": (max(angles, key=abs), 0.5), "size/%": (sizes, 2.0),
+        "B/Å^2": (b_iso, 0.25 if small else 0.3),
+    }, seconds)
+
+
+def pbs_patterns() -> list[Path]:
+    return sorted((DATA / "pbs_qdots").glob("PbS_*.cal"))
+
+
+def fit_pbs(path: Path) -> Row:
+    """Cell, diameter and its spread, two B; the solvent's trace where there is solvent.
+
+    DebUsSy adds Compton scattering, which a Chebyshev background takes up; without the solvent's
+    counts on top it needs more terms.
+    """
+    found = re.fullmatch(
+        r"PbS_Str(.+)_SD(.+)_Avg(.+)_Solv(TOL|HEX)_Conc(.+)_noisy(.+)\.cal", path.name
+    )
+    assert found, path.name
+    expansion, spread, mean, conc, noise = (float(found[k]) for k in (1, 2, 3, 5, 6))
+    content = {
+        "pattern": {"file": str(path.resolve()), "axis": "q_inverse_angstrom", "wavelength": 0.56,
+                    "sigma": f"counts / {noise:g}", "grid": {"start": 0.99, "step": 0.0028}},
+        "phases": {"PbS": {"structure": "PbS.cif", "particle": {
+            "shape": "sphere", "D": {"mean": 5.0, "sd": 1.0}, "centre": "Pb", "largest": 30}}},
+        "background": {"chebyshev": 12},
+        "refinement": {"stages": [["PbS.a", "PbS.D", "PbS.sd_D"], ["PbS.*.B"]]},
+    }
+    if conc < 100:
+        trace = {"TOL": "Toluene", "HEX": "Hexane"}[found[4]]
+        content["background"] = {"chebyshev": 4, "traces": {"solvent": {
+            "file": str((path.parent / f"{trace}.xye").resolve()), "axis": "two_theta",
+            "wavelength": 0.564162}}}
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "PbS.cif").write_text(ROCK_SALT)
+        values, summary, seconds = refined(content, Path(folder))
+    judged = spread >= 10 and mean >= 3
+    shift = values["PbS.a"] / 5.936 - expansion - PBS_EXPANSION_OFFSET
+    return Row(f"PbS {mean:g} nm {spread:g} % conc {conc:g} noise {noise:g}", {
+        "GoF": (summary["agreement"]["gof"], 1.15 if judged else None),
+        "size/%": (100 * (values["PbS.D"] / mean - 1), 1.5 if judged else None),
+        "spread/points": (100 * values["PbS.sd_D"] / values["PbS.D"] - spread,
+                          1.5 if judged else None),
+        "expansion": (shift, 0.0005 if judged else None),
+        "s.u. size/%": (100 * summary["parameters"]["PbS.D"]["su"] / values["PbS.D"], None),
+    }, seconds)
+
+
+def rows() -> Iterator[Row]:
+    for path, truth in cspbbr3_patterns():
+        yield fit_cspbbr3(path, truth)
+    for path in pbs_patterns():
+        yield fit_pbs(path)
+
+
+if __name__ == "__main__":
+    if not (cspbbr3_patterns() or pbs_patterns()):
+        sys.exit(f"no patterns in {DATA}: set DSE_DATA to the folder that holds them")
+    missed = []
+    for row in rows():
+        print(row, flush=True)
+        missed += [row.name] if row.missed else []
+    sys.exit(f"outside their limits: {', '.join(missed)}" if missed else 0)
