@@ -12,7 +12,8 @@ from aiida.common.exceptions import ValidationError
 from aiida.orm import ArrayData
 from aiida.orm.pydantic import OrmMetadataField
 
-from aiida_dse.io.patterns import AXES, MeasuredPattern
+from aiida_dse.io.patterns import MeasuredPattern
+from aiida_dse.io.tables import AXES
 
 
 class PatternData(ArrayData):

@@ -13,7 +13,8 @@ import finufft
 import numpy as np
 from numba import njit
 
-from .distances import GRID_MARGIN, SPLINE_ORDER, site_channels
+from .distances import GRID_MARGIN, SPLINE_ORDER
+from .pairs import site_channels
 from .scattering import ScatteringFactor
 from .threads import thread_count
 from .units import FloatArray

@@ -203,4 +203,4 @@ def closest(name: str, known: Iterable[str]) -> str:
     import difflib
 
     hits = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
-    return f"; did you mean {' or '.join(hits)}?" if hits else ""
+    return f" (did you mean {' or '.join(hits)}?)" if hits else ""

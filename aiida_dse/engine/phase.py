@@ -17,16 +17,8 @@ from scipy.spatial import cKDTree
 from . import debye
 from .crystal import COORDINATES, Cell, Crystal
 from .disorder import EXCLUSION_DISTANCE, excluded_pairs
-from .distances import (
-    PairClass,
-    PairWeights,
-    atom_histograms,
-    grid_step,
-    lattice_histograms,
-    pair_classes,
-    pair_weights,
-    site_channels,
-)
+from .distances import atom_histograms, grid_step, lattice_histograms
+from .pairs import PairClass, PairWeights, pair_classes, pair_weights, site_channels
 from .parameters import Parameter
 from .particles import Family, PairCounts
 from .scattering import scattering_factor

@@ -16,6 +16,7 @@ from aiida_dse.documents.model import Prism, SizeLaw, Sphere, Start, TraceFile
 from aiida_dse.engine.crystal import Crystal
 from aiida_dse.engine.parameters import Parameter, closest, require_possible, select
 from aiida_dse.engine.particles import (
+    MAX_CELLS_ALONG_EDGE,
     CubePopulation,
     Family,
     PrismPopulation,
@@ -242,12 +243,18 @@ DEFAULT_LARGEST = 4.0
 def _family(crystal: Crystal, particle: Prism | Sphere) -> tuple[Family, dict[str, float]]:
     laws = [law for law in (getattr(particle, name, None) for name in ("L_ab", "L_c", "L", "D"))
             if isinstance(law, SizeLaw)]
-    largest = particle.largest or DEFAULT_LARGEST * max((law.mean for law in laws), default=0.0)
+    cell = crystal.cell
+    # a step of the cell must not lift the largest particle above the limit
+    possible = 0.9 * MAX_CELLS_ALONG_EDGE * min(cell.a, cell.b, cell.c) / 10
+    largest = particle.largest or min(
+        DEFAULT_LARGEST * max((law.mean for law in laws), default=0.0), possible
+    )
     for law in laws:
         if law.mean >= largest:
             raise ValueError(
-                f"the mean size {law.mean:g} nm is not below 'largest', {largest:g} nm. Raise "
-                "'largest'."
+                f"the mean size {law.mean:g} nm is not below 'largest', {largest:g} nm. Are the "
+                "sizes in nm? Lower the mean, or raise 'largest'; the limit is "
+                f"{MAX_CELLS_ALONG_EDGE} cells along an edge."
             )
     if isinstance(particle, Prism):
         if particle.cells is not None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from aiida_dse.io.patterns import MeasuredPattern, read_columns, read_pattern
+from aiida_dse.io.patterns import MeasuredPattern, read_pattern
+from aiida_dse.io.tables import read_columns
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} (third-party data) is absent")

@@ -10,13 +10,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from aiida_dse.engine import debye
-from aiida_dse.engine.distances import (
-    atom_histograms,
-    lattice_histograms,
-    pair_classes,
-    pair_weights,
-    site_channels,
-)
+from aiida_dse.engine.distances import atom_histograms, lattice_histograms
+from aiida_dse.engine.pairs import pair_classes, pair_weights, site_channels
 from aiida_dse.engine.particles import SinglePrism, SingleSphere
 from aiida_dse.engine.phase import Sampling
 
