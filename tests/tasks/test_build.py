@@ -51,7 +51,7 @@ def test_the_good_document_builds(folder, columns):
         ({"phases__P__particle": {"shape": "sphere", "D": 1.0, "centre": "Xx"}}, "phases.P:",
          "no site 'Xx'"),
         ({"phases__P__particle__cells": [2, 2, 0]}, "phases.P:", "at least 1"),
-        ({"parameters": {"P.q": 1}}, "parameters", "no parameter 'P.q'; did you mean"),
+        ({"parameters": {"P.q": 1}}, "parameters", "no parameter 'P.q' (did you mean"),
         ({"parameters": {"P.b": 4}}, "parameters", "equal a"),
         ({"parameters": {"P.Cs.x": 0.1}}, "parameters", "special position"),
         ({"parameters": {"P.a": -4}}, "parameters", "-4"),
