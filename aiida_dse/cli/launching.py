@@ -197,10 +197,13 @@ def stored_twin(node: Any) -> Any:
 
 def _daemon_must_run() -> None:
     from aiida.engine.daemon.client import get_daemon_client
+    from aiida.manage import get_manager
 
     if not get_daemon_client().is_daemon_running:
-        _fail("the daemon is not running, so nothing would start. Start it with 'verdi daemon "
-              "start' and launch again")
+        profile = get_manager().get_profile()
+        name = f"-p {profile.name} " if profile else ""
+        _fail("the daemon is not running, so nothing would start. Start it with "
+              f"'verdi {name}daemon start' and launch again")
 
 
 def _dry_run(built: Any) -> None:
@@ -247,4 +250,5 @@ def wait_for(node: Any, interval: float = 0.5) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    raise click.ClickException(f"{message}. Nothing was submitted.".replace("..", "."))
+    end = "" if message.endswith((".", "?", "!")) else "."
+    raise click.ClickException(f"{message}{end} Nothing was submitted.")

@@ -288,12 +288,13 @@ def _draw_maps(
     panels = [figure.add_subplot(-(-(n + 1) // columns), columns, k + 1) for k in range(n + 1)]
     labels = [label.replace(" (", "\n(") for label in labels]
     for k, (panel, slice_) in enumerate(zip(panels, shown, strict=False)):
-        left, bottom = k % columns == 0, k + columns >= n
+        left, bottom = k % columns == 0, k + columns > n
         mesh = _draw_map(panel, axes, gof[:, :, slice_], limits, lowest[lowest[:, 2] == slice_],
                          [labels[0] * bottom, labels[1] * left], equal,
                          n_ticks=4 if width / columns > 2 else 2, label_contours=False)
         panel.tick_params(labelbottom=bottom, labelleft=left)
         panel.set_title(titles[slice_], fontsize=SMALL, pad=3)
     best = np.fmin.reduce(gof, axis=(0, 1))
-    _draw_curve(panels[-1], axes[2], best, labels[2], "lowest GoF")
+    _draw_curve(panels[-1], axes[2], best, labels[2], "")
+    panels[-1].set_title("lowest GoF", fontsize=SMALL, pad=3)
     return mesh
