@@ -209,7 +209,9 @@ def test_a_particle_too_large_is_told_not_traced(folder, tmp_path):
 
 
 def _engine(*arguments, **options):
-    code = "from aiida_dse.cli.engine import main; main()"
+    # a shell that runs the tests in the background makes its children ignore Ctrl-C
+    code = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+            "from aiida_dse.cli.engine import main; main()")
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)], stderr=subprocess.PIPE,
         stdout=subprocess.PIPE, text=True, env=os.environ | {"DSE_NUM_THREADS": "1"}, **options,
