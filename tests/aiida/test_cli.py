@@ -75,12 +75,14 @@ def test_a_dry_run_needs_no_daemon(cli, code, stopped_daemon_client, write_case,
 def test_without_the_daemon_nothing_is_submitted(
     cli, code, stopped_daemon_client, write_case, tmp_path
 ):
-    before = counts()
-    result = cli("launch", "refine", write_case(tmp_path))
-    assert result.exit_code != 0
-    assert "verdi daemon start" in result.output
-    assert counts() == before
-    stopped_daemon_client.start_daemon(number_workers=2)
+    try:
+        before = counts()
+        result = cli("launch", "refine", write_case(tmp_path))
+        assert result.exit_code != 0
+        assert f"'verdi -p {stopped_daemon_client.profile.name} daemon start'" in result.output
+        assert counts() == before
+    finally:
+        stopped_daemon_client.start_daemon(number_workers=2)
 
 
 GRID = [{"parameter": "salt.a", "start": 4.0, "stop": 4.2, "step": 1e-5},
