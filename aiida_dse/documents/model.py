@@ -185,6 +185,23 @@ class RefinementPlan(Section):
     )
 
 
+class RestraintSection(Section):
+    """Something known besides the pattern: adds ((value - target) / sigma)^2 to chi2."""
+
+    distance: tuple[str, str] | None = Field(None, description="two site labels; Å")
+    angle: tuple[str, str, str] | None = Field(None, description="site, vertex, site; degrees")
+    parameter: str | None = Field(None, description="a prior, in the parameter's unit")
+    phase: Name | None = Field(None, description="needed where there are several")
+    target: Finite
+    sigma: Positive
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> RestraintSection:
+        if sum(kind is not None for kind in (self.distance, self.angle, self.parameter)) != 1:
+            raise ValueError("give one of 'distance', 'angle' and 'parameter'")
+        return self
+
+
 class ScanAxis(Section):
     """A parameter and its values: a list, or start, stop and step (ends included)."""
 
@@ -263,6 +280,7 @@ class ModelDocument(Section):
         1e-5, description="relative error of one distance's contribution at q_max"
     )
     refinement: RefinementPlan | None = None
+    restraints: tuple[RestraintSection, ...] = ()
     scan: ScanPlan | None = None
     derived: dict[Name, Derived] = Field({}, description="phase: quantities to report")
 

@@ -20,6 +20,7 @@ from .agreement import Agreement
 from .parameters import Parameter, select
 from .pattern import Evaluation, PatternModel
 from .phase import PhaseState
+from .restraints import Restraint, deviation_slopes, deviations
 from .units import FloatArray
 
 #: Relative singular value below which a direction of parameter space is undetermined.
@@ -82,20 +83,21 @@ def refine(
     start: Mapping[str, float] | None = None,
     should_stop: Callable[[], str | None] | None = None,
     previous: Sequence[PhaseState] | None = None,
+    restraints: Sequence[Restraint] = (),
 ) -> Refinement:
     """Refine stage after stage; every stage frees its parameters on top of the earlier ones.
 
     `stages` holds parameter names or wildcards. Raises ValueError for names that cannot be free.
     A stage has converged when no parameter moves by more than `tolerance` of its s.u. (the early
     ones: EARLY_STAGE). `should_stop` is asked after every cycle and ends the refinement with the
-    reason it returns.
+    reason it returns. `restraints` join the sum of squares and the covariance, not the GoF.
     """
     clock = time.monotonic()
     names = list(model.parameters)
     tied = {tie.target for tie in model.ties}
     free: list[str] = []
     values = dict(start or model.start)
-    run = _Run(model, on_cycle, should_stop, clock, len(stages), previous)
+    run = _Run(model, on_cycle, should_stop, clock, len(stages), previous, restraints)
     for index, stage in enumerate(stages):
         wanted = [pattern for pattern in stage]
         for pattern in wanted:
@@ -119,8 +121,10 @@ class _Run:
         clock: float,
         n_stages: int,
         previous: Sequence[PhaseState] | None,
+        restraints: Sequence[Restraint] = (),
     ) -> None:
         self.model = model
+        self.restraints = restraints
         self.on_cycle = on_cycle
         self.should_stop = should_stop
         self.clock = clock
@@ -164,9 +168,12 @@ class _Run:
         def residual(u: FloatArray) -> FloatArray:
             x = np.clip(u * scale, lower, upper)
             evaluation = self.evaluate(full(x))
-            if evaluation.chi2 < best["chi2"]:
-                best.update(x=x, chi2=evaluation.chi2)
-            return np.asarray(evaluation.linear.residual)
+            # the pattern's residual is (observed - calculated) / sigma
+            extra = -deviations(self.restraints, evaluation.values)
+            total = evaluation.chi2 + float(extra @ extra)
+            if total < best["chi2"]:
+                best.update(x=x, chi2=total)
+            return np.concatenate([evaluation.linear.residual, extra])
 
         def jacobian(u: FloatArray) -> FloatArray:
             x = np.clip(u * scale, lower, upper)
@@ -230,7 +237,10 @@ class _Run:
     def jacobian(
         self, values: Mapping[str, float], free: Sequence[str], *, central: bool = False
     ) -> FloatArray:
-        """(n_points, n_free) derivative of the weighted residual, linear part projected out."""
+        """Derivative of the weighted residual, linear part projected out, then of the restraints.
+
+        (n_points + n_restraints, n_free).
+        """
         model = self.model
         values = model.tied(values)
         base = self._last
@@ -242,7 +252,11 @@ class _Run:
         self.n_evaluations += len(free)
         weighted = -derivatives / model.observation.sigma[:, None]
         basis = base.linear.basis
-        return np.asarray(weighted - basis @ (basis.T @ weighted))
+        pattern = weighted - basis @ (basis.T @ weighted)
+        if not self.restraints:
+            return np.asarray(pattern)
+        steps = [typical_shift(model.parameters[name]) * 1e-3 for name in free]
+        return np.vstack([pattern, -deviation_slopes(self.restraints, values, free, steps)])
 
     def outcome(self, free: list[str], values: dict[str, float]) -> Refinement:
         model = self.model

@@ -49,7 +49,7 @@ def result_report(result: Result) -> str:
     if "agreement" in summary:
         lines += agreement_lines(summary["agreement"])
     if summary["task"] == "refine":
-        lines += ["", *parameter_lines(summary)]
+        lines += ["", *parameter_lines(summary), *restraint_lines(summary)]
     if summary["task"] == "scan":
         lines += scan_lines(summary)
     lines += derived_lines(summary)
@@ -83,6 +83,20 @@ def parameter_lines(summary: dict[str, Any]) -> list[str]:
     for name, row in summary["linear"].items():
         su = None if row["su"] is None else row["su"] * factor
         lines.append(f"{name:28} {with_su(row['value'], su):>16}")
+    return lines
+
+
+def restraint_lines(summary: dict[str, Any]) -> list[str]:
+    """What the restraints asked for, what they got, and what they add to chi2."""
+    rows = summary.get("restraints", {})
+    if not rows:
+        return []
+    total = sum(row["chi2"] for row in rows.values())
+    lines = [f"restraints add {total:.3g} to chi2 = {summary['agreement']['chi2']:.6g} "
+             "(GoF counts the pattern only)"]
+    for name, row in rows.items():
+        lines.append(f"  {name:34} {row['value']:10.5g} {row['unit']:5} asked for "
+                     f"{with_su(row['target'], row['sigma'])}, adds {row['chi2']:.3g}")
     return lines
 
 

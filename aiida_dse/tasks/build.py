@@ -12,7 +12,7 @@ import numpy as np
 
 from aiida_dse.documents import DocumentError, ModelDocument
 from aiida_dse.documents.model import Phase as PhaseSection
-from aiida_dse.documents.model import Prism, SizeLaw, Sphere, Start, TraceFile
+from aiida_dse.documents.model import Prism, RestraintSection, SizeLaw, Sphere, Start, TraceFile
 from aiida_dse.engine.crystal import Crystal
 from aiida_dse.engine.parameters import Parameter, closest, require_possible, select
 from aiida_dse.engine.particles import (
@@ -26,6 +26,12 @@ from aiida_dse.engine.particles import (
 )
 from aiida_dse.engine.pattern import Background, Observation, PatternModel
 from aiida_dse.engine.phase import AtomListPhase, CrystalPhase, Phase
+from aiida_dse.engine.restraints import (
+    Restraint,
+    angle_restraints,
+    distance_restraints,
+    parameter_restraint,
+)
 from aiida_dse.engine.scan import Axis, check_axes
 from aiida_dse.engine.scattering import element_of, ion_symbol
 from aiida_dse.engine.units import FloatArray, q_from_two_theta, two_theta_from_q
@@ -40,6 +46,7 @@ class BuiltModel:
     document: ModelDocument
     model: PatternModel
     stages: list[list[str]] | None
+    restraints: list[Restraint]
     axes: list[Axis]
     files: dict[str, str]  # file name -> SHA-256
     measured: bool
@@ -96,6 +103,10 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
         stages = [list(stage) for stage in document.refinement.stages]
         with _at("refinement.stages"):
             _check_names(model, [name for stage in stages for name in stage])
+    restraints: list[Restraint] = []
+    for k, restraint in enumerate(document.restraints):
+        with _at(f"restraints.{k}"):
+            restraints += _restraints(restraint, model)
     if document.scan:
         with _at("scan.refine"):
             _check_names(model, document.scan.refine)
@@ -106,7 +117,7 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
                 raise ValueError("distances and angles are reported for crystals, not atom lists.")
             for label in {x for row in (*derived.distances, *derived.angles) for x in row}:
                 phase.crystal.site(label)
-    return BuiltModel(document, model, stages, axes, files, pattern.file is not None)
+    return BuiltModel(document, model, stages, restraints, axes, files, pattern.file is not None)
 
 
 class _at:
@@ -128,6 +139,24 @@ def _check_names(model: PatternModel, patterns: list[str] | tuple[str, ...]) -> 
         if not any(c in pattern for c in "*?["):
             model.require(pattern)
         select([pattern], list(model.parameters))
+
+
+def _restraints(section: RestraintSection, model: PatternModel) -> list[Restraint]:
+    if section.parameter is not None:
+        return [parameter_restraint(model, section.parameter, section.target, section.sigma)]
+    names = [phase.name for phase in model.phases]
+    if section.phase is None and len(names) > 1:
+        raise ValueError(f"say which 'phase' is meant: {', '.join(names)}.")
+    wanted = section.phase or names[0]
+    if wanted not in names:
+        raise ValueError(f"there is no phase '{wanted}'; the phases are {', '.join(names)}.")
+    phase = model.phases[names.index(wanted)]
+    if not isinstance(phase, CrystalPhase):
+        raise ValueError("distances and angles are restrained in crystals, not in atom lists.")
+    if section.distance is not None:
+        return distance_restraints(model, phase, section.distance, section.target, section.sigma)
+    assert section.angle is not None
+    return angle_restraints(model, phase, section.angle, section.target, section.sigma)
 
 
 def _refuse_huge(document: ModelDocument) -> None:

@@ -17,9 +17,8 @@ import numpy as np
 import aiida_dse
 from aiida_dse.documents.model import Derived
 from aiida_dse.engine.agreement import Agreement
-from aiida_dse.engine.crystal import COORDINATES, Cell
+from aiida_dse.engine.crystal import COORDINATES
 from aiida_dse.engine.geometry import (
-    Frame,
     angle,
     angles,
     bonds,
@@ -32,6 +31,7 @@ from aiida_dse.engine.parameters import Parameter
 from aiida_dse.engine.pattern import Evaluation, PatternModel
 from aiida_dse.engine.phase import CrystalPhase
 from aiida_dse.engine.refine import Cycle, Refinement, default_stages, refine, typical_shift
+from aiida_dse.engine.restraints import frame_of
 from aiida_dse.engine.scan import Axis, GofMap, ScanProgress, scan
 from aiida_dse.io.results import RESULT_SCHEMA, Result, write_result
 
@@ -83,7 +83,8 @@ def run_refine(
         options = {"max_cycles": plan.max_cycles, "tolerance": plan.tolerance}
     found = refine(
         model, built.stages or default_stages(model), on_cycle=on_cycle, should_stop=should_stop,
-        start=model.tied(dict(model.start) | dict(start or {})), **options,
+        start=model.tied(dict(model.start) | dict(start or {})), restraints=built.restraints,
+        **options,
     )
     return refinement_result(built, found)
 
@@ -102,6 +103,11 @@ def refinement_result(built: BuiltModel, found: Refinement) -> Result:
         "linear": {p.name: {"value": p.value, "su": p.su, "at_zero": p.at_bound}
                    for p in found.linear},
         "derived": _derived(built, found.values, found.free, found.covariance),
+        "restraints": {
+            r.name: {"value": r.value(found.values), "target": r.target, "sigma": r.sigma,
+                     "unit": r.unit, "chi2": r.deviation(found.values) ** 2}
+            for r in built.restraints
+        },
         "warnings": list(found.warnings),
         "n_cycles": found.n_cycles,
         "n_evaluations": found.n_evaluations,
@@ -284,13 +290,8 @@ def _quantities(
     model, phase = built.model, built.model.phases[index]
     assert isinstance(phase, CrystalPhase)
     wanted = built.document.derived.get(phase.name, Derived())
-    labels = tuple(phase.labels[s] for s in phase.crystal.site_of_atom)
-
-    def frame_at(values: Mapping[str, float]) -> tuple[Frame, Cell]:
-        matrix, positions, cell = phase.geometry(model.local(index, model.tied(values)))
-        return Frame(matrix, positions, labels), cell
-
-    start, _ = frame_at(reference)
+    frame_at = frame_of(model, phase)
+    start = frame_at(reference)
     lengths = [
         (f"d({first}-{second})_{k + 1}", bond)
         for first, second in wanted.distances
@@ -303,7 +304,7 @@ def _quantities(
     ]
 
     def quantities(values: Mapping[str, float]) -> list[tuple[str, float, str]]:
-        frame, cell = frame_at(values)
+        frame, cell = frame_at(values), phase.geometry(model.local(index, model.tied(values)))[2]
         rows = [("volume", cell.volume, "Å^3")]
         rows += [(name, float(np.linalg.norm(frame.vector(bond))), "Å") for name, bond in lengths]
         rows += [(name, angle(frame, pair), "deg") for name, pair in spans]

@@ -247,3 +247,18 @@ def test_a_signal_leaves_the_points_that_are_done(folder, tmp_path, number, stat
     done = np.isfinite(result.arrays["scan/gof"])
     assert 0 < result.summary["n_done"] == done.sum() < done.size
     assert result.summary["minimum"]["gof"] == np.nanmin(result.arrays["scan/gof"])
+
+
+def test_restraints_are_reported_beside_the_fit(folder, tmp_path):
+    """Told in the table and stored with what they add; the GoF stays the pattern's."""
+    wanted = [{"distance": ["Cs", "Cl"], "target": 3.5, "sigma": 0.05},
+              {"parameter": "P.Cs.B", "target": 1.0, "sigma": 0.5}]
+    document = folder.write(restraints=wanted, refinement__stages=[["P.a", "P.Cs.B"]])
+    told = run("refine", document, "-o", tmp_path / "o")
+    assert "restraints add" in told.output and "P d(Cs-Cl)_1" in told.output
+    summary = read_result(tmp_path / "o").summary
+    rows = summary["restraints"]
+    assert set(rows) == {"P d(Cs-Cl)_1", "P.Cs.B"}
+    length = summary["parameters"]["P.a"]["value"] * 3**0.5 / 2
+    assert rows["P d(Cs-Cl)_1"]["value"] == pytest.approx(length, rel=1e-9)
+    assert rows["P d(Cs-Cl)_1"]["chi2"] == pytest.approx(((length - 3.5) / 0.05) ** 2, rel=1e-6)

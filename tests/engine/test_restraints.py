@@ -1,0 +1,79 @@
+"""Restraints pull by what they are worth, join the s.u., and leave the GoF alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aiida_dse.engine.refine import refine
+from aiida_dse.engine.restraints import (
+    Restraint,
+    angle_restraints,
+    distance_restraints,
+    parameter_restraint,
+)
+
+
+@pytest.fixture(scope="module")
+def model(small, q):
+    """CsCl made with B(Cs) = 1, started near it."""
+    data = small.counts(small.cscl_intensity(q, 3), peak=1e5, background=100 + 0 * q, seed=3)
+    return small.model(q, *data, [small.phase(small.cscl(a=4.11, b=(1.3, 1.8)))],
+                       background=small.background(2))
+
+
+@pytest.fixture(scope="module")
+def free_fit(model):
+    return refine(model, [["P.a", "P.Cs.B"]])
+
+
+def test_a_prior_adds_its_information(model, free_fit):
+    """For a Gaussian prior, the optimum and its variance follow from the free fit's."""
+    own = free_fit.covariance
+    sigma = float(np.sqrt(own[1, 1]))
+    target = free_fit.values["P.Cs.B"] + 3 * sigma
+    found = refine(model, [["P.a", "P.Cs.B"]],
+                   restraints=[parameter_restraint(model, "P.Cs.B", target, sigma)])
+    assert found.values["P.Cs.B"] == pytest.approx(target - 1.5 * sigma, abs=0.03 * sigma)
+    gain = own[:, 1] / (own[1, 1] + sigma**2)
+    expected = own - np.outer(gain, own[1])
+    np.testing.assert_allclose(found.covariance, expected, rtol=2e-2, atol=1e-3 * own.max())
+
+
+def test_the_figures_of_merit_count_the_pattern_only(model, free_fit):
+    strict = parameter_restraint(model, "P.Cs.B", 3.0, 1e-3)
+    found = refine(model, [["P.a", "P.Cs.B"]], restraints=[strict])
+    assert found.values["P.Cs.B"] == pytest.approx(3.0, abs=0.01)
+    assert found.agreement.n_points == free_fit.agreement.n_points
+    assert found.agreement.chi2 > free_fit.agreement.chi2
+    assert found.agreement.chi2 == pytest.approx(
+        model.evaluate(found.values).chi2, rel=1e-9)
+
+
+def test_a_strict_distance_sets_the_cell(model):
+    phase = model.phases[0]
+    wanted = distance_restraints(model, phase, ("Cs", "Cl"), 3.6, 1e-5)
+    assert [r.name for r in wanted] == ["P d(Cs-Cl)_1"]
+    found = refine(model, [["P.a"]], restraints=wanted)
+    assert found.values["P.a"] == pytest.approx(2 * 3.6 / np.sqrt(3), abs=2e-4)
+
+
+def test_values_of_distances_and_angles(small, q):
+    model = small.model(q, 100 + 0 * q, 1 + 0 * q, [small.phase(small.pbnm())])
+    phase = model.phases[0]
+    first, second = distance_restraints(model, phase, ("Pb", "Br_eq"), 3.0, 0.1)
+    assert first.value(model.start) == pytest.approx(2.973, abs=1e-3)  # the paper's distances
+    assert second.value(model.start) == pytest.approx(2.983, abs=1e-3)
+    [bend] = angle_restraints(model, phase, ("Pb", "Br_eq", "Pb"), 160, 1)
+    assert bend.value(model.start) == pytest.approx(161.0, abs=0.05)
+    assert bend.deviation(model.start) == pytest.approx(1.0, abs=0.05)
+
+
+def test_refusals(model):
+    phase = model.phases[0]
+    with pytest.raises(ValueError, match="Xx"):
+        distance_restraints(model, phase, ("Cs", "Xx"), 3, 0.1)
+    with pytest.raises(ValueError, match="no parameter 'P.q'"):
+        parameter_restraint(model, "P.q", 1, 1)
+    with pytest.raises(ValueError, match="sigma must be above 0"):
+        Restraint("d", 1.0, 0.0, "Å", lambda values: 1.0)
