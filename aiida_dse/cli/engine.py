@@ -90,7 +90,8 @@ def refine(
     built = _build(document, threads)
     _needs_data(built)
     with _reporting(), _progress(quiet) as show:
-        result = run_refine(built, on_cycle=show.cycle, should_stop=_stop_check(walltime))
+        result = run_refine(built, on_cycle=show.cycle, on_search=show.search,
+                            should_stop=_stop_check(walltime))
     _finish(result, output)
 
 

@@ -179,6 +179,10 @@ class RefinementPlan(Section):
     """Least squares: each stage frees its parameters ('*' is a wildcard) on top of the last."""
 
     stages: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] | None = None
+    starts: Annotated[int, Field(ge=1, le=1024)] = Field(
+        1, description="refine from so many starting points, to find other minima"
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="of the starting points")
     max_cycles: Annotated[int, Field(ge=1, le=10000)] = 60
     tolerance: Annotated[float, Field(gt=0, le=1)] = Field(
         0.01, description="converged when no parameter moves by more than this share of its s.u."

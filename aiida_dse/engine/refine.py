@@ -73,6 +73,17 @@ def default_stages(model: PatternModel) -> list[list[str]]:
     return [stage for stage in (lattice, spread, coordinates) if stage]
 
 
+def free_names(model: PatternModel, stages: Sequence[Sequence[str]]) -> list[str]:
+    """What the stages free together, in the model's order; ValueError for unknown names."""
+    names = list(model.parameters)
+    tied = {tie.target for tie in model.ties}
+    patterns = [pattern for stage in stages for pattern in stage]
+    for pattern in patterns:
+        if not any(c in pattern for c in "*?["):
+            model.require(pattern)
+    return [name for name in select(patterns, names) if name not in tied]
+
+
 def refine(
     model: PatternModel,
     stages: Sequence[Sequence[str]],
@@ -93,18 +104,11 @@ def refine(
     reason it returns. `restraints` join the sum of squares and the covariance, not the GoF.
     """
     clock = time.monotonic()
-    names = list(model.parameters)
-    tied = {tie.target for tie in model.ties}
     free: list[str] = []
     values = dict(start or model.start)
     run = _Run(model, on_cycle, should_stop, clock, len(stages), previous, restraints)
-    for index, stage in enumerate(stages):
-        wanted = [pattern for pattern in stage]
-        for pattern in wanted:
-            if not any(c in pattern for c in "*?["):
-                model.require(pattern)
-        chosen = [name for name in select(wanted, names) if name not in tied]
-        free = [name for name in names if name in set(free) | set(chosen)]
+    for index in range(len(stages)):
+        free = free_names(model, stages[: index + 1])
         final = index == len(stages) - 1
         values = run.stage(index, free, values, max_cycles, tolerance if final else EARLY_STAGE)
         if run.stopped:

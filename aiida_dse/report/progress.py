@@ -9,6 +9,7 @@ from typing import Self
 
 from aiida_dse.engine.refine import Cycle
 from aiida_dse.engine.scan import ScanProgress
+from aiida_dse.engine.search import SearchProgress
 
 
 class NoProgress:
@@ -16,6 +17,9 @@ class NoProgress:
         """Say nothing."""
 
     def scan(self, progress: ScanProgress) -> None:
+        """Say nothing."""
+
+    def search(self, progress: SearchProgress) -> None:
         """Say nothing."""
 
     def __enter__(self) -> Self:
@@ -37,6 +41,9 @@ class LogProgress(NoProgress):
     def cycle(self, cycle: Cycle) -> None:
         print(_cycle_line(cycle), file=sys.stderr, flush=True)
 
+    def search(self, progress: SearchProgress) -> None:
+        print(_search_line(progress), file=sys.stderr, flush=True)
+
     def scan(self, progress: ScanProgress) -> None:
         tenth = 10 * progress.done // max(1, progress.total)
         if tenth > self._last:
@@ -52,6 +59,9 @@ class TerminalProgress(NoProgress):
 
     def cycle(self, cycle: Cycle) -> None:
         self._write(_cycle_line(cycle))
+
+    def search(self, progress: SearchProgress) -> None:
+        self._write(_search_line(progress))
 
     def scan(self, progress: ScanProgress) -> None:
         if time.monotonic() - self._shown > 0.1 or progress.done == progress.total:
@@ -82,4 +92,11 @@ def _scan_line(progress: ScanProgress) -> str:
     return (
         f"{progress.done:,} of {progress.total:,} points  best GoF {progress.best_gof:.4f} at "
         f"({at})  {progress.elapsed:.0f} s, about {progress.remaining:.0f} s left"
+    )
+
+
+def _search_line(progress: SearchProgress) -> str:
+    return (
+        f"{progress.done} of {progress.total} starts  {progress.n_minima} minima  best GoF "
+        f"{progress.best_gof:.4f}  {progress.elapsed:.0f} s, about {progress.remaining:.0f} s left"
     )

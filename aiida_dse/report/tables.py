@@ -49,7 +49,8 @@ def result_report(result: Result) -> str:
     if "agreement" in summary:
         lines += agreement_lines(summary["agreement"])
     if summary["task"] == "refine":
-        lines += ["", *parameter_lines(summary), *restraint_lines(summary)]
+        lines += ["", *parameter_lines(summary), *restraint_lines(summary),
+                  *search_lines(summary)]
     if summary["task"] == "scan":
         lines += scan_lines(summary)
     lines += derived_lines(summary)
@@ -97,6 +98,23 @@ def restraint_lines(summary: dict[str, Any]) -> list[str]:
     for name, row in rows.items():
         lines.append(f"  {name:34} {row['value']:10.5g} {row['unit']:5} asked for "
                      f"{with_su(row['target'], row['sigma'])}, adds {row['chi2']:.3g}")
+    return lines
+
+
+def search_lines(summary: dict[str, Any]) -> list[str]:
+    """The minima of a multi-start search, the lowest first, by what sets them apart."""
+    search = summary.get("search")
+    if not search:
+        return []
+    best = search["minima"][0]["values"]
+    lines = [f"{search['n_tried']} of {search['n_starts']} starts led to {len(search['minima'])} "
+             f"minima, {len(search['failures'])} led nowhere"]
+    for minimum in search["minima"]:
+        apart = sorted(best, key=lambda name: -abs(minimum["values"][name] - best[name])
+                       / max(1e-9, summary["parameters"][name]["su"] or 1.0))[:4]
+        shown = ", ".join(f"{name} {minimum['values'][name]:.5g}" for name in apart)
+        lines.append(f"  GoF {minimum['gof']:.4f} from {len(minimum['starts'])}"
+                     + (f": {shown}" if minimum["values"] != best else "  (above)"))
     return lines
 
 

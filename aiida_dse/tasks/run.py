@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import aiida_dse
-from aiida_dse.documents.model import Derived
+from aiida_dse.documents.model import Derived, RefinementPlan
 from aiida_dse.engine.agreement import Agreement
 from aiida_dse.engine.crystal import COORDINATES
 from aiida_dse.engine.geometry import (
@@ -33,6 +33,7 @@ from aiida_dse.engine.phase import CrystalPhase
 from aiida_dse.engine.refine import Cycle, Refinement, default_stages, refine, typical_shift
 from aiida_dse.engine.restraints import frame_of
 from aiida_dse.engine.scan import Axis, GofMap, ScanProgress, scan
+from aiida_dse.engine.search import SearchProgress, multi_start
 from aiida_dse.io.results import RESULT_SCHEMA, Result, write_result
 
 from .build import BuiltModel
@@ -75,18 +76,47 @@ def run_simulate(built: BuiltModel) -> Result:
 def run_refine(
     built: BuiltModel, *, on_cycle: Callable[[Cycle], None] | None = None,
     should_stop: StopCheck | None = None, start: Mapping[str, float] | None = None,
+    on_search: Callable[[SearchProgress], None] | None = None,
 ) -> Result:
-    """The refinement of the document, from its starting values or from `start`."""
-    model, plan = built.model, built.document.refinement
-    options: dict[str, Any] = {}
-    if plan is not None:
-        options = {"max_cycles": plan.max_cycles, "tolerance": plan.tolerance}
-    found = refine(
-        model, built.stages or default_stages(model), on_cycle=on_cycle, should_stop=should_stop,
-        start=model.tied(dict(model.start) | dict(start or {})), restraints=built.restraints,
-        **options,
+    """The refinement of the document, from its starting values or from `start`.
+
+    With several `starts`, that of the lowest minimum; the others are listed in its 'search'.
+    """
+    model, plan = built.model, built.document.refinement or RefinementPlan()
+    stages = built.stages or default_stages(model)
+    begin = model.tied(dict(model.start) | dict(start or {}))
+    if plan.starts == 1:
+        found = refine(
+            model, stages, on_cycle=on_cycle, should_stop=should_stop, start=begin,
+            restraints=built.restraints, max_cycles=plan.max_cycles, tolerance=plan.tolerance,
+        )
+        return refinement_result(built, found)
+    search = multi_start(
+        model, stages, plan.starts, seed=plan.seed, start=begin, restraints=built.restraints,
+        max_cycles=plan.max_cycles, tolerance=plan.tolerance, on_progress=on_search,
+        should_stop=should_stop,
     )
-    return refinement_result(built, found)
+    result = refinement_result(built, search.minima[0].refinement)
+    tried = sum(len(minimum.starts) for minimum in search.minima) + len(search.failures)
+    result.summary["search"] = {
+        "n_starts": plan.starts, "n_tried": tried, "seed": plan.seed,
+        "stop_reason": search.stop_reason,
+        "minima": [
+            {"gof": m.refinement.agreement.gof, "chi2": m.chi2, "starts": list(m.starts),
+             "converged": m.refinement.converged,
+             "values": {name: m.refinement.values[name] for name in search.names}}
+            for m in search.minima
+        ],
+        "failures": {str(k): why for k, why in search.failures.items()},
+    }
+    result.summary.update(seconds=search.seconds, n_evaluations=search.n_evaluations)
+    if search.stop_reason != "complete":
+        result.summary["warnings"].append(
+            f"the search ended ({search.stop_reason}) after {tried} of {plan.starts} starts"
+        )
+    result.arrays["search/starts"] = search.starts
+    result.arrays["search/names"] = np.array(search.names, dtype=str)
+    return result
 
 
 def refinement_result(built: BuiltModel, found: Refinement) -> Result:

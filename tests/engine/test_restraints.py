@@ -73,7 +73,7 @@ def test_refusals(model):
     phase = model.phases[0]
     with pytest.raises(ValueError, match="Xx"):
         distance_restraints(model, phase, ("Cs", "Xx"), 3, 0.1)
-    with pytest.raises(ValueError, match="no parameter 'P.q'"):
+    with pytest.raises(ValueError, match=r"no parameter 'P\.q'"):
         parameter_restraint(model, "P.q", 1, 1)
     with pytest.raises(ValueError, match="sigma must be above 0"):
         Restraint("d", 1.0, 0.0, "Å", lambda values: 1.0)
