@@ -262,3 +262,15 @@ def test_restraints_are_reported_beside_the_fit(folder, tmp_path):
     length = summary["parameters"]["P.a"]["value"] * 3**0.5 / 2
     assert rows["P d(Cs-Cl)_1"]["value"] == pytest.approx(length, rel=1e-9)
     assert rows["P d(Cs-Cl)_1"]["chi2"] == pytest.approx(((length - 3.5) / 0.05) ** 2, rel=1e-6)
+
+
+def test_several_starts_are_told_and_stored(folder, tmp_path):
+    document = folder.write(refinement__stages=[["P.a", "P.Cs.B"]], refinement__starts=4)
+    told = run("refine", document, "-o", tmp_path / "o")
+    assert "4 of 4 starts led to 1 minima, 0 led nowhere" in told.output
+    assert "4 of 4 starts" in told.stderr
+    result = read_result(tmp_path / "o")
+    [minimum] = result.summary["search"]["minima"]
+    assert minimum["starts"] == [0, 1, 2, 3]
+    assert minimum["values"]["P.a"] == result.summary["parameters"]["P.a"]["value"]
+    assert result.arrays["search/starts"].shape == (4, 2)
