@@ -15,6 +15,7 @@ from aiida.orm import ArrayData, Dict, Float, Int, SinglefileData
 from aiida_dse.calculations.engine import ScanCalculation
 from aiida_dse.documents import parse_document
 from aiida_dse.io.results import read_arrays
+from aiida_dse.tasks.maps import analysed
 
 #: Axes that a scan sweeps without touching distances; never the ones to cut.
 CHEAP_SUFFIXES = (".B", ".occupancy", ".scale")
@@ -91,7 +92,7 @@ def merge_tiles(model: Dict, **tiles: Any) -> dict[str, Any]:
     for name in summary["refined"]:
         minimum[name] = float(merged["refined_" + name.replace(".", "_")][at])
     kept = ("schema", "title", "sample", "phases", "data", "engine_version", "libraries", "refined",
-            "parameters", "values")
+            "parameters", "values", "n_points_pattern")
     n_done = int(np.isfinite(merged["gof"]).sum())
     warnings = [f"the minimum lies at the edge of the axis {name}: extend it" for name in edge]
     result = {key: summary[key] for key in kept if key in summary} | {
@@ -99,7 +100,7 @@ def merge_tiles(model: Dict, **tiles: Any) -> dict[str, Any]:
         "stop_reason": f"{n_done} of {math.prod(shape)} points", "axes": names,
         "shape": list(shape), "n_done": n_done, "seconds": seconds,
         "minimum": minimum | {"gof": float(merged["gof"][at])}, "warnings": warnings,
-    }
+    } | analysed(names, axes, merged["gof"], merged["chi2"], summary["n_points_pattern"])
     return {"map": node, "result": Dict(result)}
 
 

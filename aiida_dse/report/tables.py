@@ -9,6 +9,9 @@ from aiida_dse.tasks.build import BuiltModel
 
 from .numbers import with_su
 
+#: Grid steps of more s.u. than this leave the minimum between the points uncertain.
+COARSE = 5.0
+
 
 def validation_report(built: BuiltModel) -> str:
     """What a document would do: data, parameters with bounds, linear terms, stages, grid."""
@@ -136,4 +139,25 @@ def scan_lines(summary: dict[str, Any]) -> list[str]:
     if summary["minimum"]:
         at = ", ".join(f"{k} = {v:.6g}" for k, v in summary["minimum"].items() if k != "gof")
         lines.append(f"lowest GoF {summary['minimum']['gof']:.4f} at {at}")
+    quadratic = summary.get("quadratic", {})
+    if "missing" in quadratic:
+        lines.append(f"no minimum between the points: {quadratic['missing']}")
+    elif quadratic:
+        # the s.u. are printed scaled by GoF, as for a refinement
+        factor = max(1.0, summary["minimum"]["gof"])
+        at = ", ".join(f"{name} = {with_su(row['value'], row['su'] * factor)}"
+                       for name, row in quadratic["position"].items())
+        lines.append(f"paraboloid's minimum at {at} (s.u. at the values of what is not mapped or "
+                     "refined at each point)")
+        if (width := quadratic["widest_step_in_su"] / factor) > COARSE:
+            lines.append(f"  the grid's steps are up to {width:.0f} s.u. wide: a finer grid around "
+                         "it tells more")
+        lines += [f"  correlation of {pair}: {r:+.3f}"
+                  for pair, r in quadratic["correlation"].items()]
+    for basin in summary.get("basins", [])[1:]:
+        at, saddle = basin["at"], basin.get("saddle")
+        where = ", ".join(f"{name} = {value:.6g}" for name, value in at.items())
+        lines.append(f"another minimum, GoF {basin['gof']:.4f} at {where}"
+                     + (f"; saddle towards a deeper one at GoF {saddle['gof']:.4f}" if saddle
+                        else ""))
     return lines

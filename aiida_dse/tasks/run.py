@@ -37,6 +37,7 @@ from aiida_dse.engine.search import SearchProgress, multi_start
 from aiida_dse.io.results import RESULT_SCHEMA, Result, write_result
 
 from .build import BuiltModel
+from .maps import analysed
 
 #: Reflections are marked up to here (1/Å); beyond, they crowd into a band.
 TICKS_Q_MAX = 6.0
@@ -193,6 +194,9 @@ def scan_result(built: BuiltModel, found: GofMap) -> Result:
         "minimum": found.minimum if done else None,
         "parameters": _parameters(built.model, built.model.start, ()),
     }
+    if found.stop_reason != "running" and done:
+        names, axes = [a.parameter for a in found.axes], [a.values for a in found.axes]
+        summary |= analysed(names, axes, found.gof, found.chi2, found.n_points)
     arrays: dict[str, np.ndarray] = {
         "scan/gof": found.gof, "scan/chi2": found.chi2, "scan/n_active": found.n_active,
     }

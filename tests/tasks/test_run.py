@@ -274,3 +274,18 @@ def test_several_starts_are_told_and_stored(folder, tmp_path):
     assert minimum["starts"] == [0, 1, 2, 3]
     assert minimum["values"]["P.a"] == result.summary["parameters"]["P.a"]["value"]
     assert result.arrays["search/starts"].shape == (4, 2)
+
+
+def test_a_map_tells_its_minimum_between_the_points(folder, tmp_path):
+    axes = [{"parameter": "P.a", "start": 4.08, "stop": 4.16, "step": 0.01},
+            {"parameter": "P.Cs.B", "values": [0.5, 1.0, 1.5, 2.0, 2.5]}]
+    told = run("scan", folder.write(scan__axes=axes), "-o", tmp_path / "o", "--quiet")
+    assert told.exit_code == 0, told.output
+    summary = read_result(tmp_path / "o").summary
+    position = summary["quadratic"]["position"]
+    for name, step in (("P.a", 0.01), ("P.Cs.B", 0.5)):
+        assert abs(position[name]["value"] - summary["minimum"][name]) < step
+        assert position[name]["su"] > 0
+    assert "paraboloid's minimum at P.a = " in told.output
+    assert summary["basins"][0]["gof"] == summary["minimum"]["gof"]
+    assert summary["basins"][0]["at"]["P.a"] == summary["minimum"]["P.a"]

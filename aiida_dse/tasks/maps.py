@@ -1,0 +1,60 @@
+"""What a finished GoF map says, as plain values: the same for one job or many tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from aiida_dse.engine.mapping import basins, quadratic_minimum
+from aiida_dse.engine.units import FloatArray
+
+#: Larger maps are not searched for basins: the flood takes some 20 microseconds a point.
+LARGEST_FLOOD = 300_000
+
+
+def analysed(
+    names: Sequence[str], axes: Sequence[FloatArray], gof: FloatArray, chi2: FloatArray,
+    n_points: int,
+) -> dict[str, Any]:
+    """'quadratic': position, s.u. and correlation of the minimum, or the reason for none;
+    'basins': the local minima with the saddles towards deeper ones."""
+    found: dict[str, Any] = {}
+    minimum = quadratic_minimum(axes, chi2)
+    if isinstance(minimum, str):
+        found["quadratic"] = {"missing": minimum}
+    else:
+        found["quadratic"] = {
+            "chi2": minimum.chi2,
+            "position": {
+                name: {"value": float(value), "su": float(su)}
+                for name, value, su in zip(names, minimum.position, minimum.su, strict=True)
+                if np.isfinite(value)
+            },
+            # a paraboloid through points many s.u. apart is not the bottom of the valley
+            "widest_step_in_su": max(
+                float(np.diff(axis).mean() / su)
+                for axis, su in zip(axes, minimum.su, strict=True) if np.isfinite(su)
+            ),
+            "correlation": {
+                f"{names[i]}, {names[j]}": float(minimum.correlation[i, j])
+                for j in range(len(names)) for i in range(j)
+                if np.isfinite(minimum.correlation[i, j])
+            },
+        }
+    if gof.size <= LARGEST_FLOOD:
+        found["basins"] = [
+            _point(names, axes, gof, basin.at)
+            | ({} if basin.saddle is None
+               else {"saddle": _point(names, axes, gof, basin.saddle)})
+            for basin in basins(chi2, n_points)[:20]
+        ]
+    return found
+
+
+def _point(
+    names: Sequence[str], axes: Sequence[FloatArray], gof: FloatArray, at: tuple[int, ...]
+) -> dict[str, Any]:
+    where = {name: float(axis[i]) for name, axis, i in zip(names, axes, at, strict=True)}
+    return {"at": where, "gof": float(gof[at])}
