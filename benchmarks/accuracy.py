@@ -114,8 +114,7 @@ def pbs_patterns() -> list[Path]:
 def fit_pbs(path: Path) -> Row:
     """Cell, diameter and its spread, two B; the solvent's trace where there is solvent.
 
-    DebUsSy adds Compton scattering, which a Chebyshev background takes up; without the solvent's
-    counts on top it needs more terms.
+    The numbers of Chebyshev terms were chosen on these patterns (docs/measured.md).
     """
     found = re.fullmatch(
         r"PbS_Str(.+)_SD(.+)_Avg(.+)_Solv(TOL|HEX)_Conc(.+)_noisy(.+)\.cal", path.name
