@@ -199,7 +199,9 @@ class _Run:
             curvature = np.sqrt(np.sum((best["jacobian"] / scale) ** 2, axis=0))
             largest = int(np.argmax(shift * curvature))
             n_points = len(self.model.observation.q)
-            gof = float(np.sqrt(2 * intermediate_result.cost / max(1, n_points - len(free))))
+            extra = deviations(self.restraints, full(x))
+            chi2 = 2 * intermediate_result.cost - float(extra @ extra)
+            gof = float(np.sqrt(chi2 / max(1, n_points - len(free))))
             if self.on_cycle:
                 self.on_cycle(
                     Cycle(index + 1, self.n_stages, best["cycle"], gof,

@@ -18,6 +18,7 @@ from .parameters import require_possible, select
 from .pattern import Evaluation, PatternModel
 from .phase import PhaseState
 from .refine import refine
+from .restraints import Restraint
 from .threads import thread_count
 from .units import FloatArray
 
@@ -116,6 +117,7 @@ def scan(
     *,
     start: Mapping[str, float] | None = None,
     refine_at_each_point: Sequence[str] = (),
+    restraints: Sequence[Restraint] = (),
     on_progress: Callable[[ScanProgress], None] | None = None,
     on_block: Callable[[GofMap], None] | None = None,
     should_stop: Callable[[], str | None] | None = None,
@@ -124,7 +126,8 @@ def scan(
 ) -> GofMap:
     """The GoF map of a model over the axes; other parameters stay at `start`.
 
-    `refine_at_each_point` names parameters (wildcards allowed) refined at every point. `on_block`
+    `refine_at_each_point` names parameters (wildcards allowed) refined at every point, under the
+    `restraints`; the map holds the pattern's own chi2. `on_block`
     receives the map as it fills, for keeping what is finished. Ctrl-C, or a reason from
     `should_stop`, ends the scan with the points done so far; `finished` is such an earlier map on
     the same axes, whose points are not computed again. The model should have been built with
@@ -152,7 +155,7 @@ def scan(
             refined[name][:] = finished.refined[name]
     inner = [] if local else [k for k, axis in enumerate(axes) if _is_cheap(model, axis.parameter)]
     outer = [k for k in range(len(axes)) if k not in inner]
-    work = _Work(model, axes, base, local, inner, outer, chi2, active, refined)
+    work = _Work(model, axes, base, local, inner, outer, chi2, active, refined, restraints)
     points = [
         point for point in product(*[range(shape[k]) for k in outer])
         if np.isnan(chi2[work.slice_of(point)]).any()
@@ -187,8 +190,9 @@ class _Work:
     def __init__(
         self, model: PatternModel, axes: Sequence[Axis], base: dict[str, float],
         local: list[str], inner: list[int], outer: list[int], chi2: FloatArray,
-        active: FloatArray, refined: dict[str, FloatArray],
+        active: FloatArray, refined: dict[str, FloatArray], restraints: Sequence[Restraint],
     ) -> None:
+        self.restraints = restraints
         self.model, self.axes, self.base, self.local = model, axes, base, local
         self.inner, self.outer = inner, outer
         self.chi2, self.active, self.refined = chi2, active, refined
@@ -258,7 +262,8 @@ class _Work:
         if model.evaluate(fresh, here.states).chi2 < here.chi2:
             values = fresh
         found = refine(
-            model, [self.local], start=values, max_cycles=25, tolerance=0.02, previous=previous
+            model, [self.local], start=values, max_cycles=25, tolerance=0.02, previous=previous,
+            restraints=self.restraints,
         )
         for name in self.local:
             self.refined[name][tuple(index)] = found.values[name]

@@ -159,6 +159,13 @@ def _check_axis(path: Path, columns: Columns, axis: str, wavelength: float) -> N
                 f"{path.name}: 2theta reaches {top:g} degrees; it must stay below 180. Is this "
                 "q in 1/nm? Say axis: q_inverse_nm."
             )
+        q_max = float(q_from_two_theta(columns.axis[-1:], wavelength)[0])
+        if q_max > HIGHEST_Q:
+            raise ValueError(
+                f"{path.name}: 2theta = {top:g} degrees at a wavelength of {wavelength:g} Å is q = "
+                f"{q_max:.4g} 1/Å; patterns end below {HIGHEST_Q:g} 1/Å. Is the wavelength in nm? "
+                "Give it in Å."
+            )
         return
     q_max = top / 10 if axis == "q_inverse_nm" else top
     ask = "Is this 1/nm? Say axis: q_inverse_nm." if axis != "q_inverse_nm" else "Is it 1/nm?"

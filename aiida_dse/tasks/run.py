@@ -175,7 +175,8 @@ def run_scan(
 
     known = None if finished is None else map_of(finished)
     found = scan(
-        built.model, built.axes, refine_at_each_point=plan.refine, on_progress=on_progress,
+        built.model, built.axes, refine_at_each_point=plan.refine, restraints=built.restraints,
+        on_progress=on_progress,
         on_block=keep, should_stop=should_stop, threads=threads, finished=known,
     )
     return scan_result(built, found)

@@ -12,6 +12,7 @@ from aiida_dse.engine.restraints import (
     distance_restraints,
     parameter_restraint,
 )
+from aiida_dse.engine.scan import Axis, scan
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +78,19 @@ def test_refusals(model):
         parameter_restraint(model, "P.q", 1, 1)
     with pytest.raises(ValueError, match="sigma must be above 0"):
         Restraint("d", 1.0, 0.0, "Å", lambda values: 1.0)
+
+
+def test_points_of_a_map_are_refined_under_the_restraints(model):
+    strict = parameter_restraint(model, "P.Cs.B", 2.0, 1e-3)
+    axis = Axis("P.a", np.array([4.11, 4.12]))
+    found = scan(model, [axis], refine_at_each_point=["P.Cs.B"], restraints=[strict])
+    np.testing.assert_allclose(found.refined["P.Cs.B"], 2.0, atol=0.01)
+    free = scan(model, [axis], refine_at_each_point=["P.Cs.B"])
+    assert (found.chi2 > free.chi2).all()
+
+
+def test_the_progress_shows_the_gof_of_the_pattern(model):
+    cycles = []
+    strict = parameter_restraint(model, "P.Cs.B", 3.0, 1e-3)
+    found = refine(model, [["P.a", "P.Cs.B"]], restraints=[strict], on_cycle=cycles.append)
+    assert cycles[-1].gof == pytest.approx(found.agreement.gof, rel=0.02)

@@ -510,3 +510,11 @@ def test_every_pattern_of_the_collection_has_columns():
     for path in files:
         columns = read_columns(path, axis_grid=(0.99, 0.0028) if path.suffix == ".cal" else None)
         assert np.all(np.diff(columns.axis) > 0), path
+
+
+def test_a_wavelength_in_nm_is_questioned(tmp_path):
+    path = tmp_path / "bare.xye"
+    path.write_text("".join(f"{x} 100 10\n" for x in range(2, 125)))
+    with pytest.raises(ValueError, match=r"wavelength of 0\.0564 Å .* Is the wavelength in nm"):
+        read_pattern(path, axis="two_theta", wavelength=0.0564, sigma="column")
+    assert read_pattern(path, axis="two_theta", wavelength=0.564, sigma="column").q[-1] < 45
