@@ -15,6 +15,7 @@ import aiida_dse
 from aiida_dse.data.jobs import MODEL_NAME, built_from_nodes, job_files
 from aiida_dse.data.pattern import PatternData
 from aiida_dse.io.results import HDF5_NAME, JSON_NAME
+from aiida_dse.tasks.axis import check_axis
 
 #: Share of the walltime after which a task stops by itself, to leave time for writing.
 WALLTIME_SHARE = 0.9
@@ -88,6 +89,7 @@ class EngineCalculation(CalcJob):
                 inputs["model"].get_dict(), inputs.get("pattern"), inputs["structures"],
                 inputs.get("traces", {}),
             )
+            check_axis(built)
         except ValueError as problem:
             return str(problem)
         if cls.TASK != "simulate" and not built.measured:

@@ -47,7 +47,7 @@ def main() -> None:
 @click.argument("document", type=click.Path(path_type=Path), required=False)
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of model documents instead.")
 def validate(document: Path | None, schema: bool) -> None:
-    """Check a document and its files; list its parameters. Computes nothing."""
+    """Check a document, its files and the places of the lines; list its parameters."""
     if schema:
         from aiida_dse.documents import ModelDocument
 
@@ -149,12 +149,17 @@ def selftest() -> None:
 
 def _build(document: Path, threads: int | None = None) -> Any:
     from aiida_dse.documents import load_document
+    from aiida_dse.tasks.axis import check_axis
     from aiida_dse.tasks.build import build
 
     try:
-        return build(load_document(document), document.parent, threads=threads)
+        built = build(load_document(document), document.parent, threads=threads)
+        remark = check_axis(built)
     except ValueError as problem:
         _fail(str(problem))
+    if remark:
+        click.echo(f"note: {remark}", err=True)
+    return built
 
 
 def _needs_data(built: Any) -> None:

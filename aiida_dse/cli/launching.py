@@ -110,6 +110,7 @@ def _checked(
 
     from aiida_dse.data.jobs import built_from_nodes, nodes_of_document
     from aiida_dse.data.pattern import PatternData
+    from aiida_dse.tasks.axis import check_axis
     from aiida_dse.workchains.refine import model_continued
 
     try:
@@ -123,10 +124,13 @@ def _checked(
         if start is not None:
             model = model_continued(model, start.get_dict())
         built = built_from_nodes(model, pattern, structures, traces)
+        remark = check_axis(built)
     except (DocumentError, ValueError, OSError) as problem:
         _fail(str(problem))
     except NotExistent:
         _fail(f"there is no node '{pattern_node}'")
+    if remark:
+        click.echo(f"note: {remark}")
     return _Checked(content, model, pattern, structures, traces, start, built)
 
 

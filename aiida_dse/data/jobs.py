@@ -130,7 +130,8 @@ def model_node(content: Mapping[str, Any]) -> Dict:
 
 def _column_section(section: dict[str, Any], node: PatternData, file: str) -> dict[str, Any]:
     """A pattern or trace section that reads a node's three columns."""
-    kept = {k: v for k, v in section.items() if k in ("range", "every", "polarisation")}
+    travels = ("range", "every", "polarisation", "axis_confirmed")
+    kept = {k: v for k, v in section.items() if k in travels}
     attributes = node.base.attributes
     return kept | {
         "file": file, "axis": attributes.get("axis_kind"),

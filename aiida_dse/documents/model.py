@@ -60,6 +60,9 @@ class Pattern(TraceFile):
     polarisation: Literal["none", "unpolarised"] = Field(
         "none", description="none for corrected data; unpolarised applies (1 + cos^2 2theta)/2"
     )
+    axis_confirmed: bool = Field(
+        False, description="do not compare the lines' places with those of the structures"
+    )
 
     @model_validator(mode="after")
     def _has_points(self) -> Pattern:

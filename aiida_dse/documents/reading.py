@@ -105,7 +105,7 @@ def parse_document(content: Any) -> ModelDocument:
 
 
 def _booleans(content: Any, path: str) -> Iterator[tuple[str, bool]]:
-    """Truth values where the schema has none: only tags and pseudo_cubic are true or false."""
+    """Truth values where the schema has none (tags, pseudo_cubic and axis_confirmed may be)."""
     items: Any = ()
     if isinstance(content, dict):
         items = content.items()
@@ -114,7 +114,7 @@ def _booleans(content: Any, path: str) -> Iterator[tuple[str, bool]]:
     for key, value in items:
         place = f"{path}.{key}".lstrip(".")
         if isinstance(value, bool):
-            if key != "pseudo_cubic" and not path.endswith("sample.tags"):
+            if key not in ("pseudo_cubic", "axis_confirmed") and not path.endswith("sample.tags"):
                 yield place, value
         else:
             yield from _booleans(value, place)

@@ -49,6 +49,7 @@ class BuiltModel:
     restraints: list[Restraint]
     axes: list[Axis]
     files: dict[str, str]  # file name -> SHA-256
+    axis: str  # of the pattern: two_theta, q_inverse_angstrom, q_inverse_nm
     measured: bool
 
 
@@ -62,11 +63,13 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
     if pattern.file is not None:
         with _at("pattern"):
             measured = _measured(pattern, folder, files, pattern.range, pattern.every)
+            axis = measured.axis
             observation = Observation(
                 measured.q, measured.intensity, measured.sigma, measured.wavelength,
                 pattern.polarisation,
             )
     else:
+        axis = pattern.axis or ""
         with _at("pattern.grid"):
             observation = _simulated(document)
     phases = []
@@ -117,7 +120,8 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
                 raise ValueError("distances and angles are reported for crystals, not atom lists.")
             for label in {x for row in (*derived.distances, *derived.angles) for x in row}:
                 phase.crystal.site(label)
-    return BuiltModel(document, model, stages, restraints, axes, files, pattern.file is not None)
+    return BuiltModel(document, model, stages, restraints, axes, files, axis,
+                      pattern.file is not None)
 
 
 class _at:

@@ -1,0 +1,64 @@
+"""Wrong wavelengths and units are seen in the places of the lines; right ones are left alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aiida_dse.documents import DocumentError
+from aiida_dse.tasks.axis import check_axis, match_axis
+
+
+@pytest.fixture
+def angles(folder, columns):
+    """Writes the pattern on a 2theta axis of 0.7 Å; a function of the wavelength claimed."""
+    two_theta = np.degrees(2 * np.arcsin(columns[:, 0] * 0.7 / (4 * np.pi)))
+    np.savetxt(folder.path / "angles.xye", np.c_[two_theta, columns[:, 1:]], fmt="%.8g")
+
+    def built(wavelength, **paths):
+        return folder.build(pattern__file="angles.xye", pattern__axis="two_theta",
+                            pattern__wavelength=wavelength, **paths)
+
+    return built
+
+
+def test_a_right_axis_is_left_alone(folder, angles):
+    assert check_axis(folder.build()) is None
+    assert check_axis(angles(0.7)) is None
+
+
+@pytest.mark.parametrize("wavelength", [1.5406, 0.5594, 0.4, 0.9])
+def test_a_wrong_wavelength_is_refused_and_the_right_one_named(angles, wavelength):
+    with pytest.raises(DocumentError) as refused:
+        check_axis(angles(wavelength))
+    suggested = float(str(refused.value).split("is it near ")[1].split(" Å")[0])
+    assert suggested == pytest.approx(0.7, rel=0.01)
+    assert "axis_confirmed" in str(refused.value)
+
+
+def test_the_factor_is_that_of_the_axis(folder, columns):
+    stretched = columns.copy()
+    stretched[:, 0] /= 2 * np.pi
+    np.savetxt(folder.path / "s.xye", stretched, fmt="%.8g")
+    found = match_axis(folder.build(pattern__file="s.xye").model)
+    assert found.factor == pytest.approx(2 * np.pi, rel=0.01)
+    with pytest.raises(DocumentError, match="2 pi"):
+        check_axis(folder.build(pattern__file="s.xye"))
+
+
+def test_a_few_per_cent_are_remarked_on(folder):
+    """A cell that far off may be a poor start: it is told, not refused."""
+    remark = check_axis(folder.build(parameters={"P.a": 4.12 * 1.026}))
+    assert remark is not None and "q times 0.97" in remark
+
+
+def test_who_confirms_the_axis_is_believed(angles):
+    assert check_axis(angles(1.5406, pattern__axis_confirmed=True)) is None
+
+
+def test_a_pattern_without_lines_is_not_judged(folder, columns):
+    flat = columns.copy()
+    flat[:, 1] = np.random.default_rng(3).poisson(1e4, len(flat))
+    flat[:, 2] = 100
+    np.savetxt(folder.path / "flat.xye", flat, fmt="%.8g")
+    assert check_axis(folder.build(pattern__file="flat.xye")) is None
