@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from .plans import RefinementPlan, RestraintSection, ScanPlan, Start
+from .sections import Finite, Name, Positive, Section
 
 MODEL_SCHEMA = "aiida-dse/model/1"
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=60)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 AxisKind = Literal["two_theta", "q_inverse_angstrom", "q_inverse_nm"]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
 
 class Sample(Section):
@@ -168,93 +162,6 @@ class Background(Section):
         (), description="powers p of 1/q^p; 4 is Porod's law"
     )
     traces: dict[Name, TraceFile] = Field({}, description="solvent, capillary, air: scaled >= 0")
-
-
-class Start(Section):
-    """Starting value and bounds of a parameter."""
-
-    value: Finite | None = None
-    lower: Finite | None = None
-    upper: Finite | None = None
-
-
-class RefinementPlan(Section):
-    """Least squares: each stage frees its parameters ('*' is a wildcard) on top of the last."""
-
-    stages: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] | None = None
-    starts: Annotated[int, Field(ge=1, le=1024)] = Field(
-        1, description="refine from so many starting points, to find other minima"
-    )
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="of the starting points")
-    max_cycles: Annotated[int, Field(ge=1, le=10000)] = 60
-    tolerance: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.01, description="converged when no parameter moves by more than this share of its s.u."
-    )
-
-
-class RestraintSection(Section):
-    """Something known besides the pattern: adds ((value - target) / sigma)^2 to chi2."""
-
-    distance: tuple[str, str] | None = Field(None, description="two site labels; Å")
-    angle: tuple[str, str, str] | None = Field(None, description="site, vertex, site; degrees")
-    parameter: str | None = Field(None, description="a prior, in the parameter's unit")
-    phase: Name | None = Field(None, description="needed where there are several")
-    target: Finite
-    sigma: Positive
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> RestraintSection:
-        if sum(kind is not None for kind in (self.distance, self.angle, self.parameter)) != 1:
-            raise ValueError("give one of 'distance', 'angle' and 'parameter'")
-        return self
-
-
-class ScanAxis(Section):
-    """A parameter and its values: a list, or start, stop and step (ends included)."""
-
-    parameter: str
-    values: Annotated[tuple[Finite, ...], Field(min_length=1)] | None = None
-    start: Finite | None = None
-    stop: Finite | None = None
-    step: Positive | None = None
-
-    @model_validator(mode="after")
-    def _one_way(self) -> ScanAxis:
-        ends = (self.start, self.stop, self.step)
-        if (self.values is None) == any(end is None for end in ends) and self.values is None:
-            raise ValueError("give either 'values', or 'start', 'stop' and 'step'")
-        if self.values is not None and any(end is not None for end in ends):
-            raise ValueError("give either 'values', or 'start', 'stop' and 'step', not both")
-        if self.values is None:
-            assert self.start is not None and self.stop is not None
-            if self.stop < self.start:
-                raise ValueError(f"stop ({self.stop:g}) lies below start ({self.start:g})")
-            assert self.step is not None
-            if (self.stop - self.start) > 1e12 * self.step:
-                raise ValueError(f"the step ({self.step:g}) is far too small for this range")
-        elif any(b <= a for a, b in zip(self.values, self.values[1:], strict=False)):
-            raise ValueError("the values must increase")
-        return self
-
-    @property
-    def size(self) -> int:
-        if self.values is not None:
-            return len(self.values)
-        assert self.start is not None and self.stop is not None and self.step is not None
-        return int((self.stop - self.start) / self.step + 1e-9) + 1
-
-    def points(self) -> np.ndarray:
-        if self.values is not None:
-            return np.array(self.values)
-        assert self.start is not None and self.step is not None
-        return np.round(self.start + self.step * np.arange(self.size), 12)
-
-
-class ScanPlan(Section):
-    """A GoF map over one to three parameters."""
-
-    axes: Annotated[tuple[ScanAxis, ...], Field(min_length=1, max_length=3)]
-    refine: tuple[str, ...] = Field((), description="parameters refined at every point")
 
 
 class Derived(Section):

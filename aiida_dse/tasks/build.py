@@ -12,7 +12,8 @@ import numpy as np
 
 from aiida_dse.documents import DocumentError, ModelDocument
 from aiida_dse.documents.model import Phase as PhaseSection
-from aiida_dse.documents.model import Prism, RestraintSection, SizeLaw, Sphere, Start, TraceFile
+from aiida_dse.documents.model import Prism, SizeLaw, Sphere, TraceFile
+from aiida_dse.documents.plans import RestraintSection, Start
 from aiida_dse.engine.crystal import Crystal
 from aiida_dse.engine.parameters import Parameter, closest, require_possible, select
 from aiida_dse.engine.particles import (

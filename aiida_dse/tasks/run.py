@@ -15,28 +15,19 @@ from typing import Any
 import numpy as np
 
 import aiida_dse
-from aiida_dse.documents.model import Derived, RefinementPlan
+from aiida_dse.documents.plans import RefinementPlan
 from aiida_dse.engine.agreement import Agreement
-from aiida_dse.engine.crystal import COORDINATES
-from aiida_dse.engine.geometry import (
-    angle,
-    angles,
-    bonds,
-    irreducible_strain,
-    propagated,
-    pseudo_cubic_edge,
-    reflections,
-)
+from aiida_dse.engine.geometry import reflections
 from aiida_dse.engine.parameters import Parameter
 from aiida_dse.engine.pattern import Evaluation, PatternModel
 from aiida_dse.engine.phase import CrystalPhase
-from aiida_dse.engine.refine import Cycle, Refinement, default_stages, refine, typical_shift
-from aiida_dse.engine.restraints import frame_of
+from aiida_dse.engine.refine import Cycle, Refinement, default_stages, refine
 from aiida_dse.engine.scan import Axis, GofMap, ScanProgress, scan
 from aiida_dse.engine.search import SearchProgress, multi_start
 from aiida_dse.io.results import RESULT_SCHEMA, Result, write_result
 
 from .build import BuiltModel
+from .derived import derived_rows
 from .maps import analysed
 
 #: Reflections are marked up to here (1/Å); beyond, they crowd into a band.
@@ -68,7 +59,7 @@ def run_simulate(built: BuiltModel) -> Result:
         fit = None
     summary = _summary(built, "simulate", "complete", "complete", time.monotonic() - clock)
     summary["parameters"] = _parameters(model, model.start, ())
-    summary["derived"] = _derived(built, model.start, (), np.zeros((0, 0)))
+    summary["derived"] = derived_rows(built, model.start, (), np.zeros((0, 0)))
     if fit:
         summary["agreement"] = asdict(fit)
     return Result(summary, arrays)
@@ -133,7 +124,7 @@ def refinement_result(built: BuiltModel, found: Refinement) -> Result:
         "parameters": _parameters(model, found.values, found.free),
         "linear": {p.name: {"value": p.value, "su": p.su, "at_zero": p.at_bound}
                    for p in found.linear},
-        "derived": _derived(built, found.values, found.free, found.covariance),
+        "derived": derived_rows(built, found.values, found.free, found.covariance),
         "restraints": {
             r.name: {"value": r.value(found.values), "target": r.target, "sigma": r.sigma,
                      "unit": r.unit, "chi2": r.deviation(found.values) ** 2}
@@ -287,65 +278,3 @@ def _parameters(
             row["tie"] = tied[name]
         found[name] = row
     return found
-
-
-def _derived(
-    built: BuiltModel, values: Mapping[str, float], free: Sequence[Parameter],
-    covariance: np.ndarray,
-) -> dict[str, Any]:
-    """Sizes, volume and the requested distances and angles of each phase, with unscaled s.u."""
-    model = built.model
-    found: dict[str, Any] = {}
-    for index, phase in enumerate(model.phases):
-        local = model.local(index, values)
-        rows: dict[str, Any] = {"sizes": phase.size_statistics(local)}
-        if isinstance(phase, CrystalPhase):
-            quantities = propagated(
-                _quantities(built, index, values), values, [p.name for p in free], covariance,
-                [typical_shift(p) * 1e-3 for p in free],
-            )
-            rows["quantities"] = {
-                q.name: {"value": q.value, "unit": q.unit, "su": q.su} for q in quantities
-            }
-            crystal = phase.structure(local)
-            rows["cell"] = asdict(crystal.cell)
-            rows["sites"] = {
-                site.label: dict(zip(COORDINATES, site.position, strict=True))
-                | {"ion": site.ion, "B": site.b_iso, "occupancy": site.occupancy}
-                for site in crystal.sites
-            }
-        found[phase.name] = rows
-    return found
-
-
-def _quantities(
-    built: BuiltModel, index: int, reference: Mapping[str, float]
-) -> Callable[[Mapping[str, float]], list[tuple[str, float, str]]]:
-    """A function of the parameter values; which atoms are neighbours is settled at `reference`."""
-    model, phase = built.model, built.model.phases[index]
-    assert isinstance(phase, CrystalPhase)
-    wanted = built.document.derived.get(phase.name, Derived())
-    frame_at = frame_of(model, phase)
-    start = frame_at(reference)
-    lengths = [
-        (f"d({first}-{second})_{k + 1}", bond)
-        for first, second in wanted.distances
-        for k, bond in enumerate(bonds(start, first, second))
-    ]
-    spans = [
-        (f"angle({first}-{vertex}-{last})_{k + 1}", pair)
-        for first, vertex, last in wanted.angles
-        for k, pair in enumerate(angles(start, first, vertex, last))
-    ]
-
-    def quantities(values: Mapping[str, float]) -> list[tuple[str, float, str]]:
-        frame, cell = frame_at(values), phase.geometry(model.local(index, model.tied(values)))[2]
-        rows = [("volume", cell.volume, "Å^3")]
-        rows += [(name, float(np.linalg.norm(frame.vector(bond))), "Å") for name, bond in lengths]
-        rows += [(name, angle(frame, pair), "deg") for name, pair in spans]
-        if wanted.pseudo_cubic:
-            rows.append(("a_k", pseudo_cubic_edge(cell), "Å"))
-            rows.append(("zeta", irreducible_strain(cell), ""))
-        return rows
-
-    return quantities

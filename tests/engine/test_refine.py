@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from aiida_dse.engine.derivatives import pattern_derivative
 from aiida_dse.engine.parameters import Parameter
-from aiida_dse.engine.refine import _Run, pattern_derivative, refine
+from aiida_dse.engine.refine import _Run, refine
 
 TRUTH = {"P.a": 4.135, "P.Cs.B": 1.4, "P.Cl.B": 2.6, "P.L": 1.4, "P.sd_L": 0.2}
 
