@@ -21,7 +21,7 @@ class Sample(Section):
     state: str | None = Field(None, description="colloid, powder, film, ...")
     temperature: Annotated[float, Field(ge=0, le=5000)] | None = Field(None, description="K")
     beamline: str | None = None
-    tags: dict[str, str | float | bool] = {}
+    tags: dict[str, str | float | bool] = Field({})
 
 
 class AxisGrid(Section):
@@ -185,7 +185,7 @@ class ModelDocument(Section):
     pattern: Pattern
     phases: Annotated[dict[Name, Phase], Field(min_length=1)]
     background: Background = Background()
-    parameters: dict[str, Finite | Start] = {}
+    parameters: dict[str, Finite | Start] = Field({})
     ties: dict[str, str] = Field({}, description="parameter: arithmetic in other parameters")
     scales: dict[Name, Annotated[float, Field(ge=0)]] = Field(
         {}, description="phases whose scale is given instead of solved"

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-import aiida_dse
 from aiida_dse.documents.plans import RefinementPlan
 from aiida_dse.engine.agreement import Agreement
 from aiida_dse.engine.geometry import reflections
-from aiida_dse.engine.parameters import Parameter
-from aiida_dse.engine.pattern import Evaluation, PatternModel
 from aiida_dse.engine.phase import CrystalPhase
 from aiida_dse.engine.refine import Cycle, Refinement, default_stages, refine
 from aiida_dse.engine.scan import Axis, GofMap, ScanProgress, scan
 from aiida_dse.engine.search import SearchProgress, multi_start
-from aiida_dse.io.results import RESULT_SCHEMA, Result, write_result
+from aiida_dse.io.results import Result, write_result
 
 from .build import BuiltModel
 from .derived import derived_rows
 from .maps import analysed
+from .summary import (
+    axis_arrays,
+    common_summary,
+    parameter_rows,
+    pattern_arrays,
+)
 
 #: Reflections are marked up to here (1/Å); beyond, they crowd into a band.
 TICKS_Q_MAX = 6.0
@@ -44,12 +42,12 @@ def run_simulate(built: BuiltModel) -> Result:
     clock = time.monotonic()
     if built.measured:
         evaluation = model.evaluate(model.start)
-        arrays = _pattern_arrays(model, evaluation)
+        arrays = pattern_arrays(model, evaluation)
         fit: Agreement | None = model.agreement(evaluation, 0)
     else:
         scales = {phase.name: built.document.scales.get(phase.name, 1.0) for phase in model.phases}
         evaluation = model.with_fixed_scales(scales).evaluate(model.start)
-        arrays = _axis_arrays(model)
+        arrays = axis_arrays(model)
         parts = {
             phase.name: scales[phase.name] * model.intensity(k, evaluation.states[k], model.start)
             for k, phase in enumerate(model.phases)
@@ -57,8 +55,8 @@ def run_simulate(built: BuiltModel) -> Result:
         arrays |= {f"components/{name}": part for name, part in parts.items()}
         arrays["pattern/calculated"] = np.sum(list(parts.values()), axis=0)
         fit = None
-    summary = _summary(built, "simulate", "complete", "complete", time.monotonic() - clock)
-    summary["parameters"] = _parameters(model, model.start, ())
+    summary = common_summary(built, "simulate", "complete", "complete", time.monotonic() - clock)
+    summary["parameters"] = parameter_rows(model, model.start, ())
     summary["derived"] = derived_rows(built, model.start, (), np.zeros((0, 0)))
     if fit:
         summary["agreement"] = asdict(fit)
@@ -118,10 +116,10 @@ def refinement_result(built: BuiltModel, found: Refinement) -> Result:
         status = found.stop_reason
     elif found.converged and found.singular:
         status = "singular"
-    summary = _summary(built, "refine", status, found.stop_reason, found.seconds)
+    summary = common_summary(built, "refine", status, found.stop_reason, found.seconds)
     summary |= {
         "agreement": asdict(found.agreement),
-        "parameters": _parameters(model, found.values, found.free),
+        "parameters": parameter_rows(model, found.values, found.free),
         "linear": {p.name: {"value": p.value, "su": p.su, "at_zero": p.at_bound}
                    for p in found.linear},
         "derived": derived_rows(built, found.values, found.free, found.covariance),
@@ -134,7 +132,7 @@ def refinement_result(built: BuiltModel, found: Refinement) -> Result:
         "n_cycles": found.n_cycles,
         "n_evaluations": found.n_evaluations,
     }
-    arrays = _pattern_arrays(model, found.evaluation)
+    arrays = pattern_arrays(model, found.evaluation)
     for phase in model.phases:
         if isinstance(phase, CrystalPhase):
             index = model.phases.index(phase)
@@ -175,7 +173,7 @@ def run_scan(
 
 def scan_result(built: BuiltModel, found: GofMap) -> Result:
     status = "complete" if found.complete else found.stop_reason
-    summary = _summary(built, "scan", status, found.stop_reason, found.seconds)
+    summary = common_summary(built, "scan", status, found.stop_reason, found.seconds)
     done = int(np.isfinite(found.gof).sum())
     summary |= {
         "axes": [axis.parameter for axis in found.axes],
@@ -184,7 +182,7 @@ def scan_result(built: BuiltModel, found: GofMap) -> Result:
         "refined": list(found.refined),
         "n_points_pattern": found.n_points,
         "minimum": found.minimum if done else None,
-        "parameters": _parameters(built.model, built.model.start, ()),
+        "parameters": parameter_rows(built.model, built.model.start, ()),
     }
     if found.stop_reason != "running" and done:
         names, axes = [a.parameter for a in found.axes], [a.values for a in found.axes]
@@ -211,70 +209,3 @@ def map_of(result: Result) -> GofMap:
         result.summary["n_points_pattern"], result.summary["seconds"],
         result.summary["stop_reason"],
     )
-
-
-def _summary(
-    built: BuiltModel, task: str, status: str, reason: str, seconds: float
-) -> dict[str, Any]:
-    document, q = built.document, built.model.sampling.q
-    libraries = ("numpy", "scipy", "numba", "finufft", "xraydb", "gemmi")
-    return {
-        "schema": RESULT_SCHEMA,
-        "task": task,
-        "status": status,
-        "stop_reason": reason,
-        "title": document.title,
-        "sample": document.sample.model_dump(exclude_none=True),
-        "phases": list(document.phases),
-        "document_sha256": document_hash(built),
-        "data": {
-            "n_points": len(q), "q_min": float(q[0]), "q_max": float(q[-1]),
-            "wavelength": built.model.observation.wavelength, "sha256": built.files,
-        },
-        "seconds": seconds,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "engine_version": aiida_dse.__version__,
-        "libraries": {name: importlib.metadata.version(name) for name in libraries},
-        "warnings": [],
-    }
-
-
-def document_hash(built: BuiltModel) -> str:
-    """SHA-256 of the canonical document: what two results must share to be parts of one."""
-    text = json.dumps(built.document.canonical(), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _axis_arrays(model: PatternModel) -> dict[str, np.ndarray]:
-    return {"pattern/q": model.sampling.q, "pattern/two_theta": model.observation.two_theta}
-
-
-def _pattern_arrays(model: PatternModel, evaluation: Evaluation) -> dict[str, np.ndarray]:
-    observation = model.observation
-    arrays = _axis_arrays(model) | {
-        "pattern/observed": observation.intensity,
-        "pattern/sigma": observation.sigma,
-        "pattern/calculated": model.calculated(evaluation),
-    }
-    parts = model.components(evaluation)
-    return arrays | {f"components/{name}": part for name, part in parts.items()}
-
-
-def _parameters(
-    model: PatternModel, values: Mapping[str, float], free: Sequence[Parameter]
-) -> dict[str, dict[str, Any]]:
-    refined = {p.name: p for p in free}
-    tied = {tie.target: tie.expression for tie in model.ties}
-    found = {}
-    for name, start in model.parameters.items():
-        p = refined.get(name, start)
-        row: dict[str, Any] = {
-            "value": values[name], "unit": p.unit, "su": p.su, "free": name in refined,
-        }
-        if name in refined:
-            row |= {"lower": p.lower, "upper": p.upper, "at_bound": p.at_bound,
-                    "insensitive": p.insensitive, "start": start.value}
-        if name in tied:
-            row["tie"] = tied[name]
-        found[name] = row
-    return found

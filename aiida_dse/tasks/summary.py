@@ -1,0 +1,90 @@
+"""The parts that the results of all tasks share."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+import aiida_dse
+from aiida_dse.engine.parameters import Parameter
+from aiida_dse.engine.pattern import Evaluation, PatternModel
+from aiida_dse.io.results import RESULT_SCHEMA
+
+from .build import BuiltModel
+
+
+def common_summary(
+    built: BuiltModel, task: str, status: str, reason: str, seconds: float
+) -> dict[str, Any]:
+    """What every result says: task, outcome, sample, data, versions."""
+    document, q = built.document, built.model.sampling.q
+    libraries = ("numpy", "scipy", "numba", "finufft", "xraydb", "gemmi")
+    return {
+        "schema": RESULT_SCHEMA,
+        "task": task,
+        "status": status,
+        "stop_reason": reason,
+        "title": document.title,
+        "sample": document.sample.model_dump(exclude_none=True),
+        "phases": list(document.phases),
+        "document_sha256": document_hash(built),
+        "data": {
+            "n_points": len(q), "q_min": float(q[0]), "q_max": float(q[-1]),
+            "wavelength": built.model.observation.wavelength, "sha256": built.files,
+        },
+        "seconds": seconds,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "engine_version": aiida_dse.__version__,
+        "libraries": {name: importlib.metadata.version(name) for name in libraries},
+        "warnings": [],
+    }
+
+
+def document_hash(built: BuiltModel) -> str:
+    """SHA-256 of the canonical document: what two results must share to be parts of one."""
+    text = json.dumps(built.document.canonical(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def axis_arrays(model: PatternModel) -> dict[str, np.ndarray]:
+    """q (n,) 1/Å and two_theta (n,) degrees under their paths."""
+    return {"pattern/q": model.sampling.q, "pattern/two_theta": model.observation.two_theta}
+
+
+def pattern_arrays(model: PatternModel, evaluation: Evaluation) -> dict[str, np.ndarray]:
+    """The observed and calculated pattern and its components (n,) under their paths."""
+    observation = model.observation
+    arrays = axis_arrays(model) | {
+        "pattern/observed": observation.intensity,
+        "pattern/sigma": observation.sigma,
+        "pattern/calculated": model.calculated(evaluation),
+    }
+    parts = model.components(evaluation)
+    return arrays | {f"components/{name}": part for name, part in parts.items()}
+
+
+def parameter_rows(
+    model: PatternModel, values: Mapping[str, float], free: Sequence[Parameter]
+) -> dict[str, dict[str, Any]]:
+    """Every parameter with value, unit, unscaled s.u., bounds, flags and tie."""
+    refined = {p.name: p for p in free}
+    tied = {tie.target: tie.expression for tie in model.ties}
+    found = {}
+    for name, start in model.parameters.items():
+        p = refined.get(name, start)
+        row: dict[str, Any] = {
+            "value": values[name], "unit": p.unit, "su": p.su, "free": name in refined,
+        }
+        if name in refined:
+            row |= {"lower": p.lower, "upper": p.upper, "at_bound": p.at_bound,
+                    "insensitive": p.insensitive, "start": start.value}
+        if name in tied:
+            row["tie"] = tied[name]
+        found[name] = row
+    return found
