@@ -111,7 +111,8 @@ def scan(
 ) -> None:
     """Map the GoF over the axes of the document's 'scan'."""
     from aiida_dse.io.results import read_result
-    from aiida_dse.tasks.run import document_hash, run_scan
+    from aiida_dse.tasks.run import run_scan
+    from aiida_dse.tasks.summary import document_hash
 
     built = _build(document, 1)
     _needs_data(built)
