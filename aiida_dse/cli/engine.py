@@ -91,7 +91,7 @@ def refine(
     _needs_data(built)
     with _reporting(), _progress(quiet) as show:
         result = run_refine(built, on_cycle=show.cycle, on_search=show.search,
-                            should_stop=_stop_check(walltime))
+                            on_descent=show.descent, should_stop=_stop_check(walltime))
     _finish(result, output)
 
 

@@ -49,6 +49,8 @@ def result_report(result: Result) -> str:
     summary = result.summary
     lines = [f"{summary['task']}: {summary['status']} ({summary['stop_reason']}), "
              f"{summary['seconds']:.1f} s"]
+    if "n_evaluations" in summary:
+        lines[0] += f", {summary['n_evaluations']:,} evaluations by {summary['method']}"
     if "agreement" in summary:
         lines += agreement_lines(summary["agreement"])
     if summary["task"] == "refine":
