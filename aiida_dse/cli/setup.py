@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 COMPUTER, CODE = "localhost", "dse-engine"
+CACHED = "aiida.calculations:dse.*"
 
 
 @click.command("setup")
@@ -38,6 +39,8 @@ def setup(name: str, workers: int, daemon: bool) -> None:
         )
         config.set_option("runner.poll.interval", 1, scope=profile.name)
         config.set_option("daemon.default_workers", workers, scope=profile.name)
+        # a job computed before, by this version of the engine, is not computed again
+        config.set_option("caching.enabled_for", [CACHED], scope=profile.name)
         if config.default_profile_name is None:
             config.set_default_profile(profile.name)
         config.store()

@@ -21,6 +21,7 @@ from aiida_dse.io.results import Result, write_result
 
 from .build import BuiltModel
 from .derived import derived_rows
+from .freedom import check_freedom
 from .maps import analysed
 from .summary import (
     axis_arrays,
@@ -76,6 +77,7 @@ def run_refine(
     """
     model, plan = built.model, built.document.refinement or RefinementPlan()
     stages = built.stages or default_stages(model)
+    check_freedom(model, stages)
     begin = model.tied(dict(model.start) | dict(start or {}))
     if plan.method != "least_squares":
         found = refine_without_derivatives(

@@ -212,6 +212,33 @@ def test_a_scan_out_of_time_goes_on_where_it_stopped(submitted, finish, stored, 
     assert np.isfinite(node.outputs.map.get_array("gof")).all()
 
 
+def test_models_are_refined_and_ranked(submitted, finish, stored, make_code):
+    """Three models, the job of one of which fails: the others are compared, it is told."""
+    from aiida_dse.workchains.compare_models import CompareModelsWorkChain
+
+    finish(submitted["refine"])
+    code = make_code("picky", "if grep -q 7.7777 model.json; then echo lost >&2; exit 1; fi")
+    inputs = stored(code, refinement=STAGES)
+    full, structures = inputs.pop("model").get_dict(), inputs.pop("structures")
+    stiff = full | {"parameters": {"salt.Cs1.B": 9.0}, "refinement": {"stages": [["salt.a"]]}}
+    hopeless = full | {"parameters": {"salt.Cs1.B": 7.7777}}
+    models = {"full": Dict(full), "stiff": Dict(stiff), "hopeless": Dict(hopeless)}
+    node = finish(submit(
+        CompareModelsWorkChain, refine=inputs, models=models,
+        structures={name: structures for name in models},
+    ))
+    assert node.exit_status == 402 and "hopeless" in node.exit_message
+    result = node.outputs.result.get_dict()
+    assert result["ranking"] == ["full", "stiff"]
+    assert result["models"]["full"]["gof"] == pytest.approx(1.0, abs=0.15)
+    assert node.outputs.result.creator.process_label == "compare_refinements"
+    # the refinement of the full model was known already
+    query = QueryBuilder().append(type(node), filters={"id": node.pk}, tag="chain")
+    query.append(RefineWorkChain, with_incoming="chain", filters={"label": "full"}, tag="model")
+    query.append(RefineCalculation, with_incoming="model")
+    assert len(query.all()) == 1
+
+
 def test_killed_workers_cost_no_finished_tile(submitted, finish, started, make_code, tmp_path):
     """kill -9 of all workers in the middle of a grid: no finished tile runs again, none is lost.
 
