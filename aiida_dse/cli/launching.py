@@ -285,17 +285,32 @@ def _submit(process: Any, inputs: dict[str, Any], document: ModelDocument, wait:
     return int(node.pk)
 
 
-def wait_for(node: Any, interval: float = 0.5) -> None:
-    """Block until a process has ended, showing its state on a terminal."""
+def wait_for(node: Any, interval: float = 0.5, look_every: float = 10.0) -> None:
+    """Block until a process has ended, showing its state on a terminal.
+
+    Meanwhile a killed worker's tasks are given to others, and workers without work are told.
+    """
     import sys
     import time
 
-    begin = time.monotonic()
+    from aiida.manage import get_manager
+
+    from .daemon import mended
+
+    begin = looked = time.monotonic()
+    lasting = 0  # looks in a row that found workers without work
     while not node.is_terminated:
         time.sleep(interval)
+        now = time.monotonic()
+        if now - looked >= look_every:
+            looked = now
+            trouble = mended(get_manager().get_profile())
+            lasting = lasting + 1 if trouble else 0
+            if lasting == 3:  # not a worker that only starts
+                click.echo(trouble, err=True)
         if sys.stderr.isatty():
             sys.stderr.write(f"\r\033[K{node.process_label}<{node.pk}> "
-                             f"{time.monotonic() - begin:.0f} s")
+                             f"{now - begin:.0f} s")
             sys.stderr.flush()
     if sys.stderr.isatty():
         sys.stderr.write("\n")

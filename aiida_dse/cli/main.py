@@ -106,11 +106,17 @@ def launch_compare(profile: str | None, **options: Any) -> None:
 @click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True)
 @click.pass_obj
 def list_(profile: str | None, limit: int) -> None:
-    """Past and running analyses, newest first."""
+    """Past and running analyses, newest first.
+
+    Also looks whether the daemon's workers get their work; a killed worker's goes to the others.
+    """
+    from .daemon import mended
     from .showing import print_list
 
-    _load(profile)
+    loaded = _load(profile)
     print_list(limit)
+    if trouble := mended(loaded):
+        click.echo(trouble, err=True)
 
 
 @main.command()
