@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from aiida_dse.engine.refine import Cycle
+from aiida_dse.engine.leastsquares import Cycle
 from aiida_dse.engine.scan import ScanProgress
 from aiida_dse.engine.search import SearchProgress
 

@@ -12,8 +12,9 @@ import numpy as np
 from aiida_dse.documents.plans import RefinementPlan
 from aiida_dse.engine.agreement import Agreement
 from aiida_dse.engine.geometry import reflections
+from aiida_dse.engine.leastsquares import Cycle
 from aiida_dse.engine.phase import CrystalPhase
-from aiida_dse.engine.refine import Cycle, Refinement, default_stages, refine
+from aiida_dse.engine.refine import Refinement, default_stages, refine
 from aiida_dse.engine.scan import Axis, GofMap, ScanProgress, scan
 from aiida_dse.engine.search import SearchProgress, multi_start
 from aiida_dse.io.results import Result, write_result
