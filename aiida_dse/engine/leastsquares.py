@@ -35,7 +35,7 @@ class Cycle:
 class Problem(Protocol):
     """A residual and its derivatives as functions of named parameters."""
 
-    #: Why the last trial had no residual (an infinite one was returned); empty if it had.
+    #: Why a trial had no residual (an infinite one was returned); emptied when steps go on.
     refused: str
 
     @property
@@ -48,7 +48,9 @@ class Problem(Protocol):
     def typical_shift(self, name: str) -> float:
         """A natural step of a parameter."""
 
-    def residual(self, values: Mapping[str, float], free: Sequence[str]) -> tuple[FloatArray, float]:
+    def residual(
+        self, values: Mapping[str, float], free: Sequence[str]
+    ) -> tuple[FloatArray, float]:
         """A vector whose square is chi2 and that of the restraints; and the latter alone."""
 
     def jacobian(self, values: Mapping[str, float], free: Sequence[str]) -> FloatArray:
@@ -146,11 +148,12 @@ class Descent:
                           float((shift * curvature)[largest]), free[largest],
                           time.monotonic() - self.clock)
                 )
-            # a small step means nothing where a larger one was refused
-            if not problem.refused and shift[largest] * curvature[largest] < tolerance:
+            # a small step means nothing after a larger one was refused
+            if shift[largest] * curvature[largest] >= tolerance:
+                problem.refused = ""
+            elif not problem.refused:
                 best["settled"] = True
                 raise StopIteration
-            problem.refused = ""
             if self.should_stop and (why := self.should_stop()):
                 self.stopped = why
                 raise StopIteration
