@@ -124,7 +124,7 @@ def scan(
             finished = read_result(output)
         except ValueError as problem:
             _fail(f"{problem} Give another --output, or leave out --continue to begin again.")
-        same = finished.summary.get("document_sha256") == document_hash(built)
+        same = finished.summary.get("document_sha256") == document_hash(built.document)
         if not same or finished.summary["data"]["sha256"] != built.files:
             _fail(f"{output} holds the result of another document or other files; give another "
                   "--output.")

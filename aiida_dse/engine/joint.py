@@ -235,6 +235,20 @@ class JointModel:
                     chosen.update(f"{k}{SEPARATOR}{name}" for k in self.models)
         return [name for name in self.parameters if name in chosen]
 
+    def require_points(self, free: Sequence[str]) -> None:
+        """Raise ValueError where a pattern, or the whole, has no more points than parameters."""
+        points = {name: len(model.observation.q) for name, model in self.models.items()}
+        linear = {name: len(model.linear_names) for name, model in self.models.items()}
+        counts = [(f"pattern {name}", points[name], len(self.followers(name, free)) + linear[name])
+                  for name in self.models]
+        counts.append(("the whole", sum(points.values()), len(free) + sum(linear.values())))
+        for what, n_points, n_parameters in counts:
+            if n_points <= n_parameters:
+                raise ValueError(
+                    f"{what} has {n_points} points for {n_parameters} parameters, linear ones "
+                    "included. Widen the range, or fix or share parameters."
+                )
+
     def default_stages(self) -> list[list[str]]:
         """Those of a single pattern."""
         return default_stages(next(iter(self.models.values())))

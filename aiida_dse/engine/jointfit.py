@@ -73,7 +73,7 @@ def refine_joint(
         problem = JointProblem(model, model.distinct_restraints(restraints or {}), pool)
         descent = Descent(problem, on_cycle, should_stop, clock, len(wanted))
         opened = [model.free_names(wanted[: k + 1]) for k in range(len(wanted))]
-        problem.require_points(opened[-1])
+        model.require_points(opened[-1])
         free, values = descent.run(opened, model.start, max_cycles, tolerance)
         return _outcome(problem, descent, free, values)
 
@@ -161,20 +161,6 @@ class JointProblem:
             )
 
         return sparse.csr_array(sparse.vstack(list(self._each(block).values())))
-
-    def require_points(self, free: Sequence[str]) -> None:
-        """Raise ValueError where a pattern, or the whole, has no more points than parameters."""
-        linear = {name: len(block.model.linear_names) for name, block in self.blocks.items()}
-        counts = [(f"pattern {name}", block.n_points,
-                   len(self.model.followers(name, free)) + linear[name])
-                  for name, block in self.blocks.items()]
-        counts.append(("the whole", self.n_points, len(free) + sum(linear.values())))
-        for what, n_points, n_parameters in counts:
-            if n_points <= n_parameters:
-                raise ValueError(
-                    f"{what} has {n_points} points for {n_parameters} parameters, linear ones "
-                    "included. Widen the range, or fix or share parameters."
-                )
 
     def _rows(self, free: Sequence[str]) -> tuple[np.ndarray, int]:
         """Where each pattern's rows start, and how many there are in all."""
