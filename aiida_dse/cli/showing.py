@@ -12,7 +12,7 @@ from aiida_dse.io.results import Result, read_arrays
 
 
 def print_list(limit: int) -> None:
-    """Work chains and jobs of aiida-dse with their GoF."""
+    """Refinements, grid searches and joint refinements with their GoF."""
     import tabulate
     from aiida.orm import Dict, ProcessNode, QueryBuilder
 
@@ -20,7 +20,8 @@ def print_list(limit: int) -> None:
     query.append(
         ProcessNode,
         filters={"process_type": {"or": [
-            {"==": "aiida.workflows:dse.refine"}, {"==": "aiida.workflows:dse.grid_search"}]}},
+            {"==": "aiida.workflows:dse.refine"}, {"==": "aiida.workflows:dse.grid_search"},
+            {"==": "aiida.calculations:dse.joint"}]}},
         project=["id", "ctime", "attributes.process_label", "attributes.process_state",
                  "attributes.exit_status", "label"],
         tag="process",
@@ -35,7 +36,8 @@ def print_list(limit: int) -> None:
         gof = gof if gof is not None else lowest
         sample = sample or {}
         rows.append([
-            pk, f"{ctime:%Y-%m-%d %H:%M}", (name or "").removesuffix("WorkChain"),
+            pk, f"{ctime:%Y-%m-%d %H:%M}",
+            (name or "").removesuffix("WorkChain").removesuffix("Calculation"),
             state if state != "finished" else ("done" if status == 0 else f"exit {status}"),
             "" if gof is None else f"{gof:.4f}", sample.get("name", ""),
             sample.get("temperature", ""), label,
@@ -60,6 +62,7 @@ def print_analysis(pk: str) -> None:
 
 def plot_analysis(pk: str, output: Path) -> None:
     from aiida_dse.report.figures import fit_figure, map_figure, save_figure
+    from aiida_dse.report.joint_figure import joint_figure
 
     node, summary, arrays = analysis_outputs(pk)
     if summary is None or arrays is None:
@@ -68,9 +71,9 @@ def plot_analysis(pk: str, output: Path) -> None:
             f"{node.process_state.value if node.process_state else 'unknown'})."
         )
     result = Result(summary.get_dict(), arrays)
-    figure = map_figure(result) if result.task == "scan" else fit_figure(result)
+    draw = {"scan": map_figure, "joint": joint_figure}.get(result.task, fit_figure)
     try:
-        save_figure(figure, output)
+        save_figure(draw(result), output)
     except (OSError, ValueError) as problem:
         raise click.ClickException(f"{output} cannot be written: {problem}") from None
     click.echo(f"wrote {output}")

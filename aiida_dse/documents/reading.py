@@ -82,6 +82,11 @@ def parse_document(content: Any) -> ModelDocument:
             f"{'empty' if content is None else 'a ' + type(content).__name__}."
         )
     schema = content.get("schema", MODEL_SCHEMA)
+    if str(schema).startswith("aiida-dse/joint/"):
+        raise DocumentError(
+            f"schema: '{schema}' is that of several patterns refined together; it goes to "
+            "'dse-engine joint' or 'aiida-dse launch joint'."
+        )
     if schema != MODEL_SCHEMA:
         raise DocumentError(
             f"schema: '{schema}' is not known to this version, which reads '{MODEL_SCHEMA}'. "

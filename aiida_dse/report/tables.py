@@ -7,6 +7,7 @@ from typing import Any
 from aiida_dse.io.results import Result
 from aiida_dse.tasks.build import BuiltModel
 
+from .joint_tables import joint_lines
 from .numbers import with_su
 
 #: Grid steps of more s.u. than this leave the minimum between the points uncertain.
@@ -54,6 +55,8 @@ def result_report(result: Result) -> str:
     if summary["task"] == "refine":
         lines += ["", *parameter_lines(summary), *restraint_lines(summary),
                   *search_lines(summary)]
+    if summary["task"] == "joint":
+        lines += ["", *joint_lines(summary)]
     if summary["task"] == "scan":
         lines += scan_lines(summary)
     lines += derived_lines(summary)
