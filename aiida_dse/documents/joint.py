@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os.path
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -72,7 +73,7 @@ class JointDocument(Section):
 
     def document_of(self, name: str) -> ModelDocument:
         """The model document of one pattern. Raises DocumentError with the key's path here."""
-        own = self.patterns[name].model_dump(mode="json", exclude_unset=True)
+        own = self._own(name)
         content = {key: value for key, value in self.model.items() if key not in own}
         for key, values in own.items():
             common = self.model.get(key) or {}
@@ -82,11 +83,17 @@ class JointDocument(Section):
         try:
             return parse_document(content)
         except DocumentError as problem:
-            lines = []
-            for line in str(problem).splitlines():
-                ours = line.split(":")[0].split(" ")[0].split(".")[0] in own
-                lines.append((f"patterns.{name}." if ours else "model.") + line)
-            raise DocumentError("\n".join(lines)) from None
+            raise DocumentError(self.placed(name, str(problem))) from None
+
+    def placed(self, name: str, problems: str) -> str:
+        """What is wrong with one pattern's document, with the place of each line in this one."""
+        return "\n".join(
+            (f"patterns.{name}." if re.split("[.:, ]", line)[0] in self._own(name) else "model.")
+            + line for line in problems.splitlines()
+        )
+
+    def _own(self, name: str) -> dict[str, Any]:
+        return self.patterns[name].model_dump(mode="json", exclude_unset=True)
 
     def canonical(self) -> dict[str, Any]:
         """The document as plain JSON values, each pattern complete: what a node stores."""

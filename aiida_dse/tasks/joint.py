@@ -51,7 +51,7 @@ def build_joint(
         try:
             patterns[name] = build(own, folder, threads=1)
         except DocumentError as problem:
-            raise DocumentError(f"patterns.{name} with model: {problem}") from None
+            raise DocumentError(document.placed(name, str(problem))) from None
     _refuse_twins(document, patterns)
     models = {name: built.model for name, built in patterns.items()}
     if "joint" in next(iter(patterns.values())).document.phases:
@@ -81,7 +81,7 @@ def check_axes_of(built: BuiltJoint) -> list[str]:
         try:
             remark = check_axis(one)
         except ValueError as problem:
-            raise DocumentError(f"patterns.{name}.{problem}") from None
+            raise DocumentError(built.document.placed(name, str(problem))) from None
         if remark:
             remarks.append(f"{name}: {remark}")
     return remarks
