@@ -84,8 +84,9 @@ class JointProblem:
     For a pattern with residual r and Jacobian J, the triangle R of the QR decomposition of [r, J]
     has the same |r|, J^T r and J^T J as they: (|r|, 0, ..., 0) and the columns of R after the first
     stand for them without any loss. So the whole has n_local + 1 rows for a pattern instead of
-    thousands, and can be solved exactly where its full, sparse Jacobian would call for an iterative
-    solver, which takes more steps the more the parameters are correlated.
+    thousands and is solved exactly. With the iterative solver that scipy keeps for sparse
+    Jacobians (lsmr), three temperatures of CsPbBr3 under a cell law did not converge in 60
+    evaluations; the exact one took 6.
     """
 
     def __init__(
