@@ -1,4 +1,4 @@
-"""dse-engine: validate, simulate, refine and scan, from a document to result files."""
+"""dse-engine: validate, simulate, refine (alone or jointly) and scan, to result files."""
 
 from __future__ import annotations
 
@@ -55,6 +55,11 @@ def validate(document: Path | None, schema: bool) -> None:
         return
     if document is None:
         raise click.UsageError("name the document to check, or ask for the --schema")
+    if _is_joint(document):
+        from aiida_dse.report.joint_tables import joint_validation_report
+
+        click.echo(joint_validation_report(_build_joint(document)))
+        return
     built = _build(document)
     from aiida_dse.report.tables import validation_report
 
@@ -124,7 +129,7 @@ def scan(
             finished = read_result(output)
         except ValueError as problem:
             _fail(f"{problem} Give another --output, or leave out --continue to begin again.")
-        same = finished.summary.get("document_sha256") == document_hash(built)
+        same = finished.summary.get("document_sha256") == document_hash(built.document)
         if not same or finished.summary["data"]["sha256"] != built.files:
             _fail(f"{output} holds the result of another document or other files; give another "
                   "--output.")
@@ -184,6 +189,24 @@ def compare(
 
 
 @main.command()
+@_document
+@_output
+@_walltime
+@_threads
+@_quiet
+def joint(
+    document: Path, output: Path, walltime: float | None, threads: int | None, quiet: bool
+) -> None:
+    """Refine several patterns together: a joint document with shared parameters and laws."""
+    from aiida_dse.tasks.joint import run_joint
+
+    built = _build_joint(document, threads)
+    with _reporting(), _progress(quiet) as show:
+        result = run_joint(built, on_cycle=show.cycle, should_stop=_stop_check(walltime))
+    _finish(result, output)
+
+
+@main.command()
 def selftest() -> None:
     """Check the engine on this computer against the plain double sum, and compile it."""
     from aiida_dse.tasks.selftest import LIMIT, selftest
@@ -206,6 +229,31 @@ def _build(document: Path, threads: int | None = None) -> Any:
     except ValueError as problem:
         _fail(str(problem))
     if remark:
+        click.echo(f"note: {remark}", err=True)
+    return built
+
+
+def _is_joint(document: Path) -> bool:
+    from aiida_dse.documents import JOINT_SCHEMA
+    from aiida_dse.documents.reading import read_content
+
+    try:
+        content = read_content(document)
+    except ValueError as problem:
+        _fail(str(problem))
+    return isinstance(content, dict) and content.get("schema") == JOINT_SCHEMA
+
+
+def _build_joint(document: Path, threads: int | None = None) -> Any:
+    from aiida_dse.documents import load_joint
+    from aiida_dse.tasks.joint import build_joint, check_axes_of
+
+    try:
+        built = build_joint(load_joint(document), document.parent, threads=threads)
+        remarks = check_axes_of(built)
+    except ValueError as problem:
+        _fail(str(problem))
+    for remark in remarks:
         click.echo(f"note: {remark}", err=True)
     return built
 

@@ -9,7 +9,13 @@ from typing import Any, NoReturn
 
 import click
 
-from aiida_dse.documents import DocumentError, ModelDocument, load_document, parse_document
+from aiida_dse.documents import (
+    DocumentError,
+    ModelDocument,
+    load_document,
+    load_joint,
+    parse_document,
+)
 
 
 def launch_refinement(
@@ -24,7 +30,7 @@ def launch_refinement(
         _dry_run(checked.built)
         return None
     inputs = _inputs(checked, code_label, walltime, threads)
-    return _submit(RefineWorkChain, {"refine": inputs}, checked.built.document, wait)
+    return _submit(RefineWorkChain, {"refine": inputs}, _title(checked.built.document), wait)
 
 
 def launch_map(
@@ -58,7 +64,7 @@ def launch_map(
         GridSearchWorkChain,
         {"scan": inputs, "max_concurrent": Int(max_concurrent),
          "tile_seconds": Float(tile_seconds), "seconds_per_point": Float(cost)},
-        built.document, wait,
+        _title(built.document), wait,
     )
 
 
@@ -108,6 +114,41 @@ def _same_content(one: Any, other: Any) -> bool:
     """Whether two pattern nodes hold the same measurement."""
     keys = [node.base.attributes.get("content_sha256", None) for node in (one, other)]
     return one.uuid == other.uuid or (keys[0] is not None and keys[0] == keys[1])
+
+
+def launch_joint_refinement(
+    document: Path, code_label: str, walltime: int | None, threads: int | None, dry_run: bool,
+    wait: bool,
+) -> int | None:
+    """Submit dse.joint; the PK of the job (None for a dry run)."""
+    from aiida.orm import Dict
+
+    from aiida_dse.calculations.engine import JointCalculation
+    from aiida_dse.data.jobs import joint_from_nodes, nodes_of_joint
+    from aiida_dse.report.joint_tables import joint_validation_report
+    from aiida_dse.tasks.joint import check_axes_of
+
+    try:
+        content = load_joint(document)
+        model, patterns, structures, traces = nodes_of_joint(content, document.parent)
+        built = joint_from_nodes(model, patterns, structures, traces)
+        remarks = check_axes_of(built)
+    except (ValueError, OSError) as problem:
+        _fail(str(problem))
+    for remark in remarks:
+        click.echo(f"note: {remark}")
+    if dry_run:
+        click.echo(joint_validation_report(built))
+        click.echo("Dry run: nothing was stored or submitted.")
+        return None
+    inputs = _job_inputs(code_label, walltime, threads) | {
+        "model": Dict(model),
+        "patterns": {name: stored_twin(node) for name, node in patterns.items()},
+        "structures": {name: stored_twin(node) for name, node in structures.items()},
+    }
+    if traces:
+        inputs["traces"] = {name: stored_twin(node) for name, node in traces.items()}
+    return _submit(JointCalculation, inputs, content.title, wait)
 
 
 def _document(path: Path) -> ModelDocument:
@@ -186,10 +227,31 @@ def _inputs(
     checked: _Checked, code_label: str, walltime: int | None, threads: int | None
 ) -> dict[str, Any]:
     """The inputs of an engine job; data that the database holds already enter it once."""
-    from aiida.common.exceptions import MultipleObjectsError, NotExistent
-    from aiida.orm import Dict, load_code
+    from aiida.orm import Dict
 
     from aiida_dse.workchains.refine import continued_model
+
+    inputs = _job_inputs(code_label, walltime, threads) | {
+        "structures": {name: stored_twin(node) for name, node in checked.structures.items()},
+    }
+    if checked.pattern is not None:
+        inputs["pattern"] = stored_twin(checked.pattern)
+    if checked.traces:
+        inputs["traces"] = {name: stored_twin(node) for name, node in checked.traces.items()}
+    # the values of an earlier analysis enter through a calcfunction: the graph shows where from
+    inputs["model"] = (
+        Dict(checked.model) if checked.start is None
+        else continued_model(Dict(checked.content.canonical()), checked.start)
+    )
+    return inputs
+
+
+def _job_inputs(
+    code_label: str, walltime: int | None, threads: int | None
+) -> dict[str, Any]:
+    """Code and options of a job; refused where it could not start."""
+    from aiida.common.exceptions import MultipleObjectsError, NotExistent
+    from aiida.orm import load_code
 
     try:
         code = load_code(code_label)
@@ -203,20 +265,7 @@ def _inputs(
     options: dict[str, Any] = {"resources": resources}
     if walltime:
         options["max_wallclock_seconds"] = walltime
-    inputs: dict[str, Any] = {
-        "code": code, "metadata": {"options": options},
-        "structures": {name: stored_twin(node) for name, node in checked.structures.items()},
-    }
-    if checked.pattern is not None:
-        inputs["pattern"] = stored_twin(checked.pattern)
-    if checked.traces:
-        inputs["traces"] = {name: stored_twin(node) for name, node in checked.traces.items()}
-    # the values of an earlier analysis enter through a calcfunction: the graph shows where from
-    inputs["model"] = (
-        Dict(checked.model) if checked.start is None
-        else continued_model(Dict(checked.content.canonical()), checked.start)
-    )
-    return inputs
+    return {"code": code, "metadata": {"options": options}}
 
 
 def _result_of(identifier: str) -> Any:
@@ -258,6 +307,10 @@ def _daemon_must_run() -> None:
               f"'verdi {name}daemon start' and launch again")
 
 
+def _title(document: ModelDocument) -> str:
+    return document.title or document.sample.name or ""
+
+
 def _dry_run(built: Any) -> None:
     from aiida_dse.report.tables import validation_report
 
@@ -265,13 +318,12 @@ def _dry_run(built: Any) -> None:
     click.echo("Dry run: nothing was stored or submitted.")
 
 
-def _submit(process: Any, inputs: dict[str, Any], document: ModelDocument, wait: bool) -> int:
+def _submit(process: Any, inputs: dict[str, Any], title: str, wait: bool) -> int:
     from aiida.engine import submit
 
     from .showing import print_analysis
 
-    title = document.title or document.sample.name or ""
-    inputs["metadata"] = {"label": title}
+    inputs["metadata"] = {**inputs.get("metadata", {}), "label": title}
     node = submit(process, **inputs)
     click.echo(f"submitted {process.__name__}<{node.pk}>")
     if not wait:

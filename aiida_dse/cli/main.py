@@ -102,6 +102,22 @@ def launch_compare(profile: str | None, **options: Any) -> None:
     launch_comparison(**options)
 
 
+@launch.command("joint")
+@click.argument("document", type=click.Path(path_type=Path))
+@click.option("--code", "code_label", default="dse-engine@localhost", show_default=True)
+@click.option("--walltime", type=click.IntRange(min=60), help="Seconds for the job.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the job.")
+@click.option("--dry-run", is_flag=True, help="Check; submit nothing.")
+@click.option("--wait", is_flag=True, help="Wait and show the result.")
+@click.pass_obj
+def launch_joint(profile: str | None, **options: Any) -> None:
+    """Refine several patterns together: a joint document."""
+    from .launching import launch_joint_refinement
+
+    _load(profile)
+    launch_joint_refinement(**options)
+
+
 @main.command("list")
 @click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True)
 @click.pass_obj
@@ -136,7 +152,7 @@ def show(profile: str | None, pk: str) -> None:
               help="Figure file: .png, .pdf or .svg.")
 @click.pass_obj
 def plot(profile: str | None, pk: str, output: Path) -> None:
-    """The fit of a refinement, or the map of a grid search, as a figure."""
+    """The fit of a refinement, the map of a grid search or a joint refinement, as a figure."""
     from .showing import plot_analysis
 
     _load(profile)

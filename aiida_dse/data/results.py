@@ -32,6 +32,12 @@ def summary_node(result: Result) -> Dict:
     if "parameters" in summary:
         summary["values"] = nested_values(summary["parameters"])
         summary["su"] = nested_values(summary["parameters"], "su")
+    if "patterns" in summary:  # of a joint refinement
+        summary["patterns"] = {
+            name: {**rows, "values": nested_values(rows["parameters"]),
+                   "su": nested_values(rows["parameters"], "su")}
+            for name, rows in summary["patterns"].items()
+        }
     return Dict(summary)
 
 

@@ -271,6 +271,14 @@ class PatternModel:
             parts[phase.name] = scale * self.intensity(k, evaluation.states[k], evaluation.values)
         return parts
 
+    def below_phases(self, evaluation: Evaluation) -> FloatArray:
+        """Background and traces: what lies below the phases (n_points,)."""
+        parts = self.components(evaluation)
+        phases = {phase.name for phase in self.phases}
+        return np.asarray(
+            np.sum([part for name, part in parts.items() if name not in phases], axis=0)
+        )
+
     def calculated(self, evaluation: Evaluation) -> FloatArray:
         return np.asarray(
             self.observation.intensity - evaluation.linear.residual * self.observation.sigma
@@ -278,13 +286,10 @@ class PatternModel:
 
     def agreement(self, evaluation: Evaluation, n_free: int) -> Agreement:
         """Figures of merit; n_free counts the non-linear free parameters."""
-        parts = self.components(evaluation)
-        phases = {phase.name for phase in self.phases}
-        below = np.sum([part for name, part in parts.items() if name not in phases], axis=0)
         return agreement(
             observed=self.observation.intensity,
             calculated=self.calculated(evaluation),
             sigma=self.observation.sigma,
             n_refined=n_free + int(evaluation.linear.active.sum()),
-            background=below,
+            background=self.below_phases(evaluation),
         )

@@ -34,15 +34,17 @@ def fit_figure(result: Result, *, size: Pair = (7.0, 5.0)) -> Figure:
     """Observed and calculated pattern, components, reflections and weighted residual.
 
     size: width and height in inches. The intensity axis is a square-root scale, on which Poisson
-    noise has the same height everywhere. Raises ValueError for a scan.
+    noise has the same height everywhere. Raises ValueError for a scan or a joint refinement.
     """
     if result.task == "scan":
         raise ValueError("the result is a scan, without a pattern; draw it with map_figure.")
+    if result.task == "joint":
+        raise ValueError("the result is of several patterns; draw it with joint_figure.")
     arrays, phases = result.arrays, result.summary["phases"]
     q, calculated = arrays["pattern/q"], arrays["pattern/calculated"]
     observed = arrays.get("pattern/observed")
     marked = [name for name in phases if f"reflections/{name}" in arrays]
-    figure = _new_figure(size)
+    figure = new_figure(size)
     rows = [6.0] + [0.22 * len(marked)] * bool(marked) + [1.7] * (observed is not None)
     panels = list(figure.subplots(len(rows), squeeze=False, sharex=True, height_ratios=rows)[:, 0])
     top, handles = panels[0], []
@@ -76,7 +78,7 @@ def fit_figure(result: Result, *, size: Pair = (7.0, 5.0)) -> Figure:
         panel.tick_params(labelsize=SMALL, direction="in", labelbottom=panel is panels[-1])
     panels[-1].set_xlabel("$q$ (1/Å)", fontsize=LABEL)
     _draw_legend(figure, top, handles, np.nanmax(curves, axis=0))
-    _head(figure, result)
+    head(figure, result)
     return figure
 
 
@@ -97,7 +99,7 @@ def map_figure(result: Result, *, size: Pair | None = None) -> Figure:
     equal = bool(len(set(units[:2])) == 1 and units[0] in ("fractional", "Å", "nm")
                  and 0.4 * spans.max() <= spans.min() > 0)
     single = 3.4 * spans / spans.max() + (1.4, 1.1) if equal else (5.2, 4.2)
-    figure = _new_figure(size or {1: (5.0, 3.8), 2: tuple(single), 3: (7.0, 5.0)}[gof.ndim],
+    figure = new_figure(size or {1: (5.0, 3.8), 2: tuple(single), 3: (7.0, 5.0)}[gof.ndim],
                          compress=equal and gof.ndim == 2)
     if gof.ndim == 1:
         _draw_curve(figure.add_subplot(), axes[0], gof, labels[0], GOF_LABEL)
@@ -113,7 +115,7 @@ def map_figure(result: Result, *, size: Pair | None = None) -> Figure:
         bar.set_label(GOF_LABEL, fontsize=LABEL)
     for panel in figure.axes:
         panel.tick_params(labelsize=SMALL)
-    _head(figure, result)
+    head(figure, result)
     caption = _wrapped(_map_caption(summary, gof, limits[1]), figure, SMALL)
     figure.supxlabel(caption, fontsize=SMALL, parse_math=False)
     return figure
@@ -127,12 +129,12 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(path, dpi=200)
 
 
-def _new_figure(size: Pair, *, compress: bool = False) -> Figure:
+def new_figure(size: Pair, *, compress: bool = False) -> Figure:
     layout = ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.025, hspace=0, wspace=0, compress=compress)
     return FigureCanvasAgg(Figure(figsize=size, layout=layout)).figure
 
 
-def _head(figure: Figure, result: Result) -> None:
+def head(figure: Figure, result: Result) -> None:
     """Title and sample above the panels, wrapped to the width; then the agreement, if any."""
     sample, fit = result.summary.get("sample") or {}, result.summary.get("agreement")
     words = [f"{sample[key]:g} K" if key == "temperature" else str(sample[key])

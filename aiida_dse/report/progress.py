@@ -7,8 +7,8 @@ import time
 from types import TracebackType
 from typing import Self
 
-from aiida_dse.engine.methods import Descent
-from aiida_dse.engine.refine import Cycle
+from aiida_dse.engine.leastsquares import Cycle
+from aiida_dse.engine.methods import Evaluations
 from aiida_dse.engine.scan import ScanProgress
 from aiida_dse.engine.search import SearchProgress
 
@@ -26,7 +26,7 @@ class NoProgress:
     def search(self, progress: SearchProgress) -> None:
         """Say nothing."""
 
-    def descent(self, progress: Descent) -> None:
+    def descent(self, progress: Evaluations) -> None:
         """Say nothing."""
 
     def __enter__(self) -> Self:
@@ -52,7 +52,7 @@ class LogProgress(NoProgress):
     def search(self, progress: SearchProgress) -> None:
         print(_search_line(progress), file=sys.stderr, flush=True)
 
-    def descent(self, progress: Descent) -> None:
+    def descent(self, progress: Evaluations) -> None:
         if progress.elapsed - self._told > LOG_INTERVAL:
             self._told = progress.elapsed
             print(_descent_line(progress), file=sys.stderr, flush=True)
@@ -76,7 +76,7 @@ class TerminalProgress(NoProgress):
     def search(self, progress: SearchProgress) -> None:
         self._write(_search_line(progress))
 
-    def descent(self, progress: Descent) -> None:
+    def descent(self, progress: Evaluations) -> None:
         self._write(_descent_line(progress))
 
     def scan(self, progress: ScanProgress) -> None:
@@ -118,7 +118,7 @@ def _search_line(progress: SearchProgress) -> str:
     )
 
 
-def _descent_line(progress: Descent) -> str:
+def _descent_line(progress: Evaluations) -> str:
     return (
         f"{progress.method}: {progress.evaluations:,} evaluations (at most {progress.limit:,})  "
         f"best GoF {progress.best_gof:.4f}  {progress.elapsed:.0f} s"

@@ -7,6 +7,7 @@ from typing import Any
 from aiida_dse.io.results import Result
 from aiida_dse.tasks.build import BuiltModel
 
+from .joint_tables import joint_lines
 from .numbers import with_su
 
 #: Grid steps of more s.u. than this leave the minimum between the points uncertain.
@@ -50,7 +51,7 @@ def result_report(result: Result) -> str:
     lines = [f"{summary['task']}: {summary['status']} ({summary['stop_reason']}), "
              f"{summary['seconds']:.1f} s"]
     if "n_evaluations" in summary:
-        lines[0] += f", {summary['n_evaluations']:,} evaluations by {summary['method']}"
+        lines[0] += f", {summary['n_evaluations']:,} evaluations by {summary.get('method', 'least_squares')}"
     if summary["task"] == "compare":
         return "\n".join([*lines, *comparison_lines(summary),
                           *(f"note: {warning}" for warning in summary["warnings"])])
@@ -59,6 +60,8 @@ def result_report(result: Result) -> str:
     if summary["task"] == "refine":
         lines += ["", *parameter_lines(summary), *restraint_lines(summary),
                   *search_lines(summary)]
+    if summary["task"] == "joint":
+        lines += ["", *joint_lines(summary)]
     if summary["task"] == "scan":
         lines += scan_lines(summary)
     lines += derived_lines(summary)

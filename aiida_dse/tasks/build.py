@@ -64,7 +64,7 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
     pattern = document.pattern
     files: dict[str, str] = {}
     if pattern.file is not None:
-        with _at("pattern"):
+        with at_key("pattern"):
             measured = _measured(pattern, folder, files, pattern.range, pattern.every)
             axis = measured.axis
             observation = Observation(
@@ -73,54 +73,54 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
             )
     else:
         axis = pattern.axis or ""
-        with _at("pattern.grid"):
+        with at_key("pattern.grid"):
             observation = _simulated(document)
     phases = []
     for name, section in document.phases.items():
-        with _at(f"phases.{name}"):
+        with at_key(f"phases.{name}"):
             phases.append(_phase(name, section, folder, files))
     traces = {}
     for name, trace in document.background.traces.items():
-        with _at(f"background.traces.{name}"):
+        with at_key(f"background.traces.{name}"):
             traces[name] = _trace(trace, folder, files, observation)
-    with _at("parameters, ties or background"):
+    with at_key("parameters, ties or background"):
         model = PatternModel(
             observation, phases,
             Background(document.background.chebyshev, document.background.inverse_q, traces),
             overrides=_overrides(document, phases), fixed_scales=document.scales,
             ties=document.ties, tolerance=document.tolerance, threads=threads,
         )
-    with _at("parameters or ties"):
+    with at_key("parameters or ties"):
         start = model.start
         for tie in model.ties:
             unit = model.parameters[tie.target].unit
             require_possible(tie.target, unit, start[tie.target], start[tie.target])
     for index, phase in enumerate(phases):
-        with _at(f"phases.{phase.name}.particle"):
+        with at_key(f"phases.{phase.name}.particle"):
             phase.size_statistics(model.local(index, start))
     axes = []
     if document.scan:
-        with _at("scan.axes"):
+        with at_key("scan.axes"):
             _refuse_huge(document)
             axes = [Axis(a.parameter, a.points()) for a in document.scan.axes]
             check_axes(model, axes)
     stages = None
     if document.refinement and document.refinement.stages:
         stages = [list(stage) for stage in document.refinement.stages]
-        with _at("refinement.stages"):
+        with at_key("refinement.stages"):
             _check_names(model, [name for stage in stages for name in stage])
     if document.refinement and pattern.file is not None:
-        with _at("refinement"):
+        with at_key("refinement"):
             check_freedom(model, stages)
     restraints: list[Restraint] = []
     for k, restraint in enumerate(document.restraints):
-        with _at(f"restraints.{k}"):
+        with at_key(f"restraints.{k}"):
             restraints += _restraints(restraint, model)
     if document.scan:
-        with _at("scan.refine"):
+        with at_key("scan.refine"):
             _check_names(model, document.scan.refine)
     for name, derived in document.derived.items():
-        with _at(f"derived.{name}"):
+        with at_key(f"derived.{name}"):
             phase = next(p for p in phases if p.name == name)
             if not isinstance(phase, CrystalPhase):
                 raise ValueError("distances and angles are reported for crystals, not atom lists.")
@@ -130,7 +130,7 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
                       pattern.file is not None)
 
 
-class _at:
+class at_key:
     """Turns a ValueError into a DocumentError that says where in the document it arose."""
 
     def __init__(self, path: str) -> None:

@@ -12,9 +12,10 @@ import numpy as np
 from aiida_dse.documents.plans import RefinementPlan
 from aiida_dse.engine.agreement import Agreement
 from aiida_dse.engine.geometry import reflections
-from aiida_dse.engine.methods import Descent, refine_without_derivatives
+from aiida_dse.engine.leastsquares import Cycle
+from aiida_dse.engine.methods import Evaluations, refine_without_derivatives
 from aiida_dse.engine.phase import CrystalPhase
-from aiida_dse.engine.refine import Cycle, Refinement, default_stages, refine
+from aiida_dse.engine.refine import Refinement, default_stages, refine
 from aiida_dse.engine.scan import Axis, GofMap, ScanProgress, scan
 from aiida_dse.engine.search import SearchProgress, multi_start
 from aiida_dse.io.results import Result, write_result
@@ -69,7 +70,7 @@ def run_refine(
     built: BuiltModel, *, on_cycle: Callable[[Cycle], None] | None = None,
     should_stop: StopCheck | None = None, start: Mapping[str, float] | None = None,
     on_search: Callable[[SearchProgress], None] | None = None,
-    on_descent: Callable[[Descent], None] | None = None,
+    on_descent: Callable[[Evaluations], None] | None = None,
 ) -> Result:
     """The refinement of the document, from its starting values or from `start`.
 
