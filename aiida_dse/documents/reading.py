@@ -13,6 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from .model import MODEL_SCHEMA, ModelDocument
 
+#: Keys whose values are true or false.
+TRUTHS = ("pseudo_cubic", "axis_confirmed", "adaptive", "part_of_grid")
+
 
 class DocumentError(ValueError):
     """A document that cannot be used; str() lists every problem on its own line."""
@@ -105,7 +108,7 @@ def parse_document(content: Any) -> ModelDocument:
 
 
 def _booleans(content: Any, path: str) -> Iterator[tuple[str, bool]]:
-    """Truth values where the schema has none (tags, pseudo_cubic and axis_confirmed may be)."""
+    """Truth values where the schema has none."""
     items: Any = ()
     if isinstance(content, dict):
         items = content.items()
@@ -114,7 +117,7 @@ def _booleans(content: Any, path: str) -> Iterator[tuple[str, bool]]:
     for key, value in items:
         place = f"{path}.{key}".lstrip(".")
         if isinstance(value, bool):
-            if key not in ("pseudo_cubic", "axis_confirmed") and not path.endswith("sample.tags"):
+            if key not in TRUTHS and not path.endswith("sample.tags"):
                 yield place, value
         else:
             yield from _booleans(value, place)

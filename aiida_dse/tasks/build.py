@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from aiida_dse.documents import DocumentError, ModelDocument
+from aiida_dse.documents.model import Derived, Prism, SizeLaw, Sphere, TraceFile
 from aiida_dse.documents.model import Phase as PhaseSection
-from aiida_dse.documents.model import Prism, SizeLaw, Sphere, TraceFile
-from aiida_dse.documents.plans import RestraintSection, Start
+from aiida_dse.documents.plans import RestraintSection, ScanAxis, Start
+from aiida_dse.engine.axes import MAX_POINTS, Axis, MapAxis, PathAxis, QuantityAxis
 from aiida_dse.engine.crystal import Crystal
+from aiida_dse.engine.grid import Coordinate, Grid, grid_of, refinable
 from aiida_dse.engine.parameters import Parameter, closest, require_possible, select
 from aiida_dse.engine.particles import (
     MAX_CELLS_ALONG_EDGE,
@@ -27,13 +29,17 @@ from aiida_dse.engine.particles import (
 )
 from aiida_dse.engine.pattern import Background, Observation, PatternModel
 from aiida_dse.engine.phase import AtomListPhase, CrystalPhase, Phase
+from aiida_dse.engine.quantities import (
+    CrystalQuantity,
+    crystal_quantities,
+    require_quantity,
+)
 from aiida_dse.engine.restraints import (
     Restraint,
     angle_restraints,
     distance_restraints,
     parameter_restraint,
 )
-from aiida_dse.engine.scan import Axis, check_axes
 from aiida_dse.engine.scattering import element_of, ion_symbol
 from aiida_dse.engine.units import FloatArray, q_from_two_theta, two_theta_from_q
 from aiida_dse.io.patterns import MeasuredPattern, read_pattern
@@ -48,10 +54,16 @@ class BuiltModel:
     model: PatternModel
     stages: list[list[str]] | None
     restraints: list[Restraint]
-    axes: list[Axis]
+    quantities: dict[str, CrystalQuantity]  # by full name: volumes and what 'derived' asks for
+    grid: Grid | None
     files: dict[str, str]  # file name -> SHA-256
     axis: str  # of the pattern: two_theta, q_inverse_angstrom, q_inverse_nm
     measured: bool
+
+    @property
+    def axes(self) -> tuple[Coordinate, ...]:
+        """Of the scan; none without one."""
+        return self.grid.axes if self.grid else ()
 
 
 def build(document: ModelDocument, folder: Path, *, threads: int | None = None) -> BuiltModel:
@@ -96,12 +108,6 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
     for index, phase in enumerate(phases):
         with _at(f"phases.{phase.name}.particle"):
             phase.size_statistics(model.local(index, start))
-    axes = []
-    if document.scan:
-        with _at("scan.axes"):
-            _refuse_huge(document)
-            axes = [Axis(a.parameter, a.points()) for a in document.scan.axes]
-            check_axes(model, axes)
     stages = None
     if document.refinement and document.refinement.stages:
         stages = [list(stage) for stage in document.refinement.stages]
@@ -111,9 +117,6 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
     for k, restraint in enumerate(document.restraints):
         with _at(f"restraints.{k}"):
             restraints += _restraints(restraint, model)
-    if document.scan:
-        with _at("scan.refine"):
-            _check_names(model, document.scan.refine)
     for name, derived in document.derived.items():
         with _at(f"derived.{name}"):
             phase = next(p for p in phases if p.name == name)
@@ -121,8 +124,56 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
                 raise ValueError("distances and angles are reported for crystals, not atom lists.")
             for label in {x for row in (*derived.distances, *derived.angles) for x in row}:
                 phase.crystal.site(label)
-    return BuiltModel(document, model, stages, restraints, axes, files, axis,
-                      pattern.file is not None)
+    quantities = known_quantities(document, model, start)
+    return BuiltModel(document, model, stages, restraints, quantities,
+                      _grid(document, model, quantities), files, axis, pattern.file is not None)
+
+
+def known_quantities(
+    document: ModelDocument, model: PatternModel, reference: dict[str, float]
+) -> dict[str, CrystalQuantity]:
+    """The volume of every crystal and what 'derived' asks for, by full name."""
+    found = []
+    for phase in model.phases:
+        if isinstance(phase, CrystalPhase):
+            wanted = document.derived.get(phase.name, Derived())
+            found += crystal_quantities(
+                model, phase, reference, distances=wanted.distances, angles_=wanted.angles,
+                pseudo_cubic=wanted.pseudo_cubic,
+            )
+    return {quantity.full_name: quantity for quantity in found}
+
+
+def _grid(
+    document: ModelDocument, model: PatternModel, quantities: dict[str, CrystalQuantity]
+) -> Grid | None:
+    plan = document.scan
+    if plan is None:
+        return None
+    with _at("scan.axes"):
+        _refuse_huge(document)
+    axes = []
+    for k, section in enumerate(plan.axes):
+        with _at(f"scan.axes.{k}"):
+            axes.append(_axis(section, quantities))
+    with _at("scan.refine"):
+        _check_names(model, plan.refine)
+        refinable(model, (), plan.refine)
+    with _at("scan.axes"):
+        return grid_of(model, axes, refined=plan.refine, partial=plan.part_of_grid)
+
+
+def _axis(section: ScanAxis, quantities: dict[str, CrystalQuantity]) -> MapAxis:
+    if section.parameter is not None:
+        return Axis(section.parameter, section.points(), section.unit == "angstrom")
+    if section.path is not None:
+        return PathAxis(section.path, section.points())
+    assert section.quantity is not None
+    hold = tuple(require_quantity(name, quantities) for name in section.hold)
+    equal = tuple((require_quantity(first, quantities), require_quantity(second, quantities))
+                  for first, second in section.equal)
+    return QuantityAxis(require_quantity(section.quantity, quantities), section.points(),
+                        section.vary, hold, equal)
 
 
 class _at:
@@ -165,8 +216,6 @@ def _restraints(section: RestraintSection, model: PatternModel) -> list[Restrain
 
 
 def _refuse_huge(document: ModelDocument) -> None:
-    from aiida_dse.engine.scan import MAX_POINTS
-
     assert document.scan is not None
     sizes = [axis.size for axis in document.scan.axes]
     total = float(np.prod([float(size) for size in sizes]))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from aiida_dse.engine.axes import Axis
 from aiida_dse.engine.mapping import basins, quadratic_minimum
 from aiida_dse.engine.refine import refine
-from aiida_dse.engine.scan import Axis, scan
+from aiida_dse.engine.scan import scan
 
 
 def test_a_paraboloid_is_found_exactly():
