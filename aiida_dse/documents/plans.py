@@ -50,7 +50,7 @@ class RestraintSection(Section):
 
 
 class ScanAxis(Section):
-    """What is varied along an axis, and its values: a list, or start, stop and step (ends included).
+    """What varies along an axis, and its values: a list, or start, stop and step (ends included).
 
     One of 'parameter', 'quantity' and 'path'; a path's values are shares of its length, 0 to 1.
     """

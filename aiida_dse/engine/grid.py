@@ -34,11 +34,15 @@ from .units import FloatArray
 
 @dataclass(frozen=True)
 class Coordinate:
-    """One axis of a finished map: name, values (n,) and unit, whatever it was made from."""
+    """One axis of a finished map: name, values (n,) and unit, whatever it was made from.
+
+    scale: the length of a path, by which its shares were multiplied; 1 for other axes.
+    """
 
     name: str
     values: FloatArray
     unit: str
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ def grid_of(
             length, rows = along_path(model, axis, base)
             moved |= {name: values.reshape(along) for name, values in rows.items()}
             name = "path" if not any(a.name == "path" for a in named) else f"path_{k + 1}"
-            named.append(Coordinate(name, axis.shares * length, path_unit(model, axis)))
+            unit = path_unit(model, axis)
+            named.append(Coordinate(name, axis.shares * length, unit, length))
         elif isinstance(axis, QuantityAxis):
             named.append(Coordinate(axis.quantity.full_name, axis.values, axis.quantity.unit))
         elif axis.displacement:
@@ -120,7 +125,7 @@ def grid_of(
     for k, axis in enumerate(axes):
         if isinstance(axis, Axis) and axis.displacement:
             along = tuple(-1 if i == k else 1 for i in range(len(axes)))
-            edge = _edge(model, axis.parameter, base | moved, local)
+            edge = _edge(model, axis.parameter, {**base, **moved}, local)
             moved[axis.parameter] = base[axis.parameter] + axis.values.reshape(along) / edge
     sought = [(k, axis) for k, axis in enumerate(axes) if isinstance(axis, QuantityAxis)]
     if sought:
@@ -249,6 +254,6 @@ def quantities_on(
     """Each quantity over the grid; length 1 along the axes that do not move it."""
     moved = {name: values for name, values in (grid.moved | dict(refined)).items()
              if name in model.parameters}
-    values = tied_numbers(model, dict(start) | moved)
+    values = tied_numbers(model, {**start, **moved})
     found = evaluated(model, quantities, values)
     return [f if f.ndim else f.reshape((1,) * len(grid.axes)) for f in found]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from .geometry import Frame, angle, angles, bonds, irreducible_strain, pseudo_cubic_edge
+from .geometry import Bond, Frame, angle, angles, bonds, irreducible_strain, pseudo_cubic_edge
 from .parameters import closest
 from .pattern import PatternModel
 from .phase import CrystalPhase
@@ -57,16 +58,23 @@ def crystal_quantities(
     found = [quantity("volume", "Å^3", lambda frame: frame.volume)]
     for first, second in distances:
         for k, bond in enumerate(bonds(start, first, second)):
-            found.append(quantity(f"d({first}-{second})_{k + 1}", "Å",
-                                  lambda frame, bond=bond: frame.length(bond)))
+            found.append(quantity(f"d({first}-{second})_{k + 1}", "Å", partial(_length, bond)))
     for sites in angles_:
         for k, pair in enumerate(angles(start, *sites)):
             found.append(quantity(f"angle({'-'.join(sites)})_{k + 1}", "deg",
-                                  lambda frame, pair=pair: angle(frame, pair)))
+                                  partial(_span, pair)))
     if pseudo_cubic:
         found.append(quantity("a_k", "Å", lambda frame: pseudo_cubic_edge(*frame.edges)))
         found.append(quantity("zeta", "", lambda frame: irreducible_strain(*frame.edges)))
     return found
+
+
+def _length(bond: Bond, frame: Frame) -> FloatArray:
+    return frame.length(bond)
+
+
+def _span(pair: tuple[Bond, Bond], frame: Frame) -> FloatArray:
+    return angle(frame, pair)
 
 
 def frames_of(model: PatternModel, phase: CrystalPhase, values: Mapping[str, Numbers]) -> Frame:

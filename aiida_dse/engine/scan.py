@@ -168,7 +168,7 @@ class _Work:
 
     def rounds(self, adaptive: bool) -> Iterator[list[tuple[int, ...]]]:
         """The outer points still to compute, in rounds of which each needs the last."""
-        reachable = ~self.grid.unreachable.any(axis=self.inner)
+        reachable = np.asarray(~self.grid.unreachable.any(axis=self.inner))
         if adaptive and self.outer:
             asked = coarse_to_fine.rounds(self._best, reachable)
         else:
@@ -211,7 +211,7 @@ class _Work:
         for values in (self.chi2, self.active):
             full = np.where(missing, np.nanmax(values, initial=0.0), values)
             whole = coarse_to_fine.filled(
-                full.transpose(to_front), known | missing.any(axis=self.inner), grids)
+                full.transpose(to_front), np.asarray(known | missing.any(axis=self.inner)), grids)
             values[:] = np.where(missing, np.nan, whole.transpose(np.argsort(to_front)))
 
     def _best(self) -> FloatArray:
