@@ -2,7 +2,8 @@
 
 Every 8th point of each axis first, then strides halved. At each stride the points are computed
 whose interpolated chi2 lies low or that surround a local minimum, until there are no more; so
-every local minimum of the final map, and all points within two steps of it, are computed.
+every local minimum of the final map, and all points within two steps of it, are computed. In the
+end the saddles between its basins are followed until they too are computed points.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import maximum_filter, minimum_filter
 
+from .mapping import LARGEST_FLOOD, basins
 from .units import FloatArray
 
 #: The widest stride of the coarsest grid; narrower where an axis has too few points for it.
@@ -63,12 +65,13 @@ def filled(values: FloatArray, known: np.ndarray, grids: Levels) -> FloatArray:
 
 
 def rounds(
-    best: Callable[[], FloatArray], reachable: np.ndarray
+    best: Callable[[], FloatArray], reachable: np.ndarray, n_dof: int
 ) -> Iterator[list[tuple[int, ...]]]:
     """Points to compute, round by round; each round's chi2 must be in `best` before the next.
 
     best() (n_1, ..., n_k): the lowest chi2 at each point, anything where not computed; points
-    that are not `reachable` are never asked for.
+    that are not `reachable` are never asked for. n_dof: what makes a reduced chi2, to tell basins
+    from ripples.
     """
     grids = levels(reachable.shape)
     known = ~reachable
@@ -83,6 +86,11 @@ def rounds(
                 minima = (field == minimum_filter(field, size=3, mode="nearest")) \
                     & (field < ceiling)
                 wanted |= maximum_filter(minima, size=5, mode="constant", cval=0)
+                if level == len(grids) - 1 and not (wanted & ~known).any() \
+                        and field.size <= LARGEST_FLOOD:
+                    for basin in basins(field, n_dof):
+                        if basin.saddle is not None:
+                            wanted[tuple(slice(max(0, i - 1), i + 2) for i in basin.saddle)] = True
             else:
                 wanted = np.ones(known[here].shape, dtype=bool)
             wanted &= ~known[here]

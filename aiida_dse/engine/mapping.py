@@ -16,6 +16,8 @@ NEIGHBOURHOOD = 2
 COARSEST_RISE = 3.0
 #: A basin is kept where its rim rises above its floor by this, in units of the reduced chi2.
 SHALLOWEST = 1.0
+#: Larger maps are not searched for basins: the flood takes some 20 microseconds a point.
+LARGEST_FLOOD = 300_000
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,8 @@ class _Work:
         """The outer points still to compute, in rounds of which each needs the last."""
         reachable = np.asarray(~self.grid.unreachable.any(axis=self.inner))
         if adaptive and self.outer:
-            asked = coarse_to_fine.rounds(self._best, reachable)
+            asked = coarse_to_fine.rounds(
+                self._best, reachable, len(self.model.sampling.q))
         else:
             asked = iter([[tuple(int(i) for i in at) for at in np.argwhere(reachable)]])
         for points in asked:

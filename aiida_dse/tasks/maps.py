@@ -8,11 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from aiida_dse.engine.mapping import basins, profile_interval, quadratic_minimum
+from aiida_dse.engine.mapping import LARGEST_FLOOD, basins, profile_interval, quadratic_minimum
 from aiida_dse.engine.units import FloatArray
-
-#: Larger maps are not searched for basins: the flood takes some 20 microseconds a point.
-LARGEST_FLOOD = 300_000
 
 
 def told_by_map(
