@@ -58,8 +58,11 @@ def print_analysis(pk: str) -> None:
         click.echo(result_report(Result(result.get_dict())))
 
 
-def plot_analysis(pk: str, output: Path) -> None:
-    from aiida_dse.report.figures import fit_figure, map_figure, save_figure
+def plot_analysis(
+    pk: str, output: Path, curves: bool = False, quantity: str | None = None
+) -> None:
+    from aiida_dse.report.figures import fit_figure, save_figure
+    from aiida_dse.report.map_figures import curves_figure, map_figure
 
     node, summary, arrays = analysis_outputs(pk)
     if summary is None or arrays is None:
@@ -68,7 +71,15 @@ def plot_analysis(pk: str, output: Path) -> None:
             f"{node.process_state.value if node.process_state else 'unknown'})."
         )
     result = Result(summary.get_dict(), arrays)
-    figure = map_figure(result) if result.task == "scan" else fit_figure(result)
+    try:
+        if curves:
+            figure = curves_figure(result, quantity=quantity)
+        elif result.task == "scan":
+            figure = map_figure(result, quantity=quantity)
+        else:
+            figure = fit_figure(result)
+    except ValueError as problem:
+        raise click.ClickException(str(problem)) from None
     try:
         save_figure(figure, output)
     except (OSError, ValueError) as problem:

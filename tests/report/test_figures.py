@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
 
 from aiida_dse.io.results import Result
-from aiida_dse.report.figures import fit_figure, map_figure, save_figure
+from aiida_dse.report.figures import fit_figure, save_figure
+from aiida_dse.report.map_figures import map_figure
 
 WAVELENGTH = 0.56  # Å
 
