@@ -87,16 +87,8 @@ def merge_tiles(model: Dict, **tiles: Any) -> dict[str, Any]:
     names = summary["axes"]
     node.base.attributes.set("axes", names)
     gof = merged["scan/gof"]
-    at = np.unravel_index(int(np.nanargmin(gof)), gof.shape)
     n_done = int(np.isfinite(gof).sum())
     unreachable = sum(result["n_unreachable"] for result in results.values())
-    minimum = {name: float(axis[i]) for name, axis, i in zip(names, axes, at, strict=True)}
-    for kind in ("moved", "refined"):
-        for k, name in enumerate(summary[kind]):
-            values = merged[f"scan/moved_{k}" if kind == "moved" else f"scan/refined/{name}"]
-            minimum[name] = float(np.broadcast_to(values, gof.shape)[at])
-    edge = [name for name, axis, i in zip(names, axes, at, strict=True)
-            if len(axis) > 2 and i in (0, len(axis) - 1)]
     kept = ("schema", "title", "sample", "phases", "data", "engine_version", "libraries", "axes",
             "axis_units", "axis_scales", "moved", "refined", "quantities", "parameters", "values",
             "n_points_pattern")
@@ -105,11 +97,31 @@ def merge_tiles(model: Dict, **tiles: Any) -> dict[str, Any]:
         "stop_reason": f"{n_done} of {gof.size} points", "shape": list(gof.shape),
         "n_done": n_done, "n_unreachable": unreachable,
         "seconds": sum(result["seconds"] for result in results.values()),
+        "minimum": None, "warnings": [],
+    }
+    if n_done:
+        result |= _lowest(summary, axes, merged) | told_by_map(result, merged)
+    return {"map": node, "result": Dict(result)}
+
+
+def _lowest(
+    summary: dict[str, Any], axes: list[np.ndarray], merged: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """'minimum', and 'warnings' where it lies at the edge."""
+    gof, names = merged["scan/gof"], summary["axes"]
+    at = np.unravel_index(int(np.nanargmin(gof)), gof.shape)
+    minimum = {name: float(axis[i]) for name, axis, i in zip(names, axes, at, strict=True)}
+    paths = {name: f"scan/moved_{k}" for k, name in enumerate(summary["moved"])}
+    paths |= {name: f"scan/refined/{name}" for name in summary["refined"]}
+    minimum |= {name: float(np.broadcast_to(merged[path], gof.shape)[at])
+                for name, path in paths.items()}
+    edge = [name for name, axis, i in zip(names, axes, at, strict=True)
+            if len(axis) > 2 and i in (0, len(axis) - 1)]
+    return {
         "minimum": minimum | {"gof": float(gof[at])},
         "warnings": [f"the minimum lies at the edge of the axis {name}: extend it"
                      for name in edge],
     }
-    return {"map": node, "result": Dict(result | told_by_map(result, merged))}
 
 
 def _merged(
@@ -241,10 +253,9 @@ class GridSearchWorkChain(WorkChain):
             else:
                 self.ctx.waiting.append(index)
                 self.report(f"tile {index} runs again: {why}")
-        best = min(
-            (self.ctx[f"finished_{k}"].outputs.result["minimum"]["gof"] for k in self.ctx.done),
-            default=math.nan,
-        )
+        # a tile without a point in reach has no minimum
+        found = [self.ctx[f"finished_{k}"].outputs.result["minimum"] for k in self.ctx.done]
+        best = min((minimum["gof"] for minimum in found if minimum), default=math.nan)
         self.report(f"{len(self.ctx.done)} of {len(self.ctx.tiles)} tiles, best GoF {best:.4f}")
 
     def merge(self) -> ExitCode | None:
@@ -261,7 +272,7 @@ class GridSearchWorkChain(WorkChain):
         merged = merge_tiles(self.inputs.scan.model, **tiles)
         self.out("map", merged["map"])
         self.out("result", merged["result"])
-        minimum = merged["result"]["minimum"]
+        minimum = merged["result"]["minimum"] or {"gof": math.nan}
         at = ", ".join(f"{name} = {value:.6g}" for name, value in minimum.items() if name != "gof")
         self.report(f"lowest GoF {minimum['gof']:.4f} at {at}")
         if failures:

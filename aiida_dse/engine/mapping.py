@@ -12,7 +12,7 @@ from .units import FloatArray
 
 #: Grid steps around the lowest point that the paraboloid is fitted to.
 NEIGHBOURHOOD = 2
-#: Delta chi2 = 1 is not interpolated from the minimum to a point that is farther off, in s.u.
+#: Delta chi2 = 1 is not interpolated towards a point that is farther off, in s.u.
 COARSEST_RISE = 3.0
 #: A basin is kept where its rim rises above its floor by this, in units of the reduced chi2.
 SHALLOWEST = 1.0
@@ -137,9 +137,9 @@ def profile_interval(
             reasons.append(f"{side} the minimum the grid ends before chi2 rises by 1")
             continue
         j = int(reached[0])
-        if j == 1 and height[1] > COARSEST_RISE:
+        if height[j] > COARSEST_RISE:
             reasons.append(
-                f"{side} the minimum the first point is {height[1]:.3g} s.u. away: too coarse"
+                f"{side} the minimum the next point is {height[j]:.3g} s.u. away: too coarse"
             )
             continue
         share = (1 - height[j - 1]) / (height[j] - height[j - 1])

@@ -180,7 +180,7 @@ def scan_result(built: BuiltModel, found: GofMap) -> Result:
     status = "complete" if found.complete else found.stop_reason
     summary = common_summary(built, "scan", status, found.stop_reason, found.seconds)
     grid, done = found.grid, int(np.isfinite(found.gof).sum())
-    ended = found.stop_reason != "running" and done > 0
+    ended = found.stop_reason != "running"
     quantities = quantity_arrays(built, found) if ended else {}
     summary |= {
         "axes": [axis.name for axis in grid.axes],
@@ -210,7 +210,7 @@ def scan_result(built: BuiltModel, found: GofMap) -> Result:
         arrays[f"scan/refined/{name}"] = values
     if found.evaluated is not None:
         arrays["scan/evaluated"] = found.evaluated.astype(np.uint8)
-    if ended:
+    if ended and done:
         summary |= told_by_map(summary, arrays)
     return Result(summary, arrays)
 

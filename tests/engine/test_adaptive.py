@@ -25,7 +25,7 @@ def walked(chi2, reachable=None, n_dof=100):
     return seen, filled(np.where(seen, chi2, 0.0), seen | ~reachable, levels(chi2.shape))
 
 
-def two_valleys(n=65, m=50, tilt=0.7):
+def two_valleys(n=65, m=51, tilt=0.7):
     """Narrow, tilted valleys whose floors differ."""
     x, y = np.meshgrid(np.linspace(-2, 2, n), np.linspace(-1.5, 1.5, m), indexing="ij")
     u, v = x + tilt * y, y - tilt * x
@@ -41,8 +41,8 @@ def test_minima_saddles_and_their_surroundings_are_those_of_the_full_map(tilt):
     assert [b.at for b in found] == [b.at for b in full]
     assert found[1].saddle == full[1].saddle and seen[found[1].saddle]
     assert_array_equal(map_[seen], chi2[seen])
-    assert 0.1 < (~seen).mean() < 0.9
-    axes = [np.linspace(-2, 2, 65), np.linspace(-1.5, 1.5, 50)]
+    assert (~seen).mean() > 0.5
+    axes = [np.linspace(-2, 2, 65), np.linspace(-1.5, 1.5, 51)]
     one, other = quadratic_minimum(axes, chi2), quadratic_minimum(axes, map_)
     assert_allclose(other.position, one.position, atol=1e-12)
     assert_allclose(other.su, one.su)
