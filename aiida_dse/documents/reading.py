@@ -21,6 +21,20 @@ class DocumentError(ValueError):
     """A document that cannot be used; str() lists every problem on its own line."""
 
 
+class located:
+    """Turns a ValueError into a DocumentError that says where in the document it arose."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, problem: BaseException | None, trace: object) -> None:
+        if isinstance(problem, ValueError) and not isinstance(problem, DocumentError):
+            raise DocumentError(f"{self.path}: {problem}") from None
+
+
 def load_document(path: Path) -> ModelDocument:
     """The model document in a YAML or JSON file. Raises DocumentError."""
     try:

@@ -104,7 +104,8 @@ def head(figure: Figure, result: Result) -> None:
 
 def wrapped(text: str, figure: Figure, points: float) -> str:
     """Text broken at the figure's width; a character is about 0.54 of its size wide."""
-    return textwrap.fill(text, int((figure.get_figwidth() - 0.2) * 72 / (0.54 * points)))
+    width = int((figure.get_figwidth() - 0.2) * 72 / (0.54 * points))
+    return textwrap.fill(text, width, break_on_hyphens=False)  # names of angles have hyphens
 
 
 def _component_colors(result: Result) -> dict[str, str]:

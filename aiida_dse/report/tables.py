@@ -153,9 +153,10 @@ def scan_lines(summary: dict[str, Any]) -> list[str]:
     if summary["minimum"]:
         at = ", ".join(f"{k} = {v:.6g}" for k, v in summary["minimum"].items() if k != "gof")
         lines.append(f"lowest GoF {summary['minimum']['gof']:.4f} at {at}")
-    units = {row["name"]: row["unit"] for row in summary.get("quantities", [])}
-    for name, value in summary.get("minimum_quantities", {}).items():
-        lines.append(f"  there {name} = {value:.5g} {units[name]}".rstrip())
+    for row in summary.get("quantities", []):
+        if row.get("varies"):
+            value = summary["minimum_quantities"][row["name"]]
+            lines.append(f"  there {row['name']} = {value:.5g} {row['unit']}".rstrip())
     lines += _minimum_lines(summary)
     for basin in summary.get("basins", [])[1:]:
         at, saddle = basin["at"], basin.get("saddle")

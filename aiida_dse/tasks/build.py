@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from aiida_dse.documents import DocumentError, ModelDocument
-from aiida_dse.documents.model import Derived, Prism, SizeLaw, Sphere, TraceFile
+from aiida_dse.documents import ModelDocument
 from aiida_dse.documents.model import Phase as PhaseSection
-from aiida_dse.documents.plans import RestraintSection, ScanAxis, Start
-from aiida_dse.engine.axes import MAX_POINTS, Axis, MapAxis, PathAxis, QuantityAxis
+from aiida_dse.documents.model import Prism, SizeLaw, Sphere, TraceFile
+from aiida_dse.documents.plans import RestraintSection, Start
+from aiida_dse.documents.reading import located
 from aiida_dse.engine.crystal import Crystal
-from aiida_dse.engine.grid import Coordinate, Grid, grid_of, refinable
-from aiida_dse.engine.parameters import Parameter, closest, require_possible, select
+from aiida_dse.engine.grid import Coordinate, Grid
+from aiida_dse.engine.parameters import Parameter, closest, require_possible
 from aiida_dse.engine.particles import (
     MAX_CELLS_ALONG_EDGE,
     CubePopulation,
@@ -31,8 +31,6 @@ from aiida_dse.engine.pattern import Background, Observation, PatternModel
 from aiida_dse.engine.phase import AtomListPhase, CrystalPhase, Phase
 from aiida_dse.engine.quantities import (
     CrystalQuantity,
-    crystal_quantities,
-    require_quantity,
 )
 from aiida_dse.engine.restraints import (
     Restraint,
@@ -45,6 +43,8 @@ from aiida_dse.engine.units import FloatArray, q_from_two_theta, two_theta_from_
 from aiida_dse.io.patterns import MeasuredPattern, read_pattern
 from aiida_dse.io.structures import read_cif, read_xyz
 
+from .grids import check_names, grid_of_document, known_quantities
+
 
 @dataclass(frozen=True)
 class BuiltModel:
@@ -54,7 +54,7 @@ class BuiltModel:
     model: PatternModel
     stages: list[list[str]] | None
     restraints: list[Restraint]
-    quantities: dict[str, CrystalQuantity]  # by full name: volumes and what 'derived' asks for
+    quantities: dict[str, CrystalQuantity]  # of a map, by full name: volumes and the 'derived'
     grid: Grid | None
     files: dict[str, str]  # file name -> SHA-256
     axis: str  # of the pattern: two_theta, q_inverse_angstrom, q_inverse_nm
@@ -74,7 +74,7 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
     pattern = document.pattern
     files: dict[str, str] = {}
     if pattern.file is not None:
-        with _at("pattern"):
+        with located("pattern"):
             measured = _measured(pattern, folder, files, pattern.range, pattern.every)
             axis = measured.axis
             observation = Observation(
@@ -83,118 +83,52 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
             )
     else:
         axis = pattern.axis or ""
-        with _at("pattern.grid"):
+        with located("pattern.grid"):
             observation = _simulated(document)
     phases = []
     for name, section in document.phases.items():
-        with _at(f"phases.{name}"):
+        with located(f"phases.{name}"):
             phases.append(_phase(name, section, folder, files))
     traces = {}
     for name, trace in document.background.traces.items():
-        with _at(f"background.traces.{name}"):
+        with located(f"background.traces.{name}"):
             traces[name] = _trace(trace, folder, files, observation)
-    with _at("parameters, ties or background"):
+    with located("parameters, ties or background"):
         model = PatternModel(
             observation, phases,
             Background(document.background.chebyshev, document.background.inverse_q, traces),
             overrides=_overrides(document, phases), fixed_scales=document.scales,
             ties=document.ties, tolerance=document.tolerance, threads=threads,
         )
-    with _at("parameters or ties"):
+    with located("parameters or ties"):
         start = model.start
         for tie in model.ties:
             unit = model.parameters[tie.target].unit
             require_possible(tie.target, unit, start[tie.target], start[tie.target])
     for index, phase in enumerate(phases):
-        with _at(f"phases.{phase.name}.particle"):
+        with located(f"phases.{phase.name}.particle"):
             phase.size_statistics(model.local(index, start))
     stages = None
     if document.refinement and document.refinement.stages:
         stages = [list(stage) for stage in document.refinement.stages]
-        with _at("refinement.stages"):
-            _check_names(model, [name for stage in stages for name in stage])
+        with located("refinement.stages"):
+            check_names(model, [name for stage in stages for name in stage])
     restraints: list[Restraint] = []
     for k, restraint in enumerate(document.restraints):
-        with _at(f"restraints.{k}"):
+        with located(f"restraints.{k}"):
             restraints += _restraints(restraint, model)
     for name, derived in document.derived.items():
-        with _at(f"derived.{name}"):
+        with located(f"derived.{name}"):
             phase = next(p for p in phases if p.name == name)
             if not isinstance(phase, CrystalPhase):
                 raise ValueError("distances and angles are reported for crystals, not atom lists.")
             for label in {x for row in (*derived.distances, *derived.angles) for x in row}:
                 phase.crystal.site(label)
-    quantities = known_quantities(document, model, start)
-    return BuiltModel(document, model, stages, restraints, quantities,
-                      _grid(document, model, quantities), files, axis, pattern.file is not None)
-
-
-def known_quantities(
-    document: ModelDocument, model: PatternModel, reference: dict[str, float]
-) -> dict[str, CrystalQuantity]:
-    """The volume of every crystal and what 'derived' asks for, by full name."""
-    found = []
-    for phase in model.phases:
-        if isinstance(phase, CrystalPhase):
-            wanted = document.derived.get(phase.name, Derived())
-            found += crystal_quantities(
-                model, phase, reference, distances=wanted.distances, angles_=wanted.angles,
-                pseudo_cubic=wanted.pseudo_cubic,
-            )
-    return {quantity.full_name: quantity for quantity in found}
-
-
-def _grid(
-    document: ModelDocument, model: PatternModel, quantities: dict[str, CrystalQuantity]
-) -> Grid | None:
-    plan = document.scan
-    if plan is None:
-        return None
-    with _at("scan.axes"):
-        _refuse_huge(document)
-    axes = []
-    for k, section in enumerate(plan.axes):
-        with _at(f"scan.axes.{k}"):
-            axes.append(_axis(section, quantities))
-    with _at("scan.refine"):
-        _check_names(model, plan.refine)
-        refinable(model, (), plan.refine)
-    with _at("scan.axes"):
-        return grid_of(model, axes, refined=plan.refine, partial=plan.part_of_grid)
-
-
-def _axis(section: ScanAxis, quantities: dict[str, CrystalQuantity]) -> MapAxis:
-    if section.parameter is not None:
-        return Axis(section.parameter, section.points(), section.unit == "angstrom")
-    if section.path is not None:
-        return PathAxis(section.path, section.points())
-    assert section.quantity is not None
-    hold = tuple(require_quantity(name, quantities) for name in section.hold)
-    equal = tuple((require_quantity(first, quantities), require_quantity(second, quantities))
-                  for first, second in section.equal)
-    return QuantityAxis(require_quantity(section.quantity, quantities), section.points(),
-                        section.vary, hold, equal)
-
-
-class _at:
-    """Turns a ValueError into a DocumentError that says where in the document it arose."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, problem: BaseException | None, trace: object) -> None:
-        if isinstance(problem, ValueError) and not isinstance(problem, DocumentError):
-            raise DocumentError(f"{self.path}: {problem}") from None
-
-
-def _check_names(model: PatternModel, patterns: list[str] | tuple[str, ...]) -> None:
-    for pattern in patterns:
-        if not any(c in pattern for c in "*?["):
-            model.require(pattern)
-        select([pattern], list(model.parameters))
+    # looking for neighbours takes a moment, and only maps name quantities
+    quantities = known_quantities(document, model, start) if document.scan else {}
+    grid = grid_of_document(document, model, quantities)
+    return BuiltModel(document, model, stages, restraints, quantities, grid, files, axis,
+                      pattern.file is not None)
 
 
 def _restraints(section: RestraintSection, model: PatternModel) -> list[Restraint]:
@@ -213,18 +147,6 @@ def _restraints(section: RestraintSection, model: PatternModel) -> list[Restrain
         return distance_restraints(model, phase, section.distance, section.target, section.sigma)
     assert section.angle is not None
     return angle_restraints(model, phase, section.angle, section.target, section.sigma)
-
-
-def _refuse_huge(document: ModelDocument) -> None:
-    assert document.scan is not None
-    sizes = [axis.size for axis in document.scan.axes]
-    total = float(np.prod([float(size) for size in sizes]))
-    if total > MAX_POINTS:
-        shape = " x ".join(f"{size:,}" for size in sizes)
-        raise ValueError(
-            f"the grid has {shape} = {total:.3g} points; the limit is {MAX_POINTS:.3g}. Use larger "
-            "steps or a smaller range, then refine the grid around the minimum."
-        )
 
 
 def _existing(folder: Path, file: str, files: dict[str, str]) -> Path:

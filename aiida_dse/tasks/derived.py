@@ -15,7 +15,8 @@ from aiida_dse.engine.parameters import Parameter
 from aiida_dse.engine.phase import CrystalPhase
 from aiida_dse.engine.quantities import evaluated
 
-from .build import BuiltModel, known_quantities
+from .build import BuiltModel
+from .grids import known_quantities
 
 
 def derived_rows(

@@ -25,6 +25,10 @@ def told_by_map(
         row["name"]: float(np.broadcast_to(arrays[f"scan/quantity_{k}"], gof.shape)[lowest])
         for k, row in enumerate(summary["quantities"])
     }
+    found["quantities"] = [
+        row | {"varies": arrays[f"scan/quantity_{k}"].size > 1}
+        for k, row in enumerate(summary["quantities"])
+    ]
     if "scan/evaluated" in arrays:
         computed = int(arrays["scan/evaluated"].sum())
         found["adaptive"] = {"n_evaluated": computed,
