@@ -126,12 +126,15 @@ def scan(
     reason = "complete"
     workers = max(1, threads or thread_count())
     with ThreadPoolExecutor(workers) as pool:
-        for points in work.rounds(adaptive):
-            reason = work.run(pool, workers, points, after_block)
-            if reason != "complete":
-                break
-    if adaptive and work.outer and reason == "complete":
-        work.interpolate()
+        try:
+            for points in work.rounds(adaptive):
+                reason = work.run(pool, workers, points, after_block)
+                if reason != "complete":
+                    break
+            if adaptive and work.outer and reason == "complete":
+                work.interpolate()
+        except KeyboardInterrupt:  # between two rounds
+            reason = "interrupted"
     return work.map(clock, reason)
 
 

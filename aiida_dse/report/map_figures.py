@@ -262,7 +262,7 @@ def _draw_quantity(
     drawn = panel.contour(axes[0], axes[1], np.ma.masked_invalid(values.T), N_LEVELS,
                           linewidths=0.8, linestyles="--", colors=QUANTITY)
     if label:
-        for text in panel.clabel(drawn, fontsize=SMALL, fmt="%.6g"):
+        for text in panel.clabel(drawn, fontsize=SMALL, fmt="%.6g", colors="black"):
             text.set_bbox({"facecolor": "white", "alpha": 0.7, "lw": 0, "pad": 0.4})
 
 
