@@ -26,7 +26,7 @@ def told_by_map(
         for k, row in enumerate(summary["quantities"])
     }
     found["quantities"] = [
-        row | {"varies": arrays[f"scan/quantity_{k}"].size > 1}
+        row | {"varies": _varies(arrays[f"scan/quantity_{k}"])}
         for k, row in enumerate(summary["quantities"])
     ]
     if "scan/evaluated" in arrays:
@@ -34,6 +34,12 @@ def told_by_map(
         found["adaptive"] = {"n_evaluated": computed,
                              "n_interpolated": summary["n_done"] - computed}
     return found
+
+
+def _varies(values: np.ndarray) -> bool:
+    """Whether a quantity changes over the map by more than rounding."""
+    known = values[np.isfinite(values)]
+    return bool(len(known) and np.ptp(known) > 1e-9 * max(1.0, float(np.abs(known).max())))
 
 
 def analysed(
