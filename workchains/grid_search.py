@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from aiida.engine import ExitCode, ToContext, WorkChain, calcfunction, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
-from aiida.orm import ArrayData, Dict, Float, Int, SinglefileData
+from aiida.orm import ArrayData, Dict, Float, Int
 
 from aiida_dse.calculations.engine import ScanCalculation
+from aiida_dse.data.results import arrays_of
 from aiida_dse.documents import parse_document
 from aiida_dse.documents.plans import ScanAxis, ScanPlan
-from aiida_dse.io.results import read_arrays
 from aiida_dse.tasks.maps import told_by_map
 
 #: Axes that a scan sweeps without touching distances; never the ones to cut.
@@ -80,7 +78,7 @@ def merge_tiles(model: Dict, **tiles: Any) -> dict[str, Any]:
     summary = next(iter(results.values()))
     axes = [scale * axis.points()
             for scale, axis in zip(summary["axis_scales"], plan.axes, strict=True)]
-    merged = _merged(axes, [_arrays_of(tiles[key]) for key in sorted(results)])
+    merged = _merged(axes, [arrays_of(tiles[key]) for key in sorted(results)])
     node = ArrayData()
     for path, values in merged.items():
         node.set_array(path.removeprefix("scan/").replace("/", "_").replace(".", "_"), values)
@@ -149,13 +147,6 @@ def _merged(
                     values = first
             merged[path] = values
     return merged
-
-
-def _arrays_of(node: SinglefileData) -> dict[str, np.ndarray]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "tile.h5"
-        path.write_bytes(node.get_content(mode="rb"))
-        return read_arrays(path)
 
 
 class GridSearchWorkChain(WorkChain):

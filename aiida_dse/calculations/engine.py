@@ -16,6 +16,7 @@ from aiida_dse.data.jobs import MODEL_NAME, built_from_nodes, job_files
 from aiida_dse.data.pattern import PatternData
 from aiida_dse.io.results import HDF5_NAME, JSON_NAME
 from aiida_dse.tasks.axis import check_axis
+from aiida_dse.tasks.freedom import check_freedom
 
 #: Share of the walltime after which a task stops by itself, to leave time for writing.
 WALLTIME_SHARE = 0.9
@@ -90,6 +91,8 @@ class EngineCalculation(CalcJob):
                 inputs.get("traces", {}),
             )
             check_axis(built)
+            if cls.TASK == "refine":
+                check_freedom(built.model, built.stages)
         except ValueError as problem:
             return str(problem)
         if cls.TASK != "simulate" and not built.measured:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 
-from aiida_dse.io.results import Result, read_arrays
+from aiida_dse.io.results import Result
+
+#: The processes that 'aiida-dse list' shows.
+ANALYSES = ("refine", "grid_search", "compare_models")
 
 
 def print_list(limit: int) -> None:
@@ -19,8 +21,7 @@ def print_list(limit: int) -> None:
     query = QueryBuilder()
     query.append(
         ProcessNode,
-        filters={"process_type": {"or": [
-            {"==": "aiida.workflows:dse.refine"}, {"==": "aiida.workflows:dse.grid_search"}]}},
+        filters={"process_type": {"in": [f"aiida.workflows:dse.{name}" for name in ANALYSES]}},
         project=["id", "ctime", "attributes.process_label", "attributes.process_state",
                  "attributes.exit_status", "label"],
         tag="process",
@@ -61,6 +62,7 @@ def print_analysis(pk: str) -> None:
 def plot_analysis(
     pk: str, output: Path, curves: bool = False, quantity: str | None = None
 ) -> None:
+    from aiida_dse.report.comparison import comparison_figure
     from aiida_dse.report.figures import fit_figure, save_figure
     from aiida_dse.report.map_figures import curves_figure, map_figure
 
@@ -77,7 +79,7 @@ def plot_analysis(
         elif result.task == "scan":
             figure = map_figure(result, quantity=quantity)
         else:
-            figure = fit_figure(result)
+            figure = (comparison_figure if result.task == "compare" else fit_figure)(result)
     except ValueError as problem:
         raise click.ClickException(str(problem)) from None
     try:
@@ -109,10 +111,9 @@ def analysis_outputs(pk: str) -> tuple[Any, Any, Any]:
     result = outputs.result if "result" in outputs else None
     arrays = None
     if "arrays" in outputs:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "result.h5"
-            path.write_bytes(outputs.arrays.get_content(mode="rb"))
-            arrays = read_arrays(path)
+        from aiida_dse.data.results import arrays_of
+
+        arrays = arrays_of(outputs.arrays)
     elif "map" in outputs:
         arrays = {f"scan/{name}": outputs.map.get_array(name)
                   for name in outputs.map.get_arraynames()}

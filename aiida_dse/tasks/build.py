@@ -43,6 +43,7 @@ from aiida_dse.engine.units import FloatArray, q_from_two_theta, two_theta_from_
 from aiida_dse.io.patterns import MeasuredPattern, read_pattern
 from aiida_dse.io.structures import read_cif, read_xyz
 
+from .freedom import check_freedom
 from .grids import check_names, grid_of_document, known_quantities
 
 
@@ -113,6 +114,9 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
         stages = [list(stage) for stage in document.refinement.stages]
         with located("refinement.stages"):
             check_names(model, [name for stage in stages for name in stage])
+    if document.refinement and pattern.file is not None:
+        with located("refinement"):
+            check_freedom(model, stages)
     restraints: list[Restraint] = []
     for k, restraint in enumerate(document.restraints):
         with located(f"restraints.{k}"):

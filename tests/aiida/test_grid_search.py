@@ -10,9 +10,8 @@ import pytest
 from aiida.orm import Dict
 from numpy.testing import assert_allclose
 
+from aiida_dse.data.results import result_nodes
 from aiida_dse.documents import load_document, parse_document
-from aiida_dse.io.results import write_result
-from aiida_dse.parsers.engine import result_nodes
 from aiida_dse.tasks.build import build
 from aiida_dse.tasks.run import run_scan
 from aiida_dse.workchains.grid_search import merge_tiles, tile_models
@@ -37,15 +36,10 @@ def scanned(content):
     return run_scan(build(parse_document(content), EXAMPLE, threads=1), threads=1)
 
 
-def nodes(result, folder):
-    write_result(result, folder)
-    return result_nodes(result, folder / "result.h5")
-
-
-def merged(content, tiles, folder):
+def merged(content, tiles):
     inputs = {}
     for k, tile in tiles.items():
-        summary, arrays = nodes(scanned(tile), folder / str(k))
+        summary, arrays = result_nodes(scanned(tile))
         inputs |= {f"tile_{k}_result": summary, f"tile_{k}_arrays": arrays}
     found = merge_tiles(Dict(copy.deepcopy(content)), **inputs)
     return found["map"], found["result"].get_dict()
@@ -64,12 +58,12 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_tiles_merge_to_the_single_scan(name, tmp_path):
+def test_tiles_merge_to_the_single_scan(name):
     content = document(*CASES[name])
     tiles = tile_models(content, 3)
     assert len(tiles) == 3
     single = scanned(content)
-    found, summary = merged(content, dict(enumerate(tiles)), tmp_path)
+    found, summary = merged(content, dict(enumerate(tiles)))
     shape = single.arrays["scan/gof"].shape
     for path, values in single.arrays.items():
         other = found.get_array(path.removeprefix("scan/"))
@@ -86,11 +80,11 @@ def test_tiles_merge_to_the_single_scan(name, tmp_path):
     assert summary["n_unreachable"] == (3 if name == "out of reach" else 0)
 
 
-def test_a_missing_tile_leaves_a_hole(tmp_path):
+def test_a_missing_tile_leaves_a_hole():
     content = document(*CASES["angle"])
     tiles = dict(enumerate(tile_models(content, 5)))
     del tiles[2]
-    found, summary = merged(content, tiles, tmp_path)
+    found, summary = merged(content, tiles)
     assert np.isnan(found.get_array("gof")[2]).all() and summary["status"] == "partial"
     assert summary["n_done"] == 12
 

@@ -344,3 +344,22 @@ def test_curves_stand_for_the_values_of_the_second_axis():
         curves_figure(with_landmarks(A, B, B_ISO))
     with pytest.raises(ValueError, match="fit_figure"):
         curves_figure(refined())
+
+
+def test_a_comparison_has_a_panel_for_each_model():
+    from aiida_dse.report.comparison import comparison_figure
+
+    q, noise = np.linspace(1, 10, 200), np.random.default_rng(2).normal(size=(2, 200))
+    row = {"gof": 1.0, "r_wp": 0.02, "n_parameters": 5, "delta_bic": 0.0}
+    models = {"right": row, "wrong": row | {"delta_bic": 1234.5}}
+    result = Result(
+        {"task": "compare", "models": models, "sample": {"name": "T1"}, "phases": []},
+        {f"models/{name}/{key}": values for name, part in zip(models, noise, strict=True)
+         for key, values in (("q", q), ("residual", part))},
+    )
+    figure = comparison_figure(result)
+    titles = [panel.get_title(loc="left") for panel in figure.axes]
+    assert [title.partition(":")[0] for title in titles] == ["right", "wrong"]
+    assert "1,234" in titles[1]
+    with pytest.raises(ValueError, match="'scan'"):
+        comparison_figure(Result({"task": "scan"}))
