@@ -150,10 +150,16 @@ def show(profile: str | None, pk: str) -> None:
 @click.argument("pk")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True,
               help="Figure file: .png, .pdf or .svg.")
+@click.option("--curves", is_flag=True,
+              help="A map's GoF along its first axis, a curve for each value of the second.")
+@click.option("--quantity", metavar="NAME",
+              help="A derived quantity: contours on a map, or what curves are drawn against.")
 @click.pass_obj
-def plot(profile: str | None, pk: str, output: Path) -> None:
-    """The fit of a refinement, the map of a grid search or a joint refinement, as a figure."""
+def plot(
+    profile: str | None, pk: str, output: Path, curves: bool, quantity: str | None
+) -> None:
+    """The fit of a refinement, a map, a comparison or a joint refinement, as a figure."""
     from .showing import plot_analysis
 
     _load(profile)
-    plot_analysis(pk, output)
+    plot_analysis(pk, output, curves, quantity)

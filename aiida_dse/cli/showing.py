@@ -63,10 +63,13 @@ def print_analysis(pk: str) -> None:
         click.echo(result_report(Result(result.get_dict())))
 
 
-def plot_analysis(pk: str, output: Path) -> None:
+def plot_analysis(
+    pk: str, output: Path, curves: bool = False, quantity: str | None = None
+) -> None:
     from aiida_dse.report.comparison import comparison_figure
-    from aiida_dse.report.figures import fit_figure, map_figure, save_figure
+    from aiida_dse.report.figures import fit_figure, save_figure
     from aiida_dse.report.joint_figure import joint_figure
+    from aiida_dse.report.map_figures import curves_figure, map_figure
 
     node, summary, arrays = analysis_outputs(pk)
     if summary is None or arrays is None:
@@ -75,10 +78,18 @@ def plot_analysis(pk: str, output: Path) -> None:
             f"{node.process_state.value if node.process_state else 'unknown'})."
         )
     result = Result(summary.get_dict(), arrays)
-    draw = {"scan": map_figure, "joint": joint_figure, "compare": comparison_figure}.get(
-        result.task, fit_figure)
     try:
-        save_figure(draw(result), output)
+        if curves:
+            figure = curves_figure(result, quantity=quantity)
+        elif result.task == "scan":
+            figure = map_figure(result, quantity=quantity)
+        else:
+            figure = {"joint": joint_figure, "compare": comparison_figure}.get(
+                result.task, fit_figure)(result)
+    except ValueError as problem:
+        raise click.ClickException(str(problem)) from None
+    try:
+        save_figure(figure, output)
     except (OSError, ValueError) as problem:
         raise click.ClickException(f"{output} cannot be written: {problem}") from None
     click.echo(f"wrote {output}")

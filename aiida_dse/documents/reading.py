@@ -15,9 +15,26 @@ from .model import MODEL_SCHEMA, ModelDocument
 
 Document = TypeVar("Document", bound=BaseModel)
 
+#: Keys whose values are true or false.
+TRUTHS = ("pseudo_cubic", "axis_confirmed", "adaptive", "part_of_grid")
+
 
 class DocumentError(ValueError):
     """A document that cannot be used; str() lists every problem on its own line."""
+
+
+class located:
+    """Turns a ValueError into a DocumentError that says where in the document it arose."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, problem: BaseException | None, trace: object) -> None:
+        if isinstance(problem, ValueError) and not isinstance(problem, DocumentError):
+            raise DocumentError(f"{self.path}: {problem}") from None
 
 
 def load_document(path: Path) -> ModelDocument:
@@ -121,7 +138,7 @@ def validated(content: dict[str, Any], kind: type[Document]) -> Document:
 
 
 def _booleans(content: Any, path: str) -> Iterator[tuple[str, bool]]:
-    """Truth values where the schema has none (tags, pseudo_cubic and axis_confirmed may be)."""
+    """Truth values where the schema has none."""
     items: Any = ()
     if isinstance(content, dict):
         items = content.items()
@@ -130,7 +147,7 @@ def _booleans(content: Any, path: str) -> Iterator[tuple[str, bool]]:
     for key, value in items:
         place = f"{path}.{key}".lstrip(".")
         if isinstance(value, bool):
-            if key not in ("pseudo_cubic", "axis_confirmed") and not path.endswith("sample.tags"):
+            if key not in TRUTHS and not path.endswith("sample.tags"):
                 yield place, value
         else:
             yield from _booleans(value, place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from aiida_dse.engine.grid import Coordinate
 from aiida_dse.io.results import Result
 from aiida_dse.tasks.build import BuiltModel
 
@@ -35,14 +36,21 @@ def validation_report(built: BuiltModel) -> str:
     for phase in model.phases:
         for name, reason in phase.fixed_reasons.items():
             lines.append(f"not a parameter: {phase.name}.{name} ({reason})")
-    if built.axes:
+    if built.grid is not None:
         shape = " x ".join(str(len(axis.values)) for axis in built.axes)
         total = 1
         for axis in built.axes:
             total *= len(axis.values)
         lines.append(f"scan: {shape} = {total:,} points over "
-                     + ", ".join(axis.parameter for axis in built.axes))
+                     + ", ".join(axis_text(axis) for axis in built.axes))
+        if missing := int(built.grid.unreachable.sum()):
+            lines.append(f"  {missing:,} of them cannot be reached and will be left empty")
     return "\n".join(lines)
+
+
+def axis_text(axis: Coordinate) -> str:
+    """An axis with its range: names of quantities and paths do not tell it."""
+    return f"{axis.name} = {axis.values[0]:.5g} ... {axis.values[-1]:.5g} {axis.unit}".rstrip()
 
 
 def result_report(result: Result) -> str:
@@ -51,7 +59,8 @@ def result_report(result: Result) -> str:
     lines = [f"{summary['task']}: {summary['status']} ({summary['stop_reason']}), "
              f"{summary['seconds']:.1f} s"]
     if "n_evaluations" in summary:
-        lines[0] += f", {summary['n_evaluations']:,} evaluations by {summary.get('method', 'least_squares')}"
+        method = summary.get("method", "least_squares")
+        lines[0] += f", {summary['n_evaluations']:,} evaluations by {method}"
     if summary["task"] == "compare":
         return "\n".join([*lines, *comparison_lines(summary),
                           *(f"note: {warning}" for warning in summary["warnings"])])
@@ -158,24 +167,20 @@ def derived_lines(summary: dict[str, Any]) -> list[str]:
 def scan_lines(summary: dict[str, Any]) -> list[str]:
     shape = " x ".join(str(n) for n in summary["shape"])
     lines = [f"grid {shape}, {summary['n_done']} points done"]
+    if missing := summary.get("n_unreachable"):
+        lines.append(f"  {missing} points have no structure with the values asked for")
+    if saved := summary.get("adaptive"):
+        total = saved["n_evaluated"] + saved["n_interpolated"]
+        lines.append(f"  {saved['n_evaluated']} computed, {saved['n_interpolated']} interpolated "
+                     f"({100 * saved['n_interpolated'] / total:.0f} % saved)")
     if summary["minimum"]:
         at = ", ".join(f"{k} = {v:.6g}" for k, v in summary["minimum"].items() if k != "gof")
         lines.append(f"lowest GoF {summary['minimum']['gof']:.4f} at {at}")
-    quadratic = summary.get("quadratic", {})
-    if "missing" in quadratic:
-        lines.append(f"no minimum between the points: {quadratic['missing']}")
-    elif quadratic:
-        # the s.u. are printed scaled by GoF, as for a refinement
-        factor = max(1.0, summary["minimum"]["gof"])
-        at = ", ".join(f"{name} = {with_su(row['value'], row['su'] * factor)}"
-                       for name, row in quadratic["position"].items())
-        lines.append(f"paraboloid's minimum at {at} (s.u. at the values of what is not mapped or "
-                     "refined at each point)")
-        if (width := quadratic["widest_step_in_su"] / factor) > COARSE:
-            lines.append(f"  the grid's steps are up to {width:.0f} s.u. wide: a finer grid around "
-                         "it tells more")
-        lines += [f"  correlation of {pair}: {r:+.3f}"
-                  for pair, r in quadratic["correlation"].items()]
+    for row in summary.get("quantities", []):
+        if row.get("varies"):
+            value = summary["minimum_quantities"][row["name"]]
+            lines.append(f"  there {row['name']} = {value:.5g} {row['unit']}".rstrip())
+    lines += _minimum_lines(summary)
     for basin in summary.get("basins", [])[1:]:
         at, saddle = basin["at"], basin.get("saddle")
         where = ", ".join(f"{name} = {value:.6g}" for name, value in at.items())
@@ -183,3 +188,28 @@ def scan_lines(summary: dict[str, Any]) -> list[str]:
                      + (f"; saddle towards a deeper one at GoF {saddle['gof']:.4f}" if saddle
                         else ""))
     return lines
+
+
+def _minimum_lines(summary: dict[str, Any]) -> list[str]:
+    """The minimum between the points; s.u. are printed scaled by GoF, as for a refinement."""
+    quadratic = summary.get("quadratic", {})
+    if "missing" in quadratic:
+        return [f"no minimum between the points: {quadratic['missing']}"]
+    if not quadratic:
+        return []
+    factor = max(1.0, summary["minimum"]["gof"])
+    at = ", ".join(f"{name} = {with_su(row['value'], row['su'] * factor)}"
+                   for name, row in quadratic["position"].items())
+    lines = [f"paraboloid's minimum at {at} (s.u. at the values of what is not mapped or refined "
+             "at each point)"]
+    if (width := quadratic["widest_step_in_su"] / factor) > COARSE:
+        lines.append(f"  the grid's steps are up to {width:.0f} s.u. wide: a finer grid around it "
+                     "tells more")
+    for name, row in quadratic.get("delta_chi2", {}).items():
+        sides = ", ".join(f"{sign}{row[side] * factor:.2g}" for sign, side in
+                          (("-", "minus"), ("+", "plus")) if row[side] is not None)
+        why = f"({row['missing']})" if row["missing"] else ""
+        lines.append(f"  s.u. of {name} from Delta chi2 = 1, scaled: "
+                     + " ".join(filter(None, [sides, why])))
+    return lines + [f"  correlation of {pair}: {r:+.3f}"
+                    for pair, r in quadratic["correlation"].items()]

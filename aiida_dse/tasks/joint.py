@@ -12,6 +12,7 @@ import numpy as np
 
 from aiida_dse.documents import DocumentError, JointDocument
 from aiida_dse.documents.plans import Start
+from aiida_dse.documents.reading import located
 from aiida_dse.engine.joint import TEMPERATURE, JointModel
 from aiida_dse.engine.jointfit import JointRefinement, refine_joint
 from aiida_dse.engine.leastsquares import Cycle
@@ -19,7 +20,7 @@ from aiida_dse.engine.parameters import Parameter, Tie, closest
 from aiida_dse.io.results import Result
 
 from .axis import check_axis
-from .build import BuiltModel, at_key, build
+from .build import BuiltModel, build
 from .run import StopCheck, refinement_result
 from .summary import common_summary, document_hash
 
@@ -59,13 +60,13 @@ def build_joint(
                             "give the phase another name.")
     law_parameters = [_law_parameter(name, given) for name, given in document.parameters.items()]
     _check_laws(document, patterns, law_parameters)
-    with at_key("shared, laws or parameters"):
+    with located("shared, laws or parameters"):
         joint = JointModel(
             models, shared=document.shared, laws=document.laws, law_parameters=law_parameters,
             constants={name: _constants(built) for name, built in patterns.items()},
         )
     stages = [list(stage) for stage in document.refinement.stages or joint.default_stages()]
-    with at_key("refinement.stages"):
+    with located("refinement.stages"):
         free = joint.free_names(stages)
         joint.require_points(free)
     # a restraint on shared parameters alone is one piece of knowledge, however many patterns
@@ -91,7 +92,7 @@ def _law_parameter(name: str, given: float | Start) -> Parameter:
     start = Start(value=given) if isinstance(given, float | int) else given
     if start.value is None:
         raise DocumentError(f"parameters.{name}.value: this key is missing; add it")
-    with at_key(f"parameters.{name}"):
+    with located(f"parameters.{name}"):
         return Parameter(
             name, start.value, "", -np.inf if start.lower is None else start.lower,
             np.inf if start.upper is None else start.upper,
@@ -111,7 +112,7 @@ def _check_laws(
     known = [*first.parameters, *(p.name for p in parameters), TEMPERATURE]
     used: set[str] = set()
     for target, text in document.laws.items():
-        with at_key(f"laws.{target}"):
+        with located(f"laws.{target}"):
             first.require(target)
             sources = Tie.parse(target, text, known).sources
         used.update(sources)

@@ -183,7 +183,7 @@ def test_continuing_from_a_partial_result_computes_the_rest(folder, monkeypatch)
     partial = run_scan(built, threads=1)
     for name in ("gof", "chi2", "n_active"):
         partial.arrays[f"scan/{name}"][1] = np.nan
-    assert not map_of(partial).complete
+    assert not map_of(folder.build(), partial).complete
     seen = []
     original = PatternModel.states
 
