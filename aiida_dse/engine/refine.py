@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares
 
-from .agreement import Agreement
+from .agreement import SERIAL_LIMIT, Agreement
 from .derivatives import pattern_derivative, typical_shift
 from .parameters import Parameter, select
 from .pattern import Evaluation, PatternModel
@@ -353,7 +353,7 @@ def fit_warnings(
                 found.append(f"{p.name} and {free[j].name} are correlated, "
                              f"r = {correlation[k, j]:+.3f}.")
     found += [f"{p.name} is zero: non-negativity holds it there." for p in linear if p.at_bound]
-    if fit.durbin_watson < 1.5:
+    if fit.durbin_watson < SERIAL_LIMIT:
         found.append(f"residuals are serially correlated (Durbin-Watson {fit.durbin_watson:.2f}); "
                      "the standard uncertainties are too small.")
     return found
