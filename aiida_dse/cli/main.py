@@ -83,6 +83,16 @@ def launch_grid_search(profile: str | None, **options: Any) -> None:
     launch_map(**options)
 
 
+@launch.command("uncertainty")
+@_launch_options
+def launch_uncertainty_(profile: str | None, **options: Any) -> None:
+    """Profiles, bootstrap and posterior of a document's 'uncertainty'."""
+    from .launching import launch_uncertainty
+
+    _load(profile)
+    launch_uncertainty(**options)
+
+
 @main.command("list")
 @click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True)
 @click.pass_obj
@@ -109,10 +119,13 @@ def show(profile: str | None, pk: str) -> None:
 @click.argument("pk")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True,
               help="Figure file: .png, .pdf or .svg.")
+@click.option("--what", type=click.Choice(["fit", "corner", "profile", "bootstrap"]),
+              help="Of an uncertainty: which figure (default: the first of corner, profile, "
+                   "bootstrap, fit that it has).")
 @click.pass_obj
-def plot(profile: str | None, pk: str, output: Path) -> None:
-    """The fit of a refinement, or the map of a grid search, as a figure."""
+def plot(profile: str | None, pk: str, output: Path, what: str | None) -> None:
+    """The fit, the map of a grid search, or the figures of an uncertainty."""
     from .showing import plot_analysis
 
     _load(profile)
-    plot_analysis(pk, output)
+    plot_analysis(pk, output, what)

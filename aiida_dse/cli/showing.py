@@ -20,7 +20,8 @@ def print_list(limit: int) -> None:
     query.append(
         ProcessNode,
         filters={"process_type": {"or": [
-            {"==": "aiida.workflows:dse.refine"}, {"==": "aiida.workflows:dse.grid_search"}]}},
+            {"==": "aiida.workflows:dse.refine"}, {"==": "aiida.workflows:dse.grid_search"},
+            {"==": "aiida.calculations:dse.uncertainty"}]}},
         project=["id", "ctime", "attributes.process_label", "attributes.process_state",
                  "attributes.exit_status", "label"],
         tag="process",
@@ -35,7 +36,8 @@ def print_list(limit: int) -> None:
         gof = gof if gof is not None else lowest
         sample = sample or {}
         rows.append([
-            pk, f"{ctime:%Y-%m-%d %H:%M}", (name or "").removesuffix("WorkChain"),
+            pk, f"{ctime:%Y-%m-%d %H:%M}",
+            (name or "").removesuffix("WorkChain").removesuffix("Calculation"),
             state if state != "finished" else ("done" if status == 0 else f"exit {status}"),
             "" if gof is None else f"{gof:.4f}", sample.get("name", ""),
             sample.get("temperature", ""), label,
@@ -58,8 +60,9 @@ def print_analysis(pk: str) -> None:
         click.echo(result_report(Result(result.get_dict())))
 
 
-def plot_analysis(pk: str, output: Path) -> None:
-    from aiida_dse.report.figures import fit_figure, map_figure, save_figure
+def plot_analysis(pk: str, output: Path, what: str | None = None) -> None:
+    from aiida_dse.report.figures import map_figure, save_figure
+    from aiida_dse.report.uncertainty import uncertainty_figure
 
     node, summary, arrays = analysis_outputs(pk)
     if summary is None or arrays is None:
@@ -68,7 +71,13 @@ def plot_analysis(pk: str, output: Path) -> None:
             f"{node.process_state.value if node.process_state else 'unknown'})."
         )
     result = Result(summary.get_dict(), arrays)
-    figure = map_figure(result) if result.task == "scan" else fit_figure(result)
+    try:
+        if result.task == "scan" and what is None:
+            figure = map_figure(result)
+        else:
+            figure = uncertainty_figure(result, what)
+    except ValueError as problem:
+        raise click.ClickException(str(problem)) from None
     try:
         save_figure(figure, output)
     except (OSError, ValueError) as problem:

@@ -9,7 +9,6 @@ import numpy as np
 
 from .units import FloatArray
 
-
 #: Durbin-Watson value below which residuals count as serially correlated.
 SERIAL_LIMIT = 1.5
 

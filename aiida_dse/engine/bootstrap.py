@@ -49,7 +49,7 @@ class Bootstrap:
     @property
     def refined(self) -> FloatArray:
         """(n_refined, n_free) the samples that count."""
-        return self.values[self.outcome == REFINED]
+        return np.asarray(self.values[self.outcome == REFINED])
 
 
 def resampled(
@@ -64,7 +64,7 @@ def resampled(
     per_intensity = np.where(counted, observed, 1.0) / sigma**2
     counts = random.poisson(np.where(counted, calculated * per_intensity, 0.0))
     normal = calculated + sigma * random.normal(size=len(observed))
-    return np.where(counted, counts / per_intensity, normal)
+    return np.asarray(np.where(counted, counts / per_intensity, normal))
 
 
 def bootstrap(

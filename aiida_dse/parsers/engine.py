@@ -36,6 +36,10 @@ def result_nodes(result: Result, path: Path) -> tuple[Dict, SinglefileData]:
     if "parameters" in summary:
         summary["values"] = nested_values(summary["parameters"])
         summary["su"] = nested_values(summary["parameters"], "su")
+    for kind, row in summary.get("uncertainty", {}).items():
+        if kind in ("bootstrap", "posterior") and "parameters" in row:
+            # beside 'su', for queries: 'posterior_sd.CsPbBr3.a'
+            summary[f"{kind}_sd"] = nested_values(row["parameters"], "sd")
     return Dict(summary), SinglefileData(file=str(path), filename=HDF5_NAME)
 
 
@@ -95,8 +99,22 @@ class SimulateParser(EngineParser):
     """Nothing beyond result and arrays."""
 
 
-class RefineParser(EngineParser):
-    """Adds the refined crystals; tells non-convergence and singularity."""
+class _MinimumParser(EngineParser):
+    """Tells non-convergence and singularity of a refinement."""
+
+    def exit_code_of(self, result: Result) -> ExitCode | None:
+        codes, reason = self.exit_codes, result.summary["stop_reason"]
+        if result.status == "not_converged":
+            return codes.ERROR_NOT_CONVERGED.format(detail=reason)
+        if result.status == "singular":
+            names = [name for name, row in result.summary["parameters"].items()
+                     if row.get("insensitive")]
+            return codes.ERROR_SINGULAR.format(detail=", ".join(names))
+        return super().exit_code_of(result)
+
+
+class RefineParser(_MinimumParser):
+    """Adds the refined crystals."""
 
     def report_extra_outputs(self, result: Result) -> None:
         inputs = self.node.inputs
@@ -113,16 +131,17 @@ class RefineParser(EngineParser):
                 node.label = f"{phase.name} refined by aiida-dse {aiida_dse.__version__}"
                 self.out(f"structures.{phase.name}", node)
 
-    def exit_code_of(self, result: Result) -> ExitCode | None:
-        codes, reason = self.exit_codes, result.summary["stop_reason"]
-        if result.status == "not_converged":
-            return codes.ERROR_NOT_CONVERGED.format(detail=reason)
-        if result.status == "singular":
-            names = [name for name, row in result.summary["parameters"].items()
-                     if row.get("insensitive")]
-            return codes.ERROR_SINGULAR.format(detail=", ".join(names))
-        return super().exit_code_of(result)
-
 
 class ScanParser(EngineParser):
     """Nothing beyond result and arrays."""
+
+
+class UncertaintyParser(_MinimumParser):
+    """Tells a posterior that is not converged."""
+
+    def exit_code_of(self, result: Result) -> ExitCode | None:
+        if result.status == "posterior_not_converged":
+            return self.exit_codes.ERROR_POSTERIOR_NOT_CONVERGED.format(
+                detail=result.summary["stop_reason"]
+            )
+        return super().exit_code_of(result)

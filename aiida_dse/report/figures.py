@@ -42,7 +42,7 @@ def fit_figure(result: Result, *, size: Pair = (7.0, 5.0)) -> Figure:
     q, calculated = arrays["pattern/q"], arrays["pattern/calculated"]
     observed = arrays.get("pattern/observed")
     marked = [name for name in phases if f"reflections/{name}" in arrays]
-    figure = _new_figure(size)
+    figure = new_figure(size)
     rows = [6.0] + [0.22 * len(marked)] * bool(marked) + [1.7] * (observed is not None)
     panels = list(figure.subplots(len(rows), squeeze=False, sharex=True, height_ratios=rows)[:, 0])
     top, handles = panels[0], []
@@ -76,7 +76,7 @@ def fit_figure(result: Result, *, size: Pair = (7.0, 5.0)) -> Figure:
         panel.tick_params(labelsize=SMALL, direction="in", labelbottom=panel is panels[-1])
     panels[-1].set_xlabel("$q$ (1/Å)", fontsize=LABEL)
     _draw_legend(figure, top, handles, np.nanmax(curves, axis=0))
-    _head(figure, result)
+    head(figure, result)
     return figure
 
 
@@ -97,7 +97,7 @@ def map_figure(result: Result, *, size: Pair | None = None) -> Figure:
     equal = bool(len(set(units[:2])) == 1 and units[0] in ("fractional", "Å", "nm")
                  and 0.4 * spans.max() <= spans.min() > 0)
     single = 3.4 * spans / spans.max() + (1.4, 1.1) if equal else (5.2, 4.2)
-    figure = _new_figure(size or {1: (5.0, 3.8), 2: tuple(single), 3: (7.0, 5.0)}[gof.ndim],
+    figure = new_figure(size or {1: (5.0, 3.8), 2: tuple(single), 3: (7.0, 5.0)}[gof.ndim],
                          compress=equal and gof.ndim == 2)
     if gof.ndim == 1:
         _draw_curve(figure.add_subplot(), axes[0], gof, labels[0], GOF_LABEL)
@@ -113,7 +113,7 @@ def map_figure(result: Result, *, size: Pair | None = None) -> Figure:
         bar.set_label(GOF_LABEL, fontsize=LABEL)
     for panel in figure.axes:
         panel.tick_params(labelsize=SMALL)
-    _head(figure, result)
+    head(figure, result)
     caption = _wrapped(_map_caption(summary, gof, limits[1]), figure, SMALL)
     figure.supxlabel(caption, fontsize=SMALL, parse_math=False)
     return figure
@@ -127,13 +127,14 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(path, dpi=200)
 
 
-def _new_figure(size: Pair, *, compress: bool = False) -> Figure:
+def new_figure(size: Pair, *, compress: bool = False) -> Figure:
+    """A figure of a size in inches whose panels and labels make room for each other."""
     layout = ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.025, hspace=0, wspace=0, compress=compress)
     return FigureCanvasAgg(Figure(figsize=size, layout=layout)).figure
 
 
-def _head(figure: Figure, result: Result) -> None:
-    """Title and sample above the panels, wrapped to the width; then the agreement, if any."""
+def head(figure: Figure, result: Result, remark: str = "") -> None:
+    """Title, sample, agreement and a remark above the panels, wrapped to the width."""
     sample, fit = result.summary.get("sample") or {}, result.summary.get("agreement")
     words = [f"{sample[key]:g} K" if key == "temperature" else str(sample[key])
              for key in ("name", "ligand", "state", "temperature") if sample.get(key) is not None]
@@ -142,6 +143,8 @@ def _head(figure: Figure, result: Result) -> None:
     if fit:
         title += (f"\nGoF = {fit['gof']:.3f},  $R_{{\\rm wp}}$ = {100 * fit['r_wp']:.2f} %,  "
                   f"$R_{{\\rm exp}}$ = {100 * fit['r_exp']:.2f} %")
+    if remark:
+        title += "\n" + _wrapped(remark, figure, LABEL)
     figure.suptitle(title.strip(), fontsize=LABEL)
 
 

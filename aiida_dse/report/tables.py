@@ -8,6 +8,7 @@ from aiida_dse.io.results import Result
 from aiida_dse.tasks.build import BuiltModel
 
 from .numbers import with_su
+from .uncertainty_table import uncertainty_lines
 
 #: Grid steps of more s.u. than this leave the minimum between the points uncertain.
 COARSE = 5.0
@@ -51,12 +52,14 @@ def result_report(result: Result) -> str:
              f"{summary['seconds']:.1f} s"]
     if "agreement" in summary:
         lines += agreement_lines(summary["agreement"])
-    if summary["task"] == "refine":
+    if summary["task"] in ("refine", "uncertainty"):
         lines += ["", *parameter_lines(summary), *restraint_lines(summary),
                   *search_lines(summary)]
     if summary["task"] == "scan":
         lines += scan_lines(summary)
     lines += derived_lines(summary)
+    if summary.get("uncertainty"):
+        lines += uncertainty_lines(summary)
     lines += [f"note: {warning}" for warning in summary["warnings"]]
     return "\n".join(lines)
 
@@ -73,7 +76,17 @@ def agreement_lines(fit: dict[str, Any]) -> list[str]:
 def parameter_lines(summary: dict[str, Any]) -> list[str]:
     """Refined parameters with s.u. scaled by GoF."""
     factor = max(1.0, summary["agreement"]["gof"])
-    lines = [f"{'parameter':28} {'value':>16} unit   (s.u. scaled by max(1, GoF) = {factor:.3f})"]
+    serial = summary.get("serial_correlation")
+    lines = []
+    if serial:
+        lines.append(
+            f"residuals correlate over {serial['autocorrelation_time']:.1f} points, which leaves "
+            f"{serial['n_effective']:.0f} independent ones: s.u. up to {serial['su_factor']:.2f} "
+            "times as large, in the second column"
+        )
+    second = f" {'serially corr.':>16}" if serial else ""
+    lines.append(f"{'parameter':28} {'value':>16}{second} unit   "
+                 f"(s.u. scaled by max(1, GoF) = {factor:.3f})")
     for name, row in summary["parameters"].items():
         if not (row["free"] or "tie" in row):
             continue
@@ -82,7 +95,9 @@ def parameter_lines(summary: dict[str, Any]) -> list[str]:
                                         ("insensitive", "undetermined")) if row.get(key)]
         if "tie" in row:
             flags.append(f"= {row['tie']}")
-        lines.append(f"{name:28} {with_su(row['value'], su):>16} {row['unit']:5} "
+        wider = None if su is None or not serial else su * serial["su_factor"]
+        second = f" {with_su(row['value'], wider):>16}" if serial else ""
+        lines.append(f"{name:28} {with_su(row['value'], su):>16}{second} {row['unit']:5} "
                      + "; ".join(flags))
     for name, row in summary["linear"].items():
         su = None if row["su"] is None else row["su"] * factor

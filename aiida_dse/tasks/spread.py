@@ -55,7 +55,7 @@ def derived_spread(
     found: dict[str, dict[str, Any]] = {}
     for index, phase in enumerate(model.phases):
         rows: dict[str, Any] = {
-            name: {"value": value, "unit": "", "su": None}
+            name: {"value": value, "unit": "" if name == "correlation" else "nm", "su": None}
             for name, value in linear[phase.name]["sizes"].items()
         }
         rows |= {name: dict(row) for name, row in linear[phase.name].get("quantities", {}).items()}

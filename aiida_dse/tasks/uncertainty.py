@@ -273,7 +273,7 @@ def profile_rows(profiles: Profiles, best: Refinement) -> dict[str, Any]:
 
 def profile_arrays(profiles: Profiles) -> dict[str, np.ndarray]:
     """profile/<name>/<below|above>/<value|chi2|refined> of every side that has points."""
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for name, one in profiles.profiles.items():
         for ray in (one.below, one.above):
             if len(ray.values):
