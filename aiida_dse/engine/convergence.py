@@ -44,7 +44,7 @@ def convergence(samples: FloatArray, *, thin: int = 1) -> Convergence:
     five, which takes half the chain at most.
     """
     n_stored, n_walkers, n_free = samples.shape
-    if n_stored < 4:
+    if n_stored < 8:
         nothing = np.full(n_free, np.nan)
         return Convergence(0, n_stored, nothing, nothing, nothing,
                            (f"{n_stored} steps tell nothing",))

@@ -102,11 +102,11 @@ def profile_figure(result: Result) -> Figure:
         order = np.argsort(x)
         along = np.linspace(min(x), max(x), 100)
         panel.plot(along, ((along - row["value"]) / row["su"]) ** 2, "--", color=REFINED, lw=0.9)
-        at, height = np.array(x)[order], np.array(rise)[order]
+        places, height = np.array(x)[order], np.array(rise)[order]
         # between the points, sqrt(rise) is nearly straight
-        root = np.sign(at - row["value"]) * np.sqrt(np.maximum(height, 0.0))
-        panel.plot(along, np.interp(along, at, root) ** 2, color=SAMPLED, lw=0.9)
-        panel.plot(at, height, "o", color=SAMPLED, ms=2.5)
+        root = np.sign(places - row["value"]) * np.sqrt(np.maximum(height, 0.0))
+        panel.plot(along, np.interp(along, places, root) ** 2, color=SAMPLED, lw=0.9)
+        panel.plot(places, height, "o", color=SAMPLED, ms=2.5)
         top = max(6.0, 1.05 * max(rise))
         for level in (1, 4):
             panel.axhline(level, color=OBSERVED, lw=0.5, ls=":")
