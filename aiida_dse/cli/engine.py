@@ -252,7 +252,10 @@ def _finish(result: Any, output: Path) -> None:
               "another --output.")
     click.echo(result_report(result))
     click.echo(f"Results: {output / 'result.json'}, {output / 'result.h5'}")
-    sys.exit(EXIT_STATUS.get(result.status, 1))
+    status = EXIT_STATUS.get(result.status, 1)
+    if result.task == "uncertainty" and result.status == "singular":
+        status = EXIT_STATUS["not_converged"]  # what was asked for was not done
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -74,12 +74,14 @@ def launch_uncertainty(
     from aiida_dse.tasks.uncertainty import require_uncertainty
 
     content = _document(document)
-    finished = None if start_from is None else _unfinished(content, document, pattern_node,
-                                                           start_from)
+    finished = None if start_from is None else _to_go_on_with(
+        content, document, pattern_node, start_from
+    )
     if finished is None:
         checked = _checked(content, document.parent, pattern_node, start_from)
     else:
         checked = finished[0]
+        click.echo(f"going on with what {start_from} has finished")
     try:
         require_uncertainty(checked.built)
     except DocumentError as problem:
@@ -90,11 +92,10 @@ def launch_uncertainty(
     inputs = _inputs(checked, code_label, walltime, threads)
     if finished is not None:
         inputs["finished"] = finished[1]
-        click.echo(f"going on with what {start_from} had finished")
     return _submit(UncertaintyCalculation, inputs, checked.built.document, wait)
 
 
-def _unfinished(
+def _to_go_on_with(
     content: ModelDocument, document: Path, pattern_node: str | None, start_from: str
 ) -> tuple[_Checked, dict[str, Any]] | None:
     """An earlier dse.uncertainty of the same refinement, to go on with; else None."""

@@ -110,7 +110,7 @@ class PosteriorPlan(Section):
     walkers: Annotated[int, Field(ge=8, le=10_000)] | None = Field(
         None, description="at least two for each free parameter; default: 2 n + 4, 16 or more"
     )
-    steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(1000, description="of every walker")
+    steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(500, description="of every walker")
     seed: Annotated[int, Field(ge=0)] = 0
 
 

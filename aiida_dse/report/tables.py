@@ -42,6 +42,13 @@ def validation_report(built: BuiltModel) -> str:
             total *= len(axis.values)
         lines.append(f"scan: {shape} = {total:,} points over "
                      + ", ".join(axis.parameter for axis in built.axes))
+    if plan := built.document.uncertainty:
+        asked = ["profile of " + ", ".join(plan.profile)] if plan.profile else []
+        if plan.bootstrap:
+            asked.append(f"{plan.bootstrap.samples} bootstrap samples")
+        if plan.posterior:
+            asked.append(f"posterior, {plan.posterior.steps} steps")
+        lines.append("uncertainty: " + ("; ".join(asked) or "nothing asked for"))
     return "\n".join(lines)
 
 

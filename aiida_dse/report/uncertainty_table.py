@@ -79,7 +79,8 @@ def _profile_lines(summary: dict[str, Any]) -> list[str]:
         unit = summary["parameters"][name]["unit"]
         shown = [f"{_end(row['scaled_' + key], 0)} ... {_end(row['scaled_' + key], 1)}"
                  for key in ("68", "95")]
-        ends = [f"{side} it ends at {'its bound' if row[side] == 'bound' else row[side]}"
+        ends = [f"the curve ends at the bound {side}" if row[side] == "bound"
+                else f"{side}: {row[side]}"
                 for side in ("below", "above") if row[side] not in ("", "risen")]
         lines.append(f"{name:34} {shown[0]:>24}  {shown[1]:>24} {unit}"
                      + "".join(f"; {end}" for end in ends))

@@ -87,6 +87,10 @@ def run_uncertainty(
         model, built.stages or default_stages(model), on_cycle=on_cycle, should_stop=should_stop,
         restraints=built.restraints, max_cycles=plan.max_cycles, tolerance=plan.tolerance,
     )
+    if best.stop_reason in ("walltime", "interrupted") and finished is not None:
+        # nothing new, and nothing of the earlier run may be lost
+        told = {"status": best.stop_reason, "stop_reason": best.stop_reason}
+        return Result(finished.summary | told, finished.arrays)
     work = _Work(built, best, wanted, clock, on_progress, should_stop, checkpoint, finished,
                  threads)
     if best.converged and not best.singular:
@@ -216,6 +220,10 @@ class _Work:
         """Everything with intervals, correlations, verdicts and what they mean for the reader."""
         if not self.best.converged or self.best.singular:
             summary = self.refinement.summary | {"task": "uncertainty", "uncertainty": {}}
+            summary["warnings"] = [
+                *summary["warnings"], "no profile, bootstrap or posterior was made: they need a "
+                "refinement that converged with every free parameter determined.",
+            ]
             return Result(summary, self.refinement.arrays)
         raw = self._raw("complete" if self.reason == "complete" else self.reason, self.reason)
         summary, arrays = raw.summary, raw.arrays

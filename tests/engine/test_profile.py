@@ -90,7 +90,7 @@ def test_an_interrupted_profile_goes_on_where_it_was(model, best):
     assert part.stop_reason == "walltime" and not part.complete
     rays = [ray for p in part.profiles.values() for ray in (p.below, p.above)]
     n_points = sum(len(ray.values) for ray in rays)
-    assert 0 < n_points
+    assert n_points > 0
     found = profile_likelihood(model, best, FREE, threads=1, finished=rays)
     assert found.complete
     for name in FREE:

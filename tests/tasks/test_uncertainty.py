@@ -114,6 +114,16 @@ def test_nothing_follows_a_refinement_that_failed(folder, tmp_path):
     assert (result.status, result.summary["uncertainty"]) == ("not_converged", {})
 
 
+def test_undetermined_parameters_end_the_task(folder, tmp_path):
+    """The B of a site that is empty."""
+    path = folder.write(uncertainty={"bootstrap": {}}, parameters={"P.Cs.occupancy": 0.0},
+                        refinement={"stages": [["P.a"], ["P.Cs.B"]]})
+    outcome = run("uncertainty", path, "-o", tmp_path / "o", "--quiet")
+    assert outcome.exit_code == 3 and "no profile, bootstrap or posterior was made" in \
+        outcome.output
+    assert read_result(tmp_path / "o").status == "singular"
+
+
 class Clock:
     """A reason to stop after so many questions."""
 
@@ -141,6 +151,15 @@ def test_an_interrupted_task_goes_on_to_the_same_end(folder, questions):
         found.summary["uncertainty"]["profile"]["P.Cl.B"]["interval_68"],
         whole.summary["uncertainty"]["profile"]["P.Cl.B"]["interval_68"], rtol=1e-5,
     )
+
+
+def test_a_walltime_in_the_refinement_loses_nothing_of_an_earlier_run(folder):
+    model = built(folder, PLAN)
+    part = run_uncertainty(model, threads=1, should_stop=Clock(40))
+    again = run_uncertainty(model, threads=1, should_stop=Clock(0), finished=part)
+    assert again.status == "walltime" and again.summary["n_cycles"] == part.summary["n_cycles"]
+    assert set(again.arrays) == set(part.arrays)
+    assert "bootstrap/values" in again.arrays
 
 
 def test_more_can_be_asked_of_a_finished_result(folder, tmp_path, monkeypatch):
