@@ -115,9 +115,10 @@ def test_nothing_follows_a_refinement_that_failed(folder, tmp_path):
 
 
 def test_undetermined_parameters_end_the_task(folder, tmp_path):
-    """The B of a site that is empty."""
-    path = folder.write(uncertainty={"bootstrap": {}}, parameters={"P.Cs.occupancy": 0.0},
-                        refinement={"stages": [["P.a"], ["P.Cs.B"]]})
+    """The cell of a phase that is not there."""
+    path = folder.write(uncertainty={"bootstrap": {}}, scales={"Q": 0.0},
+                        phases__Q=folder.document()["phases"]["P"],
+                        refinement={"stages": [["P.a", "Q.a"]]})
     outcome = run("uncertainty", path, "-o", tmp_path / "o", "--quiet")
     assert outcome.exit_code == 3 and "no profile, bootstrap or posterior was made" in \
         outcome.output
