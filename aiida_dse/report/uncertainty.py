@@ -52,15 +52,16 @@ def corner_figure(result: Result) -> Figure:
     moving = np.ptp(samples, axis=0) > 0
     names, samples = [n for n, m in zip(names, moving, strict=True) if m], samples[:, moving]
     n = len(names)
-    size = max(3.6, 0.82 * n + 1.6)
+    size = max(3.6, 0.85 * n + 1.6)
     figure = FigureCanvasAgg(Figure(figsize=(size, size))).figure  # corner lays out itself
     corner.corner(
         samples[:: max(1, len(samples) // MOST_DRAWN)], bins=24, color=SAMPLED, fig=figure,
         labels=[""] * n, levels=(0.393, 0.865), plot_datapoints=False, fill_contours=True,
-        max_n_ticks=3, hist_kwargs={"lw": 0.8}, contour_kwargs={"linewidths": 0.6},
+        max_n_ticks=3 if n < 8 else 2, hist_kwargs={"lw": 0.8}, contour_kwargs={"linewidths": 0.6},
     )
     panels = np.array(figure.axes).reshape(n, n)
-    small = SMALL if n < 8 else SMALL - 1.5
+    # a large plot is looked at from further away
+    small = SMALL if n < 8 else SMALL + 1
     for row in range(n):
         for column in range(row + 1):
             panel = panels[row, column]
@@ -72,14 +73,20 @@ def corner_figure(result: Result) -> Figure:
                     panel.axvline(value + side * su, color=REFINED, lw=0.7, ls="--")
             else:
                 panel.axhline(_refined(result, names[row])[0], color=REFINED, lw=0.7)
+            for axis in (panel.xaxis, panel.yaxis):
+                if hasattr(axis.get_major_formatter(), "set_useOffset"):
+                    axis.get_major_formatter().set_useOffset(False)
             for label in (*panel.get_xticklabels(), *panel.get_yticklabels()):
                 label.set_fontsize(small - 1)
+            if n >= 8:
+                panel.tick_params(axis="x", labelrotation=90)
         panels[-1, row].set_xlabel(_label(result, names[row], "\n"), fontsize=small)
-        panels[-1, row].xaxis.set_label_coords(0.5, -0.62 if n > 4 else -0.4)
+        panels[-1, row].xaxis.set_label_coords(0.5, -0.85 if n > 4 else -0.4)
         if row:
             panels[row, 0].set_ylabel(_label(result, names[row], "\n"), fontsize=small)
-            panels[row, 0].yaxis.set_label_coords(-0.62 if n > 4 else -0.4, 0.5)
-    figure.subplots_adjust(left=1.0 / size, bottom=1.0 / size, right=1 - 0.15 / size,
+            panels[row, 0].yaxis.set_label_coords(-0.85 if n > 4 else -0.4, 0.5)
+    edge = 1.25 if n > 4 else 1.0  # inches for labels
+    figure.subplots_adjust(left=edge / size, bottom=edge / size, right=1 - 0.15 / size,
                            top=1 - 0.75 / size, wspace=0.06, hspace=0.06)
     row = result.summary["uncertainty"]["posterior"]
     verdict = "" if row.get("converged", True) else "; NOT CONVERGED"
@@ -128,7 +135,7 @@ def bootstrap_figure(result: Result) -> Figure:
     figure, panels = _panels(len(names))
     for k, (panel, name) in enumerate(zip(panels, names, strict=False)):
         value, su = _refined(result, name)
-        panel.hist(values[:, k], bins=max(8, int(1.5 * math.sqrt(len(values)))), density=True,
+        panel.hist(values[:, k], bins=max(6, round(math.sqrt(len(values)))), density=True,
                    color=SAMPLED, alpha=0.6)
         along = np.linspace(min(values[:, k].min(), value - 3 * su),
                             max(values[:, k].max(), value + 3 * su), 100)

@@ -29,6 +29,8 @@ def uncertainty_lines(summary: dict[str, Any]) -> list[str]:
         for name, row in rows.items():
             widths = [row[kind]["sd"] if kind in row else None
                       for kind in ("bootstrap", "posterior")]
+            if not any(width is not None and width > 1e-12 for width in widths):
+                continue  # constant in this model, such as a correlation of zero
             lines.append(_row(f"{phase} {name}", [row["value"], row["su"], None, None, *widths])
                          + (f"  {row['unit']}" if row["unit"] else ""))
     return lines + _profile_lines(summary)

@@ -64,6 +64,9 @@ def test_the_corner_plot_marks_value_and_s_u(tmp_path):
         low, high = panels[k, k].get_xlim()
         assert high < VALUES[k] + 8 * SU[k] < 99 and low > VALUES[k] - 8 * SU[k]
     save_figure(figure, tmp_path / "corner.png")
+    # a tick says its whole number, not a difference to one in a corner
+    assert not any(axis.get_offset_text().get_text() for panel in figure.axes
+                   for axis in (panel.xaxis, panel.yaxis))
 
 
 def test_the_profile_has_its_parabola_and_its_bound(tmp_path):
