@@ -144,6 +144,9 @@ def sample_posterior(
                 moved = next(sampler.sample(
                     state, iterations=1, store=False, skip_initial_state_check=True
                 ))
+                if target.interrupted:
+                    reason = "interrupted"
+                    break
                 accepted += (moved.coords != coordinates).any(axis=1)
                 coordinates, heights_now = moved.coords.copy(), moved.log_prob.copy()
                 step += 1
@@ -178,11 +181,17 @@ class _Target:
         self.upper = np.array([p.upper for p in best.free])
         self.centre = np.array([p.value for p in best.free])
         self.n_impossible = 0
+        self.interrupted = False
 
     def many(self, points: FloatArray, pool: ThreadPoolExecutor) -> FloatArray:
         inside = np.all((points >= self.lower) & (points <= self.upper), axis=1)
         found = np.full(len(points), -np.inf)
-        found[inside] = list(pool.map(self.one, points[inside]))
+        try:
+            found[inside] = list(pool.map(self.one, points[inside]))
+        except KeyboardInterrupt:
+            # emcee would print it as an error of the model; the step is dropped instead
+            self.interrupted = True
+            return np.full(len(points), -np.inf)
         self.n_impossible += int(np.isneginf(found[inside]).sum())
         return found
 

@@ -138,6 +138,22 @@ def test_the_reason_to_stop_ends_the_walk(model, best):
     assert found.samples.shape == (0, 16, 2)
 
 
+def test_an_interruption_drops_the_step_it_fell_into(model, best, chain, monkeypatch, capsys):
+    evaluate, calls = model.evaluate, []
+
+    def pressed(*arguments):
+        calls.append(1)
+        if len(calls) == 60:
+            raise KeyboardInterrupt
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(model, "evaluate", pressed)
+    found = sample_posterior(model, best, 50, seed=1, threads=1)
+    assert found.stop_reason == "interrupted" and 0 < found.n_steps < 5
+    np.testing.assert_array_equal(found.samples, chain.samples[: found.n_steps])
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_too_few_walkers_are_refused(model, best):
     with pytest.raises(ValueError, match="7 walkers for 2 parameters: at least 8"):
         sample_posterior(model, best, 5, n_walkers=7)
