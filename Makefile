@@ -15,7 +15,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 help:
 	@echo "make demo       refine and map the example pattern through AiiDA (about 3 minutes)"
 	@echo "make test       lint, types, tests"
-	@echo "make validate   refine DebUsSy's patterns (kept beside the project) and compare with their truth"
+	@echo "make validate   refine patterns of DebUsSy (kept beside the project) and of the direct sum; judge the results"
 	@echo "make benchmark  speed beside the plain loop and the peers"
 	@echo "make clean      stop the demo's daemon and remove .dse/"
 
@@ -40,6 +40,7 @@ test: lint
 
 validate: .dse/venv/.ready
 	@$(BIN)/python benchmarks/accuracy.py
+	@$(BIN)/python benchmarks/coverage.py
 
 benchmark: .dse/venv/.ready
 	@$(BIN)/python benchmarks/run.py

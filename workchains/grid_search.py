@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from aiida.engine import ExitCode, ToContext, WorkChain, calcfunction, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
-from aiida.orm import ArrayData, Dict, Float, Int, SinglefileData
+from aiida.orm import ArrayData, Dict, Float, Int
 
 from aiida_dse.calculations.engine import ScanCalculation
+from aiida_dse.data.results import arrays_of
 from aiida_dse.documents import parse_document
-from aiida_dse.io.results import read_arrays
 from aiida_dse.tasks.maps import analysed
 
 #: Axes that a scan sweeps without touching distances; never the ones to cut.
@@ -64,7 +62,7 @@ def merge_tiles(model: Dict, **tiles: Any) -> dict[str, Any]:
     merged: dict[str, np.ndarray] = {}
     seconds, summary = 0.0, {}
     for key in sorted(name for name in tiles if name.endswith("_arrays")):
-        arrays = _arrays_of(tiles[key])
+        arrays = arrays_of(tiles[key])
         summary = tiles[key.removesuffix("_arrays") + "_result"].get_dict()
         seconds += summary["seconds"]
         where = np.ix_(
@@ -102,13 +100,6 @@ def merge_tiles(model: Dict, **tiles: Any) -> dict[str, Any]:
         "minimum": minimum | {"gof": float(merged["gof"][at])}, "warnings": warnings,
     } | analysed(names, axes, merged["gof"], merged["chi2"], summary["n_points_pattern"])
     return {"map": node, "result": Dict(result)}
-
-
-def _arrays_of(node: SinglefileData) -> dict[str, np.ndarray]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "tile.h5"
-        path.write_bytes(node.get_content(mode="rb"))
-        return read_arrays(path)
 
 
 class GridSearchWorkChain(WorkChain):

@@ -17,6 +17,7 @@ from aiida_dse.data.pattern import PatternData
 from aiida_dse.io.results import HDF5_NAME, JSON_NAME
 from aiida_dse.tasks.axis import check_axis
 from aiida_dse.tasks.build import BuiltModel
+from aiida_dse.tasks.freedom import check_freedom
 from aiida_dse.tasks.uncertainty import require_uncertainty
 
 #: Share of the walltime after which a task stops by itself, to leave time for writing.
@@ -95,6 +96,8 @@ class EngineCalculation(CalcJob):
             if cls.TASK != "simulate" and not built.measured:
                 return f"{cls.TASK} compares with data: give the input 'pattern'."
             cls._check_plan(built)
+            if cls.TASK in ("refine", "uncertainty"):
+                check_freedom(built.model, built.stages)
         except ValueError as problem:
             return str(problem)
         return None

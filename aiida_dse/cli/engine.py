@@ -91,7 +91,7 @@ def refine(
     _needs_data(built)
     with _reporting(), _progress(quiet) as show:
         result = run_refine(built, on_cycle=show.cycle, on_search=show.search,
-                            should_stop=_stop_check(walltime))
+                            on_descent=show.descent, should_stop=_stop_check(walltime))
     _finish(result, output)
 
 
@@ -153,6 +153,53 @@ def uncertainty(
             should_stop=_stop_check(walltime), checkpoint=output, finished=finished,
             threads=threads,
         )
+    _finish(result, output)
+
+
+@main.command()
+@click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
+@_output
+@_walltime
+@_threads
+@_quiet
+def compare(
+    models: tuple[str, ...], output: Path, walltime: float | None, threads: int | None, quiet: bool
+) -> None:
+    """Compare models of one pattern: documents (refined first) or folders with refinements.
+
+    A model is named by its file or folder unless NAME= stands before it.
+    """
+    from aiida_dse.io.results import read_result, write_result
+    from aiida_dse.tasks.compare import compare as compared
+    from aiida_dse.tasks.run import run_refine
+
+    sources: dict[str, Path] = {}
+    for text in models:
+        name, sign, rest = text.rpartition("=")
+        path = Path(rest)
+        name = name if sign else path.stem
+        if not name or "/" in name:
+            _fail(f"'{text}': write NAME=MODEL, the name without a slash.")
+        if name in sources:
+            _fail(f"two models are called '{name}'; tell them apart with NAME=MODEL.")
+        sources[name] = path
+    # all documents are checked before the first is refined
+    built = {name: _build(path, threads) for name, path in sources.items() if not path.is_dir()}
+    for each in built.values():
+        _needs_data(each)
+    stop = _stop_check(walltime)
+    results = {}
+    with _reporting():
+        for name, path in sources.items():
+            if name in built:
+                with _progress(quiet) as show:
+                    results[name] = run_refine(built[name], on_cycle=show.cycle,
+                                               on_search=show.search, on_descent=show.descent,
+                                               should_stop=stop)
+                write_result(results[name], output / name)
+            else:
+                results[name] = read_result(path)
+        result = compared(results)
     _finish(result, output)
 
 

@@ -116,6 +116,54 @@ def _to_go_on_with(
     return checked, {"result": result, "arrays": node.outputs.arrays}
 
 
+def launch_comparison(
+    documents: tuple[Path, ...], code_label: str, pattern_node: str | None, walltime: int | None,
+    threads: int | None, dry_run: bool, wait: bool, max_concurrent: int,
+) -> int | None:
+    """Submit dse.compare_models, a model for each document; its PK (None for a dry run)."""
+    from aiida.orm import Dict, Int
+
+    from aiida_dse.workchains.compare_models import CompareModelsWorkChain
+
+    names = [path.stem.replace("-", "_") for path in documents]
+    if len(names) < 2 or len(set(names)) < len(names):
+        _fail(f"the models would be called {', '.join(names)}: give at least two documents with "
+              "different file names")
+    checked = [_checked(_document(path), path.parent, pattern_node, None) for path in documents]
+    first = checked[0]
+    for name, other in zip(names, checked, strict=True):
+        if other.pattern is None or not _same_content(first.pattern, other.pattern):
+            _fail(f"{name} and {names[0]} do not have the same pattern: models are compared on the "
+                  "same data. Name the same file, axis, wavelength and sample in both, or give "
+                  "--pattern")
+        same = first.traces.keys() == other.traces.keys() and all(
+            _same_content(trace, other.traces[key]) for key, trace in first.traces.items())
+        if not same:
+            _fail(f"{name} and {names[0]} do not have the same traces; give both the same solvent "
+                  "and blank")
+    if dry_run:
+        for each in checked:
+            _dry_run(each.built)
+        return None
+    inputs = _inputs(first, code_label, walltime, threads or 1)
+    del inputs["model"], inputs["structures"]
+    return _submit(
+        CompareModelsWorkChain,
+        {"refine": inputs, "max_concurrent": Int(max_concurrent),
+         "models": {name: Dict(each.model) for name, each in zip(names, checked, strict=True)},
+         "structures": {
+             name: {phase: stored_twin(node) for phase, node in each.structures.items()}
+             for name, each in zip(names, checked, strict=True)}},
+        first.built.document, wait,
+    )
+
+
+def _same_content(one: Any, other: Any) -> bool:
+    """Whether two pattern nodes hold the same measurement."""
+    keys = [node.base.attributes.get("content_sha256", None) for node in (one, other)]
+    return one.uuid == other.uuid or (keys[0] is not None and keys[0] == keys[1])
+
+
 def _document(path: Path) -> ModelDocument:
     try:
         return load_document(path)
@@ -291,17 +339,32 @@ def _submit(process: Any, inputs: dict[str, Any], document: ModelDocument, wait:
     return int(node.pk)
 
 
-def wait_for(node: Any, interval: float = 0.5) -> None:
-    """Block until a process has ended, showing its state on a terminal."""
+def wait_for(node: Any, interval: float = 0.5, look_every: float = 10.0) -> None:
+    """Block until a process has ended, showing its state on a terminal.
+
+    Meanwhile a killed worker's tasks are given to others, and workers without work are told.
+    """
     import sys
     import time
 
-    begin = time.monotonic()
+    from aiida.manage import get_manager
+
+    from .daemon import mended
+
+    begin = looked = time.monotonic()
+    lasting = 0  # looks in a row that found workers without work
     while not node.is_terminated:
         time.sleep(interval)
+        now = time.monotonic()
+        if now - looked >= look_every:
+            looked = now
+            trouble = mended(get_manager().get_profile())
+            lasting = lasting + 1 if trouble else 0
+            if lasting == 3:  # not a worker that only starts
+                click.echo(trouble, err=True)
         if sys.stderr.isatty():
             sys.stderr.write(f"\r\033[K{node.process_label}<{node.pk}> "
-                             f"{time.monotonic() - begin:.0f} s")
+                             f"{now - begin:.0f} s")
             sys.stderr.flush()
     if sys.stderr.isatty():
         sys.stderr.write("\n")

@@ -93,15 +93,40 @@ def launch_uncertainty_(profile: str | None, **options: Any) -> None:
     launch_uncertainty(**options)
 
 
+@launch.command("compare")
+@click.argument("documents", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--code", "code_label", default="dse-engine@localhost", show_default=True)
+@click.option("--pattern", "pattern_node", help="Use this stored pattern (PK or UUID).")
+@click.option("--walltime", type=click.IntRange(min=60), help="Seconds for each job.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of each job.")
+@click.option("--max-concurrent", type=click.IntRange(min=1), default=2, show_default=True,
+              help="Refinements that run at the same time.")
+@click.option("--dry-run", is_flag=True, help="Check; submit nothing.")
+@click.option("--wait", is_flag=True, help="Wait and show the result.")
+@click.pass_obj
+def launch_compare(profile: str | None, **options: Any) -> None:
+    """Refine several models of one pattern and rank them."""
+    from .launching import launch_comparison
+
+    _load(profile)
+    launch_comparison(**options)
+
+
 @main.command("list")
 @click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True)
 @click.pass_obj
 def list_(profile: str | None, limit: int) -> None:
-    """Past and running analyses, newest first."""
+    """Past and running analyses, newest first.
+
+    Also looks whether the daemon's workers get their work; a killed worker's goes to the others.
+    """
+    from .daemon import mended
     from .showing import print_list
 
-    _load(profile)
+    loaded = _load(profile)
     print_list(limit)
+    if trouble := mended(loaded):
+        click.echo(trouble, err=True)
 
 
 @main.command()

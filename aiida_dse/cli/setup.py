@@ -12,6 +12,9 @@ from typing import Any
 import click
 
 COMPUTER, CODE = "localhost", "dse-engine"
+CACHED = "aiida.calculations:dse.*"
+#: How long verdi waits for the daemon's answer.
+DAEMON_SECONDS = 60
 
 
 @click.command("setup")
@@ -38,10 +41,15 @@ def setup(name: str, workers: int, daemon: bool) -> None:
         )
         config.set_option("runner.poll.interval", 1, scope=profile.name)
         config.set_option("daemon.default_workers", workers, scope=profile.name)
+        # a job computed before, by this version of the engine, is not computed again
+        config.set_option("caching.enabled_for", [CACHED], scope=profile.name)
         if config.default_profile_name is None:
             config.set_default_profile(profile.name)
-        config.store()
         click.echo(f"profile '{name}' made (SQLite, ZeroMQ broker) in {config.dirpath}")
+    # AiiDA's 2 s are less than workers may take to stop: 'verdi daemon restart' then fails half way
+    if config.get_option("daemon.timeout", scope=name, default=False) is None:
+        config.set_option("daemon.timeout", DAEMON_SECONDS, scope=name)
+    config.store()
     profile = load_profile(name, allow_switch=True)
     computer = _computer(Path(config.dirpath) / "scratch" / name)
     _code(computer, Path(config.dirpath) / "numba")

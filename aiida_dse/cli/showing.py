@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 
-from aiida_dse.io.results import Result, read_arrays
+from aiida_dse.io.results import Result
+
+#: The processes that 'aiida-dse list' shows.
+ANALYSES = [
+    *(f"aiida.workflows:dse.{name}" for name in ("refine", "grid_search", "compare_models")),
+    "aiida.calculations:dse.uncertainty",
+]
 
 
 def print_list(limit: int) -> None:
@@ -19,9 +24,7 @@ def print_list(limit: int) -> None:
     query = QueryBuilder()
     query.append(
         ProcessNode,
-        filters={"process_type": {"or": [
-            {"==": "aiida.workflows:dse.refine"}, {"==": "aiida.workflows:dse.grid_search"},
-            {"==": "aiida.calculations:dse.uncertainty"}]}},
+        filters={"process_type": {"in": ANALYSES}},
         project=["id", "ctime", "attributes.process_label", "attributes.process_state",
                  "attributes.exit_status", "label"],
         tag="process",
@@ -61,6 +64,7 @@ def print_analysis(pk: str) -> None:
 
 
 def plot_analysis(pk: str, output: Path, what: str | None = None) -> None:
+    from aiida_dse.report.comparison import comparison_figure
     from aiida_dse.report.figures import map_figure, save_figure
     from aiida_dse.report.uncertainty import uncertainty_figure
 
@@ -71,9 +75,10 @@ def plot_analysis(pk: str, output: Path, what: str | None = None) -> None:
             f"{node.process_state.value if node.process_state else 'unknown'})."
         )
     result = Result(summary.get_dict(), arrays)
+    draw = {"scan": map_figure, "compare": comparison_figure}
     try:
-        if result.task == "scan" and what is None:
-            figure = map_figure(result)
+        if what is None and result.task in draw:
+            figure = draw[result.task](result)
         else:
             figure = uncertainty_figure(result, what)
     except ValueError as problem:
@@ -107,10 +112,9 @@ def analysis_outputs(pk: str) -> tuple[Any, Any, Any]:
     result = outputs.result if "result" in outputs else None
     arrays = None
     if "arrays" in outputs:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "result.h5"
-            path.write_bytes(outputs.arrays.get_content(mode="rb"))
-            arrays = read_arrays(path)
+        from aiida_dse.data.results import arrays_of
+
+        arrays = arrays_of(outputs.arrays)
     elif "map" in outputs:
         arrays = {f"scan/{name}": outputs.map.get_array(name)
                   for name in outputs.map.get_arraynames()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -22,14 +22,26 @@ class RefinementPlan(Section):
     """Least squares: each stage frees its parameters ('*' is a wildcard) on top of the last."""
 
     stages: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] | None = None
+    method: Literal["least_squares", "cobyqa", "differential_evolution"] = Field(
+        "least_squares", description="cobyqa: without derivatives; differential_evolution: global"
+    )
     starts: Annotated[int, Field(ge=1, le=1024)] = Field(
         1, description="refine from so many starting points, to find other minima"
     )
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="of the starting points")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="of starting points or population")
     max_cycles: Annotated[int, Field(ge=1, le=10000)] = 60
     tolerance: Annotated[float, Field(gt=0, le=1)] = Field(
         0.01, description="converged when no parameter moves by more than this share of its s.u."
     )
+
+    @model_validator(mode="after")
+    def _one_search(self) -> RefinementPlan:
+        if self.starts > 1 and self.method != "least_squares":
+            raise ValueError(
+                f"{self.starts} starts go with the method least_squares; {self.method} has one "
+                "start. Leave out 'starts' or 'method'"
+            )
+        return self
 
 
 class RestraintSection(Section):

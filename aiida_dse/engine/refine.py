@@ -106,7 +106,7 @@ def refine(
     clock = time.monotonic()
     free: list[str] = []
     values = dict(start or model.start)
-    run = _Run(model, on_cycle, should_stop, clock, len(stages), previous, restraints)
+    run = Run(model, on_cycle, should_stop, clock, len(stages), previous, restraints)
     for index in range(len(stages)):
         free = free_names(model, stages[: index + 1])
         final = index == len(stages) - 1
@@ -116,7 +116,9 @@ def refine(
     return run.outcome(free, values)
 
 
-class _Run:
+class Run:
+    """One refinement on its way: counts, the states to go on from, and the outcome."""
+
     def __init__(
         self,
         model: PatternModel,

@@ -6,41 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from aiida.engine import ExitCode
-from aiida.orm import Dict, SinglefileData
+from aiida.orm import SinglefileData
 from aiida.parsers import Parser
 
 import aiida_dse
 from aiida_dse.calculations.engine import RESULT_FOLDER, SCHEDULER_STDERR, STDERR
 from aiida_dse.data.jobs import built_from_nodes, cif_node
+from aiida_dse.data.results import summary_node
 from aiida_dse.io.results import HDF5_NAME, JSON_NAME, Result, read_result
 from aiida_dse.io.structures import cif_text
-
-
-def nested_values(parameters: dict[str, Any], key: str = "value") -> dict[str, Any]:
-    """{'p.Br.x': {'value': 1}} -> {'p': {'Br': {'x': 1}}}: what a query can reach by a path."""
-    found: dict[str, Any] = {}
-    for name, row in parameters.items():
-        if row.get(key) is None:
-            continue
-        *path, last = name.split(".")
-        branch = found
-        for part in path:
-            branch = branch.setdefault(part, {})
-        branch[last] = row[key]
-    return found
-
-
-def result_nodes(result: Result, path: Path) -> tuple[Dict, SinglefileData]:
-    """The Dict of a result's numbers and the file of its arrays, unstored."""
-    summary = dict(result.summary)
-    if "parameters" in summary:
-        summary["values"] = nested_values(summary["parameters"])
-        summary["su"] = nested_values(summary["parameters"], "su")
-    for kind, row in summary.get("uncertainty", {}).items():
-        if kind in ("bootstrap", "posterior") and "parameters" in row:
-            # beside 'su', for queries: 'posterior_sd.CsPbBr3.a'
-            summary[f"{kind}_sd"] = nested_values(row["parameters"], "sd")
-    return Dict(summary), SinglefileData(file=str(path), filename=HDF5_NAME)
 
 
 class EngineParser(Parser):
@@ -61,9 +35,8 @@ class EngineParser(Parser):
             return self.exit_codes.ERROR_DAMAGED_RESULT.format(
                 detail=f"it is of the task '{result.task}', not of '{wanted}'"
             )
-        summary, arrays = result_nodes(result, folder / HDF5_NAME)
-        self.out("result", summary)
-        self.out("arrays", arrays)
+        self.out("result", summary_node(result))
+        self.out("arrays", SinglefileData(file=str(folder / HDF5_NAME), filename=HDF5_NAME))
         self.report_extra_outputs(result)
         return self.exit_code_of(result)
 

@@ -7,10 +7,14 @@ import time
 from types import TracebackType
 from typing import Self
 
+from aiida_dse.engine.methods import Descent
 from aiida_dse.engine.refine import Cycle
 from aiida_dse.engine.scan import ScanProgress
 from aiida_dse.engine.search import SearchProgress
 from aiida_dse.tasks.uncertainty import UncertaintyProgress
+
+#: Seconds between two lines of a log where steps are many and short.
+LOG_INTERVAL = 5.0
 
 
 class NoProgress:
@@ -24,6 +28,9 @@ class NoProgress:
         """Say nothing."""
 
     def uncertainty(self, progress: UncertaintyProgress) -> None:
+        """Say nothing."""
+
+    def descent(self, progress: Descent) -> None:
         """Say nothing."""
 
     def __enter__(self) -> Self:
@@ -42,12 +49,18 @@ class LogProgress(NoProgress):
     def __init__(self) -> None:
         self._last = -1
         self._part = ""
+        self._told = 0.0
 
     def cycle(self, cycle: Cycle) -> None:
         print(_cycle_line(cycle), file=sys.stderr, flush=True)
 
     def search(self, progress: SearchProgress) -> None:
         print(_search_line(progress), file=sys.stderr, flush=True)
+
+    def descent(self, progress: Descent) -> None:
+        if progress.elapsed - self._told > LOG_INTERVAL:
+            self._told = progress.elapsed
+            print(_descent_line(progress), file=sys.stderr, flush=True)
 
     def scan(self, progress: ScanProgress) -> None:
         tenth = 10 * progress.done // max(1, progress.total)
@@ -75,6 +88,9 @@ class TerminalProgress(NoProgress):
 
     def search(self, progress: SearchProgress) -> None:
         self._write(_search_line(progress))
+
+    def descent(self, progress: Descent) -> None:
+        self._write(_descent_line(progress))
 
     def scan(self, progress: ScanProgress) -> None:
         if time.monotonic() - self._shown > 0.1 or progress.done == progress.total:
@@ -125,4 +141,11 @@ def _uncertainty_line(progress: UncertaintyProgress) -> str:
         f"{progress.part}: {progress.done:,} of {progress.total:,} {progress.unit}"
         + (f" ({progress.note})" if progress.note else "")
         + f"  {progress.elapsed:.0f} s, about {progress.remaining:.0f} s left"
+    )
+
+
+def _descent_line(progress: Descent) -> str:
+    return (
+        f"{progress.method}: {progress.evaluations:,} evaluations (at most {progress.limit:,})  "
+        f"best GoF {progress.best_gof:.4f}  {progress.elapsed:.0f} s"
     )

@@ -57,6 +57,11 @@ def result_report(result: Result) -> str:
     summary = result.summary
     lines = [f"{summary['task']}: {summary['status']} ({summary['stop_reason']}), "
              f"{summary['seconds']:.1f} s"]
+    if "n_evaluations" in summary:
+        lines[0] += f", {summary['n_evaluations']:,} evaluations by {summary['method']}"
+    if summary["task"] == "compare":
+        return "\n".join([*lines, *comparison_lines(summary),
+                          *(f"note: {warning}" for warning in summary["warnings"])])
     if "agreement" in summary:
         lines += agreement_lines(summary["agreement"])
     if summary["task"] in ("refine", "uncertainty"):
@@ -109,6 +114,20 @@ def parameter_lines(summary: dict[str, Any]) -> list[str]:
     for name, row in summary["linear"].items():
         su = None if row["su"] is None else row["su"] * factor
         lines.append(f"{name:28} {with_su(row['value'], su):>16}")
+    return lines
+
+
+def comparison_lines(summary: dict[str, Any]) -> list[str]:
+    """The models of a comparison, the best by BIC first."""
+    wide = max(len(name) for name in summary["models"]) + 2
+    lines = [f"{'model':{wide}}{'GoF':>9}{'Rwp/%':>8}{'parameters':>12}{'points':>8}"
+             f"{'chi2':>12}{'AIC - best':>13}{'BIC - best':>13}  ended"]
+    for name, row in summary["models"].items():
+        lines.append(
+            f"{name:{wide}}{row['gof']:9.4f}{100 * row['r_wp']:8.2f}{row['n_parameters']:12d}"
+            f"{row['n_points']:8d}{row['chi2']:12.1f}{row['delta_aic']:13.1f}"
+            f"{row['delta_bic']:13.1f}  {row['status']}"
+        )
     return lines
 
 

@@ -42,6 +42,8 @@ from aiida_dse.engine.units import FloatArray, q_from_two_theta, two_theta_from_
 from aiida_dse.io.patterns import MeasuredPattern, read_pattern
 from aiida_dse.io.structures import read_cif, read_xyz
 
+from .freedom import check_freedom
+
 
 @dataclass(frozen=True)
 class BuiltModel:
@@ -110,6 +112,9 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
         stages = [list(stage) for stage in document.refinement.stages]
         with _at("refinement.stages"):
             _check_names(model, [name for stage in stages for name in stage])
+    if document.refinement and pattern.file is not None:
+        with _at("refinement"):
+            check_freedom(model, stages)
     restraints: list[Restraint] = []
     for k, restraint in enumerate(document.restraints):
         with _at(f"restraints.{k}"):

@@ -12,6 +12,7 @@ import numpy as np
 from aiida_dse.documents.plans import RefinementPlan
 from aiida_dse.engine.agreement import SERIAL_LIMIT, Agreement, serial_correlation
 from aiida_dse.engine.geometry import reflections
+from aiida_dse.engine.methods import Descent, refine_without_derivatives
 from aiida_dse.engine.phase import CrystalPhase
 from aiida_dse.engine.refine import Cycle, Refinement, default_stages, refine
 from aiida_dse.engine.scan import Axis, GofMap, ScanProgress, scan
@@ -20,6 +21,7 @@ from aiida_dse.io.results import Result, write_result
 
 from .build import BuiltModel
 from .derived import derived_rows
+from .freedom import check_freedom
 from .maps import analysed
 from .summary import (
     axis_arrays,
@@ -67,6 +69,7 @@ def run_refine(
     built: BuiltModel, *, on_cycle: Callable[[Cycle], None] | None = None,
     should_stop: StopCheck | None = None, start: Mapping[str, float] | None = None,
     on_search: Callable[[SearchProgress], None] | None = None,
+    on_descent: Callable[[Descent], None] | None = None,
 ) -> Result:
     """The refinement of the document, from its starting values or from `start`.
 
@@ -74,7 +77,15 @@ def run_refine(
     """
     model, plan = built.model, built.document.refinement or RefinementPlan()
     stages = built.stages or default_stages(model)
+    check_freedom(model, stages)
     begin = model.tied(dict(model.start) | dict(start or {}))
+    if plan.method != "least_squares":
+        found = refine_without_derivatives(
+            model, stages, plan.method, on_progress=on_descent, should_stop=should_stop,
+            start=begin, seed=plan.seed, restraints=built.restraints, max_cycles=plan.max_cycles,
+            tolerance=plan.tolerance,
+        )
+        return refinement_result(built, found)
     if plan.starts == 1:
         found = refine(
             model, stages, on_cycle=on_cycle, should_stop=should_stop, start=begin,
@@ -129,6 +140,7 @@ def refinement_result(built: BuiltModel, found: Refinement) -> Result:
             for r in built.restraints
         },
         "warnings": list(found.warnings),
+        "method": (built.document.refinement or RefinementPlan()).method,
         "n_cycles": found.n_cycles,
         "n_evaluations": found.n_evaluations,
     }

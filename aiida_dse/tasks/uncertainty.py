@@ -29,6 +29,7 @@ from aiida_dse.engine.threads import StopCheck
 from aiida_dse.io.results import Result, write_result
 
 from .build import BuiltModel
+from .freedom import check_freedom
 from .run import CHECKPOINT_INTERVAL, refinement_result
 from .spread import correlation_of, derived_spread, spread_rows
 
@@ -83,8 +84,10 @@ def run_uncertainty(
         raise ValueError(f"the finished result is of the task '{finished.task}': start without it.")
     model = built.model
     clock = time.monotonic()
+    stages = built.stages or default_stages(model)
+    check_freedom(model, stages)
     best = refine(
-        model, built.stages or default_stages(model), on_cycle=on_cycle, should_stop=should_stop,
+        model, stages, on_cycle=on_cycle, should_stop=should_stop,
         restraints=built.restraints, max_cycles=plan.max_cycles, tolerance=plan.tolerance,
     )
     if best.stop_reason in ("walltime", "interrupted") and finished is not None:

@@ -379,5 +379,7 @@ def test_setup_is_idempotent_and_tells_what_it_made(tmp_path):
     second = run("setup", "--no-daemon")
     assert second.returncode == 0, second.stderr
     assert second.stdout.count("kept") == 3
+    # AiiDA's 2 s end 'verdi daemon restart' between stop and start
+    assert '"daemon.timeout": 60' in (tmp_path / ".aiida" / "config.json").read_text()
     listed = run("list")
     assert listed.returncode == 0 and "Nothing yet" in listed.stdout

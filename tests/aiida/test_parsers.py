@@ -13,8 +13,8 @@ from aiida.plugins import ParserFactory
 from aiida.plugins.entry_point import format_entry_point_string
 
 from aiida_dse.data.jobs import built_from_nodes
+from aiida_dse.data.results import nested_values
 from aiida_dse.io.results import Result, read_arrays, write_result
-from aiida_dse.parsers.engine import nested_values
 from aiida_dse.tasks.run import run_refine, run_scan, run_simulate
 from aiida_dse.tasks.uncertainty import run_uncertainty
 

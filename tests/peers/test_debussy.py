@@ -4,6 +4,7 @@ The quick ones of benchmarks/accuracy.py; `make validate` runs them all.
 """
 
 import accuracy
+import debussy_spheres
 import pytest
 
 CSPBBR3 = {truth["name"]: (path, truth) for path, truth in accuracy.cspbbr3_patterns()}
@@ -19,10 +20,29 @@ def test_cspbbr3_from_a_bulk_like_start(name):
 
 @pytest.mark.skipif(not PBS, reason="the PbS patterns are not beside the project")
 @pytest.mark.parametrize("part", ["SD10_Avg3.50", "SD15_Avg6.50", "SD20_Avg5.50_SolvTOL",
-                                  "SD10_Avg6.00", "SD15_Avg3.00", "SD15_Avg5.00"])
+                                  "SD20_Avg5.50_SolvHEX", "SD15_Avg3.00", "SD15_Avg5.00"])
 def test_pbs_spheres(part):
     row = accuracy.fit_pbs(next(path for path in PBS if part in path.name))
     assert not row.missed, str(row)
+
+
+@pytest.mark.skipif(not PBS, reason="the PbS patterns are not beside the project")
+@pytest.mark.parametrize("part", ["SD10_Avg3.50", "SD15_Avg3.00"])
+def test_pbs_with_spheres_of_our_own(part):
+    path = next(path for path in PBS if part in path.name)
+    row = accuracy.fit_pbs(path, debussy_spheres=False)
+    assert not row.missed, str(row)
+
+
+def test_debussy_spheres_hold_their_cells():
+    """k^3 Pb and k^3 S; the smallest is one Pb with an eighth of S on eight corners."""
+    smallest = debussy_spheres._pairs_by_square()[:, 0]
+    assert smallest[0, 0] == pytest.approx(1) and smallest[2, 0] == pytest.approx(1 / 8)
+    # six corners beside Pb, two three times as far away (squared)
+    assert smallest[1, [1, 3]] == pytest.approx([6 / 8, 2 / 8])
+    for k in (1, 7, 44):
+        pairs = debussy_spheres._pairs_by_square()[:, k - 1].sum(axis=1)
+        assert pairs == pytest.approx([float(k) ** 6] * 3)
 
 
 def test_a_missed_limit_is_named():

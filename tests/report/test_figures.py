@@ -258,3 +258,22 @@ def test_other_suffixes_and_missing_folders_are_refused(tmp_path: Path):
     with pytest.raises(OSError):
         save_figure(figure, tmp_path / "none" / "f.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_comparison_has_a_panel_for_each_model():
+    from aiida_dse.report.comparison import comparison_figure
+
+    q, noise = np.linspace(1, 10, 200), np.random.default_rng(2).normal(size=(2, 200))
+    row = {"gof": 1.0, "r_wp": 0.02, "n_parameters": 5, "delta_bic": 0.0}
+    models = {"right": row, "wrong": row | {"delta_bic": 1234.5}}
+    result = Result(
+        {"task": "compare", "models": models, "sample": {"name": "T1"}, "phases": []},
+        {f"models/{name}/{key}": values for name, part in zip(models, noise, strict=True)
+         for key, values in (("q", q), ("residual", part))},
+    )
+    figure = comparison_figure(result)
+    titles = [panel.get_title(loc="left") for panel in figure.axes]
+    assert [title.partition(":")[0] for title in titles] == ["right", "wrong"]
+    assert "1,234" in titles[1]
+    with pytest.raises(ValueError, match="'scan'"):
+        comparison_figure(Result({"task": "scan"}))

@@ -203,3 +203,20 @@ def test_a_special_position_of_the_example_cannot_be_freed():
     plan = example().refinement.model_copy(update={"stages": (("CsPbBr3.Br_ax.z",),)})
     with pytest.raises(DocumentError, match=r"Br_ax lies on a special position, z = 0\.75"):
         build(example(refinement=plan), EXAMPLES, threads=1)
+
+
+@pytest.mark.parametrize(("changes", "told"), [
+    ({"pattern__range": [1.0, 1.25]}, "3 free parameters and 2 linear ones .* 6 points|5 points"),
+    ({"parameters": {"P.a": {"value": 4.1, "lower": 4.1, "upper": 4.1}}}, "leaves it no room"),
+    ({"parameters": {"P.a": {"lower": 4.3, "upper": 4.0}}}, "lower bound 4.3 is above"),
+    ({"parameters": {"P.a": {"value": 5.0, "lower": 4.0, "upper": 4.3}}}, "outside its bounds"),
+    ({"parameters": {"P.Cl.occupancy": 0.0}}, r"P\.Cl\.B has no effect: P\.Cl\.occupancy is 0"),
+    ({"scales": {"P": 0.0}}, r"P\.a has no effect: the scale of P"),
+    ({"ties": {"P.Cs.B": "P.Cl.B + 1", "P.Cl.B": "P.Cs.B - 1"}}, "round in a circle"),
+    ({"restraints": [{"distance": ["Cs", "Br"], "target": 3.5, "sigma": 0.1}]}, "Br"),
+])
+def test_what_cannot_be_refined_is_refused_before_it_runs(folder, changes, told):
+    from aiida_dse.documents import DocumentError
+
+    with pytest.raises(DocumentError, match=told):
+        folder.build(**{"refinement": {"stages": [["P.a"], ["P.*.B"]]}} | changes)

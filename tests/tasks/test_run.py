@@ -289,3 +289,23 @@ def test_a_map_tells_its_minimum_between_the_points(folder, tmp_path):
     assert "paraboloid's minimum at P.a = " in told.output
     assert summary["basins"][0]["gof"] == summary["minimum"]["gof"]
     assert summary["basins"][0]["at"]["P.a"] == summary["minimum"]["P.a"]
+
+
+def test_other_methods_go_through_the_document(folder):
+    """The same minimum, and the result says by which method and how many evaluations."""
+    from aiida_dse.tasks.run import run_refine
+
+    stages = {"stages": [["P.a"], ["P.*.B"]]}
+    usual = run_refine(folder.build(refinement=stages)).summary
+    other = run_refine(folder.build(refinement=stages | {"method": "cobyqa"})).summary
+    assert (usual["method"], other["method"]) == ("least_squares", "cobyqa")
+    for name, row in usual["parameters"].items():
+        if row["free"]:
+            assert abs(other["parameters"][name]["value"] - row["value"]) < 0.2 * row["su"]
+
+
+def test_many_starts_go_with_least_squares_only(folder):
+    from aiida_dse.documents import DocumentError
+
+    with pytest.raises(DocumentError, match="4 starts go with the method least_squares"):
+        folder.build(refinement={"starts": 4, "method": "cobyqa"})

@@ -115,10 +115,11 @@ def test_nothing_follows_a_refinement_that_failed(folder, tmp_path):
 
 
 def test_undetermined_parameters_end_the_task(folder, tmp_path):
-    """The cell of a phase that is not there."""
-    path = folder.write(uncertainty={"bootstrap": {}}, scales={"Q": 0.0},
+    """Two phases that are the same: their B cannot be told apart."""
+    path = folder.write(uncertainty={"bootstrap": {}}, scales={"P": 0.8157, "Q": 0.8157},
                         phases__Q=folder.document()["phases"]["P"],
-                        refinement={"stages": [["P.a", "Q.a"]]})
+                        parameters=FIXED | {"Q.a": 4.12},
+                        refinement={"stages": [["P.Cs.B", "Q.Cs.B"]]})
     outcome = run("uncertainty", path, "-o", tmp_path / "o", "--quiet")
     assert outcome.exit_code == 3 and "no profile, bootstrap or posterior was made" in \
         outcome.output

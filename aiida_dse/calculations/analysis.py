@@ -1,0 +1,24 @@
+"""Calcfunctions on results: their source enters the hash, so the rooms below do the work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiida.engine import calcfunction
+
+from aiida_dse.data.results import arrays_of, result_nodes
+from aiida_dse.io.results import Result
+from aiida_dse.tasks.compare import compare
+
+
+@calcfunction
+def compare_refinements(**refinements: Any) -> dict[str, Any]:
+    """The comparison of refinements given as <model>_result (Dict) and <model>_arrays (HDF5)."""
+    names = sorted(key.removesuffix("_result") for key in refinements if key.endswith("_result"))
+    found = compare({
+        name: Result(refinements[f"{name}_result"].get_dict(),
+                     arrays_of(refinements[f"{name}_arrays"]))
+        for name in names
+    })
+    summary, arrays = result_nodes(found)
+    return {"result": summary, "arrays": arrays}
