@@ -1,4 +1,4 @@
-"""dse.simulate, dse.refine, dse.joint, dse.scan: the engine's tasks as calculation jobs."""
+"""The tasks of dse-engine as calculation jobs: simulate, refine, joint, scan, uncertainty."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ from aiida_dse.data.jobs import (
 from aiida_dse.data.pattern import PatternData
 from aiida_dse.io.results import HDF5_NAME, JSON_NAME
 from aiida_dse.tasks.axis import check_axis
+from aiida_dse.tasks.build import BuiltModel
 from aiida_dse.tasks.freedom import check_freedom
 from aiida_dse.tasks.joint import check_axes_of
+from aiida_dse.tasks.uncertainty import require_uncertainty
 
 #: Share of the walltime after which a task stops by itself, to leave time for writing.
 WALLTIME_SHARE = 0.9
@@ -91,22 +93,25 @@ class EngineCalculation(CalcJob):
             return "the input 'structures' is missing: give one node for each phase."
         finished = inputs.get("finished", {})
         if len(finished) == 1:
-            return "'finished' needs both 'result' and 'arrays' of the interrupted scan."
+            return "'finished' needs both 'result' and 'arrays' of the interrupted job."
         try:
             built = built_from_nodes(
                 inputs["model"].get_dict(), inputs.get("pattern"), inputs["structures"],
                 inputs.get("traces", {}),
             )
             check_axis(built)
-            if cls.TASK == "refine":
+            if cls.TASK != "simulate" and not built.measured:
+                return f"{cls.TASK} compares with data: give the input 'pattern'."
+            cls._check_plan(built)
+            if cls.TASK in ("refine", "uncertainty"):
                 check_freedom(built.model, built.stages)
         except ValueError as problem:
             return str(problem)
-        if cls.TASK != "simulate" and not built.measured:
-            return f"{cls.TASK} compares with data: give the input 'pattern'."
-        if cls.TASK == "scan" and not built.axes:
-            return "the model document has no 'scan'; add one with its 'axes'."
         return None
+
+    @classmethod
+    def _check_plan(cls, built: BuiltModel) -> None:
+        """Raise ValueError where the document does not say what the task needs to know."""
 
     def prepare_for_submission(self, folder: Folder) -> CalcInfo:
         """Write the document and its files; run the task."""
@@ -218,10 +223,8 @@ class JointCalculation(EngineCalculation):
         )
 
 
-class ScanCalculation(EngineCalculation):
-    """GoF map over one to three parameters; `finished` is the arrays of an interrupted scan."""
-
-    TASK = "scan"
+class ResumableCalculation(EngineCalculation):
+    """A task that goes on from `finished`, the outputs of an interrupted job."""
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
@@ -250,3 +253,39 @@ class ScanCalculation(EngineCalculation):
             return []
         node = self.inputs.finished.arrays
         return [(node.uuid, node.filename, f"{RESULT_FOLDER}/{HDF5_NAME}")]
+
+
+class ScanCalculation(ResumableCalculation):
+    """GoF map over one to three parameters; points in `finished` are not computed again."""
+
+    TASK = "scan"
+
+    @classmethod
+    def _check_plan(cls, built: BuiltModel) -> None:
+        if not built.axes:
+            raise ValueError("the model document has no 'scan'; add one with its 'axes'.")
+
+
+class UncertaintyCalculation(ResumableCalculation):
+    """Profile likelihood, bootstrap and posterior around the minimum of a refinement.
+
+    `finished`: profile points, bootstrap samples and steps in it are not computed again; the model
+    may ask for more of them.
+    """
+
+    TASK = "uncertainty"
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
+        super().define(spec)
+        spec.exit_code(410, "ERROR_NOT_CONVERGED",
+                       message="The refinement did not converge: {detail}")
+        spec.exit_code(420, "ERROR_SINGULAR",
+                       message="Some free parameters are undetermined: {detail}")
+        spec.exit_code(430, "ERROR_POSTERIOR_NOT_CONVERGED",
+                       message="The posterior is not converged; the outputs hold the chain, to be "
+                               "continued with more steps: {detail}")
+
+    @classmethod
+    def _check_plan(cls, built: BuiltModel) -> None:
+        require_uncertainty(built)

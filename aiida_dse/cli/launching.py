@@ -68,6 +68,60 @@ def launch_map(
     )
 
 
+def launch_uncertainty(
+    document: Path, code_label: str, pattern_node: str | None, walltime: int | None,
+    threads: int | None, start_from: str | None, dry_run: bool, wait: bool,
+) -> int | None:
+    """Submit dse.uncertainty; the PK of the job (None for a dry run).
+
+    From an earlier dse.uncertainty of the same refinement, what is finished is not done again.
+    """
+    from aiida_dse.calculations.engine import UncertaintyCalculation
+    from aiida_dse.tasks.uncertainty import require_uncertainty
+
+    content = _document(document)
+    finished = None if start_from is None else _to_go_on_with(
+        content, document, pattern_node, start_from
+    )
+    if finished is None:
+        checked = _checked(content, document.parent, pattern_node, start_from)
+    else:
+        checked = finished[0]
+        click.echo(f"going on with what {start_from} has finished")
+    try:
+        require_uncertainty(checked.built)
+    except DocumentError as problem:
+        _fail(str(problem))
+    if dry_run:
+        _dry_run(checked.built)
+        return None
+    inputs = _inputs(checked, code_label, walltime, threads)
+    if finished is not None:
+        inputs["finished"] = finished[1]
+    return _submit(UncertaintyCalculation, inputs, checked.built.document, wait)
+
+
+def _to_go_on_with(
+    content: ModelDocument, document: Path, pattern_node: str | None, start_from: str
+) -> tuple[_Checked, dict[str, Any]] | None:
+    """An earlier dse.uncertainty of the same refinement, to go on with; else None."""
+    from aiida_dse.tasks.summary import document_hash
+
+    from .showing import analysis_outputs
+
+    node, result, arrays = analysis_outputs(start_from)
+    if node.process_type != "aiida.calculations:dse.uncertainty" or arrays is None:
+        return None
+    # its refinement must begin where it began, or the samples would be around another minimum
+    start = node.inputs.model.get_dict().get("parameters", {})
+    again = parse_document(content.canonical() | {"parameters": start})
+    checked = _checked(again, document.parent, pattern_node, None)
+    same = document_hash(checked.built.document) == result["document_sha256"]
+    if not same or checked.built.files != result["data"]["sha256"]:
+        return None
+    return checked, {"result": result, "arrays": node.outputs.arrays}
+
+
 def launch_comparison(
     documents: tuple[Path, ...], code_label: str, pattern_node: str | None, walltime: int | None,
     threads: int | None, dry_run: bool, wait: bool, max_concurrent: int,
@@ -323,7 +377,7 @@ def _submit(process: Any, inputs: dict[str, Any], title: str, wait: bool) -> int
 
     from .showing import print_analysis
 
-    inputs["metadata"] = {**inputs.get("metadata", {}), "label": title}
+    inputs.setdefault("metadata", {})["label"] = title
     node = submit(process, **inputs)
     click.echo(f"submitted {process.__name__}<{node.pk}>")
     if not wait:

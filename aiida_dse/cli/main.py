@@ -83,6 +83,16 @@ def launch_grid_search(profile: str | None, **options: Any) -> None:
     launch_map(**options)
 
 
+@launch.command("uncertainty")
+@_launch_options
+def launch_uncertainty_(profile: str | None, **options: Any) -> None:
+    """Profiles, bootstrap and posterior of a document's 'uncertainty'."""
+    from .launching import launch_uncertainty
+
+    _load(profile)
+    launch_uncertainty(**options)
+
+
 @launch.command("compare")
 @click.argument("documents", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--code", "code_label", default="dse-engine@localhost", show_default=True)
@@ -154,12 +164,13 @@ def show(profile: str | None, pk: str) -> None:
               help="A map's GoF along its first axis, a curve for each value of the second.")
 @click.option("--quantity", metavar="NAME",
               help="A derived quantity: contours on a map, or what curves are drawn against.")
+@click.option("--what", type=click.Choice(["fit", "corner", "profile", "bootstrap"]),
+              help="Of an uncertainty: which figure (default: the first of corner, profile, "
+                   "bootstrap, fit that it has).")
 @click.pass_obj
-def plot(
-    profile: str | None, pk: str, output: Path, curves: bool, quantity: str | None
-) -> None:
-    """The fit of a refinement, a map, a comparison or a joint refinement, as a figure."""
+def plot(profile: str | None, pk: str, output: Path, **choices: Any) -> None:
+    """The fit, the map, the comparison or the uncertainty that an analysis found, as a figure."""
     from .showing import plot_analysis
 
     _load(profile)
-    plot_analysis(pk, output, curves, quantity)
+    plot_analysis(pk, output, **choices)

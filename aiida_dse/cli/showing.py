@@ -13,6 +13,7 @@ from aiida_dse.io.results import Result
 ANALYSES = (
     "aiida.workflows:dse.refine", "aiida.workflows:dse.grid_search",
     "aiida.workflows:dse.compare_models", "aiida.calculations:dse.joint",
+    "aiida.calculations:dse.uncertainty",
 )
 
 
@@ -64,12 +65,14 @@ def print_analysis(pk: str) -> None:
 
 
 def plot_analysis(
-    pk: str, output: Path, curves: bool = False, quantity: str | None = None
+    pk: str, output: Path, curves: bool = False, quantity: str | None = None,
+    what: str | None = None,
 ) -> None:
     from aiida_dse.report.comparison import comparison_figure
-    from aiida_dse.report.figures import fit_figure, save_figure
+    from aiida_dse.report.figures import save_figure
     from aiida_dse.report.joint_figure import joint_figure
     from aiida_dse.report.map_figures import curves_figure, map_figure
+    from aiida_dse.report.uncertainty import uncertainty_figure
 
     node, summary, arrays = analysis_outputs(pk)
     if summary is None or arrays is None:
@@ -78,14 +81,16 @@ def plot_analysis(
             f"{node.process_state.value if node.process_state else 'unknown'})."
         )
     result = Result(summary.get_dict(), arrays)
+    draw = {"joint": joint_figure, "compare": comparison_figure}
     try:
         if curves:
             figure = curves_figure(result, quantity=quantity)
         elif result.task == "scan":
             figure = map_figure(result, quantity=quantity)
+        elif result.task in draw:
+            figure = draw[result.task](result)
         else:
-            figure = {"joint": joint_figure, "compare": comparison_figure}.get(
-                result.task, fit_figure)(result)
+            figure = uncertainty_figure(result, what)
     except ValueError as problem:
         raise click.ClickException(str(problem)) from None
     try:

@@ -38,6 +38,10 @@ def summary_node(result: Result) -> Dict:
                    "su": nested_values(rows["parameters"], "su")}
             for name, rows in summary["patterns"].items()
         }
+    for kind, row in summary.get("uncertainty", {}).items():
+        if kind in ("bootstrap", "posterior") and "parameters" in row:
+            # beside 'su', for queries: 'posterior_sd.CsPbBr3.a'
+            summary[f"{kind}_sd"] = nested_values(row["parameters"], "sd")
     return Dict(summary)
 
 

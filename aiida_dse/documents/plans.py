@@ -1,4 +1,4 @@
-"""The sections that say what to do with a model: refine, restrain, scan."""
+"""The sections that say what to do with a model: refine, restrain, scan, weigh uncertainty."""
 
 from __future__ import annotations
 
@@ -168,3 +168,30 @@ class ScanPlan(Section):
     part_of_grid: bool = Field(
         False, description="a piece of a larger grid, which may have no point that can be reached"
     )
+
+
+class BootstrapPlan(Section):
+    """Patterns resampled from the fitted one, each refined."""
+
+    samples: Annotated[int, Field(ge=2, le=100_000)] = 200
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class PosteriorPlan(Section):
+    """Markov chain Monte Carlo with an ensemble of walkers."""
+
+    walkers: Annotated[int, Field(ge=8, le=10_000)] | None = Field(
+        None, description="at least two for each free parameter; default: 2 n + 4, 16 or more"
+    )
+    steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(500, description="of every walker")
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class UncertaintyPlan(Section):
+    """How far the refined values can be trusted, beyond the covariance; any of the three."""
+
+    profile: tuple[str, ...] = Field(
+        (), description="refined parameters ('*' is a wildcard) whose chi2 curve is traced"
+    )
+    bootstrap: BootstrapPlan | None = None
+    posterior: PosteriorPlan | None = None

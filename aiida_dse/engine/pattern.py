@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -254,6 +254,15 @@ class PatternModel:
         """The same model with the scales of some phases given."""
         other = copy.copy(self)
         other.fixed_scales = dict(scales)
+        return other
+
+    def with_intensity(self, intensity: FloatArray) -> PatternModel:
+        """The same model against other intensities (n_points,) with the same sigma."""
+        other = copy.copy(self)
+        other.observation = replace(self.observation, intensity=intensity)
+        other._linear = LinearProblem(
+            intensity, self.observation.sigma, self._free, self._traces
+        )
         return other
 
     def components(self, evaluation: Evaluation) -> dict[str, FloatArray]:

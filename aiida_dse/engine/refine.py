@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .agreement import Agreement
+from .agreement import SERIAL_LIMIT, Agreement
 from .derivatives import pattern_derivative, typical_shift
 from .leastsquares import Cycle, Descent, covariance_of, refined_parameter
 from .parameters import Parameter, select
@@ -223,7 +223,7 @@ def fit_warnings(
                 found.append(f"{p.name} and {free[j].name} are correlated, "
                              f"r = {correlation[k, j]:+.3f}.")
     found += [f"{p.name} is zero: non-negativity holds it there." for p in linear if p.at_bound]
-    if fit.durbin_watson < 1.5:
+    if fit.durbin_watson < SERIAL_LIMIT:
         found.append(f"residuals are serially correlated (Durbin-Watson {fit.durbin_watson:.2f}); "
                      "the standard uncertainties are too small.")
     return found

@@ -75,8 +75,24 @@ class SimulateParser(EngineParser):
     """Nothing beyond result and arrays."""
 
 
-class RefineParser(EngineParser):
-    """Adds the refined crystals; tells non-convergence and singularity."""
+class _MinimumParser(EngineParser):
+    """Tells non-convergence and singularity of a refinement."""
+
+    def exit_code_of(self, result: Result) -> ExitCode | None:
+        codes, reason = self.exit_codes, result.summary["stop_reason"]
+        if result.status == "not_converged":
+            return codes.ERROR_NOT_CONVERGED.format(detail=reason)
+        if result.status == "singular":
+            names = result.summary.get("undetermined") or [
+                name for name, row in result.summary["parameters"].items()
+                if row.get("insensitive")
+            ]
+            return codes.ERROR_SINGULAR.format(detail=", ".join(names))
+        return super().exit_code_of(result)
+
+
+class RefineParser(_MinimumParser):
+    """Adds the refined crystals."""
 
     def report_extra_outputs(self, result: Result) -> None:
         inputs = self.node.inputs
@@ -99,18 +115,6 @@ class RefineParser(EngineParser):
                 node.label = f"{prefix}{phase.name} refined by aiida-dse {aiida_dse.__version__}"
                 self.out(f"structures.{prefix}{phase.name}", node)
 
-    def exit_code_of(self, result: Result) -> ExitCode | None:
-        codes, reason = self.exit_codes, result.summary["stop_reason"]
-        if result.status == "not_converged":
-            return codes.ERROR_NOT_CONVERGED.format(detail=reason)
-        if result.status == "singular":
-            names = result.summary.get("undetermined") or [
-                name for name, row in result.summary["parameters"].items()
-                if row.get("insensitive")
-            ]
-            return codes.ERROR_SINGULAR.format(detail=", ".join(names))
-        return super().exit_code_of(result)
-
 
 class JointParser(RefineParser):
     """The crystals of every pattern, as structures.PATTERN_PHASE."""
@@ -130,3 +134,14 @@ class JointParser(RefineParser):
 
 class ScanParser(EngineParser):
     """Nothing beyond result and arrays."""
+
+
+class UncertaintyParser(_MinimumParser):
+    """Tells a posterior that is not converged."""
+
+    def exit_code_of(self, result: Result) -> ExitCode | None:
+        if result.status == "posterior_not_converged":
+            return self.exit_codes.ERROR_POSTERIOR_NOT_CONVERGED.format(
+                detail=result.summary["stop_reason"]
+            )
+        return super().exit_code_of(result)

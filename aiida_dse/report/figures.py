@@ -86,13 +86,13 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def new_figure(size: Pair, *, compress: bool = False) -> Figure:
-    """An empty figure, width x height in inches, whose panels arrange themselves."""
+    """A figure of a size in inches whose panels and labels make room for each other."""
     layout = ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.025, hspace=0, wspace=0, compress=compress)
     return FigureCanvasAgg(Figure(figsize=size, layout=layout)).figure
 
 
-def head(figure: Figure, result: Result) -> None:
-    """Title and sample above the panels, wrapped to the width; then the agreement, if any."""
+def head(figure: Figure, result: Result, remark: str = "") -> None:
+    """Title, sample, agreement and a remark above the panels, wrapped to the width."""
     sample, fit = result.summary.get("sample") or {}, result.summary.get("agreement")
     words = [f"{sample[key]:g} K" if key == "temperature" else str(sample[key])
              for key in ("name", "ligand", "state", "temperature") if sample.get(key) is not None]
@@ -101,6 +101,8 @@ def head(figure: Figure, result: Result) -> None:
     if fit:
         title += (f"\nGoF = {fit['gof']:.3f},  $R_{{\\rm wp}}$ = {100 * fit['r_wp']:.2f} %,  "
                   f"$R_{{\\rm exp}}$ = {100 * fit['r_exp']:.2f} %")
+    if remark:
+        title += "\n" + wrapped(remark, figure, LABEL)
     figure.suptitle(title.strip(), fontsize=LABEL)
 
 

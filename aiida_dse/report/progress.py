@@ -11,6 +11,7 @@ from aiida_dse.engine.leastsquares import Cycle
 from aiida_dse.engine.methods import Evaluations
 from aiida_dse.engine.scan import ScanProgress
 from aiida_dse.engine.search import SearchProgress
+from aiida_dse.tasks.uncertainty import UncertaintyProgress
 
 #: Seconds between two lines of a log where steps are many and short.
 LOG_INTERVAL = 5.0
@@ -24,6 +25,9 @@ class NoProgress:
         """Say nothing."""
 
     def search(self, progress: SearchProgress) -> None:
+        """Say nothing."""
+
+    def uncertainty(self, progress: UncertaintyProgress) -> None:
         """Say nothing."""
 
     def descent(self, progress: Evaluations) -> None:
@@ -44,6 +48,7 @@ class LogProgress(NoProgress):
 
     def __init__(self) -> None:
         self._last = -1
+        self._part = ""
         self._told = 0.0
 
     def cycle(self, cycle: Cycle) -> None:
@@ -62,6 +67,14 @@ class LogProgress(NoProgress):
         if tenth > self._last:
             self._last = tenth
             print(_scan_line(progress), file=sys.stderr, flush=True)
+
+    def uncertainty(self, progress: UncertaintyProgress) -> None:
+        if progress.part != self._part:
+            self._part, self._last = progress.part, -1
+        tenth = 10 * progress.done // max(1, progress.total)
+        if tenth > self._last:
+            self._last = tenth
+            print(_uncertainty_line(progress), file=sys.stderr, flush=True)
 
 
 class TerminalProgress(NoProgress):
@@ -83,6 +96,11 @@ class TerminalProgress(NoProgress):
         if time.monotonic() - self._shown > 0.1 or progress.done == progress.total:
             self._shown = time.monotonic()
             self._write(_scan_line(progress))
+
+    def uncertainty(self, progress: UncertaintyProgress) -> None:
+        if time.monotonic() - self._shown > 0.1 or progress.done == progress.total:
+            self._shown = time.monotonic()
+            self._write(_uncertainty_line(progress))
 
     def _write(self, line: str) -> None:
         sys.stderr.write(f"\r\033[K{line}")
@@ -115,6 +133,14 @@ def _search_line(progress: SearchProgress) -> str:
     return (
         f"{progress.done} of {progress.total} starts  {progress.n_minima} minima  best GoF "
         f"{progress.best_gof:.4f}  {progress.elapsed:.0f} s, about {progress.remaining:.0f} s left"
+    )
+
+
+def _uncertainty_line(progress: UncertaintyProgress) -> str:
+    return (
+        f"{progress.part}: {progress.done:,} of {progress.total:,} {progress.unit}"
+        + (f" ({progress.note})" if progress.note else "")
+        + f"  {progress.elapsed:.0f} s, about {progress.remaining:.0f} s left"
     )
 
 

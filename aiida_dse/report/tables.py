@@ -10,6 +10,7 @@ from aiida_dse.tasks.build import BuiltModel
 
 from .joint_tables import joint_lines
 from .numbers import with_su
+from .uncertainty_table import uncertainty_lines
 
 #: Grid steps of more s.u. than this leave the minimum between the points uncertain.
 COARSE = 5.0
@@ -45,6 +46,13 @@ def validation_report(built: BuiltModel) -> str:
                      + ", ".join(axis_text(axis) for axis in built.axes))
         if missing := int(built.grid.unreachable.sum()):
             lines.append(f"  {missing:,} of them cannot be reached and will be left empty")
+    if plan := built.document.uncertainty:
+        asked = ["profile of " + ", ".join(plan.profile)] if plan.profile else []
+        if plan.bootstrap:
+            asked.append(f"{plan.bootstrap.samples} bootstrap samples")
+        if plan.posterior:
+            asked.append(f"posterior, {plan.posterior.steps} steps")
+        lines.append("uncertainty: " + ("; ".join(asked) or "nothing asked for"))
     return "\n".join(lines)
 
 
@@ -66,7 +74,7 @@ def result_report(result: Result) -> str:
                           *(f"note: {warning}" for warning in summary["warnings"])])
     if "agreement" in summary:
         lines += agreement_lines(summary["agreement"])
-    if summary["task"] == "refine":
+    if summary["task"] in ("refine", "uncertainty"):
         lines += ["", *parameter_lines(summary), *restraint_lines(summary),
                   *search_lines(summary)]
     if summary["task"] == "joint":
@@ -74,6 +82,8 @@ def result_report(result: Result) -> str:
     if summary["task"] == "scan":
         lines += scan_lines(summary)
     lines += derived_lines(summary)
+    if summary.get("uncertainty"):
+        lines += uncertainty_lines(summary)
     lines += [f"note: {warning}" for warning in summary["warnings"]]
     return "\n".join(lines)
 
@@ -90,7 +100,17 @@ def agreement_lines(fit: dict[str, Any]) -> list[str]:
 def parameter_lines(summary: dict[str, Any]) -> list[str]:
     """Refined parameters with s.u. scaled by GoF."""
     factor = max(1.0, summary["agreement"]["gof"])
-    lines = [f"{'parameter':28} {'value':>16} unit   (s.u. scaled by max(1, GoF) = {factor:.3f})"]
+    serial = summary.get("serial_correlation")
+    lines = []
+    if serial:
+        lines.append(
+            f"residuals correlate over {serial['autocorrelation_time']:.1f} points, which leaves "
+            f"{serial['n_effective']:.0f} independent ones: s.u. up to {serial['su_factor']:.2f} "
+            "times as large, in the second column"
+        )
+    second = f" {'serially corr.':>16}" if serial else ""
+    lines.append(f"{'parameter':28} {'value':>16}{second} unit   "
+                 f"(s.u. scaled by max(1, GoF) = {factor:.3f})")
     for name, row in summary["parameters"].items():
         if not (row["free"] or "tie" in row):
             continue
@@ -99,7 +119,9 @@ def parameter_lines(summary: dict[str, Any]) -> list[str]:
                                         ("insensitive", "undetermined")) if row.get(key)]
         if "tie" in row:
             flags.append(f"= {row['tie']}")
-        lines.append(f"{name:28} {with_su(row['value'], su):>16} {row['unit']:5} "
+        wider = None if su is None or not serial else su * serial["su_factor"]
+        second = f" {with_su(row['value'], wider):>16}" if serial else ""
+        lines.append(f"{name:28} {with_su(row['value'], su):>16}{second} {row['unit']:5} "
                      + "; ".join(flags))
     for name, row in summary["linear"].items():
         su = None if row["su"] is None else row["su"] * factor

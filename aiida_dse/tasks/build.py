@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import re
 from collections import Counter
@@ -29,9 +30,11 @@ from aiida_dse.engine.particles import (
 )
 from aiida_dse.engine.pattern import Background, Observation, PatternModel
 from aiida_dse.engine.phase import AtomListPhase, CrystalPhase, Phase
+from aiida_dse.engine.posterior import require_walkers
 from aiida_dse.engine.quantities import (
     CrystalQuantity,
 )
+from aiida_dse.engine.refine import default_stages, free_names
 from aiida_dse.engine.restraints import (
     Restraint,
     angle_restraints,
@@ -121,6 +124,8 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
     for k, restraint in enumerate(document.restraints):
         with located(f"restraints.{k}"):
             restraints += _restraints(restraint, model)
+    if document.uncertainty:
+        _check_uncertainty(document, model, stages)
     for name, derived in document.derived.items():
         with located(f"derived.{name}"):
             phase = next(p for p in phases if p.name == name)
@@ -133,6 +138,25 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
     grid = grid_of_document(document, model, quantities)
     return BuiltModel(document, model, stages, restraints, quantities, grid, files, axis,
                       pattern.file is not None)
+
+
+def _check_uncertainty(
+    document: ModelDocument, model: PatternModel, stages: list[list[str]] | None
+) -> None:
+    plan = document.uncertainty
+    assert plan is not None
+    free = free_names(model, stages or default_stages(model))
+    with located("uncertainty.profile"):
+        for pattern in plan.profile:
+            check_names(model, [pattern])
+            if not any(fnmatch.fnmatchcase(name, pattern) for name in free):
+                raise ValueError(
+                    f"'{pattern}' is not refined, so it has no profile. Free it in the "
+                    "refinement's stages, or take it out."
+                )
+    with located("uncertainty.posterior.walkers"):
+        if plan.posterior and plan.posterior.walkers:
+            require_walkers(plan.posterior.walkers, len(free))
 
 
 def _restraints(section: RestraintSection, model: PatternModel) -> list[Restraint]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from aiida_dse.documents.plans import RefinementPlan
-from aiida_dse.engine.agreement import Agreement
+from aiida_dse.engine.agreement import SERIAL_LIMIT, Agreement, serial_correlation
 from aiida_dse.engine.geometry import reflections
 from aiida_dse.engine.grid import quantities_on
 from aiida_dse.engine.leastsquares import Cycle
@@ -149,6 +149,12 @@ def refinement_result(built: BuiltModel, found: Refinement) -> Result:
         "n_cycles": found.n_cycles,
         "n_evaluations": found.n_evaluations,
     }
+    if found.agreement.durbin_watson < SERIAL_LIMIT:
+        serial = serial_correlation(found.evaluation.linear.residual)
+        summary["serial_correlation"] = asdict(serial)
+        for row in summary["parameters"].values():
+            if row["su"] is not None:
+                row["su_serial"] = row["su"] * serial.su_factor
     arrays = pattern_arrays(model, found.evaluation)
     for phase in model.phases:
         if isinstance(phase, CrystalPhase):

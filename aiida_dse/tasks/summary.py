@@ -48,8 +48,13 @@ def common_summary(
 
 
 def document_hash(document: ModelDocument | JointDocument) -> str:
-    """SHA-256 of the canonical document: what two results must share to be parts of one."""
-    text = json.dumps(document.canonical(), sort_keys=True)
+    """SHA-256 of the canonical document: what two results must share to be parts of one.
+
+    What is to be found out about the uncertainty is left out: more samples or a longer chain of
+    the same refinement go on from an earlier result.
+    """
+    content = {k: v for k, v in document.canonical().items() if k != "uncertainty"}
+    text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
