@@ -98,7 +98,7 @@ def launch_uncertainty(
     inputs = _inputs(checked, code_label, walltime, threads)
     if finished is not None:
         inputs["finished"] = finished[1]
-    return _submit(UncertaintyCalculation, inputs, checked.built.document, wait)
+    return _submit(UncertaintyCalculation, inputs, _title(checked.built.document), wait)
 
 
 def _to_go_on_with(
@@ -160,7 +160,7 @@ def launch_comparison(
          "structures": {
              name: {phase: stored_twin(node) for phase, node in each.structures.items()}
              for name, each in zip(names, checked, strict=True)}},
-        first.built.document, wait,
+        _title(first.built.document), wait,
     )
 
 

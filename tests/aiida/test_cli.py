@@ -383,3 +383,33 @@ def test_setup_is_idempotent_and_tells_what_it_made(tmp_path):
     assert '"daemon.timeout": 60' in (tmp_path / ".aiida" / "config.json").read_text()
     listed = run("list")
     assert listed.returncode == 0 and "Nothing yet" in listed.stdout
+
+
+def test_models_are_compared_from_documents(cli, running, write_case, tmp_path, case):
+    """Two documents of one pattern are ranked and drawn; of two patterns they are refused."""
+    import yaml
+
+    stages = {"refinement": {"stages": [["salt.a", "salt.*.B"]]}}
+    full = write_case(tmp_path, stages)
+    stiff = tmp_path / "stiff.yaml"
+    stiff.write_text(yaml.safe_dump(
+        case.document | {"refinement": {"stages": [["salt.a"]]}, "parameters": {"salt.Cs1.B": 9.0}}
+    ))
+    told = cli("launch", "compare", full, stiff, "--wait")
+    assert told.exit_code == 0, told.output
+    assert told.output.index("\nmodel ") < told.output.rindex("model ")
+    pk = re.search(r"CompareModelsWorkChain<(\d+)>", told.output)[1]
+    assert re.search(rf"^ *{pk} .*CompareModels.*done", cli("list").output, re.M)
+    figure = tmp_path / "compare.png"
+    assert cli("plot", pk, "-o", figure).exit_code == 0
+    assert figure.stat().st_size > 10_000
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump(
+        case.document | {"sample": {"name": "another"}} | stages
+    ))
+    before = counts()
+    refused = cli("launch", "compare", full, other)
+    assert refused.exit_code != 0 and "do not have the same pattern" in refused.output
+    refused = cli("launch", "compare", full)
+    assert refused.exit_code != 0 and "at least two documents" in refused.output
+    assert counts() == before

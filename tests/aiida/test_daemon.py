@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from aiida.common import LinkType
 from aiida.engine import submit
+from aiida.manage import get_manager
 from aiida.orm import CalcJobNode, Dict, Float, Int, QueryBuilder
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -262,6 +263,10 @@ def mortal(started, aiida_profile):
     while started.is_daemon_running:
         assert time.monotonic() < end
         time.sleep(0.2)
+    # with the daemon goes its broker: this process must not go on talking to the old one
+    manager = get_manager()
+    manager.reset_broker()
+    manager.reset_runner()
     started.start_daemon(number_workers=2)
     in_order(aiida_profile)
 
