@@ -62,6 +62,7 @@ def print_analysis(pk: str) -> None:
 def plot_analysis(pk: str, output: Path) -> None:
     from aiida_dse.report.comparison import comparison_figure
     from aiida_dse.report.figures import fit_figure, map_figure, save_figure
+    from aiida_dse.report.series_figures import FIGURES
 
     node, summary, arrays = analysis_outputs(pk)
     if summary is None or arrays is None:
@@ -70,7 +71,8 @@ def plot_analysis(pk: str, output: Path) -> None:
             f"{node.process_state.value if node.process_state else 'unknown'})."
         )
     result = Result(summary.get_dict(), arrays)
-    draw = {"scan": map_figure, "compare": comparison_figure}.get(result.task, fit_figure)
+    special = {"scan": map_figure, "compare": comparison_figure} | FIGURES
+    draw = special.get(result.task, fit_figure)
     figure = draw(result)
     try:
         save_figure(figure, output)

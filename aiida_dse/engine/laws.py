@@ -191,7 +191,7 @@ def fit_displacements(
         return np.asarray((points - values[1] - thermal(t, float(values[0]), mass)) / sigma)
 
     # one-dimensional in theta, since B_static is linear: a grid finds the valley
-    grid = np.geomspace(*THETA_LIMITS, 400)
+    grid = np.geomspace(*THETA_LIMITS, 120)
     tried = [(theta, static_at(theta)) for theta in grid]
     start = min(tried, key=lambda pair: float(np.sum(distance(np.array(pair)) ** 2)))
     lower, upper = (THETA_LIMITS[0], 0.0), (THETA_LIMITS[1], np.inf)

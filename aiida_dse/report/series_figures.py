@@ -104,8 +104,8 @@ def sizing_figure(result: Result, *, size: Pair = (5.6, 4.4)) -> Figure:
         panel.errorbar(d, arrays["measured/value"], arrays["measured/su"], arrays["sizing/su_d"],
                        fmt="o", ms=3.5, color=OBSERVED, lw=0.8, capsize=2, label="measured")
     panel.axhline(options["gap"], color="0.6", lw=0.7, ls=":")
-    panel.annotate(f"$E_0$ = {options['gap']:g} eV", (grid[-1], options["gap"]), (0, 2),
-                   textcoords="offset points", ha="right", fontsize=SMALL, color="0.4")
+    panel.annotate(f"$E_0$ = {options['gap']:g} eV", (grid[0], options["gap"]), (4, 2),
+                   textcoords="offset points", ha="left", fontsize=SMALL, color="0.4")
     panel.set_xlim(grid[0], grid[-1])
     panel.set_xlabel("$d = 2L/√3$ (nm)", fontsize=LABEL)
     panel.set_ylabel("first exciton energy $E_1$ (eV)", fontsize=LABEL)
@@ -132,9 +132,11 @@ def differential_figure(result: Result, *, size: Pair = (7.0, 4.4)) -> Figure:
     top.set_ylabel("$(I - I_0)/I_0$ (%)", fontsize=LABEL)
     at = summary["reference"]["at"]
     head = "" if swept is None else f"{swept} ($I_0$: {at:g} {summary['unit']}".rstrip() + ")"
-    figure.legend(*top.get_legend_handles_labels(), loc="outside lower center", frameon=False,
-                  ncols=min(6, len(ordered)), fontsize=SMALL, title=head or None,
-                  title_fontsize=SMALL)
+    handles, labels = top.get_legend_handles_labels()
+    entry = 0.54 * SMALL * (max(map(len, labels)) + 9) / 72  # inches, line and gap included
+    figure.legend(handles, labels, loc="outside lower center", frameon=False,
+                  ncols=max(1, min(len(labels), int(size[0] / entry))), fontsize=SMALL,
+                  title=head or f"$I_0$: {summary['reference']['name']}", title_fontsize=SMALL)
     below.plot(q, arrays["reference/intensity"], color=OBSERVED, lw=0.8)
     below.set_yscale("log")
     below.set_ylabel("$I_0$\n(arb. units)", fontsize=LABEL)

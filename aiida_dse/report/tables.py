@@ -8,6 +8,7 @@ from aiida_dse.io.results import Result
 from aiida_dse.tasks.build import BuiltModel
 
 from .numbers import with_su
+from .series import REPORTS, series_report
 
 #: Grid steps of more s.u. than this leave the minimum between the points uncertain.
 COARSE = 5.0
@@ -47,6 +48,8 @@ def validation_report(built: BuiltModel) -> str:
 def result_report(result: Result) -> str:
     """The outcome of a task, as printed at its end and by 'show'."""
     summary = result.summary
+    if summary["task"] in REPORTS:
+        return series_report(result)
     lines = [f"{summary['task']}: {summary['status']} ({summary['stop_reason']}), "
              f"{summary['seconds']:.1f} s"]
     if "n_evaluations" in summary:

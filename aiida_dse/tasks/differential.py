@@ -40,8 +40,11 @@ def differential(results: Mapping[str, Result], options: DifferentialOptions) ->
             )
         curves[name] = _intensity(result, options.background)
     labels = {name: _label(result, options.parameter) for name, result in results.items()}
-    return _result(q0, curves, options, labels,
-                   results[options.reference].summary.get("title", ""))
+    found = _result(q0, curves, options, labels)
+    if options.parameter is not None:
+        row = results[options.reference].summary["parameters"][options.parameter]
+        found.summary["unit"] = row["unit"]
+    return found
 
 
 def differential_of_model(
@@ -72,7 +75,7 @@ def differential_of_model(
         ], axis=0)
         labels[name] = value
     options = DifferentialOptions(reference="reference", parameter=parameter, q_range=q_range)
-    result = _result(model.sampling.q, curves, options, labels, "")
+    result = _result(model.sampling.q, curves, options, labels)
     result.summary["unit"] = p.unit
     return result
 
@@ -103,7 +106,7 @@ def _label(result: Result, parameter: str | None) -> float | None:
 
 def _result(
     q: np.ndarray, curves: Mapping[str, np.ndarray], options: DifferentialOptions,
-    labels: Mapping[str, float | None], title: str,
+    labels: Mapping[str, float | None],
 ) -> Result:
     low, high = options.q_range or (-np.inf, np.inf)
     inside = (q >= low) & (q <= high)
@@ -127,7 +130,7 @@ def _result(
                       "rms": float(np.sqrt(np.mean(change**2)))}
     summary: dict[str, Any] = {
         "schema": RESULT_SCHEMA, "task": "differential", "status": "complete",
-        "stop_reason": "complete", "title": options.title or title, "sample": {},
+        "stop_reason": "complete", "title": options.title, "sample": {},
         "reference": {"name": options.reference, "at": labels[options.reference]},
         "parameter": options.parameter, "unit": "", "patterns": rows,
         "options": options.model_dump(mode="json"), "seconds": 0.0,
