@@ -92,7 +92,8 @@ def _sizing_lines(summary: Summary) -> list[str]:
         measured = options["measured"].get(name)
         lines.append(
             f"{name:20}{row['d']:8.2f}{with_su(row['value'], row['su_scaled']):>14}"
-            + (f"{'':12}" if row["spread"] is None else f"{'± ' + format(row['spread'], '.3f'):>12}")
+            + (f"{'':12}" if row["spread"] is None
+               else f"{'± ' + format(row['spread'], '.3f'):>12}")
             + (f"{with_su(measured['value'], measured['su']):>12}" if measured else ""))
     return lines
 

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from aiida_dse.io.results import Result
 
-from .figures import CALCULATED, LABEL, OBSERVED, SMALL, Pair, _head, _new_figure
+from .figures import CALCULATED, LABEL, OBSERVED, SMALL, Pair, head, new_figure
 from .numbers import with_su
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -43,14 +43,14 @@ def temperature_figure(result: Result, *, size: Pair = (7.0, 8.0)) -> Figure:
             shown = with_su(alpha["value"] * 1e6, alpha["su_scaled"] * 1e6)
             _note(panel, f"$\\alpha_V$ = {shown} × 10$^{{-6}}$/K\n"
                          f"at {summary['temperature']['reference']:g} K")
-    _head(figure, result)
+    head(figure, result)
     return figure
 
 
 def displacement_figure(result: Result, *, size: Pair = (5.6, 4.4)) -> Figure:
     """B(T) of every site with Einstein's and Debye's law, B_static at T = 0 (hollow diamonds)."""
     _require(result, "temperature_series")
-    figure = _new_figure(size)
+    figure = new_figure(size)
     names = [name for name in _quantities(result) if name.startswith("B(")]
     if not names:
         raise ValueError("no B of a site was refined at two temperatures; there is nothing to "
@@ -75,7 +75,7 @@ def size_figure(result: Result, *, size: Pair = (7.0, 8.0)) -> Figure:
             _draw_lines(panel, result, kind, names, x, su_x=su_x, origin=0.0)
         panel.set_xlabel(L_LABEL, fontsize=LABEL)
         panel.set_xlim(left=0)
-    _head(figure, result)
+    head(figure, result)
     return figure
 
 
@@ -86,7 +86,7 @@ def sizing_figure(result: Result, *, size: Pair = (5.6, 4.4)) -> Figure:
     """
     _require(result, "sizing_curve")
     arrays, options = result.arrays, result.summary["options"]
-    figure = _new_figure(size)
+    figure = new_figure(size)
     panel = figure.add_subplot()
     grid, d = arrays["curves/d"], arrays["sizing/d"]
     panel.plot(grid, arrays["curves/predicted"], color=COLORS[0], lw=1.0,
@@ -118,7 +118,7 @@ def differential_figure(result: Result, *, size: Pair = (7.0, 4.4)) -> Figure:
     """(I - I0)/I0 in per cent against q, and the reference pattern below."""
     _require(result, "differential")
     summary, arrays = result.summary, result.arrays
-    figure = _new_figure(size)
+    figure = new_figure(size)
     top, below = figure.subplots(2, sharex=True, height_ratios=[3, 1])
     q, rows = arrays["pattern/q"], summary["patterns"]
     ordered = sorted(rows, key=lambda name: (rows[name]["at"] is None, rows[name]["at"] or 0.0))
@@ -160,7 +160,7 @@ def _require(result: Result, task: str) -> None:
 def _finish(figure: Figure, result: Result) -> None:
     for panel in figure.axes:
         panel.tick_params(labelsize=SMALL, direction="in")
-    _head(figure, result)
+    head(figure, result)
 
 
 def _quantities(result: Result) -> list[str]:
@@ -190,7 +190,7 @@ def _panels_figure(result: Result, size: Pair) -> Figure:
                          "nothing to draw.")
     columns = 1 if len(kinds) == 1 else 2
     rows = -(-len(kinds) // columns)
-    figure = _new_figure((size[0] * columns / 2, 0.5 + (size[1] - 0.5) * rows / 3))
+    figure = new_figure((size[0] * columns / 2, 0.5 + (size[1] - 0.5) * rows / 3))
     for k in range(len(kinds)):
         panel = figure.add_subplot(rows, columns, k + 1)
         panel.tick_params(labelsize=SMALL, direction="in")

@@ -259,8 +259,8 @@ def _quantities(
             rows += [("a", cell.a, "Å"), ("b", cell.b, "Å"), ("c", cell.c, "Å"),
                      ("volume", cell.volume, "Å^3")]
             if pseudo_cubic:
-                rows += [("a_k", pseudo_cubic_edge(cell), "Å"),
-                         ("zeta", irreducible_strain(cell), "")]
+                rows += [("a_k", float(pseudo_cubic_edge(cell.a, cell.b, cell.c)), "Å"),
+                         ("zeta", float(irreducible_strain(cell.a, cell.b, cell.c)), "")]
         rows += _sizes(local, derived["sizes"])
         return rows + [(f"B({site})", local[f"{site}.B"], "Å^2") for site in sites]
 
