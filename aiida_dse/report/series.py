@@ -90,10 +90,10 @@ def _sizing_lines(summary: Summary) -> list[str]:
     lines.append(f"{'refinement':20}{'d/nm':>8}{'E1/eV':>14}{'population':>12}{'measured':>12}")
     for name, row in summary["predicted"].items():
         measured = options["measured"].get(name)
+        spread = "" if row["spread"] is None else f"± {row['spread']:.3f}"
         lines.append(
             f"{name:20}{row['d']:8.2f}{with_su(row['value'], row['su_scaled']):>14}"
-            + (f"{'':12}" if row["spread"] is None
-               else f"{'± ' + format(row['spread'], '.3f'):>12}")
+            f"{spread:>12}"
             + (f"{with_su(measured['value'], measured['su']):>12}" if measured else ""))
     return lines
 

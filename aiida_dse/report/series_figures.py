@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from aiida_dse.io.results import Result
@@ -194,7 +195,9 @@ def _panels_figure(result: Result, size: Pair) -> Figure:
     for k in range(len(kinds)):
         panel = figure.add_subplot(rows, columns, k + 1)
         panel.tick_params(labelsize=SMALL, direction="in")
-    figure.get_layout_engine().set(hspace=0.04, wspace=0.04)  # type: ignore[union-attr]
+    layout = figure.get_layout_engine()
+    assert isinstance(layout, ConstrainedLayoutEngine)
+    layout.set(hspace=0.04, wspace=0.04)
     return figure
 
 
