@@ -45,6 +45,14 @@ def sample_of(member: Mapping[str, Any]) -> dict[str, Any]:
     return {**member["pattern"].sample, **member["model"].get_dict().get("sample", {})}
 
 
+def for_any_task(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Code and options exposed from a refinement, for jobs of another task with its own parser."""
+    metadata = inputs.get("metadata", {})
+    options = {key: value for key, value in metadata.get("options", {}).items()
+               if key != "parser_name"}
+    return {**inputs, "metadata": {**metadata, "options": options}}
+
+
 class SeriesWorkChain(WorkChain):
     """Refine every member with dse.refine, up to max_concurrent at a time; analyse what ended.
 
@@ -304,7 +312,7 @@ class SeriesWorkChain(WorkChain):
         members = {name: self.inputs.members[name] for name in good}
         nodes = {f"{name}_model": member["model"] for name, member in members.items()}
         nodes |= {f"{name}_result": self.ctx[f"member_{name}"].outputs.result for name in good}
-        inputs = self.exposed_inputs(RefineCalculation, "refine")
+        inputs = for_any_task(self.exposed_inputs(RefineCalculation, "refine"))
         try:
             plan = self.plan.joint
             assert plan is not None
@@ -327,7 +335,7 @@ class SeriesWorkChain(WorkChain):
             self.report(f"joint refinement: GoF {job.outputs.result['agreement']['gof']:.4f}")
         singular = JointCalculation.exit_codes.ERROR_SINGULAR.status
         if job.exit_status not in (0, singular):
-            self.ctx.joint_problem = job.exit_message or str(job.process_state)
+            self.ctx.joint_problem = job.exit_message or f"it ended as {job.process_state.value}"
 
     def conclude(self) -> ExitCode | None:
         """Say what is missing."""
