@@ -121,7 +121,8 @@ def test_a_joint_refinement_follows_from_the_single_ones(independent, finish):
 
 def test_series_and_samples_are_in_groups(independent, finish):
     node = finish(independent)
-    assert node.pk in [one.pk for one in Group.collection.get(label="dse/series/salt cooling").nodes]
+    found = Group.collection.get(label="dse/series/salt cooling").nodes
+    assert [one.pk for one in found] == [node.pk]
     (refinement,) = Group.collection.get(label="dse/sample/salt T200").nodes
     assert refinement.label == "T200"
 
@@ -207,16 +208,13 @@ def test_what_cannot_run_is_refused(three, code, options, told):
     assert QueryBuilder().append(CalcJobNode).count() == before
 
 
-def test_a_member_needs_its_temperature(three, code):
-    content = copy.deepcopy(three["T100"]["model"].get_dict())
-    pattern = three["T100"]["pattern"].clone()
-    pattern.base.attributes.delete("temperature") if "temperature" in \
-        pattern.base.attributes.keys() else None
-    del content["sample"]["temperature"]
-    members = three | {"T100": three["T100"] | {"model": Dict(content), "pattern": pattern}}
-    if pattern.sample.get("temperature") is None:
-        with pytest.raises(ValueError, match="temperature is not known"):
-            submit(TemperatureSeriesWorkChain, **inputs_of(members, code))
+def test_a_member_needs_its_temperature(three, code, write_case, tmp_path):
+    path = write_case(tmp_path, {"sample": {"name": "T1"}})
+    model, pattern, structures, _ = nodes_of_document(load_document(path), tmp_path)
+    members = three | {
+        "T1": {"model": Dict(model), "pattern": pattern, "structures": structures}}
+    with pytest.raises(ValueError, match="temperature is not known"):
+        submit(TemperatureSeriesWorkChain, **inputs_of(members, code))
 
 
 def test_a_fit_far_worse_than_the_others_is_hopeless():
