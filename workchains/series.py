@@ -182,7 +182,9 @@ class SeriesWorkChain(WorkChain):
                 running[f"member_{name}"] = self._submitted(name)
             except ValueError as problem:
                 self.ctx.running.remove(name)
-                self._failed(name, str(problem))
+                # the place of a nested input says nothing to who gave the member
+                self._failed(name, re.sub(r"^Error occurred validating port '[^']*': ", "",
+                                          str(problem)))
         return ToContext(**running)
 
     def _submitted(self, name: str) -> Any:
