@@ -185,7 +185,7 @@ def test_builders_from_a_protocol(write_case, tmp_path, code, case):
                for name in ("one", "other")}
     series = TemperatureSeriesWorkChain.get_builder_from_protocol(
         code, members, {"mode": "sequential"}, protocol="fast")
-    assert series.members.one.model["pattern"]["every"] == 4
+    assert series.members["one"]["model"]["pattern"]["every"] == 4
     assert series.options["mode"] == "sequential"
 
 
