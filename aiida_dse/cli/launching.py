@@ -53,7 +53,7 @@ def launch_map(
     if dry_run:
         _dry_run(built)
         return None
-    inputs = _inputs(checked, code_label, walltime, threads or 1)
+    inputs = _inputs(checked, code_label, walltime, threads, 1)
     return _submit(
         GridSearchWorkChain,
         {"scan": inputs, "max_concurrent": Int(max_concurrent),
@@ -91,7 +91,7 @@ def launch_comparison(
         for each in checked:
             _dry_run(each.built)
         return None
-    inputs = _inputs(first, code_label, walltime, threads or 1)
+    inputs = _inputs(first, code_label, walltime, threads, 1)
     del inputs["model"], inputs["structures"]
     return _submit(
         CompareModelsWorkChain,
@@ -183,12 +183,17 @@ def _checked(
 
 
 def _inputs(
-    checked: _Checked, code_label: str, walltime: int | None, threads: int | None
+    checked: _Checked, code_label: str, walltime: int | None, threads: int | None,
+    otherwise: int | None = None,
 ) -> dict[str, Any]:
-    """The inputs of an engine job; data that the database holds already enter it once."""
+    """The inputs of an engine job; data that the database holds already enter it once.
+
+    `otherwise`: threads where neither the launch nor the computer's set-up tells.
+    """
     from aiida.common.exceptions import MultipleObjectsError, NotExistent
     from aiida.orm import Dict, load_code
 
+    from aiida_dse.data.options import job_options
     from aiida_dse.workchains.refine import continued_model
 
     try:
@@ -197,12 +202,9 @@ def _inputs(
         _fail(f"the code '{code_label}' cannot be used ({problem}). Make it with 'aiida-dse setup' "
               "or name another with --code")
     _daemon_must_run()
-    resources: dict[str, int] = {"num_machines": 1, "num_mpiprocs_per_machine": 1}
-    if threads:
-        resources["num_cores_per_mpiproc"] = threads
-    options: dict[str, Any] = {"resources": resources}
-    if walltime:
-        options["max_wallclock_seconds"] = walltime
+    options = job_options(
+        code.computer, walltime=walltime, threads=threads, otherwise=otherwise
+    )
     inputs: dict[str, Any] = {
         "code": code, "metadata": {"options": options},
         "structures": {name: stored_twin(node) for name, node in checked.structures.items()},
