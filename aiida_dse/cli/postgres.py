@@ -63,7 +63,8 @@ def make(content: dict[str, Any]) -> Database:
         password = click.prompt(f"Password of the PostgreSQL role '{role}'", hide_input=True)
         database = Database(host, database.port, name, role, password)
     else:
-        _sql(admin, f"CREATE ROLE \"{role}\" LOGIN PASSWORD '{_verifier(database.password)}';\n"
+        _sql(admin, f"CREATE ROLE \"{role}\" LOGIN PASSWORD '"
+                    f"{verifier(database.password, secrets.token_bytes(16))}';\n"
                     f"COMMENT ON ROLE \"{role}\" IS '{MARK}'")
         made.add("role")
         click.echo(f"role '{role}' made")
@@ -153,9 +154,8 @@ def _sql(command: list[str], statement: str) -> str:
     return done.stdout.strip()
 
 
-def _verifier(password: str) -> str:
+def verifier(password: str, salt: bytes) -> str:
     """What PostgreSQL stores for an ASCII password (RFC 5803), so that it never sees the word."""
-    salt = secrets.token_bytes(16)
     salted = hashlib.pbkdf2_hmac("sha256", password.encode("ascii"), salt, SCRAM_ROUNDS)
     client = hmac.digest(salted, b"Client Key", "sha256")
     server = hmac.digest(salted, b"Server Key", "sha256")

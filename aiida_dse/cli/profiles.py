@@ -45,8 +45,8 @@ def make_profile(content: dict[str, Any], workers: int, daemon: bool) -> None:
         config.set_option("daemon.default_workers", workers, scope=name)
         # a job computed before, by this version of the engine, is not computed again
         config.set_option("caching.enabled_for", [CACHED], scope=name)
-        if config.default_profile_name is None:
-            config.set_default_profile(name)
+        if config.default_profile_name not in config.profile_names:  # none, or one long gone
+            config.set_default_profile(name, overwrite=True)
     if production:
         _check_broker(config, name)
     # AiiDA's 2 s are less than workers may take to stop: 'verdi daemon restart' then fails half way
@@ -66,15 +66,37 @@ def _create(
     config: Any, content: dict[str, Any], storage: str, storage_config: dict[str, Any],
     broker_config: dict[str, Any],
 ) -> None:
-    from aiida.manage.configuration import create_profile
+    """A profile on a storage that is new, or holds the data of a profile that was taken back."""
+    from aiida.manage.configuration import Profile, create_default_user, profile_context
+    from aiida.orm import QueryBuilder, User
 
-    person = {key: content[key] for key in ("first_name", "last_name", "institution")
-              if content.get(key)}
-    create_profile(
-        config, name=content["profile"], email=content.get("email") or "aiida@localhost", **person,
-        storage_backend=storage, storage_config=storage_config,
-        broker_backend=content["broker"], broker_config=broker_config,
-    )
+    name, email = content["profile"], content.get("email") or "aiida@localhost"
+    folder = Path(storage_config.get("filepath", ""))
+    try:
+        if storage == "core.sqlite_dos" and folder.is_dir() and any(folder.iterdir()):
+            # AiiDA makes such a storage in an empty folder only
+            profile = Profile(name, {
+                "storage": {"backend": storage, "config": storage_config},
+                "process_control": {"backend": content["broker"], "config": broker_config},
+            })
+            config.add_profile(profile).store()
+            click.echo(f"data in {folder} exist: kept")
+        else:
+            profile = config.create_profile(
+                name=name, storage_backend=storage, storage_config=storage_config,
+                broker_backend=content["broker"], broker_config=broker_config,
+            )
+        with profile_context(profile, allow_switch=True):
+            known = QueryBuilder().append(User, filters={"email": email}).count()
+        if known:
+            config.set_default_user_email(profile, email)
+        else:
+            person = ("first_name", "last_name", "institution")
+            create_default_user(profile, email, **{key: content.get(key) or "" for key in person})
+    except Exception:
+        if name in config.profile_names:
+            config.remove_profile(name).store()
+        raise
 
 
 def _make_production(config: Any, content: dict[str, Any], folder: Path) -> None:
