@@ -149,7 +149,7 @@ def main() -> int:
     for name, (share, mean, spread) in found.items():
         print(f"{name:12} {100 * share:18.1f} {mean:10.2f} {spread:12.2f}")
     one = 100 * np.sqrt(0.683 * 0.317 / repeats)
-    print(f"\nhonest: 68.3 %; the share of one parameter scatters by {one:.1f} % in {repeats} draws")
+    print(f"\nhonest: 68.3 %; one parameter scatters by {one:.1f} % in {repeats} draws")
     missed = []
     for group, names in GROUPS.items():
         share = 100 * np.mean([found[name][0] for name in names])

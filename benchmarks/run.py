@@ -23,9 +23,10 @@ from numba import njit
 
 from aiida_dse.documents import load_document, parse_document
 from aiida_dse.engine import debye
+from aiida_dse.engine.axes import Axis
 from aiida_dse.engine.particles import PrismPopulation, SinglePrism
 from aiida_dse.engine.phase import CrystalPhase, Sampling
-from aiida_dse.engine.scan import Axis, scan
+from aiida_dse.engine.scan import scan
 from aiida_dse.engine.threads import thread_count
 from aiida_dse.io.structures import read_cif
 from aiida_dse.tasks.build import build

@@ -13,7 +13,8 @@ from aiida.orm import ArrayData, Dict, Float, Int
 from aiida_dse.calculations.engine import ScanCalculation
 from aiida_dse.data.results import arrays_of
 from aiida_dse.documents import parse_document
-from aiida_dse.tasks.maps import analysed
+from aiida_dse.documents.plans import ScanAxis, ScanPlan
+from aiida_dse.tasks.maps import told_by_map
 
 #: Axes that a scan sweeps without touching distances; never the ones to cut.
 CHEAP_SUFFIXES = (".B", ".occupancy", ".scale")
@@ -24,22 +25,33 @@ def tile_models(model: dict[str, Any], n_tiles: int) -> list[dict[str, Any]]:
     """The document cut into at most n_tiles, along its longest axis that moves distances.
 
     Every tile is a document of its own whose axes list their values, so that a tile computed
-    before is found again in the cache.
+    before is found again in the cache. An adaptive grid is one tile: parts of it would not know
+    each other's lowest point.
     """
     plan = parse_document(model).scan
     assert plan is not None
+    if plan.adaptive:
+        return [model]
     values = [axis.points().tolist() for axis in plan.axes]
-    costly = [k for k, axis in enumerate(plan.axes)
-              if plan.refine or not axis.parameter.endswith(CHEAP_SUFFIXES)]
+    costly = [k for k, axis in enumerate(plan.axes) if _moves_distances(plan, axis)]
     cut = max(costly or range(len(values)), key=lambda k: len(values[k]))
+    # a tile may have no point that its quantities reach, although the grid has some
+    partial = {"part_of_grid": True} if any(axis.quantity for axis in plan.axes) else {}
     tiles = []
     for part in np.array_split(values[cut], min(n_tiles, len(values[cut]))):
         axes = [
-            {"parameter": axis.parameter, "values": part.tolist() if k == cut else values[k]}
-            for k, axis in enumerate(plan.axes)
+            {key: value for key, value in axis.items() if key not in ("start", "stop", "step")}
+            | {"values": part.tolist() if k == cut else values[k]}
+            for k, axis in enumerate(model["scan"]["axes"])
         ]
-        tiles.append(model | {"scan": {**model["scan"], "axes": axes}})
+        tiles.append(model | {"scan": {**model["scan"], "axes": axes, **partial}})
     return tiles
+
+
+def _moves_distances(plan: ScanPlan, axis: ScanAxis) -> bool:
+    """As far as the document tells: ties may make an axis cost more."""
+    return bool(plan.refine or axis.quantity) or not all(
+        name.endswith(CHEAP_SUFFIXES) for name in axis.moves)
 
 
 @calcfunction
@@ -51,55 +63,90 @@ def cut_grid(model: Dict, n_tiles: Int) -> dict[str, Dict]:
 
 @calcfunction
 def merge_tiles(model: Dict, **tiles: Any) -> dict[str, Any]:
-    """The whole map from its tiles: arrays gof, chi2, axis_<k> and refined values, and a summary.
+    """The whole map from its tiles: the arrays of a scan's result, and its summary.
 
-    Tiles come as tile_<n>_arrays and tile_<n>_result; a missing tile leaves nan.
+    Arrays are named as in result.h5 without 'scan/': gof, chi2, axis_<k>, moved_<k> and
+    quantity_<k> (in the order of the summary's lists), refined_<parameter>. Tiles come as
+    tile_<n>_arrays and tile_<n>_result; a missing tile leaves nan.
     """
     plan = parse_document(model.get_dict()).scan
     assert plan is not None
-    axes = [axis.points() for axis in plan.axes]
-    shape = tuple(len(axis) for axis in axes)
-    merged: dict[str, np.ndarray] = {}
-    seconds, summary = 0.0, {}
-    for key in sorted(name for name in tiles if name.endswith("_arrays")):
-        arrays = arrays_of(tiles[key])
-        summary = tiles[key.removesuffix("_arrays") + "_result"].get_dict()
-        seconds += summary["seconds"]
-        where = np.ix_(
-            *[np.searchsorted(axis, arrays[f"scan/axis_{k}"] - 1e-12)
-              for k, axis in enumerate(axes)]
-        )
+    results = {key: tiles[key.removesuffix("_arrays") + "_result"].get_dict()
+               for key in tiles if key.endswith("_arrays")}
+    if not results:
+        raise ValueError("no tile finished: there is nothing to merge")
+    summary = next(iter(results.values()))
+    axes = [scale * axis.points()
+            for scale, axis in zip(summary["axis_scales"], plan.axes, strict=True)]
+    merged = _merged(axes, [arrays_of(tiles[key]) for key in sorted(results)])
+    node = ArrayData()
+    for path, values in merged.items():
+        node.set_array(path.removeprefix("scan/").replace("/", "_").replace(".", "_"), values)
+    names = summary["axes"]
+    node.base.attributes.set("axes", names)
+    gof = merged["scan/gof"]
+    n_done = int(np.isfinite(gof).sum())
+    unreachable = sum(result["n_unreachable"] for result in results.values())
+    kept = ("schema", "title", "sample", "phases", "data", "engine_version", "libraries", "axes",
+            "axis_units", "axis_scales", "moved", "refined", "quantities", "parameters", "values",
+            "n_points_pattern")
+    result = {key: summary[key] for key in kept if key in summary} | {
+        "task": "scan", "status": "complete" if n_done + unreachable == gof.size else "partial",
+        "stop_reason": f"{n_done} of {gof.size} points", "shape": list(gof.shape),
+        "n_done": n_done, "n_unreachable": unreachable,
+        "seconds": sum(result["seconds"] for result in results.values()),
+        "minimum": None, "warnings": [],
+    }
+    if n_done:
+        result |= _lowest(summary, axes, merged) | told_by_map(result, merged)
+    return {"map": node, "result": Dict(result)}
+
+
+def _lowest(
+    summary: dict[str, Any], axes: list[np.ndarray], merged: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """'minimum', and 'warnings' where it lies at the edge."""
+    gof, names = merged["scan/gof"], summary["axes"]
+    at = np.unravel_index(int(np.nanargmin(gof)), gof.shape)
+    minimum = {name: float(axis[i]) for name, axis, i in zip(names, axes, at, strict=True)}
+    paths = {name: f"scan/moved_{k}" for k, name in enumerate(summary["moved"])}
+    paths |= {name: f"scan/refined/{name}" for name in summary["refined"]}
+    minimum |= {name: float(np.broadcast_to(merged[path], gof.shape)[at])
+                for name, path in paths.items()}
+    edge = [name for name, axis, i in zip(names, axes, at, strict=True)
+            if len(axis) > 2 and i in (0, len(axis) - 1)]
+    return {
+        "minimum": minimum | {"gof": float(gof[at])},
+        "warnings": [f"the minimum lies at the edge of the axis {name}: extend it"
+                     for name in edge],
+    }
+
+
+def _merged(
+    axes: list[np.ndarray], tiles: list[dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """The arrays of a whole grid by path, nan where no tile has a value."""
+    merged: dict[str, np.ndarray] = {f"scan/axis_{k}": axis for k, axis in enumerate(axes)}
+    for arrays in tiles:
+        own = [arrays[f"scan/axis_{k}"] for k in range(len(axes))]
+        cut = [len(part) < len(axis) for part, axis in zip(own, axes, strict=True)]
         for path, values in arrays.items():
             if path.startswith("scan/axis_"):
                 continue
-            name = path.removeprefix("scan/").replace("/", "_").replace(".", "_")
-            merged.setdefault(name, np.full(shape, np.nan))[where] = values
-    if not merged:
-        raise ValueError("no tile finished: there is nothing to merge")
-    node = ArrayData()
-    for name, values in merged.items():
-        node.set_array(name, values)
-    for k, axis in enumerate(axes):
-        node.set_array(f"axis_{k}", axis)
-    names = [axis.parameter for axis in plan.axes]
-    node.base.attributes.set("axes", names)
-    at = np.unravel_index(int(np.nanargmin(merged["gof"])), shape)
-    minimum = {name: float(axis[i]) for name, axis, i in zip(names, axes, at, strict=True)}
-    edge = [name for name, axis, i in zip(names, axes, at, strict=True)
-            if len(axis) > 2 and i in (0, len(axis) - 1)]
-    for name in summary["refined"]:
-        minimum[name] = float(merged["refined_" + name.replace(".", "_")][at])
-    kept = ("schema", "title", "sample", "phases", "data", "engine_version", "libraries", "refined",
-            "parameters", "values", "n_points_pattern")
-    n_done = int(np.isfinite(merged["gof"]).sum())
-    warnings = [f"the minimum lies at the edge of the axis {name}: extend it" for name in edge]
-    result = {key: summary[key] for key in kept if key in summary} | {
-        "task": "scan", "status": "complete" if n_done == math.prod(shape) else "partial",
-        "stop_reason": f"{n_done} of {math.prod(shape)} points", "axes": names,
-        "shape": list(shape), "n_done": n_done, "seconds": seconds,
-        "minimum": minimum | {"gof": float(merged["gof"][at])}, "warnings": warnings,
-    } | analysed(names, axes, merged["gof"], merged["chi2"], summary["n_points_pattern"])
-    return {"map": node, "result": Dict(result)}
+            # arrays have length 1 along axes that do not matter, but may differ between tiles
+            long = [is_cut or n > 1 for is_cut, n in zip(cut, values.shape, strict=True)]
+            shape = [len(axis) if keep else 1 for axis, keep in zip(axes, long, strict=True)]
+            where = np.ix_(*[np.searchsorted(axis, part - 1e-12) if keep else np.array([0])
+                             for axis, part, keep in zip(axes, own, long, strict=True)])
+            merged.setdefault(path, np.full(shape, np.nan))[where] = values
+    for path, values in merged.items():
+        if path.startswith(("scan/moved_", "scan/quantity_")):
+            for k in range(values.ndim):
+                first = values.take([0], axis=k)
+                if np.array_equal(values, np.broadcast_to(first, values.shape)):
+                    values = first
+            merged[path] = values
+    return merged
 
 
 class GridSearchWorkChain(WorkChain):
@@ -138,10 +185,7 @@ class GridSearchWorkChain(WorkChain):
         model = self.inputs.scan.model
         plan = parse_document(model.get_dict()).scan
         assert plan is not None
-        outer = math.prod(
-            axis.size for axis in plan.axes
-            if plan.refine or not axis.parameter.endswith(CHEAP_SUFFIXES)
-        )
+        outer = math.prod(axis.size for axis in plan.axes if _moves_distances(plan, axis))
         seconds = outer * self.inputs.seconds_per_point.value
         wanted = math.ceil(seconds / self.inputs.tile_seconds.value)
         wanted = min(MAX_TILES, max(wanted, self.inputs.max_concurrent.value))
@@ -154,7 +198,11 @@ class GridSearchWorkChain(WorkChain):
         self.ctx.attempts = [0] * n_tiles
         self.ctx.failures = {}
         points = math.prod(axis.size for axis in plan.axes)
-        self.report(f"{points} points in {n_tiles} tiles, about {seconds:.0f} s of computing")
+        if plan.adaptive:
+            self.report(f"{points} points, coarse to fine: one tile, since tiles would not know "
+                        f"each other's lowest point; at most about {seconds:.0f} s of computing")
+        else:
+            self.report(f"{points} points in {n_tiles} tiles, about {seconds:.0f} s of computing")
 
     def tiles_left(self) -> bool:
         return bool(self.ctx.waiting)
@@ -196,10 +244,9 @@ class GridSearchWorkChain(WorkChain):
             else:
                 self.ctx.waiting.append(index)
                 self.report(f"tile {index} runs again: {why}")
-        best = min(
-            (self.ctx[f"finished_{k}"].outputs.result["minimum"]["gof"] for k in self.ctx.done),
-            default=math.nan,
-        )
+        # a tile without a point in reach has no minimum
+        found = [self.ctx[f"finished_{k}"].outputs.result["minimum"] for k in self.ctx.done]
+        best = min((minimum["gof"] for minimum in found if minimum), default=math.nan)
         self.report(f"{len(self.ctx.done)} of {len(self.ctx.tiles)} tiles, best GoF {best:.4f}")
 
     def merge(self) -> ExitCode | None:
@@ -216,7 +263,7 @@ class GridSearchWorkChain(WorkChain):
         merged = merge_tiles(self.inputs.scan.model, **tiles)
         self.out("map", merged["map"])
         self.out("result", merged["result"])
-        minimum = merged["result"]["minimum"]
+        minimum = merged["result"]["minimum"] or {"gof": math.nan}
         at = ", ".join(f"{name} = {value:.6g}" for name, value in minimum.items() if name != "gof")
         self.report(f"lowest GoF {minimum['gof']:.4f} at {at}")
         if failures:

@@ -1,4 +1,4 @@
-"""dse.simulate, dse.refine, dse.scan: the engine's tasks as calculation jobs."""
+"""The tasks of dse-engine as calculation jobs: simulate, refine, joint, scan, uncertainty."""
 
 from __future__ import annotations
 
@@ -12,11 +12,20 @@ from aiida.engine.processes.calcjobs.calcjob import CalcJobProcessSpec
 from aiida.orm import CifData, Dict, SinglefileData, StructureData
 
 import aiida_dse
-from aiida_dse.data.jobs import MODEL_NAME, built_from_nodes, job_files
+from aiida_dse.data.jobs import (
+    MODEL_NAME,
+    built_from_nodes,
+    job_files,
+    joint_from_nodes,
+    joint_job_files,
+)
 from aiida_dse.data.pattern import PatternData
 from aiida_dse.io.results import HDF5_NAME, JSON_NAME
 from aiida_dse.tasks.axis import check_axis
+from aiida_dse.tasks.build import BuiltModel
 from aiida_dse.tasks.freedom import check_freedom
+from aiida_dse.tasks.joint import check_axes_of
+from aiida_dse.tasks.uncertainty import require_uncertainty
 
 #: Share of the walltime after which a task stops by itself, to leave time for writing.
 WALLTIME_SHARE = 0.9
@@ -84,29 +93,29 @@ class EngineCalculation(CalcJob):
             return "the input 'structures' is missing: give one node for each phase."
         finished = inputs.get("finished", {})
         if len(finished) == 1:
-            return "'finished' needs both 'result' and 'arrays' of the interrupted scan."
+            return "'finished' needs both 'result' and 'arrays' of the interrupted job."
         try:
             built = built_from_nodes(
                 inputs["model"].get_dict(), inputs.get("pattern"), inputs["structures"],
                 inputs.get("traces", {}),
             )
             check_axis(built)
-            if cls.TASK == "refine":
+            if cls.TASK != "simulate" and not built.measured:
+                return f"{cls.TASK} compares with data: give the input 'pattern'."
+            cls._check_plan(built)
+            if cls.TASK in ("refine", "uncertainty"):
                 check_freedom(built.model, built.stages)
         except ValueError as problem:
             return str(problem)
-        if cls.TASK != "simulate" and not built.measured:
-            return f"{cls.TASK} compares with data: give the input 'pattern'."
-        if cls.TASK == "scan" and not built.axes:
-            return "the model document has no 'scan'; add one with its 'axes'."
         return None
+
+    @classmethod
+    def _check_plan(cls, built: BuiltModel) -> None:
+        """Raise ValueError where the document does not say what the task needs to know."""
 
     def prepare_for_submission(self, folder: Folder) -> CalcInfo:
         """Write the document and its files; run the task."""
-        content, files = job_files(
-            self.inputs.model.get_dict(), self.inputs.get("pattern"), self.inputs.structures,
-            self.inputs.get("traces", {}),
-        )
+        content, files = self._job_files()
         for name, text in files.items():
             with folder.open(name, "w", encoding="utf-8") as handle:
                 handle.write(text)
@@ -125,6 +134,12 @@ class EngineCalculation(CalcJob):
         ]
         calculation.retrieve_list = [STDOUT, STDERR]
         return calculation
+
+    def _job_files(self) -> tuple[dict[str, Any], dict[str, str]]:
+        return job_files(
+            self.inputs.model.get_dict(), self.inputs.get("pattern"), self.inputs.structures,
+            self.inputs.get("traces", {}),
+        )
 
     def _command(self) -> list[str]:
         options = self.inputs.metadata.options
@@ -148,6 +163,16 @@ class SimulateCalculation(EngineCalculation):
     TASK = "simulate"
 
 
+def _define_refined(spec: CalcJobProcessSpec) -> None:
+    """What a refinement adds, of one pattern or several."""
+    spec.output_namespace("structures", valid_type=CifData, dynamic=True,
+                          help="The refined crystals.")
+    spec.exit_code(410, "ERROR_NOT_CONVERGED",
+                   message="The refinement did not converge: {detail}")
+    spec.exit_code(420, "ERROR_SINGULAR",
+                   message="Some free parameters are undetermined: {detail}")
+
+
 class RefineCalculation(EngineCalculation):
     """Least-squares refinement of a model against a pattern."""
 
@@ -156,18 +181,50 @@ class RefineCalculation(EngineCalculation):
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
         super().define(spec)
-        spec.output_namespace("structures", valid_type=CifData, dynamic=True,
-                              help="The refined crystals.")
-        spec.exit_code(410, "ERROR_NOT_CONVERGED",
-                       message="The refinement did not converge: {detail}")
-        spec.exit_code(420, "ERROR_SINGULAR",
-                       message="Some free parameters are undetermined: {detail}")
+        _define_refined(spec)
 
 
-class ScanCalculation(EngineCalculation):
-    """GoF map over one to three parameters; `finished` is the arrays of an interrupted scan."""
+class JointCalculation(EngineCalculation):
+    """Least-squares refinement of several patterns together; 'model' is a joint document."""
 
-    TASK = "scan"
+    TASK = "joint"
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
+        super().define(spec)
+        del spec.inputs["pattern"]
+        spec.input_namespace(
+            "patterns", valid_type=PatternData, dynamic=True,
+            help="The observed patterns, under their names in the joint document.",
+        )
+        _define_refined(spec)
+
+    @classmethod
+    def _check(cls, inputs: dict[str, Any], _: Any) -> str | None:
+        """Build the models of all patterns before anything is submitted."""
+        if "model" not in inputs:
+            return None
+        for name, what in (("structures", "phase"), ("patterns", "pattern")):
+            if name not in inputs:
+                return f"the input '{name}' is missing: give one node for each {what}."
+        try:
+            check_axes_of(joint_from_nodes(
+                inputs["model"].get_dict(), inputs["patterns"], inputs["structures"],
+                inputs.get("traces", {}),
+            ))
+        except ValueError as problem:
+            return str(problem)
+        return None
+
+    def _job_files(self) -> tuple[dict[str, Any], dict[str, str]]:
+        return joint_job_files(
+            self.inputs.model.get_dict(), self.inputs.patterns, self.inputs.structures,
+            self.inputs.get("traces", {}),
+        )
+
+
+class ResumableCalculation(EngineCalculation):
+    """A task that goes on from `finished`, the outputs of an interrupted job."""
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
@@ -196,3 +253,39 @@ class ScanCalculation(EngineCalculation):
             return []
         node = self.inputs.finished.arrays
         return [(node.uuid, node.filename, f"{RESULT_FOLDER}/{HDF5_NAME}")]
+
+
+class ScanCalculation(ResumableCalculation):
+    """GoF map over one to three parameters; points in `finished` are not computed again."""
+
+    TASK = "scan"
+
+    @classmethod
+    def _check_plan(cls, built: BuiltModel) -> None:
+        if not built.axes:
+            raise ValueError("the model document has no 'scan'; add one with its 'axes'.")
+
+
+class UncertaintyCalculation(ResumableCalculation):
+    """Profile likelihood, bootstrap and posterior around the minimum of a refinement.
+
+    `finished`: profile points, bootstrap samples and steps in it are not computed again; the model
+    may ask for more of them.
+    """
+
+    TASK = "uncertainty"
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
+        super().define(spec)
+        spec.exit_code(410, "ERROR_NOT_CONVERGED",
+                       message="The refinement did not converge: {detail}")
+        spec.exit_code(420, "ERROR_SINGULAR",
+                       message="Some free parameters are undetermined: {detail}")
+        spec.exit_code(430, "ERROR_POSTERIOR_NOT_CONVERGED",
+                       message="The posterior is not converged; the outputs hold the chain, to be "
+                               "continued with more steps: {detail}")
+
+    @classmethod
+    def _check_plan(cls, built: BuiltModel) -> None:
+        require_uncertainty(built)

@@ -1,4 +1,4 @@
-"""dse-engine: validate, simulate, refine and scan, from a document to result files."""
+"""dse-engine: from a document to result files, task by task."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import click  # noqa: E402
 
 #: Exit status by result status; AiiDA's parsers read result.json instead.
 EXIT_STATUS = {"converged": 0, "complete": 0, "singular": 0, "not_converged": 3, "walltime": 4,
-               "interrupted": 130}
+               "posterior_not_converged": 5, "interrupted": 130}
 
 _document = click.argument("document", type=click.Path(path_type=Path))
 _output = click.option(
@@ -55,6 +55,11 @@ def validate(document: Path | None, schema: bool) -> None:
         return
     if document is None:
         raise click.UsageError("name the document to check, or ask for the --schema")
+    if _is_joint(document):
+        from aiida_dse.report.joint_tables import joint_validation_report
+
+        click.echo(joint_validation_report(_build_joint(document)))
+        return
     built = _build(document)
     from aiida_dse.report.tables import validation_report
 
@@ -95,43 +100,63 @@ def refine(
     _finish(result, output)
 
 
+_continue = click.option(
+    "--continue", "continued", is_flag=True,
+    help="Keep what is finished in the result that the output folder already holds.",
+)
+
+
 @main.command()
 @_document
 @_output
 @_walltime
 @_threads
 @_quiet
-@click.option(
-    "--continue", "continued", is_flag=True,
-    help="Keep the finished points that the output folder already holds.",
-)
+@_continue
 def scan(
     document: Path, output: Path, walltime: float | None, threads: int | None, quiet: bool,
     continued: bool,
 ) -> None:
     """Map the GoF over the axes of the document's 'scan'."""
-    from aiida_dse.io.results import read_result
     from aiida_dse.tasks.run import run_scan
-    from aiida_dse.tasks.summary import document_hash
 
     built = _build(document, 1)
     _needs_data(built)
     if built.document.scan is None:
         _fail("the document has no 'scan'; add one with its 'axes'.")
-    finished = None
-    if continued and (output / "result.json").exists():
-        try:
-            finished = read_result(output)
-        except ValueError as problem:
-            _fail(f"{problem} Give another --output, or leave out --continue to begin again.")
-        same = finished.summary.get("document_sha256") == document_hash(built)
-        if not same or finished.summary["data"]["sha256"] != built.files:
-            _fail(f"{output} holds the result of another document or other files; give another "
-                  "--output.")
+    finished = _finished(output, built) if continued else None
     with _reporting(), _progress(quiet) as show:
         result = run_scan(
             built, on_progress=show.scan, should_stop=_stop_check(walltime), checkpoint=output,
             finished=finished, threads=threads,
+        )
+    _finish(result, output)
+
+
+@main.command()
+@_document
+@_output
+@_walltime
+@_threads
+@_quiet
+@_continue
+def uncertainty(
+    document: Path, output: Path, walltime: float | None, threads: int | None, quiet: bool,
+    continued: bool,
+) -> None:
+    """Refine, then find the profiles, bootstrap and posterior of the document's 'uncertainty'."""
+    from aiida_dse.tasks.uncertainty import require_uncertainty, run_uncertainty
+
+    built = _build(document, 1)
+    _needs_data(built)
+    with _reporting():
+        require_uncertainty(built)
+    finished = _finished(output, built) if continued else None
+    with _reporting(), _progress(quiet) as show:
+        result = run_uncertainty(
+            built, on_cycle=show.cycle, on_progress=show.uncertainty,
+            should_stop=_stop_check(walltime), checkpoint=output, finished=finished,
+            threads=threads,
         )
     _finish(result, output)
 
@@ -184,6 +209,24 @@ def compare(
 
 
 @main.command()
+@_document
+@_output
+@_walltime
+@_threads
+@_quiet
+def joint(
+    document: Path, output: Path, walltime: float | None, threads: int | None, quiet: bool
+) -> None:
+    """Refine several patterns together: a joint document with shared parameters and laws."""
+    from aiida_dse.tasks.joint import run_joint
+
+    built = _build_joint(document, threads)
+    with _reporting(), _progress(quiet) as show:
+        result = run_joint(built, on_cycle=show.cycle, should_stop=_stop_check(walltime))
+    _finish(result, output)
+
+
+@main.command()
 def selftest() -> None:
     """Check the engine on this computer against the plain double sum, and compile it."""
     from aiida_dse.tasks.selftest import LIMIT, selftest
@@ -208,6 +251,49 @@ def _build(document: Path, threads: int | None = None) -> Any:
     if remark:
         click.echo(f"note: {remark}", err=True)
     return built
+
+
+def _is_joint(document: Path) -> bool:
+    from aiida_dse.documents import JOINT_SCHEMA
+    from aiida_dse.documents.reading import read_content
+
+    try:
+        content = read_content(document)
+    except ValueError as problem:
+        _fail(str(problem))
+    return isinstance(content, dict) and content.get("schema") == JOINT_SCHEMA
+
+
+def _build_joint(document: Path, threads: int | None = None) -> Any:
+    from aiida_dse.documents import load_joint
+    from aiida_dse.tasks.joint import build_joint, check_axes_of
+
+    try:
+        built = build_joint(load_joint(document), document.parent, threads=threads)
+        remarks = check_axes_of(built)
+    except ValueError as problem:
+        _fail(str(problem))
+    for remark in remarks:
+        click.echo(f"note: {remark}", err=True)
+    return built
+
+
+def _finished(output: Path, built: Any) -> Any:
+    """The result that a folder holds, if any; it must be of the same document and files."""
+    from aiida_dse.io.results import read_result
+    from aiida_dse.tasks.summary import document_hash
+
+    if not (output / "result.json").exists():
+        return None
+    try:
+        finished = read_result(output)
+    except ValueError as problem:
+        _fail(f"{problem} Give another --output, or leave out --continue to begin again.")
+    same = finished.summary.get("document_sha256") == document_hash(built.document)
+    if not same or finished.summary["data"]["sha256"] != built.files:
+        _fail(f"{output} holds the result of another document or other files; give another "
+              "--output.")
+    return finished
 
 
 def _needs_data(built: Any) -> None:
@@ -261,7 +347,10 @@ def _finish(result: Any, output: Path) -> None:
               "another --output.")
     click.echo(result_report(result))
     click.echo(f"Results: {output / 'result.json'}, {output / 'result.h5'}")
-    sys.exit(EXIT_STATUS.get(result.status, 1))
+    status = EXIT_STATUS.get(result.status, 1)
+    if result.task == "uncertainty" and result.status == "singular":
+        status = EXIT_STATUS["not_converged"]  # what was asked for was not done
+    sys.exit(status)
 
 
 if __name__ == "__main__":

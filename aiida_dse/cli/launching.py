@@ -9,7 +9,13 @@ from typing import Any, NoReturn
 
 import click
 
-from aiida_dse.documents import DocumentError, ModelDocument, load_document, parse_document
+from aiida_dse.documents import (
+    DocumentError,
+    ModelDocument,
+    load_document,
+    load_joint,
+    parse_document,
+)
 
 
 def launch_refinement(
@@ -24,7 +30,7 @@ def launch_refinement(
         _dry_run(checked.built)
         return None
     inputs = _inputs(checked, code_label, walltime, threads)
-    return _submit(RefineWorkChain, {"refine": inputs}, checked.built.document, wait)
+    return _submit(RefineWorkChain, {"refine": inputs}, _title(checked.built.document), wait)
 
 
 def launch_map(
@@ -58,8 +64,62 @@ def launch_map(
         GridSearchWorkChain,
         {"scan": inputs, "max_concurrent": Int(max_concurrent),
          "tile_seconds": Float(tile_seconds), "seconds_per_point": Float(cost)},
-        built.document, wait,
+        _title(built.document), wait,
     )
+
+
+def launch_uncertainty(
+    document: Path, code_label: str, pattern_node: str | None, walltime: int | None,
+    threads: int | None, start_from: str | None, dry_run: bool, wait: bool,
+) -> int | None:
+    """Submit dse.uncertainty; the PK of the job (None for a dry run).
+
+    From an earlier dse.uncertainty of the same refinement, what is finished is not done again.
+    """
+    from aiida_dse.calculations.engine import UncertaintyCalculation
+    from aiida_dse.tasks.uncertainty import require_uncertainty
+
+    content = _document(document)
+    finished = None if start_from is None else _to_go_on_with(
+        content, document, pattern_node, start_from
+    )
+    if finished is None:
+        checked = _checked(content, document.parent, pattern_node, start_from)
+    else:
+        checked = finished[0]
+        click.echo(f"going on with what {start_from} has finished")
+    try:
+        require_uncertainty(checked.built)
+    except DocumentError as problem:
+        _fail(str(problem))
+    if dry_run:
+        _dry_run(checked.built)
+        return None
+    inputs = _inputs(checked, code_label, walltime, threads)
+    if finished is not None:
+        inputs["finished"] = finished[1]
+    return _submit(UncertaintyCalculation, inputs, checked.built.document, wait)
+
+
+def _to_go_on_with(
+    content: ModelDocument, document: Path, pattern_node: str | None, start_from: str
+) -> tuple[_Checked, dict[str, Any]] | None:
+    """An earlier dse.uncertainty of the same refinement, to go on with; else None."""
+    from aiida_dse.tasks.summary import document_hash
+
+    from .showing import analysis_outputs
+
+    node, result, arrays = analysis_outputs(start_from)
+    if node.process_type != "aiida.calculations:dse.uncertainty" or arrays is None:
+        return None
+    # its refinement must begin where it began, or the samples would be around another minimum
+    start = node.inputs.model.get_dict().get("parameters", {})
+    again = parse_document(content.canonical() | {"parameters": start})
+    checked = _checked(again, document.parent, pattern_node, None)
+    same = document_hash(checked.built.document) == result["document_sha256"]
+    if not same or checked.built.files != result["data"]["sha256"]:
+        return None
+    return checked, {"result": result, "arrays": node.outputs.arrays}
 
 
 def launch_comparison(
@@ -108,6 +168,41 @@ def _same_content(one: Any, other: Any) -> bool:
     """Whether two pattern nodes hold the same measurement."""
     keys = [node.base.attributes.get("content_sha256", None) for node in (one, other)]
     return one.uuid == other.uuid or (keys[0] is not None and keys[0] == keys[1])
+
+
+def launch_joint_refinement(
+    document: Path, code_label: str, walltime: int | None, threads: int | None, dry_run: bool,
+    wait: bool,
+) -> int | None:
+    """Submit dse.joint; the PK of the job (None for a dry run)."""
+    from aiida.orm import Dict
+
+    from aiida_dse.calculations.engine import JointCalculation
+    from aiida_dse.data.jobs import joint_from_nodes, nodes_of_joint
+    from aiida_dse.report.joint_tables import joint_validation_report
+    from aiida_dse.tasks.joint import check_axes_of
+
+    try:
+        content = load_joint(document)
+        model, patterns, structures, traces = nodes_of_joint(content, document.parent)
+        built = joint_from_nodes(model, patterns, structures, traces)
+        remarks = check_axes_of(built)
+    except (ValueError, OSError) as problem:
+        _fail(str(problem))
+    for remark in remarks:
+        click.echo(f"note: {remark}")
+    if dry_run:
+        click.echo(joint_validation_report(built))
+        click.echo("Dry run: nothing was stored or submitted.")
+        return None
+    inputs = _job_inputs(code_label, walltime, threads) | {
+        "model": Dict(model),
+        "patterns": {name: stored_twin(node) for name, node in patterns.items()},
+        "structures": {name: stored_twin(node) for name, node in structures.items()},
+    }
+    if traces:
+        inputs["traces"] = {name: stored_twin(node) for name, node in traces.items()}
+    return _submit(JointCalculation, inputs, content.title, wait)
 
 
 def _document(path: Path) -> ModelDocument:
@@ -190,23 +285,11 @@ def _inputs(
 
     `otherwise`: threads where neither the launch nor the computer's set-up tells.
     """
-    from aiida.common.exceptions import MultipleObjectsError, NotExistent
-    from aiida.orm import Dict, load_code
+    from aiida.orm import Dict
 
-    from aiida_dse.data.options import job_options
     from aiida_dse.workchains.refine import continued_model
 
-    try:
-        code = load_code(code_label)
-    except (NotExistent, MultipleObjectsError, ValueError) as problem:
-        _fail(f"the code '{code_label}' cannot be used ({problem}). Make it with 'aiida-dse setup' "
-              "or name another with --code")
-    _daemon_must_run()
-    options = job_options(
-        code.computer, walltime=walltime, threads=threads, otherwise=otherwise
-    )
-    inputs: dict[str, Any] = {
-        "code": code, "metadata": {"options": options},
+    inputs = _job_inputs(code_label, walltime, threads, otherwise) | {
         "structures": {name: stored_twin(node) for name, node in checked.structures.items()},
     }
     if checked.pattern is not None:
@@ -219,6 +302,27 @@ def _inputs(
         else continued_model(Dict(checked.content.canonical()), checked.start)
     )
     return inputs
+
+
+def _job_inputs(
+    code_label: str, walltime: int | None, threads: int | None, otherwise: int | None = None
+) -> dict[str, Any]:
+    """Code and options of a job; refused where it could not start."""
+    from aiida.common.exceptions import MultipleObjectsError, NotExistent
+    from aiida.orm import load_code
+
+    from aiida_dse.data.options import job_options
+
+    try:
+        code = load_code(code_label)
+    except (NotExistent, MultipleObjectsError, ValueError) as problem:
+        _fail(f"the code '{code_label}' cannot be used ({problem}). Make it with 'aiida-dse setup' "
+              "or name another with --code")
+    _daemon_must_run()
+    options = job_options(
+        code.computer, walltime=walltime, threads=threads, otherwise=otherwise
+    )
+    return {"code": code, "metadata": {"options": options}}
 
 
 def _result_of(identifier: str) -> Any:
@@ -260,6 +364,10 @@ def _daemon_must_run() -> None:
               f"'verdi {name}daemon start' and launch again")
 
 
+def _title(document: ModelDocument) -> str:
+    return document.title or document.sample.name or ""
+
+
 def _dry_run(built: Any) -> None:
     from aiida_dse.report.tables import validation_report
 
@@ -267,13 +375,12 @@ def _dry_run(built: Any) -> None:
     click.echo("Dry run: nothing was stored or submitted.")
 
 
-def _submit(process: Any, inputs: dict[str, Any], document: ModelDocument, wait: bool) -> int:
+def _submit(process: Any, inputs: dict[str, Any], title: str, wait: bool) -> int:
     from aiida.engine import submit
 
     from .showing import print_analysis
 
-    title = document.title or document.sample.name or ""
-    inputs["metadata"] = {"label": title}
+    inputs.setdefault("metadata", {})["label"] = title
     node = submit(process, **inputs)
     click.echo(f"submitted {process.__name__}<{node.pk}>")
     if not wait:

@@ -83,6 +83,16 @@ def launch_grid_search(profile: str | None, **options: Any) -> None:
     launch_map(**options)
 
 
+@launch.command("uncertainty")
+@_launch_options
+def launch_uncertainty_(profile: str | None, **options: Any) -> None:
+    """Profiles, bootstrap and posterior of a document's 'uncertainty'."""
+    from .launching import launch_uncertainty
+
+    _load(profile)
+    launch_uncertainty(**options)
+
+
 @launch.command("compare")
 @click.argument("documents", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--code", "code_label", default="dse-engine@localhost", show_default=True)
@@ -100,6 +110,22 @@ def launch_compare(profile: str | None, **options: Any) -> None:
 
     _load(profile)
     launch_comparison(**options)
+
+
+@launch.command("joint")
+@click.argument("document", type=click.Path(path_type=Path))
+@click.option("--code", "code_label", default="dse-engine@localhost", show_default=True)
+@click.option("--walltime", type=click.IntRange(min=60), help="Seconds for the job.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the job.")
+@click.option("--dry-run", is_flag=True, help="Check; submit nothing.")
+@click.option("--wait", is_flag=True, help="Wait and show the result.")
+@click.pass_obj
+def launch_joint(profile: str | None, **options: Any) -> None:
+    """Refine several patterns together: a joint document."""
+    from .launching import launch_joint_refinement
+
+    _load(profile)
+    launch_joint_refinement(**options)
 
 
 @main.command("list")
@@ -134,10 +160,17 @@ def show(profile: str | None, pk: str) -> None:
 @click.argument("pk")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True,
               help="Figure file: .png, .pdf or .svg.")
+@click.option("--curves", is_flag=True,
+              help="A map's GoF along its first axis, a curve for each value of the second.")
+@click.option("--quantity", metavar="NAME",
+              help="A derived quantity: contours on a map, or what curves are drawn against.")
+@click.option("--what", type=click.Choice(["fit", "corner", "profile", "bootstrap"]),
+              help="Of an uncertainty: which figure (default: the first of corner, profile, "
+                   "bootstrap, fit that it has).")
 @click.pass_obj
-def plot(profile: str | None, pk: str, output: Path) -> None:
-    """The fit of a refinement, or the map of a grid search, as a figure."""
+def plot(profile: str | None, pk: str, output: Path, **choices: Any) -> None:
+    """The fit, the map, the comparison or the uncertainty that an analysis found, as a figure."""
     from .showing import plot_analysis
 
     _load(profile)
-    plot_analysis(pk, output)
+    plot_analysis(pk, output, **choices)

@@ -10,18 +10,22 @@ import click
 from aiida_dse.io.results import Result
 
 #: The processes that 'aiida-dse list' shows.
-ANALYSES = ("refine", "grid_search", "compare_models")
+ANALYSES = (
+    "aiida.workflows:dse.refine", "aiida.workflows:dse.grid_search",
+    "aiida.workflows:dse.compare_models", "aiida.calculations:dse.joint",
+    "aiida.calculations:dse.uncertainty",
+)
 
 
 def print_list(limit: int) -> None:
-    """Work chains and jobs of aiida-dse with their GoF."""
+    """Refinements, grid searches and joint refinements with their GoF."""
     import tabulate
     from aiida.orm import Dict, ProcessNode, QueryBuilder
 
     query = QueryBuilder()
     query.append(
         ProcessNode,
-        filters={"process_type": {"in": [f"aiida.workflows:dse.{name}" for name in ANALYSES]}},
+        filters={"process_type": {"in": list(ANALYSES)}},
         project=["id", "ctime", "attributes.process_label", "attributes.process_state",
                  "attributes.exit_status", "label"],
         tag="process",
@@ -36,7 +40,8 @@ def print_list(limit: int) -> None:
         gof = gof if gof is not None else lowest
         sample = sample or {}
         rows.append([
-            pk, f"{ctime:%Y-%m-%d %H:%M}", (name or "").removesuffix("WorkChain"),
+            pk, f"{ctime:%Y-%m-%d %H:%M}",
+            (name or "").removesuffix("WorkChain").removesuffix("Calculation"),
             state if state != "finished" else ("done" if status == 0 else f"exit {status}"),
             "" if gof is None else f"{gof:.4f}", sample.get("name", ""),
             sample.get("temperature", ""), label,
@@ -59,9 +64,15 @@ def print_analysis(pk: str) -> None:
         click.echo(result_report(Result(result.get_dict())))
 
 
-def plot_analysis(pk: str, output: Path) -> None:
+def plot_analysis(
+    pk: str, output: Path, curves: bool = False, quantity: str | None = None,
+    what: str | None = None,
+) -> None:
     from aiida_dse.report.comparison import comparison_figure
-    from aiida_dse.report.figures import fit_figure, map_figure, save_figure
+    from aiida_dse.report.figures import save_figure
+    from aiida_dse.report.joint_figure import joint_figure
+    from aiida_dse.report.map_figures import curves_figure, map_figure
+    from aiida_dse.report.uncertainty import uncertainty_figure
 
     node, summary, arrays = analysis_outputs(pk)
     if summary is None or arrays is None:
@@ -70,8 +81,18 @@ def plot_analysis(pk: str, output: Path) -> None:
             f"{node.process_state.value if node.process_state else 'unknown'})."
         )
     result = Result(summary.get_dict(), arrays)
-    draw = {"scan": map_figure, "compare": comparison_figure}.get(result.task, fit_figure)
-    figure = draw(result)
+    draw = {"joint": joint_figure, "compare": comparison_figure}
+    try:
+        if curves:
+            figure = curves_figure(result, quantity=quantity)
+        elif result.task == "scan":
+            figure = map_figure(result, quantity=quantity)
+        elif result.task in draw:
+            figure = draw[result.task](result)
+        else:
+            figure = uncertainty_figure(result, what)
+    except ValueError as problem:
+        raise click.ClickException(str(problem)) from None
     try:
         save_figure(figure, output)
     except (OSError, ValueError) as problem:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from aiida.orm import CifData, Dict, SinglefileData, StructureData
 
-from aiida_dse.documents import DocumentError, ModelDocument, parse_document
+from aiida_dse.documents import (
+    DocumentError,
+    JointDocument,
+    ModelDocument,
+    parse_document,
+    parse_joint,
+)
+from aiida_dse.documents.model import TraceFile
 from aiida_dse.io.conversions import crystal_from_pymatgen
+from aiida_dse.io.patterns import read_pattern
 from aiida_dse.io.structures import cif_text
 from aiida_dse.tasks.build import BuiltModel, build
+from aiida_dse.tasks.joint import BuiltJoint, build_joint
 
 from .pattern import PatternData
 
@@ -40,6 +50,32 @@ def job_files(
         raise DocumentError(
             f"pattern.file is '{content['pattern']['file']}', but no 'pattern' node is given."
         )
+    files |= _model_files(content, structures, traces)
+    return content, files
+
+
+def joint_job_files(
+    model: Mapping[str, Any], patterns: Mapping[str, PatternData],
+    structures: Mapping[str, StructureNode], traces: Mapping[str, PatternData],
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The joint document of a job and its files; the input 'patterns' has a node for each."""
+    content = parse_joint(dict(model)).canonical()
+    _same_names("patterns", content["patterns"], "patterns", patterns)
+    files = _model_files(content["model"], structures, traces)
+    for name, node in patterns.items():
+        own, file = content["patterns"][name], f"pattern_{name}.xye"
+        own["pattern"] = _column_section(own["pattern"], node, file)
+        own["sample"] = {**node.sample, **own.get("sample", {})}
+        files[file] = node.as_text()
+    return content, files
+
+
+def _model_files(
+    content: dict[str, Any], structures: Mapping[str, StructureNode],
+    traces: Mapping[str, PatternData],
+) -> dict[str, str]:
+    """The texts of structures and traces, named in `content` by the files they are sent as."""
+    files: dict[str, str] = {}
     _same_names("phases", content["phases"], "structures", structures)
     for name, phase in content["phases"].items():
         kind, text = _structure_text(structures[name])
@@ -57,7 +93,7 @@ def job_files(
         file = f"trace_{name}.xye"
         wanted[name] = _column_section(wanted[name], trace, file)
         files[file] = trace.as_text()
-    return content, files
+    return files
 
 
 def built_from_nodes(
@@ -66,10 +102,26 @@ def built_from_nodes(
 ) -> BuiltModel:
     """The forward model of a set of nodes: the check that runs before anything is submitted."""
     content, files = job_files(model, pattern, structures, traces)
+    with _written(files) as folder:
+        return build(parse_document(content), folder, threads=1)
+
+
+def joint_from_nodes(
+    model: Mapping[str, Any], patterns: Mapping[str, PatternData],
+    structures: Mapping[str, StructureNode], traces: Mapping[str, PatternData],
+) -> BuiltJoint:
+    """The same for several patterns together."""
+    content, files = joint_job_files(model, patterns, structures, traces)
+    with _written(files) as folder:
+        return build_joint(parse_joint(content), folder, threads=1)
+
+
+@contextmanager
+def _written(files: Mapping[str, str]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
             (Path(folder) / name).write_text(text, encoding="utf-8")
-        return build(parse_document(content), Path(folder), threads=1)
+        yield Path(folder)
 
 
 def structure_node(source: Any) -> StructureNode:
@@ -96,31 +148,47 @@ def nodes_of_document(
     document: ModelDocument, folder: Path
 ) -> tuple[dict[str, Any], PatternData | None, dict[str, StructureNode], dict[str, PatternData]]:
     """Unstored nodes for the files of a document a person wrote; they were checked by `build`."""
-    from aiida_dse.documents.model import TraceFile
-    from aiida_dse.io.patterns import read_pattern
-
-    def pattern_node(section: TraceFile, sample: dict[str, Any] | None) -> PatternData:
-        assert section.file is not None
-        # what lies outside the range used (a beam stop) need not be a valid measurement
-        used = getattr(section, "range", None)
-        measured = read_pattern(
-            folder / section.file, axis=section.axis, wavelength=section.wavelength,
-            sigma=section.sigma, axis_grid=(section.grid.start, section.grid.step)
-            if section.grid else None, intensity_column=section.intensity_column,
-            sigma_column=section.sigma_column, range_=used,
-        )
-        return PatternData.from_measured(measured, sample=sample, source=folder / section.file)
-
     sample = document.sample.model_dump(exclude_none=True)
-    pattern = pattern_node(document.pattern, sample) if document.pattern.file else None
+    pattern = (_pattern_node(document.pattern, folder, sample) if document.pattern.file else None)
     structures = {
         name: structure_node(folder / (phase.structure or phase.atoms or ""))
         for name, phase in document.phases.items()
     }
     traces = {
-        name: pattern_node(section, None) for name, section in document.background.traces.items()
+        name: _pattern_node(section, folder, None)
+        for name, section in document.background.traces.items()
     }
     return document.canonical(), pattern, structures, traces
+
+
+def nodes_of_joint(
+    document: JointDocument, folder: Path
+) -> tuple[dict[str, Any], dict[str, PatternData], dict[str, StructureNode],
+           dict[str, PatternData]]:
+    """The same for the files of a joint document: patterns by their names."""
+    patterns: dict[str, PatternData] = {}
+    for name in document.patterns:
+        one = document.document_of(name)
+        sample = one.sample.model_dump(exclude_none=True)
+        patterns[name] = _pattern_node(one.pattern, folder, sample)
+    # the model is the same for all: its structures and traces are those of any pattern
+    _, _, structures, traces = nodes_of_document(one, folder)
+    return document.canonical(), patterns, structures, traces
+
+
+def _pattern_node(
+    section: TraceFile, folder: Path, sample: dict[str, Any] | None
+) -> PatternData:
+    assert section.file is not None
+    # what lies outside the range used (a beam stop) need not be a valid measurement
+    used = getattr(section, "range", None)
+    measured = read_pattern(
+        folder / section.file, axis=section.axis, wavelength=section.wavelength,
+        sigma=section.sigma, axis_grid=(section.grid.start, section.grid.step)
+        if section.grid else None, intensity_column=section.intensity_column,
+        sigma_column=section.sigma_column, range_=used,
+    )
+    return PatternData.from_measured(measured, sample=sample, source=folder / section.file)
 
 
 def model_node(content: Mapping[str, Any]) -> Dict:

@@ -32,6 +32,16 @@ def summary_node(result: Result) -> Dict:
     if "parameters" in summary:
         summary["values"] = nested_values(summary["parameters"])
         summary["su"] = nested_values(summary["parameters"], "su")
+    if "patterns" in summary:  # of a joint refinement
+        summary["patterns"] = {
+            name: {**rows, "values": nested_values(rows["parameters"]),
+                   "su": nested_values(rows["parameters"], "su")}
+            for name, rows in summary["patterns"].items()
+        }
+    for kind, row in summary.get("uncertainty", {}).items():
+        if kind in ("bootstrap", "posterior") and "parameters" in row:
+            # beside 'su', for queries: 'posterior_sd.CsPbBr3.a'
+            summary[f"{kind}_sd"] = nested_values(row["parameters"], "sd")
     return Dict(summary)
 
 

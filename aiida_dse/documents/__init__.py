@@ -1,6 +1,10 @@
 """The documents a person writes and a job reads: pydantic models with a versioned schema."""
 
+from .joint import JOINT_SCHEMA, JointDocument, load_joint, parse_joint
 from .model import MODEL_SCHEMA, ModelDocument
 from .reading import DocumentError, load_document, parse_document
 
-__all__ = ["MODEL_SCHEMA", "DocumentError", "ModelDocument", "load_document", "parse_document"]
+__all__ = [
+    "JOINT_SCHEMA", "MODEL_SCHEMA", "DocumentError", "JointDocument", "ModelDocument",
+    "load_document", "load_joint", "parse_document", "parse_joint",
+]

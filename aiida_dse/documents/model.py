@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from .plans import RefinementPlan, RestraintSection, ScanPlan, Start
+from .plans import RefinementPlan, RestraintSection, ScanPlan, Start, UncertaintyPlan
 from .sections import Finite, Name, Positive, Section
 
 MODEL_SCHEMA = "aiida-dse/model/1"
@@ -196,6 +196,7 @@ class ModelDocument(Section):
     refinement: RefinementPlan | None = None
     restraints: tuple[RestraintSection, ...] = ()
     scan: ScanPlan | None = None
+    uncertainty: UncertaintyPlan | None = None
     derived: dict[Name, Derived] = Field({}, description="phase: quantities to report")
 
     @field_validator("phases")

@@ -1,4 +1,4 @@
-"""The sections that say what to do with a model: refine, restrain, scan."""
+"""The sections that say what to do with a model: refine, restrain, scan, weigh uncertainty."""
 
 from __future__ import annotations
 
@@ -62,48 +62,136 @@ class RestraintSection(Section):
 
 
 class ScanAxis(Section):
-    """A parameter and its values: a list, or start, stop and step (ends included)."""
+    """What varies along an axis, and its values: a list, or start, stop and step (ends included).
 
-    parameter: str
+    One of 'parameter', 'quantity' and 'path'; a path's values are shares of its length, 0 to 1.
+    """
+
+    parameter: str | None = None
+    unit: Literal["angstrom"] | None = Field(
+        None, description="a coordinate's displacement from its start along the cell edge, Å"
+    )
+    quantity: str | None = Field(
+        None, description="phase.name as results report it: CsPbBr3.angle(Pb-Br_eq-Pb)_1"
+    )
+    vary: tuple[str, ...] = Field((), description="parameters moved until a quantity has its value")
+    hold: tuple[str, ...] = Field((), description="quantities that keep their starting value")
+    equal: tuple[tuple[str, str], ...] = Field((), description="pairs of quantities kept equal")
+    path: Annotated[tuple[dict[str, Finite], ...], Field(min_length=2)] | None = Field(
+        None, description="corners; parameters that a corner does not name are at their start"
+    )
     values: Annotated[tuple[Finite, ...], Field(min_length=1)] | None = None
     start: Finite | None = None
     stop: Finite | None = None
     step: Positive | None = None
 
     @model_validator(mode="after")
+    def _one_kind(self) -> ScanAxis:
+        if sum(kind is not None for kind in (self.parameter, self.quantity, self.path)) != 1:
+            raise ValueError("give one of 'parameter', 'quantity' and 'path'")
+        if self.unit is not None and self.parameter is None:
+            raise ValueError("a 'unit' goes with a 'parameter' that is a coordinate")
+        if self.quantity is not None and not self.vary:
+            raise ValueError("a 'quantity' needs 'vary', the parameters moved to reach its values")
+        if self.quantity is None and (self.vary or self.hold or self.equal):
+            raise ValueError("'vary', 'hold' and 'equal' go with a 'quantity'")
+        if self.path is not None and not self.moves:
+            raise ValueError("no corner of the path names a parameter")
+        return self
+
+    @model_validator(mode="after")
     def _one_way(self) -> ScanAxis:
-        ends = (self.start, self.stop, self.step)
-        if (self.values is None) == any(end is None for end in ends) and self.values is None:
+        start, stop = self.ends
+        ends = (start, stop, self.step)
+        if self.values is None and any(end is None for end in ends):
             raise ValueError("give either 'values', or 'start', 'stop' and 'step'")
-        if self.values is not None and any(end is not None for end in ends):
+        if self.values is not None and (self.start, self.stop, self.step) != (None, None, None):
             raise ValueError("give either 'values', or 'start', 'stop' and 'step', not both")
         if self.values is None:
-            assert self.start is not None and self.stop is not None
-            if self.stop < self.start:
-                raise ValueError(f"stop ({self.stop:g}) lies below start ({self.start:g})")
+            assert start is not None and stop is not None
+            if stop < start:
+                raise ValueError(f"stop ({stop:g}) lies below start ({start:g})")
             assert self.step is not None
-            if (self.stop - self.start) > 1e12 * self.step:
+            if (stop - start) > 1e12 * self.step:
                 raise ValueError(f"the step ({self.step:g}) is far too small for this range")
         elif any(b <= a for a, b in zip(self.values, self.values[1:], strict=False)):
             raise ValueError("the values must increase")
+        low, high = (self.values[0], self.values[-1]) if self.values else (start, stop)
+        if self.path is not None and low is not None and high is not None \
+                and not 0 <= low <= high <= 1:
+            raise ValueError(
+                f"the values run from {low:g} to {high:g}, but along a path they are shares of its "
+                "length, from 0 to 1"
+            )
         return self
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        """The parameters that the axis moves."""
+        if self.parameter is not None:
+            return (self.parameter,)
+        corners = self.path or ()
+        return self.vary or tuple(dict.fromkeys(name for corner in corners for name in corner))
+
+    @property
+    def ends(self) -> tuple[float | None, float | None]:
+        """start and stop; those of a path are its own ends unless given."""
+        if self.path is None:
+            return self.start, self.stop
+        return (0.0 if self.start is None else self.start,
+                1.0 if self.stop is None else self.stop)
 
     @property
     def size(self) -> int:
         if self.values is not None:
             return len(self.values)
-        assert self.start is not None and self.stop is not None and self.step is not None
-        return int((self.stop - self.start) / self.step + 1e-9) + 1
+        start, stop = self.ends
+        assert start is not None and stop is not None and self.step is not None
+        return int((stop - start) / self.step + 1e-9) + 1
 
     def points(self) -> np.ndarray:
         if self.values is not None:
             return np.array(self.values)
-        assert self.start is not None and self.step is not None
-        return np.round(self.start + self.step * np.arange(self.size), 12)
+        start, _ = self.ends
+        assert start is not None and self.step is not None
+        return np.round(start + self.step * np.arange(self.size), 12)
 
 
 class ScanPlan(Section):
-    """A GoF map over one to three parameters."""
+    """A GoF map over one to three axes."""
 
     axes: Annotated[tuple[ScanAxis, ...], Field(min_length=1, max_length=3)]
     refine: tuple[str, ...] = Field((), description="parameters refined at every point")
+    adaptive: bool = Field(
+        False, description="compute coarse to fine, and interpolate where the GoF is high"
+    )
+    part_of_grid: bool = Field(
+        False, description="a piece of a larger grid, which may have no point that can be reached"
+    )
+
+
+class BootstrapPlan(Section):
+    """Patterns resampled from the fitted one, each refined."""
+
+    samples: Annotated[int, Field(ge=2, le=100_000)] = 200
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class PosteriorPlan(Section):
+    """Markov chain Monte Carlo with an ensemble of walkers."""
+
+    walkers: Annotated[int, Field(ge=8, le=10_000)] | None = Field(
+        None, description="at least two for each free parameter; default: 2 n + 4, 16 or more"
+    )
+    steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(500, description="of every walker")
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class UncertaintyPlan(Section):
+    """How far the refined values can be trusted, beyond the covariance; any of the three."""
+
+    profile: tuple[str, ...] = Field(
+        (), description="refined parameters ('*' is a wildcard) whose chi2 curve is traced"
+    )
+    bootstrap: BootstrapPlan | None = None
+    posterior: PosteriorPlan | None = None

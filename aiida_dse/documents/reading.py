@@ -6,20 +6,48 @@ import difflib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from .model import MODEL_SCHEMA, ModelDocument
 
+Document = TypeVar("Document", bound=BaseModel)
+
+#: Keys whose values are true or false.
+TRUTHS = ("pseudo_cubic", "axis_confirmed", "adaptive", "part_of_grid")
+
 
 class DocumentError(ValueError):
     """A document that cannot be used; str() lists every problem on its own line."""
 
 
+class located:
+    """Turns a ValueError into a DocumentError that says where in the document it arose."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, problem: BaseException | None, trace: object) -> None:
+        if isinstance(problem, ValueError) and not isinstance(problem, DocumentError):
+            raise DocumentError(f"{self.path}: {problem}") from None
+
+
 def load_document(path: Path) -> ModelDocument:
     """The model document in a YAML or JSON file. Raises DocumentError."""
+    content = read_content(path)
+    try:
+        return parse_document(content)
+    except DocumentError as problem:
+        raise DocumentError(f"{path}:\n{problem}") from None
+
+
+def read_content(path: Path) -> Any:
+    """The plain values in a YAML or JSON file. Raises DocumentError."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -32,15 +60,10 @@ def load_document(path: Path) -> ModelDocument:
         ) from None
     try:
         if path.suffix == ".json":
-            content = json.loads(text, object_pairs_hook=_unique)
-        else:
-            content = yaml.load(text, Loader=_UniqueKeyLoader)
+            return json.loads(text, object_pairs_hook=_unique)
+        return yaml.load(text, Loader=_UniqueKeyLoader)
     except (json.JSONDecodeError, yaml.YAMLError, RecursionError) as problem:
         raise DocumentError(f"{path} is not valid YAML or JSON: {problem}") from None
-    try:
-        return parse_document(content)
-    except DocumentError as problem:
-        raise DocumentError(f"{path}:\n{problem}") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -76,11 +99,21 @@ def parse_document(content: Any) -> ModelDocument:
             f"{'empty' if content is None else 'a ' + type(content).__name__}."
         )
     schema = content.get("schema", MODEL_SCHEMA)
+    if str(schema).startswith("aiida-dse/joint/"):
+        raise DocumentError(
+            f"schema: '{schema}' is that of several patterns refined together; it goes to "
+            "'dse-engine joint' or 'aiida-dse launch joint'."
+        )
     if schema != MODEL_SCHEMA:
         raise DocumentError(
             f"schema: '{schema}' is not known to this version, which reads '{MODEL_SCHEMA}'. "
             "Correct the line, or use the version of aiida-dse that wrote it."
         )
+    return validated(content, ModelDocument)
+
+
+def validated(content: dict[str, Any], kind: type[Document]) -> Document:
+    """A document of a kind; DocumentError tells all that is wrong with it."""
     booleans = sorted(_booleans(content, ""))
     if booleans:
         raise DocumentError("\n".join(
@@ -88,7 +121,7 @@ def parse_document(content: Any) -> ModelDocument:
             "on and off mean true and false: quote them)" for path, value in booleans
         ))
     try:
-        return ModelDocument.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as problem:
         errors = problem.errors()
         places = [error["loc"] for error in errors]
@@ -100,12 +133,12 @@ def parse_document(content: Any) -> ModelDocument:
                             for p in places))
             and not (error["type"] == "model_type" and len(errors) > 1)
         ]
-        lines = {_explain(error, content) for error in errors}
+        lines = {_explain(error, kind) for error in errors}
         raise DocumentError("\n".join(sorted(lines))) from None
 
 
 def _booleans(content: Any, path: str) -> Iterator[tuple[str, bool]]:
-    """Truth values where the schema has none (tags, pseudo_cubic and axis_confirmed may be)."""
+    """Truth values where the schema has none."""
     items: Any = ()
     if isinstance(content, dict):
         items = content.items()
@@ -114,13 +147,13 @@ def _booleans(content: Any, path: str) -> Iterator[tuple[str, bool]]:
     for key, value in items:
         place = f"{path}.{key}".lstrip(".")
         if isinstance(value, bool):
-            if key not in ("pseudo_cubic", "axis_confirmed") and not path.endswith("sample.tags"):
+            if key not in TRUTHS and not path.endswith("sample.tags"):
                 yield place, value
         else:
             yield from _booleans(value, place)
 
 
-def _explain(error: Any, content: Any) -> str:
+def _explain(error: Any, kind: type[BaseModel]) -> str:
     """One problem: key path, value, limit, remedy."""
     keys = [key for key in error["loc"] if key not in ("prism", "sphere", "SizeLaw", "Start")]
     keys = [key for key in keys if not (isinstance(key, str) and key.startswith("function-"))]
@@ -132,21 +165,21 @@ def _explain(error: Any, content: Any) -> str:
     value = error.get("input")
     shown = json.dumps(value, default=str)
     shown = "" if isinstance(value, dict) else f" = {shown if len(shown) < 60 else shown[:57]}"
-    kind = error["type"]
-    if kind == "extra_forbidden":
-        known = _keys_at(error["loc"][:-1])
+    what = error["type"]
+    if what == "extra_forbidden":
+        known = _keys_at(error["loc"][:-1], kind)
         near = difflib.get_close_matches(str(keys[-1]), known, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
         return f"{path}: unknown key; {hint}"
-    if kind == "missing":
+    if what == "missing":
         return f"{path}: this key is missing; add it"
     message = error["msg"].removeprefix("Value error, ")
     return f"{path}{shown}: {message[0].lower()}{message[1:]}"
 
 
-def _keys_at(loc: tuple[Any, ...]) -> list[str]:
+def _keys_at(loc: tuple[Any, ...], kind: type[BaseModel]) -> list[str]:
     """The keys that the schema knows at a place in the document."""
-    model: Any = ModelDocument
+    model: Any = kind
     for key in loc:
         found = _section_at(model, key)
         if found is not None:

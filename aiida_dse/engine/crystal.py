@@ -309,11 +309,11 @@ class Crystal:
         return tuple(atoms)
 
     def positions(self, site_positions: FloatArray | None = None) -> FloatArray:
-        """(n_atoms, 3) fractional positions of the cell's atoms for (n_sites, 3) site positions."""
+        """(..., n_atoms, 3) fractional positions of the cell's atoms for (..., n_sites, 3)."""
         if site_positions is None:
             site_positions = self.site_positions
         rotations, translations = self._stacked_basis
-        images = np.einsum("nij,nj->ni", rotations, site_positions[self.site_of_atom])
+        images = np.einsum("nij,...nj->...ni", rotations, site_positions[..., self.site_of_atom, :])
         return np.asarray(images + translations)
 
     @cached_property

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .crystal import Cell, Crystal
+from .crystal import Crystal
 from .units import FloatArray
 
 #: Neighbours of a kind are those within this factor of the nearest one.
@@ -26,16 +26,35 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Frame:
-    """Atoms of one cell: matrix (3, 3) Å, positions (n, 3) fractional, site labels (n,)."""
+    """Atoms of one cell: matrix (..., 3, 3) Å, positions (..., n, 3) fractional, labels (n,).
+
+    Leading dimensions hold many geometries at once; what is computed has the same ones.
+    """
 
     matrix: FloatArray
     positions: FloatArray
     labels: tuple[str, ...]
 
     def vector(self, bond: Bond) -> FloatArray:
-        """From the first to the second atom of a bond (Å)."""
-        step = self.positions[bond.second] + np.array(bond.cell) - self.positions[bond.first]
-        return np.asarray(self.matrix @ step)
+        """From the first to the second atom of a bond (..., 3) Å."""
+        x = self.positions
+        step = x[..., bond.second, :] + np.array(bond.cell) - x[..., bond.first, :]
+        return np.asarray((self.matrix @ step[..., None])[..., 0])
+
+    def length(self, bond: Bond) -> FloatArray:
+        """(...,) Å."""
+        return np.asarray(np.linalg.norm(self.vector(bond), axis=-1))
+
+    @property
+    def edges(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Cell edges a, b, c (...,) Å."""
+        a, b, c = np.moveaxis(np.linalg.norm(self.matrix, axis=-2), -1, 0)
+        return a, b, c
+
+    @property
+    def volume(self) -> FloatArray:
+        """(...,) Å^3."""
+        return np.asarray(np.linalg.det(self.matrix))
 
 
 @dataclass(frozen=True)
@@ -53,7 +72,7 @@ def bonds(frame: Frame, first: str, second: str) -> list[Bond]:
     Bonds of the same length (within 1e-4 Å) are listed once.
     """
     shell = _shell(frame, first, second)
-    lengths = np.array([np.linalg.norm(frame.vector(bond)) for bond in shell])
+    lengths = np.array([frame.length(bond) for bond in shell])
     return [shell[k] for k in _distinct(lengths, 1e-4)]
 
 
@@ -65,25 +84,24 @@ def angles(frame: Frame, first: str, vertex: str, last: str) -> list[tuple[Bond,
     return [pairs[k] for k in _distinct(values, 1e-3)][::-1]
 
 
-def angle(frame: Frame, pair: tuple[Bond, Bond]) -> float:
+def angle(frame: Frame, pair: tuple[Bond, Bond]) -> FloatArray:
     """The angle (degrees) that two bonds from one atom span."""
     u, v = frame.vector(pair[0]), frame.vector(pair[1])
-    cosine = u @ v / (np.linalg.norm(u) * np.linalg.norm(v))
-    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+    lengths = np.linalg.norm(u, axis=-1) * np.linalg.norm(v, axis=-1)
+    return np.asarray(np.degrees(np.arccos(np.clip((u * v).sum(axis=-1) / lengths, -1, 1))))
 
 
-def pseudo_cubic_edge(cell: Cell) -> float:
+def pseudo_cubic_edge(a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
     """a_k = (a b c / 4)^(1/3) in Å of a Pbnm perovskite cell."""
-    return float((cell.a * cell.b * cell.c / 4) ** (1 / 3))
+    return np.asarray((a * b * c / 4) ** (1 / 3))
 
 
-def irreducible_strain(cell: Cell) -> float:
+def irreducible_strain(a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
     """zeta = (eps_aa - eps_bb) / 2, eps = (edge - sqrt2 a_k) / (sqrt2 a_k).
 
     Bertolotti et al., Small Structures (2023).
     """
-    edge = np.sqrt(2) * pseudo_cubic_edge(cell)
-    return float((cell.a - cell.b) / (2 * edge))
+    return np.asarray((a - b) / (2 * np.sqrt(2) * pseudo_cubic_edge(a, b, c)))
 
 
 def reflections(crystal: Crystal, q_max: float) -> FloatArray:

@@ -12,8 +12,12 @@ from .units import FloatArray
 
 #: Grid steps around the lowest point that the paraboloid is fitted to.
 NEIGHBOURHOOD = 2
+#: Delta chi2 = 1 is not interpolated towards a point that is farther off, in s.u.
+COARSEST_RISE = 3.0
 #: A basin is kept where its rim rises above its floor by this, in units of the reduced chi2.
 SHALLOWEST = 1.0
+#: Larger maps are not searched for basins: the flood takes some 20 microseconds a point.
+LARGEST_FLOOD = 300_000
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,64 @@ def quadratic_minimum(axes: Sequence[FloatArray], chi2: FloatArray) -> Quadratic
     correlation[np.ix_(used, used)] = covariance / np.outer(deviation, deviation)
     bottom = float(chi2[lowest] + found[0] + slope @ shift / 2)
     return QuadraticMinimum(position, su, correlation, bottom)
+
+
+@dataclass(frozen=True)
+class ProfileInterval:
+    """How far one axis may go on either side until chi2, lowest over the others, has risen by 1.
+
+    minus, plus: unscaled, in the axis's unit; where one is None, `missing` says why.
+    """
+
+    minus: float | None
+    plus: float | None
+    missing: str | None
+
+
+def profile_interval(
+    axes: Sequence[FloatArray], chi2: FloatArray, k: int, minimum: QuadraticMinimum
+) -> ProfileInterval:
+    """The s.u. of axis k from Delta chi2 = 1, on either side of the minimum.
+
+    At each value of the axis chi2 is lowest over the others, between their points where a
+    paraboloid tells it. sqrt(chi2 - minimum), a straight line for a parabola, is interpolated.
+    """
+    values = axes[k]
+    others = [axis for i, axis in enumerate(axes) if i != k]
+    profile = np.array([_lowest(others, np.take(chi2, i, axis=k)) for i in range(len(values))])
+    rise = np.sqrt(np.maximum(profile - minimum.chi2, 0.0))
+    centre = float(minimum.position[k])
+    found: list[float | None] = []
+    reasons = []
+    for sign, side in ((-1, "below"), (1, "above")):
+        beyond = np.flatnonzero((sign * (values - centre) > 0) & np.isfinite(rise))[::sign]
+        distance = np.concatenate([[0.0], sign * (values[beyond] - centre)])
+        height = np.concatenate([[0.0], rise[beyond]])
+        reached = np.flatnonzero(height >= 1)
+        found.append(None)
+        if not len(reached):
+            reasons.append(f"{side} the minimum the grid ends before chi2 rises by 1")
+            continue
+        j = int(reached[0])
+        if height[j] > COARSEST_RISE:
+            reasons.append(
+                f"{side} the minimum the next point is {height[j]:.3g} s.u. away: too coarse"
+            )
+            continue
+        share = (1 - height[j - 1]) / (height[j] - height[j - 1])
+        found[-1] = float(distance[j - 1] + share * (distance[j] - distance[j - 1]))
+    return ProfileInterval(found[0], found[1], "; ".join(reasons) or None)
+
+
+def _lowest(axes: Sequence[FloatArray], chi2: FloatArray) -> float:
+    """The lowest chi2 of a map, between its points where a paraboloid tells it."""
+    if not np.isfinite(chi2).any():
+        return float("nan")
+    lowest = float(np.nanmin(chi2))
+    if chi2.ndim == 0 or chi2.size == 1:
+        return lowest
+    minimum = quadratic_minimum(axes, chi2)
+    return lowest if isinstance(minimum, str) else min(lowest, minimum.chi2)
 
 
 def basins(chi2: FloatArray, n_dof: int) -> list[Basin]:

@@ -20,8 +20,9 @@ import numpy as np
 from scipy.optimize import Bounds, differential_evolution, minimize
 
 from .derivatives import typical_shift
+from .leastsquares import Descent
 from .pattern import PatternModel
-from .refine import Refinement, Run, free_names, refine
+from .refine import PatternProblem, Refinement, free_names, outcome, refine
 from .restraints import Restraint, deviations
 from .search import start_box
 from .units import FloatArray
@@ -32,7 +33,7 @@ MEMBERS = 8
 
 
 @dataclass(frozen=True)
-class Descent:
+class Evaluations:
     """Progress of a method that counts evaluations."""
 
     method: str
@@ -50,7 +51,7 @@ def refine_without_derivatives(
     max_cycles: int = 60,
     tolerance: float = 0.01,
     seed: int = 0,
-    on_progress: Callable[[Descent], None] | None = None,
+    on_progress: Callable[[Evaluations], None] | None = None,
     start: Mapping[str, float] | None = None,
     should_stop: Callable[[], str | None] | None = None,
     restraints: Sequence[Restraint] = (),
@@ -81,8 +82,8 @@ def refine_without_derivatives(
     )
     return replace(
         found, seconds=time.monotonic() - search.clock,
-        n_evaluations=found.n_evaluations + search.run.n_evaluations,
-        n_cycles=found.n_cycles + search.run.n_cycles,
+        n_evaluations=found.n_evaluations + search.problem.n_evaluations,
+        n_cycles=found.n_cycles + search.n_cycles,
         stop_reason=f"{search.reason}; polished by least squares: {found.stop_reason}"
         if found.converged else found.stop_reason,
     )
@@ -91,12 +92,14 @@ def refine_without_derivatives(
 class _Search:
     def __init__(
         self, model: PatternModel, method: str, start: Mapping[str, float] | None,
-        on_progress: Callable[[Descent], None] | None, should_stop: Callable[[], str | None] | None,
+        on_progress: Callable[[Evaluations], None] | None,
+        should_stop: Callable[[], str | None] | None,
         restraints: Sequence[Restraint],
     ) -> None:
         self.clock = time.monotonic()
         self.model, self.method, self.restraints = model, method, restraints
-        self.run = Run(model, None, should_stop, self.clock, 1, None, restraints)
+        self.problem = PatternProblem(model, restraints)
+        self.n_cycles = 0
         self.on_progress, self.should_stop = on_progress, should_stop
         self.best = model.tied(dict(start or model.start))
         self.best_chi2 = np.inf
@@ -107,7 +110,7 @@ class _Search:
         """Restraints included; infinite where the particle or the linear part is impossible."""
         values = dict(self.best) | dict(zip(names, map(float, x), strict=True))
         try:
-            evaluation = self.run.evaluate(values)
+            evaluation = self.problem.evaluate(values)
         except ValueError:
             return float("inf")
         extra = deviations(self.restraints, evaluation.values)
@@ -120,10 +123,10 @@ class _Search:
 
     def tell(self) -> None:
         """Report progress; StopIteration where a reason to stop has come up."""
-        self.run.n_cycles += 1
+        self.n_cycles += 1
         if self.on_progress:
-            self.on_progress(Descent(self.method, self.run.n_evaluations, self.limit, self.gof,
-                                     time.monotonic() - self.clock))
+            self.on_progress(Evaluations(self.method, self.problem.n_evaluations, self.limit,
+                                         self.gof, time.monotonic() - self.clock))
         if self.should_stop and (why := self.should_stop()):
             self.stopped = why
             raise StopIteration
@@ -135,7 +138,7 @@ class _Search:
         bounds = Bounds(np.array([p.lower for p in parameters]) / scale,
                         np.array([p.upper for p in parameters]) / scale)
         begin = np.array([self.best[name] for name in names]) / scale
-        self.limit = self.run.n_evaluations + evaluations
+        self.limit = self.problem.n_evaluations + evaluations
         unit = max(1.0, self.chi2(names, begin * scale) / len(self.model.observation.q))
 
         def objective(u: FloatArray) -> float:
@@ -187,6 +190,8 @@ class _Search:
                            "generations")
 
     def outcome(self, free: list[str]) -> Refinement:
-        self.run.converged = self.converged and not self.stopped
-        self.run.reason = self.stopped or self.reason
-        return self.run.outcome(free, self.best)
+        descent = Descent(
+            self.problem, None, None, self.clock, 1, self.n_cycles,
+            self.converged and not self.stopped, reason=self.stopped or self.reason,
+        )
+        return outcome(self.problem, descent, free, self.best)

@@ -66,7 +66,7 @@ _BINARY: dict[type, Callable[[float, float], float]] = {
 }
 _FUNCTIONS: dict[str, Callable[[float], float]] = {
     "sqrt": math.sqrt, "exp": math.exp, "log": math.log, "sin": math.sin, "cos": math.cos,
-    "tan": math.tan, "abs": abs,
+    "tan": math.tan, "tanh": math.tanh, "coth": lambda x: 1 / math.tanh(x), "abs": abs,
 }
 
 
@@ -75,7 +75,7 @@ class Tie:
     """A parameter computed from others by arithmetic: 'p.Br_ax.B' = '1.5 * p.Br_eq.B'.
 
     The expression is parsed into numbers, parameter names, + - * / ** and sqrt, exp, log, sin,
-    cos, tan, abs; nothing is ever executed.
+    cos, tan, tanh, coth, abs; nothing is ever executed.
     """
 
     target: str

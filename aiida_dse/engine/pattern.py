@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -256,6 +256,15 @@ class PatternModel:
         other.fixed_scales = dict(scales)
         return other
 
+    def with_intensity(self, intensity: FloatArray) -> PatternModel:
+        """The same model against other intensities (n_points,) with the same sigma."""
+        other = copy.copy(self)
+        other.observation = replace(self.observation, intensity=intensity)
+        other._linear = LinearProblem(
+            intensity, self.observation.sigma, self._free, self._traces
+        )
+        return other
+
     def components(self, evaluation: Evaluation) -> dict[str, FloatArray]:
         """The pattern of every component: background, each trace, each phase (n_points,)."""
         coefficients = dict(
@@ -271,6 +280,14 @@ class PatternModel:
             parts[phase.name] = scale * self.intensity(k, evaluation.states[k], evaluation.values)
         return parts
 
+    def below_phases(self, evaluation: Evaluation) -> FloatArray:
+        """Background and traces: what lies below the phases (n_points,)."""
+        parts = self.components(evaluation)
+        phases = {phase.name for phase in self.phases}
+        return np.asarray(
+            np.sum([part for name, part in parts.items() if name not in phases], axis=0)
+        )
+
     def calculated(self, evaluation: Evaluation) -> FloatArray:
         return np.asarray(
             self.observation.intensity - evaluation.linear.residual * self.observation.sigma
@@ -278,13 +295,10 @@ class PatternModel:
 
     def agreement(self, evaluation: Evaluation, n_free: int) -> Agreement:
         """Figures of merit; n_free counts the non-linear free parameters."""
-        parts = self.components(evaluation)
-        phases = {phase.name for phase in self.phases}
-        below = np.sum([part for name, part in parts.items() if name not in phases], axis=0)
         return agreement(
             observed=self.observation.intensity,
             calculated=self.calculated(evaluation),
             sigma=self.observation.sigma,
             n_refined=n_free + int(evaluation.linear.active.sum()),
-            background=below,
+            background=self.below_phases(evaluation),
         )

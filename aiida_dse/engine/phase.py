@@ -15,7 +15,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from . import debye
-from .crystal import COORDINATES, Cell, Crystal
+from .crystal import COORDINATES, Crystal
 from .disorder import EXCLUSION_DISTANCE, excluded_pairs
 from .distances import atom_histograms, grid_step, lattice_histograms
 from .pairs import PairClass, PairWeights, pair_classes, pair_weights, site_channels
@@ -170,10 +170,16 @@ class CrystalPhase(_Sites):
             reasons |= {f"{label}.{name}": reason for name, reason in freedom.reasons.items()}
         return reasons
 
-    def geometry(self, values: Mapping[str, float]) -> tuple[FloatArray, FloatArray, Cell]:
-        """Lattice matrix (Å), fractional positions of the cell's atoms (n, 3) and the cell."""
-        cell = self._with_cell(values).cell
-        return cell.matrix, self.crystal.positions(self._site_positions(values)), cell
+    def geometry(self, values: Mapping[str, float | FloatArray]) -> tuple[FloatArray, FloatArray]:
+        """Lattice matrix (..., 3, 3) Å and fractional positions (..., n_atoms, 3) of one cell.
+
+        Values are numbers, or arrays that broadcast against each other: a geometry for each.
+        """
+        return self._matrices(values), self.crystal.positions(self._site_positions(values))
+
+    def site_positions(self, values: Mapping[str, float | FloatArray]) -> FloatArray:
+        """(..., n_sites, 3) fractional positions of the asymmetric unit."""
+        return self._site_positions(values)
 
     def structure(self, values: Mapping[str, float]) -> Crystal:
         """The crystal at the given parameter values, with site positions, B and occupancies."""
@@ -256,17 +262,31 @@ class CrystalPhase(_Sites):
             **{name: values[name] for name in self.crystal.free_cell_parameters}
         )
 
+    def _matrices(self, values: Mapping[str, float | FloatArray]) -> FloatArray:
+        names = self.crystal.free_cell_parameters
+        given = np.stack(np.broadcast_arrays(*[values[name] for name in names]), axis=-1)
+        rows, of = np.unique(given.reshape(-1, len(names)), axis=0, return_inverse=True)
+        # points that cannot be reached have no cell
+        matrices = np.array([
+            self._with_cell(dict(zip(names, row.tolist(), strict=True))).cell.matrix
+            if np.isfinite(row).all() else np.full((3, 3), np.nan) for row in rows
+        ])
+        return np.asarray(matrices[of.reshape(-1)].reshape(*given.shape[:-1], 3, 3))
+
     def _sizes(self, values: Mapping[str, float]) -> dict[str, float]:
         return {name: values[name] for name in self.family.parameters}
 
-    def _site_positions(self, values: Mapping[str, float]) -> FloatArray:
-        positions = self.crystal.site_positions.copy()
-        for index, label in enumerate(self.labels):
-            freedom = self._freedom[index]
-            start = positions[index].copy()
-            for name, direction in zip(freedom.independent, freedom.basis, strict=True):
-                axis = COORDINATES.index(name)
-                positions[index] += (values[f"{label}.{name}"] - start[axis]) * direction
+    def _site_positions(self, values: Mapping[str, float | FloatArray]) -> FloatArray:
+        names = [(index, f"{label}.{name}", COORDINATES.index(name), direction)
+                 for index, label in enumerate(self.labels)
+                 for name, direction in zip(self._freedom[index].independent,
+                                            self._freedom[index].basis, strict=True)]
+        start = self.crystal.site_positions
+        shape = np.broadcast_shapes(*[np.shape(values[name]) for _, name, _, _ in names])
+        positions = np.array(np.broadcast_to(start, (*shape, *start.shape)))
+        for index, name, axis, direction in names:
+            shift = np.asarray(values[name]) - start[index, axis]
+            positions[..., index, :] += shift[..., None] * direction
         return positions
 
     @cached_property

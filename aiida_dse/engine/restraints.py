@@ -47,8 +47,7 @@ def frame_of(model: PatternModel, phase: CrystalPhase) -> Callable[[Values], Fra
     labels = tuple(phase.labels[s] for s in phase.crystal.site_of_atom)
 
     def frame(values: Values) -> Frame:
-        matrix, positions, _ = phase.geometry(model.local(index, model.tied(values)))
-        return Frame(matrix, positions, labels)
+        return Frame(*phase.geometry(model.local(index, model.tied(values))), labels)
 
     return frame
 
@@ -63,7 +62,7 @@ def distance_restraints(
     found = []
     for k, bond in enumerate(bonds(frame(model.start), *sites)):
         def length(values: Values, bond=bond) -> float:  # type: ignore[no-untyped-def]
-            return float(np.linalg.norm(frame(values).vector(bond)))
+            return float(frame(values).length(bond))
 
         name = f"{phase.name} d({sites[0]}-{sites[1]})_{k + 1}"
         found.append(Restraint(name, target, sigma, "Å", length))
@@ -83,7 +82,11 @@ def angle_restraints(
         raise ValueError(f"no angle {'-'.join(sites)} is found: {sites[1]} has one such neighbour.")
     widest = pairs[0]
     name = f"{phase.name} angle({'-'.join(sites)})_1"
-    return [Restraint(name, target, sigma, "deg", lambda values: angle(frame(values), widest))]
+
+    def span(values: Values) -> float:
+        return float(angle(frame(values), widest))
+
+    return [Restraint(name, target, sigma, "deg", span)]
 
 
 def parameter_restraint(

@@ -1,37 +1,29 @@
-"""GoF maps: the model evaluated on a grid of one to three parameters.
+"""GoF maps: the model evaluated on a grid of one to three axes.
 
 Axes that leave the distances alone (B, occupancy, scale) are swept innermost, on the sine sums of
-the outer point; the outer points are shared among threads.
+the outer point; the outer points are shared among threads, and an adaptive scan computes only
+those that matter.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 
-from .parameters import require_possible, select
+from . import adaptive as coarse_to_fine
+from .axes import MapAxis
+from .grid import Coordinate, Grid, grid_of, refinable
 from .pattern import Evaluation, PatternModel
 from .phase import PhaseState
 from .refine import refine
 from .restraints import Restraint
 from .threads import thread_count
 from .units import FloatArray
-
-#: The largest grid one scan accepts.
-MAX_POINTS = 5_000_000
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A parameter and the values it takes, (n,) in the parameter's unit."""
-
-    parameter: str
-    values: FloatArray
 
 
 @dataclass(frozen=True)
@@ -53,10 +45,11 @@ class GofMap:
     """GoF, chi2 and scales on the grid; nan where a point was not reached.
 
     gof, chi2, n_active (n_1, ..., n_k); n_active counts the linear and locally refined parameters
-    of each point; refined: the locally refined parameters on the same grid.
+    of each point; refined: the locally refined parameters on the same grid; evaluated: of an
+    adaptive scan, which points were computed and not interpolated (None: all that have a value).
     """
 
-    axes: tuple[Axis, ...]
+    grid: Grid
     gof: FloatArray
     chi2: FloatArray
     n_active: FloatArray
@@ -64,60 +57,41 @@ class GofMap:
     n_points: int
     seconds: float
     stop_reason: str
+    evaluated: np.ndarray | None = None
+
+    @property
+    def axes(self) -> tuple[Coordinate, ...]:
+        return self.grid.axes
 
     @property
     def complete(self) -> bool:
-        return bool(np.isfinite(self.gof).all())
+        """Whether every point that can be reached has a value."""
+        return bool((np.isfinite(self.gof) | self.grid.unreachable).all())
+
+    @property
+    def lowest(self) -> tuple[int, ...]:
+        """Index of the lowest GoF."""
+        return tuple(int(i) for i in
+                     np.unravel_index(int(np.nanargmin(self.gof)), self.gof.shape))
 
     @property
     def minimum(self) -> dict[str, float]:
-        """Parameter values at the lowest GoF, with the locally refined ones, and 'gof'."""
-        at = np.unravel_index(int(np.nanargmin(self.gof)), self.gof.shape)
-        found = {
-            axis.parameter: float(axis.values[k]) for axis, k in zip(self.axes, at, strict=True)
-        }
+        """The axes at the lowest GoF, the parameters they move, those refined there, and 'gof'."""
+        at = self.lowest
+        found = {axis.name: float(axis.values[k]) for axis, k in zip(self.axes, at, strict=True)}
+        found |= self.grid.at(at)
         found |= {name: float(values[at]) for name, values in self.refined.items()}
         return found | {"gof": float(self.gof[at])}
 
 
-def check_axes(model: PatternModel, axes: Sequence[Axis]) -> None:
-    """Raise ValueError for axes that cannot be scanned: unknown, tied, repeated, out of reach."""
-    if not 1 <= len(axes) <= 3:
-        raise ValueError(f"a scan has one to three axes, not {len(axes)}.")
-    n_points = int(np.prod([float(len(axis.values)) for axis in axes]))
-    if n_points > MAX_POINTS:
-        raise ValueError(
-            f"the grid has {n_points:.3g} points; the limit is {MAX_POINTS:.3g}. Use larger steps "
-            "or a smaller range, then refine the grid around the minimum."
-        )
-    tied = {tie.target: tie for tie in model.ties}
-    scales = {f"{phase.name}.scale" for phase in model.phases}
-    names = [axis.parameter for axis in axes]
-    for axis in axes:
-        if names.count(axis.parameter) > 1:
-            raise ValueError(f"'{axis.parameter}' is scanned on two axes; each needs its own.")
-        if axis.parameter in scales:
-            if np.min(axis.values) < 0:
-                raise ValueError(f"{axis.parameter} cannot be negative ({np.min(axis.values):g}).")
-            continue
-        parameter = model.require(axis.parameter)
-        if axis.parameter in tied:
-            raise ValueError(
-                f"'{axis.parameter}' is tied to '{tied[axis.parameter].expression}'; scan one of "
-                "its sources, or remove the tie."
-            )
-        require_possible(
-            axis.parameter, parameter.unit, float(np.min(axis.values)), float(np.max(axis.values))
-        )
-
-
 def scan(
     model: PatternModel,
-    axes: Sequence[Axis],
+    axes: Sequence[MapAxis] | Grid,
     *,
     start: Mapping[str, float] | None = None,
     refine_at_each_point: Sequence[str] = (),
     restraints: Sequence[Restraint] = (),
+    adaptive: bool = False,
     on_progress: Callable[[ScanProgress], None] | None = None,
     on_block: Callable[[GofMap], None] | None = None,
     should_stop: Callable[[], str | None] | None = None,
@@ -127,82 +101,139 @@ def scan(
     """The GoF map of a model over the axes; other parameters stay at `start`.
 
     `refine_at_each_point` names parameters (wildcards allowed) refined at every point, under the
-    `restraints`; the map holds the pattern's own chi2. `on_block`
-    receives the map as it fills, for keeping what is finished. Ctrl-C, or a reason from
-    `should_stop`, ends the scan with the points done so far; `finished` is such an earlier map on
-    the same axes, whose points are not computed again. The model should have been built with
-    threads=1: the scan itself spreads its points over `threads`.
+    `restraints`; the map holds the pattern's own chi2. `adaptive` computes coarse to fine, and
+    interpolates chi2 where it lies high. `on_block` receives the map as it fills, for keeping
+    what is finished. Ctrl-C, or a reason from `should_stop`, ends the scan with the points done
+    so far; `finished` is such an earlier map on the same axes, whose points are not computed
+    again. The model should have been built with threads=1: the scan itself spreads its points
+    over `threads`.
     """
-    check_axes(model, axes)
+    grid = axes if isinstance(axes, Grid) else grid_of(
+        model, axes, start=start, refined=refine_at_each_point)
     clock = time.monotonic()
     base = model.tied(dict(start or model.start))
-    local = _refinable(model, axes, refine_at_each_point)
-    shape = tuple(len(axis.values) for axis in axes)
-    chi2 = np.full(shape, np.nan)
-    active = np.full(shape, np.nan)
-    refined = {name: np.full(shape, np.nan) for name in local}
+    work = _Work(model, grid, base, refinable(model, grid.moved, refine_at_each_point), restraints)
     if finished is not None:
-        same = [a.parameter for a in finished.axes] == [a.parameter for a in axes] and all(
-            np.array_equal(a.values, b.values) for a, b in zip(finished.axes, axes, strict=True)
-        )
-        if not same or set(finished.refined) != set(local):
+        work.take(finished)
+
+    def after_block() -> str | None:
+        if on_block:
+            on_block(work.map(clock, "running"))
+        if on_progress:
+            on_progress(work.progress(clock))
+        return should_stop() if should_stop else None
+
+    reason = "complete"
+    workers = max(1, threads or thread_count())
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for points in work.rounds(adaptive):
+                reason = work.run(pool, workers, points, after_block)
+                if reason != "complete":
+                    break
+            if adaptive and work.outer and reason == "complete":
+                work.interpolate()
+        except KeyboardInterrupt:  # between two rounds
+            reason = "interrupted"
+    return work.map(clock, reason)
+
+
+class _Work:
+    """The map as it fills."""
+
+    def __init__(
+        self, model: PatternModel, grid: Grid, base: dict[str, float], local: list[str],
+        restraints: Sequence[Restraint],
+    ) -> None:
+        self.model, self.grid, self.base, self.local = model, grid, base, local
+        self.restraints = restraints
+        self.inner, self.outer = grid.inner, grid.outer
+        self.chi2 = np.full(grid.shape, np.nan)
+        self.active = np.full(grid.shape, np.nan)
+        self.refined = {name: np.full(grid.shape, np.nan) for name in local}
+        self.evaluated: np.ndarray | None = None
+        self.stopping = False
+        self.damping: dict[float, FloatArray] = {}
+        self.scales = {f"{phase.name}.scale": phase.name for phase in model.phases}
+
+    def take(self, finished: GofMap) -> None:
+        """Keep the points of an earlier map."""
+        if not self.grid.same_points(finished.grid) or set(finished.refined) != set(self.local):
             raise ValueError(
                 "the finished points belong to another grid over "
-                f"{', '.join(axis.parameter for axis in finished.axes)}: start without them."
+                f"{', '.join(axis.name for axis in finished.axes)}: start without them."
             )
-        chi2[:], active[:] = finished.chi2, finished.n_active
-        for name in local:
-            refined[name][:] = finished.refined[name]
-    inner = [] if local else [k for k, axis in enumerate(axes) if _is_cheap(model, axis.parameter)]
-    outer = [k for k in range(len(axes)) if k not in inner]
-    work = _Work(model, axes, base, local, inner, outer, chi2, active, refined, restraints)
-    points = [
-        point for point in product(*[range(shape[k]) for k in outer])
-        if np.isnan(chi2[work.slice_of(point)]).any()
-    ]
-    workers = max(1, min(threads or thread_count(), len(points)))
-    block = max(1, min(32, -(-len(points) // (4 * workers))))
-    blocks = [points[k : k + block] for k in range(0, len(points), block)]
-    reason = "complete"
-    with ThreadPoolExecutor(workers) as pool:
+        known = True if finished.evaluated is None else finished.evaluated
+        self.chi2[:] = np.where(known, finished.chi2, np.nan)
+        self.active[:] = np.where(known, finished.n_active, np.nan)
+        for name in self.local:
+            self.refined[name][:] = finished.refined[name]
+
+    def rounds(self, adaptive: bool) -> Iterator[list[tuple[int, ...]]]:
+        """The outer points still to compute, in rounds of which each needs the last."""
+        reachable = np.asarray(~self.grid.unreachable.any(axis=self.inner))
+        if adaptive and self.outer:
+            asked = coarse_to_fine.rounds(
+                self._best, reachable, len(self.model.sampling.q))
+        else:
+            asked = iter([[tuple(int(i) for i in at) for at in np.argwhere(reachable)]])
+        for points in asked:
+            yield [at for at in points if np.isnan(self.chi2[self.slice_of(at)]).any()]
+
+    def run(
+        self, pool: ThreadPoolExecutor, workers: int, points: list[tuple[int, ...]],
+        after_block: Callable[[], str | None],
+    ) -> str:
+        """Compute points in blocks; 'complete', or why it ended before."""
+        workers = max(1, min(workers, len(points)))
+        size = max(1, min(32, -(-len(points) // (4 * workers))))
+        reason = "complete"
         running: list[Future[None]] = []
         try:
-            running += [pool.submit(work.block, part) for part in blocks]
+            running += [pool.submit(self.block, points[k : k + size])
+                        for k in range(0, len(points), size)]
             for future in as_completed(running):
                 future.result()
-                if on_block:
-                    on_block(work.map(clock, "running"))
-                if on_progress:
-                    on_progress(_progress(chi2, axes, len(model.sampling.q), work, clock))
-                if should_stop and (why := should_stop()):
+                if why := after_block():
                     reason = why
                     break
         except KeyboardInterrupt:
             reason = "interrupted"
         finally:
-            work.stopping = True
+            self.stopping = reason != "complete" or any(not f.done() for f in running)
             for future in running:
                 future.cancel()
-    return work.map(clock, reason)
+        return reason
 
+    def interpolate(self) -> None:
+        """Fill what an adaptive scan left out; `evaluated` tells the points apart."""
+        self.evaluated = np.isfinite(self.chi2)
+        known = self.evaluated.any(axis=self.inner)
+        to_front = (*self.outer, *self.inner)
+        grids = coarse_to_fine.levels(known.shape)
+        missing = self.grid.unreachable
+        for values in (self.chi2, self.active):
+            full = np.where(missing, np.nanmax(values, initial=0.0), values)
+            whole = coarse_to_fine.filled(
+                full.transpose(to_front), np.asarray(known | missing.any(axis=self.inner)), grids)
+            values[:] = np.where(missing, np.nan, whole.transpose(np.argsort(to_front)))
 
-class _Work:
-    def __init__(
-        self, model: PatternModel, axes: Sequence[Axis], base: dict[str, float],
-        local: list[str], inner: list[int], outer: list[int], chi2: FloatArray,
-        active: FloatArray, refined: dict[str, FloatArray], restraints: Sequence[Restraint],
-    ) -> None:
-        self.restraints = restraints
-        self.model, self.axes, self.base, self.local = model, axes, base, local
-        self.inner, self.outer = inner, outer
-        self.chi2, self.active, self.refined = chi2, active, refined
-        self.stopping = False
-        self.damping: dict[float, FloatArray] = {}
-        self.scales = {f"{phase.name}.scale": phase.name for phase in model.phases}
+    def _best(self) -> FloatArray:
+        """The lowest chi2 (n_outer, ...) over the inner axes; nan where not computed."""
+        return np.asarray(self.chi2.min(axis=self.inner))
+
+    def progress(self, clock: float) -> ScanProgress:
+        at = np.unravel_index(int(np.nanargmin(self.chi2)), self.chi2.shape)
+        gof = np.sqrt(self.chi2[at] / (len(self.model.sampling.q) - self.active[at]))
+        return ScanProgress(
+            int(np.isfinite(self.chi2).sum()), int((~self.grid.unreachable).sum()), float(gof),
+            tuple(float(a.values[k]) for a, k in zip(self.grid.axes, at, strict=True)),
+            time.monotonic() - clock,
+        )
 
     def slice_of(self, point: tuple[int, ...]) -> tuple[int | slice, ...]:
         """The part of the map that belongs to an outer point."""
-        at: list[int | slice] = [slice(None)] * len(self.axes)
+        at: list[int | slice] = [slice(None)] * len(self.grid.shape)
         for k, i in zip(self.outer, point, strict=True):
             at[k] = i
         return tuple(at)
@@ -210,9 +241,9 @@ class _Work:
     def map(self, clock: float, reason: str) -> GofMap:
         n_points = len(self.model.sampling.q)
         return GofMap(
-            tuple(self.axes), np.sqrt(self.chi2 / (n_points - self.active)), self.chi2.copy(),
+            self.grid, np.sqrt(self.chi2 / (n_points - self.active)), self.chi2.copy(),
             self.active.copy(), {name: values.copy() for name, values in self.refined.items()},
-            n_points, time.monotonic() - clock, reason,
+            n_points, time.monotonic() - clock, reason, self.evaluated,
         )
 
     def block(self, points: Sequence[tuple[int, ...]]) -> None:
@@ -222,7 +253,7 @@ class _Work:
         for point in points:
             if self.stopping:
                 return
-            index = [0] * len(self.axes)
+            index = [0] * len(self.grid.shape)
             for k, i in zip(self.outer, point, strict=True):
                 index[k] = i
             if self.local:
@@ -235,7 +266,7 @@ class _Work:
     def _sweep(self, index: list[int], states: Sequence[PhaseState]) -> None:
         """All inner points of one outer point, on the same sine sums."""
         where, many, scaled = [], [], []
-        for sweep in product(*[range(len(self.axes[k].values)) for k in self.inner]):
+        for sweep in product(*[range(self.grid.shape[k]) for k in self.inner]):
             for k, i in zip(self.inner, sweep, strict=True):
                 index[k] = i
             values, scales = self._at(index, self.base)
@@ -279,43 +310,9 @@ class _Work:
     ) -> tuple[dict[str, float], dict[str, float]]:
         """Values and fixed scales at a grid point."""
         values, scales = dict(start), dict(self.model.fixed_scales)
-        for axis, i in zip(self.axes, index, strict=True):
-            if axis.parameter in self.scales:
-                scales[self.scales[axis.parameter]] = float(axis.values[i])
+        for name, value in self.grid.at(tuple(index)).items():
+            if name in self.scales:
+                scales[self.scales[name]] = value
             else:
-                values[axis.parameter] = float(axis.values[i])
+                values[name] = value
         return self.model.tied(values), scales
-
-
-def _refinable(model: PatternModel, axes: Sequence[Axis], patterns: Sequence[str]) -> list[str]:
-    for pattern in patterns:
-        if not any(c in pattern for c in "*?["):
-            model.require(pattern)
-    blocked = {axis.parameter for axis in axes} | {tie.target for tie in model.ties}
-    return [n for n in select(patterns, list(model.parameters)) if n not in blocked]
-
-
-def _is_cheap(model: PatternModel, name: str) -> bool:
-    """Whether a parameter, and all that is tied to it, leaves the distances alone."""
-    if name not in model.parameters:
-        return True
-    touched = {name}
-    for tie in model.ties:
-        if set(tie.sources) & touched:
-            touched.add(tie.target)
-    phases = {phase.name: phase for phase in model.phases}
-    return not any(
-        phases[n.partition(".")[0]].depends_on_distances(n.partition(".")[2]) for n in touched
-    )
-
-
-def _progress(
-    chi2: FloatArray, axes: Sequence[Axis], n_points: int, work: _Work, clock: float
-) -> ScanProgress:
-    done = int(np.isfinite(chi2).sum())
-    at = np.unravel_index(int(np.nanargmin(chi2)), chi2.shape)
-    return ScanProgress(
-        done, chi2.size, float(np.sqrt(chi2[at] / (n_points - work.active[at]))),
-        tuple(float(axis.values[k]) for axis, k in zip(axes, at, strict=True)),
-        time.monotonic() - clock,
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from aiida.parsers import Parser
 
 import aiida_dse
 from aiida_dse.calculations.engine import RESULT_FOLDER, SCHEDULER_STDERR, STDERR
-from aiida_dse.data.jobs import built_from_nodes, cif_node
+from aiida_dse.data.jobs import built_from_nodes, cif_node, joint_from_nodes
 from aiida_dse.data.results import summary_node
+from aiida_dse.engine.pattern import PatternModel
+from aiida_dse.engine.phase import CrystalPhase
 from aiida_dse.io.results import HDF5_NAME, JSON_NAME, Result, read_result
 from aiida_dse.io.structures import cif_text
 
@@ -72,8 +75,24 @@ class SimulateParser(EngineParser):
     """Nothing beyond result and arrays."""
 
 
-class RefineParser(EngineParser):
-    """Adds the refined crystals; tells non-convergence and singularity."""
+class _MinimumParser(EngineParser):
+    """Tells non-convergence and singularity of a refinement."""
+
+    def exit_code_of(self, result: Result) -> ExitCode | None:
+        codes, reason = self.exit_codes, result.summary["stop_reason"]
+        if result.status == "not_converged":
+            return codes.ERROR_NOT_CONVERGED.format(detail=reason)
+        if result.status == "singular":
+            names = result.summary.get("undetermined") or [
+                name for name, row in result.summary["parameters"].items()
+                if row.get("insensitive")
+            ]
+            return codes.ERROR_SINGULAR.format(detail=", ".join(names))
+        return super().exit_code_of(result)
+
+
+class RefineParser(_MinimumParser):
+    """Adds the refined crystals."""
 
     def report_extra_outputs(self, result: Result) -> None:
         inputs = self.node.inputs
@@ -82,24 +101,47 @@ class RefineParser(EngineParser):
         built = built_from_nodes(
             inputs.model.get_dict(), inputs.pattern, structures, traces
         )
-        values = {name: row["value"] for name, row in result.summary["parameters"].items()}
-        for index, phase in enumerate(built.model.phases):
-            if hasattr(phase, "structure"):
-                crystal = phase.structure(built.model.local(index, values))
-                node = cif_node(cif_text(crystal), f"{phase.name}.cif")
-                node.label = f"{phase.name} refined by aiida-dse {aiida_dse.__version__}"
-                self.out(f"structures.{phase.name}", node)
+        self.out_structures(built.model, result.summary["parameters"])
 
-    def exit_code_of(self, result: Result) -> ExitCode | None:
-        codes, reason = self.exit_codes, result.summary["stop_reason"]
-        if result.status == "not_converged":
-            return codes.ERROR_NOT_CONVERGED.format(detail=reason)
-        if result.status == "singular":
-            names = [name for name, row in result.summary["parameters"].items()
-                     if row.get("insensitive")]
-            return codes.ERROR_SINGULAR.format(detail=", ".join(names))
-        return super().exit_code_of(result)
+    def out_structures(
+        self, model: PatternModel, parameters: Mapping[str, dict[str, Any]], prefix: str = ""
+    ) -> None:
+        """The crystals of one pattern's model at its refined values."""
+        values = {name: row["value"] for name, row in parameters.items()}
+        for index, phase in enumerate(model.phases):
+            if isinstance(phase, CrystalPhase):
+                crystal = phase.structure(model.local(index, values))
+                node = cif_node(cif_text(crystal), f"{prefix}{phase.name}.cif")
+                node.label = f"{prefix}{phase.name} refined by aiida-dse {aiida_dse.__version__}"
+                self.out(f"structures.{prefix}{phase.name}", node)
+
+
+class JointParser(RefineParser):
+    """The crystals of every pattern, as structures.PATTERN_PHASE."""
+
+    def report_extra_outputs(self, result: Result) -> None:
+        inputs = self.node.inputs
+        traces = {k: inputs.traces[k] for k in inputs.traces} if "traces" in inputs else {}
+        built = joint_from_nodes(
+            inputs.model.get_dict(), {k: inputs.patterns[k] for k in inputs.patterns},
+            {k: inputs.structures[k] for k in inputs.structures}, traces,
+        )
+        for name, one in built.patterns.items():
+            self.out_structures(
+                one.model, result.summary["patterns"][name]["parameters"], f"{name}_"
+            )
 
 
 class ScanParser(EngineParser):
     """Nothing beyond result and arrays."""
+
+
+class UncertaintyParser(_MinimumParser):
+    """Tells a posterior that is not converged."""
+
+    def exit_code_of(self, result: Result) -> ExitCode | None:
+        if result.status == "posterior_not_converged":
+            return self.exit_codes.ERROR_POSTERIOR_NOT_CONVERGED.format(
+                detail=result.summary["stop_reason"]
+            )
+        return super().exit_code_of(result)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from aiida_dse.io.results import Result
 
-from .figures import CALCULATED, LABEL, OBSERVED, SMALL, _head, _new_figure
+from .figures import CALCULATED, LABEL, OBSERVED, SMALL, head, new_figure
 
 #: Points of a pattern over which the misfit is averaged for the line that is drawn.
 WINDOW = 25
@@ -22,7 +22,7 @@ def comparison_figure(result: Result, *, width: float = 7.0) -> Figure:
     if result.task != "compare":
         raise ValueError(f"the result is of task '{result.task}', not a comparison.")
     models = result.summary["models"]
-    figure = _new_figure((width, 1.1 + 1.35 * len(models)))
+    figure = new_figure((width, 1.1 + 1.35 * len(models)))
     panels = figure.subplots(len(models), squeeze=False, sharex=True)[:, 0]
     for panel, (name, row) in zip(panels, models.items(), strict=True):
         q = result.arrays[f"models/{name}/q"]
@@ -42,6 +42,6 @@ def comparison_figure(result: Result, *, width: float = 7.0) -> Figure:
             fontsize=LABEL, loc="left", pad=3,
         )
     panels[-1].set_xlabel("$q$ (1/Å)", fontsize=LABEL)
-    _head(figure, Result({key: value for key, value in result.summary.items()
+    head(figure, Result({key: value for key, value in result.summary.items()
                           if key not in ("agreement", "title")}))
     return figure

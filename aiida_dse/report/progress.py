@@ -7,10 +7,11 @@ import time
 from types import TracebackType
 from typing import Self
 
-from aiida_dse.engine.methods import Descent
-from aiida_dse.engine.refine import Cycle
+from aiida_dse.engine.leastsquares import Cycle
+from aiida_dse.engine.methods import Evaluations
 from aiida_dse.engine.scan import ScanProgress
 from aiida_dse.engine.search import SearchProgress
+from aiida_dse.tasks.uncertainty import UncertaintyProgress
 
 #: Seconds between two lines of a log where steps are many and short.
 LOG_INTERVAL = 5.0
@@ -26,7 +27,10 @@ class NoProgress:
     def search(self, progress: SearchProgress) -> None:
         """Say nothing."""
 
-    def descent(self, progress: Descent) -> None:
+    def uncertainty(self, progress: UncertaintyProgress) -> None:
+        """Say nothing."""
+
+    def descent(self, progress: Evaluations) -> None:
         """Say nothing."""
 
     def __enter__(self) -> Self:
@@ -44,6 +48,7 @@ class LogProgress(NoProgress):
 
     def __init__(self) -> None:
         self._last = -1
+        self._part = ""
         self._told = 0.0
 
     def cycle(self, cycle: Cycle) -> None:
@@ -52,7 +57,7 @@ class LogProgress(NoProgress):
     def search(self, progress: SearchProgress) -> None:
         print(_search_line(progress), file=sys.stderr, flush=True)
 
-    def descent(self, progress: Descent) -> None:
+    def descent(self, progress: Evaluations) -> None:
         if progress.elapsed - self._told > LOG_INTERVAL:
             self._told = progress.elapsed
             print(_descent_line(progress), file=sys.stderr, flush=True)
@@ -62,6 +67,14 @@ class LogProgress(NoProgress):
         if tenth > self._last:
             self._last = tenth
             print(_scan_line(progress), file=sys.stderr, flush=True)
+
+    def uncertainty(self, progress: UncertaintyProgress) -> None:
+        if progress.part != self._part:
+            self._part, self._last = progress.part, -1
+        tenth = 10 * progress.done // max(1, progress.total)
+        if tenth > self._last:
+            self._last = tenth
+            print(_uncertainty_line(progress), file=sys.stderr, flush=True)
 
 
 class TerminalProgress(NoProgress):
@@ -76,13 +89,18 @@ class TerminalProgress(NoProgress):
     def search(self, progress: SearchProgress) -> None:
         self._write(_search_line(progress))
 
-    def descent(self, progress: Descent) -> None:
+    def descent(self, progress: Evaluations) -> None:
         self._write(_descent_line(progress))
 
     def scan(self, progress: ScanProgress) -> None:
         if time.monotonic() - self._shown > 0.1 or progress.done == progress.total:
             self._shown = time.monotonic()
             self._write(_scan_line(progress))
+
+    def uncertainty(self, progress: UncertaintyProgress) -> None:
+        if time.monotonic() - self._shown > 0.1 or progress.done == progress.total:
+            self._shown = time.monotonic()
+            self._write(_uncertainty_line(progress))
 
     def _write(self, line: str) -> None:
         sys.stderr.write(f"\r\033[K{line}")
@@ -118,7 +136,15 @@ def _search_line(progress: SearchProgress) -> str:
     )
 
 
-def _descent_line(progress: Descent) -> str:
+def _uncertainty_line(progress: UncertaintyProgress) -> str:
+    return (
+        f"{progress.part}: {progress.done:,} of {progress.total:,} {progress.unit}"
+        + (f" ({progress.note})" if progress.note else "")
+        + f"  {progress.elapsed:.0f} s, about {progress.remaining:.0f} s left"
+    )
+
+
+def _descent_line(progress: Evaluations) -> str:
     return (
         f"{progress.method}: {progress.evaluations:,} evaluations (at most {progress.limit:,})  "
         f"best GoF {progress.best_gof:.4f}  {progress.elapsed:.0f} s"

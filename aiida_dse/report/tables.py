@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from aiida_dse.engine.grid import Coordinate
 from aiida_dse.io.results import Result
 from aiida_dse.tasks.build import BuiltModel
 
+from .joint_tables import joint_lines
 from .numbers import with_su
+from .uncertainty_table import uncertainty_lines
 
 #: Grid steps of more s.u. than this leave the minimum between the points uncertain.
 COARSE = 5.0
@@ -34,14 +37,28 @@ def validation_report(built: BuiltModel) -> str:
     for phase in model.phases:
         for name, reason in phase.fixed_reasons.items():
             lines.append(f"not a parameter: {phase.name}.{name} ({reason})")
-    if built.axes:
+    if built.grid is not None:
         shape = " x ".join(str(len(axis.values)) for axis in built.axes)
         total = 1
         for axis in built.axes:
             total *= len(axis.values)
         lines.append(f"scan: {shape} = {total:,} points over "
-                     + ", ".join(axis.parameter for axis in built.axes))
+                     + ", ".join(axis_text(axis) for axis in built.axes))
+        if missing := int(built.grid.unreachable.sum()):
+            lines.append(f"  {missing:,} of them cannot be reached and will be left empty")
+    if plan := built.document.uncertainty:
+        asked = ["profile of " + ", ".join(plan.profile)] if plan.profile else []
+        if plan.bootstrap:
+            asked.append(f"{plan.bootstrap.samples} bootstrap samples")
+        if plan.posterior:
+            asked.append(f"posterior, {plan.posterior.steps} steps")
+        lines.append("uncertainty: " + ("; ".join(asked) or "nothing asked for"))
     return "\n".join(lines)
+
+
+def axis_text(axis: Coordinate) -> str:
+    """An axis with its range: names of quantities and paths do not tell it."""
+    return f"{axis.name} = {axis.values[0]:.5g} ... {axis.values[-1]:.5g} {axis.unit}".rstrip()
 
 
 def result_report(result: Result) -> str:
@@ -50,18 +67,23 @@ def result_report(result: Result) -> str:
     lines = [f"{summary['task']}: {summary['status']} ({summary['stop_reason']}), "
              f"{summary['seconds']:.1f} s"]
     if "n_evaluations" in summary:
-        lines[0] += f", {summary['n_evaluations']:,} evaluations by {summary['method']}"
+        method = summary.get("method", "least_squares")
+        lines[0] += f", {summary['n_evaluations']:,} evaluations by {method}"
     if summary["task"] == "compare":
         return "\n".join([*lines, *comparison_lines(summary),
                           *(f"note: {warning}" for warning in summary["warnings"])])
     if "agreement" in summary:
         lines += agreement_lines(summary["agreement"])
-    if summary["task"] == "refine":
+    if summary["task"] in ("refine", "uncertainty"):
         lines += ["", *parameter_lines(summary), *restraint_lines(summary),
                   *search_lines(summary)]
+    if summary["task"] == "joint":
+        lines += ["", *joint_lines(summary)]
     if summary["task"] == "scan":
         lines += scan_lines(summary)
     lines += derived_lines(summary)
+    if summary.get("uncertainty"):
+        lines += uncertainty_lines(summary)
     lines += [f"note: {warning}" for warning in summary["warnings"]]
     return "\n".join(lines)
 
@@ -78,7 +100,17 @@ def agreement_lines(fit: dict[str, Any]) -> list[str]:
 def parameter_lines(summary: dict[str, Any]) -> list[str]:
     """Refined parameters with s.u. scaled by GoF."""
     factor = max(1.0, summary["agreement"]["gof"])
-    lines = [f"{'parameter':28} {'value':>16} unit   (s.u. scaled by max(1, GoF) = {factor:.3f})"]
+    serial = summary.get("serial_correlation")
+    lines = []
+    if serial:
+        lines.append(
+            f"residuals correlate over {serial['autocorrelation_time']:.1f} points, which leaves "
+            f"{serial['n_effective']:.0f} independent ones: s.u. up to {serial['su_factor']:.2f} "
+            "times as large, in the second column"
+        )
+    second = f" {'serially corr.':>16}" if serial else ""
+    lines.append(f"{'parameter':28} {'value':>16}{second} unit   "
+                 f"(s.u. scaled by max(1, GoF) = {factor:.3f})")
     for name, row in summary["parameters"].items():
         if not (row["free"] or "tie" in row):
             continue
@@ -87,7 +119,9 @@ def parameter_lines(summary: dict[str, Any]) -> list[str]:
                                         ("insensitive", "undetermined")) if row.get(key)]
         if "tie" in row:
             flags.append(f"= {row['tie']}")
-        lines.append(f"{name:28} {with_su(row['value'], su):>16} {row['unit']:5} "
+        wider = None if su is None or not serial else su * serial["su_factor"]
+        second = f" {with_su(row['value'], wider):>16}" if serial else ""
+        lines.append(f"{name:28} {with_su(row['value'], su):>16}{second} {row['unit']:5} "
                      + "; ".join(flags))
     for name, row in summary["linear"].items():
         su = None if row["su"] is None else row["su"] * factor
@@ -155,24 +189,20 @@ def derived_lines(summary: dict[str, Any]) -> list[str]:
 def scan_lines(summary: dict[str, Any]) -> list[str]:
     shape = " x ".join(str(n) for n in summary["shape"])
     lines = [f"grid {shape}, {summary['n_done']} points done"]
+    if missing := summary.get("n_unreachable"):
+        lines.append(f"  {missing} points have no structure with the values asked for")
+    if saved := summary.get("adaptive"):
+        total = saved["n_evaluated"] + saved["n_interpolated"]
+        lines.append(f"  {saved['n_evaluated']} computed, {saved['n_interpolated']} interpolated "
+                     f"({100 * saved['n_interpolated'] / total:.0f} % saved)")
     if summary["minimum"]:
         at = ", ".join(f"{k} = {v:.6g}" for k, v in summary["minimum"].items() if k != "gof")
         lines.append(f"lowest GoF {summary['minimum']['gof']:.4f} at {at}")
-    quadratic = summary.get("quadratic", {})
-    if "missing" in quadratic:
-        lines.append(f"no minimum between the points: {quadratic['missing']}")
-    elif quadratic:
-        # the s.u. are printed scaled by GoF, as for a refinement
-        factor = max(1.0, summary["minimum"]["gof"])
-        at = ", ".join(f"{name} = {with_su(row['value'], row['su'] * factor)}"
-                       for name, row in quadratic["position"].items())
-        lines.append(f"paraboloid's minimum at {at} (s.u. at the values of what is not mapped or "
-                     "refined at each point)")
-        if (width := quadratic["widest_step_in_su"] / factor) > COARSE:
-            lines.append(f"  the grid's steps are up to {width:.0f} s.u. wide: a finer grid around "
-                         "it tells more")
-        lines += [f"  correlation of {pair}: {r:+.3f}"
-                  for pair, r in quadratic["correlation"].items()]
+    for row in summary.get("quantities", []):
+        if row.get("varies"):
+            value = summary["minimum_quantities"][row["name"]]
+            lines.append(f"  there {row['name']} = {value:.5g} {row['unit']}".rstrip())
+    lines += _minimum_lines(summary)
     for basin in summary.get("basins", [])[1:]:
         at, saddle = basin["at"], basin.get("saddle")
         where = ", ".join(f"{name} = {value:.6g}" for name, value in at.items())
@@ -180,3 +210,28 @@ def scan_lines(summary: dict[str, Any]) -> list[str]:
                      + (f"; saddle towards a deeper one at GoF {saddle['gof']:.4f}" if saddle
                         else ""))
     return lines
+
+
+def _minimum_lines(summary: dict[str, Any]) -> list[str]:
+    """The minimum between the points; s.u. are printed scaled by GoF, as for a refinement."""
+    quadratic = summary.get("quadratic", {})
+    if "missing" in quadratic:
+        return [f"no minimum between the points: {quadratic['missing']}"]
+    if not quadratic:
+        return []
+    factor = max(1.0, summary["minimum"]["gof"])
+    at = ", ".join(f"{name} = {with_su(row['value'], row['su'] * factor)}"
+                   for name, row in quadratic["position"].items())
+    lines = [f"paraboloid's minimum at {at} (s.u. at the values of what is not mapped or refined "
+             "at each point)"]
+    if (width := quadratic["widest_step_in_su"] / factor) > COARSE:
+        lines.append(f"  the grid's steps are up to {width:.0f} s.u. wide: a finer grid around it "
+                     "tells more")
+    for name, row in quadratic.get("delta_chi2", {}).items():
+        sides = ", ".join(f"{sign}{row[side] * factor:.2g}" for sign, side in
+                          (("-", "minus"), ("+", "plus")) if row[side] is not None)
+        why = f"({row['missing']})" if row["missing"] else ""
+        lines.append(f"  s.u. of {name} from Delta chi2 = 1, scaled: "
+                     + " ".join(filter(None, [sides, why])))
+    return lines + [f"  correlation of {pair}: {r:+.3f}"
+                    for pair, r in quadratic["correlation"].items()]

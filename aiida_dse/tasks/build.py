@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import re
 from collections import Counter
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from aiida_dse.documents import DocumentError, ModelDocument
+from aiida_dse.documents import ModelDocument
 from aiida_dse.documents.model import Phase as PhaseSection
 from aiida_dse.documents.model import Prism, SizeLaw, Sphere, TraceFile
 from aiida_dse.documents.plans import RestraintSection, Start
+from aiida_dse.documents.reading import located
 from aiida_dse.engine.crystal import Crystal
-from aiida_dse.engine.parameters import Parameter, closest, require_possible, select
+from aiida_dse.engine.grid import Coordinate, Grid
+from aiida_dse.engine.parameters import Parameter, closest, require_possible
 from aiida_dse.engine.particles import (
     MAX_CELLS_ALONG_EDGE,
     CubePopulation,
@@ -27,19 +30,24 @@ from aiida_dse.engine.particles import (
 )
 from aiida_dse.engine.pattern import Background, Observation, PatternModel
 from aiida_dse.engine.phase import AtomListPhase, CrystalPhase, Phase
+from aiida_dse.engine.posterior import require_walkers
+from aiida_dse.engine.quantities import (
+    CrystalQuantity,
+)
+from aiida_dse.engine.refine import default_stages, free_names
 from aiida_dse.engine.restraints import (
     Restraint,
     angle_restraints,
     distance_restraints,
     parameter_restraint,
 )
-from aiida_dse.engine.scan import Axis, check_axes
 from aiida_dse.engine.scattering import element_of, ion_symbol
 from aiida_dse.engine.units import FloatArray, q_from_two_theta, two_theta_from_q
 from aiida_dse.io.patterns import MeasuredPattern, read_pattern
 from aiida_dse.io.structures import read_cif, read_xyz
 
 from .freedom import check_freedom
+from .grids import check_names, grid_of_document, known_quantities
 
 
 @dataclass(frozen=True)
@@ -50,10 +58,16 @@ class BuiltModel:
     model: PatternModel
     stages: list[list[str]] | None
     restraints: list[Restraint]
-    axes: list[Axis]
+    quantities: dict[str, CrystalQuantity]  # of a map, by full name: volumes and the 'derived'
+    grid: Grid | None
     files: dict[str, str]  # file name -> SHA-256
     axis: str  # of the pattern: two_theta, q_inverse_angstrom, q_inverse_nm
     measured: bool
+
+    @property
+    def axes(self) -> tuple[Coordinate, ...]:
+        """Of the scan; none without one."""
+        return self.grid.axes if self.grid else ()
 
 
 def build(document: ModelDocument, folder: Path, *, threads: int | None = None) -> BuiltModel:
@@ -64,7 +78,7 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
     pattern = document.pattern
     files: dict[str, str] = {}
     if pattern.file is not None:
-        with _at("pattern"):
+        with located("pattern"):
             measured = _measured(pattern, folder, files, pattern.range, pattern.every)
             axis = measured.axis
             observation = Observation(
@@ -73,82 +87,76 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
             )
     else:
         axis = pattern.axis or ""
-        with _at("pattern.grid"):
+        with located("pattern.grid"):
             observation = _simulated(document)
     phases = []
     for name, section in document.phases.items():
-        with _at(f"phases.{name}"):
+        with located(f"phases.{name}"):
             phases.append(_phase(name, section, folder, files))
     traces = {}
     for name, trace in document.background.traces.items():
-        with _at(f"background.traces.{name}"):
+        with located(f"background.traces.{name}"):
             traces[name] = _trace(trace, folder, files, observation)
-    with _at("parameters, ties or background"):
+    with located("parameters, ties or background"):
         model = PatternModel(
             observation, phases,
             Background(document.background.chebyshev, document.background.inverse_q, traces),
             overrides=_overrides(document, phases), fixed_scales=document.scales,
             ties=document.ties, tolerance=document.tolerance, threads=threads,
         )
-    with _at("parameters or ties"):
+    with located("parameters or ties"):
         start = model.start
         for tie in model.ties:
             unit = model.parameters[tie.target].unit
             require_possible(tie.target, unit, start[tie.target], start[tie.target])
     for index, phase in enumerate(phases):
-        with _at(f"phases.{phase.name}.particle"):
+        with located(f"phases.{phase.name}.particle"):
             phase.size_statistics(model.local(index, start))
-    axes = []
-    if document.scan:
-        with _at("scan.axes"):
-            _refuse_huge(document)
-            axes = [Axis(a.parameter, a.points()) for a in document.scan.axes]
-            check_axes(model, axes)
     stages = None
     if document.refinement and document.refinement.stages:
         stages = [list(stage) for stage in document.refinement.stages]
-        with _at("refinement.stages"):
-            _check_names(model, [name for stage in stages for name in stage])
+        with located("refinement.stages"):
+            check_names(model, [name for stage in stages for name in stage])
     if document.refinement and pattern.file is not None:
-        with _at("refinement"):
+        with located("refinement"):
             check_freedom(model, stages)
     restraints: list[Restraint] = []
     for k, restraint in enumerate(document.restraints):
-        with _at(f"restraints.{k}"):
+        with located(f"restraints.{k}"):
             restraints += _restraints(restraint, model)
-    if document.scan:
-        with _at("scan.refine"):
-            _check_names(model, document.scan.refine)
+    if document.uncertainty:
+        _check_uncertainty(document, model, stages)
     for name, derived in document.derived.items():
-        with _at(f"derived.{name}"):
+        with located(f"derived.{name}"):
             phase = next(p for p in phases if p.name == name)
             if not isinstance(phase, CrystalPhase):
                 raise ValueError("distances and angles are reported for crystals, not atom lists.")
             for label in {x for row in (*derived.distances, *derived.angles) for x in row}:
                 phase.crystal.site(label)
-    return BuiltModel(document, model, stages, restraints, axes, files, axis,
+    # looking for neighbours takes a moment, and only maps name quantities
+    quantities = known_quantities(document, model, start) if document.scan else {}
+    grid = grid_of_document(document, model, quantities)
+    return BuiltModel(document, model, stages, restraints, quantities, grid, files, axis,
                       pattern.file is not None)
 
 
-class _at:
-    """Turns a ValueError into a DocumentError that says where in the document it arose."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, problem: BaseException | None, trace: object) -> None:
-        if isinstance(problem, ValueError) and not isinstance(problem, DocumentError):
-            raise DocumentError(f"{self.path}: {problem}") from None
-
-
-def _check_names(model: PatternModel, patterns: list[str] | tuple[str, ...]) -> None:
-    for pattern in patterns:
-        if not any(c in pattern for c in "*?["):
-            model.require(pattern)
-        select([pattern], list(model.parameters))
+def _check_uncertainty(
+    document: ModelDocument, model: PatternModel, stages: list[list[str]] | None
+) -> None:
+    plan = document.uncertainty
+    assert plan is not None
+    free = free_names(model, stages or default_stages(model))
+    with located("uncertainty.profile"):
+        for pattern in plan.profile:
+            check_names(model, [pattern])
+            if not any(fnmatch.fnmatchcase(name, pattern) for name in free):
+                raise ValueError(
+                    f"'{pattern}' is not refined, so it has no profile. Free it in the "
+                    "refinement's stages, or take it out."
+                )
+    with located("uncertainty.posterior.walkers"):
+        if plan.posterior and plan.posterior.walkers:
+            require_walkers(plan.posterior.walkers, len(free))
 
 
 def _restraints(section: RestraintSection, model: PatternModel) -> list[Restraint]:
@@ -167,20 +175,6 @@ def _restraints(section: RestraintSection, model: PatternModel) -> list[Restrain
         return distance_restraints(model, phase, section.distance, section.target, section.sigma)
     assert section.angle is not None
     return angle_restraints(model, phase, section.angle, section.target, section.sigma)
-
-
-def _refuse_huge(document: ModelDocument) -> None:
-    from aiida_dse.engine.scan import MAX_POINTS
-
-    assert document.scan is not None
-    sizes = [axis.size for axis in document.scan.axes]
-    total = float(np.prod([float(size) for size in sizes]))
-    if total > MAX_POINTS:
-        shape = " x ".join(f"{size:,}" for size in sizes)
-        raise ValueError(
-            f"the grid has {shape} = {total:.3g} points; the limit is {MAX_POINTS:.3g}. Use larger "
-            "steps or a smaller range, then refine the grid around the minimum."
-        )
 
 
 def _existing(folder: Path, file: str, files: dict[str, str]) -> Path:

@@ -8,22 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from aiida_dse.documents.model import Derived
 from aiida_dse.engine.crystal import COORDINATES
 from aiida_dse.engine.derivatives import typical_shift
-from aiida_dse.engine.geometry import (
-    angle,
-    angles,
-    bonds,
-    irreducible_strain,
-    propagated,
-    pseudo_cubic_edge,
-)
+from aiida_dse.engine.geometry import propagated
 from aiida_dse.engine.parameters import Parameter
 from aiida_dse.engine.phase import CrystalPhase
-from aiida_dse.engine.restraints import frame_of
+from aiida_dse.engine.quantities import evaluated
 
 from .build import BuiltModel
+from .grids import known_quantities
 
 
 def derived_rows(
@@ -60,29 +53,11 @@ def quantities_of(
 ) -> Callable[[Mapping[str, float]], list[tuple[str, float, str]]]:
     """A function of the parameter values; which atoms are neighbours is settled at `reference`."""
     model, phase = built.model, built.model.phases[index]
-    assert isinstance(phase, CrystalPhase)
-    wanted = built.document.derived.get(phase.name, Derived())
-    frame_at = frame_of(model, phase)
-    start = frame_at(reference)
-    lengths = [
-        (f"d({first}-{second})_{k + 1}", bond)
-        for first, second in wanted.distances
-        for k, bond in enumerate(bonds(start, first, second))
-    ]
-    spans = [
-        (f"angle({first}-{vertex}-{last})_{k + 1}", pair)
-        for first, vertex, last in wanted.angles
-        for k, pair in enumerate(angles(start, first, vertex, last))
-    ]
+    wanted = [q for q in known_quantities(built.document, model, dict(reference)).values()
+              if q.phase == phase.name]
 
     def quantities(values: Mapping[str, float]) -> list[tuple[str, float, str]]:
-        frame, cell = frame_at(values), phase.geometry(model.local(index, model.tied(values)))[2]
-        rows = [("volume", cell.volume, "Å^3")]
-        rows += [(name, float(np.linalg.norm(frame.vector(bond))), "Å") for name, bond in lengths]
-        rows += [(name, angle(frame, pair), "deg") for name, pair in spans]
-        if wanted.pseudo_cubic:
-            rows.append(("a_k", pseudo_cubic_edge(cell), "Å"))
-            rows.append(("zeta", irreducible_strain(cell), ""))
-        return rows
+        return [(q.name, float(value), q.unit)
+                for q, value in zip(wanted, evaluated(model, wanted, values), strict=True)]
 
     return quantities

@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from aiida_dse.engine.mapping import basins, quadratic_minimum
+from aiida_dse.engine.mapping import LARGEST_FLOOD, basins, profile_interval, quadratic_minimum
 from aiida_dse.engine.units import FloatArray
 
-#: Larger maps are not searched for basins: the flood takes some 20 microseconds a point.
-LARGEST_FLOOD = 300_000
+
+def told_by_map(
+    summary: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """What the arrays of a finished map say besides its lowest point: see `analysed`; the derived
+    quantities there ('minimum_quantities'); of an adaptive map, how many points were computed."""
+    gof, chi2 = arrays["scan/gof"], arrays["scan/chi2"]
+    axes = [arrays[f"scan/axis_{k}"] for k in range(gof.ndim)]
+    found = analysed(summary["axes"], axes, gof, chi2, summary["n_points_pattern"])
+    lowest = np.unravel_index(int(np.nanargmin(gof)), gof.shape)
+    found["minimum_quantities"] = {
+        row["name"]: float(np.broadcast_to(arrays[f"scan/quantity_{k}"], gof.shape)[lowest])
+        for k, row in enumerate(summary["quantities"])
+    }
+    found["quantities"] = [
+        row | {"varies": _varies(arrays[f"scan/quantity_{k}"])}
+        for k, row in enumerate(summary["quantities"])
+    ]
+    if "scan/evaluated" in arrays:
+        computed = int(arrays["scan/evaluated"].sum())
+        found["adaptive"] = {"n_evaluated": computed,
+                             "n_interpolated": summary["n_done"] - computed}
+    return found
+
+
+def _varies(values: np.ndarray) -> bool:
+    """Whether a quantity changes over the map by more than rounding."""
+    known = values[np.isfinite(values)]
+    return bool(len(known) and np.ptp(known) > 1e-9 * max(1.0, float(np.abs(known).max())))
 
 
 def analysed(
     names: Sequence[str], axes: Sequence[FloatArray], gof: FloatArray, chi2: FloatArray,
     n_points: int,
 ) -> dict[str, Any]:
-    """'quadratic': position, s.u. and correlation of the minimum, or the reason for none;
-    'basins': the local minima with the saddles towards deeper ones."""
+    """'quadratic': position, s.u. and correlation of the minimum, and its s.u. from Delta chi2 = 1,
+    or the reason for none; 'basins': the local minima with the saddles towards deeper ones."""
     found: dict[str, Any] = {}
     minimum = quadratic_minimum(axes, chi2)
     if isinstance(minimum, str):
@@ -41,6 +69,10 @@ def analysed(
                 f"{names[i]}, {names[j]}": float(minimum.correlation[i, j])
                 for j in range(len(names)) for i in range(j)
                 if np.isfinite(minimum.correlation[i, j])
+            },
+            "delta_chi2": {
+                name: asdict(profile_interval(axes, chi2, k, minimum))
+                for k, name in enumerate(names) if np.isfinite(minimum.position[k])
             },
         }
     if gof.size <= LARGEST_FLOOD:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -10,19 +11,21 @@ from pathlib import Path
 import numpy as np
 
 from aiida_dse.documents.plans import RefinementPlan
-from aiida_dse.engine.agreement import Agreement
+from aiida_dse.engine.agreement import SERIAL_LIMIT, Agreement, serial_correlation
 from aiida_dse.engine.geometry import reflections
-from aiida_dse.engine.methods import Descent, refine_without_derivatives
+from aiida_dse.engine.grid import quantities_on
+from aiida_dse.engine.leastsquares import Cycle
+from aiida_dse.engine.methods import Evaluations, refine_without_derivatives
 from aiida_dse.engine.phase import CrystalPhase
-from aiida_dse.engine.refine import Cycle, Refinement, default_stages, refine
-from aiida_dse.engine.scan import Axis, GofMap, ScanProgress, scan
+from aiida_dse.engine.refine import Refinement, default_stages, refine
+from aiida_dse.engine.scan import GofMap, ScanProgress, scan
 from aiida_dse.engine.search import SearchProgress, multi_start
 from aiida_dse.io.results import Result, write_result
 
 from .build import BuiltModel
 from .derived import derived_rows
 from .freedom import check_freedom
-from .maps import analysed
+from .maps import told_by_map
 from .summary import (
     axis_arrays,
     common_summary,
@@ -32,6 +35,8 @@ from .summary import (
 
 #: Reflections are marked up to here (1/Å); beyond, they crowd into a band.
 TICKS_Q_MAX = 6.0
+#: Derived quantities are kept for grids of up to so many outer points (each takes 8 bytes).
+MAX_QUANTITY_POINTS = 100_000
 #: Seconds between two safekeepings of a running scan.
 CHECKPOINT_INTERVAL = 10.0
 
@@ -69,7 +74,7 @@ def run_refine(
     built: BuiltModel, *, on_cycle: Callable[[Cycle], None] | None = None,
     should_stop: StopCheck | None = None, start: Mapping[str, float] | None = None,
     on_search: Callable[[SearchProgress], None] | None = None,
-    on_descent: Callable[[Descent], None] | None = None,
+    on_descent: Callable[[Evaluations], None] | None = None,
 ) -> Result:
     """The refinement of the document, from its starting values or from `start`.
 
@@ -144,6 +149,12 @@ def refinement_result(built: BuiltModel, found: Refinement) -> Result:
         "n_cycles": found.n_cycles,
         "n_evaluations": found.n_evaluations,
     }
+    if found.agreement.durbin_watson < SERIAL_LIMIT:
+        serial = serial_correlation(found.evaluation.linear.residual)
+        summary["serial_correlation"] = asdict(serial)
+        for row in summary["parameters"].values():
+            if row["su"] is not None:
+                row["su_serial"] = row["su"] * serial.su_factor
     arrays = pattern_arrays(model, found.evaluation)
     for phase in model.phases:
         if isinstance(phase, CrystalPhase):
@@ -174,11 +185,12 @@ def run_scan(
             write_result(scan_result(built, partial), checkpoint)
             last = time.monotonic()
 
-    known = None if finished is None else map_of(finished)
+    known = None if finished is None else map_of(built, finished)
+    assert built.grid is not None
     found = scan(
-        built.model, built.axes, refine_at_each_point=plan.refine, restraints=built.restraints,
-        on_progress=on_progress,
-        on_block=keep, should_stop=should_stop, threads=threads, finished=known,
+        built.model, built.grid, refine_at_each_point=plan.refine, restraints=built.restraints,
+        adaptive=plan.adaptive, on_progress=on_progress, on_block=keep, should_stop=should_stop,
+        threads=threads, finished=known,
     )
     return scan_result(built, found)
 
@@ -186,38 +198,64 @@ def run_scan(
 def scan_result(built: BuiltModel, found: GofMap) -> Result:
     status = "complete" if found.complete else found.stop_reason
     summary = common_summary(built, "scan", status, found.stop_reason, found.seconds)
-    done = int(np.isfinite(found.gof).sum())
+    grid, done = found.grid, int(np.isfinite(found.gof).sum())
+    ended = found.stop_reason != "running"
+    quantities = quantity_arrays(built, found) if ended else {}
     summary |= {
-        "axes": [axis.parameter for axis in found.axes],
+        "axes": [axis.name for axis in grid.axes],
+        "axis_units": [axis.unit for axis in grid.axes],
+        # times the document's values: the length of a path
+        "axis_scales": [axis.scale for axis in grid.axes],
         "shape": list(found.gof.shape),
         "n_done": done,
+        "n_unreachable": int(grid.unreachable.sum()),
+        "moved": list(grid.moved),
         "refined": list(found.refined),
+        "quantities": [{"name": name, "unit": built.quantities[name].unit} for name in quantities],
         "n_points_pattern": found.n_points,
         "minimum": found.minimum if done else None,
         "parameters": parameter_rows(built.model, built.model.start, ()),
     }
-    if found.stop_reason != "running" and done:
-        names, axes = [a.parameter for a in found.axes], [a.values for a in found.axes]
-        summary |= analysed(names, axes, found.gof, found.chi2, found.n_points)
     arrays: dict[str, np.ndarray] = {
         "scan/gof": found.gof, "scan/chi2": found.chi2, "scan/n_active": found.n_active,
     }
-    for k, axis in enumerate(found.axes):
+    for k, axis in enumerate(grid.axes):
         arrays[f"scan/axis_{k}"] = axis.values
+    for k, values in enumerate(grid.moved.values()):
+        arrays[f"scan/moved_{k}"] = values
+    for k, values in enumerate(quantities.values()):
+        arrays[f"scan/quantity_{k}"] = values
     for name, values in found.refined.items():
         arrays[f"scan/refined/{name}"] = values
+    if found.evaluated is not None:
+        arrays["scan/evaluated"] = found.evaluated.astype(np.uint8)
+    if ended and done:
+        summary |= told_by_map(summary, arrays)
     return Result(summary, arrays)
 
 
-def map_of(result: Result) -> GofMap:
-    """The GoF map in a scan result, finished or not."""
-    arrays = result.arrays
-    axes = tuple(
-        Axis(name, arrays[f"scan/axis_{k}"]) for k, name in enumerate(result.summary["axes"])
-    )
+def quantity_arrays(built: BuiltModel, found: GofMap) -> dict[str, np.ndarray]:
+    """Derived quantities over the grid, length 1 along axes that do not move them; none if huge."""
+    names = list(built.quantities)
+    if found.refined:
+        size = found.gof.size
+    else:
+        size = math.prod(found.grid.shape[k] for k in found.grid.outer)
+    if size > MAX_QUANTITY_POINTS:
+        return {}
+    values = quantities_on(built.model, found.grid, list(built.quantities.values()),
+                           found.refined, built.model.start)
+    return dict(zip(names, values, strict=True))
+
+
+def map_of(built: BuiltModel, result: Result) -> GofMap:
+    """The GoF map in a scan result of the same document, finished or not."""
+    arrays, grid = result.arrays, built.grid
+    assert grid is not None
     refined = {name: arrays[f"scan/refined/{name}"] for name in result.summary["refined"]}
+    evaluated = arrays.get("scan/evaluated")
     return GofMap(
-        axes, arrays["scan/gof"], arrays["scan/chi2"], arrays["scan/n_active"], refined,
+        grid, arrays["scan/gof"], arrays["scan/chi2"], arrays["scan/n_active"], refined,
         result.summary["n_points_pattern"], result.summary["seconds"],
-        result.summary["stop_reason"],
+        result.summary["stop_reason"], None if evaluated is None else evaluated.astype(bool),
     )

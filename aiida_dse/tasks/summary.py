@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import aiida_dse
+from aiida_dse.documents import JointDocument, ModelDocument
 from aiida_dse.engine.parameters import Parameter
 from aiida_dse.engine.pattern import Evaluation, PatternModel
 from aiida_dse.io.results import RESULT_SCHEMA
@@ -33,7 +34,7 @@ def common_summary(
         "title": document.title,
         "sample": document.sample.model_dump(exclude_none=True),
         "phases": list(document.phases),
-        "document_sha256": document_hash(built),
+        "document_sha256": document_hash(document),
         "data": {
             "n_points": len(q), "q_min": float(q[0]), "q_max": float(q[-1]),
             "wavelength": built.model.observation.wavelength, "sha256": built.files,
@@ -46,9 +47,14 @@ def common_summary(
     }
 
 
-def document_hash(built: BuiltModel) -> str:
-    """SHA-256 of the canonical document: what two results must share to be parts of one."""
-    text = json.dumps(built.document.canonical(), sort_keys=True)
+def document_hash(document: ModelDocument | JointDocument) -> str:
+    """SHA-256 of the canonical document: what two results must share to be parts of one.
+
+    What is to be found out about the uncertainty is left out: more samples or a longer chain of
+    the same refinement go on from an earlier result.
+    """
+    content = {k: v for k, v in document.canonical().items() if k != "uncertainty"}
+    text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

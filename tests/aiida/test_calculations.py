@@ -16,13 +16,16 @@ from aiida_dse.calculations.engine import (
     RefineCalculation,
     ScanCalculation,
     SimulateCalculation,
+    UncertaintyCalculation,
 )
 from aiida_dse.documents import parse_document
 from aiida_dse.tasks.build import build
 
 PROCESSES = {
-    "simulate": SimulateCalculation, "refine": RefineCalculation, "scan": ScanCalculation
+    "simulate": SimulateCalculation, "refine": RefineCalculation, "scan": ScanCalculation,
+    "uncertainty": UncertaintyCalculation,
 }
+PLAN = {"bootstrap": {"samples": 3}}
 
 
 @pytest.fixture
@@ -117,6 +120,19 @@ def test_a_grid_that_cannot_be_scanned_is_refused(inputs, axis, told):
     assert told in refusal(ScanCalculation, changed(inputs, scan={"axes": [axis]}))
 
 
+@pytest.mark.parametrize(
+    ("plan", "told"),
+    [
+        (None, "uncertainty: nothing is asked for"),
+        ({"profile": ["salt.Cs1.x"]}, "uncertainty.profile"),
+        ({"posterior": {"walkers": 3}}, "uncertainty.posterior.walkers"),
+    ],
+)
+def test_an_uncertainty_that_cannot_be_found_is_refused(inputs, plan, told):
+    changes = {} if plan is None else {"uncertainty": plan}
+    assert told in refusal(UncertaintyCalculation, changed(inputs, **changes))
+
+
 def test_a_structure_without_a_phase_is_refused(inputs):
     renamed = inputs | {"structures": {"brine": inputs["structures"]["salt"]}}
     assert "missing: salt" in refusal(RefineCalculation, renamed)
@@ -128,7 +144,7 @@ def test_structures_are_required(inputs):
 
 @pytest.mark.parametrize("task", PROCESSES)
 def test_the_uploaded_document_can_be_built_in_its_folder(inputs, case, prepare, task):
-    inputs = changed(inputs, scan=case.scan)
+    inputs = changed(inputs, scan=case.scan, uncertainty=PLAN)
     information, folder = prepare(PROCESSES[task], inputs)
     assert set(folder.get_content_list()) == {"model.json", "pattern.xye", "salt.cif"}
     uploaded = Path(folder.abspath)
@@ -167,18 +183,19 @@ def test_a_simulation_needs_no_pattern(inputs, case, prepare):
     assert set(folder.get_content_list()) == {"model.json", "salt.cif"}
 
 
-def test_an_interrupted_scan_is_sent_with_what_it_had(inputs, case, prepare, tmp_path):
+@pytest.mark.parametrize("task", ["scan", "uncertainty"])
+def test_an_interrupted_job_is_sent_with_what_it_had(inputs, case, prepare, tmp_path, task):
     path = tmp_path / "result.h5"
     path.write_bytes(b"arrays")
     arrays = SinglefileData(file=str(path)).store()
-    inputs = changed(inputs, scan=case.scan) | {
-        "finished": {"result": Dict({"task": "scan"}), "arrays": arrays}
+    inputs = changed(inputs, scan=case.scan, uncertainty=PLAN) | {
+        "finished": {"result": Dict({"task": task}), "arrays": arrays}
     }
-    information, folder = prepare(ScanCalculation, inputs)
+    information, folder = prepare(PROCESSES[task], inputs)
     assert information.codes_info[0].cmdline_params[-1] == "--continue"
     assert information.local_copy_list == [(arrays.uuid, "result.h5", "results/result.h5")]
     with folder.open("results/result.json") as handle:
-        assert json.load(handle) == {"task": "scan"}
+        assert json.load(handle) == {"task": task}
 
 
 def test_half_of_an_interrupted_scan_is_refused(inputs, case):
@@ -203,3 +220,10 @@ def test_only_what_a_second_run_may_mend_is_kept_out_of_the_cache():
         assert (codes[name].status, codes[name].invalidates_cache) == (status, True), name
     for name, status in REUSABLE.items():
         assert (codes[name].status, codes[name].invalidates_cache) == (status, False), name
+
+
+def test_an_uncertainty_has_the_codes_of_its_refinement_and_one_of_its_own():
+    codes = UncertaintyCalculation.exit_codes
+    own = {"ERROR_NOT_CONVERGED": 410, "ERROR_SINGULAR": 420, "ERROR_POSTERIOR_NOT_CONVERGED": 430}
+    assert {name: codes[name].status for name in own} == own
+    assert codes["ERROR_WALLTIME"].status == 400

@@ -200,6 +200,35 @@ def test_a_refinement_is_listed_shown_and_plotted(cli, analyses, tmp_path):
     assert target.read_bytes().startswith(b"\x89PNG")
 
 
+def test_an_uncertainty_goes_on_from_a_refinement_and_from_itself(
+    cli, analyses, write_case, tmp_path
+):
+    """Launched, listed, shown, plotted; more samples are added to those there are."""
+    def launched(samples, start):
+        path = write_case(tmp_path, {
+            "refinement": {"stages": [["salt.a", "salt.*.B"]]},
+            "uncertainty": {"profile": ["salt.a"], "bootstrap": {"samples": samples}},
+        })
+        result = cli("launch", "uncertainty", path, "--threads", 1, "--start-from", start, "--wait")
+        assert result.exit_code == 0, result.output
+        return result.output, re.search(r"UncertaintyCalculation<(\d+)>", result.output)[1]
+
+    output, first = launched(4, analyses["refine"])
+    assert "4 of 4 samples refined" in output and "going on" not in output
+    output, second = launched(6, first)
+    assert f"going on with what {first} has finished" in output
+    assert "6 of 6 samples refined" in output
+    row = next(x for x in cli("list").output.splitlines() if x.split()[:1] == [second])
+    assert "Uncertainty" in row and "done" in row
+    assert "profile intervals" in cli("show", second).output
+    for what in ("profile", "bootstrap", "fit"):
+        target = tmp_path / f"{what}.png"
+        assert cli("plot", second, "-o", target, "--what", what).exit_code == 0
+        assert target.stat().st_size > 10_000
+    refused = cli("plot", second, "-o", tmp_path / "x.png", "--what", "corner")
+    assert refused.exit_code and "it has profile, bootstrap, fit" in refused.output
+
+
 def test_a_map_is_shown_and_plotted(cli, analyses, finish, tmp_path):
     from aiida.orm import load_node
 

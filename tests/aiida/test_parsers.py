@@ -16,13 +16,15 @@ from aiida_dse.data.jobs import built_from_nodes
 from aiida_dse.data.results import nested_values
 from aiida_dse.io.results import Result, read_arrays, write_result
 from aiida_dse.tasks.run import run_refine, run_scan, run_simulate
+from aiida_dse.tasks.uncertainty import run_uncertainty
 
 STAGES = {"stages": [["salt.a", "salt.*.B"]]}
+PLAN = {"bootstrap": {"samples": 3}, "posterior": {"steps": 8}}
 
 
 @pytest.fixture(scope="module")
 def inputs(case_nodes, case):
-    found = case_nodes({"scan": case.scan, "refinement": STAGES})
+    found = case_nodes({"scan": case.scan, "refinement": STAGES, "uncertainty": PLAN})
     for node in (found["model"], found["pattern"], *found["structures"].values()):
         node.store()
     return found
@@ -200,6 +202,36 @@ def test_a_result_of_another_task_is_damaged_and_does_not_except(parse, built):
     """A refine job that finds a simulation's result (a stale folder) must not be taken for good."""
     _, node = parse("refine", result=run_simulate(built))
     assert node.exit_status == 311
+
+
+@pytest.fixture(scope="module")
+def weighed(built):
+    return run_uncertainty(built, threads=1)
+
+
+def test_a_short_posterior_is_told_with_its_outputs(parse, weighed):
+    outputs, node = parse("uncertainty", result=weighed)
+    assert node.exit_status == 430 and "autocorrelation times" in node.exit_message
+    result = outputs["result"].get_dict()
+    assert result["uncertainty"]["posterior"]["converged"] is False
+    # spreads can be queried by a path, beside the s.u.
+    row = result["uncertainty"]["bootstrap"]["parameters"]["salt.Cl_a.B"]
+    assert result["bootstrap_sd"]["salt"]["Cl_a"]["B"] == row["sd"]
+    assert result["posterior_sd"]["salt"]["a"] > 0 and result["su"]["salt"]["a"] > 0
+    # the chain is in the file only
+    assert "samples" not in result["uncertainty"]["posterior"]
+    assert "arrays" in outputs
+
+
+@pytest.mark.parametrize(
+    ("status", "exit_status"),
+    [("complete", 0), ("not_converged", 410), ("singular", 420), ("walltime", 400),
+     ("interrupted", 400), ("running", 400)],
+)
+def test_each_end_of_an_uncertainty_has_its_exit_code(parse, weighed, status, exit_status):
+    outputs, node = parse("uncertainty", result=with_status(weighed, status))
+    assert node.exit_status == exit_status
+    assert {"result", "arrays"} <= set(outputs)
 
 
 def test_a_full_disk_after_a_checkpoint_is_told(parse, built):

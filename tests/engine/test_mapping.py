@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
-from aiida_dse.engine.mapping import basins, quadratic_minimum
+from aiida_dse.engine.axes import Axis
+from aiida_dse.engine.mapping import basins, profile_interval, quadratic_minimum
 from aiida_dse.engine.refine import refine
-from aiida_dse.engine.scan import Axis, scan
+from aiida_dse.engine.scan import scan
 
 
 def test_a_paraboloid_is_found_exactly():
@@ -78,3 +81,44 @@ def test_ripples_are_no_basins_and_holes_part():
     assert len(basins(chi2, n_dof=1000)) == 1
     chi2[50] = np.nan
     assert len(basins(chi2, n_dof=1000)) == 2  # nothing joins them: both are reported
+
+
+def correlated_bowl():
+    covariance = np.array([[0.04, 0.045], [0.045, 0.09]])
+    axes = [np.linspace(0, 2, 41), np.linspace(-2.5, 1.5, 41)]
+    away = np.stack(np.meshgrid(*axes, indexing="ij"), -1) - np.array([1.03, -0.48])
+    return axes, 50 + np.einsum("...i,ij,...j", away, np.linalg.inv(covariance), away), covariance
+
+
+def test_delta_chi2_of_a_paraboloid_gives_the_su_of_its_curvature():
+    """The profile over a correlated axis, not a cut at its best value."""
+    axes, chi2, covariance = correlated_bowl()
+    minimum = quadratic_minimum(axes, chi2)
+    for k, su in enumerate(np.sqrt(np.diag(covariance))):
+        found = profile_interval(axes, chi2, k, minimum)
+        assert found.minus == pytest.approx(su, rel=1e-6)
+        assert found.plus == pytest.approx(su, rel=1e-6) and found.missing is None
+
+
+def test_delta_chi2_of_a_skewed_valley_is_asymmetric():
+    """chi2 = 20 + (exp(x) - 1)^2 / s^2 rises by 1 at log(1 + s) and -log(1 - s)."""
+    s, x = 0.3, np.linspace(-0.6, 0.6, 49)
+    chi2 = 20 + (np.exp(x) - 1) ** 2 / s**2
+    minimum = quadratic_minimum([x], chi2)
+    found = profile_interval([x], chi2, 0, minimum)
+    assert found.plus == pytest.approx(np.log(1 + s), abs=2e-3)
+    assert found.minus == pytest.approx(-np.log(1 - s), abs=2e-3)
+    assert found.minus > minimum.su[0] > found.plus
+
+
+@pytest.mark.parametrize(
+    ("x", "side", "why"),
+    [(np.linspace(-0.5, 3, 15), "minus", "below .* ends before"),
+     (np.linspace(-3, 0.5, 15), "plus", "above .* ends before"),
+     (np.linspace(-20, 20, 11), "minus", "below .* 4 s.u. away: too coarse")],
+)
+def test_without_points_near_delta_chi2_it_says_why(x, side, why):
+    chi2 = 9 + x**2
+    found = profile_interval([x], chi2, 0, quadratic_minimum([x], chi2))
+    assert getattr(found, side) is None
+    assert re.search(why, found.missing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from aiida_dse.engine.axes import Axis
 from aiida_dse.engine.refine import refine
 from aiida_dse.engine.restraints import (
     Restraint,
@@ -12,7 +13,7 @@ from aiida_dse.engine.restraints import (
     distance_restraints,
     parameter_restraint,
 )
-from aiida_dse.engine.scan import Axis, scan
+from aiida_dse.engine.scan import scan
 
 
 @pytest.fixture(scope="module")

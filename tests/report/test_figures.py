@@ -1,15 +1,18 @@
 """The figures show the numbers of a result, with units, and say what is missing."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
 from numpy.testing import assert_allclose
 
 from aiida_dse.io.results import Result
-from aiida_dse.report.figures import fit_figure, map_figure, save_figure
+from aiida_dse.report.figures import fit_figure, save_figure
+from aiida_dse.report.map_figures import curves_figure, map_figure
 
 WAVELENGTH = 0.56  # Å
 
@@ -258,6 +261,89 @@ def test_other_suffixes_and_missing_folders_are_refused(tmp_path: Path):
     with pytest.raises(OSError):
         save_figure(figure, tmp_path / "none" / "f.png")
     assert not list(tmp_path.iterdir())
+
+
+def with_landmarks(*axes):
+    """A map with a second basin, a saddle, a minimum with s.u. and two derived quantities."""
+    result = scanned(*axes)
+    at = {name: float(values[2]) for name, values in axes}
+    place = {name: float(values[4]) for name, values in axes}
+    between = {name: float(values[3]) for name, values in axes}
+    names = [name for name, _ in axes]
+    summary = result.summary | {
+        "axis_units": ["Å"] * len(axes),
+        "quadratic": {
+            "position": {n: {"value": at[n], "su": 0.5 * float(v[1] - v[0])} for n, v in axes},
+            "correlation": {f"{a}, {b}": 0.6 for a, b in pairwise(names)},
+        },
+        "basins": [{"at": at, "gof": 1.1},
+                   {"at": place, "gof": 1.234, "saddle": {"at": between, "gof": 1.456}}],
+        "quantities": [{"name": "P.volume", "unit": "Å^3"},
+                       {"name": "P.angle(Pb-Br-Pb)_1", "unit": "deg"}],
+    }
+    shape = result.arrays["scan/gof"].shape
+    angle = 160 + np.arange(shape[0]).reshape(-1, *(1,) * (len(shape) - 1)) ** 2.0
+    arrays = {"scan/quantity_0": np.full((1,) * len(shape), 800.0), "scan/quantity_1": angle}
+    return Result(summary, result.arrays | arrays)
+
+
+def test_other_minima_and_saddles_are_marked_with_their_gof():
+    figure = map_figure(with_landmarks(A, B))
+    panel = figure.axes[0]
+    for label, at, gof in (("other minimum", 4, "1.234"), ("saddle", 3, "1.456")):
+        (mark,) = labelled(figure, label)
+        assert_allclose([mark.get_xdata()[0], mark.get_ydata()[0]], [A[1][at], B[1][at]])
+        assert gof in [text.get_text() for text in panel.texts]
+    assert "saddles" in caption(figure)
+    stack = map_figure(with_landmarks(A, B, B_ISO))
+    (mark,) = labelled(stack, "other minimum")
+    assert mark.axes.get_title() == "Br.B = 3 Å²"  # the plane it lies in, and no other
+
+
+def test_the_ellipse_of_the_minimum_is_its_covariance():
+    """Its points are those of unit Mahalanobis distance, in s.u. scaled by GoF."""
+    figure = map_figure(with_landmarks(A, B))
+    (ellipse,) = [p for p in figure.axes[0].patches if isinstance(p, Ellipse)]
+    around = ellipse.get_patch_transform().transform_path(ellipse.get_path()).vertices
+    away = around - [A[1][2], B[1][2]]
+    su = 1.1 * 0.5 * np.array([A[1][1] - A[1][0], B[1][1] - B[1][0]])
+    covariance = np.outer(su, su) * np.array([[1, 0.6], [0.6, 1]])
+    distance = np.einsum("ki,ij,kj->k", away, np.linalg.inv(covariance), away)
+    # the ends of the curve's pieces lie on it
+    assert_allclose(distance[::3], 1, rtol=1e-3)
+
+
+def test_a_quantity_is_drawn_as_contours_where_it_varies():
+    result = with_landmarks(A, B)
+    plain, drawn = map_figure(result), map_figure(result, quantity="P.angle(Pb-Br-Pb)_1")
+    flat = map_figure(result, quantity="P.volume")
+    count = [len(figure.axes[0].collections) for figure in (plain, drawn, flat)]
+    assert count[1] == count[0] + 1 and count[2] == count[0]
+    assert "angle(Pb-Br-Pb)_1 (deg)" in caption(drawn)
+    with pytest.raises(ValueError, match=r"no quantity 'P\.x'; it has P\.volume, P\.angle"):
+        map_figure(result, quantity="P.x")
+
+
+def test_curves_stand_for_the_values_of_the_second_axis():
+    result = with_landmarks(A, B_ISO)
+    figure = curves_figure(result)
+    panel, bar = figure.axes
+    curves = panel.lines[: len(B_ISO[1])]
+    for k, curve in enumerate(curves):
+        assert_allclose(curve.get_xdata(), A[1])
+        assert_allclose(curve.get_ydata(), result.arrays["scan/gof"][:, k])
+    assert len({curve.get_color() for curve in curves}) == len(curves)
+    assert "Br.B" in bar.get_ylabel()
+    (mark,) = labelled(figure, "minimum")
+    assert_allclose([mark.get_xdata()[0], mark.get_ydata()[0]], [A[1][2], 1.1])
+    against = curves_figure(result, quantity="P.angle(Pb-Br-Pb)_1").axes[0]
+    assert_allclose(against.lines[0].get_xdata(), 160 + np.arange(6) ** 2)
+    assert against.get_xlabel() == "angle(Pb-Br-Pb)_1 (deg)"
+    assert len(curves_figure(with_landmarks(A)).axes) == 1
+    with pytest.raises(ValueError, match="three"):
+        curves_figure(with_landmarks(A, B, B_ISO))
+    with pytest.raises(ValueError, match="fit_figure"):
+        curves_figure(refined())
 
 
 def test_a_comparison_has_a_panel_for_each_model():

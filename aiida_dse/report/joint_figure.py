@@ -1,0 +1,134 @@
+"""A joint refinement as a figure: the fits above each other, parameters against temperature."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from aiida_dse.io.results import Result
+
+from .figures import CALCULATED, LABEL, OBSERVED, PHASES, SMALL, head, new_figure
+
+#: Panels of parameters beside the fits.
+MAX_PARAMETERS = 12
+Points = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def joint_figure(result: Result, *, size: tuple[float, float] | None = None) -> Figure:
+    """All fits stacked, and what differs between the patterns against their temperature.
+
+    size: width and height in inches; None chooses. Each pattern is divided by its largest
+    intensity and drawn on a square-root scale with its weighted residual below; parameters have
+    s.u. scaled by max(1, GoF), those of laws a line through them. Raises ValueError for other
+    tasks.
+    """
+    if result.task != "joint":
+        raise ValueError(f"the result is of task '{result.task}'; draw it with fit_figure.")
+    patterns = result.summary["patterns"]
+    curves = _parameters(result.summary)
+    columns = 1 if len(curves) < 5 else 2
+    n_rows = -(-len(curves) // columns)
+    figure = new_figure(size or (3.6 + 2.1 * columns * bool(curves),
+                                 max(4.5, 0.85 * len(patterns) + 0.8, 1.05 * n_rows + 0.8)))
+    widths = (3.4, 2.1 * columns)[: 1 + bool(curves)]
+    parts = np.ravel(figure.subfigures(1, len(widths), width_ratios=widths, squeeze=False))
+    _stack(parts[0].add_subplot(), result)
+    if curves:
+        _draw_parameters(parts[1], curves, columns, n_rows, _temperatures(result.summary))
+    head(figure, result)
+    return figure
+
+
+def _stack(panel: Any, result: Result) -> None:
+    """Patterns by temperature, the coldest at the bottom."""
+    temperatures = _temperatures(result.summary)
+    names = list(result.summary["patterns"])
+    order = range(len(names)) if temperatures is None else np.argsort(temperatures, kind="stable")
+    step = 1.5
+    for row, name in enumerate(names[k] for k in order):
+        part = {key: result.arrays[f"patterns/{name}/pattern/{key}"]
+                for key in ("q", "observed", "sigma", "calculated")}
+        top = max(float(np.max(part["observed"])), 1e-300)
+
+        def scaled(intensity: np.ndarray, top: float = top) -> np.ndarray:
+            return np.sqrt(np.maximum(intensity, 0.0) / top)
+
+        base = step * row
+        panel.plot(part["q"], base + scaled(part["observed"]), "o", ms=1.2, mfc="none",
+                   mec=OBSERVED, mew=0.3, rasterized=True, label="observed" if row == 0 else "")
+        panel.plot(part["q"], base + scaled(part["calculated"]), color=CALCULATED, lw=0.7,
+                   label="calculated" if row == 0 else "")
+        residual = (part["observed"] - part["calculated"]) / part["sigma"]
+        panel.plot(part["q"], base - 0.2 + np.clip(residual, -6, 6) / 40, color=PHASES[0], lw=0.25,
+                   label="(obs − calc) / σ, ± 6 at most" if row == 0 else "")
+        rows = result.summary["patterns"][name]
+        t = rows["sample"].get("temperature")
+        told = name + (f", {t:g} K" if t is not None else "")
+        panel.annotate(f"{told}, GoF {rows['agreement']['gof']:.3f}", (0.98, base + 0.62),
+                       xycoords=("axes fraction", "data"), ha="right", fontsize=SMALL)
+    panel.set(ylim=(-0.45, step * len(names) - 0.3), yticks=[])
+    panel.set_xlabel("$q$ (1/Å)", fontsize=LABEL)
+    panel.set_ylabel("Intensity / maximum (√ scale, stacked)", fontsize=LABEL)
+    panel.tick_params(labelsize=SMALL, direction="in")
+    panel.margins(x=0)
+    panel.legend(frameon=False, fontsize=SMALL, loc="upper center", ncols=3, handlelength=1.2,
+                 columnspacing=1.0, bbox_to_anchor=(0.5, -0.06 - 0.25 / len(names)))
+
+
+def _draw_parameters(
+    figure: Any, curves: dict[str, dict[str, Points]], columns: int, n_rows: int,
+    temperatures: np.ndarray | None,
+) -> None:
+    panels = figure.subplots(n_rows, columns, squeeze=False, sharex=True)
+    for k, panel in enumerate(panels.T.flat):
+        if k >= len(curves):
+            panel.set_visible(False)
+            continue
+        title, group = list(curves.items())[k]
+        for (name, (values, su, law)), color in zip(group.items(), PHASES * 3, strict=False):
+            x = np.arange(len(values)) if temperatures is None else temperatures
+            order = np.argsort(x, kind="stable")
+            panel.errorbar(x[order], values[order], su[order], fmt="o", ms=2.5, lw=0.8, color=color,
+                           label=name)
+            if law.any():
+                panel.plot(x[order], values[order], lw=0.8, color=color)
+        panel.set_title(title, fontsize=SMALL, pad=2)
+        panel.tick_params(labelsize=SMALL, direction="in")
+        panel.yaxis.set_major_locator(MaxNLocator(4))
+        panel.margins(x=0.06)
+        if len(group) > 1:
+            panel.legend(fontsize=SMALL - 1, frameon=False, handlelength=0.8, ncols=2,
+                         labelspacing=0.2, columnspacing=0.6)
+        panel.tick_params(labelbottom=k % n_rows == n_rows - 1 or k == len(curves) - 1)
+    figure.supxlabel("pattern" if temperatures is None else "T (K)", fontsize=LABEL)
+
+
+def _temperatures(summary: dict[str, Any]) -> np.ndarray | None:
+    found = [rows["sample"].get("temperature") for rows in summary["patterns"].values()]
+    return None if any(t is None for t in found) else np.array(found, dtype=float)
+
+
+def _parameters(summary: dict[str, Any]) -> dict[str, dict[str, Points]]:
+    """Panels: all B of a phase in one, every other own or law-given parameter in its own."""
+    factor = max(1.0, summary["agreement"]["gof"])
+    patterns = list(summary["patterns"].values())
+    single = len(summary["phases"]) == 1
+    panels: dict[str, dict[str, Points]] = {}
+    for name, first in patterns[0]["parameters"].items():
+        rows = [rows["parameters"][name] for rows in patterns]
+        if first.get("shared") or not any(row["free"] or "law" in row for row in rows):
+            continue
+        phase, _, local = name.partition(".")
+        short = local if single else name
+        unit = first["unit"].replace("^2", "²")
+        if local.endswith(".B"):
+            title, curve = ("B" if single else f"{phase} B") + " (Å²)", local.removesuffix(".B")
+        else:
+            title, curve = short + (f" ({unit})" if unit else ""), short
+        values = np.array([row["value"] for row in rows])
+        su = np.array([np.nan if row["su"] is None else row["su"] * factor for row in rows])
+        panels.setdefault(title, {})[curve] = (values, su, np.array(["law" in r for r in rows]))
+    return dict(list(panels.items())[:MAX_PARAMETERS])

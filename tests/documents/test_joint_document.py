@@ -1,0 +1,122 @@
+"""The joint document: what stands where, and how its mistakes are told."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import yaml
+
+from aiida_dse.documents import DocumentError, load_joint, parse_document, parse_joint
+
+MODEL = {
+    "pattern": {"axis": "two_theta", "wavelength": 0.7, "range": [2, 40]},
+    "sample": {"name": "S1", "ligand": "DDAB"},
+    "phases": {"P": {"structure": "P.cif", "particle": {
+        "shape": "prism", "L": {"mean": 4.0, "sd": 0.5}}}},
+    "background": {"chebyshev": 3},
+}
+DOCUMENT = {
+    "schema": "aiida-dse/joint/1",
+    "title": "two temperatures",
+    "model": MODEL,
+    "patterns": {
+        "T100": {"pattern": {"file": "a.xye"}, "sample": {"temperature": 100}},
+        "T300": {"pattern": {"file": "b.xye", "range": [3, 40]}, "sample": {"temperature": 300},
+                 "parameters": {"P.a": 4.2}},
+    },
+    "shared": ["P.L", "P.sd_L"],
+    "parameters": {"joint.a0": {"value": 4.1, "lower": 4.0}, "joint.alpha": 3e-5},
+    "laws": {"P.a": "joint.a0 * (1 + joint.alpha * sample.temperature)"},
+    "refinement": {"stages": [["P.a"], ["P.*"]]},
+}
+
+
+def changed(**paths):
+    content = copy.deepcopy(DOCUMENT)
+    for key, value in paths.items():
+        *keys, last = key.split("__")
+        place = content
+        for name in keys:
+            place = place.setdefault(name, {})
+        if value is None:
+            del place[last]
+        else:
+            place[last] = value
+    return content
+
+
+def test_a_pattern_stands_on_top_of_the_model():
+    document = parse_joint(DOCUMENT)
+    cold, warm = document.document_of("T100"), document.document_of("T300")
+    assert cold.pattern.file == "a.xye" and cold.pattern.wavelength == 0.7
+    assert cold.pattern.range == (2, 40) and warm.pattern.range == (3, 40)
+    assert cold.sample.name == "S1" and cold.sample.temperature == 100
+    assert cold.parameters == {} and warm.parameters == {"P.a": 4.2}
+    assert cold.phases == warm.phases and warm.background.chebyshev == 3
+
+
+def test_the_canonical_form_is_the_same_document():
+    document = parse_joint(DOCUMENT)
+    again = parse_joint(document.canonical())
+    assert again.canonical() == document.canonical()
+    for name in document.patterns:
+        assert again.document_of(name) == document.document_of(name)
+    assert (again.shared, again.laws, again.refinement, again.parameters) == (
+        document.shared, document.laws, document.refinement, document.parameters)
+
+
+def test_the_model_may_be_the_file_of_another_analysis(tmp_path):
+    (tmp_path / "base").mkdir()
+    base = copy.deepcopy(MODEL) | {
+        "title": "one", "scan": {"axes": [{"parameter": "P.a", "values": [1, 2]}]},
+        "refinement": {"starts": 4, "max_cycles": 7},
+    }
+    base["pattern"]["file"] = "one.xye"
+    base["sample"]["temperature"] = 298
+    (tmp_path / "base" / "model.yaml").write_text(yaml.safe_dump(base))
+    content = changed(model="base/model.yaml", refinement=None, patterns__T100__sample=None)
+    (tmp_path / "joint.yaml").write_text(yaml.safe_dump(content))
+    document = load_joint(tmp_path / "joint.yaml")
+    cold = document.document_of("T100")
+    assert cold.phases["P"].structure == "base/P.cif" and cold.pattern.file == "a.xye"
+    assert document.title == "two temperatures" and document.refinement.max_cycles == 7
+    # which sample at which temperature is for each pattern to say
+    assert cold.sample.temperature is None and cold.sample.ligand == "DDAB"
+
+
+@pytest.mark.parametrize(
+    ("paths", "told"),
+    [
+        ({"patterns__T300": None}, "patterns: 1 pattern, but at least two"),
+        ({"patterns__T100__pattern__file": None}, r"patterns.T100.pattern"),
+        ({"patterns__T100__pattern__fle": "x"}, "patterns.T100.pattern.fle: unknown key; .*file"),
+        ({"patterns__T100__range": [1, 2]}, "patterns.T100.range: unknown key"),
+        ({"patterns__T100__sample__temperature": -4}, "patterns.T100.sample.temperature = -4"),
+        ({"patterns__T 1": {"pattern": {"file": "x"}}}, "patterns.T 1"),
+        ({"model__phases": None}, "model.phases: this key is missing"),
+        ({"model__backgrund": {}}, "model.backgrund: unknown key; did you mean 'background'"),
+        ({"model__refinement": {}}, "model.refinement: this key belongs beside 'model'"),
+        ({"model__sample": 5}, "model.sample: 5 is no mapping"),
+        ({"parameters__P.a": 4.1}, r"parameters.P.a.*joint"),
+        ({"refinement__starts": 3}, "refinement.*starts = 3, but a joint refinement has one"),
+        ({"lawz": {}}, "lawz: unknown key; did you mean 'laws'"),
+        ({"shared": "P.L"}, "shared"),
+        ({"model": "m.yaml"}, "model: the file 'm.yaml' cannot be read here"),
+        ({"schema": "aiida-dse/model/1"}, "schema: aiida-dse/joint/1"),
+    ],
+)
+def test_mistakes_are_told_with_their_place(paths, told):
+    with pytest.raises(DocumentError, match=told):
+        parse_joint(changed(**paths))
+
+
+def test_a_missing_model_file_is_told(tmp_path):
+    (tmp_path / "joint.yaml").write_text(yaml.safe_dump(changed(model="nowhere.yaml")))
+    with pytest.raises(DocumentError, match=r"nowhere.yaml: there is no such file"):
+        load_joint(tmp_path / "joint.yaml")
+
+
+def test_a_joint_document_is_no_model_document():
+    with pytest.raises(DocumentError, match="goes to 'dse-engine joint'"):
+        parse_document(DOCUMENT)

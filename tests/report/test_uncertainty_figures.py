@@ -1,0 +1,97 @@
+"""Corner, profile and bootstrap figures show the numbers of a result."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aiida_dse.io.results import Result
+from aiida_dse.report.figures import save_figure
+from aiida_dse.report.uncertainty import posterior_samples, uncertainty_figure
+
+NAMES = ["P.a", "P.Br_eq.B", "P.Br_eq.x"]
+VALUES, SU, UNITS = [8.2, 2.0, 0.29], [0.001, 0.1, 0.0005], ["Å", "Å^2", ""]
+
+
+def made(*parts):
+    """A result of independent normal parameters, with the parts that are asked for."""
+    random = np.random.default_rng(1)
+    found, arrays = {}, {"refinement/names": np.array(NAMES)}
+    if "posterior" in parts:
+        found["posterior"] = {"n_walkers": 12, "n_steps": 90, "thin": 2, "burn_in": 20,
+                              "converged": False}
+        arrays["posterior/samples"] = VALUES + SU * random.normal(size=(45, 12, 3))
+        arrays["posterior/samples"][:10] = 99.0  # the burn-in is not to be shown
+    if "bootstrap" in parts:
+        found["bootstrap"] = {"n_refined": 49, "n_samples": 50}
+        arrays["bootstrap/values"] = VALUES + SU * random.normal(size=(50, 3))
+        arrays["bootstrap/outcome"] = np.array([1] * 49 + [3])
+    if "profile" in parts:
+        steps = np.arange(1, 6) * 0.5
+        found["profile"] = {"P.Br_eq.B": {"value": 2.0, "su": 0.1, "chi2_min": 100.0,
+                                          "below": "risen", "above": "bound"}}
+        for side, sign in (("below", -1), ("above", 1)):
+            arrays[f"profile/P.Br_eq.B/{side}/value"] = 2.0 + sign * 0.1 * steps
+            arrays[f"profile/P.Br_eq.B/{side}/chi2"] = 100.0 + steps**2
+    rows = {n: {"value": v, "su": s, "unit": u, "lower": 0.0, "upper": v + 2.5 * s}
+            for n, v, s, u in zip(NAMES, VALUES, SU, UNITS, strict=True)}
+    return Result({
+        "task": "uncertainty", "status": "complete", "title": "Dots", "sample": {},
+        "phases": ["P"], "parameters": rows, "uncertainty": found,
+        "agreement": {"gof": 1.1, "r_wp": 0.05, "r_exp": 0.045},
+    }, arrays)
+
+
+def texts(figure):
+    return " ".join([figure._suptitle.get_text(), *(
+        text for panel in figure.axes for text in (panel.get_xlabel(), panel.get_ylabel()))])
+
+
+def vertical(panel):
+    return sorted({float(line.get_xdata()[0]) for line in panel.lines
+                   if np.ptp(line.get_xdata()) == 0})
+
+
+def test_the_corner_plot_marks_value_and_s_u(tmp_path):
+    result = made("posterior")
+    assert posterior_samples(result).shape == (35 * 12, 3)
+    figure = uncertainty_figure(result)
+    assert "Br_eq.B\n(Å²)" in texts(figure) and "NOT CONVERGED" in texts(figure)
+    panels = np.array(figure.axes).reshape(3, 3)
+    for k in range(3):
+        np.testing.assert_allclose(
+            vertical(panels[k, k]), [VALUES[k] - SU[k], VALUES[k], VALUES[k] + SU[k]])
+        low, high = panels[k, k].get_xlim()
+        assert high < VALUES[k] + 8 * SU[k] < 99 and low > VALUES[k] - 8 * SU[k]
+    save_figure(figure, tmp_path / "corner.png")
+    # a tick says its whole number, not a difference to one in a corner
+    assert not any(axis.get_offset_text().get_text() for panel in figure.axes
+                   for axis in (panel.xaxis, panel.yaxis))
+
+
+def test_the_profile_has_its_parabola_and_its_bound(tmp_path):
+    figure = uncertainty_figure(made("profile"), "profile")
+    (panel,) = figure.axes
+    points = next(line for line in panel.lines if line.get_marker() == "o")
+    x, rise = points.get_data()
+    np.testing.assert_allclose(rise, ((x - 2.0) / 0.1) ** 2, atol=1e-9)
+    assert len(x) == 11 and vertical(panel) == [pytest.approx(2.25)]
+    assert "Δχ²" in texts(figure) and "Br_eq.B (Å²)" in texts(figure)
+    save_figure(figure, tmp_path / "profile.pdf")
+
+
+def test_lost_bootstrap_samples_are_not_drawn(tmp_path):
+    result = made("bootstrap")
+    result.arrays["bootstrap/values"][49] = 1e6
+    figure = uncertainty_figure(result, "bootstrap")
+    assert "49 of 50 bootstrap samples" in texts(figure)
+    for k, panel in enumerate(figure.axes):
+        assert panel.get_xlim()[1] < VALUES[k] + 8 * SU[k]
+        area = sum(bar.get_width() * bar.get_height() for bar in panel.patches)
+        assert area == pytest.approx(1.0)
+    save_figure(figure, tmp_path / "bootstrap.png")
+
+
+def test_a_figure_without_data_is_refused_with_what_there_is():
+    with pytest.raises(ValueError, match=r"'corner'; it has profile, bootstrap\."):
+        uncertainty_figure(made("profile", "bootstrap"), "corner")

@@ -1,0 +1,237 @@
+"""The task 'uncertainty' from document to result, its refusals, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from aiida_dse.documents import DocumentError
+from aiida_dse.engine import bootstrap as bootstrap_module
+from aiida_dse.engine.refine import refine
+from aiida_dse.io.results import read_result
+from aiida_dse.tasks.run import refinement_result, run_refine
+from aiida_dse.tasks.uncertainty import run_uncertainty
+
+from .test_run import refused, run
+
+PLAN = {"profile": ["P.Cl.*"], "bootstrap": {"samples": 6, "seed": 2},
+        "posterior": {"steps": 16, "walkers": 10, "seed": 4}}
+#: Two displacement parameters: the sine sums are computed once.
+STAGES = [["P.Cs.B", "P.Cl.B"]]
+FIXED = {"P.a": 4.12}
+
+
+def document(folder, plan, **more):
+    return folder.write(uncertainty=plan, refinement={"stages": STAGES}, parameters=FIXED, **more)
+
+
+def built(folder, plan, **more):
+    document(folder, plan, **more)
+    return folder.build(uncertainty=plan, refinement={"stages": STAGES}, parameters=FIXED, **more)
+
+
+def test_from_the_command_line_to_result_and_table(folder, tmp_path):
+    out = tmp_path / "out"
+    outcome = run("uncertainty", document(folder, PLAN), "-o", out, "--threads", 1)
+    # 16 steps are no posterior
+    assert outcome.exit_code == 5, outcome.output
+    for text in ("NOT CONVERGED", "6 of 6 samples refined", "profile intervals", "P volume",
+                 "P.Cl.B", "unscaled"):
+        assert text in outcome.stdout, text
+    for text in ("profile: 2 of 2 curve sides", "bootstrap: 6 of 6 samples",
+                 "posterior: 16 of 16 steps"):
+        assert text in outcome.stderr, text
+    result = read_result(out)
+    assert (result.task, result.status) == ("uncertainty", "posterior_not_converged")
+    json.loads((out / "result.json").read_text(), parse_constant=pytest.fail)
+    found, row = result.summary["uncertainty"], result.summary["parameters"]["P.Cl.B"]
+    low, high = found["profile"]["P.Cl.B"]["interval_68"]
+    assert (high - low) / 2 == pytest.approx(row["su"], rel=0.02)
+    # the scaled interval holds where chi2 has risen by GoF^2
+    wide = found["profile"]["P.Cl.B"]["scaled_68"]
+    factor = max(1.0, result.summary["agreement"]["gof"])
+    assert (wide[1] - wide[0]) / (high - low) == pytest.approx(factor, rel=0.01)
+    assert list(found["profile"]) == ["P.Cl.B"]
+    assert result.arrays["bootstrap/values"].shape == (6, 2)
+    assert result.arrays["posterior/samples"].shape == (16, 10, 2)
+    assert not found["posterior"]["converged"] and found["posterior"]["reasons"]
+
+
+def test_derived_quantities_are_those_of_the_samples(folder):
+    """a alone is free: volume and distance of a sample follow from it by hand."""
+    plan = {"bootstrap": {"samples": 5}, "posterior": {"steps": 8}}
+    model = folder.build(uncertainty=plan, refinement={"stages": [["P.a"]]})
+    result = run_uncertainty(model, threads=1)
+    rows = result.summary["uncertainty"]["derived"]["P"]
+    a = result.arrays["bootstrap/values"][:, 0]
+    assert rows["volume"]["bootstrap"]["sd"] == pytest.approx((a**3).std(ddof=1), rel=1e-9)
+    assert rows["d(Cs-Cl)_1"]["bootstrap"]["median"] == pytest.approx(
+        np.median(a) * 3**0.5 / 2, rel=1e-9)
+    assert rows["L_a"]["bootstrap"]["mean"] == pytest.approx(a.mean() * 3 / 10, rel=1e-9)
+    kept = result.arrays["posterior/samples"][
+        result.summary["uncertainty"]["posterior"]["burn_in"]:]
+    assert rows["volume"]["posterior"]["median"] == pytest.approx(
+        np.median(kept) ** 3, rel=1e-4)
+    assert rows["volume"]["su"] == pytest.approx(
+        3 * result.summary["parameters"]["P.a"]["value"] ** 2
+        * result.summary["parameters"]["P.a"]["su"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("plan", "told"),
+    [
+        ({}, "uncertainty: nothing is asked for"),
+        (None, "uncertainty: nothing is asked for"),
+        ({"profile": ["P.Cs.Bb"]}, "uncertainty.profile"),
+        ({"profile": ["P.a"]}, "uncertainty.profile: 'P.a' is not refined"),
+        ({"profile": ["P.*.occ*"]}, "uncertainty.profile: 'P.*.occ*' is not refined"),
+        ({"posterior": {"walkers": 4}}, "uncertainty.posterior.walkers"),
+        ({"bootstrap": {"samples": 1}}, "uncertainty.bootstrap.samples"),
+        ({"bootstrap": {"sample": 10}}, "did you mean 'samples'?"),
+    ],
+)
+def test_a_plan_that_cannot_be_done_is_refused_before_anything_runs(
+    folder, tmp_path, monkeypatch, plan, told
+):
+    monkeypatch.setattr("aiida_dse.tasks.uncertainty.refine", pytest.fail)
+    refused(run("uncertainty", document(folder, plan), "-o", tmp_path / "o"), told)
+
+
+def test_walkers_are_counted_against_the_parameters(folder):
+    stages = [["P.a", "P.*.B", "P.*.occupancy"]]
+    with pytest.raises(DocumentError, match="walkers: 8 walkers for 5 parameters: at least 10"):
+        folder.build(uncertainty={"posterior": {"walkers": 8}}, refinement={"stages": stages})
+
+
+def test_nothing_follows_a_refinement_that_failed(folder, tmp_path):
+    short = folder.write(uncertainty=PLAN,
+                         refinement={"stages": [["P.a", "P.*.B"]], "max_cycles": 1})
+    outcome = run("uncertainty", short, "-o", tmp_path / "o", "--quiet")
+    assert outcome.exit_code == 3, outcome.output
+    result = read_result(tmp_path / "o")
+    assert (result.status, result.summary["uncertainty"]) == ("not_converged", {})
+
+
+def test_undetermined_parameters_end_the_task(folder, tmp_path):
+    """Two phases that are the same: their B cannot be told apart."""
+    path = folder.write(uncertainty={"bootstrap": {}}, scales={"P": 0.8157, "Q": 0.8157},
+                        phases__Q=folder.document()["phases"]["P"],
+                        parameters=FIXED | {"Q.a": 4.12},
+                        refinement={"stages": [["P.Cs.B", "Q.Cs.B"]]})
+    outcome = run("uncertainty", path, "-o", tmp_path / "o", "--quiet")
+    assert outcome.exit_code == 3 and "no profile, bootstrap or posterior was made" in \
+        outcome.output
+    assert read_result(tmp_path / "o").status == "singular"
+
+
+class Clock:
+    """A reason to stop after so many questions."""
+
+    def __init__(self, questions):
+        self.left = questions
+
+    def __call__(self):
+        self.left -= 1
+        return "walltime" if self.left < 0 else None
+
+
+@pytest.mark.parametrize("questions", [8, 26, 40], ids=["early", "middle", "late"])
+def test_an_interrupted_task_goes_on_to_the_same_end(folder, questions):
+    model = built(folder, PLAN)
+    whole = run_uncertainty(model, threads=1)
+    part = run_uncertainty(model, threads=1, should_stop=Clock(questions))
+    assert part.status == "walltime"
+    found = run_uncertainty(model, threads=1, finished=part)
+    assert found.status == whole.status == "posterior_not_converged"
+    assert set(found.arrays) == set(whole.arrays)
+    for name in whole.arrays:
+        if name.startswith(("bootstrap", "posterior")):
+            np.testing.assert_array_equal(found.arrays[name], whole.arrays[name], name)
+    np.testing.assert_allclose(
+        found.summary["uncertainty"]["profile"]["P.Cl.B"]["interval_68"],
+        whole.summary["uncertainty"]["profile"]["P.Cl.B"]["interval_68"], rtol=1e-5,
+    )
+
+
+def test_a_walltime_in_the_refinement_loses_nothing_of_an_earlier_run(folder):
+    model = built(folder, PLAN)
+    part = run_uncertainty(model, threads=1, should_stop=Clock(40))
+    again = run_uncertainty(model, threads=1, should_stop=Clock(0), finished=part)
+    assert again.status == "walltime" and again.summary["n_cycles"] == part.summary["n_cycles"]
+    assert set(again.arrays) == set(part.arrays)
+    assert "bootstrap/values" in again.arrays
+
+
+def test_more_can_be_asked_of_a_finished_result(folder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    plan = {"bootstrap": {"samples": 3}, "posterior": {"steps": 5}}
+    run("uncertainty", document(folder, plan), "-o", out, "--quiet", "--threads", 1)
+    before = read_result(out)
+    done = []
+    monkeypatch.setattr(bootstrap_module, "refine",
+                        lambda *a, **k: done.append(1) or refine(*a, **k))
+    more = {"bootstrap": {"samples": 5}, "posterior": {"steps": 9}}
+    run("uncertainty", document(folder, more), "-o", out, "--quiet", "--continue", "--threads", 1)
+    after = read_result(out)
+    assert len(done) == 2
+    np.testing.assert_array_equal(after.arrays["bootstrap/values"][:3],
+                                  before.arrays["bootstrap/values"])
+    assert after.arrays["posterior/samples"].shape[0] == 9
+    np.testing.assert_array_equal(after.arrays["posterior/samples"][:5],
+                                  before.arrays["posterior/samples"])
+    other = {"bootstrap": {"samples": 5, "seed": 9}}
+    refused(run("uncertainty", document(folder, other), "-o", out, "--quiet", "--continue"),
+            "the seed 0")
+    moved = folder.write(uncertainty=more, refinement={"stages": STAGES},
+                         parameters={"P.a": 4.121})
+    refused(run("uncertainty", moved, "-o", out, "--quiet", "--continue"), "another document")
+    run("refine", document(folder, more), "-o", tmp_path / "fit", "--quiet")
+    refused(run("uncertainty", document(folder, more), "-o", tmp_path / "fit", "--quiet",
+                "--continue"), "of the task 'refine'")
+
+
+def test_a_checkpoint_is_enough_to_go_on_from(folder, tmp_path, monkeypatch):
+    """Killed without warning: what was kept last is continued to the same end."""
+    monkeypatch.setattr("aiida_dse.tasks.uncertainty.CHECKPOINT_INTERVAL", 0.0)
+    model = built(folder, PLAN)
+
+    def killed(progress):
+        if progress.part == "posterior" and progress.done == 9:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        run_uncertainty(model, threads=1, checkpoint=tmp_path / "o", on_progress=killed)
+    kept = read_result(tmp_path / "o")
+    assert kept.status == "running" and kept.summary["uncertainty"]["posterior"]["n_steps"] == 9
+    found, whole = run_uncertainty(model, threads=1, finished=kept), run_uncertainty(
+        model, threads=1)
+    for name in ("bootstrap/values", "posterior/samples"):
+        np.testing.assert_array_equal(found.arrays[name], whole.arrays[name])
+
+
+def test_correlated_residuals_widen_the_s_u_beside_not_instead(folder):
+    """A refinement against a pattern with a slow wave on it: Durbin-Watson far below 1.5."""
+    q, counts, sigma = folder.columns.T
+    np.savetxt(folder.path / "cubes.xye",
+               np.c_[q, counts + 6 * sigma * np.sin(3 * q), sigma], fmt="%.8g")
+    model = folder.build(refinement={"stages": STAGES}, parameters=FIXED)
+    result = run_refine(model)
+    serial = result.summary["serial_correlation"]
+    assert result.summary["agreement"]["durbin_watson"] < 1.5
+    assert serial["su_factor"] > 1.5
+    row = result.summary["parameters"]["P.Cs.B"]
+    covariance = result.arrays["refinement/covariance"]
+    assert row["su"] == pytest.approx(np.sqrt(covariance[0, 0]))
+    assert row["su_serial"] == pytest.approx(row["su"] * serial["su_factor"])
+    from aiida_dse.report.tables import result_report
+
+    assert "serially corr." in result_report(result)
+
+
+def test_uncorrelated_residuals_are_left_alone(folder):
+    model = folder.build(refinement={"stages": STAGES}, parameters=FIXED)
+    result = refinement_result(model, refine(model.model, STAGES))
+    assert "serial_correlation" not in result.summary
+    assert "su_serial" not in result.summary["parameters"]["P.Cs.B"]
