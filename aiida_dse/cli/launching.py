@@ -59,7 +59,7 @@ def launch_map(
     if dry_run:
         _dry_run(built)
         return None
-    inputs = _inputs(checked, code_label, walltime, threads or 1)
+    inputs = _inputs(checked, code_label, walltime, threads, 1)
     return _submit(
         GridSearchWorkChain,
         {"scan": inputs, "max_concurrent": Int(max_concurrent),
@@ -151,7 +151,7 @@ def launch_comparison(
         for each in checked:
             _dry_run(each.built)
         return None
-    inputs = _inputs(first, code_label, walltime, threads or 1)
+    inputs = _inputs(first, code_label, walltime, threads, 1)
     del inputs["model"], inputs["structures"]
     return _submit(
         CompareModelsWorkChain,
@@ -278,14 +278,18 @@ def _checked(
 
 
 def _inputs(
-    checked: _Checked, code_label: str, walltime: int | None, threads: int | None
+    checked: _Checked, code_label: str, walltime: int | None, threads: int | None,
+    otherwise: int | None = None,
 ) -> dict[str, Any]:
-    """The inputs of an engine job; data that the database holds already enter it once."""
+    """The inputs of an engine job; data that the database holds already enter it once.
+
+    `otherwise`: threads where neither the launch nor the computer's set-up tells.
+    """
     from aiida.orm import Dict
 
     from aiida_dse.workchains.refine import continued_model
 
-    inputs = _job_inputs(code_label, walltime, threads) | {
+    inputs = _job_inputs(code_label, walltime, threads, otherwise) | {
         "structures": {name: stored_twin(node) for name, node in checked.structures.items()},
     }
     if checked.pattern is not None:
@@ -301,11 +305,13 @@ def _inputs(
 
 
 def _job_inputs(
-    code_label: str, walltime: int | None, threads: int | None
+    code_label: str, walltime: int | None, threads: int | None, otherwise: int | None = None
 ) -> dict[str, Any]:
     """Code and options of a job; refused where it could not start."""
     from aiida.common.exceptions import MultipleObjectsError, NotExistent
     from aiida.orm import load_code
+
+    from aiida_dse.data.options import job_options
 
     try:
         code = load_code(code_label)
@@ -313,12 +319,9 @@ def _job_inputs(
         _fail(f"the code '{code_label}' cannot be used ({problem}). Make it with 'aiida-dse setup' "
               "or name another with --code")
     _daemon_must_run()
-    resources: dict[str, int] = {"num_machines": 1, "num_mpiprocs_per_machine": 1}
-    if threads:
-        resources["num_cores_per_mpiproc"] = threads
-    options: dict[str, Any] = {"resources": resources}
-    if walltime:
-        options["max_wallclock_seconds"] = walltime
+    options = job_options(
+        code.computer, walltime=walltime, threads=threads, otherwise=otherwise
+    )
     return {"code": code, "metadata": {"options": options}}
 
 
