@@ -238,7 +238,7 @@ def _minimum_lines(summary: dict[str, Any]) -> list[str]:
         lines.append(f"  s.u. of {name} from Delta chi2 = 1, scaled: "
                      + " ".join(filter(None, [sides, why])))
     if unknown:
-        lines.append(f"  no s.u. from Delta chi2 = 1 of {', '.join(unknown)}: the grid is too coarse "
-                     "or does not reach it")
+        lines.append(f"  no s.u. from Delta chi2 = 1 of {', '.join(unknown)}: the grid is too "
+                     "coarse or does not reach it")
     return lines + [f"  correlation of {pair}: {r:+.3f}"
                     for pair, r in quadratic["correlation"].items()]
