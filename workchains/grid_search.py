@@ -11,7 +11,7 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida.orm import ArrayData, Dict, Float, Int
 
 from aiida_dse.calculations.engine import ScanCalculation
-from aiida_dse.data.results import arrays_of
+from aiida_dse.data.results import arrays_of, best_rows, nested_values
 from aiida_dse.documents import parse_document
 from aiida_dse.tasks.maps import analysed
 
@@ -89,8 +89,8 @@ def merge_tiles(model: Dict, **tiles: Any) -> dict[str, Any]:
             if len(axis) > 2 and i in (0, len(axis) - 1)]
     for name in summary["refined"]:
         minimum[name] = float(merged["refined_" + name.replace(".", "_")][at])
-    kept = ("schema", "title", "sample", "phases", "data", "engine_version", "libraries", "refined",
-            "parameters", "values", "n_points_pattern")
+    kept = ("schema", "title", "sample", "phases", "structures", "space_groups", "data",
+            "engine_version", "libraries", "tables", "refined", "parameters", "n_points_pattern")
     n_done = int(np.isfinite(merged["gof"]).sum())
     warnings = [f"the minimum lies at the edge of the axis {name}: extend it" for name in edge]
     result = {key: summary[key] for key in kept if key in summary} | {
@@ -99,6 +99,7 @@ def merge_tiles(model: Dict, **tiles: Any) -> dict[str, Any]:
         "shape": list(shape), "n_done": n_done, "seconds": seconds,
         "minimum": minimum | {"gof": float(merged["gof"][at])}, "warnings": warnings,
     } | analysed(names, axes, merged["gof"], merged["chi2"], summary["n_points_pattern"])
+    result["values"] = nested_values(best_rows(result))
     return {"map": node, "result": Dict(result)}
 
 

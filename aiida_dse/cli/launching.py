@@ -268,14 +268,24 @@ def _dry_run(built: Any) -> None:
 def _submit(process: Any, inputs: dict[str, Any], document: ModelDocument, wait: bool) -> int:
     from aiida.engine import submit
 
+    from aiida_dse.data.grouping import group_label, put_into_group
+
     from .showing import print_analysis
 
     title = document.title or document.sample.name or ""
     inputs["metadata"] = {"label": title}
+    sample = document.sample.name or ""
+    try:
+        if sample.strip():
+            group_label("sample", sample)
+    except ValueError as problem:
+        _fail(f"sample.name: {problem}")
     node = submit(process, **inputs)
+    if sample.strip():
+        put_into_group("sample", sample, [node])
     click.echo(f"submitted {process.__name__}<{node.pk}>")
     if not wait:
-        click.echo(f"follow it with 'verdi process status {node.pk}', then "
+        click.echo(f"follow it with 'aiida-dse watch {node.pk}', then "
                    f"'aiida-dse show {node.pk}'")
         return int(node.pk)
     wait_for(node)
