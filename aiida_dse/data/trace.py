@@ -51,27 +51,25 @@ def _sources(node: Any, told: set[int]) -> list[dict[str, Any]]:
 
     if not isinstance(node, ProcessNode):
         return [] if node.creator is None else [_row(node.creator, "made by", told)]
-    rows, tiles = [], {}
+    rows = []
+    tiles = _tiles_of(node)
     links = node.base.links.get_incoming(
         link_type=(LinkType.INPUT_CALC, LinkType.INPUT_WORK)
     ).all()
     for link in sorted(links, key=lambda link: link.link_label):
-        if link.link_label.startswith(_FOLLOWED_ONCE):
-            maker = link.node.creator
-            if maker is not None:
-                tiles[maker.pk] = maker
-            continue
-        rows.append(_row(link.node, link.link_label.replace("__", "."), told))
-    for count, maker in enumerate(tiles.values()):
-        if count == 0:
-            rows.append(_row(maker, f"1 of {len(tiles)} tiles", told))
-    if len(tiles) > 1:
-        others = [_process_facts(maker) | {"pk": maker.pk} for maker in tiles.values()][1:]
-        rows.append({
-            "role": f"{len(others)} more tiles, of the same inputs", "kind": "ScanCalculation",
-            "facts": {"pks": [other["pk"] for other in others]}, "from": [],
-        })
+        if not link.link_label.startswith(_FOLLOWED_ONCE):
+            rows.append(_row(link.node, link.link_label.replace("__", "."), told))
+    # all tiles have the same inputs: one is followed, the facts of the merger name the others
+    if tiles:
+        rows.append(_row(tiles[0], f"1 of {len(tiles)} tiles", told))
     return rows
+
+
+def _tiles_of(node: Any) -> list[Any]:
+    """The jobs whose results a map was merged from."""
+    links = node.base.links.get_incoming(link_label_filter="tile\\_%").all()
+    makers = {link.node.creator.pk: link.node.creator for link in links if link.node.creator}
+    return [makers[pk] for pk in sorted(makers)]
 
 
 def _process_facts(node: Any) -> dict[str, Any]:
@@ -85,6 +83,7 @@ def _process_facts(node: Any) -> dict[str, Any]:
         "called_by": _callers(node),
         # AiiDA's extra of a process whose outputs were taken from the cache
         "taken_from_cache_of": node.base.extras.get("_aiida_cached_from", None),
+        "tiles": [tile.pk for tile in _tiles_of(node)],
         "plugin_versions": node.base.attributes.get("version", None),
     }
     if isinstance(node, CalcJobNode):

@@ -6,7 +6,9 @@ import csv
 import hashlib
 import io
 import json
+import os
 import re
+import shutil
 import subprocess
 import time
 
@@ -171,7 +173,7 @@ def test_rows_are_sorted_and_limited(analyses):
         temperatures[-1]
 
 
-def test_a_query_is_one_statement_and_makes_no_node(analyses, monkeypatch):
+def test_a_query_is_three_statements_and_makes_no_node(analyses, monkeypatch):
     from aiida.manage import get_manager
     from sqlalchemy import event
 
@@ -181,7 +183,7 @@ def test_a_query_is_one_statement_and_makes_no_node(analyses, monkeypatch):
     statements = []
     engine = get_manager().get_profile_storage().get_session().get_bind()
     listen = (engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
-    monkeypatch.setattr(Node, "from_backend_entity", classmethod(refuse))
+    monkeypatch.setattr(Node, "initialize", refuse)
     monkeypatch.setattr(Node, "__init__", refuse)
     event.listen(*listen)
     try:
@@ -190,11 +192,13 @@ def test_a_query_is_one_statement_and_makes_no_node(analyses, monkeypatch):
         event.remove(*listen)
     assert rows
     selects = [text for text in statements if text.lstrip().upper().startswith("SELECT")]
-    assert len(selects) == 1, selects
+    assert len(selects) == 3, selects
+    with pytest.raises(AssertionError, match="a node was loaded"):  # the trap works
+        load_node(analyses["result"])
 
 
 def test_many_results_are_searched_quickly(analyses):
-    """A thousand further results: filtered by the database, not by us."""
+    """Three hundred further results: filtered by the database, not by us."""
     from aiida.manage import get_manager
 
     content = load_node(analyses["result"]).get_dict()
@@ -309,8 +313,8 @@ def archive(cli, analyses, tmp_path_factory):
 
 def content(node):
     """Attributes, repository and, of arrays, values: all that must survive."""
-    files = {name: node.base.repository.get_object_content(name, mode="rb")
-             for name in sorted(node.base.repository.list_object_names())}
+    files = {str(folder / name): node.base.repository.get_object_content(folder / name, mode="rb")
+             for folder, _, names in node.base.repository.walk() for name in names}
     attributes = {k: v for k, v in node.base.attributes.all.items() if k != "checkpoints"}
     return node.node_type, node.label, attributes, files
 
@@ -464,10 +468,6 @@ class _database:
     name = "dse_round_trip"
 
     def _run(self, sql):
-        import shutil
-
-        import os
-
         command = ["psql", "-v", "ON_ERROR_STOP=1", "-qtA", "-d", "postgres", "-c", sql]
         if os.geteuid() == 0 and shutil.which("runuser"):
             command = ["runuser", "-u", "postgres", "--", *command]
