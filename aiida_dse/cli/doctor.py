@@ -258,9 +258,9 @@ def _computer(computer: Any) -> Iterator[Check]:
         yield Check("computer", "fail", f"{name} is not configured for this user",
                     f"verdi computer configure {computer.transport_type} {computer.label}")
         return
-    if not computer.is_enabled:
+    if not computer.is_user_enabled(_user()):
         yield Check("computer", "fail", f"{name} is disabled: its jobs are not submitted",
-                    f"verdi computer enable {computer.label} {_user_email()}")
+                    f"verdi computer enable {computer.label} {_user().email}")
         return
     yield Check("computer", "ok", name)
     if computer.transport_type != "core.local":
@@ -279,10 +279,7 @@ def _computer(computer: Any) -> Iterator[Check]:
         yield Check("scratch", "ok", told)
 
 
-def _user_email() -> str:
+def _user() -> Any:
     from aiida.orm import User
 
-    user = User.collection.get_default()
-    return str(user.email) if user else "USER"
-
-
+    return User.collection.get_default()

@@ -131,8 +131,8 @@ def export_results(
             f"{running[0].process_label}<{running[0].pk}> has not ended. Wait for it; nothing was "
             "written."
         )
-    count = refusing(write_archive, nodes, output, groups=groups)
-    click.echo(f"wrote {output}: {count} nodes, {output.stat().st_size / 1e6:.2f} MB. Look into it "
+    refusing(write_archive, nodes, output, groups=groups)
+    click.echo(f"wrote {output}: {output.stat().st_size / 1e6:.2f} MB. Look into it "
                f"with 'aiida-dse query --archive {output}'.")
 
 

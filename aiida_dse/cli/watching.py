@@ -21,17 +21,20 @@ MANY = 8
 def watch_process(pk: str, once: bool) -> None:
     """Show a process until it ends, or once; on a terminal in place, else as lines."""
     from aiida.common.exceptions import MultipleObjectsError, NotExistent
-    from aiida.orm import load_node
+    from aiida.orm import ProcessNode, load_node
 
     from aiida_dse.data.steps import steps_of
 
     try:
-        number = load_node(pk).pk
-        top = steps_of(number)
+        node = load_node(pk)
     except (NotExistent, MultipleObjectsError, ValueError):
+        node = None
+    if not isinstance(node, ProcessNode):
         raise click.ClickException(
             f"there is no process '{pk}'; 'aiida-dse list' shows the analyses."
-        ) from None
+        )
+    number = int(node.pk)
+    top = steps_of(number)
     if once or top.ended:
         click.echo("\n".join(lines_of(top)))
         return

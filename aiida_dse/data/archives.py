@@ -17,8 +17,8 @@ class Counted:
     results: int
 
 
-def write_archive(nodes: Iterable[Any], file: Path, *, groups: Iterable[Any] = ()) -> int:
-    """Write nodes with their ancestors, the processes and all their outputs; the number of nodes.
+def write_archive(nodes: Iterable[Any], file: Path, *, groups: Iterable[Any] = ()) -> None:
+    """Write nodes with their ancestors, the processes and all their outputs.
 
     Computers go along without the way to log in, codes by their path. Raises ValueError where
     there is nothing to write or `file` exists.
@@ -38,8 +38,6 @@ def write_archive(nodes: Iterable[Any], file: Path, *, groups: Iterable[Any] = (
         )
     except (ArchiveExportError, OSError) as problem:
         raise ValueError(f"{file} cannot be written: {problem}") from None
-    with opened_archive(file):
-        return counted().nodes
 
 
 def read_archive(file: Path) -> Counted:
@@ -74,7 +72,8 @@ def opened_archive(file: Path) -> Iterator[None]:
     """An archive file as the loaded profile, read only; afterwards the profile before it.
 
     The profile lives in memory: no configuration names it, so nothing that deletes a profile can
-    reach the file. Raises ValueError where the file is no archive of this AiiDA version.
+    reach the file. Nodes that were loaded before must be loaded again afterwards. Raises
+    ValueError where the file is no archive of this AiiDA version.
     """
     from aiida.common.exceptions import AiidaException
     from aiida.manage import get_manager

@@ -1,4 +1,6 @@
-"""Results by what they say: sample, phase, agreement, any parameter. By three database queries, however many.
+"""Results by what they say: sample, phase, agreement, any parameter.
+
+Three database queries find them, however many there are; no node is loaded.
 
 A name is a column of `COLUMNS` ('gof', 'temperature'), or '<phase>.<name>': a parameter
 ('CsPbBr3.a', 'CsPbBr3.Pb1.B'), a size ('CsPbBr3.L_ab', nm) or a derived quantity ('CsPbBr3.zeta').

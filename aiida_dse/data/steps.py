@@ -86,9 +86,9 @@ def steps_of(pk: int) -> Step:
         query = QueryBuilder().append(ProcessNode, tag="above", filters={"id": {"in": list(level)}},
                                       project="id")
         query.append(
-            ProcessNode, with_incoming="above", project=fields, edge_project="label",
+            ProcessNode, tag="below", with_incoming="above", project=fields, edge_project="label",
             edge_filters={"type": {"in": [LinkType.CALL_CALC.value, LinkType.CALL_WORK.value]}},
-        ).order_by({ProcessNode: "id"})
+        ).order_by({"below": "id"})
         below = {}
         for above, *values, label in query.all():
             step = _step(values, label)
@@ -136,8 +136,7 @@ def _read_expected(steps: dict[int, Step]) -> None:
     query = QueryBuilder().append(Data, tag="input", project="id")
     query.append(
         ProcessNode, with_incoming="input", filters={"id": {"in": chains}}, project="id",
-        edge_filters={"or": [{"label": {"like": f"{name.replace('_', chr(92) + '_')}%"}}
-                             for name in _STEP_INPUTS]},
+        edge_filters={"or": [{"label": {"like": f"{name}%"}} for name in _STEP_INPUTS]},
     )
     for _, pk in query.all() if chains else []:
         steps[pk].expected = (steps[pk].expected or 0) + 1

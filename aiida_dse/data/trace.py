@@ -67,8 +67,12 @@ def _sources(node: Any, told: set[int]) -> list[dict[str, Any]]:
 
 def _tiles_of(node: Any) -> list[Any]:
     """The jobs whose results a map was merged from."""
-    links = node.base.links.get_incoming(link_label_filter="tile\\_%").all()
-    makers = {link.node.creator.pk: link.node.creator for link in links if link.node.creator}
+    from aiida.common.links import LinkType
+
+    makers = {}
+    for link in node.base.links.get_incoming(link_type=LinkType.INPUT_CALC).all():
+        if link.link_label.startswith(_FOLLOWED_ONCE) and link.node.creator is not None:
+            makers[link.node.creator.pk] = link.node.creator
     return [makers[pk] for pk in sorted(makers)]
 
 

@@ -114,7 +114,8 @@ def test_names_reach_parameters_sizes_derived_quantities_and_uncertainties():
         {"temperature": "70:80", "sample": "F1"}, {"sample": "F1", "state": "colloid"},
         {"sample": "F1", "phase": "salt", "space_group": "P m -3 m"}, {"tags": ["batch=b"]},
         {"tags": ["run=7", "batch"]}, {"sample": "F1", "where": ["salt.a=4.11:4.14", "r_wp<0.9"]},
-        {"sample": "F1", "where": ["salt.L_a=1.6:1.7"]}, {"sample": "F1", "where": ["salt.volume<71"]},
+        {"sample": "F1", "where": ["salt.L_a=1.6:1.7"]},
+        {"sample": "F1", "where": ["salt.volume<71"]},
         {"sample": "F1", "task": "refine", "status": "converged"}, {"group": "dse/sample/F1"},
     ],
     ids=str,
@@ -326,7 +327,7 @@ def contents(uuids=None):
 
 
 def test_an_archive_is_looked_into_without_import_and_stays_as_it_is(
-    cli, analyses, archive, tmp_path
+    cli, own_storage, analyses, archive, tmp_path
 ):
     from aiida.manage import get_manager
 
@@ -346,7 +347,7 @@ def test_an_archive_is_looked_into_without_import_and_stays_as_it_is(
     assert pks(sample="F1") == {analyses["result"]}  # of the profile again
 
 
-def test_an_archive_holds_no_way_to_log_in(archive):
+def test_an_archive_holds_no_way_to_log_in(own_storage, archive):
     from aiida.orm import AuthInfo
 
     with opened_archive(archive):
@@ -354,7 +355,7 @@ def test_an_archive_holds_no_way_to_log_in(archive):
 
 
 @pytest.mark.parametrize("text", [None, b"", b"no archive"], ids=["missing", "empty", "words"])
-def test_what_is_no_archive_is_told(cli, tmp_path, text):
+def test_what_is_no_archive_is_told(cli, own_storage, tmp_path, text):
     file = tmp_path / "x.aiida"
     if text is not None:
         file.write_bytes(text)
@@ -383,7 +384,7 @@ def test_an_export_does_not_overwrite(cli, analyses, archive):
     assert archive.read_bytes() == before
 
 
-def test_the_group_of_a_sample_goes_along(cli, analyses, tmp_path):
+def test_the_group_of_a_sample_goes_along(cli, own_storage, analyses, tmp_path):
     target = tmp_path / "group.aiida"
     assert cli("export", "--group", "dse/sample/F1", "-o", target).exit_code == 0
     with opened_archive(target):
@@ -408,8 +409,8 @@ def _round_trip(cli, archive, analyses, folder):
     return contents()
 
 
-@pytest.fixture(scope="module")
-def original(analyses, archive):
+@pytest.fixture
+def original(own_storage, analyses, archive):
     """What the first profile holds of the archive's nodes, and the uuids of the results."""
     with opened_archive(archive):
         uuids = set(QueryBuilder().append(Node, project="uuid").all(flat=True))
@@ -426,39 +427,29 @@ def _same(one, other):
 
 
 def test_a_second_profile_holds_the_same_after_import(
-    cli, original, archive, aiida_config, aiida_profile_factory, tmp_path, aiida_profile
+    cli, original, archive, aiida_config, aiida_profile_factory, tmp_path
 ):
-    from aiida.manage import get_manager
-
-    try:
-        with aiida_profile_factory(aiida_config, storage_backend="core.sqlite_dos"):
-            imported = _round_trip(cli, archive, original[1], tmp_path)
-            values = load_node(original[1]["map_uuid"]).creator.outputs.map.get_array("gof")
-            assert np.isfinite(values).all()
-    finally:
-        get_manager().load_profile(aiida_profile.name, allow_switch=True)
+    with aiida_profile_factory(aiida_config, storage_backend="core.sqlite_dos"):
+        imported = _round_trip(cli, archive, original[1], tmp_path)
+        values = load_node(original[1]["map_uuid"]).creator.outputs.map.get_array("gof")
+        assert np.isfinite(values).all()
     _same(original[0], imported)
 
 
 def test_postgresql_holds_the_same_after_import(
-    cli, original, archive, aiida_config, aiida_profile_factory, tmp_path, aiida_profile
+    cli, original, archive, aiida_config, aiida_profile_factory, tmp_path
 ):
-    from aiida.manage import get_manager
-
-    with _database() as name:
-        try:
-            with aiida_profile_factory(
-                aiida_config, storage_backend="core.psql_dos",
-                storage_config={"database_name": name, "database_username": name,
-                                "database_password": name, "database_hostname": "localhost",
-                                "database_port": 5432},
-            ):
-                imported = _round_trip(cli, archive, original[1], tmp_path)
-                found = find_rows(space_group="Pm-3m", temperature=":100", tags=["run=7"],
-                                  where=["salt.a>4", "salt.L_a=1:2"], show=["salt.a.su"])
-                assert [row["sample"] for row in found] == ["F1"]
-        finally:
-            get_manager().load_profile(aiida_profile.name, allow_switch=True)
+    with _database() as name, aiida_profile_factory(
+        aiida_config, storage_backend="core.psql_dos",
+        storage_config={"database_name": name, "database_username": name,
+                        "database_password": name, "database_hostname": "localhost",
+                        "database_port": 5432,
+                        "repository_uri": f"file://{tmp_path / 'repository'}"},
+    ):
+        imported = _round_trip(cli, archive, original[1], tmp_path)
+        found = find_rows(space_group="Pm-3m", temperature=":100", tags=["run=7"],
+                          where=["salt.a>4", "salt.L_a=1:2"], show=["salt.a.su"])
+        assert [row["sample"] for row in found] == ["F1"]
     _same(original[0], imported)
 
 
@@ -501,5 +492,5 @@ class _database:
 
 def test_python_functions_write_and_read_archives(analyses, tmp_path):
     target = tmp_path / "python.aiida"
-    assert write_archive([load_node(analyses["result"])], target) > 5
-    assert read_archive(target).nodes == 0
+    write_archive([load_node(analyses["result"])], target)
+    assert target.stat().st_size > 1000 and read_archive(target).nodes == 0
