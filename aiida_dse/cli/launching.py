@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,7 +31,7 @@ def launch_refinement(
         _dry_run(checked.built)
         return None
     inputs = _inputs(checked, code_label, walltime, threads)
-    return _submit(RefineWorkChain, {"refine": inputs}, _title(checked.built.document), wait)
+    return _submit(RefineWorkChain, {"refine": inputs}, *_title(checked.built.document), wait)
 
 
 def launch_map(
@@ -64,7 +65,7 @@ def launch_map(
         GridSearchWorkChain,
         {"scan": inputs, "max_concurrent": Int(max_concurrent),
          "tile_seconds": Float(tile_seconds), "seconds_per_point": Float(cost)},
-        _title(built.document), wait,
+        *_title(built.document), wait,
     )
 
 
@@ -98,7 +99,7 @@ def launch_uncertainty(
     inputs = _inputs(checked, code_label, walltime, threads)
     if finished is not None:
         inputs["finished"] = finished[1]
-    return _submit(UncertaintyCalculation, inputs, _title(checked.built.document), wait)
+    return _submit(UncertaintyCalculation, inputs, *_title(checked.built.document), wait)
 
 
 def _to_go_on_with(
@@ -160,7 +161,7 @@ def launch_comparison(
          "structures": {
              name: {phase: stored_twin(node) for phase, node in each.structures.items()}
              for name, each in zip(names, checked, strict=True)}},
-        _title(first.built.document), wait,
+        *_title(first.built.document), wait,
     )
 
 
@@ -202,7 +203,8 @@ def launch_joint_refinement(
     }
     if traces:
         inputs["traces"] = {name: stored_twin(node) for name, node in traces.items()}
-    return _submit(JointCalculation, inputs, content.title, wait)
+    samples = [one.sample.name for one in content.patterns.values() if one.sample]
+    return _submit(JointCalculation, inputs, content.title, samples, wait)
 
 
 def _document(path: Path) -> ModelDocument:
@@ -364,8 +366,9 @@ def _daemon_must_run() -> None:
               f"'verdi {name}daemon start' and launch again")
 
 
-def _title(document: ModelDocument) -> str:
-    return document.title or document.sample.name or ""
+def _title(document: ModelDocument) -> tuple[str, list[str | None]]:
+    """The label of a process and the samples it is about."""
+    return document.title or document.sample.name or "", [document.sample.name]
 
 
 def _dry_run(built: Any) -> None:
@@ -375,16 +378,29 @@ def _dry_run(built: Any) -> None:
     click.echo("Dry run: nothing was stored or submitted.")
 
 
-def _submit(process: Any, inputs: dict[str, Any], title: str, wait: bool) -> int:
+def _submit(
+    process: Any, inputs: dict[str, Any], title: str, samples: Sequence[str | None], wait: bool
+) -> int:
+    """Submit; the process joins the groups of its samples."""
     from aiida.engine import submit
+
+    from aiida_dse.data.grouping import group_label, put_into_group
 
     from .showing import print_analysis
 
     inputs.setdefault("metadata", {})["label"] = title
+    named = [sample for sample in samples if sample and sample.strip()]
+    try:
+        for sample in named:
+            group_label("sample", sample)
+    except ValueError as problem:
+        _fail(f"sample.name: {problem}")
     node = submit(process, **inputs)
+    for sample in named:
+        put_into_group("sample", sample, [node])
     click.echo(f"submitted {process.__name__}<{node.pk}>")
     if not wait:
-        click.echo(f"follow it with 'verdi process status {node.pk}', then "
+        click.echo(f"follow it with 'aiida-dse watch {node.pk}', then "
                    f"'aiida-dse show {node.pk}'")
         return int(node.pk)
     wait_for(node)

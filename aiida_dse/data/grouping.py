@@ -1,0 +1,32 @@
+"""AiiDA groups with predictable names: dse/study/<name>, dse/series/<name>, dse/sample/<name>."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+KINDS = ("study", "series", "sample")
+
+
+def group_label(kind: str, name: str) -> str:
+    """'dse/sample/QD5' of ('sample', 'QD5'). Raises ValueError for other kinds or an empty name."""
+    if kind not in KINDS:
+        raise ValueError(f"'{kind}' is no kind of group; it is one of {', '.join(KINDS)}.")
+    # spaces at the ends and line breaks would make two groups that look the same
+    plain = " ".join(name.split())
+    if not plain:
+        raise ValueError(f"a {kind} without a name has no group; give it a name.")
+    label = f"dse/{kind}/{plain}"
+    if len(label) > 255:
+        raise ValueError(f"'{label[:40]}...' has {len(label)} characters; AiiDA's groups take 255.")
+    return label
+
+
+def put_into_group(kind: str, name: str, nodes: Iterable[Any]) -> str:
+    """Add stored nodes to the group of a study, series or sample; its label. Made if missing."""
+    from aiida.orm import Group
+
+    label = group_label(kind, name)
+    group, _ = Group.collection.get_or_create(label)
+    group.add_nodes(list(nodes))
+    return label
