@@ -79,6 +79,7 @@ def plot_analysis(
     from aiida_dse.report.figures import save_figure
     from aiida_dse.report.joint_figure import joint_figure
     from aiida_dse.report.map_figures import curves_figure, map_figure
+    from aiida_dse.report.series_figures import FIGURES
     from aiida_dse.report.uncertainty import uncertainty_figure
 
     node, summary, arrays = analysis_outputs(pk)
@@ -88,7 +89,7 @@ def plot_analysis(
             f"{node.process_state.value if node.process_state else 'unknown'})."
         )
     result = Result(summary.get_dict(), arrays)
-    draw = {"joint": joint_figure, "compare": comparison_figure}
+    draw = {"joint": joint_figure, "compare": comparison_figure} | FIGURES
     try:
         if curves:
             figure = curves_figure(result, quantity=quantity)

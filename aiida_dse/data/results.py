@@ -38,7 +38,7 @@ def summary_node(result: Result) -> Dict:
     if "parameters" in summary:
         summary["values"] = nested_values(best_rows(summary))
         summary["su"] = nested_values(summary["parameters"], "su")
-    if "patterns" in summary:  # of a joint refinement
+    if summary["task"] == "joint":
         summary["patterns"] = {
             name: {**rows, "values": nested_values(rows["parameters"]),
                    "su": nested_values(rows["parameters"], "su")}

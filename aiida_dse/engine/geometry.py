@@ -134,6 +134,26 @@ def propagated(
     quantities maps parameter values to (name, value, unit) rows; covariance (n_free, n_free).
     """
     rows = list(quantities(values))
+    spread = np.diag(propagated_covariance(quantities, values, free, covariance, steps))
+    return [
+        Quantity(name, value, unit, float(np.sqrt(variance)) if np.isfinite(variance) else None)
+        for (name, value, unit), variance in zip(rows, spread, strict=True)
+    ]
+
+
+def propagated_covariance(
+    quantities: Callable[[Mapping[str, float]], Sequence[tuple[str, float, str]]],
+    values: Mapping[str, float],
+    free: Sequence[str],
+    covariance: FloatArray,
+    steps: Sequence[float],
+) -> FloatArray:
+    """g C g^T (n, n) of n quantities, g by central differences.
+
+    Rows and columns of quantities that nothing moves, or that depend on a parameter without s.u.,
+    are nan. Arguments as of `propagated`.
+    """
+    rows = list(quantities(values))
     gradient = np.zeros((len(rows), len(free)))
     for k, (name, step) in enumerate(zip(free, steps, strict=True)):
         ends = []
@@ -143,15 +163,14 @@ def propagated(
             ends.append(np.array([value for _, value, _ in quantities(moved)]))
         gradient[:, k] = (ends[0] - ends[1]) / (2 * step)
     known = np.isfinite(np.diag(covariance)) if len(free) else np.zeros(0, dtype=bool)
-    variance = np.einsum(
-        "ij,jk,ik->i", gradient[:, known], covariance[np.ix_(known, known)], gradient[:, known]
-    )
     moves = np.abs(gradient[:, known]).sum(axis=1) > 0
     moves &= ~(np.abs(gradient[:, ~known]) > 0).any(axis=1)
-    return [
-        Quantity(name, value, unit, float(np.sqrt(max(variance[k], 0.0))) if moves[k] else None)
-        for k, (name, value, unit) in enumerate(rows)
-    ]
+    inner = covariance[np.ix_(known, known)]
+    found = np.asarray(gradient[:, known] @ inner @ gradient[:, known].T)
+    np.fill_diagonal(found, np.maximum(np.diag(found), 0.0))  # rounding may leave -1e-30
+    found[~moves] = np.nan
+    found[:, ~moves] = np.nan
+    return found
 
 
 def _shell(frame: Frame, centre: str, kind: str) -> list[Bond]:

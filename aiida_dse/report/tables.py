@@ -10,6 +10,7 @@ from aiida_dse.tasks.build import BuiltModel
 
 from .joint_tables import joint_lines
 from .numbers import with_su
+from .series import REPORTS, series_report
 from .uncertainty_table import uncertainty_lines
 
 #: Grid steps of more s.u. than this leave the minimum between the points uncertain.
@@ -64,6 +65,8 @@ def axis_text(axis: Coordinate) -> str:
 def result_report(result: Result) -> str:
     """The outcome of a task, as printed at its end and by 'show'."""
     summary = result.summary
+    if summary["task"] in REPORTS:
+        return series_report(result)
     lines = [f"{summary['task']}: {summary['status']} ({summary['stop_reason']}), "
              f"{summary['seconds']:.1f} s"]
     if "n_evaluations" in summary:

@@ -1,0 +1,89 @@
+"""Calcfunctions on series of results; the rooms below do the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from aiida.engine import calcfunction
+from aiida.orm import Dict
+
+from aiida_dse.data.results import arrays_of, result_nodes
+from aiida_dse.documents.sections import Section
+from aiida_dse.documents.series import (
+    DifferentialOptions,
+    SizeOptions,
+    SizingOptions,
+    TemperatureOptions,
+    parse_options,
+)
+from aiida_dse.io.results import Result, plain
+from aiida_dse.tasks import differential as patterns
+from aiida_dse.tasks import size_series as sizes
+from aiida_dse.tasks import temperature_series as temperatures
+from aiida_dse.tasks.series import Series
+
+
+@calcfunction
+def temperature_series(options: Any = None, **refinements: Any) -> dict[str, Any]:
+    """Expansion, strain, bonds, B(T) and static disorder of refinements at several temperatures.
+
+    Refinements as <name>_result (Dict) and <name>_arrays (HDF5); options: a Dict of
+    TemperatureOptions. Outputs 'table', 'result' and 'arrays'.
+    """
+    return _analysed(temperatures.temperature_series, TemperatureOptions, options, refinements)
+
+
+@calcfunction
+def size_series(options: Any = None, **refinements: Any) -> dict[str, Any]:
+    """Strain, surface energy and distortions of refinements of several sizes.
+
+    Inputs and outputs as of temperature_series; options: a Dict of SizeOptions.
+    """
+    return _analysed(sizes.size_series, SizeOptions, options, refinements)
+
+
+@calcfunction
+def sizing_curve(options: Any = None, **refinements: Any) -> dict[str, Any]:
+    """First exciton energies from refined sizes, and d0 where energies were measured.
+
+    Inputs and outputs as of temperature_series; options: a Dict of SizingOptions.
+    """
+    return _analysed(sizes.sizing_curve, SizingOptions, options, refinements)
+
+
+@calcfunction
+def differential(options: Any, **patterns_: Any) -> dict[str, Any]:
+    """(I - I0)/I0 of simulations or refinements given as <name>_result and <name>_arrays.
+
+    options: a Dict of DifferentialOptions ('reference' is needed). Outputs 'result' and 'arrays'.
+    """
+    chosen = parse_options(DifferentialOptions, options.get_dict())
+    found = patterns.differential(_results(patterns_), chosen)
+    summary, arrays = result_nodes(Result(plain(found.summary), found.arrays))
+    return {"result": summary, "arrays": arrays}
+
+
+def _analysed(
+    analysis: Callable[..., tuple[Series, Result]], kind: type[Section], options: Any,
+    refinements: dict[str, Any],
+) -> dict[str, Any]:
+    chosen = parse_options(kind, None if options is None else options.get_dict())
+    series, found = analysis(_results(refinements), chosen)
+    summary, arrays = result_nodes(Result(plain(found.summary), found.arrays))
+    return {"table": Dict(plain(series.plain())), "result": summary, "arrays": arrays}
+
+
+def _results(nodes: dict[str, Any]) -> dict[str, Result]:
+    """{<name>_result: Dict, <name>_arrays: SinglefileData} as results by name.
+
+    Raises ValueError for an input without its other half.
+    """
+    names = sorted({key.removesuffix(end) for key in nodes for end in ("_result", "_arrays")
+                    if key.endswith(end)})
+    for name in names:
+        for end, what in (("_result", "numbers"), ("_arrays", "arrays")):
+            if f"{name}{end}" not in nodes:
+                raise ValueError(f"'{name}' comes without its {what}: give '{name}{end}' too.")
+    return {name: Result(nodes[f"{name}_result"].get_dict(), arrays_of(nodes[f"{name}_arrays"]))
+            for name in names}

@@ -1,0 +1,112 @@
+"""What the analysis of a series needs besides its refinements; every number with its source."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, ValidationError
+
+from .reading import DocumentError
+from .sections import Finite, Name, Positive, Section
+
+Text = Annotated[str, Field(min_length=1)]
+Uncertainty = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class SeriesOptions(Section):
+    """Which refinements of a series count."""
+
+    title: str = ""
+    phase: Name | None = Field(None, description="needed where the refinements have several")
+    exclude: tuple[str, ...] = Field((), description="refinements to list but not to use")
+    max_gof: Positive | None = Field(None, description="refinements above it are not used")
+
+
+class TemperatureOptions(SeriesOptions):
+    """Expansion and displacements against temperature."""
+
+    reference_temperature: Annotated[float, Field(ge=0)] = Field(
+        300.0, description="K; V_ref of alpha_V is the line's value there"
+    )
+    disorder: tuple[tuple[str, str], ...] | None = Field(
+        None, description="pairs of sites whose B_static are compared; default: same element"
+    )
+    masses: dict[str, Positive] = Field({}, description="site: mass in u; default: its element's")
+    significance: Positive = Field(3.0, description="s.u. from which static disorder is called so")
+
+
+class Bulk(Section):
+    """The bulk crystal that a strain refers to."""
+
+    volume: Positive = Field(description="Å^3, of the same cell")
+    volume_su: Uncertainty = 0.0
+    source: Text
+
+
+class BulkModulus(Section):
+    """K of dV/V = -4 gamma / (K L)."""
+
+    value: Positive = Field(description="GPa")
+    su: Uncertainty = 0.0
+    source: Text
+
+
+#: Not a measured value: what makes the published gamma out of the published strain.
+DEFAULT_BULK_MODULUS = BulkModulus(
+    value=15.0,
+    source="default for CsPbBr3, inferred: with K near 15 GPa a strain of 2.3 % at 5 nm gives the "
+           "-2.7 eV/nm^2 of Bertolotti et al., Small Structures (2023)",
+)
+
+
+class SizeOptions(SeriesOptions):
+    """Strain, surface energy and distortions against 1/L."""
+
+    bulk: Bulk | None = Field(None, description="default: the line's own value at 1/L = 0")
+    bulk_modulus: BulkModulus = DEFAULT_BULK_MODULUS
+
+
+class Energy(Section):
+    """A measured first exciton energy, eV."""
+
+    value: Positive
+    su: Positive
+
+
+class SizingOptions(SeriesOptions):
+    """The first exciton energy against size; defaults are those of CsPbBr3 in the source."""
+
+    gap: Positive = Field(2.38, description="E0, eV")
+    permittivity: Positive = 7.3
+    alpha: Positive = 0.7
+    decay_length: Positive = Field(6.1, description="d0 of the predicted curve, nm")
+    source: Text = "CsPbBr3: Bertolotti et al., Small Structures (2023)"
+    measured: dict[str, Energy] = Field({}, description="refinement: its E1; fits d0")
+
+
+class DifferentialOptions(Section):
+    """(I - I0)/I0 of a swept parameter."""
+
+    title: str = ""
+    reference: Text = Field(description="the result that is I0")
+    parameter: str | None = Field(None, description="what was swept; labels the curves")
+    background: bool = Field(False, description="keep background and traces in I and I0")
+    q_range: tuple[Finite, Finite] | None = Field(None, description="1/Å")
+
+
+Options = TypeVar("Options", bound=Section)
+
+
+def parse_options(kind: type[Options], content: Any) -> Options:
+    """Options from plain JSON values. Raises DocumentError with key, value and reason."""
+    try:
+        return kind.model_validate(content or {})
+    except ValidationError as problem:
+        known = ", ".join(kind.model_fields)
+        lines = []
+        for error in problem.errors():
+            path = ".".join(str(key) for key in error["loc"])
+            what = f"unknown key; known keys: {known}" if error["type"] == "extra_forbidden" \
+                else f"{error.get('input')!r}: {error['msg'].removeprefix('Value error, ')}"
+            lines.append(f"options.{path}: {what}")
+        raise DocumentError("\n".join(sorted(lines))) from None

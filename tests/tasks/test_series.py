@@ -1,0 +1,294 @@
+"""The science of series: numbers that went in come out, with s.u. that the covariance makes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from aiida_dse.documents import DocumentError
+from aiida_dse.documents.series import (
+    Bulk,
+    BulkModulus,
+    DifferentialOptions,
+    SizeOptions,
+    SizingOptions,
+    TemperatureOptions,
+    parse_options,
+)
+from aiida_dse.engine.excitons import ExcitonLaw
+from aiida_dse.io.results import plain
+from aiida_dse.tasks.differential import differential, differential_of_model
+from aiida_dse.tasks.run import run_refine, run_simulate
+from aiida_dse.tasks.series import series_table
+from aiida_dse.tasks.size_series import size_series, sizing_curve
+from aiida_dse.tasks.temperature_series import temperature_series
+
+BULK = Bulk(volume=793.1, source="test")
+
+
+def changed(result, **parts):
+    """A result whose summary differs."""
+    return dataclasses.replace(result, summary=result.summary | parts)
+
+
+def test_a_row_follows_from_the_parameters(refined):
+    (row,) = series_table({"one": refined(cell=(8.207, 8.407, 11.756), sizes=(5.0, 5.1),
+                                          gof=2.0)}).rows
+    assert row.value("volume") == pytest.approx(8.207 * 8.407 * 11.756)
+    assert row.value("a_k") == pytest.approx(5.8750, abs=1e-4)  # PHYSICS.md sec. 5
+    assert row.value("zeta") == pytest.approx(-0.01204, abs=1e-5)
+    assert row.value("L") == pytest.approx((5.1 * 5.0**2) ** (1 / 3))
+    # s.u. of a product of independent factors, doubled by GoF = 2
+    relative = np.array([3e-4 / 8.207, 3e-4 / 8.407, 5e-4 / 11.756])
+    assert row.su("volume") == pytest.approx(
+        2 * row.value("volume") * np.sqrt(np.sum(relative**2)), rel=1e-6)
+    of_l = row.value("L") * np.hypot(2 / 3 * 0.03 / 5.0, 1 / 3 * 0.03 / 5.1)
+    assert row.su("L") == pytest.approx(2 * of_l, rel=1e-6)
+    assert row.su("1/L") == pytest.approx(2 * of_l / row.value("L") ** 2, rel=1e-6)
+    assert row.covariance_of("L", "1/L") == pytest.approx(-row.su("L") * row.su("1/L"), rel=1e-6)
+
+
+def test_what_was_held_has_no_uncertainty_and_no_law(refined):
+    held = {"a": 3e-4, "L_ab": 0.03, "Br_ax.B": 0.05, "Br_eq.B": 0.03}
+    results = {f"T{t}": refined(temperature=t, su=held) for t in (10.0, 100.0, 200.0)}
+    series, found = temperature_series(results)
+    assert np.isnan(series.rows[0].su("B(Pb)")) and np.isnan(series.rows[0].su("b"))
+    assert series.rows[0].su("volume") > 0
+    assert set(found.summary["displacements"]) == {"Br_ax", "Br_eq"}
+    assert "alpha_a" in found.summary["parameters"]
+    assert "alpha_b" not in found.summary["parameters"]
+
+
+def test_the_spread_of_l_is_that_of_a_drawn_population(refined):
+    (row,) = series_table({"one": refined(sizes=(5.0, 6.0))}).rows
+    rng = np.random.default_rng(5)
+    drawn = []
+    for mean, sd in ((5.0, 1.0), (6.0, 1.2)):
+        w = np.sqrt(np.log1p((sd / mean) ** 2))
+        drawn.append(rng.lognormal(np.log(mean) - w**2 / 2, w, 200_000))
+    edges = (drawn[1] * drawn[0] ** 2) ** (1 / 3)
+    assert row.value("sd_L") == pytest.approx(edges.std(), rel=0.02)
+
+
+def test_the_table_agrees_with_the_refinement_it_comes_from(folder):
+    """A real refinement: s.u. of the volume and of cubic edges that follow a."""
+    found = run_refine(folder.build(derived={"P": {"distances": [["Cs", "Cl"]]}}))
+    series = series_table({"cubes": found})
+    (row,) = series.rows
+    rows = found.summary["derived"]["P"]["quantities"]
+    for name in rows:
+        assert row.value(name) == pytest.approx(rows[name]["value"])
+        assert row.su(name) == pytest.approx(rows[name]["su"] * row.factor)
+    assert row.su("c") == pytest.approx(row.su("a"))
+    assert row.value("c") == row.value("a")
+    assert row.value("L") == pytest.approx(0.3 * row.value("a"), rel=1e-3)
+    text = json.dumps(plain(series.plain()), allow_nan=False)
+    assert json.loads(text)["rows"]["cubes"]["quantities"]["B(Cl)"]["su"] > 0
+
+
+def test_a_tied_parameter_has_the_uncertainty_of_its_source(folder):
+    found = run_refine(folder.build(ties={"P.Cl.B": "2 * P.Cs.B"}, scan=None,
+                                    refinement={"stages": [["P.a", "P.Cs.B"]]}))
+    (row,) = series_table({"one": found}).rows
+    assert row.su("B(Cl)") == pytest.approx(2 * row.su("B(Cs)"), rel=1e-6)
+
+
+def test_what_is_not_used_is_listed_with_its_reason(temperatures, refined):
+    results = temperatures | {
+        "bad": refined(temperature=80.0, status="not_converged"),
+        "poor": refined(temperature=90.0, gof=9.0),
+        "odd": refined(temperature=95.0, cell=(9.0, 9.0, 12.0)),
+    }
+    series, found = temperature_series(
+        results, TemperatureOptions(exclude=("odd",), max_gof=5.0))
+    assert set(found.summary["excluded"]) == {"bad", "poor", "odd"}
+    assert "not_converged" in found.summary["excluded"]["bad"]
+    assert "9.00" in found.summary["excluded"]["poor"]
+    assert found.summary["parameters"]["alpha_V"]["value"] == pytest.approx(1.1e-4, rel=1e-6)
+    assert "bad" in series.plain()["rows"]
+    assert sum("is not used" in text for text in found.summary["warnings"]) == 3
+
+
+def test_expansion_displacements_and_disorder_come_out_as_they_went_in(temperatures):
+    _, found = temperature_series(temperatures)
+    rows = found.summary["parameters"]
+    assert rows["alpha_V"]["value"] == pytest.approx(1.1e-4, rel=1e-6)
+    for name, theta, static in (("Pb", 64, 0.3), ("Br_ax", 88, 1.6), ("Br_eq", 88, 0.4)):
+        assert rows[f"einstein.{name}.theta"]["value"] == pytest.approx(theta, rel=1e-4)
+        assert rows[f"einstein.{name}.B_static"]["value"] == pytest.approx(static, abs=1e-4)
+        assert found.summary["displacements"][name]["better"] == "einstein"
+    (verdict,) = found.summary["disorder"]
+    assert verdict["sites"] == ["Br_ax", "Br_eq"] and verdict["static_disorder"]
+    assert verdict["difference"] == pytest.approx(1.2, abs=1e-3)
+    assert verdict["verdict"].startswith("B_static(Br_ax) exceeds B_static(Br_eq) by 1.20(")
+    assert verdict["verdict"].endswith("s.u.: static disorder of Br_ax")
+
+
+def test_the_difference_of_two_static_parts_knows_their_correlation(temperatures, refined):
+    """r = +0.9 between the two B at every temperature narrows the difference, -0.9 widens it."""
+    found = {}
+    for r in (-0.9, 0.0, 0.9):
+        results = {}
+        for name, result in temperatures.items():
+            rows = result.summary["parameters"]
+            results[name] = refined(
+                temperature=result.summary["sample"]["temperature"], correlation=r,
+                b=[rows[f"P.{site}.B"]["value"] for site in ("Pb", "Br_ax", "Br_eq")])
+        (verdict,) = temperature_series(results)[1].summary["disorder"]
+        found[r] = verdict["su_scaled"]
+    own = [temperature_series(results)[1].summary["parameters"][f"einstein.{site}.B_static"]["su"]
+           for site in ("Br_ax", "Br_eq")]
+    assert found[0.0] == pytest.approx(np.hypot(*own), rel=1e-3)
+    assert found[-0.9] ** 2 - found[0.0] ** 2 == pytest.approx(1.8 * own[0] * own[1], rel=1e-3)
+    assert found[0.9] ** 2 - found[0.0] ** 2 == pytest.approx(-1.8 * own[0] * own[1], rel=1e-3)
+
+
+def test_equal_sites_are_not_called_disordered(temperatures):
+    results = {}
+    for name, result in temperatures.items():
+        rows = dict(result.summary["parameters"])
+        rows["P.Br_ax.B"] = rows["P.Br_ax.B"] | {"value": rows["P.Br_eq.B"]["value"] + 0.02}
+        results[name] = changed(result, parameters=rows)
+    (verdict,) = temperature_series(results)[1].summary["disorder"]
+    assert not verdict["static_disorder"] and verdict["site"] is None
+    assert "no static disorder" in verdict["verdict"]
+
+
+def test_a_gof_of_two_doubles_every_uncertainty(temperatures):
+    worse = {name: changed(result, agreement=result.summary["agreement"] | {"gof": 2.0})
+             for name, result in temperatures.items()}
+    one, two = (temperature_series(r)[1].summary["parameters"] for r in (temperatures, worse))
+    for name in one:
+        assert two[name]["su"] == pytest.approx(2 * one[name]["su"], rel=1e-3)
+        assert two[name]["value"] == pytest.approx(one[name]["value"])
+
+
+def test_what_is_no_temperature_series_is_refused(temperatures, refined):
+    with pytest.raises(ValueError, match="'none' says no temperature"):
+        temperature_series(temperatures | {"none": refined()})
+    with pytest.raises(ValueError, match="two temperatures"):
+        temperature_series({"a": refined(temperature=5.0), "b": refined(temperature=5.0)})
+    two = changed(refined(temperature=5.0), phases=["P", "Q"])
+    with pytest.raises(ValueError, match="say which 'phase'"):
+        temperature_series({"a": two})
+    with pytest.raises(ValueError, match="no phase 'X'"):
+        temperature_series(temperatures, TemperatureOptions(phase="X"))
+    with pytest.raises(ValueError, match="'scan'"):
+        temperature_series({"a": changed(refined(), task="scan")})
+
+
+def test_warnings_of_few_points_and_extrapolation(temperatures):
+    two = {name: temperatures[name] for name in ("T6", "T45", "T100")}
+    warnings = temperature_series(two)[1].summary["warnings"]
+    assert any("only 3 points" in text for text in warnings)
+    assert any("300 K lies outside" in text and "extrapolated" in text for text in warnings)
+    hot = {name: temperatures[name] for name in ("T150", "T200", "T250", "T300")}
+    warnings = temperature_series(hot)[1].summary["warnings"]
+    assert any("above theta" in text and "B(Pb)" in text for text in warnings)
+
+
+def test_the_surface_energy_of_the_paper(sizes):
+    """PHYSICS.md sec. 5: 2.3 % at 5 nm with K = 15 GPa is -2.7 eV/nm^2."""
+    _, found = size_series(sizes, SizeOptions(bulk=BULK))
+    rows, strain = found.summary["parameters"], found.summary["strain"]
+    assert strain["points"]["L5"]["value"] == pytest.approx(0.023)
+    assert rows["strain.slope"]["value"] == pytest.approx(0.115, rel=1e-6)
+    assert rows["strain.intercept"]["value"] == pytest.approx(0, abs=1e-8)
+    assert strain["r_squared"] == pytest.approx(1)
+    assert rows["gamma"]["value"] == pytest.approx(-2.7, abs=0.02)
+    assert strain["gamma_SI"]["value"] == pytest.approx(-15 * 0.115 / 4)
+    assert rows["gamma_through_bulk"]["value"] == pytest.approx(rows["gamma"]["value"])
+    assert strain["K"]["value"] == 15 and "inferred" in strain["K"]["source"]
+    assert any("leaves out that of K" in text for text in found.summary["warnings"])
+
+
+def test_without_a_bulk_the_line_gives_it(sizes):
+    strain = size_series(sizes)[1].summary["strain"]
+    assert strain["V_bulk"]["value"] == pytest.approx(793.1)
+    assert strain["slope"]["value"] == pytest.approx(0.115, rel=1e-6)
+    assert "extrapolated from L = 11.0 nm" in strain["V_bulk"]["source"]
+
+
+def test_a_line_that_misses_the_bulk_is_called_so(sizes):
+    _, found = size_series(sizes, SizeOptions(bulk=Bulk(volume=800.0, source="another crystal")))
+    assert any("misses the bulk" in text and "another crystal" in text
+               for text in found.summary["warnings"])
+
+
+def test_the_uncertainty_of_k_enters_gamma(sizes):
+    modulus = BulkModulus(value=15.0, su=1.5, source="test")
+    rows = size_series(sizes, SizeOptions(bulk=BULK, bulk_modulus=modulus))[1].summary[
+        "parameters"]
+    share = np.hypot(0.1, rows["strain.slope"]["su"] / rows["strain.slope"]["value"])
+    assert rows["gamma"]["su"] == pytest.approx(abs(rows["gamma"]["value"]) * share)
+
+
+def test_sizing_predicts_with_uncertainty_and_spread(sizes):
+    series, found = sizing_curve(sizes)
+    law, row = ExcitonLaw(2.38, 7.3, 6.1), series.rows[0]
+    ends = law.energy(2 / np.sqrt(3) * (row.value("L") + row.su("L") * np.array([1, -1])))
+    shown = found.summary["predicted"]["L5"]
+    assert shown["value"] == pytest.approx(float(law.energy(10 / np.sqrt(3))))
+    assert shown["su_scaled"] == pytest.approx(abs(ends[1] - ends[0]) / 2, rel=1e-3)
+    assert shown["spread"] / shown["su_scaled"] == pytest.approx(
+        row.value("sd_L") / row.su("L"))
+
+
+def test_sizing_finds_the_decay_length_behind_measured_energies(sizes):
+    law = ExcitonLaw(2.38, 7.3, 5.05)
+    measured = {name: {"value": float(law.energy(2 * float(name[1:].replace("_", "."))
+                                                 / np.sqrt(3))), "su": 0.005}
+                for name in sizes}
+    _, found = sizing_curve(sizes, SizingOptions(measured=measured))
+    assert found.summary["parameters"]["d0"]["value"] == pytest.approx(5.05, rel=1e-5)
+    with pytest.raises(ValueError, match="'other'"):
+        sizing_curve(sizes, SizingOptions(measured={"other": {"value": 2.5, "su": 0.01}}))
+
+
+def test_a_differential_pattern_is_the_share_that_changed(folder):
+    """A larger scale changes all q alike; a larger B takes from the lines and not the self term."""
+    grid = {"start": 0.8, "step": 0.01, "stop": 8.0}
+    simulated = {
+        name: run_simulate(folder.build(pattern__file=None, pattern__grid=grid,
+                                        pattern__sigma=None, refinement=None, scan=None,
+                                        background=None, scales={"P": scale},
+                                        parameters={"P.Cl.B": b}))
+        for name, scale, b in (("start", 1.0, 2.0), ("scaled", 1.2, 2.0), ("hot", 1.0, 4.0))
+    }
+    found = differential(simulated, DifferentialOptions(reference="start", parameter="P.Cl.B"))
+    assert found.arrays["differential/scaled"] == pytest.approx(0.2)
+    assert found.summary["patterns"]["hot"]["at"] == 4.0 and found.summary["unit"] == "Å^2"
+    model = folder.build(pattern__file=None, pattern__grid=grid, pattern__sigma=None,
+                         refinement=None, scan=None, background=None).model
+    swept = differential_of_model(model, "P.Cl.B", [2.0, 4.0], values={"P.Cl.B": 2.0})
+    inside = differential_of_model(model, "P.Cl.B", [4.0], values={"P.Cl.B": 2.0},
+                                   q_range=(2, 3)).arrays["pattern/q"]
+    assert not swept.arrays["differential/2"].any()
+    assert inside.min() >= 2 and inside.max() <= 3
+    hot = simulated["hot"].arrays["pattern/calculated"]
+    cold = simulated["start"].arrays["pattern/calculated"]
+    assert found.arrays["differential/hot"] == pytest.approx(hot / cold - 1)
+
+
+def test_differential_patterns_need_one_axis(refined):
+    one, other = refined(), refined()
+    short = {key: value[:50] if key.startswith(("pattern/", "components/")) else value
+             for key, value in other.arrays.items()}
+    with pytest.raises(ValueError, match="different q"):
+        differential({"a": one, "b": dataclasses.replace(other, arrays=short)},
+                     DifferentialOptions(reference="a"))
+    with pytest.raises(ValueError, match="'c' is not among"):
+        differential({"a": one, "b": other}, DifferentialOptions(reference="c"))
+
+
+@pytest.mark.parametrize(("kind", "content", "told"), [
+    (TemperatureOptions, {"reference_temprature": 300}, "reference_temprature: unknown key"),
+    (SizeOptions, {"bulk": {"volume": 793.1}}, "options.bulk.source"),
+    (SizeOptions, {"bulk_modulus": {"value": -3, "source": "x"}}, "options.bulk_modulus.value"),
+])
+def test_options_that_cannot_be_are_refused(kind, content, told):
+    with pytest.raises(DocumentError, match=told):
+        parse_options(kind, content)
