@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida.orm import ArrayData, Dict, Float, Int
 
 from aiida_dse.calculations.engine import ScanCalculation
+from aiida_dse.data.pattern import PatternData
 from aiida_dse.data.results import arrays_of, best_rows, nested_values
 from aiida_dse.documents import parse_document
 from aiida_dse.documents.plans import ScanAxis, ScanPlan
 from aiida_dse.tasks.maps import told_by_map
+from aiida_dse.workchains.protocol import DEFAULT, model_of, read_protocol, set_job
 
 #: Axes that a scan sweeps without touching distances; never the ones to cut.
 CHEAP_SUFFIXES = (".B", ".occupancy", ".scale")
@@ -22,7 +25,7 @@ MAX_TILES = 200
 
 
 def tile_models(model: dict[str, Any], n_tiles: int) -> list[dict[str, Any]]:
-    """The document cut into at most n_tiles, along its longest axis that moves distances.
+    """The document cut into about n_tiles, along its longest axis that moves distances.
 
     Every tile is a document of its own whose axes list their values, so that a tile computed
     before is found again in the cache. An adaptive grid is one tile: parts of it would not know
@@ -38,14 +41,33 @@ def tile_models(model: dict[str, Any], n_tiles: int) -> list[dict[str, Any]]:
     # a tile may have no point that its quantities reach, although the grid has some
     partial = {"part_of_grid": True} if any(axis.quantity for axis in plan.axes) else {}
     tiles = []
-    for part in np.array_split(values[cut], min(n_tiles, len(values[cut]))):
+    for part in _parts(plan.axes[cut], n_tiles):
         axes = [
             {key: value for key, value in axis.items() if key not in ("start", "stop", "step")}
-            | {"values": part.tolist() if k == cut else values[k]}
+            | {"values": part if k == cut else values[k]}
             for k, axis in enumerate(model["scan"]["axes"])
         ]
         tiles.append(model | {"scan": {**model["scan"], "axes": axes, **partial}})
     return tiles
+
+
+def _parts(axis: ScanAxis, n_parts: int) -> list[list[float]]:
+    """An axis in at least n_parts parts of 2^k points, or as many as it has points.
+
+    The parts of an axis with a step begin at multiples of their length from the axis' zero, so a
+    grid that is made wider has the parts of the narrower one.
+    """
+    points = axis.points().tolist()
+    length = 2 ** max(0, int(math.log2(len(points) / n_parts)))
+    first = 0
+    if axis.step is not None:
+        start, _ = axis.ends
+        assert start is not None
+        first = round(start / axis.step)
+    parts: dict[int, list[float]] = {}
+    for k, point in enumerate(points):
+        parts.setdefault((first + k) // length, []).append(point)
+    return list(parts.values())
 
 
 def _moves_distances(plan: ScanPlan, axis: ScanAxis) -> bool:
@@ -181,6 +203,25 @@ class GridSearchWorkChain(WorkChain):
         spec.exit_code(401, "ERROR_NO_TILE_FINISHED", message="No tile finished: {detail}")
         spec.exit_code(402, "ERROR_SOME_TILES_FAILED",
                        message="The map has holes where tiles failed: {detail}")
+
+    @classmethod
+    def get_builder_from_protocol(
+        cls, code: Any, model: Any, pattern: PatternData, structures: Mapping[str, Any],
+        traces: Mapping[str, Any] | None = None, protocol: str = DEFAULT,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """A builder; what the model (a Dict or mapping) does not say itself, the protocol does."""
+        settings = read_protocol(protocol, overrides)
+        builder = cls.get_builder()
+        set_job(builder.scan, code, settings)
+        builder.scan.model = model_of(model, settings)
+        builder.scan.pattern = pattern
+        builder.scan.structures = dict(structures)
+        if traces:
+            builder.scan.traces = dict(traces)
+        builder.max_concurrent = Int(settings["max_concurrent"])
+        builder.tile_seconds = Float(settings["tile_seconds"])
+        return builder
 
     def cut(self) -> None:
         """Choose tiles of about tile_seconds, at least one for every concurrent job."""

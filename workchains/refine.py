@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from aiida.engine import (
@@ -12,9 +13,11 @@ from aiida.engine import (
     while_,
 )
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
-from aiida.orm import CalcJobNode, Dict
+from aiida.orm import CalcJobNode, Dict, Int
 
 from aiida_dse.calculations.engine import RefineCalculation
+from aiida_dse.data.pattern import PatternData
+from aiida_dse.workchains.protocol import DEFAULT, model_of, read_protocol, set_job
 
 
 def model_continued(model: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
@@ -57,6 +60,24 @@ class RefineWorkChain(BaseRestartWorkChain):
         spec.exit_code(402, "ERROR_SINGULAR",
                        message="Some free parameters are undetermined: {detail}")
         spec.exit_code(403, "ERROR_INVALID_INPUT", message="The engine refused its input: {detail}")
+
+    @classmethod
+    def get_builder_from_protocol(
+        cls, code: Any, model: Any, pattern: PatternData, structures: Mapping[str, Any],
+        traces: Mapping[str, Any] | None = None, protocol: str = DEFAULT,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """A builder; what the model (a Dict or mapping) does not say itself, the protocol does."""
+        settings = read_protocol(protocol, overrides)
+        builder = cls.get_builder()
+        set_job(builder.refine, code, settings)
+        builder.refine.model = model_of(model, settings)
+        builder.refine.pattern = pattern
+        builder.refine.structures = dict(structures)
+        if traces:
+            builder.refine.traces = dict(traces)
+        builder.max_iterations = Int(settings["max_iterations"])
+        return builder
 
     def setup(self) -> None:
         super().setup()

@@ -21,23 +21,29 @@ from aiida_dse.documents import (
 
 def launch_refinement(
     document: Path, code_label: str, pattern_node: str | None, walltime: int | None,
-    threads: int | None, start_from: str | None, dry_run: bool, wait: bool,
+    threads: int | None, start_from: str | None, dry_run: bool, wait: bool, protocol: str,
 ) -> int | None:
     """Submit dse.refine; the PK of the work chain (None for a dry run)."""
+    from aiida.orm import Int
+
     from aiida_dse.workchains.refine import RefineWorkChain
 
-    checked = _checked(_document(document), document.parent, pattern_node, start_from)
+    content, settings = under_protocol(_document(document), protocol)
+    checked = _checked(content, document.parent, pattern_node, start_from)
     if dry_run:
         _dry_run(checked.built)
         return None
-    inputs = _inputs(checked, code_label, walltime, threads)
-    return _submit(RefineWorkChain, {"refine": inputs}, *_title(checked.built.document), wait)
+    inputs = _inputs(checked, code_label, walltime or settings["max_wallclock_seconds"], threads)
+    return submit_process(
+        RefineWorkChain, {"refine": inputs, "max_iterations": Int(settings["max_iterations"])},
+        *_title(checked.built.document), wait)
 
 
 def launch_map(
     document: Path, code_label: str, pattern_node: str | None, walltime: int | None,
-    threads: int | None, start_from: str | None, dry_run: bool, wait: bool, max_concurrent: int,
-    tile_seconds: float, axes: tuple[str, ...] = (), refine: tuple[str, ...] = (),
+    threads: int | None, start_from: str | None, dry_run: bool, wait: bool, protocol: str,
+    max_concurrent: int, tile_seconds: float | None, axes: tuple[str, ...] = (),
+    refine: tuple[str, ...] = (),
 ) -> int | None:
     """Submit dse.grid_search; the PK of the work chain (None for a dry run)."""
     from aiida.orm import Float, Int
@@ -49,29 +55,32 @@ def launch_map(
     if axes:
         content = _with_axes(content, axes, refine)
     elif refine:
-        _fail("--refine goes with --axis; without it, write 'refine' into the document's 'scan'")
+        fail("--refine goes with --axis; without it, write 'refine' into the document's 'scan'")
+    content, settings = under_protocol(content, protocol)
     checked = _checked(content, document.parent, pattern_node, start_from)
     built = checked.built
     if built.document.scan is None:
-        _fail("scan: this key is missing; add it with its 'axes' to launch a grid search")
+        fail("scan: this key is missing; add it with its 'axes' to launch a grid search")
     cost = round(seconds_per_point(built), 4)
     points = math.prod(len(axis.values) for axis in built.axes)
     click.echo(f"{points:,} grid points, about {cost * 1e3:.1f} ms for each that moves distances")
     if dry_run:
         _dry_run(built)
         return None
-    inputs = _inputs(checked, code_label, walltime, threads, 1)
-    return _submit(
+    inputs = _inputs(
+        checked, code_label, walltime or settings["max_wallclock_seconds"], threads, 1)
+    return submit_process(
         GridSearchWorkChain,
         {"scan": inputs, "max_concurrent": Int(max_concurrent),
-         "tile_seconds": Float(tile_seconds), "seconds_per_point": Float(cost)},
+         "tile_seconds": Float(tile_seconds or settings["tile_seconds"]),
+         "seconds_per_point": Float(cost)},
         *_title(built.document), wait,
     )
 
 
 def launch_uncertainty(
     document: Path, code_label: str, pattern_node: str | None, walltime: int | None,
-    threads: int | None, start_from: str | None, dry_run: bool, wait: bool,
+    threads: int | None, start_from: str | None, dry_run: bool, wait: bool, protocol: str,
 ) -> int | None:
     """Submit dse.uncertainty; the PK of the job (None for a dry run).
 
@@ -80,7 +89,7 @@ def launch_uncertainty(
     from aiida_dse.calculations.engine import UncertaintyCalculation
     from aiida_dse.tasks.uncertainty import require_uncertainty
 
-    content = _document(document)
+    content, settings = under_protocol(_document(document), protocol)
     finished = None if start_from is None else _to_go_on_with(
         content, document, pattern_node, start_from
     )
@@ -92,14 +101,14 @@ def launch_uncertainty(
     try:
         require_uncertainty(checked.built)
     except DocumentError as problem:
-        _fail(str(problem))
+        fail(str(problem))
     if dry_run:
         _dry_run(checked.built)
         return None
-    inputs = _inputs(checked, code_label, walltime, threads)
+    inputs = _inputs(checked, code_label, walltime or settings["max_wallclock_seconds"], threads)
     if finished is not None:
         inputs["finished"] = finished[1]
-    return _submit(UncertaintyCalculation, inputs, *_title(checked.built.document), wait)
+    return submit_process(UncertaintyCalculation, inputs, *_title(checked.built.document), wait)
 
 
 def _to_go_on_with(
@@ -134,19 +143,19 @@ def launch_comparison(
 
     names = [path.stem.replace("-", "_") for path in documents]
     if len(names) < 2 or len(set(names)) < len(names):
-        _fail(f"the models would be called {', '.join(names)}: give at least two documents with "
+        fail(f"the models would be called {', '.join(names)}: give at least two documents with "
               "different file names")
     checked = [_checked(_document(path), path.parent, pattern_node, None) for path in documents]
     first = checked[0]
     for name, other in zip(names, checked, strict=True):
         if other.pattern is None or not _same_content(first.pattern, other.pattern):
-            _fail(f"{name} and {names[0]} do not have the same pattern: models are compared on the "
+            fail(f"{name} and {names[0]} do not have the same pattern: models are compared on the "
                   "same data. Name the same file, axis, wavelength and sample in both, or give "
                   "--pattern")
         same = first.traces.keys() == other.traces.keys() and all(
             _same_content(trace, other.traces[key]) for key, trace in first.traces.items())
         if not same:
-            _fail(f"{name} and {names[0]} do not have the same traces; give both the same solvent "
+            fail(f"{name} and {names[0]} do not have the same traces; give both the same solvent "
                   "and blank")
     if dry_run:
         for each in checked:
@@ -154,7 +163,7 @@ def launch_comparison(
         return None
     inputs = _inputs(first, code_label, walltime, threads, 1)
     del inputs["model"], inputs["structures"]
-    return _submit(
+    return submit_process(
         CompareModelsWorkChain,
         {"refine": inputs, "max_concurrent": Int(max_concurrent),
          "models": {name: Dict(each.model) for name, each in zip(names, checked, strict=True)},
@@ -189,14 +198,14 @@ def launch_joint_refinement(
         built = joint_from_nodes(model, patterns, structures, traces)
         remarks = check_axes_of(built)
     except (ValueError, OSError) as problem:
-        _fail(str(problem))
+        fail(str(problem))
     for remark in remarks:
         click.echo(f"note: {remark}")
     if dry_run:
         click.echo(joint_validation_report(built))
         click.echo("Dry run: nothing was stored or submitted.")
         return None
-    inputs = _job_inputs(code_label, walltime, threads) | {
+    inputs = job_inputs(code_label, walltime, threads) | {
         "model": Dict(model),
         "patterns": {name: stored_twin(node) for name, node in patterns.items()},
         "structures": {name: stored_twin(node) for name, node in structures.items()},
@@ -204,14 +213,27 @@ def launch_joint_refinement(
     if traces:
         inputs["traces"] = {name: stored_twin(node) for name, node in traces.items()}
     samples = [one.sample.name for one in content.patterns.values() if one.sample]
-    return _submit(JointCalculation, inputs, content.title, samples, wait)
+    return submit_process(JointCalculation, inputs, content.title, samples, wait)
 
 
 def _document(path: Path) -> ModelDocument:
     try:
         return load_document(path)
     except DocumentError as problem:
-        _fail(str(problem))
+        fail(str(problem))
+
+
+def under_protocol(
+    document: ModelDocument, protocol: str
+) -> tuple[ModelDocument, dict[str, Any]]:
+    """The document with what the protocol adds to it, and the protocol's settings."""
+    from aiida_dse.workchains.protocol import read_protocol, with_protocol
+
+    settings = read_protocol(protocol)
+    try:
+        return with_protocol(document, settings), settings
+    except DocumentError as problem:
+        fail(str(problem))
 
 
 def _with_axes(
@@ -224,13 +246,13 @@ def _with_axes(
         try:
             start, stop, step = (float(number) for number in numbers.split(":"))
         except ValueError:
-            _fail(f"--axis {text}: write it NAME=START:STOP:STEP, as in CsPbBr3.a=8.16:8.26:0.01")
+            fail(f"--axis {text}: write it NAME=START:STOP:STEP, as in CsPbBr3.a=8.16:8.26:0.01")
         found.append({"parameter": name.strip(), "start": start, "stop": stop, "step": step})
     content = document.canonical() | {"scan": {"axes": found, "refine": list(refine)}}
     try:
         return parse_document(content)
     except DocumentError as problem:
-        _fail(str(problem))
+        fail(str(problem))
 
 
 @dataclass(frozen=True)
@@ -263,7 +285,7 @@ def _checked(
         if pattern_node is not None:
             pattern = load_node(pattern_node)
             if not isinstance(pattern, PatternData):
-                _fail(f"node {pattern_node} is a {type(pattern).__name__}, not a dse.pattern; "
+                fail(f"node {pattern_node} is a {type(pattern).__name__}, not a dse.pattern; "
                       "see 'verdi data dse pattern list'")
         start = None if start_from is None else _result_of(start_from)
         if start is not None:
@@ -271,9 +293,9 @@ def _checked(
         built = built_from_nodes(model, pattern, structures, traces)
         remark = check_axis(built)
     except (DocumentError, ValueError, OSError) as problem:
-        _fail(str(problem))
+        fail(str(problem))
     except NotExistent:
-        _fail(f"there is no node '{pattern_node}'")
+        fail(f"there is no node '{pattern_node}'")
     if remark:
         click.echo(f"note: {remark}")
     return _Checked(content, model, pattern, structures, traces, start, built)
@@ -291,7 +313,7 @@ def _inputs(
 
     from aiida_dse.workchains.refine import continued_model
 
-    inputs = _job_inputs(code_label, walltime, threads, otherwise) | {
+    inputs = job_inputs(code_label, walltime, threads, otherwise) | {
         "structures": {name: stored_twin(node) for name, node in checked.structures.items()},
     }
     if checked.pattern is not None:
@@ -306,7 +328,7 @@ def _inputs(
     return inputs
 
 
-def _job_inputs(
+def job_inputs(
     code_label: str, walltime: int | None, threads: int | None, otherwise: int | None = None
 ) -> dict[str, Any]:
     """Code and options of a job; refused where it could not start."""
@@ -318,7 +340,7 @@ def _job_inputs(
     try:
         code = load_code(code_label)
     except (NotExistent, MultipleObjectsError, ValueError) as problem:
-        _fail(f"the code '{code_label}' cannot be used ({problem}). Make it with 'aiida-dse setup' "
+        fail(f"the code '{code_label}' cannot be used ({problem}). Make it with 'aiida-dse setup' "
               "or name another with --code")
     _daemon_must_run()
     options = job_options(
@@ -333,7 +355,7 @@ def _result_of(identifier: str) -> Any:
 
     node, result, _ = analysis_outputs(identifier)
     if result is None:
-        _fail(f"{node.process_label}<{node.pk}> has no result to start from")
+        fail(f"{node.process_label}<{node.pk}> has no result to start from")
     return result
 
 
@@ -362,7 +384,7 @@ def _daemon_must_run() -> None:
     if not get_daemon_client().is_daemon_running:
         profile = get_manager().get_profile()
         name = f"-p {profile.name} " if profile else ""
-        _fail("the daemon is not running, so nothing would start. Start it with "
+        fail("the daemon is not running, so nothing would start. Start it with "
               f"'verdi {name}daemon start' and launch again")
 
 
@@ -378,7 +400,7 @@ def _dry_run(built: Any) -> None:
     click.echo("Dry run: nothing was stored or submitted.")
 
 
-def _submit(
+def submit_process(
     process: Any, inputs: dict[str, Any], title: str, samples: Sequence[str | None], wait: bool
 ) -> int:
     """Submit; the process joins the groups of its samples."""
@@ -394,7 +416,7 @@ def _submit(
         for sample in named:
             group_label("sample", sample)
     except ValueError as problem:
-        _fail(f"sample.name: {problem}")
+        fail(f"sample.name: {problem}")
     node = submit(process, **inputs)
     for sample in named:
         put_into_group("sample", sample, [node])
@@ -441,6 +463,6 @@ def wait_for(node: Any, interval: float = 0.5, look_every: float = 10.0) -> None
         sys.stderr.write("\n")
 
 
-def _fail(message: str) -> NoReturn:
+def fail(message: str) -> NoReturn:
     end = "" if message.endswith((".", "?", "!")) else "."
     raise click.ClickException(f"{message}{end} Nothing was submitted.")

@@ -59,6 +59,12 @@ def launch() -> None:
     """Check a model document, store its data and submit it."""
 
 
+#: The names are those of the files in workchains/protocols, which are not to be read for --help.
+_PROTOCOL = click.option(
+    "--protocol", type=click.Choice(["fast", "standard", "publication"]), default="standard",
+    show_default=True, help="How thoroughly, where the document does not say it itself.")
+
+
 def _launch_options(command: Any) -> Any:
     for option in reversed([
         click.argument("document", type=click.Path(path_type=Path)),
@@ -67,6 +73,7 @@ def _launch_options(command: Any) -> Any:
         click.option("--walltime", type=click.IntRange(min=60), help="Seconds for each job."),
         click.option("--threads", type=click.IntRange(min=1), help="Threads of each job."),
         click.option("--start-from", help="Start at the values of this analysis (PK or UUID)."),
+        _PROTOCOL,
         click.option("--dry-run", is_flag=True, help="Check and estimate; submit nothing."),
         click.option("--wait", is_flag=True, help="Wait and show the result."),
         click.pass_obj,
@@ -89,8 +96,8 @@ def launch_refine(profile: str | None, **options: Any) -> None:
 @_launch_options
 @click.option("--max-concurrent", type=click.IntRange(min=1), default=2, show_default=True,
               help="Tiles that run at the same time.")
-@click.option("--tile-seconds", type=click.FloatRange(min=1), default=60.0, show_default=True,
-              help="Aimed duration of a tile.")
+@click.option("--tile-seconds", type=click.FloatRange(min=1),
+              help="Aimed duration of a tile (default: the protocol's).")
 @click.option("--axis", "axes", multiple=True, metavar="NAME=START:STOP:STEP",
               help="An axis of the map, in place of the document's 'scan' (up to three).")
 @click.option("--refine", "refine", multiple=True, metavar="NAME",
@@ -146,6 +153,46 @@ def launch_joint(profile: str | None, **options: Any) -> None:
 
     _load(profile)
     launch_joint_refinement(**options)
+
+
+def _study_options(command: Any) -> Any:
+    for option in reversed([
+        click.argument("document", type=click.Path(path_type=Path)),
+        click.option("--code", "code_label", default="dse-engine@localhost", show_default=True),
+        click.option("--walltime", type=click.IntRange(min=60),
+                     help="Seconds for each job (default: the protocol's)."),
+        click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True,
+                     help="Threads of each job."),
+        click.option("--max-concurrent", type=click.IntRange(min=1),
+                     help="Jobs that run at the same time (default: the protocol's)."),
+        _PROTOCOL,
+        click.option("--dry-run", is_flag=True, help="Check and estimate; submit nothing."),
+        click.option("--wait", is_flag=True, help="Wait and show the result."),
+        click.pass_obj,
+    ]):
+        command = option(command)
+    return command
+
+
+@launch.command("study")
+@_study_options
+def launch_study_(profile: str | None, **options: Any) -> None:
+    """Everything in a study document: samples, series, maps and comparisons."""
+    from .launching_studies import launch_study
+
+    _load(profile)
+    launch_study(**options)
+
+
+@launch.command("series")
+@_study_options
+@click.option("--series", metavar="NAME", help="Which one, where the document has several.")
+def launch_series_(profile: str | None, **options: Any) -> None:
+    """One series of a study document: temperatures or sizes."""
+    from .launching_studies import launch_series
+
+    _load(profile)
+    launch_series(**options)
 
 
 @main.command("list")

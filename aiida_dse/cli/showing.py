@@ -13,7 +13,8 @@ from aiida_dse.io.results import Result
 ANALYSES = (
     "aiida.workflows:dse.refine", "aiida.workflows:dse.grid_search",
     "aiida.workflows:dse.compare_models", "aiida.calculations:dse.joint",
-    "aiida.calculations:dse.uncertainty",
+    "aiida.calculations:dse.uncertainty", "aiida.workflows:dse.temperature_series",
+    "aiida.workflows:dse.size_series", "aiida.workflows:dse.study",
 )
 
 
@@ -61,12 +62,15 @@ def print_list(limit: int) -> None:
 
 
 def print_analysis(pk: str) -> None:
+    from aiida_dse.report.study import study_report
     from aiida_dse.report.tables import result_report
 
     node, result, _ = analysis_outputs(pk)
     click.echo(f"{node.process_label}<{node.pk}> {node.label}".rstrip())
     if node.exit_status:
         click.echo(f"exit {node.exit_status}: {node.exit_message}")
+    if "summary" in node.outputs and result is None:
+        click.echo(study_report(node.outputs.summary.get_dict()))
     if result is not None:
         click.echo(result_report(Result(result.get_dict())))
 

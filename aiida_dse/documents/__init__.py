@@ -3,8 +3,10 @@
 from .joint import JOINT_SCHEMA, JointDocument, load_joint, parse_joint
 from .model import MODEL_SCHEMA, ModelDocument
 from .reading import DocumentError, load_document, parse_document
+from .study import STUDY_SCHEMA, StudyDocument, load_study, parse_study
 
 __all__ = [
-    "JOINT_SCHEMA", "MODEL_SCHEMA", "DocumentError", "JointDocument", "ModelDocument",
-    "load_document", "load_joint", "parse_document", "parse_joint",
+    "JOINT_SCHEMA", "MODEL_SCHEMA", "STUDY_SCHEMA", "DocumentError", "JointDocument",
+    "ModelDocument", "StudyDocument", "load_document", "load_joint", "load_study",
+    "parse_document", "parse_joint", "parse_study",
 ]

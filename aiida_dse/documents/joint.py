@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os.path
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +10,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from .model import ModelDocument
 from .plans import RefinementPlan, Start
-from .reading import DocumentError, parse_document, read_content, validated
+from .reading import DocumentError, below_folder, parse_document, read_content, validated
 from .sections import Finite, Name, Section
 
 JOINT_SCHEMA = "aiida-dse/joint/1"
@@ -149,13 +148,7 @@ def _with_model(content: dict[str, Any], folder: Path | None) -> dict[str, Any]:
         raise DocumentError(f"model: the file '{name}' cannot be read here; write its content.")
     model = read_content(folder / name)
     parse_document(model)
-    beside = os.path.dirname(name)
-    for phase in model["phases"].values():
-        for key in {"structure", "atoms"} & set(phase):
-            phase[key] = os.path.join(beside, phase[key])
-    for trace in (model.get("background", {}).get("traces") or {}).values():
-        if trace.get("file"):
-            trace["file"] = os.path.join(beside, trace["file"])
+    below_folder(model, Path(name).parent)
     # what tells that document's own measurement from others is no default
     model["pattern"].pop("file", None)
     for key in ("name", "temperature"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os.path
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,6 +92,17 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return mapping
 
 
+def below_folder(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A model's content whose files are named as seen from above `folder`; changed in place."""
+    for phase in content.get("phases", {}).values():
+        for key in {"structure", "atoms"} & set(phase):
+            phase[key] = os.path.join(folder, phase[key])
+    for trace in ((content.get("background") or {}).get("traces") or {}).values():
+        if trace.get("file"):
+            trace["file"] = os.path.join(folder, trace["file"])
+    return content
+
+
 def parse_document(content: Any) -> ModelDocument:
     """The model document in plain JSON values. Raises DocumentError."""
     if not isinstance(content, dict):
@@ -103,6 +115,10 @@ def parse_document(content: Any) -> ModelDocument:
         raise DocumentError(
             f"schema: '{schema}' is that of several patterns refined together; it goes to "
             "'dse-engine joint' or 'aiida-dse launch joint'."
+        )
+    if str(schema).startswith("aiida-dse/study/"):
+        raise DocumentError(
+            f"schema: '{schema}' is that of a study; it goes to 'aiida-dse launch study'."
         )
     if schema != MODEL_SCHEMA:
         raise DocumentError(

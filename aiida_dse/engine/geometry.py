@@ -10,6 +10,7 @@ import numpy as np
 from .crystal import Crystal
 from .units import FloatArray
 
+Lengths = FloatArray | float
 #: Neighbours of a kind are those within this factor of the nearest one.
 SHELL = 1.25
 
@@ -91,12 +92,12 @@ def angle(frame: Frame, pair: tuple[Bond, Bond]) -> FloatArray:
     return np.asarray(np.degrees(np.arccos(np.clip((u * v).sum(axis=-1) / lengths, -1, 1))))
 
 
-def pseudo_cubic_edge(a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
+def pseudo_cubic_edge(a: Lengths, b: Lengths, c: Lengths) -> FloatArray:
     """a_k = (a b c / 4)^(1/3) in Å of a Pbnm perovskite cell."""
     return np.asarray((a * b * c / 4) ** (1 / 3))
 
 
-def irreducible_strain(a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
+def irreducible_strain(a: Lengths, b: Lengths, c: Lengths) -> FloatArray:
     """zeta = (eps_aa - eps_bb) / 2, eps = (edge - sqrt2 a_k) / (sqrt2 a_k).
 
     Bertolotti et al., Small Structures (2023).

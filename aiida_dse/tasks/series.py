@@ -259,9 +259,8 @@ def _quantities(
             rows += [("a", cell.a, "Å"), ("b", cell.b, "Å"), ("c", cell.c, "Å"),
                      ("volume", cell.volume, "Å^3")]
             if pseudo_cubic:
-                edges = [np.asarray(edge) for edge in (cell.a, cell.b, cell.c)]
-                rows += [("a_k", float(pseudo_cubic_edge(*edges)), "Å"),
-                         ("zeta", float(irreducible_strain(*edges)), "")]
+                rows += [("a_k", float(pseudo_cubic_edge(cell.a, cell.b, cell.c)), "Å"),
+                         ("zeta", float(irreducible_strain(cell.a, cell.b, cell.c)), "")]
         rows += _sizes(local, derived["sizes"])
         return rows + [(f"B({site})", local[f"{site}.B"], "Å^2") for site in sites]
 

@@ -117,9 +117,10 @@ def aiida_profile(aiida_config, aiida_profile_factory):  # noqa: F811
         aiida_config.set_option("runner.poll.interval", 1, scope=profile.name)
         aiida_config.set_option("daemon.timeout", 60, scope=profile.name)
         aiida_config.set_option("daemon.default_workers", 2, scope=profile.name)
-        # tiles of a grid are taken from the cache, read by the daemon at its start
+        # what was computed before is taken from the cache, read by the daemon at its start
         aiida_config.set_option(
-            "caching.enabled_for", ["aiida.calculations:dse.scan"], scope=profile.name
+            "caching.enabled_for",
+            ["aiida.calculations:dse.scan", "aiida.calculations:dse.refine"], scope=profile.name
         )
         aiida_config.store()
         yield profile
@@ -142,22 +143,32 @@ def own_storage(aiida_profile, aiida_manager):  # noqa: F811
     vars(aiida_manager).update(kept)
 
 
-@pytest.fixture(scope="session")
-def pattern_text():
+def direct_pattern(truth, seed):
     """200 points of 4 x 4 x 4 cells by the direct sum, on a constant, with Poisson-like noise."""
     direct = _direct()
     salt = direct.Structure.of(
-        (TRUTH["salt.a"],) * 3,
-        [("Cs1+", 1.0, TRUTH["salt.Cs1.B"], [(0, 0, 0)]),
-         ("Cl1-", 1.0, TRUTH["salt.Cl_a.B"], [(0.5, 0.5, 0.5)])],
+        (truth["salt.a"],) * 3,
+        [("Cs1+", 1.0, truth["salt.Cs1.B"], [(0, 0, 0)]),
+         ("Cl1-", 1.0, truth["salt.Cl_a.B"], [(0.5, 0.5, 0.5)])],
     )
     two_theta = np.linspace(4, 60, 200)
     q = 4 * np.pi / WAVELENGTH * np.sin(np.radians(two_theta / 2))
     clean = 0.01 * direct.intensity(direct.block(salt, *CELLS), q, WAVELENGTH) + 40
     sigma = np.sqrt(clean)
-    noisy = clean + sigma * np.random.default_rng(1).normal(size=len(q))
+    noisy = clean + sigma * np.random.default_rng(seed).normal(size=len(q))
     rows = zip(two_theta.tolist(), noisy.tolist(), sigma.tolist(), strict=True)
     return "".join(f"{a!r} {i!r} {s!r}\n" for a, i, s in rows)
+
+
+@pytest.fixture(scope="session")
+def pattern_text():
+    return direct_pattern(TRUTH, 1)
+
+
+@pytest.fixture(scope="session")
+def pattern_of():
+    """The function direct_pattern(truth, seed)."""
+    return direct_pattern
 
 
 @pytest.fixture(scope="session")

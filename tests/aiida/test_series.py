@@ -1,80 +1,225 @@
-"""Series as calcfunctions: what they need, give and leave in the provenance."""
+"""Series of a small salt at several temperatures, from its members to exit codes and groups."""
 
 from __future__ import annotations
 
+import copy
+
+import numpy as np
 import pytest
-from aiida.engine import run_get_node
-from aiida.orm import CalcFunctionNode, Dict, QueryBuilder, SinglefileData
-from aiida.plugins import CalculationFactory
-from click.testing import CliRunner
+from aiida.engine import submit
+from aiida.orm import CalcJobNode, Dict, Group, Int, QueryBuilder
+from aiida.plugins import WorkflowFactory
 
-from aiida_dse.calculations.series import (
-    differential,
-    size_series,
-    sizing_curve,
-    temperature_series,
-)
-from aiida_dse.cli.main import main
-from aiida_dse.data.results import arrays_of, result_nodes
+from aiida_dse.data.jobs import nodes_of_document
+from aiida_dse.documents import load_document
+from aiida_dse.workchains.series import hopeless
+from aiida_dse.workchains.temperature_series import TemperatureSeriesWorkChain
 
-FUNCTIONS = {
-    "temperature_series": temperature_series, "size_series": size_series,
-    "sizing_curve": sizing_curve, "differential": differential,
-}
+TEMPERATURES = (100.0, 200.0, 300.0, 400.0)
+STAGES = {"stages": [["salt.a", "salt.*.B"]]}
+OPTIONS = {"options": {"resources": {
+    "num_machines": 1, "num_mpiprocs_per_machine": 1, "num_cores_per_mpiproc": 1}}}
 
 
-def nodes_of(results):
+def truth_at(temperature):
+    return {"salt.a": 4.11 + 4e-5 * temperature, "salt.Cs1.B": 0.3 + 0.005 * temperature,
+            "salt.Cl_a.B": 0.5 + 0.006 * temperature}
+
+
+@pytest.fixture(scope="module")
+def members(write_case, pattern_of, tmp_path_factory):
+    """The salt at four temperatures: T100 ... T400, with stored data."""
     found = {}
-    for name, result in results.items():
-        found[f"{name}_result"], found[f"{name}_arrays"] = result_nodes(result)
+    for k, temperature in enumerate(TEMPERATURES):
+        name = f"T{temperature:.0f}"
+        path = write_case(
+            tmp_path_factory.mktemp(name),
+            {"sample": {"name": f"salt {name}", "ligand": "oleate", "temperature": temperature},
+             "refinement": STAGES},
+            pattern=pattern_of(truth_at(temperature), k + 20),
+        )
+        model, pattern, structures, _ = nodes_of_document(load_document(path), path.parent)
+        if found:
+            structures = next(iter(found.values()))["structures"]
+        for node in (pattern, *structures.values()):
+            node.store()
+        found[name] = {"model": Dict(model), "pattern": pattern, "structures": structures}
     return found
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_the_functions_are_found_by_their_names(name):
-    assert CalculationFactory(f"dse.analysis.{name}").process_class._func is \
-        FUNCTIONS[name].process_class._func
+def changed(member, **sections):
+    return member | {"model": Dict(copy.deepcopy(member["model"].get_dict()) | sections)}
 
 
-def test_a_temperature_series_can_be_asked_for_and_drawn(temperatures, tmp_path):
-    inputs = nodes_of(temperatures)
-    outputs, node = run_get_node(temperature_series, **inputs)
-    assert node.is_finished_ok and set(outputs) == {"table", "result", "arrays"}
-    assert isinstance(outputs["arrays"], SinglefileData)
-    assert node.process_type == "aiida.calculations:dse.analysis.temperature_series"
-    assert set(node.inputs) == set(inputs)
-    query = QueryBuilder().append(CalcFunctionNode, filters={"id": node.pk}, tag="f").append(
-        Dict, with_incoming="f",
-        filters={"attributes.values.einstein.Br_ax.B_static": {">": 1.5},
-                 "attributes.values.alpha_V": {">": 1e-4}},
-        project=["attributes.disorder", "attributes.su.alpha_V"])
-    ((disorder, su),) = query.all()
-    assert disorder[0]["site"] == "Br_ax" and su > 0
-    assert outputs["table"]["rows"]["T6"]["quantities"]["volume"]["su"] > 0
-    assert "curves/debye/Pb" in arrays_of(outputs["arrays"])
-    shown = CliRunner().invoke(main, ["show", str(node.pk)])
-    assert shown.exit_code == 0 and "static disorder of Br_ax" in shown.output
-    path = tmp_path / "series.png"
-    shown = CliRunner().invoke(main, ["plot", str(node.pk), "-o", str(path)])
-    assert shown.exit_code == 0 and path.exists(), shown.output
+def inputs_of(members, code, options=None, **more):
+    return {
+        "members": {name: dict(member) for name, member in members.items()},
+        "options": Dict(options or {}), "max_concurrent": Int(2),
+        "refine": {"code": code, "metadata": copy.deepcopy(OPTIONS)},
+    } | more
 
 
-def test_sizes_and_sizing_take_their_options_from_a_node(sizes):
-    options = Dict({"bulk": {"volume": 793.1, "source": "test"}})
-    outputs, _ = run_get_node(size_series, options=options, **nodes_of(sizes))
-    assert outputs["result"]["values"]["gamma"] == pytest.approx(-2.7, abs=0.02)
-    assert outputs["result"]["options"]["bulk"]["source"] == "test"
-    options = Dict({"decay_length": 5.05})
-    outputs, _ = run_get_node(sizing_curve, options=options, **nodes_of(sizes))
-    assert outputs["result"]["predicted"]["L5"]["value"] > 2.38
-    outputs, _ = run_get_node(differential, options=Dict({"reference": "L5"}), **nodes_of(sizes))
-    assert set(outputs) == {"result", "arrays"}
+@pytest.fixture(scope="module")
+def started(daemon_client):
+    if not daemon_client.is_daemon_running:
+        daemon_client.start_daemon(number_workers=2)
+    return daemon_client
 
 
-def test_half_a_result_and_unknown_options_are_refused(temperatures):
-    inputs = nodes_of(temperatures)
-    del inputs["T6_arrays"]
-    with pytest.raises(ValueError, match="'T6' comes without its arrays"):
-        temperature_series(**inputs)
-    with pytest.raises(ValueError, match="unknown key"):
-        temperature_series(options=Dict({"phse": "P"}), **nodes_of(temperatures))
+@pytest.fixture(scope="module")
+def three(members):
+    return {name: members[name] for name in ("T100", "T200", "T300")}
+
+
+@pytest.fixture(scope="module")
+def independent(started, three, code):
+    joint = {"shared": [], "laws": {"salt.a": "joint.a0 * (1 + joint.alpha * sample.temperature)"},
+             "parameters": {"joint.a0": 4.1, "joint.alpha": 1e-5}}
+    return submit(TemperatureSeriesWorkChain, **inputs_of(
+        three, code, {"joint": joint}, metadata={"label": "salt cooling"}))
+
+
+def jobs_of(node):
+    return [job for job in node.called_descendants if isinstance(job, CalcJobNode)]
+
+
+def executed(node):
+    return [job for job in jobs_of(node) if not job.base.caching.is_created_from_cache]
+
+
+def test_the_plugins_are_found_by_their_names():
+    assert WorkflowFactory("dse.temperature_series") is TemperatureSeriesWorkChain
+    assert WorkflowFactory("dse.size_series").KIND == "size"
+
+
+def test_an_independent_series_finds_what_the_patterns_were_made_with(independent, finish):
+    node = finish(independent)
+    assert node.is_finished_ok, node.exit_message
+    table, result = node.outputs.table.get_dict(), node.outputs.result.get_dict()
+    assert list(table["rows"]) == ["T100", "T200", "T300"]
+    for name, row in table["rows"].items():
+        a = row["quantities"]["a"]
+        assert abs(a["value"] - truth_at(row["temperature"])["salt.a"]) < 4 * a["su_scaled"]
+        # sample metadata travel from the pattern to the row
+        sample = {"name": f"salt {name}", "ligand": "oleate", "temperature": row["temperature"]}
+        assert row["sample"] | sample == row["sample"]
+    alpha = result["parameters"]["alpha_a"]
+    assert abs(alpha["value"] - 4e-5 / (4.11 + 0.012)) < 4 * alpha["su_scaled"]
+    assert node.outputs.result.creator.process_label == "temperature_series"
+
+
+def test_a_joint_refinement_follows_from_the_single_ones(independent, finish):
+    node = finish(independent)
+    joint = node.outputs.joint.result.get_dict()
+    row = joint["parameters"]["joint.a0"]
+    assert abs(row["value"] - 4.11) < 4 * row["su"]
+    (job,) = [job for job in jobs_of(node) if job.process_label == "JointCalculation"]
+    start = job.inputs.model.get_dict()["patterns"]["T100"]["parameters"]["salt.Cs1.B"]["value"]
+    assert start == node.outputs.refined.T100["parameters"]["salt.Cs1.B"]["value"]
+    assert job.inputs.model.creator.process_label == "joint_model"
+
+
+def test_series_and_samples_are_in_groups(independent, finish):
+    node = finish(independent)
+    found = Group.collection.get(label="dse/series/salt cooling").nodes
+    assert [one.pk for one in found] == [node.pk]
+    (refinement,) = Group.collection.get(label="dse/sample/salt T200").nodes
+    assert refinement.label == "T200"
+
+
+def test_a_temperature_more_costs_one_job(independent, finish, members, code):
+    finish(independent)
+    node = finish(submit(TemperatureSeriesWorkChain, **inputs_of(members, code)))
+    assert node.is_finished_ok, node.exit_message
+    assert len(jobs_of(node)) == 4
+    (new,) = executed(node)
+    assert new.caller.label == "T400"
+    assert len(node.outputs.result["used"]) == 4
+
+
+def test_a_sequential_series_goes_outward_and_finds_the_same(independent, finish, three, code):
+    first = finish(independent)
+    node = finish(submit(TemperatureSeriesWorkChain, **inputs_of(
+        three, code, {"mode": "sequential", "anchor": "T200"})))
+    assert node.is_finished_ok, node.exit_message
+    middle = node.outputs.refined.T200["parameters"]["salt.a"]["value"]
+    for name in ("T100", "T300"):
+        (job,) = [job for job in jobs_of(node) if job.caller.label == name]
+        assert job.inputs.model.get_dict()["parameters"]["salt.a"]["value"] == middle
+        assert job.inputs.model.creator.process_label == "continued_model"
+    for name in three:
+        for parameter, row in first.outputs.refined[name]["parameters"].items():
+            other = node.outputs.refined[name]["parameters"][parameter]["value"]
+            assert abs(other - row["value"]) < 0.1 * (row["su"] or 1e-9), (name, parameter)
+
+
+def test_what_fails_or_is_hopeless_is_named_and_the_rest_finish(
+    started, members, make_code, finish
+):
+    """T100 has two points, T200's job is lost, T300's cell is fixed far off, T050 has no file."""
+    code = make_code("lossy", "if grep -q 7.7777 model.json; then echo lost >&2; exit 1; fi")
+    broken = {
+        "T100": changed(members["T100"], pattern={
+            **members["T100"]["model"]["pattern"], "range": [4.0, 4.6]}),
+        "T200": changed(members["T200"], parameters={"salt.Cs1.B": 7.7777}),
+        "T300": members["T300"], "T400": members["T400"],
+        "hot": changed(members["T400"], sample={"name": "hot", "temperature": 500.0},
+                       parameters={"salt.a": 4.3}, refinement={"stages": [["salt.Cs1.B"]]}),
+    }
+    node = finish(submit(TemperatureSeriesWorkChain, **inputs_of(
+        broken, code, {"mode": "sequential", "anchor": "T300"},
+        left_out=Dict({"T050": "there is no such file"}))))
+    assert node.exit_status == 402
+    for name, why in (("T100", "points"), ("T200", "lost"), ("hot", "its model does not describe"),
+                      ("T050", "no such file")):
+        assert f"{name}: " in node.exit_message and why in node.exit_message, node.exit_message
+    result = node.outputs.result.get_dict()
+    assert result["used"] == ["T300", "T400"] and list(result["excluded"]) == ["hot"]
+
+
+def test_a_series_stops_at_a_failure_where_it_is_told_to(started, members, make_code, finish):
+    code = make_code("stopping", "if grep -q 7.7777 model.json; then echo lost >&2; exit 1; fi")
+    broken = {"T100": changed(members["T100"], parameters={"salt.Cs1.B": 7.7777}),
+              "T200": members["T200"], "T300": members["T300"]}
+    node = finish(submit(TemperatureSeriesWorkChain, **inputs_of(
+        broken, code, {"mode": "sequential", "anchor": "T100", "on_failure": "stop"})))
+    assert node.exit_status == 401
+    assert "T100: " in node.exit_message and "T300: not started" in node.exit_message
+    assert {job.caller.label for job in jobs_of(node)} == {"T100"}
+
+
+@pytest.mark.parametrize(("options", "told"), [
+    ({"mode": "sideways"}, "mode"),
+    ({"anchor": "T100"}, "sequential"),
+    ({"mode": "sequential", "anchor": "T999"}, "T999"),
+    ({"analysis": {"exclude": ["T9"]}}, "T9"),
+    ({"analysis": {"refrence": 3}}, "unknown key"),
+    ({"joint": {"shared": ["salt.q"]}}, "options.joint"),
+    ({"on_failure": "stop"}, "members.T100"),
+])
+def test_what_cannot_run_is_refused(three, code, options, told):
+    members = dict(three)
+    if "on_failure" in options:
+        members["T100"] = changed(three["T100"], pattern={
+            **three["T100"]["model"]["pattern"], "range": [4.0, 4.6]})
+    before = QueryBuilder().append(CalcJobNode).count()
+    with pytest.raises(ValueError, match=told):
+        submit(TemperatureSeriesWorkChain, **inputs_of(members, code, options))
+    assert QueryBuilder().append(CalcJobNode).count() == before
+
+
+def test_a_member_needs_its_temperature(three, code, write_case, tmp_path):
+    path = write_case(tmp_path, {"sample": {"name": "T1"}})
+    model, pattern, structures, _ = nodes_of_document(load_document(path), tmp_path)
+    members = three | {
+        "T1": {"model": Dict(model), "pattern": pattern, "structures": structures}}
+    with pytest.raises(ValueError, match="temperature is not known"):
+        submit(TemperatureSeriesWorkChain, **inputs_of(members, code))
+
+
+def test_a_fit_far_worse_than_the_others_is_hopeless():
+    assert hopeless({"a": 1.0, "b": 1.1, "c": 9.0}).keys() == {"c"}
+    assert hopeless({"a": 4.0, "b": 5.0, "c": 6.0}) == {}  # real data: all are somewhat off
+    assert hopeless({"a": 1.0, "b": 9.0}).keys() == {"b"}
+    assert hopeless({"a": 0.3, "b": 1.2}) == {} and hopeless({}) == {}
+    assert hopeless(dict.fromkeys("abc", np.float64(30.0))) == {}

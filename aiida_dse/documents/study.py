@@ -1,0 +1,283 @@
+"""The study document: samples, series, maps and comparisons that belong together."""
+
+from __future__ import annotations
+
+import copy
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from .model import MODEL_SCHEMA, ModelDocument
+from .plans import RefinementPlan, ScanPlan, Start
+from .reading import DocumentError, below_folder, parse_document, read_content, validated
+from .sections import Finite, Name, Section
+from .series import SeriesOptions, SizeOptions, TemperatureOptions, parse_options
+
+STUDY_SCHEMA = "aiida-dse/study/1"
+#: What the analysis of each kind of series may be told.
+ANALYSES: dict[str, type[SeriesOptions]] = {"temperature": TemperatureOptions, "size": SizeOptions}
+#: What tells a model document's own measurement from others, and so is no default.
+OWN_SAMPLE = ("name", "temperature")
+
+
+class SeriesJoint(Section):
+    """A joint refinement of a series, started from the single refinements' values."""
+
+    shared: tuple[str, ...] = Field((), description="as in a joint document")
+    laws: dict[str, str] = Field({})
+    parameters: dict[str, Finite | Start] = Field({})
+    refinement: RefinementPlan | None = None
+
+
+class SeriesPlan(Section):
+    """How the members of a series are refined and what becomes of them."""
+
+    mode: Literal["independent", "sequential"] = Field(
+        "independent", description="sequential: each starts where its neighbour ended"
+    )
+    anchor: str | None = Field(
+        None, description="where a sequential series begins; default: the highest temperature, or "
+        "the last size"
+    )
+    on_failure: Literal["skip", "stop"] = Field(
+        "skip", description="go on without a member that failed, or start no more"
+    )
+    analysis: dict[str, Any] = Field({}, description="options of the series' analysis")
+    joint: SeriesJoint | None = None
+
+
+class StudySeries(Section):
+    """Samples that are refined and analysed as a series."""
+
+    kind: Literal["temperature", "size"]
+    samples: tuple[str, ...] | str = Field(description="names or wildcards")
+    options: SeriesPlan = SeriesPlan()
+
+
+class StudyMap(ScanPlan):
+    """A GoF map around the refined values of a sample."""
+
+    sample: str
+    name: Name | None = Field(None, description="default: map_ and the sample")
+
+
+class StudyComparison(Section):
+    """Models of one sample's pattern, ranked."""
+
+    sample: str
+    name: Name | None = Field(None, description="default: compare_ and the sample")
+    models: Annotated[dict[Name, dict[str, Any] | str], Field(min_length=2)] = Field(
+        description="changes of the sample's document, or the file of a model document whose "
+        "pattern and sample do not count"
+    )
+
+
+class StudyDocument(Section):
+    """Everything that is to be done with a set of samples."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, str_strip_whitespace=True
+    )
+
+    schema_: Literal["aiida-dse/study/1"] = Field("aiida-dse/study/1", alias="schema")
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    defaults: dict[str, Any] = Field(
+        {}, description="what the samples have in common, as in a model document; or the name of "
+        "a model document's file, whose pattern file, sample name and temperature do not count"
+    )
+    samples: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)] = Field(
+        description="keys of a model document, on top of the defaults; null removes a key"
+    )
+    series: dict[Name, StudySeries] = Field({})
+    maps: tuple[StudyMap, ...] = ()
+    compare: tuple[StudyComparison, ...] = ()
+
+    def document_of(self, sample: str) -> ModelDocument:
+        """The model document of a sample. Raises DocumentError with the sample's place."""
+        return _parsed(self._content_of(sample), f"samples.{sample}")
+
+    def members_of(self, series: str) -> tuple[str, ...]:
+        """The samples of a series in the order of the document. Raises DocumentError."""
+        given = self.series[series].samples
+        wanted = (given,) if isinstance(given, str) else given
+        for pattern in wanted:
+            if not any(fnmatchcase(name, pattern) for name in self.samples):
+                raise DocumentError(f"series.{series}.samples: no sample is called '{pattern}'; "
+                                    f"the samples are {', '.join(self.samples)}.")
+        return tuple(name for name in self.samples
+                     if any(fnmatchcase(name, pattern) for pattern in wanted))
+
+    def alone(self) -> tuple[str, ...]:
+        """The samples of no series."""
+        taken = {name for series in self.series for name in self.members_of(series)}
+        return tuple(name for name in self.samples if name not in taken)
+
+    def named_maps(self) -> dict[str, StudyMap]:
+        """The maps by name. Raises DocumentError where two have the same."""
+        return _named("maps", "map", self.maps)
+
+    def named_comparisons(self) -> dict[str, StudyComparison]:
+        """The comparisons by name. Raises DocumentError where two have the same."""
+        return _named("compare", "compare", self.compare)
+
+    def map_document(self, name: str) -> ModelDocument:
+        """The document of a map: its sample's, with the axes. Raises DocumentError."""
+        one = self.named_maps()[name]
+        scan = one.model_dump(mode="json", exclude_unset=True, exclude={"sample", "name"})
+        content = self._content_of(one.sample)
+        content.pop("scan", None)
+        return _parsed(content | {"scan": scan}, f"maps.{name}")
+
+    def compared_documents(self, name: str) -> dict[str, ModelDocument]:
+        """The documents of a comparison by model. Raises DocumentError."""
+        one = self.named_comparisons()[name]
+        base = self._content_of(one.sample)
+        found = {}
+        for model, changes in one.models.items():
+            assert isinstance(changes, dict)
+            # a document of its own shares only the measurement
+            content = (changes | {key: base[key] for key in ("pattern", "sample")}
+                       if "schema" in changes else _changed(base, changes))
+            found[model] = _parsed(content, f"compare.{name}.models.{model}")
+        return found
+
+    def _content_of(self, sample: str) -> dict[str, Any]:
+        content: dict[str, Any] = _changed(self.defaults, self.samples[sample])
+        content["sample"] = {"name": sample} | (content.get("sample") or {})
+        content.setdefault("title", content["sample"]["name"])
+        return content
+
+    def canonical(self) -> dict[str, Any]:
+        """The document as plain JSON values: what a node stores."""
+        content = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return {"schema": STUDY_SCHEMA, **content}
+
+
+def load_study(path: Path) -> StudyDocument:
+    """The study document in a YAML or JSON file. Raises DocumentError."""
+    try:
+        return parse_study(read_content(path), path.parent)
+    except DocumentError as problem:
+        text = str(problem)
+        raise DocumentError(text if text.startswith(str(path)) else f"{path}:\n{text}") from None
+
+
+def parse_study(content: Any, folder: Path | None = None) -> StudyDocument:
+    """The study document in plain JSON values; every document that follows from it is checked.
+
+    `folder` is where model documents given by their files are looked for. Raises DocumentError.
+    """
+    if not isinstance(content, dict) or content.get("schema") != STUDY_SCHEMA:
+        raise DocumentError(
+            f"a study document is a mapping with 'schema: {STUDY_SCHEMA}', 'name' and 'samples'."
+        )
+    content = copy.deepcopy(content)
+    if isinstance(content.get("defaults"), str):
+        content["defaults"] = _defaults(content["defaults"], folder)
+    for one in content.get("compare") or ():
+        models = one.get("models") if isinstance(one, dict) else None
+        if not isinstance(models, dict):
+            continue
+        for name, given in models.items():
+            if isinstance(given, str):
+                model = _read_model(given, folder)
+                models[name] = {"schema": MODEL_SCHEMA} | {
+                    key: value for key, value in model.items()
+                    if key not in ("schema", "pattern", "sample", "scan")}
+    document = validated(content, StudyDocument)
+    _check_parts(document)
+    return document
+
+
+def parse_plan(content: Any, kind: str, members: tuple[str, ...]) -> SeriesPlan:
+    """The plan of a series of `members` in plain JSON values. Raises DocumentError."""
+    plan = validated(dict(content), SeriesPlan)
+    analysis = parse_options(ANALYSES[kind], plan.analysis)
+    if plan.anchor is not None and plan.mode != "sequential":
+        raise DocumentError(f"anchor: '{plan.anchor}' goes with 'mode: sequential'; an independent "
+                            "series has none.")
+    for key, names in (("anchor", (plan.anchor,) if plan.anchor else ()),
+                       ("analysis.exclude", analysis.exclude)):
+        for name in names:
+            if name not in members:
+                raise DocumentError(f"{key}: '{name}' is not in the series; its members are "
+                                    f"{', '.join(members)}.")
+    return plan
+
+
+def _check_parts(document: StudyDocument) -> None:
+    if "schema" in document.defaults and document.defaults["schema"] != MODEL_SCHEMA:
+        raise DocumentError("defaults.schema: what samples share is a model document.")
+    for name, series in document.series.items():
+        members = document.members_of(name)
+        if len(members) < 2:
+            raise DocumentError(f"series.{name}.samples: {', '.join(members)} alone is no series; "
+                                "give at least two.")
+        try:
+            parse_plan(series.options.model_dump(mode="json", exclude_unset=True), series.kind,
+                       members)
+        except DocumentError as problem:
+            raise DocumentError(f"series.{name}.options.{problem}") from None
+    for key, parts in (("maps", document.named_maps()), ("compare", document.named_comparisons())):
+        for name, part in parts.items():
+            if part.sample not in document.samples:
+                raise DocumentError(f"{key}.{name}.sample: '{part.sample}' is no sample; they are "
+                                    f"{', '.join(document.samples)}.")
+    for sample in document.samples:
+        if document.document_of(sample).pattern.file is None:
+            raise DocumentError(f"samples.{sample}.pattern.file: this key is missing; add it")
+    for name in document.named_maps():
+        document.map_document(name)
+    for name in document.named_comparisons():
+        document.compared_documents(name)
+
+
+def _named(key: str, prefix: str, parts: tuple[Any, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for part in parts:
+        name = part.name or f"{prefix}_{part.sample}"
+        if name in found:
+            raise DocumentError(f"{key}: two are called '{name}'; give each a 'name' of its own.")
+        found[name] = part
+    return found
+
+
+def _parsed(content: dict[str, Any], place: str) -> ModelDocument:
+    try:
+        return parse_document(content)
+    except DocumentError as problem:
+        raise DocumentError("\n".join(f"{place}.{line}" for line in str(problem).splitlines())) \
+            from None
+
+
+def _changed(base: Any, changes: Any) -> Any:
+    """A nested mapping with changes on top; None removes a key."""
+    if not isinstance(base, dict) or not isinstance(changes, dict):
+        return copy.deepcopy(changes)
+    merged = copy.deepcopy(base)
+    for key, value in changes.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _changed(merged.get(key), value)
+    return merged
+
+
+def _defaults(name: str, folder: Path | None) -> dict[str, Any]:
+    model = _read_model(name, folder)
+    model["pattern"].pop("file", None)
+    for key in OWN_SAMPLE:
+        model.get("sample", {}).pop(key, None)
+    model.pop("title", None)
+    return model
+
+
+def _read_model(name: str, folder: Path | None) -> dict[str, Any]:
+    """The content of a model document's file, its paths as seen from here."""
+    if folder is None:
+        raise DocumentError(f"the file '{name}' cannot be read here; write its content.")
+    model: dict[str, Any] = read_content(folder / name)
+    parse_document(model)
+    return below_folder(model, Path(name).parent)

@@ -1,0 +1,204 @@
+"""A study from its document to its summary, protocols, and what a dry run tells."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import yaml
+from aiida.orm import CalcJobNode, Dict, Group, Node, QueryBuilder, load_node
+from click.testing import CliRunner
+
+from aiida_dse.cli.main import main
+from aiida_dse.data.jobs import nodes_of_document
+from aiida_dse.documents import load_document, parse_document
+from aiida_dse.workchains.grid_search import GridSearchWorkChain, tile_models
+from aiida_dse.workchains.protocol import protocol_names, read_protocol, with_protocol
+from aiida_dse.workchains.refine import RefineWorkChain
+from aiida_dse.workchains.temperature_series import TemperatureSeriesWorkChain
+
+TEMPERATURES = (120.0, 240.0)
+STAGES = {"stages": [["salt.a", "salt.*.B"]]}
+
+
+def truth_at(temperature):
+    return {"salt.a": 4.11 + 4e-5 * temperature, "salt.Cs1.B": 0.3 + 0.005 * temperature,
+            "salt.Cl_a.B": 0.5 + 0.006 * temperature}
+
+
+@pytest.fixture(scope="module")
+def content(case):
+    base = copy.deepcopy(case.document)
+    del base["pattern"]["file"], base["sample"]
+    axes = [{"parameter": "salt.a", "start": 4.10, "stop": 4.13, "step": 0.01},
+            {"parameter": "salt.Cs1.B", "values": [0.5, 1.0]}]
+    return {
+        "schema": "aiida-dse/study/1", "name": "salts", "defaults": base | {"refinement": STAGES},
+        "samples": {f"T{t:.0f}": {"pattern": {"file": f"T{t:.0f}.xye"},
+                                  "sample": {"temperature": t, "ligand": "oleate"}}
+                    for t in TEMPERATURES} | {"alone": {
+                        "pattern": {"file": "salt.xye"}, "sample": {"name": "lone salt"}}},
+        "series": {"warming": {"kind": "temperature", "samples": "T*",
+                               "options": {"analysis": {"reference_temperature": 200}}}},
+        "maps": [{"sample": "T120", "axes": axes}],
+        "compare": [{"sample": "alone", "models": {
+            "full": {}, "stiff": {"refinement": {"stages": [["salt.a"]]}}}}],
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, write_case, pattern_of):
+    made = tmp_path_factory.mktemp("study")
+    write_case(made)
+    for k, temperature in enumerate(TEMPERATURES):
+        (made / f"T{temperature:.0f}.xye").write_text(pattern_of(truth_at(temperature), k + 40))
+    return made
+
+
+def written(folder, content, name="study.yaml"):
+    path = folder / name
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def cli(*arguments, exit_code=0):
+    done = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert done.exit_code == exit_code, done.output
+    return done.output
+
+
+def launched(told):
+    return load_node(int(told.split("WorkChain<")[1].split(">")[0]))
+
+
+def jobs_of(node):
+    return [job for job in node.called_descendants if isinstance(job, CalcJobNode)]
+
+
+def executed(node):
+    return [job for job in jobs_of(node) if not job.base.caching.is_created_from_cache]
+
+
+@pytest.fixture(scope="module")
+def started(daemon_client):
+    if not daemon_client.is_daemon_running:
+        daemon_client.start_daemon(number_workers=2)
+    return daemon_client
+
+
+@pytest.fixture(scope="module")
+def finished(started, folder, content, code):
+    told = cli("launch", "study", written(folder, content), "--wait")
+    return launched(told), told
+
+
+def test_a_dry_run_tells_the_cost_and_stores_nothing(folder, content, code):
+    before = QueryBuilder().append(Node).count()
+    told = cli("launch", "study", written(folder, content), "--dry-run")
+    for words in ("3 samples, 1 series, 1 maps, 1 comparisons", "series warming: temperature",
+                  "refine T120", "map map_T120", "compare compare_alone", "Dry run"):
+        assert words in told, told
+    assert QueryBuilder().append(Node).count() == before
+
+
+def test_a_study_runs_everything_and_sums_it_up(finished, content):
+    node, told = finished
+    assert node.is_finished_ok, node.exit_message
+    summary = node.outputs.summary.get_dict()
+    assert list(summary["samples"]) == ["alone"] and not summary["failures"]
+    assert summary["samples"]["alone"]["gof"] == pytest.approx(1.0, abs=0.15)
+    series = summary["series"]["warming"]
+    assert series["used"] == ["T120", "T240"]
+    alpha = series["parameters"]["alpha_V"]
+    assert abs(alpha["value"] - 3 * 4e-5 / 4.118) < 4 * alpha["su_scaled"]
+    assert load_node(series["uuid"]).label == "warming"
+    assert summary["maps"]["map_T120"]["shape"] == [4, 2]
+    assert summary["compare"]["compare_alone"]["ranking"] == ["full", "stiff"]
+    assert "alpha_V" in told and "map map_T120" in told
+    # the map starts at the refined values, through a calcfunction
+    scan = load_node(summary["maps"]["map_T120"]["uuid"]).inputs.scan.model
+    assert scan.creator.process_label == "continued_model"
+    assert node.pk in {one.pk for one in Group.collection.get(label="dse/study/salts").nodes}
+    labels = set(QueryBuilder().append(Group, project="label").all(flat=True))
+    assert {"dse/series/warming", "dse/sample/lone salt", "dse/sample/T240"} <= labels
+
+
+def test_the_same_study_costs_nothing_and_a_wider_map_its_new_tiles(finished, folder, content):
+    wide = copy.deepcopy(content)
+    wide["maps"][0]["axes"][0]["stop"] = 4.15
+    told = cli("launch", "study", written(folder, wide), "--wait")
+    node = launched(told)
+    again = executed(node)
+    # 4 values were two tiles of 2 (2 jobs at a time); 6 are three: one is new
+    assert {job.process_label for job in again} == {"ScanCalculation"} and len(again) == 1, again
+    assert len(jobs_of(node)) > 6
+
+
+def test_a_sample_that_cannot_be_read_is_left_out_and_named(started, folder, content, code):
+    broken = {key: content[key] for key in ("schema", "name", "defaults", "series")}
+    broken["samples"] = {k: v for k, v in content["samples"].items() if k != "alone"} | {
+        "T300": {"pattern": {"file": "lost.xye"}, "sample": {"temperature": 300}}}
+    path = written(folder, broken, "broken.yaml")
+    told = cli("launch", "series", path, "--wait", exit_code=1)
+    node = launched(told)
+    assert node.exit_status == 402 and "T300" in node.exit_message
+    assert "T300 is left out" in told and node.outputs.result["used"] == ["T120", "T240"]
+    # without a reason to go on nothing is submitted
+    broken["series"]["warming"] = copy.deepcopy(content["series"]["warming"])
+    broken["series"]["warming"]["options"]["on_failure"] = "stop"
+    told = cli("launch", "series", written(folder, broken, "broken.yaml"), exit_code=1)
+    assert "samples.T300" in told and "Nothing was submitted" in told
+
+
+def test_the_document_wins_over_the_protocol(write_case, tmp_path):
+    path = write_case(tmp_path, {"refinement": {"tolerance": 0.01}})
+    document = load_document(path)
+    for name in protocol_names():
+        made = with_protocol(document, read_protocol(name))
+        assert made.refinement.tolerance == 0.01
+        assert made.refinement.max_cycles == read_protocol(name)["model"]["refinement"][
+            "max_cycles"]
+    assert with_protocol(document, read_protocol("fast")).pattern.every == 4
+    assert with_protocol(document, read_protocol("standard")).canonical() == document.canonical()
+    one_way = document.model_dump(mode="json", exclude_unset=True, by_alias=True)
+    one_way["refinement"] = {"method": "cobyqa"}
+    assert with_protocol(parse_document(one_way), read_protocol("publication")).refinement.starts \
+        == 1
+    with pytest.raises(ValueError, match="choose one of fast, publication, standard"):
+        read_protocol("hasty")
+    with pytest.raises(ValueError, match="unknown key 'tiles'"):
+        read_protocol("fast", {"tiles": 3})
+
+
+def test_builders_from_a_protocol(write_case, tmp_path, code, case):
+    path = write_case(tmp_path, {"scan": case.scan})
+    model, pattern, structures, _ = nodes_of_document(load_document(path), tmp_path)
+    refine = RefineWorkChain.get_builder_from_protocol(
+        code, model, pattern, structures, protocol="fast", overrides={"max_iterations": 3})
+    assert refine.max_iterations.value == 3
+    assert refine.refine.model["pattern"]["every"] == 4
+    assert refine.refine.metadata.options.max_wallclock_seconds == 1800
+    grid = GridSearchWorkChain.get_builder_from_protocol(
+        code, Dict(model), pattern, structures, protocol="publication")
+    assert grid.scan.model["tolerance"] == 1e-6 and grid.tile_seconds.value == 300
+    members = {name: {"model": model, "pattern": pattern, "structures": structures}
+               for name in ("one", "other")}
+    series = TemperatureSeriesWorkChain.get_builder_from_protocol(
+        code, members, {"mode": "sequential"}, protocol="fast")
+    assert series.members.one.model["pattern"]["every"] == 4
+    assert series.options["mode"] == "sequential"
+
+
+def test_tiles_of_a_wider_grid_are_those_of_the_narrower_one():
+    def tiles(start, stop, n):
+        axes = [{"parameter": "salt.a", "start": start, "stop": stop, "step": 0.01}]
+        return [tuple(tile["scan"]["axes"][0]["values"]) for tile in tile_models(
+            {"phases": {"salt": {"atoms": "a.xyz"}}, "pattern": {
+                "grid": {"start": 1, "stop": 2, "step": 0.1}, "axis": "two_theta",
+                "wavelength": 1.0}, "scan": {"axes": axes}}, n)]
+
+    narrow = tiles(4.00, 4.31, 8)
+    assert sorted(x for tile in narrow for x in tile) == pytest.approx(
+        [4 + 0.01 * k for k in range(32)])
+    for wide in (tiles(4.00, 4.39, 10), tiles(3.92, 4.31, 10)):
+        assert set(narrow) <= set(wide)

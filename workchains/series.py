@@ -1,0 +1,408 @@
+"""What dse.temperature_series and dse.size_series share: refine every member, then analyse."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from statistics import median_low
+from typing import Any, ClassVar
+
+from aiida.engine import ExitCode, ToContext, WorkChain, if_, while_
+from aiida.engine.processes.workchains.workchain import WorkChainSpec
+from aiida.orm import CifData, Dict, Int, SinglefileData, StructureData
+
+from aiida_dse.calculations.engine import JointCalculation, RefineCalculation
+from aiida_dse.data.grouping import put_into_group
+from aiida_dse.data.pattern import PatternData
+from aiida_dse.documents.study import SeriesPlan, parse_plan
+from aiida_dse.workchains.joint_model import joint_model, joint_model_of
+from aiida_dse.workchains.protocol import DEFAULT, model_of, read_protocol, set_job
+from aiida_dse.workchains.refine import RefineWorkChain, continued_model
+
+#: What a member has of its own.
+MEMBER_INPUTS = ("model", "pattern", "structures", "traces")
+#: Members whose GoF is so many times the median of the series, and above HOPELESS_FROM, are left
+#: out of the analysis and do not start others: their model does not describe their data.
+HOPELESS_TIMES = 3.0
+HOPELESS_FROM = 1.5
+
+
+def hopeless(gofs: Mapping[str, float]) -> dict[str, str]:
+    """The members whose fit is far worse than that of the others, with the reason."""
+    if not gofs:
+        return {}
+    middle = median_low(gofs.values())
+    limit = max(HOPELESS_FROM, HOPELESS_TIMES * middle)
+    return {
+        name: f"GoF {gof:.2f} is more than {limit:.2f} (the median of the series is {middle:.2f}): "
+              "its model does not describe its data"
+        for name, gof in gofs.items() if gof > limit
+    }
+
+
+def sample_of(member: Mapping[str, Any]) -> dict[str, Any]:
+    """What a member's result will say about its sample."""
+    return {**member["pattern"].sample, **member["model"].get_dict().get("sample", {})}
+
+
+def for_any_task(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Code and options exposed from a refinement, for jobs of another task with its own parser."""
+    metadata = inputs.get("metadata", {})
+    options = {key: value for key, value in metadata.get("options", {}).items()
+               if key != "parser_name"}
+    return {**inputs, "metadata": {**metadata, "options": options}}
+
+
+class SeriesWorkChain(WorkChain):
+    """Refine every member with dse.refine, up to max_concurrent at a time; analyse what ended.
+
+    A sequential series starts at its anchor and goes outward in both directions, each member from
+    the values of the nearest good one before it. What fails is named in the report and in the
+    exit message.
+    """
+
+    #: 'temperature' or 'size', the calcfunction that analyses, and its order of members.
+    KIND: ClassVar[str] = ""
+
+    @classmethod
+    def define(cls, spec: WorkChainSpec) -> None:  # type: ignore[override]
+        super().define(spec)
+        spec.expose_inputs(RefineCalculation, namespace="refine", exclude=MEMBER_INPUTS)
+        spec.input_namespace(
+            "members", dynamic=True,
+            valid_type=(Dict, PatternData, CifData, StructureData, SinglefileData),
+            help="By name: 'model', 'pattern', 'structures' and 'traces' as of dse.refine.",
+        )
+        spec.input("options", valid_type=Dict, default=lambda: Dict({}),
+                   help="mode, anchor, on_failure, analysis and joint, as in a study document.")
+        spec.input("left_out", valid_type=Dict, required=False,
+                   help="Members that could not even be read, by name, with the reason.")
+        spec.input("max_concurrent", valid_type=Int, default=lambda: Int(2),
+                   help="Refinements that run at the same time.")
+        spec.input("max_iterations", valid_type=Int, default=lambda: Int(5),
+                   help="Jobs of one refinement: the first and its restarts.")
+        spec.inputs.validator = cls._check
+        spec.outline(
+            cls.start,
+            while_(cls.members_left)(cls.refine_members, cls.inspect_members),
+            cls.analyse,
+            if_(cls.joint_wanted)(cls.refine_jointly, cls.inspect_joint),
+            cls.conclude,
+        )
+        spec.output("table", valid_type=Dict, required=False,
+                    help="Every member's quantities with their s.u.")
+        spec.output("result", valid_type=Dict, required=False, help="What the series tells.")
+        spec.output("arrays", valid_type=SinglefileData, required=False,
+                    help="The columns of the table, covariances and curves, as HDF5.")
+        spec.output_namespace("refined", valid_type=Dict, dynamic=True,
+                              help="The result of every member's refinement.")
+        spec.expose_outputs(JointCalculation, namespace="joint",
+                            namespace_options={"required": False})
+        spec.default_output_node = "result"
+        spec.exit_code(401, "ERROR_NOTHING_REFINED", message="No member was refined: {detail}")
+        spec.exit_code(402, "ERROR_SOME_MEMBERS_FAILED",
+                       message="The series is complete but for what failed: {detail}")
+        spec.exit_code(403, "ERROR_ANALYSIS_IMPOSSIBLE",
+                       message="The refinements cannot be analysed as a series: {detail}")
+        spec.exit_code(404, "ERROR_JOINT_FAILED",
+                       message="The joint refinement failed: {detail}")
+
+    @classmethod
+    def get_builder_from_protocol(
+        cls, code: Any, members: Mapping[str, Mapping[str, Any]],
+        options: Mapping[str, Any] | None = None, protocol: str = DEFAULT,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """A builder for members given as {name: {model, pattern, structures, traces}}.
+
+        What a model says itself is kept; where it is silent, the protocol decides.
+        """
+        settings = read_protocol(protocol, overrides)
+        builder = cls.get_builder()
+        set_job(builder.refine, code, settings)
+        builder.members = {
+            name: {**member, "model": model_of(member["model"], settings)}
+            for name, member in members.items()
+        }
+        builder.options = Dict(dict(options or {}))
+        builder.max_concurrent = Int(settings["max_concurrent"])
+        builder.max_iterations = Int(settings["max_iterations"])
+        return builder
+
+    @classmethod
+    def analysis(cls) -> Any:
+        """The calcfunction that makes table, result and arrays."""
+        raise NotImplementedError
+
+    @classmethod
+    def order(cls, members: Mapping[str, Any]) -> list[str]:
+        """The members along the series. Raises ValueError where a member has no place in it."""
+        raise NotImplementedError
+
+    @property
+    def plan(self) -> SeriesPlan:
+        return parse_plan(self.inputs.options.get_dict(), self.KIND, self._named)
+
+    @property
+    def _named(self) -> tuple[str, ...]:
+        """All members, those left out included."""
+        return (*self.inputs.members, *self._left_out)
+
+    @property
+    def _left_out(self) -> dict[str, str]:
+        return self.inputs.left_out.get_dict() if "left_out" in self.inputs else {}
+
+    def start(self) -> None:
+        self.ctx.order = self.order(self.inputs.members)
+        self.ctx.waiting = list(self.ctx.order)
+        self.ctx.failures = {}
+        self.ctx.ended = []  # with a result
+        self.ctx.gofs = {}  # of those that found a minimum
+        if self.node.label:
+            put_into_group("series", self.node.label, [self.node])
+        self.report(f"{len(self.ctx.order)} members, {self.plan.mode}: "
+                    f"{', '.join(self.ctx.order)}")
+        for name, why in self._left_out.items():
+            self._failed(name, why)
+
+    def members_left(self) -> bool:
+        if self.ctx.failures and self.plan.on_failure == "stop":
+            for name in self.ctx.waiting:
+                self.ctx.failures[name] = "not started: the series stops at the first failure"
+            self.ctx.waiting = []
+        return bool(self.ctx.waiting)
+
+    def refine_members(self) -> ToContext:
+        """Submit the next refinements."""
+        self.ctx.running = self._next()
+        running = {}
+        for name in list(self.ctx.running):
+            self.ctx.waiting.remove(name)
+            try:
+                running[f"member_{name}"] = self._submitted(name)
+            except ValueError as problem:
+                self.ctx.running.remove(name)
+                self._failed(name, str(problem))
+        return ToContext(**running)
+
+    def _submitted(self, name: str) -> Any:
+        inputs = self.exposed_inputs(RefineCalculation, "refine")
+        inputs.update(self.inputs.members[name])
+        neighbour = self._neighbour(name)
+        if neighbour is not None:
+            inputs["model"] = continued_model(
+                inputs["model"], self.ctx[f"member_{neighbour}"].outputs.result)
+            self.report(f"{name} starts where {neighbour} ended")
+        node = self.submit(
+            RefineWorkChain, refine=inputs, max_iterations=self.inputs.max_iterations,
+            metadata={"call_link_label": f"refine_{name}", "label": name},
+        )
+        put_into_group("sample", sample_of(self.inputs.members[name]).get("name") or name, [node])
+        return node
+
+    def _next(self) -> list[str]:
+        """The members that can start now."""
+        waiting, count = self.ctx.waiting, self.inputs.max_concurrent.value
+        if self.plan.mode == "independent":
+            return waiting[:count]
+        at = self._anchor
+        if self.ctx.order[at] in waiting:
+            return [self.ctx.order[at]]
+        sides = ([name for name in reversed(self.ctx.order[:at]) if name in waiting],
+                 [name for name in self.ctx.order[at + 1:] if name in waiting])
+        return [side[0] for side in sides if side][:count]
+
+    @property
+    def _anchor(self) -> int:
+        """The place where a sequential series begins; the last one, unless one was chosen."""
+        wanted = self.plan.anchor
+        order = self.ctx.order
+        return order.index(wanted) if wanted in order else len(order) - 1
+
+    def _neighbour(self, name: str) -> str | None:
+        """The nearest good member between this one and the anchor, which is the start."""
+        if self.plan.mode == "independent":
+            return None
+        at, order = self._anchor, self.ctx.order
+        place = order.index(name)
+        between = order[at:place][::-1] if place > at else order[place + 1:at + 1]
+        good = set(self.ctx.gofs) - set(hopeless(self.ctx.gofs))
+        return next((other for other in between if other in good), None)
+
+    def inspect_members(self) -> None:
+        """Keep every member with a result; name the others."""
+        usable = (0, RefineWorkChain.exit_codes.ERROR_SINGULAR.status)
+        for name in self.ctx.running:
+            process = self.ctx[f"member_{name}"]
+            why = process.exit_message or f"it ended as {process.process_state.value}"
+            if "result" in process.outputs and "arrays" in process.outputs:
+                self.ctx.ended.append(name)
+                self.out(f"refined.{name}", process.outputs.result)
+                gof = process.outputs.result["agreement"]["gof"]
+                if process.exit_status in usable:
+                    self.ctx.gofs[name] = gof
+                    self.report(f"{name}: GoF {gof:.4f}"
+                                + (f" ({why})" if process.exit_status else ""))
+                    continue
+            self._failed(name, why)
+
+    def _failed(self, name: str, why: str) -> None:
+        self.ctx.failures[name] = " ".join(why.split())
+        self.report(f"{name} failed: {why}")
+
+    def analyse(self) -> ExitCode | None:
+        """The table and what it tells, without the hopeless; their names go with the failed."""
+        self.ctx.problem = None
+        if not self.ctx.gofs:
+            return self.exit_codes.ERROR_NOTHING_REFINED.format(detail=self._told())
+        options = dict(self.plan.analysis)
+        own = set(options.get("exclude", ()))
+        excluded = {name for name in own if name in self.ctx.ended}
+        if options.get("max_gof") is None:
+            for name, why in hopeless(self.ctx.gofs).items():
+                if name not in own:
+                    self._failed(name, why)
+                    excluded.add(name)
+        used = self._of_the_phase(options.get("phase"))
+        options["exclude"] = sorted(excluded & set(used))
+        options.setdefault("title", self.node.label)
+        nodes: dict[str, Any] = {}
+        for name in used:
+            outputs = self.ctx[f"member_{name}"].outputs
+            nodes |= {f"{name}_result": outputs.result, f"{name}_arrays": outputs.arrays}
+        try:
+            found = self.analysis()(options=Dict(options), **nodes)
+        except ValueError as problem:
+            self.ctx.problem = " ".join(str(problem).split())
+            self.report(f"no analysis: {problem}")
+            return None
+        for key in ("table", "result", "arrays"):
+            self.out(key, found[key])
+        for name, why in found["result"]["excluded"].items():
+            if name not in own and name not in self.ctx.failures:
+                self._failed(name, why)
+        self.report(self.told(found["result"].get_dict()))
+        return None
+
+    def told(self, result: Mapping[str, Any]) -> str:
+        """One line on what the analysis found."""
+        return f"{len(result['used'])} of {len(result['refinements'])} members used"
+
+    def _of_the_phase(self, phase: str | None) -> list[str]:
+        """The members that have the phase of the series; the others are named as failed."""
+        phases = {name: self.ctx[f"member_{name}"].outputs.result["phases"]
+                  for name in self.ctx.ended}
+        if phase is None:
+            counted = [one for names in phases.values() for one in names]
+            phase = max(dict.fromkeys(counted), key=counted.count)
+            if len({tuple(names) for names in phases.values()}) == 1:
+                return list(phases)
+        for name, names in phases.items():
+            if phase not in names and name not in self.ctx.failures:
+                self._failed(name, f"it has no phase '{phase}' but {', '.join(names)}")
+        return [name for name, names in phases.items() if phase in names]
+
+    def joint_wanted(self) -> bool:
+        return self.plan.joint is not None
+
+    def refine_jointly(self) -> ToContext:
+        """One joint refinement of all good members, from where they ended."""
+        good = [name for name in self.ctx.order
+                if name in self.ctx.gofs and name not in self.ctx.failures]
+        members = {name: self.inputs.members[name] for name in good}
+        nodes = {f"{name}_model": member["model"] for name, member in members.items()}
+        nodes |= {f"{name}_result": self.ctx[f"member_{name}"].outputs.result for name in good}
+        inputs = for_any_task(self.exposed_inputs(RefineCalculation, "refine"))
+        try:
+            plan = self.plan.joint
+            assert plan is not None
+            inputs |= _joint_inputs(members) | {
+                "model": joint_model(
+                    Dict(plan.model_dump(mode="json", exclude_unset=True)), **nodes)}
+            inputs["metadata"]["call_link_label"] = "joint"
+            return ToContext(joint=self.submit(JointCalculation, **inputs))
+        except ValueError as problem:
+            self.ctx.joint_problem = " ".join(str(problem).split())
+            return ToContext()
+
+    def inspect_joint(self) -> None:
+        job = self.ctx.get("joint")
+        if job is None:
+            self.report(f"no joint refinement: {self.ctx.joint_problem}")
+            return
+        self.out_many(self.exposed_outputs(job, JointCalculation, namespace="joint"))
+        if "result" in job.outputs:
+            self.report(f"joint refinement: GoF {job.outputs.result['agreement']['gof']:.4f}")
+        singular = JointCalculation.exit_codes.ERROR_SINGULAR.status
+        if job.exit_status not in (0, singular):
+            self.ctx.joint_problem = job.exit_message or f"it ended as {job.process_state.value}"
+
+    def conclude(self) -> ExitCode | None:
+        """Say what is missing."""
+        codes = self.exit_codes
+        if self.ctx.problem:
+            return codes.ERROR_ANALYSIS_IMPOSSIBLE.format(
+                detail="; ".join(part for part in (self.ctx.problem, self._told()) if part))
+        if self.ctx.get("joint_problem"):
+            return codes.ERROR_JOINT_FAILED.format(
+                detail="; ".join(part for part in (self.ctx.joint_problem, self._told()) if part))
+        if self.ctx.failures:
+            return codes.ERROR_SOME_MEMBERS_FAILED.format(detail=self._told())
+        return None
+
+    def _told(self) -> str:
+        return "; ".join(f"{name}: {why.rstrip('.')}" for name, why in self.ctx.failures.items())
+
+    @classmethod
+    def _check(cls, inputs: Any, _: Any) -> str | None:
+        """Every member is checked as its refinement would be, before anything is submitted."""
+        members, common = inputs.get("members", {}), inputs.get("refine", {})
+        left_out = inputs["left_out"].get_dict() if "left_out" in inputs else {}
+        for key in ("max_concurrent", "max_iterations"):
+            if inputs[key].value < 1:
+                return f"{key} is {inputs[key].value}; give at least 1."
+        if len(members) < 2:
+            return f"{len(members)} member is no series: give at least two under 'members'."
+        try:
+            plan = parse_plan(inputs["options"].get_dict(), cls.KIND, (*members, *left_out))
+            problems = {name: _problem(name, member, common) for name, member in members.items()}
+            wrong = {name: why for name, why in problems.items() if why}
+            if wrong and (plan.on_failure == "stop" or len(members) - len(wrong) < 2):
+                return "\n".join(f"members.{name}: {why}" for name, why in wrong.items())
+            cls.order(members)
+            if plan.joint is not None:
+                good = {name: members[name] for name in members if name not in wrong}
+                joint = plan.joint.model_dump(mode="json", exclude_unset=True)
+                models = {name: member["model"].get_dict() for name, member in good.items()}
+                why = JointCalculation._check(
+                    {"model": Dict(joint_model_of(joint, models)), **_joint_inputs(good)}, None)
+                return why and f"options.joint: {why}"
+        except ValueError as problem:
+            return str(problem)
+        return None
+
+
+def _problem(name: str, member: Mapping[str, Any], common: Mapping[str, Any]) -> str | None:
+    """Why a member cannot be refined; None if it can."""
+    if not re.fullmatch(r"[A-Za-z](?:_?[A-Za-z0-9])*", name):
+        raise ValueError(f"the member's name '{name}' must be letters, digits and single _, a "
+                         "letter first.")
+    unknown = sorted(set(member) - set(MEMBER_INPUTS))
+    missing = [key for key in ("model", "pattern", "structures") if key not in member]
+    if unknown or missing:
+        raise ValueError(f"members.{name}: {', '.join(missing) or 'nothing'} missing, "
+                         f"{', '.join(unknown) or 'nothing'} unknown; a member has "
+                         f"{', '.join(MEMBER_INPUTS)}.")
+    return RefineCalculation._check({**member}, None)
+
+
+def _joint_inputs(members: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Patterns, structures and traces of a joint refinement; the latter are those of any member."""
+    one = next(iter(members.values()))
+    found: dict[str, Any] = {
+        "patterns": {name: member["pattern"] for name, member in members.items()},
+        "structures": dict(one["structures"]),
+    }
+    if one.get("traces"):
+        found["traces"] = dict(one["traces"])
+    return found

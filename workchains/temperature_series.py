@@ -1,0 +1,38 @@
+"""dse.temperature_series: one sample at several temperatures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiida_dse.calculations.series import temperature_series
+from aiida_dse.report.numbers import with_su
+from aiida_dse.workchains.series import SeriesWorkChain, sample_of
+
+
+class TemperatureSeriesWorkChain(SeriesWorkChain):
+    """Refine one sample at every temperature; expansion, strain, bonds, B(T), static disorder."""
+
+    KIND = "temperature"
+
+    @classmethod
+    def analysis(cls) -> Any:
+        return temperature_series
+
+    @classmethod
+    def order(cls, members: Mapping[str, Any]) -> list[str]:
+        """By temperature. Raises ValueError for a member without one."""
+        found = {}
+        for name, member in members.items():
+            found[name] = sample_of(member).get("temperature")
+            if found[name] is None:
+                raise ValueError(f"members.{name}: its temperature is not known. Give it in the "
+                                 "pattern's or the document's 'sample' (temperature: K).")
+        return sorted(found, key=lambda name: (found[name], name))
+
+    def told(self, result: Mapping[str, Any]) -> str:
+        row = result["parameters"].get("alpha_V")
+        expansion = "" if row is None else (
+            f"; alpha_V = {with_su(row['value'] * 1e6, (row['su_scaled'] or 0.0) * 1e6)} 1e-6/K")
+        verdicts = "; ".join(row["verdict"] for row in result["disorder"])
+        return super().told(result) + expansion + (f"; {verdicts}" if verdicts else "")
