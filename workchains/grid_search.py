@@ -13,7 +13,7 @@ from aiida.orm import ArrayData, Dict, Float, Int
 
 from aiida_dse.calculations.engine import ScanCalculation
 from aiida_dse.data.pattern import PatternData
-from aiida_dse.data.results import arrays_of
+from aiida_dse.data.results import arrays_of, best_rows, nested_values
 from aiida_dse.documents import parse_document
 from aiida_dse.documents.plans import ScanAxis, ScanPlan
 from aiida_dse.tasks.maps import told_by_map
@@ -109,7 +109,8 @@ def merge_tiles(model: Dict, **tiles: Any) -> dict[str, Any]:
     gof = merged["scan/gof"]
     n_done = int(np.isfinite(gof).sum())
     unreachable = sum(result["n_unreachable"] for result in results.values())
-    kept = ("schema", "title", "sample", "phases", "data", "engine_version", "libraries", "axes",
+    kept = ("schema", "title", "sample", "phases", "structures", "space_groups", "data",
+            "engine_version", "libraries", "tables", "axes",
             "axis_units", "axis_scales", "moved", "refined", "quantities", "parameters", "values",
             "n_points_pattern")
     result = {key: summary[key] for key in kept if key in summary} | {
@@ -121,6 +122,7 @@ def merge_tiles(model: Dict, **tiles: Any) -> dict[str, Any]:
     }
     if n_done:
         result |= _lowest(summary, axes, merged) | told_by_map(result, merged)
+        result["values"] = nested_values(best_rows(result))
     return {"map": node, "result": Dict(result)}
 
 

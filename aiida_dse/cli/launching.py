@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,7 +36,7 @@ def launch_refinement(
     inputs = _inputs(checked, code_label, walltime or settings["max_wallclock_seconds"], threads)
     return submit_process(
         RefineWorkChain, {"refine": inputs, "max_iterations": Int(settings["max_iterations"])},
-        _title(checked.built.document), wait)
+        *_title(checked.built.document), wait)
 
 
 def launch_map(
@@ -67,13 +68,13 @@ def launch_map(
         _dry_run(built)
         return None
     inputs = _inputs(
-        checked, code_label, walltime or settings["max_wallclock_seconds"], threads or 1)
+        checked, code_label, walltime or settings["max_wallclock_seconds"], threads, 1)
     return submit_process(
         GridSearchWorkChain,
         {"scan": inputs, "max_concurrent": Int(max_concurrent),
          "tile_seconds": Float(tile_seconds or settings["tile_seconds"]),
          "seconds_per_point": Float(cost)},
-        _title(built.document), wait,
+        *_title(built.document), wait,
     )
 
 
@@ -107,7 +108,7 @@ def launch_uncertainty(
     inputs = _inputs(checked, code_label, walltime or settings["max_wallclock_seconds"], threads)
     if finished is not None:
         inputs["finished"] = finished[1]
-    return submit_process(UncertaintyCalculation, inputs, _title(checked.built.document), wait)
+    return submit_process(UncertaintyCalculation, inputs, *_title(checked.built.document), wait)
 
 
 def _to_go_on_with(
@@ -160,7 +161,7 @@ def launch_comparison(
         for each in checked:
             _dry_run(each.built)
         return None
-    inputs = _inputs(first, code_label, walltime, threads or 1)
+    inputs = _inputs(first, code_label, walltime, threads, 1)
     del inputs["model"], inputs["structures"]
     return submit_process(
         CompareModelsWorkChain,
@@ -169,7 +170,7 @@ def launch_comparison(
          "structures": {
              name: {phase: stored_twin(node) for phase, node in each.structures.items()}
              for name, each in zip(names, checked, strict=True)}},
-        _title(first.built.document), wait,
+        *_title(first.built.document), wait,
     )
 
 
@@ -211,7 +212,8 @@ def launch_joint_refinement(
     }
     if traces:
         inputs["traces"] = {name: stored_twin(node) for name, node in traces.items()}
-    return submit_process(JointCalculation, inputs, content.title, wait)
+    samples = [one.sample.name for one in content.patterns.values() if one.sample]
+    return submit_process(JointCalculation, inputs, content.title, samples, wait)
 
 
 def _document(path: Path) -> ModelDocument:
@@ -300,14 +302,18 @@ def _checked(
 
 
 def _inputs(
-    checked: _Checked, code_label: str, walltime: int | None, threads: int | None
+    checked: _Checked, code_label: str, walltime: int | None, threads: int | None,
+    otherwise: int | None = None,
 ) -> dict[str, Any]:
-    """The inputs of an engine job; data that the database holds already enter it once."""
+    """The inputs of an engine job; data that the database holds already enter it once.
+
+    `otherwise`: threads where neither the launch nor the computer's set-up tells.
+    """
     from aiida.orm import Dict
 
     from aiida_dse.workchains.refine import continued_model
 
-    inputs = job_inputs(code_label, walltime, threads) | {
+    inputs = job_inputs(code_label, walltime, threads, otherwise) | {
         "structures": {name: stored_twin(node) for name, node in checked.structures.items()},
     }
     if checked.pattern is not None:
@@ -323,11 +329,13 @@ def _inputs(
 
 
 def job_inputs(
-    code_label: str, walltime: int | None, threads: int | None
+    code_label: str, walltime: int | None, threads: int | None, otherwise: int | None = None
 ) -> dict[str, Any]:
     """Code and options of a job; refused where it could not start."""
     from aiida.common.exceptions import MultipleObjectsError, NotExistent
     from aiida.orm import load_code
+
+    from aiida_dse.data.options import job_options
 
     try:
         code = load_code(code_label)
@@ -335,12 +343,9 @@ def job_inputs(
         fail(f"the code '{code_label}' cannot be used ({problem}). Make it with 'aiida-dse setup' "
               "or name another with --code")
     _daemon_must_run()
-    resources: dict[str, int] = {"num_machines": 1, "num_mpiprocs_per_machine": 1}
-    if threads:
-        resources["num_cores_per_mpiproc"] = threads
-    options: dict[str, Any] = {"resources": resources}
-    if walltime:
-        options["max_wallclock_seconds"] = walltime
+    options = job_options(
+        code.computer, walltime=walltime, threads=threads, otherwise=otherwise
+    )
     return {"code": code, "metadata": {"options": options}}
 
 
@@ -383,8 +388,9 @@ def _daemon_must_run() -> None:
               f"'verdi {name}daemon start' and launch again")
 
 
-def _title(document: ModelDocument) -> str:
-    return document.title or document.sample.name or ""
+def _title(document: ModelDocument) -> tuple[str, list[str | None]]:
+    """The label of a process and the samples it is about."""
+    return document.title or document.sample.name or "", [document.sample.name]
 
 
 def _dry_run(built: Any) -> None:
@@ -394,16 +400,29 @@ def _dry_run(built: Any) -> None:
     click.echo("Dry run: nothing was stored or submitted.")
 
 
-def submit_process(process: Any, inputs: dict[str, Any], title: str, wait: bool) -> int:
+def submit_process(
+    process: Any, inputs: dict[str, Any], title: str, samples: Sequence[str | None], wait: bool
+) -> int:
+    """Submit; the process joins the groups of its samples."""
     from aiida.engine import submit
+
+    from aiida_dse.data.grouping import group_label, put_into_group
 
     from .showing import print_analysis
 
     inputs.setdefault("metadata", {})["label"] = title
+    named = [sample for sample in samples if sample and sample.strip()]
+    try:
+        for sample in named:
+            group_label("sample", sample)
+    except ValueError as problem:
+        fail(f"sample.name: {problem}")
     node = submit(process, **inputs)
+    for sample in named:
+        put_into_group("sample", sample, [node])
     click.echo(f"submitted {process.__name__}<{node.pk}>")
     if not wait:
-        click.echo(f"follow it with 'verdi process status {node.pk}', then "
+        click.echo(f"follow it with 'aiida-dse watch {node.pk}', then "
                    f"'aiida-dse show {node.pk}'")
         return int(node.pk)
     wait_for(node)

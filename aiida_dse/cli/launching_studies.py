@@ -53,7 +53,7 @@ def launch_study(
         }
     if read.left_out:
         inputs["left_out"] = Dict(read.left_out)
-    return submit_process(StudyWorkChain, inputs, study.name, wait)
+    return submit_process(StudyWorkChain, inputs, study.name, (), wait)
 
 
 def launch_series(
@@ -89,7 +89,7 @@ def launch_series(
     }
     if read.left_out:
         inputs["left_out"] = Dict(read.left_out)
-    return submit_process(SERIES[one.kind], inputs, name, wait)
+    return submit_process(SERIES[one.kind], inputs, name, (), wait)
 
 
 def _load(document: Path) -> StudyDocument:

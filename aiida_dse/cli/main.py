@@ -1,4 +1,4 @@
-"""aiida-dse: set up, launch, list, show and plot."""
+"""aiida-dse: set up, launch, watch, find, show, plot and share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from .doctor import doctor
+from .finding import query_options
 from .setup import setup
 
 
@@ -20,6 +22,12 @@ def main(context: click.Context, profile: str | None) -> None:
 
 
 main.add_command(setup)
+main.add_command(doctor)
+
+_archive = click.option(
+    "--archive", type=click.Path(dir_okay=False, path_type=Path),
+    help="Look into this archive file instead of a profile; it is not changed.",
+)
 
 
 def _load(profile: str | None) -> Any:
@@ -32,6 +40,18 @@ def _load(profile: str | None) -> Any:
         raise click.ClickException(
             f"no AiiDA profile could be loaded ({problem}). Make one with 'aiida-dse setup'."
         ) from None
+
+
+def _look_into(context: click.Context, archive: Path | None) -> Any:
+    """Load the profile (returned), or an archive file for the time of this command."""
+    from .finding import refusing
+
+    if archive is None:
+        return _load(context.obj)
+    from aiida_dse.data.archives import opened_archive
+
+    refusing(context.with_resource, opened_archive(archive))
+    return None
 
 
 @main.group()
@@ -177,8 +197,9 @@ def launch_series_(profile: str | None, **options: Any) -> None:
 
 @main.command("list")
 @click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True)
-@click.pass_obj
-def list_(profile: str | None, limit: int) -> None:
+@_archive
+@click.pass_context
+def list_(context: click.Context, limit: int, archive: Path | None) -> None:
     """Past and running analyses, newest first.
 
     Also looks whether the daemon's workers get their work; a killed worker's goes to the others.
@@ -186,20 +207,21 @@ def list_(profile: str | None, limit: int) -> None:
     from .daemon import mended
     from .showing import print_list
 
-    loaded = _load(profile)
+    loaded = _look_into(context, archive)
     print_list(limit)
-    if trouble := mended(loaded):
+    if loaded is not None and (trouble := mended(loaded)):
         click.echo(trouble, err=True)
 
 
 @main.command()
 @click.argument("pk")
-@click.pass_obj
-def show(profile: str | None, pk: str) -> None:
+@_archive
+@click.pass_context
+def show(context: click.Context, pk: str, archive: Path | None) -> None:
     """Parameters, agreement and derived quantities of an analysis."""
     from .showing import print_analysis
 
-    _load(profile)
+    _look_into(context, archive)
     print_analysis(pk)
 
 
@@ -214,10 +236,88 @@ def show(profile: str | None, pk: str) -> None:
 @click.option("--what", type=click.Choice(["fit", "corner", "profile", "bootstrap"]),
               help="Of an uncertainty: which figure (default: the first of corner, profile, "
                    "bootstrap, fit that it has).")
-@click.pass_obj
-def plot(profile: str | None, pk: str, output: Path, **choices: Any) -> None:
+@_archive
+@click.pass_context
+def plot(
+    context: click.Context, pk: str, output: Path, archive: Path | None, **choices: Any
+) -> None:
     """The fit, the map, the comparison or the uncertainty that an analysis found, as a figure."""
     from .showing import plot_analysis
 
-    _load(profile)
+    _look_into(context, archive)
     plot_analysis(pk, output, **choices)
+
+
+@main.command()
+@click.argument("pk")
+@click.option("--once", is_flag=True, help="Print the present state and stop.")
+@click.pass_obj
+def watch(profile: str | None, pk: str, once: bool) -> None:
+    """Follow the steps of an analysis: what runs, best GoF so far, time left.
+
+    Ctrl-C stops watching; the analysis goes on.
+    """
+    from .watching import watch_process
+
+    _load(profile)
+    watch_process(pk, once)
+
+
+@main.command()
+@query_options
+@click.option("--show", multiple=True, metavar="NAME",
+              help="A further column: CsPbBr3.a, CsPbBr3.a.su, CsPbBr3.zeta, space_groups, ...")
+@click.option("--sort", default="-made", show_default=True, help="A column; '-' before it: "
+              "descending.")
+@click.option("-n", "--limit", type=click.IntRange(min=1))
+@click.option("--csv", "form", flag_value="csv", help="Comma-separated values, every digit.")
+@click.option("--json", "form", flag_value="json")
+@_archive
+@click.pass_context
+def query(
+    context: click.Context, show: tuple[str, ...], sort: str, limit: int | None, form: str | None,
+    archive: Path | None, **filters: Any,
+) -> None:
+    """Find results by sample, temperature, phase, agreement or any parameter."""
+    from .finding import print_query
+
+    _look_into(context, archive)
+    print_query(filters, show, sort, limit, form or "table")
+
+
+@main.command()
+@click.argument("pk")
+@click.option("--json", "as_json", is_flag=True)
+@_archive
+@click.pass_context
+def trace(context: click.Context, pk: str, as_json: bool, archive: Path | None) -> None:
+    """From a result back to its files, documents, jobs, versions and tables."""
+    from .finding import print_trace
+
+    _look_into(context, archive)
+    print_trace(pk, as_json)
+
+
+@main.command()
+@click.argument("pks", nargs=-1, metavar="[PK]...")
+@query_options
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True,
+              help="The archive: study.aiida.")
+@click.pass_obj
+def export(profile: str | None, pks: tuple[str, ...], output: Path, **filters: Any) -> None:
+    """Write results, with all they came from, into an archive file."""
+    from .finding import export_results
+
+    _load(profile)
+    export_results(pks, filters, output)
+
+
+@main.command("import")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.pass_obj
+def import_(profile: str | None, file: Path) -> None:
+    """Add the results of an archive file to the profile."""
+    from .finding import import_results
+
+    _load(profile)
+    import_results(file)

@@ -1,137 +1,103 @@
-"""aiida-dse setup: a profile that needs no service, this computer, the engine's code."""
+"""aiida-dse setup: a profile, this computer or another one, the engine's code; and their undo."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-COMPUTER, CODE = "localhost", "dse-engine"
-CACHED = "aiida.calculations:dse.*"
-#: How long verdi waits for the daemon's answer.
-DAEMON_SECONDS = 60
+#: Keys of a profile's file, those of 'verdi profile setup --config'; the first two are needed.
+PERSON = ("profile", "broker", "email", "first_name", "last_name", "institution")
+SERVICES = (
+    "database_hostname", "database_port", "database_name", "database_username",
+    "broker_protocol", "broker_host", "broker_port", "broker_username", "broker_virtual_host",
+)
+EMBEDDED, PRODUCTION = "core.zeromq", "core.rabbitmq"
+NO_FILE = {"profile": "dse", "broker": EMBEDDED}
 
 
 @click.command("setup")
-@click.option("--profile", "name", default="dse", show_default=True, help="Name of the profile.")
+@click.argument("file", required=False,
+                type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--profile", "name",
+              help="The profile (default: the file's, or 'dse'; for a computer the default one).")
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True,
-              help="Daemon workers.")
+              help="Daemon workers of a new profile.")
 @click.option("--daemon/--no-daemon", default=True, help="Start the daemon.")
-def setup(name: str, workers: int, daemon: bool) -> None:
-    """Make a profile (SQLite + ZeroMQ broker), this computer and the code; start the daemon.
+@click.option("--undo", is_flag=True, help="Take back what this made; data are kept.")
+@click.option("--delete-data", is_flag=True,
+              help="With --undo of a profile: delete its data as well, for good.")
+@click.pass_obj
+def setup(
+    outer: str | None, file: Path | None, name: str | None, workers: int, daemon: bool,
+    undo: bool, delete_data: bool,
+) -> None:
+    """Make a profile, or a remote computer, and what belongs to it.
 
-    Safe to repeat: what exists is kept.
+    Without FILE: a profile that needs no service (SQLite + ZeroMQ broker), this computer and the
+    code; the daemon is started. FILE, one of setup_profiles/ after your changes, makes a profile on
+    PostgreSQL and RabbitMQ, or a computer over SSH with or without Slurm. Safe to repeat: what
+    exists is kept.
     """
-    from aiida.manage.configuration import create_profile, get_config, load_profile
+    content = NO_FILE if file is None else read_file(file)
+    name = name or outer
+    if delete_data and (not undo or "computer" in content):
+        raise click.UsageError("--delete-data goes with --undo of a profile")
+    if "computer" in content:
+        from . import computers
+        from .main import _load
 
-    config = get_config(create=True)
-    if name in config.profile_names:
-        click.echo(f"profile '{name}' exists: kept")
-    else:
-        folder = Path(config.dirpath) / "repository" / name
-        profile = create_profile(
-            config, name=name, email="aiida@localhost", storage_backend="core.sqlite_dos",
-            storage_config={"filepath": str(folder)}, broker_backend="core.zeromq",
-            broker_config={},
-        )
-        config.set_option("runner.poll.interval", 1, scope=profile.name)
-        config.set_option("daemon.default_workers", workers, scope=profile.name)
-        # a job computed before, by this version of the engine, is not computed again
-        config.set_option("caching.enabled_for", [CACHED], scope=profile.name)
-        if config.default_profile_name is None:
-            config.set_default_profile(profile.name)
-        click.echo(f"profile '{name}' made (SQLite, ZeroMQ broker) in {config.dirpath}")
-    # AiiDA's 2 s are less than workers may take to stop: 'verdi daemon restart' then fails half way
-    if config.get_option("daemon.timeout", scope=name, default=False) is None:
-        config.set_option("daemon.timeout", DAEMON_SECONDS, scope=name)
-    config.store()
-    profile = load_profile(name, allow_switch=True)
-    computer = _computer(Path(config.dirpath) / "scratch" / name)
-    _code(computer, Path(config.dirpath) / "numba")
-    if daemon:
-        start_daemon(name)
-    if config.default_profile_name != name:
-        click.echo(f"'{config.default_profile_name}' stays the default profile: use "
-                   f"'aiida-dse -p {name}' and 'verdi -p {name}'.")
-
-
-def start_daemon(profile: str) -> None:
-    """Start the daemon of a profile, unless it runs."""
-    from aiida.engine.daemon.client import get_daemon_client
-
-    if get_daemon_client(profile).is_daemon_running:
-        click.echo("the daemon runs")
+        _load(name)
+        (computers.undo_remote if undo else computers.make_remote)(content)
         return
-    # verdi need not be on the PATH of an environment that was not activated
-    beside = Path(sys.executable).parent
-    environment = os.environ | {
-        "PATH": os.pathsep.join([str(beside), os.environ.get("PATH", "")])
-    }
-    verdi = shutil.which("verdi", path=environment["PATH"]) or "verdi"
-    started = subprocess.run(
-        [verdi, "-p", profile, "daemon", "start"], env=environment, capture_output=True, text=True,
-        check=False,
-    )
-    if started.returncode:
-        raise click.ClickException(
-            f"the daemon did not start:\n{started.stdout}{started.stderr}\nSee 'verdi -p "
-            f"{profile} daemon logshow'."
-        )
-    click.echo("daemon started")
+    from . import profiles
+
+    content = content | {"profile": name or content["profile"]}
+    if undo:
+        profiles.undo_profile(content["profile"], delete_data)
+    else:
+        profiles.make_profile(content, workers, daemon)
 
 
-def _computer(scratch: Path) -> Any:
-    from aiida.common.exceptions import NotExistent
-    from aiida.orm import Computer, load_computer
+def read_file(path: Path) -> dict[str, Any]:
+    """The content of a setup file, its keys checked."""
+    import yaml
 
     try:
-        computer = load_computer(COMPUTER)
-        click.echo(f"computer '{COMPUTER}' exists: kept")
-    except NotExistent:
-        computer = Computer(
-            label=COMPUTER, hostname=COMPUTER, description="this computer",
-            transport_type="core.local", scheduler_type="core.direct", workdir=str(scratch),
-        ).store()
-        computer.set_minimum_job_poll_interval(1)
-        computer.set_default_mpiprocs_per_machine(1)
-        click.echo(f"computer '{COMPUTER}' made")
-    if not computer.is_configured:
-        computer.configure(safe_interval=0, use_login_shell=False)
-    return computer
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        raise click.ClickException(f"{path} is not YAML: {problem}") from None
+    if not isinstance(content, dict):
+        raise click.ClickException(f"{path} holds no keys; start from a file of setup_profiles/")
+    if "computer" in content:
+        from .computers import check_sections
 
-
-def _code(computer: Any, cache: Path) -> None:
-    from aiida.common.exceptions import NotExistent
-    from aiida.orm import InstalledCode, load_code
-
-    beside = Path(sys.executable).with_name(CODE)
-    executable = str(beside) if beside.exists() else shutil.which(CODE)
-    if executable is None:
+        check_sections(path, content)
+        return content
+    broker = content.get("broker")
+    if broker not in (EMBEDDED, PRODUCTION):
         raise click.ClickException(
-            f"the executable '{CODE}' is neither beside {sys.executable} nor on the PATH. "
-            "Reinstall aiida-dse in this environment."
+            f"{path}: broker is {broker!r}; '{EMBEDDED}' makes a profile without services, "
+            f"'{PRODUCTION}' one on PostgreSQL and RabbitMQ, a section 'computer' a computer"
         )
-    try:
-        load_code(f"{CODE}@{COMPUTER}")
-        click.echo(f"code '{CODE}@{COMPUTER}' exists: kept")
-    except NotExistent:
-        InstalledCode(
-            label=CODE, computer=computer, filepath_executable=executable,
-            default_calc_job_plugin="dse.refine",
-            prepend_text=f"export NUMBA_CACHE_DIR='{cache}'",
-            description="The Debye scattering engine",
-        ).store()
-        click.echo(f"code '{CODE}@{COMPUTER}' made ({executable})")
-    click.echo("compiling the engine for this computer ...", nl=False)
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
-    check = subprocess.run(
-        [executable, "selftest"], env=environment, capture_output=True, text=True, check=False
-    )
-    if check.returncode:
-        raise click.ClickException(f"the engine's self-test failed:\n{check.stdout}{check.stderr}")
-    click.echo(f" {check.stdout.strip().splitlines()[-1]}")
+    check_keys(path, content, PERSON + (SERVICES if broker == PRODUCTION else ()), PERSON[:2])
+    return content
+
+
+def check_keys(
+    where: object, content: Any, known: tuple[str, ...], needed: tuple[str, ...]
+) -> None:
+    """Refuse unknown, missing and empty keys."""
+    if not isinstance(content, dict):
+        raise click.ClickException(f"{where}: write 'key: value' lines ({', '.join(known)})")
+    for key in content:
+        if key not in known:
+            told = (" Passwords stay out of files: it is asked for where it is needed."
+                    if "password" in str(key) else "")
+            raise click.ClickException(
+                f"{where}: the key '{key}' is not known here; known are {', '.join(known)}.{told}"
+            )
+    for key in needed:
+        if not content.get(key):
+            raise click.ClickException(f"{where}: the key '{key}' is missing; add it")

@@ -31,13 +31,20 @@ def print_list(limit: int) -> None:
                  "attributes.exit_status", "label"],
         tag="process",
     )
+    query.order_by({"process": {"ctime": "desc"}}).limit(limit)
+    found = query.all()
+    # a query of its own: AiiDA's outer join would drop what has no result (yet)
+    query = QueryBuilder().append(
+        ProcessNode, tag="process", filters={"id": {"in": [pk for pk, *_ in found]}}, project="id"
+    )
     query.append(
-        Dict, with_incoming="process", edge_filters={"label": "result"}, outerjoin=True,
+        Dict, with_incoming="process", edge_filters={"label": "result"},
         project=["attributes.agreement.gof", "attributes.minimum.gof", "attributes.sample"],
     )
-    query.order_by({"process": {"ctime": "desc"}}).limit(limit)
+    results = {pk: told for pk, *told in query.all()} if found else {}
     rows = []
-    for pk, ctime, name, state, status, label, gof, lowest, sample in query.all():
+    for pk, ctime, name, state, status, label in found:
+        gof, lowest, sample = results.get(pk, (None, None, None))
         gof = gof if gof is not None else lowest
         sample = sample or {}
         rows.append([

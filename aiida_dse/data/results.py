@@ -26,13 +26,19 @@ def nested_values(parameters: dict[str, Any], key: str = "value") -> dict[str, A
     return found
 
 
+def best_rows(summary: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a result; those of a map at its lowest point, not at the start."""
+    lowest = {k: {"value": v} for k, v in (summary.get("minimum") or {}).items() if k != "gof"}
+    return dict(summary["parameters"]) | lowest
+
+
 def summary_node(result: Result) -> Dict:
     """The numbers of a result, parameter values and s.u. also where a query reaches them."""
     summary = dict(result.summary)
     if "parameters" in summary:
-        summary["values"] = nested_values(summary["parameters"])
+        summary["values"] = nested_values(best_rows(summary))
         summary["su"] = nested_values(summary["parameters"], "su")
-    if "patterns" in summary:  # of a joint refinement
+    if summary["task"] == "joint":
         summary["patterns"] = {
             name: {**rows, "values": nested_values(rows["parameters"]),
                    "su": nested_values(rows["parameters"], "su")}

@@ -21,7 +21,8 @@ def read_cif(path: Path, *, block: str | None = None) -> Crystal:
     try:
         document = gemmi.cif.read(str(path))
     except (OSError, ValueError, RuntimeError) as problem:
-        raise ValueError(f"{path.name} cannot be read as a CIF: {problem}") from None
+        told = str(problem).replace(str(path), path.name)
+        raise ValueError(f"{path.name} cannot be read as a CIF: {told}") from None
     blocks = [b for b in document if b.find_values("_atom_site_fract_x")]
     if block is not None:
         blocks = [b for b in document if b.name == block]

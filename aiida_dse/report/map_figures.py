@@ -317,4 +317,5 @@ def _draw_maps(
     best = np.fmin.reduce(gof, axis=(0, 1))
     _draw_curve(panels[-1], axes[2], best, labels[2], "")
     panels[-1].set_title("lowest GoF", fontsize=SMALL, pad=3)
+    panels[-1].yaxis.tick_right()  # on the left they would push the column apart
     return mesh

@@ -134,7 +134,7 @@ def differential_figure(result: Result, *, size: Pair = (7.0, 4.4)) -> Figure:
     at = summary["reference"]["at"]
     head = "" if swept is None else f"{swept} ($I_0$: {at:g} {summary['unit']}".rstrip() + ")"
     handles, labels = top.get_legend_handles_labels()
-    entry = 0.54 * SMALL * (max(map(len, labels)) + 9) / 72  # inches, line and gap included
+    entry = 0.54 * SMALL * (max(map(len, labels)) + 12) / 72  # inches, line and gap included
     figure.legend(handles, labels, loc="outside lower center", frameon=False,
                   ncols=max(1, min(len(labels), int(size[0] / entry))), fontsize=SMALL,
                   title=head or f"$I_0$: {summary['reference']['name']}", title_fontsize=SMALL)

@@ -230,11 +230,18 @@ def _minimum_lines(summary: dict[str, Any]) -> list[str]:
     if (width := quadratic["widest_step_in_su"] / factor) > COARSE:
         lines.append(f"  the grid's steps are up to {width:.0f} s.u. wide: a finer grid around it "
                      "tells more")
+    unknown = []
     for name, row in quadratic.get("delta_chi2", {}).items():
+        if row["minus"] is None and row["plus"] is None:
+            unknown.append(name)
+            continue
         sides = ", ".join(f"{sign}{row[side] * factor:.2g}" for sign, side in
                           (("-", "minus"), ("+", "plus")) if row[side] is not None)
         why = f"({row['missing']})" if row["missing"] else ""
         lines.append(f"  s.u. of {name} from Delta chi2 = 1, scaled: "
                      + " ".join(filter(None, [sides, why])))
+    if unknown:
+        lines.append(f"  no s.u. from Delta chi2 = 1 of {', '.join(unknown)}: the grid is too "
+                     "coarse or does not reach it")
     return lines + [f"  correlation of {pair}: {r:+.3f}"
                     for pair, r in quadratic["correlation"].items()]

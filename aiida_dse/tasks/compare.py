@@ -43,7 +43,9 @@ def compare(results: Mapping[str, Result]) -> Result:
     summary: dict[str, Any] = {
         "schema": RESULT_SCHEMA, "task": "compare", "status": "complete",
         "stop_reason": "complete", "title": first.get("title", ""),
-        "sample": first.get("sample", {}), "best": ranked[0], "ranking": ranked,
+        "sample": first.get("sample", {}), "phases": first["phases"],
+        "structures": first.get("structures", {}), "space_groups": first.get("space_groups", []),
+        "best": ranked[0], "ranking": ranked,
         "models": {name: rows[name] for name in ranked}, "data": first["data"],
         "agreement": first["agreement"],
         "seconds": sum(float(result.summary["seconds"]) for result in results.values()),

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import xraydb
 
 import aiida_dse
 from aiida_dse.documents import JointDocument, ModelDocument
 from aiida_dse.engine.parameters import Parameter
 from aiida_dse.engine.pattern import Evaluation, PatternModel
+from aiida_dse.engine.phase import CrystalPhase
 from aiida_dse.io.results import RESULT_SCHEMA
 
 from .build import BuiltModel
@@ -23,8 +26,9 @@ from .build import BuiltModel
 def common_summary(
     built: BuiltModel, task: str, status: str, reason: str, seconds: float
 ) -> dict[str, Any]:
-    """What every result says: task, outcome, sample, data, versions."""
+    """What every result says: task, outcome, sample, structures, data, versions, tables."""
     document, q = built.document, built.model.sampling.q
+    structures = structure_rows(built)
     libraries = ("numpy", "scipy", "numba", "finufft", "xraydb", "gemmi")
     return {
         "schema": RESULT_SCHEMA,
@@ -34,6 +38,9 @@ def common_summary(
         "title": document.title,
         "sample": document.sample.model_dump(exclude_none=True),
         "phases": list(document.phases),
+        "structures": structures,
+        # a list beside them: a search need not know the phases' names
+        "space_groups": sorted({row["space_group"] for row in structures.values()} - {""}),
         "document_sha256": document_hash(document),
         "data": {
             "n_points": len(q), "q_min": float(q[0]), "q_max": float(q[-1]),
@@ -43,7 +50,30 @@ def common_summary(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "engine_version": aiida_dse.__version__,
         "libraries": {name: importlib.metadata.version(name) for name in libraries},
+        "tables": scattering_tables(),
         "warnings": [],
+    }
+
+
+def structure_rows(built: BuiltModel) -> dict[str, dict[str, str]]:
+    """Name and space group (Hermann-Mauguin without spaces, '' if unknown) of each phase."""
+    rows = {}
+    for phase in built.model.phases:
+        crystal = phase.crystal if isinstance(phase, CrystalPhase) else None
+        rows[phase.name] = {
+            "name": crystal.name if crystal else "atom list",
+            "space_group": "".join(crystal.space_group.split()) if crystal else "",
+        }
+    return rows
+
+
+def scattering_tables() -> dict[str, str]:
+    """Which tables the form factors came from, and the version of the file that holds them."""
+    told = re.search(r"XrayDB Version:\s*([^\s,]+)", xraydb.get_xraydb().get_version())
+    return {
+        "file": f"XrayDB {told[1] if told else 'of unknown version'}",
+        "f0": "Waasmaier & Kirfel, Acta Cryst. A51 (1995) 416",
+        "f1_f2": "Chantler, J. Phys. Chem. Ref. Data 29 (2000) 597",
     }
 
 

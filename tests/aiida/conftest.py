@@ -131,6 +131,18 @@ def _always_a_profile(aiida_profile):
     """No test of this folder runs outside the temporary profile."""
 
 
+@pytest.fixture
+def own_storage(aiida_profile, aiida_manager):  # noqa: F811
+    """For a test that changes profiles: nodes that other tests hold stay attached to theirs."""
+    kept = dict(vars(aiida_manager))
+    fresh = {name: None for name in kept}
+    vars(aiida_manager).update(fresh)
+    aiida_manager.load_profile(aiida_profile.name)
+    yield
+    aiida_manager.unload_profile()
+    vars(aiida_manager).update(kept)
+
+
 def direct_pattern(truth, seed):
     """200 points of 4 x 4 x 4 cells by the direct sum, on a constant, with Poisson-like noise."""
     direct = _direct()

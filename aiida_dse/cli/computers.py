@@ -1,0 +1,260 @@
+"""This computer, and computers over SSH with or without Slurm: made, checked, taken back."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aiida_dse.data.options import JOBS
+
+COMPUTER, CODE = "localhost", "dse-engine"
+#: Sections of a computer's file: keys that are needed, keys that may stand there. The first three
+#: are those of 'verdi computer setup', 'verdi computer configure' and 'verdi code create'.
+SECTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "computer": (("label", "hostname", "transport", "scheduler", "work_dir"),
+                 ("description", "shebang", "prepend_text")),
+    "configure": ((), ("host", "data_node_host", "max_io_allowed", "authentication_script",
+                       "backend", "use_sftp", "use_login_shell", "safe_interval")),
+    "code": (("filepath_executable",), ("label", "description", "prepend_text")),
+    "jobs": ((), ("partition", "account", "walltime", "threads", "poll_interval")),
+}
+TRANSPORT, SLURM, DIRECT = "core.ssh_async", "core.slurm", "core.direct"
+POLL_SECONDS = 10.0
+#: Minutes that the self-test may take on a node.
+SELFTEST_MINUTES = 15
+
+
+def make_local(scratch: Path, cache: Path) -> None:
+    """This computer and its code; the engine is compiled."""
+    from aiida.common.exceptions import NotExistent
+    from aiida.orm import Computer, load_computer
+
+    beside = Path(sys.executable).with_name(CODE)
+    executable = str(beside) if beside.exists() else shutil.which(CODE)
+    if executable is None:
+        raise click.ClickException(
+            f"the executable '{CODE}' is neither beside {sys.executable} nor on the PATH. "
+            "Reinstall aiida-dse in this environment."
+        )
+    try:
+        computer = load_computer(COMPUTER)
+        click.echo(f"computer '{COMPUTER}' exists: kept")
+    except NotExistent:
+        computer = Computer(
+            label=COMPUTER, hostname=COMPUTER, description="this computer",
+            transport_type="core.local", scheduler_type=DIRECT, workdir=str(scratch),
+        ).store()
+        computer.set_minimum_job_poll_interval(1)
+        computer.set_default_mpiprocs_per_machine(1)
+        click.echo(f"computer '{COMPUTER}' made")
+    if not computer.is_configured:
+        computer.configure(safe_interval=0, use_login_shell=False)
+    _make_code(computer, {"filepath_executable": executable,
+                          "prepend_text": f"export NUMBA_CACHE_DIR='{cache}'"})
+    click.echo("compiling the engine for this computer ...", nl=False)
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
+    check = subprocess.run(
+        [executable, "selftest"], env=environment, capture_output=True, text=True, check=False
+    )
+    if check.returncode:
+        raise click.ClickException(f"the engine's self-test failed:\n{check.stdout}{check.stderr}")
+    click.echo(f" {check.stdout.strip().splitlines()[-1]}")
+
+
+def check_sections(path: Path, content: dict[str, Any]) -> None:
+    """Refuse a computer's file that cannot be used."""
+    from .setup import check_keys
+
+    check_keys(path, content, tuple(SECTIONS), ("computer", "code"))
+    for section, (needed, more) in SECTIONS.items():
+        # a section of comments only is None
+        check_keys(f"{path}, {section}", content.get(section) or {}, needed + more, needed)
+    computer, jobs = content["computer"], content.get("jobs") or {}
+    for key, allowed in (("transport", (TRANSPORT,)), ("scheduler", (SLURM, DIRECT))):
+        if computer[key] not in allowed:
+            raise click.ClickException(f"{path}, computer: {key} is '{computer[key]}'; this "
+                                       f"command knows {' and '.join(allowed)}")
+    for key, low in (("walltime", 60), ("threads", 1), ("poll_interval", 0)):
+        value = jobs.get(key)
+        if value is not None and (type(value) not in (int, float) or value < low):
+            raise click.ClickException(f"{path}, jobs: {key} is {value!r}; write a number from "
+                                       f"{low} on" + (" (seconds)" if key != "threads" else ""))
+    for key in ("partition", "account"):
+        if jobs.get(key) and computer["scheduler"] != SLURM:
+            raise click.ClickException(f"{path}, jobs: {key} needs the scheduler {SLURM}; without "
+                                       "a queue, remove this line")
+    if not str(content["code"]["filepath_executable"]).startswith("/"):
+        raise click.ClickException(f"{path}, code: filepath_executable is "
+                                   f"'{content['code']['filepath_executable']}'; write its whole "
+                                   "path on that computer, as engine_only.py prints it")
+
+
+def make_remote(content: dict[str, Any]) -> None:
+    """The computer of a file, tried out; its engine, compiled there; the code."""
+    section, jobs = content["computer"], content.get("jobs") or {}
+    computer, is_new = _stored(section)
+    try:
+        computer.configure(
+            **{"host": computer.hostname, "use_login_shell": False, "safe_interval": 5.0}
+            | (content.get("configure") or {})
+        )
+        _authinfo(computer).enabled = True
+        _selftest(computer, content["code"], jobs)
+    except Exception as problem:
+        if is_new:
+            _delete(computer)
+        if isinstance(problem, click.ClickException):
+            raise
+        raise click.ClickException(
+            f"{section['label']} cannot be used ({problem}). 'ssh {section['hostname']} true' must "
+            "work here without any question: a Host entry in your ssh configuration, your key, "
+            "and the computer's key known"
+        ) from None
+    kept = {key: jobs[key] for key in ("partition", "account", "walltime", "threads")
+            if jobs.get(key)}
+    computer.set_property(JOBS, kept)
+    computer.set_minimum_job_poll_interval(float(jobs.get("poll_interval", POLL_SECONDS)))
+    told = ", ".join(f"{key} {value}" for key, value in kept.items())
+    click.echo(f"jobs ask for: {told or 'nothing in particular'}")
+    code = _make_code(computer, content["code"])
+    click.echo(f"use it with 'aiida-dse launch ... --code {code.full_label}'")
+
+
+def _stored(section: dict[str, Any]) -> tuple[Any, bool]:
+    """The computer, and whether it was made now."""
+    from aiida.common.exceptions import NotExistent
+    from aiida.orm import Computer, load_computer
+
+    label = section["label"]
+    try:
+        found = load_computer(label)
+    except NotExistent:
+        computer = Computer(
+            label=label, hostname=section["hostname"], transport_type=section["transport"],
+            scheduler_type=section["scheduler"], workdir=section["work_dir"],
+            description=section.get("description") or "",
+        )
+        computer.set_shebang(section.get("shebang") or "#!/bin/bash")
+        computer.set_prepend_text(section.get("prepend_text") or "")
+        computer.set_default_mpiprocs_per_machine(1)
+        computer.store()
+        click.echo(f"computer '{label}' made")
+        return computer, True
+    for key, value in (("hostname", found.hostname), ("transport", found.transport_type),
+                       ("scheduler", found.scheduler_type), ("work_dir", found.get_workdir())):
+        if value != section[key]:
+            raise click.ClickException(
+                f"computer '{label}' exists with {key} {value}, the file says {section[key]}. Take "
+                "it back first with --undo, or choose another label"
+            )
+    click.echo(f"computer '{label}' exists: kept")
+    return found, False
+
+
+def _selftest(computer: Any, code: dict[str, Any], jobs: dict[str, Any]) -> None:
+    """Run the engine's self-test there, through the queue if there is one: it compiles the engine.
+
+    A node may have another processor than the computer one logs in to.
+    """
+    engine = code["filepath_executable"]
+    command = [engine, "selftest"]
+    if computer.scheduler_type == SLURM:
+        threads = jobs.get("threads") or 1
+        ask = [f"--{key}={jobs[key]}" for key in ("partition", "account") if jobs.get(key)]
+        command = ["srun", "--ntasks=1", f"--cpus-per-task={threads}",
+                   f"--time={SELFTEST_MINUTES}", *ask, *command]
+    with computer.get_transport() as transport:
+        if not transport.isfile(engine):
+            raise click.ClickException(
+                f"{computer.label} holds no file {engine}. Install the engine there with "
+                "setup_profiles/engine_only.py and write the path it prints into the file"
+            )
+        where = "in the queue of" if command[0] == "srun" else "on"
+        click.echo(f"compiling the engine {where} {computer.label} ...", nl=False)
+        status, out, err = transport.exec_command_wait(
+            f"{code.get('prepend_text') or 'true'}\n{shlex.join(command)}")
+    if status:
+        raise click.ClickException(
+            f"'{shlex.join(command)}' ended with {status} on {computer.label}:\n{out}{err}")
+    click.echo(f" {out.strip().splitlines()[-1]}")
+
+
+def _make_code(computer: Any, section: dict[str, Any]) -> Any:
+    """The code of a computer, made unless it exists; a hidden one is shown again."""
+    from aiida.common.exceptions import NotExistent
+    from aiida.orm import InstalledCode, load_code
+
+    label = f"{section.get('label') or CODE}@{computer.label}"
+    try:
+        code = load_code(label)
+    except NotExistent:
+        code = InstalledCode(
+            label=section.get("label") or CODE, computer=computer,
+            filepath_executable=section["filepath_executable"],
+            default_calc_job_plugin="dse.refine", prepend_text=section.get("prepend_text") or "",
+            description=section.get("description") or "The Debye scattering engine",
+        ).store()
+        click.echo(f"code '{label}' made ({code.filepath_executable})")
+        return code
+    if str(code.filepath_executable) != section["filepath_executable"]:
+        click.echo(f"code '{label}' exists with {code.filepath_executable}: kept. For "
+                   f"{section['filepath_executable']} give it another label")
+    else:
+        click.echo(f"code '{label}' exists: kept")
+    code.is_hidden = False
+    return code
+
+
+def undo_remote(content: dict[str, Any]) -> None:
+    """Delete code and computer; those that analyses used are put aside, for these stay true."""
+    from aiida.common.exceptions import NotExistent
+    from aiida.orm import InstalledCode, Node, QueryBuilder, load_computer
+    from aiida.tools import delete_nodes
+
+    label = content["computer"]["label"]
+    try:
+        computer = load_computer(label)
+    except NotExistent:
+        click.echo(f"there is no computer '{label}': nothing to undo")
+        return
+    query = QueryBuilder().append(InstalledCode, filters={
+        "dbcomputer_id": computer.pk, "label": content["code"].get("label") or CODE})
+    codes = query.all(flat=True)
+    used = QueryBuilder().append(Node, filters={
+        "dbcomputer_id": computer.pk, "id": {"!in": [code.pk for code in codes] or [0]}}).count()
+    if used:
+        for code in codes:
+            code.is_hidden = True
+        _authinfo(computer).enabled = False
+        click.echo(f"{used} nodes of your analyses name the computer '{label}': it is kept but "
+                   "disabled, its code hidden. Running setup again brings both back")
+        return
+    delete_nodes([code.pk for code in codes], dry_run=False)
+    _delete(computer)
+    work = computer_work(content)
+    click.echo(f"computer '{label}' and its code removed. What is on that computer stays: {work}")
+
+
+def computer_work(content: dict[str, Any]) -> str:
+    """Where a computer keeps what setup and jobs left there."""
+    return (f"{content['computer']['work_dir']} (jobs), {content['code']['filepath_executable']} "
+            "(engine)")
+
+
+def _authinfo(computer: Any) -> Any:
+    from aiida.orm import User
+
+    return computer.get_authinfo(User.collection.get_default())
+
+
+def _delete(computer: Any) -> None:
+    from aiida.orm import Computer
+
+    Computer.collection.delete(computer.pk)

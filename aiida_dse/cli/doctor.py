@@ -1,0 +1,285 @@
+"""aiida-dse doctor: what is wrong with an installation, and the command that mends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+#: Free space (bytes) below which a scratch disk is told.
+LITTLE_SPACE = 2e9
+#: Seconds for a question to the engine, and for its self-test, which may have to compile.
+VERSION_SECONDS, SELFTEST_SECONDS = 60, 300
+_CACHE = re.compile(r"NUMBA_CACHE_DIR=(?:'([^']*)'|\"([^\"]*)\"|(\S+))")
+
+
+class Check(NamedTuple):
+    """One line: 'ok', 'warn' or 'fail', what was found, and what mends it."""
+
+    name: str
+    outcome: str
+    found: str
+    remedy: str = ""
+
+
+@click.command("doctor")
+@click.option("--code", "code_label", default="dse-engine@localhost", show_default=True)
+@click.option("--json", "as_json", is_flag=True)
+@click.pass_obj
+def doctor(profile: str | None, code_label: str, as_json: bool) -> None:
+    """Look at profile, daemon, broker, code, computer, caches and versions; say what mends them."""
+    found = []
+    for check in checks(profile, code_label):
+        found.append(check)
+        if not as_json:
+            click.echo(f"{check.outcome:5}{check.name:12}{check.found}")
+            if check.outcome != "ok" and check.remedy:
+                click.echo(f"{'':17}-> {check.remedy}")
+    if as_json:
+        click.echo(json.dumps([check._asdict() for check in found], indent=1))
+    if any(check.outcome == "fail" for check in found):
+        raise SystemExit(1)
+
+
+def checks(profile: str | None, code_label: str) -> Iterator[Check]:
+    """All checks in the order in which one leads to the next."""
+    yield _versions()
+    loaded, check = _profile(profile)
+    yield check
+    if loaded is None:
+        return
+    yield _storage(loaded)
+    yield from _daemon(loaded)
+    yield from _rabbitmq(loaded)
+    yield _caching(loaded)
+    yield from _code(code_label)
+
+
+def _versions() -> Check:
+    import importlib.metadata
+
+    import aiida_dse
+
+    named = ("aiida-core", "numpy", "numba", "scipy", "xraydb")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in named)
+    return Check("versions", "ok", f"aiida-dse {aiida_dse.__version__}, {versions}")
+
+
+def _profile(name: str | None) -> tuple[Any, Check]:
+    from aiida.common.exceptions import AiidaException
+    from aiida.manage.configuration import load_profile
+
+    try:
+        loaded = load_profile(name)
+    except AiidaException as problem:
+        return None, Check("profile", "fail", f"none could be loaded ({problem})",
+                           "aiida-dse setup")
+    backend = loaded.process_control_backend or "no broker"
+    return loaded, Check("profile", "ok", f"{loaded.name} ({loaded.storage_backend}, {backend})")
+
+
+def _storage(profile: Any) -> Check:
+    from aiida.common.exceptions import AiidaException
+    from aiida.manage import get_manager
+
+    try:
+        storage = get_manager().get_profile_storage()
+        version = storage.version_profile(profile)
+    except (AiidaException, OSError) as problem:
+        remedy = f"verdi -p {profile.name} storage migrate"
+        return Check("storage", "fail", f"cannot be opened: {problem}", remedy)
+    return Check("storage", "ok", f"schema {version}, of this AiiDA ({storage.version_head()})")
+
+
+def _daemon(profile: Any) -> Iterator[Check]:
+    from aiida.engine.daemon.client import get_daemon_client
+
+    from .daemon import look_for_dead_workers, workers_of_daemon
+
+    if profile.process_control_backend is None:
+        yield Check("daemon", "warn", "the profile has no broker: nothing can be submitted",
+                    "aiida-dse setup makes one that can")
+        return
+    client = get_daemon_client(profile.name)
+    if not client.is_daemon_running:
+        yield Check("daemon", "fail", "not running: nothing that is submitted will start",
+                    f"verdi -p {profile.name} daemon start")
+        return
+    yield Check("daemon", "ok", "running")
+    restart = f"verdi -p {profile.name} daemon restart"
+    if profile.process_control_backend != "core.zeromq":
+        yield from _answering(profile, restart)
+        return
+    workers = workers_of_daemon(profile)
+    if workers is None:
+        yield Check("broker", "fail", "does not answer", _mend_broker(profile.name))
+        return
+    if workers.counted > workers.running:
+        look_for_dead_workers(profile)  # gives the tasks of a killed worker to the others
+    if workers.running == 0:
+        yield Check("workers", "fail", "the daemon has no worker", restart)
+    elif workers.trouble:
+        yield Check("broker", "fail", f"gives work to {workers.counted} of {workers.running} "
+                    f"workers, {workers.pending} tasks wait",
+                    restart if workers.counted else _mend_broker(profile.name))
+    else:
+        yield Check("broker", "ok", f"{workers.running} workers, {workers.pending} tasks wait")
+
+
+def _mend_broker(name: str) -> str:
+    return (f"verdi -p {name} daemon stop; verdi -p {name} process repair -f; "
+            f"verdi -p {name} daemon start")
+
+
+def _answering(profile: Any, restart: str) -> Iterator[Check]:
+    """Whether another broker (RabbitMQ) can be reached."""
+    from aiida.manage import get_manager
+
+    try:
+        broker: Any = get_manager().get_broker()
+        broker.get_communicator()
+    except Exception as problem:  # the broker's client libraries have exceptions of their own
+        yield Check("broker", "fail", f"cannot be reached: {problem}",
+                    f"start the broker's service, then {restart}")
+        return
+    yield Check("broker", "ok", str(broker))
+
+
+def _rabbitmq(profile: Any) -> Iterator[Check]:
+    if profile.process_control_backend == "core.rabbitmq":
+        yield Check(
+            "timeout", "warn", "RabbitMQ from 3.8.15 on ends tasks that take longer than its "
+            "consumer_timeout, 30 minutes unless it was lifted (this cannot be asked from here)",
+            "rabbitmqctl eval 'application:set_env(rabbit, consumer_timeout, undefined).' "
+            "(and the same in its advanced.config)",
+        )
+
+
+def _caching(profile: Any) -> Check:
+    from aiida.manage.caching import get_use_cache
+
+    names = [f"aiida.calculations:dse.{task}" for task in ("refine", "scan", "simulate")]
+    off = [name for name in names if not get_use_cache(identifier=name)]
+    if off:
+        return Check("caching", "warn", "off: what was computed before is computed again",
+                     f"verdi -p {profile.name} config set -a caching.enabled_for "
+                     "'aiida.calculations:dse.*'")
+    return Check("caching", "ok", "on for the engine's jobs")
+
+
+def _code(label: str) -> Iterator[Check]:
+    from aiida.common.exceptions import MultipleObjectsError, NotExistent
+    from aiida.orm import load_code
+
+    try:
+        code: Any = load_code(label)
+    except (NotExistent, MultipleObjectsError, ValueError) as problem:
+        yield Check("code", "fail", f"'{label}' cannot be loaded: {problem}",
+                    "aiida-dse setup (or name another with --code)")
+        return
+    yield from _computer(code.computer)
+    if code.computer.transport_type != "core.local":
+        yield Check("code", "ok", f"{label} on another computer: not looked at from here",
+                    f"verdi code test {code.pk}")
+        return
+    executable = str(code.filepath_executable)
+    if not os.access(executable, os.X_OK) or not os.path.isfile(executable):
+        why = "cannot be executed" if os.path.exists(executable) else "does not exist"
+        yield Check("code", "fail", f"{executable} {why}", f"reinstall aiida-dse there, or verdi "
+                    f"code delete {code.pk}; aiida-dse setup")
+        return
+    yield _engine_version(label, executable)
+    cache = next((next(filter(None, found)) for found in _CACHE.findall(code.prepend_text)), None)
+    yield from _numba(executable, cache)
+
+
+def _engine_version(label: str, executable: str) -> Check:
+    import aiida_dse
+
+    told = _ask([executable, "--version"], VERSION_SECONDS)
+    if isinstance(told, str):
+        return Check("code", "fail", f"{executable} --version {told}", "reinstall aiida-dse there")
+    version = told.stdout.split()[-1] if told.stdout.split() else "nothing"
+    if version != aiida_dse.__version__:
+        return Check("code", "fail", f"{label} is aiida-dse {version}, the plugin "
+                     f"{aiida_dse.__version__}: results would be cached as the plugin's",
+                     f"install aiida-dse {aiida_dse.__version__} where {executable} is")
+    return Check("code", "ok", f"{label}, version {version} as the plugin's")
+
+
+def _numba(executable: str, cache: str | None) -> Iterator[Check]:
+    if cache is None:
+        yield Check("numba", "warn", "the code sets no NUMBA_CACHE_DIR: jobs may compile anew",
+                    "add  export NUMBA_CACHE_DIR=FOLDER  to the code's prepend_text")
+    else:
+        folder = Path(cache).expanduser()
+        nearest = next(p for p in (folder, *folder.parents) if p.exists())
+        if not os.access(nearest, os.W_OK):
+            yield Check("numba", "fail", f"{folder} is not writable: every job compiles anew",
+                        f"chmod u+w '{nearest}'")
+            return
+        yield Check("numba", "ok", f"cache in {folder}")
+    environment = os.environ | ({"NUMBA_CACHE_DIR": cache} if cache else {})
+    told = _ask([executable, "selftest"], SELFTEST_SECONDS, environment)
+    if isinstance(told, str):
+        yield Check("self-test", "fail", f"{executable} selftest {told}",
+                    "reinstall aiida-dse; rm -r the NUMBA_CACHE_DIR")
+    else:
+        yield Check("self-test", "ok", told.stdout.strip().splitlines()[-1])
+
+
+def _ask(
+    command: list[str], seconds: float, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str] | str:
+    """What a command answered, or why it did not."""
+    try:
+        told = subprocess.run(command, env=environment, capture_output=True, text=True,
+                              timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return f"did not answer within {seconds:.0f} s"
+    except OSError as problem:
+        return f"cannot be started: {problem}"
+    if told.returncode:
+        last = (told.stderr or told.stdout).strip().splitlines()[-1:] or ["no message"]
+        return f"ended with {told.returncode}: {last[0]}"
+    return told
+
+
+def _computer(computer: Any) -> Iterator[Check]:
+    name = f"'{computer.label}' ({computer.transport_type}, {computer.scheduler_type})"
+    if not computer.is_configured:
+        yield Check("computer", "fail", f"{name} is not configured for this user",
+                    f"verdi computer configure {computer.transport_type} {computer.label}")
+        return
+    if not computer.is_user_enabled(_user()):
+        yield Check("computer", "fail", f"{name} is disabled: its jobs are not submitted",
+                    f"verdi computer enable {computer.label} {_user().email}")
+        return
+    yield Check("computer", "ok", name)
+    if computer.transport_type != "core.local":
+        return
+    folder = Path(computer.get_workdir().format(username=os.environ.get("USER", "")))
+    nearest = next(p for p in (folder, *folder.parents) if p.exists())
+    if not os.access(nearest, os.W_OK):
+        yield Check("scratch", "fail", f"{folder} cannot be written to", f"chmod u+w '{nearest}'")
+        return
+    free = shutil.disk_usage(nearest).free
+    told = f"{free / 1e9:.1f} GB free in {folder}"
+    if free < LITTLE_SPACE:
+        yield Check("scratch", "warn", told, "verdi calcjob cleanworkdir -p 7 (work folders of "
+                    "jobs older than a week; results stay in the database)")
+    else:
+        yield Check("scratch", "ok", told)
+
+
+def _user() -> Any:
+    from aiida.orm import User
+
+    return User.collection.get_default()

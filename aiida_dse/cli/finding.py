@@ -1,0 +1,182 @@
+"""aiida-dse query, trace, export and import: results found, explained and shared."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+#: Columns of a table; CSV and JSON keep every digit.
+_DIGITS = 6
+
+
+def query_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The filters of 'query' and 'export'."""
+    for option in reversed([
+        click.option("--task", type=click.Choice(["refine", "scan", "compare", "simulate"])),
+        click.option("--status", help="How it ended: converged, not_converged, complete, ..."),
+        click.option("--sample"),
+        click.option("--ligand"),
+        click.option("--state", help="colloid, powder, film, ..."),
+        click.option("--temperature", metavar="LOW:HIGH", help="K; an end may be left out."),
+        click.option("--phase", help="A phase of the model."),
+        click.option("--space-group", help="Of a phase, as in its CIF: Pbnm."),
+        click.option("--max-gof", type=float),
+        click.option("--tag", "tags", multiple=True, metavar="KEY[=VALUE]"),
+        click.option("--where", multiple=True, metavar="CONDITION",
+                     help="'CsPbBr3.a>8.2', 'CsPbBr3.L_ab=5:8' (a range; nm), 'r_wp<0.1'."),
+        click.option("--group", help="Of the work chain: dse/sample/NAME, ..."),
+        click.option("--parts", is_flag=True, help="Also tiles of maps and interrupted attempts."),
+    ]):
+        command = option(command)
+    return command
+
+
+def print_query(
+    filters: Mapping[str, Any], show: tuple[str, ...], sort: str, limit: int | None, form: str
+) -> None:
+    """Results that fit, as 'table', 'csv' or 'json'."""
+    from aiida_dse.data.query import find_rows
+
+    rows = refusing(find_rows, **filters, show=show, sort=sort, limit=limit)
+    if form == "json":
+        click.echo(json.dumps(rows, indent=1, default=_json_value))
+    elif form == "csv":
+        if rows:
+            writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows({k: _csv_cell(v) for k, v in row.items()} for row in rows)
+    elif rows:
+        import tabulate
+
+        click.echo(tabulate.tabulate(
+            [[_cell(value) for value in row.values()] for row in rows], headers=list(rows[0]),
+            disable_numparse=True,
+        ))
+    else:
+        click.echo("No result fits. 'aiida-dse query' without options shows all of them.")
+
+
+def print_trace(pk: str, as_json: bool) -> None:
+    """The way back from a node, as a tree or JSON."""
+    from aiida.common.exceptions import MultipleObjectsError, NotExistent
+    from aiida.orm import load_node
+
+    from aiida_dse.data.trace import trace
+
+    try:
+        node = load_node(pk)
+    except (NotExistent, MultipleObjectsError, ValueError):
+        raise click.ClickException(
+            f"there is no node '{pk}'; 'aiida-dse query' shows the results."
+        ) from None
+    found = trace(node)
+    if as_json:
+        click.echo(json.dumps(found, indent=1, default=_json_value))
+        return
+    for line in trace_lines(found):
+        click.echo(line)
+
+
+def trace_lines(row: Mapping[str, Any], stem: str = "", last: bool = True, top: bool = True) -> \
+        list[str]:
+    """A tree of text. Not cut to the width of the terminal: hashes are there to be compared."""
+    head = f"{row['role']}: " if row["role"] else ""
+    pk = f"<{row['pk']}>" if "pk" in row else ""
+    again = " (see above)" if row.get("again") else ""
+    lines = [f"{stem}{'' if top else '└─ ' if last else '├─ '}{head}{row['kind']}{pk}{again}"]
+    below = stem if top else stem + ("   " if last else "│  ")
+    sources = row.get("from", [])
+    bar = "│  " if sources else "   "
+    lines += [f"{below}{bar}{key} {_fact(value)}" for key, value in row.get("facts", {}).items()]
+    for k, source in enumerate(sources):
+        lines += trace_lines(source, below, k == len(sources) - 1, False)
+    return lines
+
+
+def export_results(
+    pks: tuple[str, ...], filters: Mapping[str, Any], output: Path
+) -> None:
+    """Write the named analyses, or the results that fit, with all they came from."""
+    from aiida.common.exceptions import MultipleObjectsError, NotExistent
+    from aiida.orm import Group, load_node
+
+    from aiida_dse.data.archives import write_archive
+    from aiida_dse.data.query import find_rows
+
+    filters = {key: value for key, value in filters.items() if value not in (None, (), False)}
+    if not pks and not filters:
+        raise click.UsageError("name PKs or filters as of 'aiida-dse query' (--phase NAME, ...); "
+                               "'verdi archive create --all' takes a whole profile")
+    nodes = []
+    for pk in pks:
+        try:
+            nodes.append(load_node(pk))
+        except (NotExistent, MultipleObjectsError, ValueError):
+            raise click.ClickException(f"there is no node '{pk}'. Nothing was written.") from None
+    groups: list[Any] = []
+    if filters:
+        nodes += [load_node(row["pk"]) for row in refusing(find_rows, **filters)]
+        if set(filters) == {"group"}:  # all of it, so that the group itself can go along
+            groups = [g for g in Group.collection.find({"label": filters["group"]})]
+    running = [node for node in nodes if getattr(node, "is_sealed", True) is False]
+    if running:
+        raise click.ClickException(
+            f"{running[0].process_label}<{running[0].pk}> has not ended. Wait for it; nothing was "
+            "written."
+        )
+    refusing(write_archive, nodes, output, groups=groups)
+    click.echo(f"wrote {output}: {output.stat().st_size / 1e6:.2f} MB. Look into it "
+               f"with 'aiida-dse query --archive {output}'.")
+
+
+def import_results(file: Path) -> None:
+    """Add an archive to the profile."""
+    from aiida_dse.data.archives import read_archive
+
+    added = refusing(read_archive, file)
+    if added.nodes:
+        click.echo(f"added {added.nodes} nodes, among them {added.results} results, of {file}. "
+                   "See 'aiida-dse query'.")
+    else:
+        click.echo(f"{file} holds nothing new.")
+
+
+def refusing(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """The function's value; its ValueError as a message without a traceback."""
+    try:
+        return function(*arguments, **options)
+    except ValueError as problem:
+        raise click.ClickException(str(problem)) from None
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.{_DIGITS}g}"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
+    if isinstance(value, dict):
+        return ", ".join(f"{k}={v}" for k, v in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _csv_cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | dict) else _json_value(value)
+
+
+def _json_value(value: Any) -> Any:
+    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else value
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_fact(v)}" for k, v in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,163 @@
+"""A PostgreSQL role and database for a profile, made and dropped through psql.
+
+SQL goes through psql's standard input, and the role's password only as its SCRAM verifier: neither
+the list of processes nor the server's log shows it. What is made here carries a comment, by which
+undo knows it.
+"""
+
+from __future__ import annotations
+
+import base64
+import getpass
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import subprocess
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+MARK = "made by aiida-dse setup"
+#: The first that the server knows. C.UTF-8 sorts alike everywhere; C is always there.
+LOCALES = ("C.UTF-8", "en_US.UTF-8", "C")
+HERE = ("localhost", "127.0.0.1", "::1", "")
+SCRAM_ROUNDS = 4096
+NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where a profile's database is, its role, and which of the two were made just now."""
+
+    host: str
+    port: int
+    name: str
+    role: str
+    password: str = field(repr=False)
+    made: frozenset[str] = frozenset()
+
+
+def make(content: dict[str, Any]) -> Database:
+    """Make role and database of a profile's file unless they exist."""
+    host, port = content.get("database_hostname") or "localhost", content.get("database_port")
+    name = content.get("database_name") or content["profile"]
+    role = content.get("database_username") or name
+    for each in (name, role):
+        if not NAME.fullmatch(each):
+            raise click.ClickException(
+                f"'{each}' cannot name a database or a role: use up to 63 of a-z, 0-9 and _, "
+                "starting with a letter"
+            )
+    database = Database(host, int(port or 5432), name, role, secrets.token_urlsafe(24))
+    admin = _admin(database)
+    has_role, has_database = (
+        _sql(admin, f"SELECT 1 FROM {table} = '{value}'") == "1"
+        for table, value in (("pg_roles WHERE rolname", role), ("pg_database WHERE datname", name))
+    )
+    made = set()
+    if has_role:
+        click.echo(f"role '{role}' exists: kept")
+        password = click.prompt(f"Password of the PostgreSQL role '{role}'", hide_input=True)
+        database = Database(host, database.port, name, role, password)
+    else:
+        _sql(admin, f"CREATE ROLE \"{role}\" LOGIN PASSWORD '"
+                    f"{verifier(database.password, secrets.token_bytes(16))}';\n"
+                    f"COMMENT ON ROLE \"{role}\" IS '{MARK}'")
+        made.add("role")
+        click.echo(f"role '{role}' made")
+    if has_database:
+        click.echo(f"database '{name}' exists: kept")
+    else:
+        locale = _create_database(admin, database)
+        made.add("database")
+        click.echo(f"database '{name}' made (UTF8, locale {locale})")
+    return Database(host, database.port, name, role, database.password, frozenset(made))
+
+
+def made_by_setup(database: Database) -> set[str]:
+    """Which of 'role' and 'database' were made by this command."""
+    admin = _admin(database)
+    found = set()
+    for kind, table, column, value in (("role", "pg_authid", "rolname", database.role),
+                                       ("database", "pg_database", "datname", database.name)):
+        # a role's comment is public in pg_shdescription, its oid in pg_roles
+        source = "pg_roles" if kind == "role" else table
+        comment = _sql(admin, f"SELECT shobj_description(oid, '{table}') FROM {source} "
+                              f"WHERE {column} = '{value}'")
+        if comment == MARK:
+            found.add(kind)
+    return found
+
+
+def drop(database: Database, what: set[str] | frozenset[str]) -> None:
+    """Drop the database, the role, or both."""
+    admin = _admin(database) if what else []
+    if "database" in what:
+        _sql(admin, f'DROP DATABASE IF EXISTS "{database.name}" WITH (FORCE)')
+    if "role" in what:
+        _sql(admin, f'DROP ROLE IF EXISTS "{database.role}"')
+
+
+def _create_database(admin: list[str], database: Database) -> str:
+    _sql(admin, f'GRANT "{database.role}" TO CURRENT_USER')  # not every administrator is superuser
+    for locale in LOCALES:
+        try:
+            _sql(admin, f'CREATE DATABASE "{database.name}" OWNER "{database.role}" '
+                        f"ENCODING 'UTF8' LC_COLLATE '{locale}' LC_CTYPE '{locale}' "
+                        "TEMPLATE template0")
+        except click.ClickException as problem:
+            if locale == LOCALES[-1] or "locale" not in problem.message:
+                raise
+            continue
+        break
+    _sql(admin, f"COMMENT ON DATABASE \"{database.name}\" IS '{MARK}'")
+    return locale
+
+
+def _admin(database: Database) -> list[str]:
+    """The psql command that may make roles and databases on this server."""
+    psql = ["psql", "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--no-password",
+            "--set=ON_ERROR_STOP=1", "--dbname=postgres", f"--port={database.port}"]
+    remote = [*psql, f"--host={database.host}"]
+    candidates = [remote, [*remote, "--username=postgres"]]
+    if database.host in HERE and hasattr(os, "geteuid"):
+        become = ["runuser", "-u"] if os.geteuid() == 0 else ["sudo", "-u"]
+        candidates = [psql, *candidates, [*become, "postgres", "--", *psql]]
+    for command in candidates:
+        try:
+            answer = _sql(command, "SELECT rolsuper OR (rolcreaterole AND rolcreatedb) FROM "
+                                   "pg_roles WHERE rolname = current_user")
+        except click.ClickException:
+            continue
+        if answer == "t":
+            return command
+    raise click.ClickException(
+        f"no user that may make databases could reach PostgreSQL at {database.host}:"
+        f"{database.port} (tried {getpass.getuser()} and postgres). Is it running, and psql "
+        "installed? If you may not make databases there, ask for\n"
+        f"  CREATE ROLE {database.role} LOGIN CREATEROLE CREATEDB PASSWORD '...';\n"
+        "and run this with PGUSER set to it and its password in ~/.pgpass"
+    )
+
+
+def _sql(command: list[str], statement: str) -> str:
+    try:
+        done = subprocess.run(command, input=f"{statement};\n", capture_output=True, text=True,
+                              timeout=120, check=False, cwd="/")
+    except (FileNotFoundError, subprocess.TimeoutExpired) as problem:
+        raise click.ClickException(f"{command[0]}: {problem}") from None
+    if done.returncode:
+        raise click.ClickException(f"PostgreSQL refused: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def verifier(password: str, salt: bytes) -> str:
+    """What PostgreSQL stores for an ASCII password (RFC 5803), so that it never sees the word."""
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode("ascii"), salt, SCRAM_ROUNDS)
+    client = hmac.digest(salted, b"Client Key", "sha256")
+    server = hmac.digest(salted, b"Server Key", "sha256")
+    texts = [base64.b64encode(b).decode() for b in (salt, hashlib.sha256(client).digest(), server)]
+    return f"SCRAM-SHA-256${SCRAM_ROUNDS}:{texts[0]}${texts[1]}:{texts[2]}"

@@ -1,0 +1,153 @@
+"""aiida-dse watch: the steps of an analysis while it runs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from aiida_dse.data.steps import Step
+
+#: Seconds between two looks: on a terminal, and for lines in a file.
+LIVE_SECONDS, LINE_SECONDS = 2.0, 10.0
+#: Steps of one work chain that are shown each; of more, only those that run or failed.
+MANY = 8
+
+
+def watch_process(pk: str, once: bool) -> None:
+    """Show a process until it ends, or once; on a terminal in place, else as lines."""
+    from aiida.common.exceptions import MultipleObjectsError, NotExistent
+    from aiida.orm import ProcessNode, load_node
+
+    from aiida_dse.data.steps import steps_of
+
+    try:
+        node = load_node(pk)
+    except (NotExistent, MultipleObjectsError, ValueError):
+        node = None
+    if not isinstance(node, ProcessNode):
+        raise click.ClickException(
+            f"there is no process '{pk}'; 'aiida-dse list' shows the analyses."
+        )
+    number = int(node.pk)
+    top = steps_of(number)
+    if once or top.ended:
+        click.echo("\n".join(lines_of(top)))
+        return
+    try:
+        if sys.stdout.isatty():
+            _live(number)
+        else:
+            _log(number)
+    except KeyboardInterrupt:
+        click.echo(f"stopped watching; {top.name}<{number}> goes on: "
+                   f"'aiida-dse watch {number}' looks again, 'verdi process kill {number}' ends "
+                   "it.")
+
+
+def _live(pk: int) -> None:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    from aiida_dse.data.steps import steps_of
+
+    with Live(console=Console(), auto_refresh=False) as live:
+        while True:
+            top = steps_of(pk)
+            live.update(Text("\n".join(lines_of(top))), refresh=True)
+            if top.ended:
+                return
+            _wait(LIVE_SECONDS)
+
+
+def _log(pk: int) -> None:
+    """A line whenever something has changed."""
+    from aiida_dse.data.steps import steps_of
+
+    last = None
+    while True:
+        top = steps_of(pk)
+        progress = (top.state, [(s.pk, s.state) for s in _all(top)])
+        if progress != last:
+            click.echo(summary_line(top))
+            last = progress
+        if top.ended:
+            click.echo("\n".join(lines_of(top)))
+            return
+        _wait(LINE_SECONDS)
+
+
+def _wait(seconds: float) -> None:
+    """Sleep; meanwhile a killed worker's tasks are given to others."""
+    from aiida.manage import get_manager
+
+    from .daemon import mended
+
+    mended(get_manager().get_profile())
+    time.sleep(seconds)
+
+
+def _all(step: Step) -> Iterator[Step]:
+    for below in step.steps:
+        yield below
+        yield from _all(below)
+
+
+def summary_line(step: Step) -> str:
+    """One line: state, steps done, best GoF, time and time left."""
+    parts = [f"{step.label + ': ' if step.label else ''}{step.name}<{step.pk}> {_state(step)}"]
+    if step.expected or len(step.worked) > 1:
+        parts.append(f"{step.done} of {step.expected or '?'} done")
+        failed = sum(below.failed for below in step.worked)
+        if failed:
+            parts.append(f"{failed} failed")
+    if step.best_gof is not None:
+        parts.append(f"best GoF {step.best_gof:.4f}")
+    parts.append(_duration(step.elapsed))
+    if not step.ended and not step.is_job:
+        left = step.remaining
+        parts.append(f"about {_duration(left)} left" if left is not None else "time left: ?")
+    return ", ".join(parts)
+
+
+def lines_of(top: Step) -> list[str]:
+    """The tree of steps, and the map of a grid search as far as it is known."""
+    from aiida_dse.data.steps import map_so_far
+
+    lines = _tree(top, "")
+    if top.name.startswith("GridSearch") and (drawn := map_so_far(top)):
+        lines += ["", "GoF so far (@ lowest, ? to come):", *drawn]
+    return lines
+
+
+def _tree(step: Step, indent: str) -> list[str]:
+    lines = [indent + summary_line(step)]
+    worked = step.worked
+    shown = worked
+    if len(worked) > MANY:
+        shown = [below for below in worked if not below.ended or below.failed]
+        hidden = len(worked) - len(shown)
+        if hidden:
+            lines.append(f"{indent}  {hidden} finished steps")
+    for below in shown:
+        lines += _tree(below, indent + "  ")
+    return lines
+
+
+def _state(step: Step) -> str:
+    if step.state == "finished":
+        return "done" if not step.exit_status else f"failed (exit {step.exit_status})"
+    return {"waiting": "running", "created": "queued"}.get(step.state, step.state)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,102 @@
+"""Archives: files that hold results with all they came from, for others or for later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Nodes of an archive or of what an import added."""
+
+    nodes: int
+    results: int
+
+
+def write_archive(nodes: Iterable[Any], file: Path, *, groups: Iterable[Any] = ()) -> None:
+    """Write nodes with their ancestors, the processes and all their outputs.
+
+    Computers go along without the way to log in, codes by their path. Raises ValueError where
+    there is nothing to write or `file` exists.
+    """
+    from aiida.tools.archive import create_archive
+    from aiida.tools.archive.exceptions import ArchiveExportError
+
+    wanted = [*nodes, *groups]
+    if not wanted:
+        raise ValueError("there is nothing to export: no result fits and no node is named.")
+    if file.exists():
+        raise ValueError(f"{file} exists. Remove it or name another file.")
+    try:
+        create_archive(
+            wanted, filename=file, include_authinfos=False, call_calc_backward=True,
+            call_work_backward=True, return_backward=True,
+        )
+    except (ArchiveExportError, OSError) as problem:
+        raise ValueError(f"{file} cannot be written: {problem}") from None
+
+
+def read_archive(file: Path) -> Counted:
+    """Add an archive's nodes to the loaded profile; what is there already is kept as it is.
+
+    Returns what was new. Raises ValueError where the file is no archive of this AiiDA version.
+    """
+    from aiida.common.exceptions import AiidaException
+    from aiida.tools.archive import import_archive
+
+    before = counted()
+    try:
+        import_archive(file, create_group=False)
+    except (AiidaException, OSError) as problem:
+        raise ValueError(_unreadable(file, problem)) from None
+    after = counted()
+    return Counted(after.nodes - before.nodes, after.results - before.results)
+
+
+def counted() -> Counted:
+    """Nodes and results of the loaded profile."""
+    from aiida.orm import Dict, Node, QueryBuilder
+
+    from aiida_dse.io.results import RESULT_SCHEMA
+
+    results = QueryBuilder().append(Dict, filters={"attributes.schema": RESULT_SCHEMA})
+    return Counted(QueryBuilder().append(Node).count(), results.count())
+
+
+@contextmanager
+def opened_archive(file: Path) -> Iterator[None]:
+    """An archive file as the loaded profile, read only; afterwards the profile before it.
+
+    The profile lives in memory: no configuration names it, so nothing that deletes a profile can
+    reach the file. Nodes that were loaded before must be loaded again afterwards. Raises
+    ValueError where the file is no archive of this AiiDA version.
+    """
+    from aiida.common.exceptions import AiidaException
+    from aiida.manage import get_manager
+    from aiida.storage.sqlite_zip.backend import SqliteZipBackend
+
+    if not file.is_file():
+        raise ValueError(f"{file} does not exist or is no file.")
+    manager = get_manager()
+    before = manager.get_profile()
+    try:
+        manager.load_profile(SqliteZipBackend.create_profile(file.resolve()), allow_switch=True)
+        try:
+            manager.get_profile_storage()
+            counted()  # a damaged database shows at the first query only
+        except (AiidaException, OSError, ValueError) as problem:
+            raise ValueError(_unreadable(file, problem)) from None
+        yield
+    finally:
+        manager.unload_profile()
+        if before is not None:
+            manager.load_profile(before, allow_switch=True)
+
+
+def _unreadable(file: Path, problem: Exception) -> str:
+    return (f"{file} cannot be read as an AiiDA archive ({problem}). Archives of older versions: "
+            f"'verdi archive migrate {file} NEW'.")

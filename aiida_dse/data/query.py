@@ -1,0 +1,207 @@
+"""Results by what they say: sample, phase, agreement, any parameter.
+
+Three database queries find them, however many there are; no node is loaded.
+
+A name is a column of `COLUMNS` ('gof', 'temperature'), or '<phase>.<name>': a parameter
+('CsPbBr3.a', 'CsPbBr3.Pb1.B'), a size ('CsPbBr3.L_ab', nm) or a derived quantity ('CsPbBr3.zeta').
+With '.su' behind it, its standard uncertainty as stored (not scaled by GoF).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from aiida_dse.io.results import RESULT_SCHEMA
+
+if TYPE_CHECKING:
+    import pandas
+
+#: Where a column is kept; of several paths, the first that a result has.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "pk": ("id",), "uuid": ("uuid",), "made": ("ctime",), "task": ("attributes.task",),
+    "status": ("attributes.status",), "title": ("attributes.title",),
+    "sample": ("attributes.sample.name",), "ligand": ("attributes.sample.ligand",),
+    "state": ("attributes.sample.state",), "temperature": ("attributes.sample.temperature",),
+    "beamline": ("attributes.sample.beamline",), "tags": ("attributes.sample.tags",),
+    "phases": ("attributes.phases",), "space_groups": ("attributes.space_groups",),
+    "gof": ("attributes.agreement.gof", "attributes.minimum.gof"),
+    "r_wp": ("attributes.agreement.r_wp",), "chi2": ("attributes.agreement.chi2",),
+    "wavelength": ("attributes.data.wavelength",), "seconds": ("attributes.seconds",),
+    "engine": ("attributes.engine_version",),
+}
+#: Columns that hold numbers: what a condition may compare.
+NUMBERS = ("pk", "temperature", "gof", "r_wp", "chi2", "wavelength", "seconds")
+STANDARD = ("pk", "made", "task", "status", "sample", "ligand", "temperature", "gof")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[^.\s<>=!|]+)*")
+_CONDITION = re.compile(r"\s*([^\s<>=!]+)\s*(<=|>=|!=|<|>|=)\s*(\S+)\s*")
+_COMPARED = {"<": "<", "<=": "<=", ">": ">", ">=": ">=", "=": "==", "!=": "!=="}
+
+
+def paths_of(name: str) -> tuple[str, ...]:
+    """Where the database keeps what `name` means. Raises ValueError for what is no name."""
+    if name in COLUMNS:
+        return COLUMNS[name]
+    if not _NAME.fullmatch(name) or "." not in name:
+        raise ValueError(
+            f"'{name}' is neither a column ({', '.join(COLUMNS)}) nor a name of a phase's "
+            "quantity such as CsPbBr3.a, CsPbBr3.Pb1.B or CsPbBr3.zeta.su."
+        )
+    whole, kind = (name[:-3], "su") if name.endswith(".su") else (name, "value")
+    phase, _, rest = whole.partition(".")
+    if not rest:
+        raise ValueError(f"'{name}' names no quantity; write it as CsPbBr3.a.su.")
+    paths = [f"attributes.{'su' if kind == 'su' else 'values'}.{whole}"]
+    if "." not in rest:
+        paths.append(f"attributes.derived.{phase}.quantities.{rest}.{kind}")
+        if kind == "value":
+            paths.append(f"attributes.derived.{phase}.sizes.{rest}")
+    return tuple(paths)
+
+
+def number_range(text: str) -> dict[str, float]:
+    """The filter of '10:100', ':100', '10:' or '77', ends included. Raises ValueError else."""
+    low, colon, high = text.partition(":")
+    try:
+        ends = [float(end) if end else None for end in ((low, high) if colon else (low, low))]
+    except ValueError:
+        ends = []
+    if not ends or ends == [None, None] or any(end is not None and math.isnan(end) for end in ends):
+        raise ValueError(f"'{text}' is no range; write LOW:HIGH, LOW:, :HIGH or a number.")
+    if None not in ends and ends[0] > ends[1]:  # type: ignore[operator]
+        raise ValueError(f"'{text}' is empty: {ends[0]:g} is above {ends[1]:g}. Swap them.")
+    return {sign: end for sign, end in zip((">=", "<="), ends, strict=True) if end is not None}
+
+
+def condition(text: str) -> tuple[str, dict[str, float]]:
+    """('CsPbBr3.a', {'>': 8.2}) of 'CsPbBr3.a>8.2'; also < <= >= = != and '=LOW:HIGH'."""
+    parts = _CONDITION.fullmatch(text)
+    if parts is None:
+        raise ValueError(
+            f"'{text}' is no condition; write NAME and <, <=, >, >=, = or != and a number, as in "
+            "'CsPbBr3.a>8.2', or a range as in 'CsPbBr3.L=5:8'."
+        )
+    name, sign, number = parts.groups()
+    paths_of(name)
+    if name in COLUMNS and name not in NUMBERS:
+        raise ValueError(f"'{name}' holds no number to compare; numbers are {', '.join(NUMBERS)} "
+                         "and every quantity of a phase.")
+    if sign == "=":
+        return name, number_range(number)
+    try:
+        return name, {_COMPARED[sign]: float(number)}
+    except ValueError:
+        raise ValueError(f"'{number}' in '{text}' is no number.") from None
+
+
+def find_rows(
+    *, task: str | None = None, status: str | None = None, sample: str | None = None,
+    ligand: str | None = None, state: str | None = None, temperature: str | None = None,
+    phase: str | None = None, space_group: str | None = None, max_gof: float | None = None,
+    tags: Sequence[str] = (), where: Sequence[str] = (), group: str | None = None,
+    show: Sequence[str] = (), sort: str = "-made", limit: int | None = None, parts: bool = False,
+) -> list[dict[str, Any]]:
+    """The results that fit, a row of columns each; None where a result lacks one.
+
+    `temperature` K and conditions' ranges as of `number_range`; `where` as of `condition`; `tags`
+    'key' or 'key=value'; `show` names further columns, as do the conditions; `sort` a column, '-'
+    before it for descending. `group` is a group of work chains, as `launch` makes them. Tiles of
+    maps and interrupted attempts are left out unless `parts`.
+    Raises ValueError for names and conditions that cannot be understood.
+    """
+    from aiida.orm import Dict, Group, QueryBuilder, WorkflowNode
+
+    conditions = [condition(text) for text in where]
+    if temperature is not None:
+        conditions.append(("temperature", number_range(temperature)))
+    if max_gof is not None:
+        conditions.append(("gof", {"<=": max_gof}))
+    filters: list[dict[str, Any]] = [{"attributes.schema": RESULT_SCHEMA}]
+    texts = {"task": task, "status": status, "sample": sample, "ligand": ligand, "state": state}
+    filters += [{COLUMNS[name][0]: text} for name, text in texts.items() if text is not None]
+    filters += [_any_of(paths_of(name), asked) for name, asked in conditions]
+    filters += [_tag_filter(tag) for tag in tags]
+    if phase is not None:
+        filters.append({"attributes.phases": {"contains": [phase]}})
+    if space_group is not None:
+        plain = "".join(space_group.split())
+        filters.append({"attributes.space_groups": {"contains": [plain]}} if phase is None else
+                       {f"attributes.structures.{phase}.space_group": plain})
+    order = sort.removeprefix("-")
+    names = list(dict.fromkeys([*STANDARD, *(name for name, _ in conditions), *show, order]))
+    paths = list(dict.fromkeys(["id", *(path for name in names for path in paths_of(name))]))
+
+    asked = {"and": filters}
+    query = QueryBuilder().append(Dict, tag="result", filters=asked, project=paths)
+    if group is not None:
+        query.append(WorkflowNode, tag="giver", with_outgoing="result")
+        query.append(Group, with_node="giver", filters={"label": group})
+    # a result that several work chains of a group hand out comes once for each
+    rows = {}
+    for values in query.all():
+        found = dict(zip(paths, values, strict=True))
+        rows[found["id"]] = {name: _first(found, paths_of(name)) for name in names}
+    if not parts:
+        for pk in _parts(asked):
+            rows.pop(pk, None)
+    ordered = sorted(rows.values(), key=lambda row: row["pk"], reverse=True)
+    known = [row for row in ordered if row[order] is not None]
+    known.sort(key=lambda row: _sortable(row[order]), reverse=sort.startswith("-"))
+    ordered = known + [row for row in ordered if row[order] is None]
+    shown = [name for name in names if name in STANDARD or name != order or name in show
+             or name in dict(conditions)]
+    return [{name: row[name] for name in shown} for row in ordered[:limit]]
+
+
+def find(**options: Any) -> pandas.DataFrame:
+    """`find_rows` as a pandas DataFrame, which keeps its columns where nothing fits."""
+    import pandas
+
+    rows = find_rows(**options)
+    names = [*STANDARD, *(condition(text)[0] for text in options.get("where", ())),
+             *options.get("show", ())]
+    return pandas.DataFrame(rows, columns=None if rows else list(dict.fromkeys(names)))
+
+
+def _parts(filters: dict[str, Any]) -> set[int]:
+    """PKs of results that a work chain's job made and no work chain handed out."""
+    from aiida.orm import CalculationNode, Dict, QueryBuilder, WorkflowNode
+
+    # two plain joins: an outer join of AiiDA's drops what has no partner, by its filter on types
+    result = {"tag": "result", "filters": filters, "project": "id"}
+    called = QueryBuilder().append(Dict, **result)
+    called.append(CalculationNode, tag="maker", with_outgoing="result")
+    called.append(WorkflowNode, with_outgoing="maker")
+    given = QueryBuilder().append(Dict, **result).append(WorkflowNode, with_outgoing="result")
+    return set(called.all(flat=True)) - set(given.all(flat=True))
+
+
+def _any_of(paths: Sequence[str], asked: Mapping[str, Any]) -> dict[str, Any]:
+    branches = [{path: dict(asked)} for path in paths]
+    return branches[0] if len(branches) == 1 else {"or": branches}
+
+
+def _tag_filter(tag: str) -> dict[str, Any]:
+    key, sign, value = tag.partition("=")
+    if not key or "." in key:
+        raise ValueError(f"'{tag}' is no tag to search for; write KEY or KEY=VALUE, no '.' in KEY.")
+    if not sign:
+        return {"attributes.sample.tags": {"has_key": key}}
+    path = f"attributes.sample.tags.{key}"
+    meanings: list[Any] = [value]
+    if value.lower() in ("true", "false"):
+        meanings.append(value.lower() == "true")
+    with contextlib.suppress(ValueError):
+        meanings.append(float(value))
+    return {"or": [{path: meaning} for meaning in meanings]}
+
+
+def _first(found: Mapping[str, Any], paths: Sequence[str]) -> Any:
+    return next((found[path] for path in paths if found[path] is not None), None)
+
+
+def _sortable(value: Any) -> Any:
+    return str(value) if isinstance(value, list | dict) else value

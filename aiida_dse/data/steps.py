@@ -1,0 +1,191 @@
+"""The steps of an analysis that runs: work chains and jobs below it, from a query per level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+#: Inputs of a work chain of which each becomes one step: how many there will be.
+_STEP_INPUTS = ("models__", "patterns__", "samples__")
+#: Widest and tallest map of characters.
+MAP_WIDTH, MAP_HEIGHT = 60, 20
+#: From the lowest GoF to the highest.
+SHADES = "@#*+=-. "
+
+
+@dataclass
+class Step:
+    """A process with what it has called. `gof`: of its own result, None without one."""
+
+    pk: int
+    name: str  # process label
+    label: str  # by which its caller called it
+    state: str
+    exit_status: int | None
+    began: datetime
+    changed: datetime
+    gof: float | None = None
+    expected: int | None = None  # steps below it, where that is known
+    is_job: bool = False
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ("finished", "excepted", "killed")
+
+    @property
+    def failed(self) -> bool:
+        return self.ended and (self.state != "finished" or bool(self.exit_status))
+
+    @property
+    def worked(self) -> list[Step]:
+        """Its steps that compute: work chains and jobs, not the bookkeeping between them."""
+        return [step for step in self.steps if step.is_job or step.name.endswith("WorkChain")]
+
+    @property
+    def best_gof(self) -> float | None:
+        """The lowest GoF among its result and those below."""
+        known = [self.gof, *(step.best_gof for step in self.steps)]
+        return min((gof for gof in known if gof is not None), default=None)
+
+    @property
+    def done(self) -> int:
+        return sum(step.ended and not step.failed for step in self.worked)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds so far, or that it took."""
+        end = self.changed if self.ended else datetime.now(UTC)
+        return (end - self.began).total_seconds()
+
+    @property
+    def remaining(self) -> float | None:
+        """Estimated seconds left, from the share of steps that are done; None if unknown."""
+        if self.ended or not self.expected or not self.done or self.done > self.expected:
+            return None
+        return self.elapsed * (self.expected - self.done) / self.done
+
+
+def steps_of(pk: int) -> Step:
+    """The tree below a process. Raises ValueError where there is no such process."""
+    from aiida.common.links import LinkType
+    from aiida.orm import ProcessNode, QueryBuilder
+
+    fields = ["id", "attributes.process_label", "attributes.process_state",
+              "attributes.exit_status", "ctime", "mtime", "node_type"]
+    first = QueryBuilder().append(ProcessNode, filters={"id": pk}, project=fields).first()
+    if first is None:
+        raise ValueError(f"there is no process '{pk}'; 'aiida-dse list' shows the analyses.")
+    top = _step(first, "")
+    level = {top.pk: top}
+    everything = dict(level)
+    while level:
+        query = QueryBuilder().append(ProcessNode, tag="above", filters={"id": {"in": list(level)}},
+                                      project="id")
+        query.append(
+            ProcessNode, tag="below", with_incoming="above", project=fields, edge_project="label",
+            edge_filters={"type": {"in": [LinkType.CALL_CALC.value, LinkType.CALL_WORK.value]}},
+        ).order_by({"below": "id"})
+        below = {}
+        for above, *values, label in query.all():
+            step = _step(values, label)
+            level[above].steps.append(step)
+            below[step.pk] = step
+        everything |= below
+        level = below
+    _read_results(everything)
+    _read_expected(everything)
+    return top
+
+
+def _step(values: Any, label: str) -> Step:
+    pk, name, state, exit_status, began, changed, kind = values
+    return Step(pk, name or "process", label, state or "created", exit_status, began, changed,
+                is_job="calcjob" in (kind or ""))
+
+
+def _read_results(steps: dict[int, Step]) -> None:
+    from aiida.orm import Dict, ProcessNode, QueryBuilder
+
+    query = QueryBuilder().append(ProcessNode, tag="p", filters={"id": {"in": list(steps)}},
+                                  project="id")
+    query.append(Dict, with_incoming="p", edge_filters={"label": "result"},
+                 project=["attributes.agreement.gof", "attributes.minimum.gof"])
+    for pk, gof, lowest in query.all():
+        steps[pk].gof = lowest if gof is None else gof
+
+
+def _read_expected(steps: dict[int, Step]) -> None:
+    """How many steps a work chain will have: the tiles that were cut, or an input for each."""
+    from aiida.orm import Data, ProcessNode, QueryBuilder
+
+    cuts = {below.pk: step for step in steps.values() for below in step.steps
+            if below.name == "cut_grid"}
+    if cuts:
+        query = QueryBuilder().append(ProcessNode, tag="p", filters={"id": {"in": list(cuts)}},
+                                      project="id")
+        query.append(Data, with_incoming="p", edge_filters={"label": {"like": "tile%"}},
+                     project="id")
+        for pk, _ in query.all():
+            cuts[pk].expected = (cuts[pk].expected or 0) + 1
+    chains = [pk for pk, step in steps.items()
+              if step.name.endswith("WorkChain") and step.expected is None]
+    query = QueryBuilder().append(Data, tag="input", project="id")
+    query.append(
+        ProcessNode, with_incoming="input", filters={"id": {"in": chains}}, project="id",
+        edge_filters={"or": [{"label": {"like": f"{name}%"}} for name in _STEP_INPUTS]},
+    )
+    for _, pk in query.all() if chains else []:
+        steps[pk].expected = (steps[pk].expected or 0) + 1
+
+
+def map_so_far(step: Step) -> list[str]:
+    """The GoF of a grid search as lines of characters, finished tiles only; '?' what is to come.
+
+    Rows: the first axis, downwards; columns: the second. Of a third axis the lowest. Empty where
+    it is no grid search or nothing is finished.
+    """
+    from aiida.orm import load_node
+
+    from aiida_dse.data.results import arrays_of
+    from aiida_dse.documents import parse_document
+
+    tiles = [below for below in step.steps if below.is_job and below.gof is not None]
+    if not tiles:
+        return []
+    inputs: Any = load_node(step.pk).inputs
+    if "scan" not in inputs:
+        return []
+    plan = parse_document(inputs.scan.model.get_dict()).scan
+    if plan is None:
+        return []
+    axes = [axis.points() for axis in plan.axes]
+    gof = np.full([len(axis) for axis in axes], np.nan)
+    for tile in tiles:
+        outputs = load_node(tile.pk).outputs
+        arrays = arrays_of(outputs.arrays)
+        where = np.ix_(*[np.searchsorted(axis, arrays[f"scan/axis_{k}"] - 1e-12)
+                         for k, axis in enumerate(axes)])
+        gof[where] = arrays["scan/gof"]
+    return shaded(gof)
+
+
+def shaded(gof: np.ndarray) -> list[str]:
+    """Lines of characters for a GoF array of one to three axes; dark is low, '?' is nan."""
+    flat = np.where(np.isnan(gof), np.inf, gof)
+    flat = flat.reshape(1, -1) if flat.ndim == 1 else flat.reshape(*flat.shape[:2], -1).min(axis=2)
+    known = np.isfinite(flat)
+    if not known.any():
+        return []
+    for axis, most in ((0, MAP_HEIGHT), (1, MAP_WIDTH)):
+        parts = np.array_split(flat, min(most, flat.shape[axis]), axis=axis)
+        flat = np.stack([part.min(axis=axis) for part in parts], axis=axis)
+    known = np.isfinite(flat)
+    logs = np.log(np.where(known, np.maximum(flat, 1e-12), 1.0))
+    low, high = logs[known].min(), logs[known].max()
+    place = (logs - low) / ((high - low) or 1.0) * (len(SHADES) - 1)
+    return ["".join(SHADES[round(float(p))] if k else "?" for p, k in zip(*row, strict=True))
+            for row in zip(place, known, strict=True)]

@@ -1,0 +1,155 @@
+"""Where a number comes from: back from a node to files, documents, versions and computers."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+#: Outputs of one calculation that follow the same way back: only one of them is followed.
+_FOLLOWED_ONCE = ("tile_",)
+
+
+def trace(node: Any) -> dict[str, Any]:
+    """The way back from a node, as nested plain values.
+
+    A row has 'role', 'kind', 'pk', 'uuid', the 'facts' that identify it and 'from': rows of what
+    it was made of. What was told already has 'again': True and no 'from'.
+    """
+    return _row(_start(node), "", set())
+
+
+def _start(node: Any) -> Any:
+    """What holds the numbers of a work chain: its result."""
+    from aiida.orm import ProcessNode
+
+    if isinstance(node, ProcessNode) and "result" in node.outputs:
+        return node.outputs.result
+    return node
+
+
+def _row(node: Any, role: str, told: set[int]) -> dict[str, Any]:
+    from aiida.orm import ProcessNode
+
+    row: dict[str, Any] = {
+        "role": role, "kind": type(node).__name__, "pk": node.pk, "uuid": node.uuid,
+    }
+    if isinstance(node, ProcessNode):
+        row["kind"] = node.process_label or row["kind"]
+    if node.pk in told:
+        return row | {"again": True}
+    told.add(node.pk)
+    facts = _process_facts(node) if isinstance(node, ProcessNode) else _data_facts(node)
+    row["facts"] = {key: value for key, value in facts.items() if value not in (None, "", {}, [])}
+    row["from"] = _sources(node, told)
+    return row
+
+
+def _sources(node: Any, told: set[int]) -> list[dict[str, Any]]:
+    """Rows of the maker of a data node, or of the inputs of a process."""
+    from aiida.common.links import LinkType
+    from aiida.orm import ProcessNode
+
+    if not isinstance(node, ProcessNode):
+        return [] if node.creator is None else [_row(node.creator, "made by", told)]
+    rows = []
+    tiles = _tiles_of(node)
+    links = node.base.links.get_incoming(
+        link_type=(LinkType.INPUT_CALC, LinkType.INPUT_WORK)
+    ).all()
+    for link in sorted(links, key=lambda link: link.link_label):
+        if not link.link_label.startswith(_FOLLOWED_ONCE):
+            rows.append(_row(link.node, link.link_label.replace("__", "."), told))
+    # all tiles have the same inputs: one is followed, the facts of the merger name the others
+    if tiles:
+        rows.append(_row(tiles[0], f"1 of {len(tiles)} tiles", told))
+    return rows
+
+
+def _tiles_of(node: Any) -> list[Any]:
+    """The jobs whose results a map was merged from."""
+    from aiida.common.links import LinkType
+
+    makers = {}
+    for link in node.base.links.get_incoming(link_type=LinkType.INPUT_CALC).all():
+        if link.link_label.startswith(_FOLLOWED_ONCE) and link.node.creator is not None:
+            makers[link.node.creator.pk] = link.node.creator
+    return [makers[pk] for pk in sorted(makers)]
+
+
+def _process_facts(node: Any) -> dict[str, Any]:
+    from aiida.orm import CalcJobNode
+
+    facts = {
+        "label": node.label, "state": node.process_state.value if node.process_state else None,
+        "exit_status": node.exit_status, "exit_message": node.exit_message,
+        "began": node.ctime.isoformat(timespec="seconds"),
+        "ended": node.mtime.isoformat(timespec="seconds"),
+        "called_by": _callers(node),
+        # AiiDA's extra of a process whose outputs were taken from the cache
+        "taken_from_cache_of": node.base.extras.get("_aiida_cached_from", None),
+        "tiles": [tile.pk for tile in _tiles_of(node)],
+        "plugin_versions": node.base.attributes.get("version", None),
+    }
+    if isinstance(node, CalcJobNode):
+        facts |= {
+            "computer": node.computer.label if node.computer else None,
+            "scheduler_job": node.get_job_id(),
+            "resources": node.get_option("resources"),
+        }
+    return facts
+
+
+def _callers(node: Any) -> list[str]:
+    """The work chains above a process, the nearest first."""
+    found = []
+    while (node := node.caller) is not None:
+        found.append(f"{node.process_label}<{node.pk}>")
+    return found
+
+
+def _data_facts(node: Any) -> dict[str, Any]:
+    from aiida.orm import AbstractCode, ArrayData, Dict, SinglefileData
+
+    attributes = node.base.attributes.all
+    if isinstance(node, AbstractCode):
+        return {"code": node.full_label, "executable": attributes.get("filepath_executable"),
+                "prepend_text": attributes.get("prepend_text")}
+    if isinstance(node, Dict):
+        schema = str(attributes.get("schema", ""))
+        if "/result/" in schema:
+            return _result_facts(attributes)
+        facts = {"schema": schema, "title": attributes.get("title"),
+                 "content_sha256": _document_sha256(attributes)}
+        return facts if schema else {"attributes": len(attributes)}
+    if isinstance(node, SinglefileData):  # CIF files too
+        return {"file": node.filename,
+                "sha256": hashlib.sha256(node.get_content(mode="rb")).hexdigest(),
+                "label": node.label}
+    if isinstance(node, ArrayData):
+        kept = ("source_name", "source_sha256", "content_sha256", "axis_kind", "wavelength",
+                "n_points", "q_min", "q_max", "sigma_origin", "sample_name", "ligand", "state",
+                "temperature", "beamline", "tags", "axes")
+        return {key: attributes.get(key) for key in kept} | {
+            "arrays": ", ".join(sorted(node.get_arraynames()))}
+    return {"value": attributes.get("value")}
+
+
+def _document_sha256(attributes: dict[str, Any]) -> str:
+    """SHA-256 of a document's JSON with sorted keys: equal documents, equal hashes."""
+    import json
+
+    return hashlib.sha256(json.dumps(attributes, sort_keys=True).encode()).hexdigest()
+
+
+def _result_facts(result: dict[str, Any]) -> dict[str, Any]:
+    fit = result.get("agreement") or {}
+    lowest = result.get("minimum") or {}
+    return {
+        "task": result.get("task"), "status": result.get("status"), "title": result.get("title"),
+        "gof": fit.get("gof", lowest.get("gof")), "sample": result.get("sample"),
+        "space_groups": result.get("space_groups"),
+        "document_sha256": result.get("document_sha256"),
+        "files_sha256": (result.get("data") or {}).get("sha256"),
+        "engine_version": result.get("engine_version"), "libraries": result.get("libraries"),
+        "form_factor_tables": result.get("tables"),
+    }

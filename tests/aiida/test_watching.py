@@ -1,0 +1,244 @@
+"""aiida-dse watch and doctor: what they see of work that runs and of an installation."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from aiida.orm import InstalledCode, load_node
+from click.testing import CliRunner
+
+from aiida_dse.cli import doctor as doctor_module
+from aiida_dse.cli import watching
+from aiida_dse.cli.main import main
+from aiida_dse.data.steps import Step, shaded, steps_of
+
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def cli():
+    def run(*arguments):
+        result = CliRunner().invoke(main, [str(a) for a in arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def grid(cli, daemon_client, code, write_case, tmp_path_factory):
+    """PK of a grid search of four tiles, one at a time, that has just been submitted."""
+    if not daemon_client.is_daemon_running:
+        daemon_client.start_daemon(number_workers=2)
+    path = write_case(tmp_path_factory.mktemp("watched"))
+    told = cli("launch", "grid-search", path, "--threads", 1, "--max-concurrent", 2,
+               "--axis", "salt.a=4.105:4.145:0.01", "--axis", "salt.Cl_a.B=1.6:3.1:0.5")
+    assert told.exit_code == 0, told.output
+    assert "aiida-dse watch" in told.output
+    return int(re.search(r"GridSearchWorkChain<(\d+)>", told.output)[1])
+
+
+# --- watch ----------------------------------------------------------------------------------------
+
+
+def test_a_running_grid_is_watched_left_and_watched_to_its_end(cli, grid, finish, monkeypatch):
+    once = cli("watch", grid, "--once")
+    assert once.exit_code == 0 and f"GridSearchWorkChain<{grid}>" in once.output
+    if "done" not in once.output.split(",")[0]:
+        assert re.search(r"running|queued|created", once.output)
+
+        def interrupted(seconds):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(watching, "_wait", interrupted)
+            left = cli("watch", grid)
+        assert left.exit_code == 0
+        assert load_node(grid).is_terminated or "goes on" in left.output
+        # what has no result yet is listed all the same
+        assert any(row.split()[:1] == [str(grid)] for row in cli("list").output.splitlines())
+    monkeypatch.setattr(watching, "LINE_SECONDS", 0.2)
+    watched = cli("watch", grid)
+    assert finish(load_node(grid)).is_finished_ok
+    assert "done, 2 of 2 done, best GoF" in watched.output
+    assert "GoF so far" in watched.output and "?" not in watched.output.split("to come):")[1]
+
+
+def test_steps_know_what_was_computed(grid, finish):
+    node = finish(load_node(grid))
+    top = steps_of(grid)
+    assert top.ended and not top.failed and top.expected == top.done == 2
+    assert {step.label for step in top.worked} == {"tile_0", "tile_1"}
+    assert top.best_gof == node.outputs.result["minimum"]["gof"]
+    drawn = watching.lines_of(top)[-5:]
+    assert [len(row) for row in drawn] == [4] * 5
+    at = np.unravel_index(int(np.nanargmin(node.outputs.map.get_array("gof"))), (5, 4))
+    assert drawn[at[0]][at[1]] == "@"
+
+
+def _step(**changes):
+    now = datetime.now(UTC)
+    return Step(**{"pk": 1, "name": "GridSearchWorkChain", "label": "", "state": "waiting",
+                   "exit_status": None, "began": now - timedelta(seconds=100), "changed": now}
+                | changes)
+
+
+def _tile(pk, state="finished", exit_status=0, gof=None):
+    return _step(pk=pk, name="ScanCalculation", label=f"tile_{pk}", state=state, is_job=True,
+                 exit_status=exit_status, gof=gof)
+
+
+def test_the_time_left_follows_from_the_share_done():
+    top = _step(steps=[_tile(2, gof=1.5), _tile(3, gof=1.2), _tile(4, "waiting", None),
+                       _tile(5, exit_status=400)], expected=10)
+    assert top.remaining == pytest.approx(400, abs=2)
+    assert top.best_gof == 1.2
+    line = watching.summary_line(top)
+    assert "2 of 10 done, 1 failed, best GoF 1.2000" in line and "about 7 min left" in line
+    top.steps = []
+    assert top.remaining is None and "time left: ?" in watching.summary_line(top)
+
+
+def test_of_many_steps_only_those_that_run_or_failed_are_shown():
+    steps = [_tile(k) for k in range(2, 42)]
+    steps += [_tile(50, "waiting", None), _tile(51, exit_status=310)]
+    lines = watching._tree(_step(steps=steps, expected=60), "")
+    assert len(lines) == 4 and "40 finished steps" in lines[1]
+    assert "failed (exit 310)" in lines[3]
+
+
+def test_a_map_of_any_size_fits_the_terminal():
+    gof = np.full((200, 300, 3), np.nan)
+    gof[:100] = 1.0 + np.hypot(*np.mgrid[-50:50, -150:150])[..., None] / 100 + np.arange(3)
+    rows = shaded(gof)
+    assert len(rows) == 20 and {len(row) for row in rows} == {60}
+    assert set("".join(rows[10:])) == {"?"} and "?" not in "".join(rows[:10])
+    assert "@" in rows[4] or "@" in rows[5]
+    assert shaded(np.full((3, 3), np.nan)) == []
+    assert shaded(np.ones(4)) == ["@@@@"]
+
+
+def test_what_is_no_process_cannot_be_watched(cli):
+    from aiida.orm import Int
+
+    for pk in (999999, "zzz", Int(1).store().pk):
+        told = cli("watch", pk, "--once")
+        assert told.exit_code == 1 and "no process" in told.output
+
+
+# --- doctor ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def warm(computer, tmp_path_factory):
+    """A code with a cache folder of its own, as 'aiida-dse setup' makes it."""
+    cache = tmp_path_factory.mktemp("numba")
+    return InstalledCode(
+        label="warm", computer=computer, prepend_text=f"export NUMBA_CACHE_DIR='{cache}'",
+        filepath_executable=str(BIN / "dse-engine"),
+    ).store()
+
+
+@pytest.fixture
+def no_selftest(monkeypatch):
+    """The self-test compiles for a while; one test runs it."""
+    real = doctor_module._ask
+
+    def ask(command, seconds, environment=None):
+        if command[1:] == ["selftest"]:
+            return subprocess.CompletedProcess(command, 0, "passed", "")
+        return real(command, seconds, environment)
+
+    monkeypatch.setattr(doctor_module, "_ask", ask)
+
+
+def outcomes(told):
+    return {row["name"]: row for row in json.loads(told.output)}
+
+
+def test_a_sound_installation_is_called_so(cli, grid, daemon_client):
+    told = cli("doctor", "--json")
+    found = outcomes(told)
+    assert told.exit_code == 0, told.output
+    assert {name for name, row in found.items() if row["outcome"] == "fail"} == set()
+    assert {"versions", "profile", "storage", "daemon", "broker", "caching", "computer", "scratch",
+            "code", "self-test"} <= found.keys()
+    assert "2 workers" in found["broker"]["found"]
+    # this profile of the tests caches scans only, and its code has no cache of numba
+    assert found["caching"]["outcome"] == found["numba"]["outcome"] == "warn"
+    assert "caching.enabled_for" in found["caching"]["remedy"]
+
+
+def test_each_trouble_is_told_with_what_mends_it(cli, warm, no_selftest, computer, monkeypatch):
+    sound = outcomes(cli("doctor", "--code", warm.full_label, "--json"))
+    assert sound["numba"]["outcome"] == "ok" and sound["code"]["outcome"] == "ok"
+
+    def trouble(name, *arguments):
+        told = cli("doctor", *arguments)
+        assert told.exit_code == 1, told.output
+        lines = told.output.splitlines()
+        at = next(k for k, line in enumerate(lines) if re.match(rf"fail +{name} ", line))
+        return lines[at], lines[at + 1]
+
+    found, remedy = trouble("code", "--code", "nobody@localhost")
+    assert "nobody" in found and "aiida-dse setup" in remedy
+    gone = InstalledCode(label="gone", computer=computer,
+                         filepath_executable="/no/such/dse-engine").store()
+    found, remedy = trouble("code", "--code", gone.full_label)
+    assert "does not exist" in found and f"verdi code delete {gone.pk}" in remedy
+    # an interpreter answers --version too, with another version than the plugin's
+    other = InstalledCode(label="other", computer=computer,
+                          filepath_executable=sys.executable).store()
+    found, remedy = trouble("code", "--code", other.full_label)
+    assert "Python" not in found and "the plugin" in found and "install aiida-dse" in remedy
+    user = doctor_module._user()
+    info = computer.get_authinfo(user)
+    info.enabled = False
+    try:
+        found, remedy = trouble("computer", "--code", warm.full_label)
+        assert f"verdi computer enable localhost {user.email}" in remedy
+    finally:
+        info.enabled = True
+
+
+def test_workers_without_work_are_a_failure(cli, warm, no_selftest, grid, monkeypatch):
+    from aiida_dse.cli import daemon
+
+    for counted, remedy in ((1, "daemon restart"), (0, "process repair -f")):
+        seen = daemon.Workers("p", 2, counted, 5)
+        monkeypatch.setattr(daemon, "workers_of_daemon", lambda profile, seen=seen: seen)
+        told = cli("doctor", "--code", warm.full_label, "--json")
+        row = outcomes(told)["broker"]
+        assert told.exit_code == 1 and row["outcome"] == "fail"
+        assert f"{counted} of 2 workers, 5 tasks wait" in row["found"] and remedy in row["remedy"]
+
+
+def test_a_daemon_that_does_not_run_is_a_failure(cli, warm, no_selftest, stopped_daemon_client):
+    try:
+        told = cli("doctor", "--code", warm.full_label)
+        assert told.exit_code == 1
+        assert f"verdi -p {stopped_daemon_client.profile.name} daemon start" in told.output
+    finally:
+        stopped_daemon_client.start_daemon(number_workers=2)
+
+
+def test_without_a_profile_the_doctor_names_the_set_up(tmp_path):
+    begin = time.monotonic()
+    told = subprocess.run(
+        [BIN / "aiida-dse", "doctor", "--json"], capture_output=True, text=True, timeout=60,
+        env=os.environ | {"AIIDA_PATH": str(tmp_path)}, check=False,
+    )
+    rows = {row["name"]: row for row in json.loads(told.stdout)}
+    assert told.returncode == 1 and time.monotonic() - begin < 50
+    assert rows["profile"]["outcome"] == "fail" and rows["profile"]["remedy"] == "aiida-dse setup"
+    assert rows["versions"]["outcome"] == "ok"

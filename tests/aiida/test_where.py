@@ -1,0 +1,494 @@
+"""Where it runs: PostgreSQL and RabbitMQ, SSH, Slurm, a computer without AiiDA; each for real.
+
+Nothing here touches the configuration of the person who runs the tests: AiiDA, ssh and Slurm get
+folders, keys and ports of their own, and every server that is started here is stopped here. The
+database servers are those that DSE_TEST_POSTGRES and DSE_TEST_RABBITMQ name (HOST:PORT), the engine
+alone is in the folder that DSE_TEST_ENGINE names; `.ci/run` sets all three.
+"""
+
+from __future__ import annotations
+
+import getpass
+import importlib.util
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from aiida_dse.cli import postgres
+
+BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parents[2]
+PROFILES = ROOT / "setup_profiles"
+STAGES = {"refinement": {"stages": [["salt.a", "salt.*.B"]]}}
+NEEDS_SERVERS = "set DSE_TEST_POSTGRES and DSE_TEST_RABBITMQ to servers (HOST:PORT) for tests"
+pytestmark = pytest.mark.timeout(300)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(true, what, seconds=30):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, what()
+        time.sleep(0.1)
+
+
+@contextmanager
+def server(command, log, **more):
+    """A server in the foreground, ended whatever happens."""
+    with log.open("w") as told:
+        process = subprocess.Popen([str(c) for c in command], stdout=told, stderr=told, **more)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class User:
+    """Somebody with a home of their own: AiiDA's and ssh's configuration."""
+
+    def __init__(self, home):
+        self.home = home
+        keep = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "SLURM", "SSH_"))}
+        # psql finds no password file and no service file either
+        self.environment = keep | {"HOME": str(home), "AIIDA_PATH": str(home)}
+
+    def tries(self, *arguments, **more):
+        return subprocess.run(
+            [BIN / "aiida-dse", *map(str, arguments)], env=self.environment, capture_output=True,
+            text=True, timeout=200, check=False, **more)
+
+    def runs(self, *arguments):
+        done = self.tries(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    @property
+    def config(self):
+        return self.home / ".aiida" / "config.json"
+
+
+def finished(told, kind):
+    """PK of the work chain of a launch that waited."""
+    return re.search(rf"submitted {kind}<(\d+)>", told)[1]
+
+
+def python_in(user, code):
+    """What a few lines on the user's default profile print."""
+    head = "from aiida import load_profile, orm\nload_profile()\n"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", head + code], text=True,
+                          env=user.environment, capture_output=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# --- the files --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["embedded", "production", "computer-ssh", "computer-slurm"])
+def test_the_files_that_are_shipped_can_be_read(name):
+    from aiida_dse.cli.setup import NO_FILE, read_file
+
+    content = read_file(PROFILES / f"{name}.yaml")
+    if name == "embedded":
+        assert content.items() >= NO_FILE.items()
+
+
+@pytest.mark.parametrize("section, key, value, told", [
+    ("computer", "hostnam", "x", "'hostnam' is not known"),
+    ("computer", "work_dir", None, "'work_dir' is missing"),
+    ("computer", "scheduler", "core.pbs", "core.slurm and core.direct"),
+    ("code", "filepath_executable", "dse-engine", "whole path"),
+    ("jobs", "walltime", "1h", "'1h'; write a number from 60"),
+    ("jobs", "partition", "short", "needs the scheduler core.slurm"),
+    (None, "database_password", "secret", "Passwords stay out of files"),
+    (None, "broker", "rabbit", "core.rabbitmq"),
+])
+def test_a_file_that_cannot_be_used_is_refused(tmp_path, section, key, value, told):
+    from click import ClickException
+
+    from aiida_dse.cli.setup import read_file
+
+    name = "computer-ssh" if section else "production"
+    content = yaml.safe_load((PROFILES / f"{name}.yaml").read_text())
+    (content[section] if section else content)[key] = value
+    path = tmp_path / "changed.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ClickException) as refused:
+        read_file(path)
+    assert told in refused.value.message
+    assert "secret" not in refused.value.message
+
+
+# --- PostgreSQL and RabbitMQ ------------------------------------------------------------------
+
+
+@pytest.fixture
+def production(tmp_path):
+    """A user, and the file of a profile on the servers for tests; nothing is left on them."""
+    servers = [os.environ.get(f"DSE_TEST_{name}", "") for name in ("POSTGRES", "RABBITMQ")]
+    if not all(servers):
+        pytest.skip(NEEDS_SERVERS)
+    (pg_host, pg_port), (mq_host, mq_port) = (text.rsplit(":", 1) for text in servers)
+    content = yaml.safe_load((PROFILES / "production.yaml").read_text())
+    name = f"dse_test_{os.getpid()}"
+    content |= {"profile": name, "database_name": name, "database_username": name,
+                "database_hostname": pg_host, "database_port": int(pg_port),
+                "broker_host": mq_host, "broker_port": int(mq_port)}
+    path = tmp_path / "production.yaml"
+    path.write_text(yaml.safe_dump(content))
+    user = User(tmp_path)
+    yield user, path, content
+    user.tries("setup", path, "--undo", "--delete-data")
+    database = postgres.Database(pg_host, int(pg_port), name, name, "")
+    postgres.drop(database, postgres.made_by_setup(database))
+
+
+def test_a_refinement_on_postgresql_and_rabbitmq(production, write_case, tmp_path):
+    """Set up twice, refined through the daemon, taken back in two steps; the password unseen."""
+    user, path, content = production
+    first = user.runs("setup", path)
+    assert f"database '{content['database_name']}' made" in first
+    stored = json.loads(user.config.read_text())["profiles"][content["profile"]]
+    password = stored["storage"]["config"]["database_password"]
+    assert (stored["storage"]["backend"], stored["process_control"]["backend"]) == (
+        "core.psql_dos", "core.rabbitmq")
+    assert stored["options"]["caching.enabled_for"] == ["aiida.calculations:dse.*"]
+    assert stored["options"]["warnings.rabbitmq_version"] is False
+    assert [f for f in user.config.parent.glob("config.json*") if f.stat().st_mode & 0o077] == []
+    second = user.runs("setup", path)
+    assert second.count("kept") == 3 and "the daemon runs" in second
+    told = user.runs("launch", "refine", write_case(tmp_path, STAGES), "--threads", 1, "--wait")
+    pk = finished(told, "RefineWorkChain")
+    kept = user.runs("setup", path, "--undo")
+    assert "daemon stopped" in kept and "data kept" in kept
+    # the database is found again; whoever has it set the role's password anew
+    again = user.tries("setup", path, "--no-daemon", input=f"{password}\n")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert f"database '{content['database_name']}' exists: kept" in again.stdout
+    assert "salt.Cs1.B" in user.runs("show", pk)
+    gone = user.runs("setup", path, "--undo", "--delete-data")
+    assert "data deleted: database and role" in gone
+    assert "nothing to undo" in user.runs("setup", path, "--undo", "--delete-data")
+    shown = first + second + told + kept + again.stdout + again.stderr + gone
+    for log in (user.home / ".aiida" / "daemon").rglob("*.log"):
+        shown += log.read_text()
+    assert password not in shown
+
+
+def test_postgresql_takes_the_verifier_for_the_password(production):
+    """The same as libpq makes of the same word and salt."""
+    import base64
+
+    import psycopg
+
+    _, _, content = production
+    where = {"host": content["database_hostname"], "port": content["database_port"]}
+    try:
+        connection = psycopg.connect(dbname="postgres", user="postgres", **where)
+    except psycopg.OperationalError as problem:
+        pytest.skip(f"no connection as postgres: {problem}")
+    with connection:
+        made = connection.pgconn.encrypt_password(b"word", b"someone", b"scram-sha-256").decode()
+    salt = base64.b64decode(made.split("$")[1].split(":")[1])
+    assert postgres.verifier("word", salt) == made
+
+
+def test_a_broker_that_does_not_answer_leaves_nothing_behind(production):
+    user, path, content = production
+    path.write_text(yaml.safe_dump(content | {"broker_port": free_port()}))
+    refused = user.tries("setup", path)
+    assert refused.returncode == 1 and "RabbitMQ does not answer" in refused.stderr
+    database = postgres.Database(content["database_hostname"], content["database_port"],
+                                 content["database_name"], content["database_username"], "")
+    assert postgres.made_by_setup(database) == set()
+
+
+# --- SSH and Slurm ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    """A Slurm of one node; the path of its configuration."""
+    where = f"/usr/sbin:/usr/local/sbin:{os.environ['PATH']}"
+    found = {name: shutil.which(name, path=where)
+             for name in ("munged", "slurmctld", "slurmd", "srun", "sinfo")}
+    missing = [name for name, path in found.items() if path is None]
+    if missing or os.geteuid() != 0:
+        why = f"{', '.join(missing)} is missing" if missing else "only root can start a Slurm"
+        pytest.skip(f"no Slurm: {why} (Debian: munge slurmctld slurmd slurm-client)")
+    folder = tmp_path_factory.mktemp("slurm")
+    host = socket.gethostname().split(".")[0]
+    munge = folder / "munge.socket"
+    (folder / "munge.key").write_bytes(os.urandom(128))
+    (folder / "munge.key").chmod(0o600)
+    for name in ("state", "spool"):
+        (folder / name).mkdir()
+    config = folder / "slurm.conf"
+    config.write_text("\n".join([
+        "ClusterName=dse-test", f"SlurmctldHost={host}(127.0.0.1)", "SlurmUser=root",
+        f"SlurmctldPort={free_port()}", f"SlurmdPort={free_port()}", "AuthType=auth/munge",
+        f"AuthInfo=socket={munge}", "CredType=cred/munge", f"StateSaveLocation={folder}/state",
+        f"SlurmdSpoolDir={folder}/spool", f"SlurmctldPidFile={folder}/slurmctld.pid",
+        f"SlurmdPidFile={folder}/slurmd.pid", "ProctrackType=proctrack/linuxproc",
+        "TaskPlugin=task/none", "MpiDefault=none", "ReturnToService=2",
+        "SchedulerParameters=batch_sched_delay=0,sched_min_interval=0",
+        "SelectType=select/cons_tres", "SelectTypeParameters=CR_Core",
+        f"NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN",
+        f"PartitionName=short Nodes={host} Default=YES MaxTime=60 State=UP", "",
+    ]))
+    environment = os.environ | {"SLURM_CONF": str(config)}
+    with ExitStack() as stack:
+        logs = {name: folder / f"{name}.log" for name in ("munged", "slurmctld", "slurmd")}
+        for name, arguments in (
+            ("munged", ["--foreground", "--force", f"--socket={munge}",
+                        f"--key-file={folder}/munge.key", f"--pid-file={folder}/munged.pid",
+                        f"--seed-file={folder}/munged.seed"]),
+            ("slurmctld", ["-D"]), ("slurmd", ["-D"]),
+        ):
+            stack.enter_context(server([found[name], *arguments], logs[name], env=environment))
+            if name == "munged":
+                wait_until(munge.exists, logs[name].read_text)
+
+        def idle():
+            asked = subprocess.run([found["sinfo"], "-h", "-o", "%T"], env=environment, text=True,
+                                   capture_output=True, check=False)
+            return asked.stdout.strip() == "idle"
+
+        wait_until(idle, lambda: "\n".join(log.read_text() for log in logs.values()))
+        yield config
+
+
+@pytest.fixture(scope="module")
+def user(tmp_path_factory):
+    """Somebody with the profile without services, and its daemon."""
+    user = User(tmp_path_factory.mktemp("user"))
+    try:
+        user.runs("setup")
+        yield user
+    finally:
+        gone = user.runs("setup", "--undo", "--delete-data")
+        assert "daemon stopped" in gone and "data deleted" in gone
+        assert not any((user.home / ".aiida" / "repository").iterdir())
+
+
+@contextmanager
+def ssh_host(user, name, folder, environment=None):
+    """An ssh server on this computer that this user reaches as `name`, with a key of its own."""
+    program = shutil.which("sshd", path=f"/usr/sbin:/usr/local/sbin:{os.environ['PATH']}")
+    if program is None or shutil.which("ssh-keygen") is None:
+        pytest.skip("no ssh server: sshd is missing (Debian: openssh-server)")
+    if os.geteuid() == 0 and not Path("/run/sshd").is_dir():
+        pytest.skip("no ssh server: as root it needs the folder /run/sshd")
+    port = free_port()
+    for key in ("host_key", "user_key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key],
+                       check=True)
+    config = folder / "sshd_config"
+    config.write_text("\n".join([
+        f"Port {port}", "ListenAddress 127.0.0.1", f"HostKey {folder}/host_key",
+        f"PidFile {folder}/sshd.pid", f"AuthorizedKeysFile {folder}/user_key.pub",
+        "AuthenticationMethods publickey", "PermitRootLogin prohibit-password", "UsePAM no",
+        "StrictModes no", "Subsystem sftp internal-sftp",
+        *(f"SetEnv {key}={value}" for key, value in (environment or {}).items()), "",
+    ]))
+    ssh = user.home / ".ssh"
+    ssh.mkdir(mode=0o700, exist_ok=True)
+    kind, key = (folder / "host_key.pub").read_text().split()[:2]
+    with (ssh / "known_hosts").open("a") as known:
+        known.write(f"[127.0.0.1]:{port} {kind} {key}\n")
+    with (ssh / "config").open("a") as hosts:
+        hosts.write(f"Host {name}\n  HostName 127.0.0.1\n  Port {port}\n"
+                    f"  User {getpass.getuser()}\n  IdentityFile {folder}/user_key\n")
+    log = folder / "sshd.log"
+    with server([program, "-D", "-e", "-f", config], log):
+        wait_until(lambda: listens(port), log.read_text)
+        yield
+
+
+def computer_file(path, kind, name, folder):
+    """A shipped file with this test's computer in it."""
+    content = yaml.safe_load((PROFILES / f"computer-{kind}.yaml").read_text())
+    alone = os.environ.get("DSE_TEST_ENGINE")
+    engine = Path(alone) / "bin" / "dse-engine" if alone else BIN / "dse-engine"
+    cache = Path(alone) / "numba" if alone else folder / "numba"
+    content["computer"] |= {"label": name, "hostname": name, "work_dir": str(folder / "work")}
+    content["configure"] = {"safe_interval": 0}
+    content["code"] |= {"filepath_executable": str(engine.absolute()),
+                        "prepend_text": f"export NUMBA_CACHE_DIR='{cache.absolute()}'"}
+    content["jobs"] |= {"threads": 1, "poll_interval": 1}
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_a_refinement_over_ssh(user, write_case, tmp_path):
+    with ssh_host(user, "lab", tmp_path):
+        path = computer_file(tmp_path / "lab.yaml", "ssh", "lab", tmp_path)
+        first = user.runs("setup", path)
+        assert "computer 'lab' made" in first and "self-test" in first
+        assert user.runs("setup", path).count("kept") == 2
+        told = user.runs("launch", "refine", write_case(tmp_path, STAGES), "--wait",
+                         "--code", "dse-engine@lab")
+        pk = finished(told, "RefineWorkChain")
+        shown = python_in(user, f"""
+job = orm.load_node({pk}).called[0]
+print(job.computer.label, job.exit_status, job.get_option('resources')['num_cores_per_mpiproc'])
+print(job.get_remote_workdir())
+""").split()
+        assert shown[:3] == ["lab", "0", "1"]
+        assert shown[3].startswith(str(tmp_path / "work"))
+        # its provenance stays true, so the computer is put aside and comes back on demand
+        aside = user.runs("setup", path, "--undo")
+        assert "disabled" in aside
+        back = user.runs("setup", path)
+        assert back.count("kept") == 2
+        assert python_in(user, "print(orm.load_code('dse-engine@lab').is_hidden)") == "False\n"
+
+
+def test_a_computer_that_cannot_be_reached_is_told_and_not_kept(user, tmp_path):
+    path = computer_file(tmp_path / "away.yaml", "ssh", "nowhere.invalid", tmp_path)
+    refused = user.tries("setup", path)
+    assert refused.returncode == 1 and "'ssh nowhere.invalid true' must work" in refused.stderr
+    assert "nothing to undo" in user.runs("setup", path, "--undo")
+
+
+def test_a_computer_without_the_engine_is_told_and_not_kept(user, tmp_path):
+    with ssh_host(user, "bare", tmp_path):
+        path = computer_file(tmp_path / "bare.yaml", "ssh", "bare", tmp_path)
+        content = yaml.safe_load(path.read_text())
+        content["code"]["filepath_executable"] = str(tmp_path / "dse-engine")
+        path.write_text(yaml.safe_dump(content))
+        refused = user.tries("setup", path)
+        assert refused.returncode == 1 and "engine_only.py" in refused.stderr
+        assert "nothing to undo" in user.runs("setup", path, "--undo")
+
+
+def test_a_grid_search_on_slurm_over_ssh(user, slurm, write_case, tmp_path, case):
+    """Every tile is a job of the queue, with what the computer's file asks for."""
+    with ssh_host(user, "cluster", tmp_path, {"SLURM_CONF": slurm}):
+        path = computer_file(tmp_path / "cluster.yaml", "slurm", "cluster", tmp_path)
+        made = user.runs("setup", path)
+        assert "compiling the engine in the queue of cluster" in made and "self-test" in made
+        document = write_case(tmp_path, {"scan": case.scan})
+        told = user.runs("launch", "grid-search", document, "--tile-seconds", 1, "--wait",
+                         "--code", "dse-engine@cluster")
+        pk = finished(told, "GridSearchWorkChain")
+        shown = json.loads(python_in(user, f"""
+import json
+node = orm.load_node({pk})
+jobs = [called for called in node.called if isinstance(called, orm.CalcJobNode)]
+job = jobs[0]
+print(json.dumps(dict(
+    ok=node.is_finished_ok, shape=node.outputs.map.get_array('gof').shape,
+    gof=float(node.outputs.map.get_array('gof').min()),
+    queue=[each.get_job_id() for each in jobs],
+    script=job.base.repository.get_object_content('_aiidasubmit.sh'))))
+"""))
+        assert shown["ok"] and shown["shape"] == [6, 4] and shown["gof"] < 1.3
+        # the self-test was the queue's first job
+        assert shown["queue"] and all(int(number) > 1 for number in shown["queue"])
+        for line in ("--partition=short", "--account=my_project", "--time=01:00:00",
+                     "--cpus-per-task=1"):
+            assert f"#SBATCH {line}" in shown["script"]
+
+
+def test_a_computer_that_nothing_used_is_removed(user, tmp_path):
+    with ssh_host(user, "idle", tmp_path):
+        path = computer_file(tmp_path / "idle.yaml", "ssh", "idle", tmp_path)
+        user.runs("setup", path)
+        assert "computer 'idle' and its code removed" in user.runs("setup", path, "--undo")
+        assert "nothing to undo" in user.runs("setup", path, "--undo")
+
+
+# --- the engine alone -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """The folder of an engine that setup_profiles/engine_only.py installed."""
+    folder = os.environ.get("DSE_TEST_ENGINE")
+    if not folder:
+        pytest.skip("set DSE_TEST_ENGINE to a folder made by setup_profiles/engine_only.py")
+    return Path(folder).absolute()
+
+
+@pytest.fixture(scope="module")
+def engine_only():
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("engine_only", PROFILES / "engine_only.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_engine_works_where_aiida_is_not_installed(alone, write_case, tmp_path, case):
+    absent = "import importlib.util as u; print(*[u.find_spec(n) for n in ('aiida', 'pymatgen')])"
+    found = subprocess.check_output([alone / "bin" / "python", "-c", absent], text=True)
+    assert found.split() == ["None", "None"]
+    document = write_case(tmp_path, STAGES | {"scan": case.scan})
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(alone / "numba")}
+    for command in (["selftest"], ["refine", document, "-o", tmp_path / "fit", "--quiet"],
+                    ["scan", document, "-o", tmp_path / "map", "--quiet"]):
+        subprocess.run([alone / "bin" / "dse-engine", *command], env=environment, check=True,
+                       cwd=tmp_path, timeout=120)
+    fit = json.loads((tmp_path / "fit" / "result.json").read_text())
+    row = fit["parameters"]["salt.a"]
+    assert abs(row["value"] - case.truth["salt.a"]) < 4 * row["su"]
+    assert json.loads((tmp_path / "map" / "result.json").read_text())["shape"] == [6, 4]
+
+
+def test_the_engine_gets_the_requirements_it_imports(engine_only):
+    """Nothing is installed in vain, and what the AiiDA side alone needs is left out."""
+    import ast
+
+    inside = set()
+    rooms = [ROOT / "aiida_dse" / name for name in ("engine", "documents", "io", "tasks", "report")]
+    for path in [p for room in rooms for p in room.glob("*.py")] + [
+            ROOT / "aiida_dse" / "cli" / "engine.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = ([a.name for a in node.names] if isinstance(node, ast.Import) else
+                     [node.module or ""] if isinstance(node, ast.ImportFrom) else [])
+            inside |= {name.split(".")[0] for name in names}
+    needed = {re.split(r"[<>=]", line)[0] for line in engine_only.requirements()}
+    assert {{"pyyaml": "yaml"}.get(name, name) for name in needed} <= inside
+    # structures of pymatgen exist on the AiiDA side only
+    assert inside & {"aiida", "pymatgen", "rich", "uncertainties"} <= {"pymatgen"}
+
+
+def test_the_script_touches_no_folder_of_others(engine_only, tmp_path):
+    kept = tmp_path / "mine.txt"
+    kept.touch()
+    with pytest.raises(SystemExit, match="holds other files"):
+        engine_only.install(tmp_path)
+    with pytest.raises(SystemExit, match="was not made by this script"):
+        engine_only.remove(tmp_path)
+    assert kept.exists()
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / engine_only.MARK).touch()
+    engine_only.remove(made)
+    assert not made.exists()
