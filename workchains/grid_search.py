@@ -231,7 +231,8 @@ class GridSearchWorkChain(WorkChain):
         outer = math.prod(axis.size for axis in plan.axes if _moves_distances(plan, axis))
         seconds = outer * self.inputs.seconds_per_point.value
         wanted = math.ceil(seconds / self.inputs.tile_seconds.value)
-        wanted = min(MAX_TILES, max(wanted, self.inputs.max_concurrent.value))
+        # parts of 2^k points: up to twice as many tiles as wanted
+        wanted = min(MAX_TILES // 2, max(wanted, self.inputs.max_concurrent.value))
         tiles = cut_grid(model, Int(wanted))
         n_tiles = len(tiles)
         self.ctx.tiles = [tiles[f"tile_{k}"] for k in range(n_tiles)]
