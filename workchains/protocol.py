@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from aiida.orm import Code, Dict, load_code
 
+from aiida_dse.data.options import job_options
 from aiida_dse.documents import ModelDocument, parse_document
 
 DEFAULT = "standard"
@@ -68,9 +69,12 @@ def model_of(model: Any, settings: Mapping[str, Any]) -> Dict:
 
 
 def set_job(namespace: Any, code: Code | str, settings: Mapping[str, Any]) -> None:
-    """Code and options of a builder's jobs."""
+    """Code and options of a builder's jobs: the computer's set-up, else the protocol's."""
     namespace.code = load_code(code) if isinstance(code, str) else code
-    namespace.metadata.options.max_wallclock_seconds = settings["max_wallclock_seconds"]
+    namespace.metadata.options = job_options(
+        namespace.code.computer, otherwise=1,
+        protocol_walltime=settings["max_wallclock_seconds"],
+    )
 
 
 def _below(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,15 @@ def sample_of(member: Mapping[str, Any]) -> dict[str, Any]:
     return {**member["pattern"].sample, **member["model"].get_dict().get("sample", {})}
 
 
+def why_failed(process: Any) -> str:
+    """What a process that failed says; where it does not know, what its last job said."""
+    told = process.exit_message or f"it ended as {process.process_state.value}"
+    last = next((below for below in reversed(process.called) if below.exit_status), None)
+    if "unhandled" in told and last is not None and last.exit_message:
+        told = last.exit_message
+    return " ".join(told.split())
+
+
 def for_any_task(inputs: dict[str, Any]) -> dict[str, Any]:
     """Code and options exposed from a refinement, for jobs of another task with its own parser."""
     metadata = inputs.get("metadata", {})
@@ -182,7 +191,9 @@ class SeriesWorkChain(WorkChain):
                 running[f"member_{name}"] = self._submitted(name)
             except ValueError as problem:
                 self.ctx.running.remove(name)
-                self._failed(name, str(problem))
+                # the place of a nested input says nothing to who gave the member
+                self._failed(name, re.sub(r"^Error occurred validating port '[^']*': ", "",
+                                          str(problem)))
         return ToContext(**running)
 
     def _submitted(self, name: str) -> Any:
@@ -234,7 +245,7 @@ class SeriesWorkChain(WorkChain):
         usable = (0, RefineWorkChain.exit_codes.ERROR_SINGULAR.status)
         for name in self.ctx.running:
             process = self.ctx[f"member_{name}"]
-            why = process.exit_message or f"it ended as {process.process_state.value}"
+            why = why_failed(process)
             if "result" in process.outputs and "arrays" in process.outputs:
                 self.ctx.ended.append(name)
                 self.out(f"refined.{name}", process.outputs.result)

@@ -15,7 +15,7 @@ from aiida_dse.data.pattern import PatternData
 from aiida_dse.workchains.compare_models import CompareModelsWorkChain
 from aiida_dse.workchains.grid_search import GridSearchWorkChain
 from aiida_dse.workchains.refine import RefineWorkChain, continued_model
-from aiida_dse.workchains.series import MEMBER_INPUTS, for_any_task, sample_of
+from aiida_dse.workchains.series import MEMBER_INPUTS, for_any_task, sample_of, why_failed
 from aiida_dse.workchains.size_series import SizeSeriesWorkChain
 from aiida_dse.workchains.temperature_series import TemperatureSeriesWorkChain
 
@@ -202,8 +202,7 @@ class StudyWorkChain(WorkChain):
         for key in self.ctx.running:
             process = self.ctx[key]
             kind, name = key.split("_", 1)
-            why = "" if process.is_finished_ok else " ".join(
-                (process.exit_message or f"it ended as {process.process_state.value}").split())
+            why = "" if process.is_finished_ok else why_failed(process)
             if kind == "sample" and "result" in process.outputs:
                 self.ctx.refined[name] = process.outputs.result.uuid
             if kind == "series" and "refined" in process.outputs:

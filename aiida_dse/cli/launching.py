@@ -33,7 +33,8 @@ def launch_refinement(
     if dry_run:
         _dry_run(checked.built)
         return None
-    inputs = _inputs(checked, code_label, walltime or settings["max_wallclock_seconds"], threads)
+    inputs = _inputs(checked, code_label, walltime, threads,
+                     protocol_walltime=settings["max_wallclock_seconds"])
     return submit_process(
         RefineWorkChain, {"refine": inputs, "max_iterations": Int(settings["max_iterations"])},
         *_title(checked.built.document), wait)
@@ -68,7 +69,7 @@ def launch_map(
         _dry_run(built)
         return None
     inputs = _inputs(
-        checked, code_label, walltime or settings["max_wallclock_seconds"], threads, 1)
+        checked, code_label, walltime, threads, 1, settings["max_wallclock_seconds"])
     return submit_process(
         GridSearchWorkChain,
         {"scan": inputs, "max_concurrent": Int(max_concurrent),
@@ -105,7 +106,8 @@ def launch_uncertainty(
     if dry_run:
         _dry_run(checked.built)
         return None
-    inputs = _inputs(checked, code_label, walltime or settings["max_wallclock_seconds"], threads)
+    inputs = _inputs(checked, code_label, walltime, threads,
+                     protocol_walltime=settings["max_wallclock_seconds"])
     if finished is not None:
         inputs["finished"] = finished[1]
     return submit_process(UncertaintyCalculation, inputs, *_title(checked.built.document), wait)
@@ -303,17 +305,18 @@ def _checked(
 
 def _inputs(
     checked: _Checked, code_label: str, walltime: int | None, threads: int | None,
-    otherwise: int | None = None,
+    otherwise: int | None = None, protocol_walltime: int | None = None,
 ) -> dict[str, Any]:
     """The inputs of an engine job; data that the database holds already enter it once.
 
-    `otherwise`: threads where neither the launch nor the computer's set-up tells.
+    `otherwise` and `protocol_walltime`: threads and walltime where neither the launch nor the
+    computer's set-up tells.
     """
     from aiida.orm import Dict
 
     from aiida_dse.workchains.refine import continued_model
 
-    inputs = job_inputs(code_label, walltime, threads, otherwise) | {
+    inputs = job_inputs(code_label, walltime, threads, otherwise, protocol_walltime) | {
         "structures": {name: stored_twin(node) for name, node in checked.structures.items()},
     }
     if checked.pattern is not None:
@@ -329,7 +332,8 @@ def _inputs(
 
 
 def job_inputs(
-    code_label: str, walltime: int | None, threads: int | None, otherwise: int | None = None
+    code_label: str, walltime: int | None, threads: int | None, otherwise: int | None = None,
+    protocol_walltime: int | None = None,
 ) -> dict[str, Any]:
     """Code and options of a job; refused where it could not start."""
     from aiida.common.exceptions import MultipleObjectsError, NotExistent
@@ -344,7 +348,8 @@ def job_inputs(
               "or name another with --code")
     _daemon_must_run()
     options = job_options(
-        code.computer, walltime=walltime, threads=threads, otherwise=otherwise
+        code.computer, walltime=walltime, threads=threads, otherwise=otherwise,
+        protocol_walltime=protocol_walltime,
     )
     return {"code": code, "metadata": {"options": options}}
 

@@ -121,7 +121,7 @@ def _common(
 ) -> dict[str, Any]:
     from aiida.orm import Int
 
-    job = job_inputs(code_label, walltime or settings["max_wallclock_seconds"], threads or 1)
+    job = job_inputs(code_label, walltime, threads, 1, settings["max_wallclock_seconds"])
     return {"refine": job, "max_concurrent": Int(settings["max_concurrent"]),
             "max_iterations": Int(settings["max_iterations"])}
 

@@ -159,10 +159,10 @@ def _study_options(command: Any) -> Any:
     for option in reversed([
         click.argument("document", type=click.Path(path_type=Path)),
         click.option("--code", "code_label", default="dse-engine@localhost", show_default=True),
-        click.option("--walltime", type=click.IntRange(min=60),
-                     help="Seconds for each job (default: the protocol's)."),
-        click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True,
-                     help="Threads of each job."),
+        click.option("--walltime", type=click.IntRange(min=60), help=(
+            "Seconds for each job (default: the computer's set-up, else the protocol's).")),
+        click.option("--threads", type=click.IntRange(min=1),
+                     help="Threads of each job (default: the computer's set-up, else 1)."),
         click.option("--max-concurrent", type=click.IntRange(min=1),
                      help="Jobs that run at the same time (default: the protocol's)."),
         _PROTOCOL,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 #: Inputs of a work chain of which each becomes one step: how many there will be.
-_STEP_INPUTS = ("models__", "patterns__", "samples__")
+_STEP_INPUTS = ("models__%", "members__%__model")
 #: Widest and tallest map of characters.
 MAP_WIDTH, MAP_HEIGHT = 60, 20
 #: From the lowest GoF to the highest.
@@ -136,10 +136,24 @@ def _read_expected(steps: dict[int, Step]) -> None:
     query = QueryBuilder().append(Data, tag="input", project="id")
     query.append(
         ProcessNode, with_incoming="input", filters={"id": {"in": chains}}, project="id",
-        edge_filters={"or": [{"label": {"like": f"{name}%"}} for name in _STEP_INPUTS]},
+        edge_filters={"or": [{"label": {"like": name}} for name in _STEP_INPUTS]},
     )
     for _, pk in query.all() if chains else []:
         steps[pk].expected = (steps[pk].expected or 0) + 1
+    for pk in chains:
+        if steps[pk].name == "StudyWorkChain":
+            steps[pk].expected = _parts_of_study(pk)
+
+
+def _parts_of_study(pk: int) -> int:
+    """Series, maps, comparisons, and the samples of no series."""
+    from aiida.orm import load_node
+
+    inputs: Any = load_node(pk).inputs
+    plan = inputs.plan.get_dict()
+    taken = {name for one in plan.get("series", {}).values() for name in one["samples"]}
+    alone = [name for name in inputs.samples if name not in taken]
+    return len(alone) + sum(len(plan.get(key, ())) for key in ("series", "maps", "compare"))
 
 
 def map_so_far(step: Step) -> list[str]:

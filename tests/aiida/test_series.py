@@ -156,15 +156,16 @@ def test_a_sequential_series_goes_outward_and_finds_the_same(independent, finish
 def test_what_fails_or_is_hopeless_is_named_and_the_rest_finish(
     started, members, make_code, finish
 ):
-    """T100 has two points, T200's job is lost, T300's cell is fixed far off, T050 has no file."""
-    code = make_code("lossy", "if grep -q 7.7777 model.json; then echo lost >&2; exit 1; fi")
+    """T100 has three points, T200's job is lost, the particle of hot is wrong, T050 has no file."""
+    code = make_code("lossy", "if grep -q LOSE model.json; then echo lost >&2; exit 1; fi")
     broken = {
         "T100": changed(members["T100"], pattern={
             **members["T100"]["model"]["pattern"], "range": [4.0, 4.6]}),
-        "T200": changed(members["T200"], parameters={"salt.Cs1.B": 7.7777}),
+        "T200": changed(members["T200"], title="LOSE"),
         "T300": members["T300"], "T400": members["T400"],
         "hot": changed(members["T400"], sample={"name": "hot", "temperature": 500.0},
-                       parameters={"salt.a": 4.3}, refinement={"stages": [["salt.Cs1.B"]]}),
+                       phases={"salt": {"structure": "CsCl.cif", "particle": {
+                           "shape": "prism", "cells": [9, 1, 1]}}}),
     }
     node = finish(submit(TemperatureSeriesWorkChain, **inputs_of(
         broken, code, {"mode": "sequential", "anchor": "T300"},
@@ -178,8 +179,8 @@ def test_what_fails_or_is_hopeless_is_named_and_the_rest_finish(
 
 
 def test_a_series_stops_at_a_failure_where_it_is_told_to(started, members, make_code, finish):
-    code = make_code("stopping", "if grep -q 7.7777 model.json; then echo lost >&2; exit 1; fi")
-    broken = {"T100": changed(members["T100"], parameters={"salt.Cs1.B": 7.7777}),
+    code = make_code("stopping", "if grep -q LOSE model.json; then echo lost >&2; exit 1; fi")
+    broken = {"T100": changed(members["T100"], title="LOSE"),
               "T200": members["T200"], "T300": members["T300"]}
     node = finish(submit(TemperatureSeriesWorkChain, **inputs_of(
         broken, code, {"mode": "sequential", "anchor": "T100", "on_failure": "stop"})))

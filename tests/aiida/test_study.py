@@ -123,6 +123,15 @@ def test_a_study_runs_everything_and_sums_it_up(finished, content):
     assert {"dse/series/warming", "dse/sample/lone salt", "dse/sample/T240"} <= labels
 
 
+def test_watching_a_study_knows_how_many_steps_there_are(finished):
+    from aiida_dse.data.steps import steps_of
+
+    top = steps_of(finished[0].pk)
+    assert (top.done, top.expected) == (4, 4)
+    (series,) = [step for step in top.steps if step.name == "TemperatureSeriesWorkChain"]
+    assert (series.done, series.expected) == (2, 2)
+
+
 def test_the_same_study_costs_nothing_and_a_wider_map_its_new_tiles(finished, folder, content):
     wide = copy.deepcopy(content)
     wide["maps"][0]["axes"][0]["stop"] = 4.15
@@ -185,7 +194,7 @@ def test_builders_from_a_protocol(write_case, tmp_path, code, case):
                for name in ("one", "other")}
     series = TemperatureSeriesWorkChain.get_builder_from_protocol(
         code, members, {"mode": "sequential"}, protocol="fast")
-    assert series.members.one.model["pattern"]["every"] == 4
+    assert series.members["one"]["model"]["pattern"]["every"] == 4
     assert series.options["mode"] == "sequential"
 
 
