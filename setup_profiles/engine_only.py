@@ -20,7 +20,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 #: Requirements of the package that only its AiiDA side imports.
-FOR_AIIDA = {"aiida-core", "pymatgen", "rich", "uncertainties"}
+FOR_AIIDA = {"aiida-core", "pandas", "pymatgen", "rich", "tabulate", "uncertainties"}
 MARK = ".made-by-engine-only"
 
 

@@ -214,7 +214,7 @@ def launch_joint_refinement(
     }
     if traces:
         inputs["traces"] = {name: stored_twin(node) for name, node in traces.items()}
-    samples = [one.sample.name for one in content.patterns.values() if one.sample]
+    samples = [one.sample.get("name") for one in content.patterns.values() if one.sample]
     return submit_process(JointCalculation, inputs, content.title, samples, wait)
 
 

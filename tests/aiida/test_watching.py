@@ -70,15 +70,15 @@ def test_a_running_grid_is_watched_left_and_watched_to_its_end(cli, grid, finish
     monkeypatch.setattr(watching, "LINE_SECONDS", 0.2)
     watched = cli("watch", grid)
     assert finish(load_node(grid)).is_finished_ok
-    assert "done, 2 of 2 done, best GoF" in watched.output
+    assert re.search(r"done, (\d+) of \1 done, best GoF", watched.output)
     assert "GoF so far" in watched.output and "?" not in watched.output.split("to come):")[1]
 
 
 def test_steps_know_what_was_computed(grid, finish):
     node = finish(load_node(grid))
     top = steps_of(grid)
-    assert top.ended and not top.failed and top.expected == top.done == 2
-    assert {step.label for step in top.worked} == {"tile_0", "tile_1"}
+    assert top.ended and not top.failed and top.expected == top.done >= 2
+    assert {step.label for step in top.worked} == {f"tile_{k}" for k in range(top.done)}
     assert top.best_gof == node.outputs.result["minimum"]["gof"]
     drawn = watching.lines_of(top)[-5:]
     assert [len(row) for row in drawn] == [4] * 5
