@@ -28,7 +28,7 @@ def main() -> None:
     from aiida_dse.cli.showing import analysis_outputs, plot_analysis
 
     common = {"code_label": "dse-engine@localhost", "walltime": 600, "dry_run": False,
-              "wait": True}
+              "wait": True, "protocol": "standard"}
     title("2. Import the synthetic 5 nm pattern")
     pattern = import_pattern()
     title("3. Refine 18 parameters from bulk-like starting values")
