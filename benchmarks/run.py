@@ -190,7 +190,8 @@ def grid_through_aiida(engine_seconds: float) -> None:
         begin = time.perf_counter()
         launch_map(document, axes=[f"{a.parameter}={a.values[0]}:{a.values[-1]}:"
                                    f"{a.values[1] - a.values[0]:.12g}" for a in map_axes()],
-                   code_label="dse-engine@localhost", walltime=3600, dry_run=False, protocol="standard", wait=True,
+                   code_label="dse-engine@localhost", walltime=3600, dry_run=False,
+                   protocol="standard", wait=True,
                    pattern_node=None, threads=1, start_from=None, max_concurrent=2,
                    tile_seconds=60.0)
         seconds = time.perf_counter() - begin
