@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Mapping
-from statistics import median_low
 from typing import Any, ClassVar
 
 from aiida.engine import ExitCode, ToContext, WorkChain, if_, while_
@@ -16,50 +16,17 @@ from aiida_dse.data.grouping import put_into_group
 from aiida_dse.data.pattern import PatternData
 from aiida_dse.documents.study import SeriesPlan, parse_plan
 from aiida_dse.workchains.joint_model import joint_model, joint_model_of
+from aiida_dse.workchains.members import (
+    MEMBER_INPUTS,
+    for_any_task,
+    hopeless,
+    joint_inputs,
+    problem_of,
+    sample_of,
+    why_failed,
+)
 from aiida_dse.workchains.protocol import DEFAULT, model_of, read_protocol, set_job
 from aiida_dse.workchains.refine import RefineWorkChain, continued_model
-
-#: What a member has of its own.
-MEMBER_INPUTS = ("model", "pattern", "structures", "traces")
-#: Members whose GoF is so many times the median of the series, and above HOPELESS_FROM, are left
-#: out of the analysis and do not start others: their model does not describe their data.
-HOPELESS_TIMES = 3.0
-HOPELESS_FROM = 1.5
-
-
-def hopeless(gofs: Mapping[str, float]) -> dict[str, str]:
-    """The members whose fit is far worse than that of the others, with the reason."""
-    if not gofs:
-        return {}
-    middle = median_low(gofs.values())
-    limit = max(HOPELESS_FROM, HOPELESS_TIMES * middle)
-    return {
-        name: f"GoF {gof:.2f} is more than {limit:.2f} (the median of the series is {middle:.2f}): "
-              "its model does not describe its data"
-        for name, gof in gofs.items() if gof > limit
-    }
-
-
-def sample_of(member: Mapping[str, Any]) -> dict[str, Any]:
-    """What a member's result will say about its sample."""
-    return {**member["pattern"].sample, **member["model"].get_dict().get("sample", {})}
-
-
-def why_failed(process: Any) -> str:
-    """What a process that failed says; where it does not know, what its last job said."""
-    told = process.exit_message or f"it ended as {process.process_state.value}"
-    last = next((below for below in reversed(process.called) if below.exit_status), None)
-    if "unhandled" in told and last is not None and last.exit_message:
-        told = last.exit_message
-    return " ".join(told.split())
-
-
-def for_any_task(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Code and options exposed from a refinement, for jobs of another task with its own parser."""
-    metadata = inputs.get("metadata", {})
-    options = {key: value for key, value in metadata.get("options", {}).items()
-               if key != "parser_name"}
-    return {**inputs, "metadata": {**metadata, "options": options}}
 
 
 class SeriesWorkChain(WorkChain):
@@ -139,14 +106,14 @@ class SeriesWorkChain(WorkChain):
         return builder
 
     @classmethod
+    @abstractmethod
     def analysis(cls) -> Any:
         """The calcfunction that makes table, result and arrays."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def order(cls, members: Mapping[str, Any]) -> list[str]:
         """The members along the series. Raises ValueError where a member has no place in it."""
-        raise NotImplementedError
 
     @property
     def plan(self) -> SeriesPlan:
@@ -327,7 +294,7 @@ class SeriesWorkChain(WorkChain):
         try:
             plan = self.plan.joint
             assert plan is not None
-            inputs |= _joint_inputs(members) | {
+            inputs |= joint_inputs(members) | {
                 "model": joint_model(
                     Dict(plan.model_dump(mode="json", exclude_unset=True)), **nodes)}
             inputs["metadata"]["call_link_label"] = "joint"
@@ -376,7 +343,7 @@ class SeriesWorkChain(WorkChain):
             return f"{len(members)} member is no series: give at least two under 'members'."
         try:
             plan = parse_plan(inputs["options"].get_dict(), cls.KIND, (*members, *left_out))
-            problems = {name: _problem(name, member, common) for name, member in members.items()}
+            problems = {name: problem_of(name, member, common) for name, member in members.items()}
             wrong = {name: why for name, why in problems.items() if why}
             if wrong and (plan.on_failure == "stop" or len(members) - len(wrong) < 2):
                 return "\n".join(f"members.{name}: {why}" for name, why in wrong.items())
@@ -386,34 +353,8 @@ class SeriesWorkChain(WorkChain):
                 joint = plan.joint.model_dump(mode="json", exclude_unset=True)
                 models = {name: member["model"].get_dict() for name, member in good.items()}
                 why = JointCalculation._check(
-                    {"model": Dict(joint_model_of(joint, models)), **_joint_inputs(good)}, None)
+                    {"model": Dict(joint_model_of(joint, models)), **joint_inputs(good)}, None)
                 return why and f"options.joint: {why}"
         except ValueError as problem:
             return str(problem)
         return None
-
-
-def _problem(name: str, member: Mapping[str, Any], common: Mapping[str, Any]) -> str | None:
-    """Why a member cannot be refined; None if it can."""
-    if not re.fullmatch(r"[A-Za-z](?:_?[A-Za-z0-9])*", name):
-        raise ValueError(f"the member's name '{name}' must be letters, digits and single _, a "
-                         "letter first.")
-    unknown = sorted(set(member) - set(MEMBER_INPUTS))
-    missing = [key for key in ("model", "pattern", "structures") if key not in member]
-    if unknown or missing:
-        raise ValueError(f"members.{name}: {', '.join(missing) or 'nothing'} missing, "
-                         f"{', '.join(unknown) or 'nothing'} unknown; a member has "
-                         f"{', '.join(MEMBER_INPUTS)}.")
-    return RefineCalculation._check({**member}, None)
-
-
-def _joint_inputs(members: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Patterns, structures and traces of a joint refinement; the latter are those of any member."""
-    one = next(iter(members.values()))
-    found: dict[str, Any] = {
-        "patterns": {name: member["pattern"] for name, member in members.items()},
-        "structures": dict(one["structures"]),
-    }
-    if one.get("traces"):
-        found["traces"] = dict(one["traces"])
-    return found

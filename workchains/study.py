@@ -14,8 +14,8 @@ from aiida_dse.data.grouping import put_into_group
 from aiida_dse.data.pattern import PatternData
 from aiida_dse.workchains.compare_models import CompareModelsWorkChain
 from aiida_dse.workchains.grid_search import GridSearchWorkChain
+from aiida_dse.workchains.members import MEMBER_INPUTS, for_any_task, sample_of, why_failed
 from aiida_dse.workchains.refine import RefineWorkChain, continued_model
-from aiida_dse.workchains.series import MEMBER_INPUTS, for_any_task, sample_of, why_failed
 from aiida_dse.workchains.size_series import SizeSeriesWorkChain
 from aiida_dse.workchains.temperature_series import TemperatureSeriesWorkChain
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from aiida_dse.calculations.series import temperature_series
 from aiida_dse.report.numbers import with_su
-from aiida_dse.workchains.series import SeriesWorkChain, sample_of
+from aiida_dse.workchains.members import sample_of
+from aiida_dse.workchains.series import SeriesWorkChain
 
 
 class TemperatureSeriesWorkChain(SeriesWorkChain):

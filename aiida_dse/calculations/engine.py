@@ -1,4 +1,4 @@
-"""The tasks of dse-engine as calculation jobs: simulate, refine, joint, scan, uncertainty."""
+"""The tasks of dse-engine as calculation jobs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from aiida.engine.processes.calcjobs.calcjob import CalcJobProcessSpec
 from aiida.orm import CifData, Dict, SinglefileData, StructureData
 
 import aiida_dse
+from aiida_dse.data.distances import DistancesData
 from aiida_dse.data.jobs import (
     MODEL_NAME,
     built_from_nodes,
@@ -23,6 +24,7 @@ from aiida_dse.data.pattern import PatternData
 from aiida_dse.io.results import HDF5_NAME, JSON_NAME
 from aiida_dse.tasks.axis import check_axis
 from aiida_dse.tasks.build import BuiltModel
+from aiida_dse.tasks.distances import require_geometry, store_name
 from aiida_dse.tasks.freedom import check_freedom
 from aiida_dse.tasks.joint import check_axes_of
 from aiida_dse.tasks.uncertainty import require_uncertainty
@@ -44,6 +46,7 @@ class EngineCalculation(CalcJob):
     """A task of dse-engine: a model document with its pattern, structures and traces."""
 
     TASK = ""
+    COMPARES = True  # with data, for as long as the walltime lets it
     CACHE_VERSION = _cache_version()
 
     @classmethod
@@ -100,7 +103,7 @@ class EngineCalculation(CalcJob):
                 inputs.get("traces", {}),
             )
             check_axis(built)
-            if cls.TASK != "simulate" and not built.measured:
+            if cls.COMPARES and not built.measured:
                 return f"{cls.TASK} compares with data: give the input 'pattern'."
             cls._check_plan(built)
             if cls.TASK in ("refine", "uncertainty"):
@@ -116,9 +119,9 @@ class EngineCalculation(CalcJob):
     def prepare_for_submission(self, folder: Folder) -> CalcInfo:
         """Write the document and its files; run the task."""
         content, files = self._job_files()
-        for name, text in files.items():
-            with folder.open(name, "w", encoding="utf-8") as handle:
-                handle.write(text)
+        for name, content_of_file in files.items():
+            with folder.open(name, "wb") as handle:
+                handle.write(content_of_file)
         with folder.open(MODEL_NAME, "w", encoding="utf-8") as handle:
             json.dump(content, handle, indent=1)
 
@@ -130,12 +133,16 @@ class EngineCalculation(CalcJob):
         calculation.codes_info = [code]
         calculation.local_copy_list = self._copied()
         calculation.retrieve_temporary_list = [
-            f"{RESULT_FOLDER}/{JSON_NAME}", f"{RESULT_FOLDER}/{HDF5_NAME}"
+            f"{RESULT_FOLDER}/{name}" for name in (JSON_NAME, HDF5_NAME, *self._more_results())
         ]
         calculation.retrieve_list = [STDOUT, STDERR]
         return calculation
 
-    def _job_files(self) -> tuple[dict[str, Any], dict[str, str]]:
+    def _more_results(self) -> list[str]:
+        """Result files of one task only."""
+        return []
+
+    def _job_files(self) -> tuple[dict[str, Any], dict[str, bytes]]:
         return job_files(
             self.inputs.model.get_dict(), self.inputs.get("pattern"), self.inputs.structures,
             self.inputs.get("traces", {}),
@@ -147,7 +154,7 @@ class EngineCalculation(CalcJob):
         threads = options.resources.get("num_cores_per_mpiproc")
         if threads:
             command += ["--threads", str(threads)]
-        if self.TASK != "simulate":
+        if self.COMPARES:
             seconds = options.get("max_wallclock_seconds")
             if seconds:
                 command += ["--walltime", str(max(1, int(seconds * WALLTIME_SHARE)))]
@@ -161,6 +168,27 @@ class SimulateCalculation(EngineCalculation):
     """The pattern of a model at its starting values."""
 
     TASK = "simulate"
+    COMPARES = False
+
+
+class BuildCalculation(EngineCalculation):
+    """The sampled distances of every phase at its starting values, for the pattern's q."""
+
+    TASK = "build"
+    COMPARES = False
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
+        super().define(spec)
+        spec.output_namespace("distances", valid_type=DistancesData, dynamic=True,
+                              help="By phase: takes the place of its structure.")
+
+    @classmethod
+    def _check_plan(cls, built: BuiltModel) -> None:
+        require_geometry(built)
+
+    def _more_results(self) -> list[str]:
+        return [store_name(name) for name in self.inputs.structures]
 
 
 def _define_refined(spec: CalcJobProcessSpec) -> None:
@@ -216,7 +244,7 @@ class JointCalculation(EngineCalculation):
             return str(problem)
         return None
 
-    def _job_files(self) -> tuple[dict[str, Any], dict[str, str]]:
+    def _job_files(self) -> tuple[dict[str, Any], dict[str, bytes]]:
         return joint_job_files(
             self.inputs.model.get_dict(), self.inputs.patterns, self.inputs.structures,
             self.inputs.get("traces", {}),

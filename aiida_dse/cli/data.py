@@ -1,4 +1,4 @@
-"""verdi data dse: patterns in the database."""
+"""verdi data dse: patterns and stores of distances in the database."""
 
 from __future__ import annotations
 
@@ -112,6 +112,67 @@ def export(datum: Any, output: Path | None) -> None:
         return
     try:
         output.write_text(text, encoding="utf-8")
+    except OSError as problem:
+        echo.echo_critical(f"{output} cannot be written: {problem}")
+    echo.echo_success(f"wrote {output}")
+
+
+@dse.group()
+def distances() -> None:
+    """Stores of sampled distances."""
+
+
+_STORE = types.DataParamType(sub_classes=("aiida.data:dse.distances",))
+
+
+@distances.command("import")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@decorators.with_dbenv()
+def import_distances(file: Path) -> None:
+    """Store a file that 'dse-engine build' wrote."""
+    from aiida_dse.data.distances import DistancesData
+
+    try:
+        node = DistancesData.from_file(file).store()
+    except ValueError as problem:
+        echo.echo_critical(str(problem))
+    echo.echo_success(f"stored DistancesData<{node.pk}>: {node.base.attributes.get('name')}, good "
+                      f"up to q = {node.base.attributes.get('q_max'):.4g} 1/Å")
+
+
+@distances.command("list")
+@decorators.with_dbenv()
+def list_distances() -> None:
+    """All stores."""
+    import tabulate
+    from aiida.orm import QueryBuilder
+
+    from aiida_dse.data.distances import DistancesData
+
+    names = ("name", "space_group", "atoms", "r_max", "q_max", "tolerance")
+    rows = QueryBuilder().append(
+        DistancesData, project=["id", "label", *(f"attributes.{name}" for name in names)]
+    ).all()
+    echo.echo(tabulate.tabulate(rows, headers=["PK", "label", *names], floatfmt=".5g"))
+
+
+@distances.command("show")
+@arguments.DATUM(type=_STORE)
+@decorators.with_dbenv()
+def show_distances(datum: Any) -> None:
+    """What is known of a store."""
+    for key, value in sorted(datum.base.attributes.all.items()):
+        echo.echo(f"{key:18} {value}")
+
+
+@distances.command("export")
+@arguments.DATUM(type=_STORE)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True)
+@decorators.with_dbenv()
+def export_distances(datum: Any, output: Path) -> None:
+    """The HDF5 file, for 'distances' of a model document."""
+    try:
+        output.write_bytes(datum.get_content(mode="rb"))
     except OSError as problem:
         echo.echo_critical(f"{output} cannot be written: {problem}")
     echo.echo_success(f"wrote {output}")

@@ -80,6 +80,20 @@ def simulate(document: Path, output: Path, threads: int | None) -> None:
     _finish(result, output)
 
 
+@main.command("build")
+@_document
+@_output
+@_threads
+def build_(document: Path, output: Path, threads: int | None) -> None:
+    """Sample the distances of every phase once: stores that take the place of structures."""
+    from aiida_dse.tasks.distances import run_build
+
+    built = _build(document, threads)
+    with _reporting():
+        result = run_build(built, output)
+    _finish(result, output)
+
+
 @main.command()
 @_document
 @_output

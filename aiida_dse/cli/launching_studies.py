@@ -9,7 +9,7 @@ import click
 
 from aiida_dse.documents import DocumentError, StudyDocument, load_study
 
-from .launching import fail, job_inputs, stored_twin, submit_process
+from .submission import fail, job_inputs, stored_twin, submit_process
 
 
 def launch_study(

@@ -92,6 +92,16 @@ def launch_refine(profile: str | None, **options: Any) -> None:
     launch_refinement(**options)
 
 
+@launch.command("build")
+@_launch_options
+def launch_build_(profile: str | None, **options: Any) -> None:
+    """Sample the distances of a document's phases: stores that take the place of structures."""
+    from .launching import launch_build
+
+    _load(profile)
+    launch_build(**options)
+
+
 @launch.command("grid-search")
 @_launch_options
 @click.option("--max-concurrent", type=click.IntRange(min=1), default=2, show_default=True,

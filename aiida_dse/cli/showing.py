@@ -15,6 +15,7 @@ ANALYSES = (
     "aiida.workflows:dse.compare_models", "aiida.calculations:dse.joint",
     "aiida.calculations:dse.uncertainty", "aiida.workflows:dse.temperature_series",
     "aiida.workflows:dse.size_series", "aiida.workflows:dse.study",
+    "aiida.workflows:dse.build_model",
 )
 
 
@@ -80,7 +81,7 @@ def plot_analysis(
     what: str | None = None,
 ) -> None:
     from aiida_dse.report.comparison import comparison_figure
-    from aiida_dse.report.figures import save_figure
+    from aiida_dse.report.figures import pairs_figure, save_figure
     from aiida_dse.report.joint_figure import joint_figure
     from aiida_dse.report.map_figures import curves_figure, map_figure
     from aiida_dse.report.series_figures import FIGURES
@@ -93,7 +94,7 @@ def plot_analysis(
             f"{node.process_state.value if node.process_state else 'unknown'})."
         )
     result = Result(summary.get_dict(), arrays)
-    draw = {"joint": joint_figure, "compare": comparison_figure} | FIGURES
+    draw = {"joint": joint_figure, "compare": comparison_figure, "build": pairs_figure} | FIGURES
     try:
         if curves:
             figure = curves_figure(result, quantity=quantity)

@@ -24,10 +24,14 @@ from aiida_dse.io.structures import cif_text
 from aiida_dse.tasks.build import BuiltModel, build
 from aiida_dse.tasks.joint import BuiltJoint, build_joint
 
+from .distances import DistancesData
 from .pattern import PatternData
 
 MODEL_NAME = "model.json"
 PATTERN_NAME = "pattern.xye"
+
+#: What a phase may come from, and the suffix of its file.
+KINDS = {"structure": "cif", "atoms": "xyz", "distances": "h5"}
 
 StructureNode = CifData | StructureData | SinglefileData
 
@@ -35,16 +39,16 @@ StructureNode = CifData | StructureData | SinglefileData
 def job_files(
     model: Mapping[str, Any], pattern: PatternData | None,
     structures: Mapping[str, StructureNode], traces: Mapping[str, PatternData],
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """The document of a job, naming the files it is sent with, and the text of those files.
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The document of a job, naming the files it is sent with, and what those files hold.
 
     Raises DocumentError where a phase, a trace or the pattern has no node.
     """
     content: dict[str, Any] = parse_document(dict(model)).canonical()
-    files: dict[str, str] = {}
+    files: dict[str, bytes] = {}
     if pattern is not None:
         content["pattern"] = _column_section(content["pattern"], pattern, PATTERN_NAME)
-        files[PATTERN_NAME] = pattern.as_text()
+        files[PATTERN_NAME] = pattern.as_text().encode()
         content["sample"] = {**pattern.sample, **content.get("sample", {})}
     elif "file" in content["pattern"]:
         raise DocumentError(
@@ -57,7 +61,7 @@ def job_files(
 def joint_job_files(
     model: Mapping[str, Any], patterns: Mapping[str, PatternData],
     structures: Mapping[str, StructureNode], traces: Mapping[str, PatternData],
-) -> tuple[dict[str, Any], dict[str, str]]:
+) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The joint document of a job and its files; the input 'patterns' has a node for each."""
     content = parse_joint(dict(model)).canonical()
     _same_names("patterns", content["patterns"], "patterns", patterns)
@@ -66,33 +70,33 @@ def joint_job_files(
         own, file = content["patterns"][name], f"pattern_{name}.xye"
         own["pattern"] = _column_section(own["pattern"], node, file)
         own["sample"] = {**node.sample, **own.get("sample", {})}
-        files[file] = node.as_text()
+        files[file] = node.as_text().encode()
     return content, files
 
 
 def _model_files(
     content: dict[str, Any], structures: Mapping[str, StructureNode],
     traces: Mapping[str, PatternData],
-) -> dict[str, str]:
-    """The texts of structures and traces, named in `content` by the files they are sent as."""
-    files: dict[str, str] = {}
+) -> dict[str, bytes]:
+    """What structures and traces hold, named in `content` by the files they are sent as."""
+    files: dict[str, bytes] = {}
     _same_names("phases", content["phases"], "structures", structures)
     for name, phase in content["phases"].items():
-        kind, text = _structure_text(structures[name])
-        file = f"{name}.{kind}"
-        if ("structure" in phase) != (kind == "cif"):
+        kind, held = _structure_content(structures[name])
+        file, wants = f"{name}.{kind}", next(key for key in KINDS if key in phase)
+        if KINDS[wants] != kind:
             raise DocumentError(
-                f"phases.{name} wants {'a CIF' if 'structure' in phase else 'an XYZ file'}, but "
-                f"its node holds a .{kind} file."
+                f"phases.{name} has '{wants}', which is a .{KINDS[wants]} file, but its node holds "
+                f"a .{kind} file."
             )
-        phase["structure" if kind == "cif" else "atoms"] = file
-        files[file] = text
+        phase[wants] = file
+        files[file] = held
     wanted = content.get("background", {}).get("traces", {})
     _same_names("background.traces", wanted, "traces", traces)
     for name, trace in traces.items():
         file = f"trace_{name}.xye"
         wanted[name] = _column_section(wanted[name], trace, file)
-        files[file] = trace.as_text()
+        files[file] = trace.as_text().encode()
     return files
 
 
@@ -117,21 +121,23 @@ def joint_from_nodes(
 
 
 @contextmanager
-def _written(files: Mapping[str, str]) -> Iterator[Path]:
+def _written(files: Mapping[str, bytes]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
-        for name, text in files.items():
-            (Path(folder) / name).write_text(text, encoding="utf-8")
+        for name, held in files.items():
+            (Path(folder) / name).write_bytes(held)
         yield Path(folder)
 
 
 def structure_node(source: Any) -> StructureNode:
-    """The node for a structure given as a node, a path (CIF, XYZ) or a pymatgen Structure."""
+    """The node for a structure given as a node, a path (CIF, XYZ, HDF5) or a pymatgen Structure."""
     if isinstance(source, CifData | StructureData | SinglefileData):
         return source
     if isinstance(source, str | Path):
         path = Path(source)
         if path.suffix.lower() == ".cif":
             return CifData(file=str(path.resolve()), parse_policy="lazy")
+        if path.suffix.lower() in (".h5", ".hdf5"):
+            return DistancesData.from_file(path)
         return SinglefileData(file=str(path.resolve()))
     text = cif_text(crystal_from_pymatgen(source))
     return cif_node(text, "structure.cif")
@@ -151,7 +157,7 @@ def nodes_of_document(
     sample = document.sample.model_dump(exclude_none=True)
     pattern = (_pattern_node(document.pattern, folder, sample) if document.pattern.file else None)
     structures = {
-        name: structure_node(folder / (phase.structure or phase.atoms or ""))
+        name: structure_node(folder / phase.file)
         for name, phase in document.phases.items()
     }
     traces = {
@@ -207,16 +213,19 @@ def _column_section(section: dict[str, Any], node: PatternData, file: str) -> di
     }
 
 
-def _structure_text(node: StructureNode) -> tuple[str, str]:
+def _structure_content(node: StructureNode) -> tuple[str, bytes]:
+    """The suffix of the file that a node is sent as, and what the file holds."""
     if isinstance(node, StructureData):
         structure = node.get_pymatgen_structure()
         labels = [site.kind_name for site in node.sites]
         structure.add_site_property("label", labels)
-        return "cif", cif_text(crystal_from_pymatgen(structure, name=node.label or "StructureData"))
+        name = node.label or "StructureData"
+        return "cif", cif_text(crystal_from_pymatgen(structure, name=name)).encode()
     if isinstance(node, CifData):
-        return "cif", node.get_content()
-    kind = "cif" if node.filename.lower().endswith(".cif") else "xyz"
-    return kind, node.get_content()
+        return "cif", node.get_content(mode="rb")
+    suffix = Path(node.filename).suffix.lower()
+    kind = {".cif": "cif", ".h5": "h5", ".hdf5": "h5"}.get(suffix, "xyz")
+    return kind, node.get_content(mode="rb")
 
 
 def _same_names(key: str, wanted: Mapping[str, Any], where: str, given: Mapping[str, Any]) -> None:

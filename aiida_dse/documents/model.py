@@ -125,11 +125,14 @@ class Sphere(Section):
 
 
 class Phase(Section):
-    """One kind of nanocrystal: a structure and a particle family, or a list of atoms."""
+    """One kind of nanocrystal: structure and particle family, list of atoms, or distances."""
 
     structure: str | None = Field(None, description="CIF file", min_length=1)
     block: str | None = Field(None, description="data block of the CIF, if it has several")
     atoms: str | None = Field(None, description="XYZ file with one particle", min_length=1)
+    distances: str | None = Field(
+        None, description="HDF5 file of distances sampled before ('dse-engine build')", min_length=1
+    )
     particle: Annotated[Prism | Sphere, Field(discriminator="shape")] | None = None
     ions: dict[str, str] = Field({}, description="site label or element -> ion, e.g. Pb: Pb2+")
     B: dict[str, Annotated[float, Field(ge=0, le=100)]] = Field(
@@ -142,14 +145,26 @@ class Phase(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Phase:
-        if (self.structure is None) == (self.atoms is None):
-            raise ValueError("a phase needs either a 'structure' (CIF) or 'atoms' (XYZ)")
+        if sum(source is not None for source in self.sources.values()) != 1:
+            raise ValueError(
+                "a phase needs one of 'structure' (CIF), 'atoms' (XYZ) and 'distances' (HDF5)"
+            )
         if (self.structure is None) != (self.particle is None):
             raise ValueError(
                 "a 'structure' needs a 'particle' (shape: prism or sphere); a list of 'atoms' is "
-                "one particle already and takes none"
+                "one particle already, stored 'distances' are those of particles, and take none"
             )
         return self
+
+    @property
+    def sources(self) -> dict[str, str | None]:
+        """The file of each kind that a phase can come from."""
+        return {"structure": self.structure, "atoms": self.atoms, "distances": self.distances}
+
+    @property
+    def file(self) -> str:
+        """The file that it comes from."""
+        return next(source for source in self.sources.values() if source is not None)
 
 
 class Background(Section):

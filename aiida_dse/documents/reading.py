@@ -95,7 +95,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def below_folder(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A model's content whose files are named as seen from above `folder`; changed in place."""
     for phase in content.get("phases", {}).values():
-        for key in {"structure", "atoms"} & set(phase):
+        for key in {"structure", "atoms", "distances"} & set(phase):
             phase[key] = os.path.join(folder, phase[key])
     for trace in ((content.get("background") or {}).get("traces") or {}).values():
         if trace.get("file"):

@@ -1,7 +1,7 @@
-"""A phase of the sample: what it scatters as a function of its named parameters.
+"""A phase of the sample: what it scatters as a function of its named parameters; crystals.
 
 Local parameter names: cell 'a' ... 'gamma', 'Site.x' 'Site.y' 'Site.z', 'Site.B',
-'Site.occupancy', the size parameters of its family, and 'expansion' for atom lists.
+'Site.occupancy', the size parameters of its family. What only scales as a whole is in rigid.py.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from . import debye
 from .crystal import COORDINATES, Crystal
 from .disorder import EXCLUSION_DISTANCE, excluded_pairs
-from .distances import atom_histograms, grid_step, lattice_histograms
+from .distances import grid_step, lattice_histograms
 from .pairs import PairClass, PairWeights, pair_classes, pair_weights, site_channels
 from .parameters import Parameter
 from .particles import Family, PairCounts
@@ -81,8 +80,8 @@ class Phase(Protocol):
     def depends_on_distances(self, local_name: str) -> bool: ...
 
 
-class _Sites:
-    """What crystals and atom lists share: B, occupancy and form factors by site."""
+class Sites:
+    """What all kinds of phases share: B, occupancy and form factors by site."""
 
     labels: tuple[str, ...]
     ions: tuple[str, ...]
@@ -102,7 +101,7 @@ class _Sites:
         return not local_name.endswith((".B", ".occupancy"))
 
 
-def _site_parameters(label: str, b_iso: float | None, occupancy: float) -> list[Parameter]:
+def site_parameters(label: str, b_iso: float | None, occupancy: float) -> list[Parameter]:
     if b_iso is None:
         raise ValueError(
             f"site {label} has no displacement parameter. Give it under the phase's 'B' "
@@ -115,7 +114,7 @@ def _site_parameters(label: str, b_iso: float | None, occupancy: float) -> list[
 
 
 @dataclass(frozen=True)
-class CrystalPhase(_Sites):
+class CrystalPhase(Sites):
     """Nanocrystals of one structure and one particle family; `sizes` are the starting sizes."""
 
     name: str
@@ -151,7 +150,7 @@ class CrystalPhase(_Sites):
                 found.append(Parameter(f"{label}.{name}", value, "", value - 0.15, value + 0.15))
         for label in self.labels:
             site = self.crystal.site(label)
-            found += _site_parameters(label, site.b_iso, site.occupancy)
+            found += site_parameters(label, site.b_iso, site.occupancy)
         found += [_size_parameter(name, value) for name, value in self.sizes.items()]
         return tuple(found)
 
@@ -212,11 +211,6 @@ class CrystalPhase(_Sites):
         site_keys = [tuple(position) for position in site_positions]
         channels = site_channels(len(self.labels))
         keys = tuple((counts_key, cell_key, site_keys[s], site_keys[t]) for s, t in channels)
-        site_of_atom = self.crystal.site_of_atom
-        atoms = np.bincount(
-            site_of_atom, weights=np.broadcast_to(counts.atoms, len(site_of_atom)),
-            minlength=len(self.labels),
-        ).astype(float)
         sums = np.empty((len(channels), len(sampling.q)))
         stale = list(range(len(channels)))
         if previous is not None:
@@ -232,7 +226,30 @@ class CrystalPhase(_Sites):
             sums[stale] = debye.sine_sums(
                 histograms, sampling.q, step=sampling.step, threads=sampling.threads
             )
+        atoms = self._atoms(counts)
         return PhaseState(keys, counts_key, counts, weights, sums, atoms)
+
+    def histograms(
+        self, values: Mapping[str, float], step: float, threads: int | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """(n_channels, n_bins) of 1/r on a grid of `step` Å, and (n_sites,) atoms, of the mean
+        particle at the given values."""
+        crystal = self._with_cell(values)
+        _, counts, weights = self._counts(crystal, values, None)
+        histograms = lattice_histograms(
+            crystal.cell.matrix, self.crystal.positions(self._site_positions(values)),
+            self._classes(counts), weights, range(len(site_channels(len(self.labels)))),
+            step=step, threads=threads,
+        )
+        return histograms, self._atoms(counts)
+
+    def _atoms(self, counts: PairCounts) -> FloatArray:
+        """(n_sites,) mean number of each site per particle."""
+        site_of_atom = self.crystal.site_of_atom
+        return np.bincount(
+            site_of_atom, weights=np.broadcast_to(counts.atoms, len(site_of_atom)),
+            minlength=len(self.labels),
+        ).astype(float)
 
     def _counts(
         self, crystal: Crystal, values: Mapping[str, float], previous: PhaseState | None
@@ -300,80 +317,3 @@ def _size_parameter(name: str, value: float) -> Parameter:
     if name.startswith("sd_"):
         return Parameter(name, value, "nm", min(0.05, value), max(5.0, 3 * value))
     return Parameter(name, value, "nm", min(0.5, value), max(3 * value, 10.0))
-
-
-@dataclass(frozen=True)
-class AtomListPhase(_Sites):
-    """Any list of atoms (relaxed, twinned, from a simulation), by the general pair route.
-
-    positions (n_atoms, 3) Å; site_of_atom (n_atoms,) index into the labels. `expansion` scales
-    all distances.
-    """
-
-    name: str
-    labels: tuple[str, ...]
-    ions: tuple[str, ...]
-    site_of_atom: np.ndarray
-    positions: FloatArray
-    b_iso: tuple[float | None, ...]
-    occupancy: tuple[float, ...]
-    exclusion_distance: float = EXCLUSION_DISTANCE
-
-    def __post_init__(self) -> None:
-        full = np.flatnonzero(np.array(self.occupancy)[self.site_of_atom] >= 1)
-        near = cKDTree(self.positions[full]).query_pairs(self.exclusion_distance)
-        if near:
-            i, j = (int(full[k]) for k in min(near))
-            distance = float(np.linalg.norm(self.positions[i] - self.positions[j]))
-            raise ValueError(
-                f"{self.name}: atoms {i + 1} ({self.labels[self.site_of_atom[i]]}) and {j + 1} "
-                f"({self.labels[self.site_of_atom[j]]}) are {distance:.3f} Å apart; the limit is "
-                f"{self.exclusion_distance:g} Å. Are the coordinates in Å? Correct them, or lower "
-                "'exclusion_distance'."
-            )
-
-    @cached_property
-    def parameters(self) -> tuple[Parameter, ...]:
-        found = [Parameter("expansion", 1.0, "", 0.9, 1.1)]
-        for label, b_iso, occupancy in zip(self.labels, self.b_iso, self.occupancy, strict=True):
-            found += _site_parameters(label, b_iso, occupancy)
-        return tuple(found)
-
-    @property
-    def fixed_reasons(self) -> dict[str, str]:
-        return {}
-
-    def size_statistics(self, values: Mapping[str, float]) -> dict[str, float]:
-        return {"atoms": float(len(self.positions))}
-
-    def state(
-        self, values: Mapping[str, float], sampling: Sampling, previous: PhaseState | None = None
-    ) -> PhaseState:
-        expansion = values["expansion"]
-        channels = site_channels(len(self.labels))
-        keys = (expansion,) * len(channels)
-        if previous is not None and previous.keys == keys:
-            return previous
-        # S(q) of the expanded particle is that of the original at q times the expansion
-        step = sampling.step / self.parameters[0].upper
-        known: dict[float, FloatArray] = self.__dict__.setdefault("_known_histograms", {})
-        if step not in known:
-            known[step] = self._histograms(step, channels, sampling.threads)
-        sums = debye.sine_sums(
-            known[step], sampling.q * expansion, step=step, threads=sampling.threads
-        )
-        atoms = np.bincount(self.site_of_atom, minlength=len(self.labels)).astype(float)
-        return PhaseState(keys, None, None, None, sums, atoms)
-
-    def _histograms(
-        self, step: float, channels: list[tuple[int, int]], threads: int | None
-    ) -> FloatArray:
-        channel_of_pair = np.zeros((len(self.labels),) * 2, dtype=np.int64)
-        for k, (s, t) in enumerate(channels):
-            channel_of_pair[s, t] = channel_of_pair[t, s] = k
-        partial = np.array(self.occupancy)[self.site_of_atom] < 1
-        return atom_histograms(
-            np.ascontiguousarray(self.positions, dtype=float), channel_of_pair,
-            self.site_of_atom, len(channels), step=step, excluded=self.exclusion_distance,
-            partial=partial, threads=threads,
-        )

@@ -12,12 +12,14 @@ from aiida.parsers import Parser
 
 import aiida_dse
 from aiida_dse.calculations.engine import RESULT_FOLDER, SCHEDULER_STDERR, STDERR
+from aiida_dse.data.distances import DistancesData
 from aiida_dse.data.jobs import built_from_nodes, cif_node, joint_from_nodes
 from aiida_dse.data.results import summary_node
 from aiida_dse.engine.pattern import PatternModel
 from aiida_dse.engine.phase import CrystalPhase
 from aiida_dse.io.results import HDF5_NAME, JSON_NAME, Result, read_result
 from aiida_dse.io.structures import cif_text
+from aiida_dse.tasks.distances import store_name
 
 
 class EngineParser(Parser):
@@ -69,6 +71,21 @@ class EngineParser(Parser):
         if (folder / JSON_NAME).exists():
             return codes.ERROR_DAMAGED_RESULT.format(detail=problem)
         return codes.ERROR_NO_RESULT.format(detail=last)
+
+
+class BuildParser(EngineParser):
+    """Adds the stores of distances."""
+
+    def parse(self, **kwargs: Any) -> ExitCode | None:
+        self.folder = Path(kwargs["retrieved_temporary_folder"]) / RESULT_FOLDER
+        return super().parse(**kwargs)
+
+    def report_extra_outputs(self, result: Result) -> None:
+        for name in result.summary["distances"]:
+            node = DistancesData.from_file(
+                self.folder / store_name(name), result.summary["distances"][name]["tolerance"])
+            node.label = f"{name}, sampled by aiida-dse {aiida_dse.__version__}"
+            self.out(f"distances.{name}", node)
 
 
 class SimulateParser(EngineParser):

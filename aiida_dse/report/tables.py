@@ -82,6 +82,8 @@ def result_report(result: Result) -> str:
                   *search_lines(summary)]
     if summary["task"] == "joint":
         lines += ["", *joint_lines(summary)]
+    if summary["task"] == "build":
+        lines += distances_lines(summary)
     if summary["task"] == "scan":
         lines += scan_lines(summary)
     lines += derived_lines(summary)
@@ -98,6 +100,21 @@ def agreement_lines(fit: dict[str, Any]) -> list[str]:
         f"GoF {fit['gof']:.4f} (= sqrt of reduced chi2), {fit['n_points']} points, "
         f"{fit['n_parameters']} parameters incl. linear ones",
     ]
+
+
+def distances_lines(summary: dict[str, Any]) -> list[str]:
+    """The stores of a build: what they hold and up to where they are good."""
+    lines = []
+    for name, row in summary["distances"].items():
+        lines.append(
+            f"{name}: {row['atoms']:,.0f} atoms in the mean particle, {len(row['sites'])} sites "
+            f"({', '.join(row['sites'])}), distances up to {row['r_max']:.1f} Å on a grid of "
+            f"{row['step']:.4f} Å, good up to q = {row['q_max']:.3g} 1/Å"
+        )
+        if sizes := ", ".join(f"{key} = {value:.4g}" for key, value in row["sizes"].items()
+                              if key != "atoms"):
+            lines.append(f"  sizes (nm): {sizes}")
+    return lines
 
 
 def parameter_lines(summary: dict[str, Any]) -> list[str]:

@@ -15,7 +15,8 @@ from aiida_dse.documents import DocumentError
 from aiida_dse.engine import debye
 from aiida_dse.engine.particles import SinglePrism
 from aiida_dse.engine.pattern import PatternModel
-from aiida_dse.engine.phase import AtomListPhase, CrystalPhase, Phase, Sampling
+from aiida_dse.engine.phase import CrystalPhase, Phase, Sampling
+from aiida_dse.engine.rigid import AtomListPhase, StoredPhase
 from aiida_dse.engine.units import FloatArray
 
 from .build import BuiltModel
@@ -163,6 +164,8 @@ def _small(phase: Phase) -> Phase | None:
         n_a, n_b, n_c = (max(1, round(EDGE / edge)) for edge in (cell.a, cell.b, cell.c))
         return CrystalPhase(phase.name, phase.crystal, SinglePrism((n_a, n_b, n_c)), {},
                             phase.exclusion_distance)
+    if isinstance(phase, StoredPhase):
+        return phase
     if isinstance(phase, AtomListPhase) and len(phase.positions) <= LARGEST_LIST:
         return phase
     return None

@@ -6,6 +6,7 @@ import fnmatch
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,11 +30,9 @@ from aiida_dse.engine.particles import (
     SpherePopulation,
 )
 from aiida_dse.engine.pattern import Background, Observation, PatternModel
-from aiida_dse.engine.phase import AtomListPhase, CrystalPhase, Phase
+from aiida_dse.engine.phase import CrystalPhase, Phase
 from aiida_dse.engine.posterior import require_walkers
-from aiida_dse.engine.quantities import (
-    CrystalQuantity,
-)
+from aiida_dse.engine.quantities import CrystalQuantity
 from aiida_dse.engine.refine import default_stages, free_names
 from aiida_dse.engine.restraints import (
     Restraint,
@@ -41,8 +40,10 @@ from aiida_dse.engine.restraints import (
     distance_restraints,
     parameter_restraint,
 )
+from aiida_dse.engine.rigid import AtomListPhase, StoredPhase
 from aiida_dse.engine.scattering import element_of, ion_symbol
 from aiida_dse.engine.units import FloatArray, q_from_two_theta, two_theta_from_q
+from aiida_dse.io.distances import read_distances
 from aiida_dse.io.patterns import MeasuredPattern, read_pattern
 from aiida_dse.io.structures import read_cif, read_xyz
 
@@ -104,6 +105,10 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
             overrides=_overrides(document, phases), fixed_scales=document.scales,
             ties=document.ties, tolerance=document.tolerance, threads=threads,
         )
+    for phase in phases:
+        if isinstance(phase, StoredPhase):
+            with located(f"phases.{phase.name}.distances"):
+                phase.require_reach(model.sampling)
     with located("parameters or ties"):
         start = model.start
         for tie in model.ties:
@@ -130,7 +135,7 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
         with located(f"derived.{name}"):
             phase = next(p for p in phases if p.name == name)
             if not isinstance(phase, CrystalPhase):
-                raise ValueError("distances and angles are reported for crystals, not atom lists.")
+                raise ValueError("distances and angles are reported for phases with a structure.")
             for label in {x for row in (*derived.distances, *derived.angles) for x in row}:
                 phase.crystal.site(label)
     # looking for neighbours takes a moment, and only maps name quantities
@@ -170,7 +175,7 @@ def _restraints(section: RestraintSection, model: PatternModel) -> list[Restrain
         raise ValueError(f"there is no phase '{wanted}'; the phases are {', '.join(names)}.")
     phase = model.phases[names.index(wanted)]
     if not isinstance(phase, CrystalPhase):
-        raise ValueError("distances and angles are restrained in crystals, not in atom lists.")
+        raise ValueError("distances and angles are restrained in phases with a structure.")
     if section.distance is not None:
         return distance_restraints(model, phase, section.distance, section.target, section.sigma)
     assert section.angle is not None
@@ -237,10 +242,12 @@ def _trace(
 
 
 def _phase(name: str, section: PhaseSection, folder: Path, files: dict[str, str]) -> Phase:
+    path = _existing(folder, section.file, files)
     if section.atoms is not None:
-        return _atom_list(name, section, _existing(folder, section.atoms, files))
-    assert section.structure is not None and section.particle is not None
-    path = _existing(folder, section.structure, files)
+        return _atom_list(name, section, path)
+    if section.distances is not None:
+        return _stored(name, section, path)
+    assert section.particle is not None
     crystal = replace(read_cif(path, block=section.block), origin=section.origin)
     crystal = _with_ions_and_b(crystal, section)
     family, sizes = _family(crystal, section.particle)
@@ -312,14 +319,12 @@ def _family(crystal: Crystal, particle: Prism | Sphere) -> tuple[Family, dict[st
 def _atom_list(name: str, section: PhaseSection, path: Path) -> AtomListPhase:
     labels, positions = read_xyz(path)
     kinds = list(Counter(labels))
+    elements = [re.sub(r"[^A-Za-z].*$", "", label) for label in kinds]
+    _require_labels(section, path, kinds, elements)
     ions, b_iso = [], []
-    for label in kinds:
-        element = re.sub(r"[^A-Za-z].*$", "", label)
+    for label, element in zip(kinds, elements, strict=True):
         ions.append(ion_symbol(section.ions.get(label, section.ions.get(element, element))))
         b_iso.append(section.B.get(label, section.B.get(element)))
-    for key in (*section.ions, *section.B):
-        if key not in kinds and key not in {re.sub(r"[^A-Za-z].*$", "", k) for k in kinds}:
-            raise ValueError(f"'{key}' is no label of {path.name}: {', '.join(kinds)}.")
     index = {label: k for k, label in enumerate(kinds)}
     phase = AtomListPhase(
         name, tuple(kinds), tuple(ions), np.array([index[label] for label in labels]),
@@ -327,6 +332,26 @@ def _atom_list(name: str, section: PhaseSection, path: Path) -> AtomListPhase:
     )
     phase.parameters  # noqa: B018 - raises where B is missing
     return phase
+
+
+def _stored(name: str, section: PhaseSection, path: Path) -> StoredPhase:
+    stored = read_distances(path)
+    elements = [element_of(ion) for ion in stored.ions]
+    _require_labels(section, path, stored.labels, elements)
+    ions, b_iso = [], []
+    for label, element, ion, b in zip(stored.labels, elements, stored.ions, stored.b_iso,
+                                      strict=True):
+        ions.append(ion_symbol(section.ions.get(label, section.ions.get(element, ion))))
+        b_iso.append(section.B.get(label, section.B.get(element, b)))
+    return StoredPhase(name, stored, tuple(ions), tuple(b_iso))
+
+
+def _require_labels(
+    section: PhaseSection, path: Path, labels: Sequence[str], elements: Sequence[str]
+) -> None:
+    for key in (*section.ions, *section.B):
+        if key not in labels and key not in elements:
+            raise ValueError(f"'{key}' is no label of {path.name}: {', '.join(labels)}.")
 
 
 def _overrides(document: ModelDocument, phases: list[Phase]) -> dict[str, Parameter]:

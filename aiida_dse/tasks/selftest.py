@@ -9,7 +9,8 @@ from aiida_dse.engine import debye
 from aiida_dse.engine.crystal import Cell, Crystal, Site
 from aiida_dse.engine.pairs import site_channels
 from aiida_dse.engine.particles import PrismPopulation, SinglePrism, SingleSphere, SpherePopulation
-from aiida_dse.engine.phase import AtomListPhase, CrystalPhase, Sampling
+from aiida_dse.engine.phase import CrystalPhase, Sampling
+from aiida_dse.engine.rigid import AtomListPhase
 from aiida_dse.engine.scattering import scattering_factor
 from aiida_dse.engine.units import FloatArray
 

@@ -18,6 +18,7 @@ from aiida_dse.documents import JointDocument, ModelDocument
 from aiida_dse.engine.parameters import Parameter
 from aiida_dse.engine.pattern import Evaluation, PatternModel
 from aiida_dse.engine.phase import CrystalPhase
+from aiida_dse.engine.rigid import StoredPhase
 from aiida_dse.io.results import RESULT_SCHEMA
 
 from .build import BuiltModel
@@ -59,11 +60,14 @@ def structure_rows(built: BuiltModel) -> dict[str, dict[str, str]]:
     """Name and space group (Hermann-Mauguin without spaces, '' if unknown) of each phase."""
     rows = {}
     for phase in built.model.phases:
-        crystal = phase.crystal if isinstance(phase, CrystalPhase) else None
-        rows[phase.name] = {
-            "name": crystal.name if crystal else "atom list",
-            "space_group": "".join(crystal.space_group.split()) if crystal else "",
-        }
+        rows[phase.name] = {"name": "atom list", "space_group": ""}
+        if isinstance(phase, CrystalPhase):
+            rows[phase.name] = {"name": phase.crystal.name,
+                                "space_group": "".join(phase.crystal.space_group.split())}
+        elif isinstance(phase, StoredPhase):
+            # as of what the distances were sampled from
+            rows[phase.name] = {key: str(phase.stored.about.get(key, ""))
+                                for key in ("name", "space_group")}
     return rows
 
 

@@ -21,7 +21,7 @@ from aiida_dse.calculations.engine import (
     SimulateCalculation,
 )
 from aiida_dse.cli.daemon import Workers, look_for_dead_workers, mended, workers_of_daemon
-from aiida_dse.cli.launching import wait_for
+from aiida_dse.cli.submission import wait_for
 from aiida_dse.data.jobs import built_from_nodes
 from aiida_dse.data.pattern import PatternData
 from aiida_dse.tasks.run import run_scan

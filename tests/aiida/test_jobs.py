@@ -128,11 +128,11 @@ def test_an_xyz_node_is_no_crystal_and_a_cif_no_list_of_atoms(inputs, case, tmp_
     atoms = structure_node(tmp_path / "salt.xyz")
     assert isinstance(atoms, SinglefileData)
     model, pattern, structures, _ = parts(inputs)
-    with pytest.raises(DocumentError, match=r"salt wants a CIF.*\.xyz"):
+    with pytest.raises(DocumentError, match=r"salt has .structure., which is a .cif file.*\.xyz"):
         job_files(model, pattern, {"salt": atoms}, {})
     model = copy.deepcopy(case.document)
     model["phases"]["salt"] = {"atoms": "salt.xyz", "B": {"Cs": 1.0, "Cl": 1.0}}
-    with pytest.raises(DocumentError, match=r"salt wants an XYZ file.*\.cif"):
+    with pytest.raises(DocumentError, match=r"salt has .atoms., which is a .xyz file.*\.cif"):
         job_files(model, pattern, structures, {})
 
 
@@ -209,7 +209,7 @@ def test_a_trace_becomes_a_file_and_a_linear_component(case_nodes, inputs):
     section = content["background"]["traces"]["solvent"]
     assert section["file"] == "trace_solvent.xye"
     assert section["sigma"] == "column"
-    assert files["trace_solvent.xye"] == pattern.as_text()
+    assert files["trace_solvent.xye"] == pattern.as_text().encode()
     built = built_from_nodes(model, pattern, structures, {"solvent": pattern})
     assert any("solvent" in name for name in built.model.linear_names)
 

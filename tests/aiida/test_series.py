@@ -12,7 +12,7 @@ from aiida.plugins import WorkflowFactory
 
 from aiida_dse.data.jobs import nodes_of_document
 from aiida_dse.documents import load_document
-from aiida_dse.workchains.series import hopeless
+from aiida_dse.workchains.members import hopeless
 from aiida_dse.workchains.temperature_series import TemperatureSeriesWorkChain
 
 TEMPERATURES = (100.0, 200.0, 300.0, 400.0)

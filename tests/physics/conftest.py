@@ -13,7 +13,8 @@ import pytest
 
 from aiida_dse.engine import debye
 from aiida_dse.engine.crystal import Cell, Crystal, Site
-from aiida_dse.engine.phase import TOLERANCE, AtomListPhase, CrystalPhase, Sampling
+from aiida_dse.engine.phase import TOLERANCE, CrystalPhase, Sampling
+from aiida_dse.engine.rigid import AtomListPhase
 
 WAVELENGTH = 0.56456  # Å
 

@@ -1,0 +1,68 @@
+"""dse.distances: a store of sampled distances, searchable, in place of a structure."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from aiida.common.exceptions import ValidationError
+from aiida.orm import SinglefileData
+from aiida.orm.pydantic import OrmMetadataField
+
+from aiida_dse.engine.rigid import SampledDistances
+from aiida_dse.io.distances import read_distances
+from aiida_dse.tasks.distances import facts_of
+
+
+class DistancesData(SinglefileData):
+    """The sampled distances of one phase: an HDF5 file, and what one searches it by.
+
+    Query by `DistancesData.fields.q_max`, `.space_group`, `.atoms`, or by
+    'attributes.sizes.L_ab', 'attributes.values.a'.
+    """
+
+    class AttributesModel(SinglefileData.AttributesModel):
+        name: str = OrmMetadataField(description="Of the structure")
+        space_group: str = OrmMetadataField(description="Of the structure, '' if unknown")
+        sites: dict = OrmMetadataField(description="Ion by site label")
+        atoms: float = OrmMetadataField(description="Atoms of the mean particle")
+        sizes: dict = OrmMetadataField(description="Statistics of the population, nm")
+        values: dict = OrmMetadataField(description="Parameters that they were sampled at")
+        step: float = OrmMetadataField(description="Å")
+        n_channels: int = OrmMetadataField(description="Pairs of sites")
+        n_bins: int = OrmMetadataField(description="Points of the grid")
+        r_max: float = OrmMetadataField(description="Å")
+        q_max: float = OrmMetadataField(description="1/Å, good up to here at the tolerance")
+        tolerance: float = OrmMetadataField(description="Relative error of one distance")
+        content_sha256: str = OrmMetadataField(description="Of the file")
+
+    @classmethod
+    def from_file(cls, path: Path, tolerance: float = 1e-5) -> DistancesData:
+        """A node (unstored) of a store that dse-engine built. Raises ValueError for another file.
+
+        tolerance: at which `q_max` is told; the file itself serves any.
+        """
+        stored = read_distances(path)
+        node = cls(file=str(path.resolve()))
+        facts: dict[str, Any] = facts_of(stored, tolerance)
+        facts["content_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        for key, value in facts.items():
+            node.base.attributes.set(key, value)
+        return node
+
+    def stored_distances(self) -> SampledDistances:
+        """What the file holds."""
+        with self.as_path() as path:
+            return read_distances(path)
+
+    def _validate(self) -> bool:
+        """Refuse to store what is no store of distances."""
+        super()._validate()
+        try:
+            self.stored_distances()
+        except ValueError as problem:
+            raise ValidationError(str(problem)) from None
+        if not self.base.attributes.get("content_sha256", ""):
+            raise ValidationError("its attributes are missing: make the node with from_file")
+        return True

@@ -1,0 +1,67 @@
+"""Stores of sampled distances: an HDF5 file that takes the place of a structure."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from aiida_dse.engine.distances import GRID_MARGIN
+from aiida_dse.engine.pairs import site_channels
+from aiida_dse.engine.rigid import SampledDistances
+
+from .results import plain
+
+DISTANCES_SCHEMA = "aiida-dse/distances/1"
+
+
+def write_distances(stored: SampledDistances, path: Path) -> None:
+    """Write a store; the file is complete or the previous one.
+
+    Datasets: r (n_bins,) Å; weights (n_channels, n_bins), sums of 1/r spread over r; channels
+    (n_channels, 2) labels; atoms, occupancy, B (n_sites,), labels, ions. Attributes: schema, step
+    (Å), sizes and about (JSON). The same content gives the same bytes.
+    """
+    n_bins = stored.histograms.shape[1]
+    channels = [[stored.labels[s], stored.labels[t]]
+                for s, t in site_channels(len(stored.labels))]
+    partial = path.with_name(f".{path.name}.part")
+    with h5py.File(partial, "w") as file:
+        file.attrs["schema"] = DISTANCES_SCHEMA
+        file.attrs["step"] = stored.step
+        for key in ("sizes", "about"):
+            file.attrs[key] = json.dumps(plain(getattr(stored, key)), sort_keys=True)
+        file.create_dataset("r", data=(np.arange(n_bins) - GRID_MARGIN) * stored.step,
+                            compression="gzip", shuffle=True)
+        file.create_dataset("weights", data=stored.histograms, compression="gzip", shuffle=True)
+        file.create_dataset("channels", data=np.char.encode(np.array(channels), "utf-8"))
+        for key, texts in (("labels", stored.labels), ("ions", stored.ions)):
+            file.create_dataset(key, data=np.char.encode(np.array(texts), "utf-8"))
+        for key, numbers in (("atoms", stored.atoms), ("occupancy", stored.occupancy),
+                             ("B", stored.b_iso)):
+            file.create_dataset(key, data=np.asarray(numbers, dtype=float))
+    os.replace(partial, path)
+
+
+def read_distances(path: Path) -> SampledDistances:
+    """The store in a file. Raises ValueError where it is damaged or of another kind."""
+    try:
+        with h5py.File(path, "r") as file:
+            if (schema := file.attrs.get("schema")) != DISTANCES_SCHEMA:
+                raise ValueError(
+                    f"{path.name} is no store of distances (its schema is {schema!r}, not "
+                    f"'{DISTANCES_SCHEMA}'). 'dse-engine build' writes such files."
+                )
+            texts = {key: tuple(np.char.decode(file[key][()], "utf-8").tolist())
+                     for key in ("labels", "ions")}
+            numbers = {key: tuple(file[key][()].tolist()) for key in ("B", "occupancy")}
+            return SampledDistances(
+                texts["labels"], texts["ions"], numbers["B"], numbers["occupancy"],
+                file["atoms"][()], file["weights"][()], float(file.attrs["step"]),
+                json.loads(file.attrs["sizes"]), json.loads(file.attrs["about"]),
+            )
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as problem:
+        raise ValueError(f"{path.name} is no readable store of distances: {problem}") from None

@@ -1,0 +1,88 @@
+"""Build: the sampled distances of every phase of a document, each in a store of its own."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+import aiida_dse
+from aiida_dse.engine.distances import GRID_MARGIN
+from aiida_dse.engine.pairs import site_channels
+from aiida_dse.engine.phase import CrystalPhase
+from aiida_dse.engine.rigid import AtomListPhase, SampledDistances, StoredPhase, sample
+from aiida_dse.engine.units import FloatArray
+from aiida_dse.io.distances import write_distances
+from aiida_dse.io.results import Result
+
+from .build import BuiltModel
+from .summary import common_summary, parameter_rows, structure_rows
+
+#: Bin width (Å) of the pair-distance distribution that the result shows.
+SHOWN_STEP = 0.05
+
+
+def store_name(phase: str) -> str:
+    """The file name of a phase's store."""
+    return f"{phase}.distances.h5"
+
+
+def require_geometry(built: BuiltModel) -> None:
+    """Raise ValueError where a phase has no geometry to sample."""
+    for phase in built.model.phases:
+        if isinstance(phase, StoredPhase):
+            raise ValueError(f"phases.{phase.name}: its distances are stored already; give a "
+                             "'structure' or 'atoms' to build new ones.")
+
+
+def run_build(built: BuiltModel, folder: Path) -> Result:
+    """Sample the distances at the starting values, for the pattern's q and the tolerance.
+
+    A store for each phase is written to `folder`. Raises ValueError where a phase is one already.
+    """
+    require_geometry(built)
+    model, clock = built.model, time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, told = structure_rows(built), {}
+    arrays: dict[str, np.ndarray] = {}
+    for index, phase in enumerate(model.phases):
+        assert isinstance(phase, CrystalPhase | AtomListPhase)
+        section = built.document.phases[phase.name]
+        stored = sample(phase, model.local(index, model.start), model.sampling, {
+            **rows[phase.name], "phase": section.model_dump(mode="json", exclude_defaults=True),
+            "sha256": built.files[section.file], "engine_version": aiida_dse.__version__,
+        })
+        write_distances(stored, folder / store_name(phase.name))
+        told[phase.name] = facts_of(stored, model.sampling.tolerance)
+        r, pairs = pair_distribution(stored)
+        arrays |= {f"pairs/{phase.name}/r": r, f"pairs/{phase.name}/number": pairs}
+    summary = common_summary(built, "build", "complete", "complete", time.monotonic() - clock)
+    summary["parameters"] = parameter_rows(model, model.start, ())
+    summary["distances"] = told
+    return Result(summary, arrays)
+
+
+def facts_of(stored: SampledDistances, tolerance: float) -> dict[str, object]:
+    """What one searches stores by; lengths in Å, sizes in nm."""
+    shape = stored.histograms.shape
+    return {
+        "name": stored.about.get("name", ""), "space_group": stored.about.get("space_group", ""),
+        "sites": dict(zip(stored.labels, stored.ions, strict=True)),
+        "atoms": float(stored.atoms.sum()), "sizes": dict(stored.sizes),
+        "values": dict(stored.about.get("values", {})),
+        "step": stored.step, "n_channels": shape[0], "n_bins": shape[1],
+        "r_max": (shape[1] - GRID_MARGIN) * stored.step,
+        "q_max": stored.q_max(tolerance), "tolerance": tolerance,
+    }
+
+
+def pair_distribution(stored: SampledDistances) -> tuple[FloatArray, FloatArray]:
+    """r (n,) Å and the number of pairs of atoms per Å (n,) of the mean particle, all sites."""
+    occupancy = np.array(stored.occupancy)
+    weight = [occupancy[s] * occupancy[t] for s, t in site_channels(len(occupancy))]
+    r = (np.arange(stored.histograms.shape[1]) - GRID_MARGIN) * stored.step
+    pairs = np.maximum(weight @ stored.histograms * r, 0.0)
+    edges = np.arange(0.0, r[-1] + SHOWN_STEP, SHOWN_STEP)
+    number, _ = np.histogram(r, bins=edges, weights=pairs)
+    return (edges[1:] + edges[:-1]) / 2, number / SHOWN_STEP

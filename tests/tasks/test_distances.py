@@ -1,0 +1,195 @@
+"""Stores of distances: what they give is what their structure gives, at less."""
+
+from __future__ import annotations
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from aiida_dse.cli.engine import main
+from aiida_dse.documents import DocumentError, parse_document
+from aiida_dse.io.distances import read_distances, write_distances
+from aiida_dse.io.results import read_result
+from aiida_dse.tasks.distances import run_build, store_name
+from aiida_dse.tasks.run import run_refine, run_scan, run_simulate
+
+
+@pytest.fixture
+def stored(folder):
+    """The document with distances, built at P.a = 4.12, in place of its structure."""
+    run_build(folder.build(parameters={"P.a": 4.12}), folder.path)
+    return {"phases": {"P": {"distances": store_name("P")}}, "parameters": {}, "derived": {},
+            "refinement": {"stages": [["P.expansion"], ["P.*.B"]]},
+            "scan": {"axes": [{"parameter": "P.expansion", "values": [0.995, 1.0, 1.005]},
+                              {"parameter": "P.Cl.B", "values": [1.0, 2.0, 3.0]}]}}
+
+
+def test_a_store_scatters_like_its_structure(folder, stored):
+    of_structure = run_simulate(folder.build(parameters={"P.a": 4.12}))
+    of_store = run_simulate(folder.build(**stored))
+    calculated = [r.arrays["pattern/calculated"] for r in (of_structure, of_store)]
+    np.testing.assert_allclose(*calculated, rtol=2e-6)
+
+
+def test_an_expanded_store_scatters_like_the_larger_cell(folder, stored):
+    larger = run_simulate(folder.build(parameters={"P.a": 4.12 * 1.004}))
+    of_store = run_simulate(folder.build(**stored | {"parameters": {"P.expansion": 1.004}}))
+    calculated = [r.arrays["pattern/calculated"] for r in (larger, of_store)]
+    np.testing.assert_allclose(*calculated, rtol=2e-6)
+
+
+def test_refining_its_expansion_finds_the_cell_that_the_structure_finds(folder, stored):
+    of_structure = run_refine(folder.build()).summary
+    of_store = run_refine(folder.build(**stored)).summary
+    assert of_store["status"] == of_structure["status"] == "converged"
+    cell = 4.12 * of_store["parameters"]["P.expansion"]["value"]
+    assert cell == pytest.approx(of_structure["parameters"]["P.a"]["value"], abs=2e-5)
+    for name in ("P.Cs.B", "P.Cl.B"):
+        assert of_store["parameters"][name]["value"] == pytest.approx(
+            of_structure["parameters"][name]["value"], abs=2e-4)
+    assert of_store["agreement"]["gof"] == pytest.approx(of_structure["agreement"]["gof"], rel=1e-4)
+    assert of_store["structures"]["P"] == of_structure["structures"]["P"]
+
+
+def test_a_map_over_a_store_is_that_over_the_cell(folder, stored):
+    axes = [{"parameter": "P.a", "values": [4.12 * x for x in (0.995, 1.0, 1.005)]},
+            {"parameter": "P.Cl.B", "values": [1.0, 2.0, 3.0]}]
+    of_structure = run_scan(folder.build(parameters={"P.a": 4.12}, scan={"axes": axes}))
+    of_store = run_scan(folder.build(**stored))
+    # two grids of distances: each pattern is good to about 1e-6, at counts whose sigma is 0.2 %
+    np.testing.assert_allclose(of_store.arrays["scan/gof"], of_structure.arrays["scan/gof"],
+                               rtol=5e-5)
+
+
+def test_a_population_is_stored_with_its_sizes(folder):
+    particle = {"shape": "prism", "L": {"mean": 1.5, "sd": 0.3}}
+    population = {"phases": {"P": {"structure": "CsCl.cif", "particle": particle}}}
+    result = run_build(folder.build(**population), folder.path)
+    kept = read_distances(folder.path / store_name("P"))
+    told = result.summary["distances"]["P"]
+    assert kept.sizes["mean"] == pytest.approx(1.5, rel=1e-3) and told["sizes"] == dict(kept.sizes)
+    assert kept.about["values"]["sd_L"] == pytest.approx(0.3)
+    of_store = folder.build(phases={"P": {"distances": store_name("P")}}, parameters={},
+                     derived={}, refinement=None, scan=None)
+    np.testing.assert_allclose(
+        run_simulate(of_store).arrays["pattern/calculated"],
+        run_simulate(folder.build(**population)).arrays["pattern/calculated"], rtol=2e-6)
+    # every pair of the mean particle is somewhere in the distribution that is shown
+    r, number = (result.arrays[f"pairs/P/{key}"] for key in ("r", "number"))
+    pairs = number.sum() * (r[1] - r[0])
+    exact = sum(w * n * (n - 1) / 2 for w, n in cubes(1.5, 0.3, 4.11))
+    assert pairs == pytest.approx(exact, rel=1e-3)
+
+
+def cubes(mean, sd, a):
+    """Share and number of atoms of every cube of the log-normal law, by itself."""
+    width = np.sqrt(np.log(1 + (sd / mean) ** 2))
+    middle = np.log(mean / np.sqrt(1 + (sd / mean) ** 2))
+    n = np.arange(1, int(4 * mean * 10 / a) + 1)
+    edge = n * a / 10
+    density = np.exp(-((np.log(edge) - middle) ** 2) / (2 * width**2)) / edge
+    share = density / density.sum()
+    return zip(share, 2 * n**3, strict=True)
+
+
+def test_the_same_distances_are_the_same_bytes(folder):
+    for name in ("one", "two"):
+        run_build(folder.build(), folder.path / name)
+    one, two = ((folder.path / name / store_name("P")).read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_atoms_of_a_list_are_stored_too(folder):
+    lines = ["4", "", "Cs 0 0 0", "Cs 4 0 0", "Cl 2 2 2", "Cl 6 2 2"]
+    (folder.path / "four.xyz").write_text("\n".join(lines) + "\n")
+    bare = {"parameters": {}, "derived": {}, "refinement": None, "scan": None}
+    ions = {"Cs": "Cs1+", "Cl": "Cl1-"}
+    listed = {"phases": {"P": {"atoms": "four.xyz", "B": {"Cs": 1.0, "Cl": 2.0}, "ions": ions}}}
+    run_build(folder.build(**bare, **listed), folder.path)
+    of_store = folder.build(**bare, phases={"P": {"distances": store_name("P")}})
+    np.testing.assert_allclose(
+        run_simulate(of_store).arrays["pattern/calculated"],
+        run_simulate(folder.build(**bare, **listed)).arrays["pattern/calculated"], rtol=2e-6)
+
+
+def test_the_command_builds_and_the_next_one_uses_it(folder):
+    path = folder.write(parameters={"P.a": 4.12})
+    outcome = CliRunner().invoke(main, ["build", str(path), "-o", str(folder.path / "out")])
+    assert outcome.exit_code == 0, outcome.output
+    assert "good up to q = " in outcome.output and "54 atoms" in outcome.output
+    result = read_result(folder.path / "out")
+    assert result.task == "build" and result.status == "complete"
+    with h5py.File(folder.path / "out" / store_name("P")) as file:
+        assert file["channels"][()].tolist() == [[b"Cs", b"Cs"], [b"Cs", b"Cl"], [b"Cl", b"Cl"]]
+        assert json.loads(file.attrs["about"])["values"]["a"] == 4.12
+        assert len(file["r"]) == file["weights"].shape[1]
+    content = yaml.safe_load(path.read_text())
+    content |= {"phases": {"P": {"distances": f"out/{store_name('P')}"}}, "parameters": {},
+                "derived": {}, "refinement": {"stages": [["P.expansion"]]}}
+    content.pop("scan")
+    (folder.path / "next.yaml").write_text(yaml.safe_dump(content))
+    outcome = CliRunner().invoke(
+        main, ["refine", str(folder.path / "next.yaml"), "-o", str(folder.path / "fit"), "--quiet"])
+    assert outcome.exit_code == 0, outcome.output
+    assert "P.expansion" in outcome.output
+
+
+def test_what_is_stored_cannot_vary(folder, stored):
+    with pytest.raises(DocumentError, match=r"P\.a' cannot be set.*stored, at a = 4\.12"):
+        folder.build(**stored | {"parameters": {"P.a": 4.1}})
+    with pytest.raises(DocumentError, match=r"P\.a.*stored"):
+        folder.build(**stored | {"refinement": {"stages": [["P.a"]]}})
+    with pytest.raises(DocumentError, match="phases with a structure"):
+        folder.build(**stored | {"derived": {"P": {"distances": [["Cs", "Cl"]]}}})
+
+
+def test_a_pattern_beyond_the_store_is_refused(folder, stored):
+    far = {"pattern": {"axis": "q_inverse_angstrom", "wavelength": 0.3,
+                       "grid": {"start": 1.0, "step": 0.1, "stop": 30.0}},
+           "refinement": None, "scan": None}
+    with pytest.raises(DocumentError, match=r"good up to q = .*reaches 30 1/Å.*Build them again"):
+        folder.build(**stored | far)
+    with pytest.raises(DocumentError, match="tolerance"):
+        folder.build(**stored | {"tolerance": 1e-7})
+
+
+def test_files_that_are_no_stores_are_refused(folder, stored):
+    path = folder.path / store_name("P")
+    kept = path.read_bytes()
+    path.write_text("no HDF5")
+    with pytest.raises(DocumentError, match=r"phases\.P.*no readable store"):
+        folder.build(**stored)
+    with h5py.File(path, "w") as file:
+        file.attrs["schema"] = "aiida-dse/result/1"
+    with pytest.raises(DocumentError, match="no store of distances"):
+        folder.build(**stored)
+    path.write_bytes(kept)
+    with h5py.File(path, "a") as file:
+        del file["weights"]
+    with pytest.raises(DocumentError, match="no readable store"):
+        folder.build(**stored)
+    path.write_bytes(kept)
+    whole = read_distances(path)
+    broken = whole.histograms.copy()
+    broken[0, 0] = np.nan
+    object.__setattr__(whole, "histograms", broken)
+    write_distances(whole, path)
+    with pytest.raises(DocumentError, match="no number"):
+        folder.build(**stored)
+
+
+def test_a_phase_has_one_source(folder, stored):
+    both = {"P": {"distances": "x.h5", "atoms": "x.xyz"}}
+    with pytest.raises(DocumentError, match=r"one of 'structure'.*'distances'"):
+        parse_document({"pattern": {"file": "a"}, "phases": both})
+    with pytest.raises(DocumentError, match="'X' is no label"):
+        folder.build(**stored | {"phases": {"P": {"distances": store_name("P"), "B": {"X": 1.0}}}})
+
+
+def test_a_store_is_not_built_of_a_store(folder, stored):
+    with pytest.raises(ValueError, match="stored already"):
+        run_build(folder.build(**stored), folder.path / "again")
