@@ -14,6 +14,8 @@ from aiida_dse.engine.rigid import SampledDistances
 from aiida_dse.io.distances import read_distances
 from aiida_dse.tasks.distances import facts_of
 
+from .results import nested_values
+
 
 class DistancesData(SinglefileData):
     """The sampled distances of one phase: an HDF5 file, and what one searches it by.
@@ -47,6 +49,8 @@ class DistancesData(SinglefileData):
         node = cls(file=str(path.resolve()))
         facts: dict[str, Any] = facts_of(stored, tolerance)
         facts["content_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        # a query reaches values.Pb.B, not a key with dots in it
+        facts["values"] = nested_values({k: {"value": v} for k, v in facts["values"].items()})
         for key, value in facts.items():
             node.base.attributes.set(key, value)
         return node

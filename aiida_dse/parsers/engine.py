@@ -42,10 +42,13 @@ class EngineParser(Parser):
             )
         self.out("result", summary_node(result))
         self.out("arrays", SinglefileData(file=str(folder / HDF5_NAME), filename=HDF5_NAME))
-        self.report_extra_outputs(result)
+        try:
+            self.report_extra_outputs(result, folder)
+        except ValueError as problem:
+            return self.exit_codes.ERROR_DAMAGED_RESULT.format(detail=str(problem))
         return self.exit_code_of(result)
 
-    def report_extra_outputs(self, result: Result) -> None:
+    def report_extra_outputs(self, result: Result, folder: Path) -> None:
         """Outputs of one task only."""
 
     def exit_code_of(self, result: Result) -> ExitCode | None:
@@ -76,14 +79,10 @@ class EngineParser(Parser):
 class BuildParser(EngineParser):
     """Adds the stores of distances."""
 
-    def parse(self, **kwargs: Any) -> ExitCode | None:
-        self.folder = Path(kwargs["retrieved_temporary_folder"]) / RESULT_FOLDER
-        return super().parse(**kwargs)
-
-    def report_extra_outputs(self, result: Result) -> None:
+    def report_extra_outputs(self, result: Result, folder: Path) -> None:
         for name in result.summary["distances"]:
             node = DistancesData.from_file(
-                self.folder / store_name(name), result.summary["distances"][name]["tolerance"])
+                folder / store_name(name), result.summary["distances"][name]["tolerance"])
             node.label = f"{name}, sampled by aiida-dse {aiida_dse.__version__}"
             self.out(f"distances.{name}", node)
 
@@ -111,7 +110,7 @@ class _MinimumParser(EngineParser):
 class RefineParser(_MinimumParser):
     """Adds the refined crystals."""
 
-    def report_extra_outputs(self, result: Result) -> None:
+    def report_extra_outputs(self, result: Result, folder: Path) -> None:
         inputs = self.node.inputs
         traces = {k: inputs.traces[k] for k in inputs.traces} if "traces" in inputs else {}
         structures = {k: inputs.structures[k] for k in inputs.structures}
@@ -136,7 +135,7 @@ class RefineParser(_MinimumParser):
 class JointParser(RefineParser):
     """The crystals of every pattern, as structures.PATTERN_PHASE."""
 
-    def report_extra_outputs(self, result: Result) -> None:
+    def report_extra_outputs(self, result: Result, folder: Path) -> None:
         inputs = self.node.inputs
         traces = {k: inputs.traces[k] for k in inputs.traces} if "traces" in inputs else {}
         built = joint_from_nodes(

@@ -80,13 +80,14 @@ def fit_figure(result: Result, *, size: Pair = (7.0, 5.0)) -> Figure:
 def pairs_figure(result: Result, *, size: Pair = (7.0, 3.0)) -> Figure:
     """Pairs of atoms by their distance, a curve for each phase that was built."""
     figure = new_figure(size)
-    panel = figure.subplots()
+    panel, end = figure.subplots(), 0.0
     for (name, row), color in zip(result.summary["distances"].items(), cycle(PHASES), strict=False):
         r, number = (result.arrays[f"pairs/{name}/{key}"] for key in ("r", "number"))
-        panel.plot(r, number, color=color, lw=0.5, label=f"{name}, {row['atoms']:,.0f} atoms")
-    panel.set(xlim=(0, None), ylim=(0, None))
+        panel.plot(r, number / 1000, color=color, lw=0.4, label=f"{name}, {row['atoms']:,.0f} atoms")
+        end = max(end, r[np.flatnonzero(number > 1e-3 * number.max())[-1]])
+    panel.set(xlim=(0, 1.02 * end), ylim=(0, None))
     panel.set_xlabel("distance (Å)", fontsize=LABEL)
-    panel.set_ylabel("pairs of atoms per Å", fontsize=LABEL)
+    panel.set_ylabel("pairs of atoms\n(10³ per Å)", fontsize=LABEL)
     panel.tick_params(labelsize=SMALL, direction="in")
     panel.legend(frameon=False, fontsize=SMALL)
     head(figure, result)

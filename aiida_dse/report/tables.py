@@ -111,9 +111,9 @@ def distances_lines(summary: dict[str, Any]) -> list[str]:
             f"({', '.join(row['sites'])}), distances up to {row['r_max']:.1f} Å on a grid of "
             f"{row['step']:.4f} Å, good up to q = {row['q_max']:.3g} 1/Å"
         )
-        if sizes := ", ".join(f"{key} = {value:.4g}" for key, value in row["sizes"].items()
-                              if key != "atoms"):
-            lines.append(f"  sizes (nm): {sizes}")
+        if sizes := ", ".join(f"{key} = {round(value, 9):.4g}"
+                              for key, value in row["sizes"].items() if key != "atoms"):
+            lines.append(f"  its population (lengths in nm): {sizes}")
     return lines
 
 

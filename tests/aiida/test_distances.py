@@ -62,7 +62,8 @@ def test_a_model_is_built(built):
     assert store.base.attributes.get("values")["a"] == 4.123
     assert store.base.attributes.get("atoms") == 2 * 4**3
     assert store.stored_distances().histograms.shape[0] == 3
-    query = QueryBuilder().append(DistancesData, filters={"attributes.q_max": {">": 8}})
+    query = QueryBuilder().append(DistancesData, filters={
+        "and": [{"attributes.values.a": 4.123}, {"attributes.q_max": {">": 4}}]})
     assert store.pk in [node.pk for node in query.all(flat=True)]
 
 

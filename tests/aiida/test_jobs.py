@@ -65,8 +65,8 @@ def test_the_files_of_a_job_describe_themselves(inputs, tmp_path):
     assert content["pattern"]["file"] == "pattern.xye"
     assert content["phases"]["salt"]["structure"] == "salt.cif"
     assert content["sample"]["temperature"] == 293.0
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
+    for name, held in files.items():
+        (tmp_path / name).write_bytes(held)
     assert build(parse_document(content), tmp_path, threads=1).measured
 
 
