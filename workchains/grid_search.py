@@ -12,10 +12,13 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida.orm import ArrayData, Dict, Float, Int
 
 from aiida_dse.calculations.engine import ScanCalculation
+from aiida_dse.data.jobs import built_from_nodes
+from aiida_dse.data.options import speed_of
 from aiida_dse.data.pattern import PatternData
 from aiida_dse.data.results import arrays_of, best_rows, nested_values
 from aiida_dse.documents import parse_document
 from aiida_dse.documents.plans import ScanAxis, ScanPlan
+from aiida_dse.tasks.estimate import seconds_per_point
 from aiida_dse.tasks.maps import told_by_map
 from aiida_dse.workchains.protocol import DEFAULT, model_of, read_protocol, set_job
 
@@ -221,6 +224,9 @@ class GridSearchWorkChain(WorkChain):
             builder.scan.traces = dict(traces)
         builder.max_concurrent = Int(settings["max_concurrent"])
         builder.tile_seconds = Float(settings["tile_seconds"])
+        built = built_from_nodes(
+            builder.scan.model.get_dict(), pattern, structures, traces or {})
+        builder.seconds_per_point = Float(seconds_per_point(built, speed_of(builder.scan.code)))
         return builder
 
     def cut(self) -> None:

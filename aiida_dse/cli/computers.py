@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 
 import click
 
-from aiida_dse.data.options import JOBS
+from aiida_dse.data.options import JOBS, SPEED
 
 COMPUTER, CODE = "localhost", "dse-engine"
 #: Sections of a computer's file: keys that are needed, keys that may stand there. The first three
@@ -65,7 +66,22 @@ def make_local(scratch: Path, cache: Path) -> None:
     )
     if check.returncode:
         raise click.ClickException(f"the engine's self-test failed:\n{check.stdout}{check.stderr}")
-    click.echo(f" {check.stdout.strip().splitlines()[-1]}")
+    _keep(computer, {SPEED: _told_speed(check.stdout)})
+    click.echo(f" {check.stdout.strip()}")
+
+
+def _told_speed(out: str) -> float:
+    """Seconds for a distance, as the self-test told them."""
+    found = re.search(r"speed: (\S+) ns", out)
+    if found is None:
+        raise click.ClickException("the engine's self-test does not tell its speed: the engine on "
+                                   f"that computer is of an older version. It said:\n{out}")
+    return float(found[1]) * 1e-9
+
+
+def _keep(computer: Any, facts: dict[str, Any]) -> None:
+    """Keep on the computer's node what jobs ask for and how fast it is."""
+    computer.set_property(JOBS, computer.get_property(JOBS, {}) | facts)
 
 
 def check_sections(path: Path, content: dict[str, Any]) -> None:
@@ -106,7 +122,7 @@ def make_remote(content: dict[str, Any]) -> None:
             | (content.get("configure") or {})
         )
         _authinfo(computer).enabled = True
-        _selftest(computer, content["code"], jobs)
+        speed = _selftest(computer, content["code"], jobs)
     except Exception as problem:
         if is_new:
             _delete(computer)
@@ -119,7 +135,7 @@ def make_remote(content: dict[str, Any]) -> None:
         ) from None
     kept = {key: jobs[key] for key in ("partition", "account", "walltime", "threads")
             if jobs.get(key)}
-    computer.set_property(JOBS, kept)
+    computer.set_property(JOBS, kept | {SPEED: speed})
     computer.set_minimum_job_poll_interval(float(jobs.get("poll_interval", POLL_SECONDS)))
     told = ", ".join(f"{key} {value}" for key, value in kept.items())
     click.echo(f"jobs ask for: {told or 'nothing in particular'}")
@@ -158,10 +174,11 @@ def _stored(section: dict[str, Any]) -> tuple[Any, bool]:
     return found, False
 
 
-def _selftest(computer: Any, code: dict[str, Any], jobs: dict[str, Any]) -> None:
+def _selftest(computer: Any, code: dict[str, Any], jobs: dict[str, Any]) -> float:
     """Run the engine's self-test there, through the queue if there is one: it compiles the engine.
 
-    A node may have another processor than the computer one logs in to.
+    Returns the seconds for a distance measured there: a node may have another processor than the
+    computer one logs in to.
     """
     engine = code["filepath_executable"]
     command = [engine, "selftest"]
@@ -183,7 +200,9 @@ def _selftest(computer: Any, code: dict[str, Any], jobs: dict[str, Any]) -> None
     if status:
         raise click.ClickException(
             f"'{shlex.join(command)}' ended with {status} on {computer.label}:\n{out}{err}")
-    click.echo(f" {out.strip().splitlines()[-1]}")
+    speed = _told_speed(out)
+    click.echo(f" {out.strip()}")
+    return speed
 
 
 def _make_code(computer: Any, section: dict[str, Any]) -> Any:

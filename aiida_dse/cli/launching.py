@@ -17,6 +17,7 @@ from .submission import (
     inputs_of,
     job_inputs,
     read_document,
+    speed_for,
     stored_twin,
     submit_process,
     tell_dry_run,
@@ -88,7 +89,7 @@ def launch_map(
     built = checked.built
     if built.document.scan is None:
         fail("scan: this key is missing; add it with its 'axes' to launch a grid search")
-    cost = round(seconds_per_point(built), 4)
+    cost = seconds_per_point(built, speed_for(code_label))
     points = math.prod(len(axis.values) for axis in built.axes)
     click.echo(f"{points:,} grid points, about {cost * 1e3:.1f} ms for each that moves distances")
     if dry_run:

@@ -9,7 +9,7 @@ import click
 
 from aiida_dse.documents import DocumentError, StudyDocument, load_study
 
-from .submission import fail, job_inputs, stored_twin, submit_process
+from .submission import fail, job_inputs, speed_for, stored_twin, submit_process
 
 
 def launch_study(
@@ -23,7 +23,8 @@ def launch_study(
     from aiida_dse.workchains.study import StudyWorkChain
 
     study, read, settings = _read(document, protocol, max_concurrent)
-    _tell(study, read, settings)
+    speed = speed_for(code_label)
+    _tell(study, read, settings, speed)
     if dry_run:
         click.echo("Dry run: nothing was stored or submitted.")
         return None
@@ -33,7 +34,7 @@ def launch_study(
                           "options": one.options.model_dump(mode="json", exclude_unset=True)}
                    for name, one in study.series.items()},
         "maps": {name: {"sample": part.sample,
-                        "seconds_per_point": round(seconds_per_point(read.maps[name][1]), 4)}
+                        "seconds_per_point": seconds_per_point(read.maps[name][1], speed)}
                  for name, part in study.named_maps().items()},
         "compare": {name: part.sample for name, part in study.named_comparisons().items()},
     }
@@ -79,7 +80,7 @@ def launch_series(
         "series": {name: one}, "maps": (), "compare": (),
     })
     study, read, settings = _read(document, protocol, max_concurrent, study)
-    _tell(study, read, settings)
+    _tell(study, read, settings, speed_for(code_label))
     if dry_run:
         click.echo("Dry run: nothing was stored or submitted.")
         return None
@@ -154,7 +155,9 @@ class _Twins:
         return found
 
 
-def _tell(study: StudyDocument, read: Any, settings: dict[str, Any]) -> None:
+def _tell(
+    study: StudyDocument, read: Any, settings: dict[str, Any], speed: float | None
+) -> None:
     """What would run, with its estimated cost."""
     import math
 
@@ -166,13 +169,13 @@ def _tell(study: StudyDocument, read: Any, settings: dict[str, Any]) -> None:
         stored_bytes,
     )
 
-    costs = {f"refine {name}": estimate_refinement(one.built)
+    costs = {f"refine {name}": estimate_refinement(one.built, speed)
              for name, one in read.samples.items()}
     for name, (_, built) in read.maps.items():
         points = math.prod(built.grid.shape)
         outer = math.prod(n for k, n in enumerate(built.grid.shape) if k not in built.grid.inner)
         costs[f"map {name}"] = Estimate(
-            points, seconds_per_point(built) * outer, 40 * points + 20_000)
+            points, seconds_per_point(built, speed) * outer, 40 * points + 20_000)
     for name, models in read.compare.items():
         one = costs[f"refine {study.named_comparisons()[name].sample}"]
         n = len(models)

@@ -106,6 +106,19 @@ def inputs_of(
     return inputs
 
 
+def speed_for(code_label: str) -> float | None:
+    """Seconds for a distance on the computer of a code; None where that is not known."""
+    from aiida.common.exceptions import MultipleObjectsError, NotExistent
+    from aiida.orm import load_code
+
+    from aiida_dse.data.options import speed_of
+
+    try:
+        return speed_of(load_code(code_label))
+    except (NotExistent, MultipleObjectsError, ValueError):
+        return None  # a dry run needs no code
+
+
 def job_inputs(
     code_label: str, walltime: int | None, threads: int | None, otherwise: int | None = None,
     protocol_walltime: int | None = None,

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-#: The property of a Computer that holds partition, account, walltime (s) and threads.
+#: The property of a Computer that holds partition, account, walltime (s), threads, and its speed
+#: as seconds for a distance.
 JOBS = "dse_jobs"
+
+
+SPEED = "seconds_per_distance"
+
+
+def speed_of(code: Any) -> float | None:
+    """Seconds for a distance on the computer of a code, as measured at its set-up."""
+    speed: float | None = code.computer.get_property(JOBS, {}).get(SPEED)
+    return speed
 
 
 def job_options(
@@ -14,9 +24,13 @@ def job_options(
 ) -> dict[str, Any]:
     """`metadata.options` of a job: what is asked for, else what the computer's set-up says.
 
-    walltime in s; `otherwise` and `protocol_walltime`: threads and walltime where neither tells.
+    walltime in s; `otherwise` and `protocol_walltime`: threads and walltime where neither tells. A
+    queue gives a job the cores that it asks for, so there it asks for at least one; without a
+    queue, a job that says nothing may use all.
     """
     kept = computer.get_property(JOBS, {})
+    if computer.scheduler_type != "core.direct":
+        otherwise = otherwise or 1
     resources: dict[str, int] = {"num_machines": 1, "num_mpiprocs_per_machine": 1}
     if threads := threads or kept.get("threads") or otherwise:
         resources["num_cores_per_mpiproc"] = threads

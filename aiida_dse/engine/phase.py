@@ -243,6 +243,14 @@ class CrystalPhase(Sites):
         )
         return histograms, self._atoms(counts)
 
+    def distances_in(self, state: PhaseState) -> FloatArray:
+        """(n_channels,) distances that a state visits: the work of making it, whatever the time."""
+        assert state.counts is not None and state.weights is not None
+        return np.bincount(
+            [pair.channel for pair in self._classes(state.counts)],
+            weights=state.weights.shape.prod(axis=1), minlength=len(state.keys),
+        ).astype(float)
+
     def _atoms(self, counts: PairCounts) -> FloatArray:
         """(n_sites,) mean number of each site per particle."""
         site_of_atom = self.crystal.site_of_atom

@@ -43,5 +43,6 @@ def comparison_figure(result: Result, *, width: float = 7.0) -> Figure:
         )
     panels[-1].set_xlabel("$q$ (1/Å)", fontsize=LABEL)
     head(figure, Result({key: value for key, value in result.summary.items()
-                          if key not in ("agreement", "title")}))
+                          if key not in ("agreement", "title")}),
+         f"orange: root mean square over {WINDOW} points, 1 where the model describes the data")
     return figure

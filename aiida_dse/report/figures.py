@@ -83,7 +83,8 @@ def pairs_figure(result: Result, *, size: Pair = (7.0, 3.0)) -> Figure:
     panel, end = figure.subplots(), 0.0
     for (name, row), color in zip(result.summary["distances"].items(), cycle(PHASES), strict=False):
         r, number = (result.arrays[f"pairs/{name}/{key}"] for key in ("r", "number"))
-        panel.plot(r, number / 1000, color=color, lw=0.4, label=f"{name}, {row['atoms']:,.0f} atoms")
+        panel.plot(r, number / 1000, color=color, lw=0.4,
+                   label=f"{name}, {row['atoms']:,.0f} atoms")
         end = max(end, r[np.flatnonzero(number > 1e-3 * number.max())[-1]])
     panel.set(xlim=(0, 1.02 * end), ylim=(0, None))
     panel.set_xlabel("distance (Å)", fontsize=LABEL)

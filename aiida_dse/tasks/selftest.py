@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import gemmi
 import numpy as np
 
@@ -9,10 +11,13 @@ from aiida_dse.engine import debye
 from aiida_dse.engine.crystal import Cell, Crystal, Site
 from aiida_dse.engine.pairs import site_channels
 from aiida_dse.engine.particles import PrismPopulation, SinglePrism, SingleSphere, SpherePopulation
+from aiida_dse.engine.pattern import Observation, PatternModel
 from aiida_dse.engine.phase import CrystalPhase, Sampling
 from aiida_dse.engine.rigid import AtomListPhase
 from aiida_dse.engine.scattering import scattering_factor
 from aiida_dse.engine.units import FloatArray
+
+from .estimate import work_between
 
 #: Relative error in I(q) that passes.
 LIMIT = 1e-6
@@ -20,12 +25,7 @@ LIMIT = 1e-6
 
 def selftest() -> float:
     """Largest relative error of the engine's routes on a small CsCl crystal; LIMIT is the bar."""
-    sites = (
-        Site("Cs", "Cs1+", (0.0, 0.0, 0.0), 1.0, 1.0),
-        Site("Cl", "Cl1-", (0.5, 0.5, 0.5), 1.0, 2.0),
-    )
-    operations = tuple(op.triplet() for op in gemmi.SpaceGroup("P m -3 m").operations())
-    crystal = Crystal(Cell(4.12, 4.12, 4.12), operations, sites)
+    crystal = _crystal()
     sampling = Sampling(np.linspace(0.5, 15.0, 60), 0.7)
     cells = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     atoms = ((cells[:, None] + crystal.positions()).reshape(-1, 3)) @ crystal.cell.matrix.T
@@ -44,6 +44,32 @@ def selftest() -> float:
     ):
         _intensity(CrystalPhase("compiled", crystal, family, sizes), sampling)
     return float(max(errors))
+
+
+def speed() -> float:
+    """Seconds of one thread for one distance's worth of work, the best of five patterns.
+
+    A prism with a step of its cell edge; call it after `selftest`, which compiles.
+    """
+    phase = CrystalPhase("speed", _crystal(), SinglePrism((40, 40, 40)), {})
+    q = np.linspace(0.5, 17.0, 6000)
+    model = PatternModel(Observation(q, np.ones(len(q)), np.ones(len(q)), 0.7), [phase], threads=1)
+    before, best = model.states(model.start), np.inf
+    for step in range(5):
+        values = model.start | {"speed.a": 4.13 + 0.001 * step}
+        begin = time.perf_counter()
+        after = model.states(values, before)
+        best = min(best, (time.perf_counter() - begin) / work_between(model, before, after))
+    return float(best)
+
+
+def _crystal() -> Crystal:
+    sites = (
+        Site("Cs", "Cs1+", (0.0, 0.0, 0.0), 1.0, 1.0),
+        Site("Cl", "Cl1-", (0.5, 0.5, 0.5), 1.0, 2.0),
+    )
+    operations = tuple(op.triplet() for op in gemmi.SpaceGroup("P m -3 m").operations())
+    return Crystal(Cell(4.12, 4.12, 4.12), operations, sites)
 
 
 def _intensity(phase: CrystalPhase | AtomListPhase, sampling: Sampling) -> FloatArray:
