@@ -240,6 +240,71 @@ def code(make_code):
 
 
 @pytest.fixture(scope="session")
+def in_order():
+    """A function that waits until the broker counts both workers of the daemon."""
+    from aiida_dse.cli.daemon import workers_of_daemon
+
+    def wait(profile):
+        end = time.monotonic() + 60
+        while True:
+            workers = workers_of_daemon(profile)
+            if workers is not None and (workers.counted, workers.running) == (2, 2):
+                return
+            assert time.monotonic() < end, workers
+            time.sleep(0.5)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def start_anew(aiida_profile, in_order):
+    """A function: stop the daemon and start it, as 'verdi daemon restart' does."""
+    from aiida.manage import get_manager
+
+    def restart(client):
+        # the client's restart_daemon leaves the broker as it is
+        client.stop_daemon(wait=True)
+        end = time.monotonic() + 60
+        while client.is_daemon_running:
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        # with the daemon goes its broker: this process must not go on talking to the old one
+        manager = get_manager()
+        manager.reset_broker()
+        manager.reset_runner()
+        client.start_daemon(number_workers=2)
+        in_order(aiida_profile)
+
+    return restart
+
+
+@pytest.fixture
+def mortal(daemon_client, start_anew):  # noqa: F811
+    """The daemon's client for a test that kills workers; other tests get a daemon started anew."""
+    if not daemon_client.is_daemon_running:
+        daemon_client.start_daemon(number_workers=2)
+    yield daemon_client
+    start_anew(daemon_client)
+
+
+@pytest.fixture(scope="session")
+def workers_of():
+    """A function: the process ids of the daemon's two workers."""
+    def ask(client):
+        end = time.monotonic() + 60
+        answer = client.get_worker_info()
+        while "info" not in answer:  # a busy circus answers late
+            assert time.monotonic() < end
+            time.sleep(0.2)
+            answer = client.get_worker_info()
+        workers = [int(pid) for pid in answer["info"]]
+        assert len(workers) == 2
+        return workers
+
+    return ask
+
+
+@pytest.fixture(scope="session")
 def finish():
     """A function that waits until a process has ended; its report stands in the error."""
     def wait(node, timeout=120):

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from aiida.common import LinkType
 from aiida.engine import submit
-from aiida.manage import get_manager
 from aiida.orm import CalcJobNode, Dict, Float, Int, QueryBuilder
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -20,7 +19,7 @@ from aiida_dse.calculations.engine import (
     RefineCalculation,
     SimulateCalculation,
 )
-from aiida_dse.cli.daemon import Workers, look_for_dead_workers, mended, workers_of_daemon
+from aiida_dse.cli.daemon import Workers, look_for_dead_workers, mended
 from aiida_dse.cli.submission import wait_for
 from aiida_dse.data.jobs import built_from_nodes
 from aiida_dse.data.pattern import PatternData
@@ -242,39 +241,10 @@ def test_models_are_refined_and_ranked(submitted, finish, stored, make_code):
     assert len(query.all()) == 1
 
 
-def in_order(profile):
-    """Wait until the broker counts both workers of the daemon."""
-    end = time.monotonic() + 60
-    while True:
-        workers = workers_of_daemon(profile)
-        if workers is not None and (workers.counted, workers.running) == (2, 2):
-            return
-        assert time.monotonic() < end, workers
-        time.sleep(0.5)
-
-
-@pytest.fixture
-def mortal(started, aiida_profile):
-    """The daemon's client for a test that kills workers; other tests get a daemon started anew."""
-    yield started
-    # as 'verdi daemon restart' does; the client's restart_daemon leaves the broker as it is
-    started.stop_daemon(wait=True)
-    end = time.monotonic() + 60
-    while started.is_daemon_running:
-        assert time.monotonic() < end
-        time.sleep(0.2)
-    # with the daemon goes its broker: this process must not go on talking to the old one
-    manager = get_manager()
-    manager.reset_broker()
-    manager.reset_runner()
-    started.start_daemon(number_workers=2)
-    in_order(aiida_profile)
-
-
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("killed", [1, 2])
 def test_killed_workers_cost_no_finished_tile(
-    submitted, finish, mortal, make_code, tmp_path, killed
+    submitted, finish, mortal, workers_of, make_code, tmp_path, killed
 ):
     """kill -9 of one or of all workers in a grid's middle: no finished tile runs again.
 
@@ -296,13 +266,7 @@ def test_killed_workers_cost_no_finished_tile(
         assert time.monotonic() < end and not node.is_terminated
         time.sleep(0.05)
     kept = {job.pk for job in jobs_of(node) if job.is_finished_ok}
-    answer = mortal.get_worker_info()
-    while "info" not in answer:  # a busy circus answers late
-        assert time.monotonic() < end
-        time.sleep(0.2)
-        answer = mortal.get_worker_info()
-    workers = [int(pid) for pid in answer["info"]]
-    assert len(workers) == 2
+    workers = workers_of(mortal)
     for pid in workers[:killed]:
         os.kill(pid, signal.SIGKILL)
     wait_for(node, look_every=5)
@@ -322,7 +286,7 @@ def test_killed_workers_cost_no_finished_tile(
         assert times == 1 if job.pk in kept else times <= 2, (job.pk, kept, folders)
 
 
-def test_the_broker_is_asked_for_dead_workers(started, aiida_profile):
+def test_the_broker_is_asked_for_dead_workers(started, aiida_profile, in_order):
     """A passing client is answered, and leaves behind it a daemon in order."""
     in_order(aiida_profile)
     assert look_for_dead_workers(aiida_profile)
