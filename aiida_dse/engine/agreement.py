@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import emcee
 import numpy as np
 
 from .units import FloatArray
@@ -90,7 +89,20 @@ def serial_correlation(residual: FloatArray) -> SerialCorrelation:
     (1991) 1), whose sum over runs of equal sign gives 1.5 for white noise already.
     """
     n_points = len(residual)
-    # tol=0: the estimate is wanted for any length, without emcee's warning about short chains
-    tau = float(emcee.autocorr.integrated_time(residual, tol=0)[0])
-    tau = max(1.0, tau) if np.isfinite(tau) else 1.0
+    tau = _autocorrelation_time(residual)
     return SerialCorrelation(tau, n_points / tau, float(np.sqrt(tau)))
+
+
+def _autocorrelation_time(series: FloatArray) -> float:
+    """tau of a series (n,), at least 1, over Sokal's window: the first that is 5 tau long.
+
+    Every refinement asks for it; emcee's estimate is the same but loads for half a second.
+    """
+    n = len(series)
+    power = np.abs(np.fft.rfft(series - series.mean(), 2 * n)) ** 2
+    correlation = np.fft.irfft(power, 2 * n)[:n]
+    if not correlation[0] > 0:
+        return 1.0
+    tau = 2 * np.cumsum(correlation / correlation[0]) - 1
+    long_enough = np.flatnonzero(np.arange(n) >= 5 * tau)
+    return max(1.0, float(tau[long_enough[0] if len(long_enough) else -1]))

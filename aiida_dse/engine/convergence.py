@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import emcee
 import numpy as np
 
 from .units import FloatArray
@@ -85,6 +84,8 @@ def split_r_hat(samples: FloatArray) -> FloatArray:
 
 def _autocorrelation_time(samples: FloatArray) -> FloatArray:
     """(n_free,) in stored steps, at least one; nan where a parameter never moved."""
+    import emcee
+
     # tol=0: judging the length is left to the caller
     with np.errstate(invalid="ignore", divide="ignore"):
         tau = emcee.autocorr.integrated_time(samples, tol=0)

@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
-import emcee
 import numpy as np
 
 from .pattern import PatternModel
@@ -103,6 +103,8 @@ def sample_posterior(
             f"the finished chain has {len(finished.last)} walkers, the seed {finished.seed} and "
             f"the parameters {', '.join(finished.names)}: keep these, or start without it."
         )
+    import emcee  # it loads scipy.stats, which other tasks do without
+
     target = _Target(model, best, restraints)
     thin = finished.thin if finished else max(1, -(-n_steps * n_walkers * n_free // MOST_STORED))
     stored = list(finished.samples) if finished else []
@@ -234,7 +236,9 @@ def _root(covariance: FloatArray) -> FloatArray:
     return np.asarray(vectors * np.sqrt(np.maximum(values, 1e-12 * values.max())))
 
 
-def _moves(best: Refinement) -> list[tuple[emcee.moves.Move, float]]:
+def _moves(best: Refinement) -> list[tuple[Any, float]]:
+    import emcee
+
     centre = np.array([p.value for p in best.free])
     factor = _root(best.covariance)
     inverse = np.linalg.inv(factor)

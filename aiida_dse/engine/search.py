@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import qmc
 
 from .parameters import Parameter
 from .pattern import PatternModel
@@ -108,6 +107,8 @@ def multi_start(
     base = model.tied(dict(start or model.start))
     limits = np.array([_box(model.parameters[n], base[n], (boxes or {}).get(n)) for n in names])
     low, high = limits[:, 0], limits[:, 1]
+    from scipy.stats import qmc  # loads for half a second; few refinements need it
+
     # a Sobol sequence is balanced in powers of two only
     power = int(np.ceil(np.log2(n_starts)))
     draws = qmc.Sobol(len(names), rng=np.random.default_rng(seed)).random_base2(power)[:n_starts]

@@ -219,6 +219,16 @@ def test_serial_correlation_is_the_variance_of_a_mean():
     assert found[0].n_effective * found[0].autocorrelation_time == pytest.approx(1500)
 
 
+def test_the_correlation_time_is_that_of_emcee():
+    """An independent estimate of the same; at least 1 here."""
+    for phi in (0.0, 0.5, 0.9):
+        series = first_order(phi, (1500, 4), seed=9)
+        for column in series.T:
+            theirs = max(1.0, float(emcee.autocorr.integrated_time(column, tol=0)[0]))
+            assert serial_correlation(column).autocorrelation_time == pytest.approx(theirs)
+    assert serial_correlation(np.ones(50)).autocorrelation_time == 1.0
+
+
 def test_white_residuals_leave_the_s_u_alone():
     white = np.random.default_rng(7).normal(size=(60, 2000))
     factors = [serial_correlation(row).su_factor for row in white]
