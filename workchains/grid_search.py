@@ -24,7 +24,9 @@ from aiida_dse.workchains.protocol import DEFAULT, model_of, read_protocol, set_
 
 #: Axes that a scan sweeps without touching distances; never the ones to cut.
 CHEAP_SUFFIXES = (".B", ".occupancy", ".scale")
-MAX_TILES = 200
+#: A tile adds six nodes to the database: it has so many points along the axis that is cut, unless
+#: more tiles are to run at the same time.
+LEAST_POINTS = 16
 
 
 def tile_models(model: dict[str, Any], n_tiles: int) -> list[dict[str, Any]]:
@@ -39,8 +41,7 @@ def tile_models(model: dict[str, Any], n_tiles: int) -> list[dict[str, Any]]:
     if plan.adaptive:
         return [model]
     values = [axis.points().tolist() for axis in plan.axes]
-    costly = [k for k, axis in enumerate(plan.axes) if _moves_distances(plan, axis)]
-    cut = max(costly or range(len(values)), key=lambda k: len(values[k]))
+    cut = _cut_axis(plan)
     # a tile may have no point that its quantities reach, although the grid has some
     partial = {"part_of_grid": True} if any(axis.quantity for axis in plan.axes) else {}
     tiles = []
@@ -54,6 +55,12 @@ def tile_models(model: dict[str, Any], n_tiles: int) -> list[dict[str, Any]]:
     return tiles
 
 
+def _cut_axis(plan: ScanPlan) -> int:
+    """The longest axis that moves distances."""
+    costly = [k for k, axis in enumerate(plan.axes) if _moves_distances(plan, axis)]
+    return max(costly or range(len(plan.axes)), key=lambda k: plan.axes[k].size)
+
+
 def _parts(axis: ScanAxis, n_parts: int) -> list[list[float]]:
     """An axis in at least n_parts parts of 2^k points, or as many as it has points.
 
@@ -61,12 +68,12 @@ def _parts(axis: ScanAxis, n_parts: int) -> list[list[float]]:
     grid that is made wider has the parts of the narrower one.
     """
     points = axis.points().tolist()
-    length = 2 ** max(0, int(math.log2(len(points) / n_parts)))
     first = 0
     if axis.step is not None:
         start, _ = axis.ends
         assert start is not None
         first = round(start / axis.step)
+    length = 2 ** max(0, int(math.log2(len(points) / n_parts)))
     parts: dict[int, list[float]] = {}
     for k, point in enumerate(points):
         parts.setdefault((first + k) // length, []).append(point)
@@ -237,8 +244,8 @@ class GridSearchWorkChain(WorkChain):
         outer = math.prod(axis.size for axis in plan.axes if _moves_distances(plan, axis))
         seconds = outer * self.inputs.seconds_per_point.value
         wanted = math.ceil(seconds / self.inputs.tile_seconds.value)
-        # parts of 2^k points: up to twice as many tiles as wanted
-        wanted = min(MAX_TILES // 2, max(wanted, self.inputs.max_concurrent.value))
+        longest = plan.axes[_cut_axis(plan)].size
+        wanted = max(min(wanted, longest // LEAST_POINTS), self.inputs.max_concurrent.value)
         tiles = cut_grid(model, Int(wanted))
         n_tiles = len(tiles)
         self.ctx.tiles = [tiles[f"tile_{k}"] for k in range(n_tiles)]

@@ -258,12 +258,13 @@ def in_order():
 
 @pytest.fixture(scope="session")
 def start_anew(aiida_profile, in_order):
-    """A function: stop the daemon and start it, as 'verdi daemon restart' does."""
+    """A function: stop the daemon, if it runs, and start it, as 'verdi daemon restart' does."""
     from aiida.manage import get_manager
 
     def restart(client):
         # the client's restart_daemon leaves the broker as it is
-        client.stop_daemon(wait=True)
+        if client.is_daemon_running:
+            client.stop_daemon(wait=True)
         end = time.monotonic() + 60
         while client.is_daemon_running:
             assert time.monotonic() < end
@@ -278,13 +279,19 @@ def start_anew(aiida_profile, in_order):
     return restart
 
 
-@pytest.fixture
-def mortal(daemon_client, start_anew):  # noqa: F811
-    """The daemon's client for a test that kills workers; other tests get a daemon started anew."""
+@pytest.fixture(scope="module")
+def started(daemon_client, start_anew):  # noqa: F811
+    """The daemon's client, running."""
     if not daemon_client.is_daemon_running:
-        daemon_client.start_daemon(number_workers=2)
-    yield daemon_client
-    start_anew(daemon_client)
+        start_anew(daemon_client)
+    return daemon_client
+
+
+@pytest.fixture
+def mortal(started, start_anew):
+    """The daemon's client for a test that kills workers; other tests get a daemon started anew."""
+    yield started
+    start_anew(started)
 
 
 @pytest.fixture(scope="session")

@@ -33,13 +33,7 @@ def cli():
 
 
 @pytest.fixture(scope="module")
-def running(daemon_client, code):
-    if not daemon_client.is_daemon_running:
-        daemon_client.start_daemon(number_workers=2)
-
-
-@pytest.fixture(scope="module")
-def analyses(cli, running, write_case, tmp_path_factory, case):
+def analyses(cli, started, code, write_case, tmp_path_factory, case):
     """PKs of a refinement and a map, launched from documents."""
     folder = tmp_path_factory.mktemp("analyses")
     path = write_case(folder, {"refinement": {"stages": [["salt.a", "salt.*.B"]]}})
@@ -58,7 +52,7 @@ def counts():
     return tuple(QueryBuilder().append(kind).count() for kind in (ProcessNode, Node))
 
 
-def test_a_dry_run_reports_and_stores_nothing(cli, running, write_case, tmp_path):
+def test_a_dry_run_reports_and_stores_nothing(cli, started, code, write_case, tmp_path):
     before = counts()
     result = cli("launch", "refine", write_case(tmp_path), "--dry-run")
     assert result.exit_code == 0, result.output
@@ -73,7 +67,7 @@ def test_a_dry_run_needs_no_daemon(cli, code, stopped_daemon_client, write_case,
 
 
 def test_without_the_daemon_nothing_is_submitted(
-    cli, code, stopped_daemon_client, write_case, tmp_path
+    cli, code, stopped_daemon_client, start_anew, write_case, tmp_path
 ):
     try:
         before = counts()
@@ -82,7 +76,7 @@ def test_without_the_daemon_nothing_is_submitted(
         assert f"'verdi -p {stopped_daemon_client.profile.name} daemon start'" in result.output
         assert counts() == before
     finally:
-        stopped_daemon_client.start_daemon(number_workers=2)
+        start_anew(stopped_daemon_client)
 
 
 GRID = [{"parameter": "salt.a", "start": 4.0, "stop": 4.2, "step": 1e-5},
@@ -113,7 +107,9 @@ def _section(**changes):
     ids=["wavelength", "negative", "q in 1/nm", "no pattern", "no cif", "parameter", "key",
          "no scan", "axis", "10^9 points"],
 )
-def test_bad_documents_are_refused(cli, running, write_case, tmp_path, case, command, change, told):
+def test_bad_documents_are_refused(
+    cli, started, code, write_case, tmp_path, case, command, change, told
+):
     import yaml
 
     document = copy.deepcopy(case.document)
@@ -128,7 +124,7 @@ def test_bad_documents_are_refused(cli, running, write_case, tmp_path, case, com
     assert counts() == before
 
 
-def test_a_cif_without_a_label_is_refused(cli, running, write_case, tmp_path, case):
+def test_a_cif_without_a_label_is_refused(cli, started, code, write_case, tmp_path, case):
     before = counts()
     path = write_case(tmp_path, cif=case.cif.replace("Cl_a Cl1-", ". Cl1-"))
     result = cli("launch", "refine", path)
@@ -145,7 +141,7 @@ def test_a_cif_without_a_label_is_refused(cli, running, write_case, tmp_path, ca
     ],
     ids=["empty", "words", "nan", "sigma 0"],
 )
-def test_an_unreadable_pattern_is_refused(cli, running, write_case, tmp_path, text, told):
+def test_an_unreadable_pattern_is_refused(cli, started, code, write_case, tmp_path, text, told):
     before = counts()
     result = cli("launch", "refine", write_case(tmp_path, pattern=text))
     assert result.exit_code != 0
@@ -169,7 +165,7 @@ def test_an_unreadable_pattern_is_refused(cli, running, write_case, tmp_path, te
     ],
     ids=lambda value: " ".join(value[1:]) if isinstance(value, list) else None,
 )
-def test_bad_options_are_refused(cli, running, write_case, tmp_path, options, told):
+def test_bad_options_are_refused(cli, started, code, write_case, tmp_path, options, told):
     before = counts()
     result = cli("launch", "grid-search", write_case(tmp_path), *options)
     assert result.exit_code != 0
@@ -178,7 +174,7 @@ def test_bad_options_are_refused(cli, running, write_case, tmp_path, options, to
 
 
 def test_refining_without_axes_on_the_command_line_is_not_ignored(
-    cli, running, write_case, tmp_path, case
+    cli, started, code, write_case, tmp_path, case
 ):
     """--refine belongs to --axis: alone it must not be dropped without a word."""
     path = write_case(tmp_path, {"scan": case.scan})
@@ -385,7 +381,7 @@ def test_setup_is_idempotent_and_tells_what_it_made(tmp_path):
     assert listed.returncode == 0 and "Nothing yet" in listed.stdout
 
 
-def test_models_are_compared_from_documents(cli, running, write_case, tmp_path, case):
+def test_models_are_compared_from_documents(cli, started, code, write_case, tmp_path, case):
     """Two documents of one pattern are ranked and drawn; of two patterns they are refused."""
     import yaml
 

@@ -51,14 +51,6 @@ def stored(case_nodes):
 
 
 @pytest.fixture(scope="module")
-def started(daemon_client):
-    """The daemon's client, running."""
-    if not daemon_client.is_daemon_running:
-        daemon_client.start_daemon(number_workers=2)
-    return daemon_client
-
-
-@pytest.fixture(scope="module")
 def flaky_code(make_code, tmp_path_factory):
     """A code whose first job ends before the engine starts."""
     flag = tmp_path_factory.mktemp("flaky") / "failed-once"

@@ -21,13 +21,6 @@ B_SITES = "salt.*.B"
 
 
 @pytest.fixture(scope="module")
-def started(daemon_client):
-    if not daemon_client.is_daemon_running:
-        daemon_client.start_daemon(number_workers=2)
-    return daemon_client
-
-
-@pytest.fixture(scope="module")
 def built(started, case_nodes, code, finish):
     """A finished dse.build_model at a = 4.123."""
     kept = case_nodes({"parameters": {"salt.a": 4.123}})

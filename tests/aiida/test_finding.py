@@ -35,10 +35,8 @@ def cli():
 
 
 @pytest.fixture(scope="module")
-def analyses(cli, daemon_client, code, write_case, tmp_path_factory, finish):
+def analyses(cli, started, code, write_case, tmp_path_factory, finish):
     """A refinement at 77 K and a map at 293 K that starts from it; PKs."""
-    if not daemon_client.is_daemon_running:
-        daemon_client.start_daemon(number_workers=2)
     folder = tmp_path_factory.mktemp("finding")
     path = write_case(folder, {
         "refinement": {"stages": [["salt.a", "salt.*.B"]]},

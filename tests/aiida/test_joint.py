@@ -121,10 +121,7 @@ def test_a_dry_run_stores_nothing(document, code):
     assert QueryBuilder().append(Node).count() == before
 
 
-def test_a_joint_refinement_from_document_to_figure(document, code, daemon_client, case, tmp_path):
-    if not daemon_client.is_daemon_running:
-        daemon_client.start_daemon(number_workers=2)
-
+def test_a_joint_refinement_from_document_to_figure(document, code, started, case, tmp_path):
     def cli(*arguments):
         done = CliRunner().invoke(main, [str(a) for a in arguments])
         assert done.exit_code == 0, done.output

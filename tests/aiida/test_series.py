@@ -60,13 +60,6 @@ def inputs_of(members, code, options=None, **more):
 
 
 @pytest.fixture(scope="module")
-def started(daemon_client):
-    if not daemon_client.is_daemon_running:
-        daemon_client.start_daemon(number_workers=2)
-    return daemon_client
-
-
-@pytest.fixture(scope="module")
 def three(members):
     return {name: members[name] for name in ("T100", "T200", "T300")}
 

@@ -80,13 +80,6 @@ def executed(node):
 
 
 @pytest.fixture(scope="module")
-def started(daemon_client):
-    if not daemon_client.is_daemon_running:
-        daemon_client.start_daemon(number_workers=2)
-    return daemon_client
-
-
-@pytest.fixture(scope="module")
 def finished(started, folder, content, code):
     told = cli("launch", "study", written(folder, content), "--wait")
     return launched(told), told

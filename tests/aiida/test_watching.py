@@ -36,10 +36,8 @@ def cli():
 
 
 @pytest.fixture(scope="module")
-def grid(cli, daemon_client, code, write_case, tmp_path_factory):
+def grid(cli, started, code, write_case, tmp_path_factory):
     """PK of a grid search of four tiles, one at a time, that has just been submitted."""
-    if not daemon_client.is_daemon_running:
-        daemon_client.start_daemon(number_workers=2)
     path = write_case(tmp_path_factory.mktemp("watched"))
     told = cli("launch", "grid-search", path, "--threads", 1, "--max-concurrent", 2,
                "--axis", "salt.a=4.105:4.145:0.01", "--axis", "salt.Cl_a.B=1.6:3.1:0.5")
@@ -223,13 +221,15 @@ def test_workers_without_work_are_a_failure(cli, warm, no_selftest, grid, monkey
         assert f"{counted} of 2 workers, 5 tasks wait" in row["found"] and remedy in row["remedy"]
 
 
-def test_a_daemon_that_does_not_run_is_a_failure(cli, warm, no_selftest, stopped_daemon_client):
+def test_a_daemon_that_does_not_run_is_a_failure(
+    cli, warm, no_selftest, stopped_daemon_client, start_anew
+):
     try:
         told = cli("doctor", "--code", warm.full_label)
         assert told.exit_code == 1
         assert f"verdi -p {stopped_daemon_client.profile.name} daemon start" in told.output
     finally:
-        stopped_daemon_client.start_daemon(number_workers=2)
+        start_anew(stopped_daemon_client)
 
 
 def test_without_a_profile_the_doctor_names_the_set_up(tmp_path):
