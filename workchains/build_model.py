@@ -10,7 +10,7 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida.orm import CalcJobNode, Int
 
 from aiida_dse.calculations.engine import BuildCalculation
-from aiida_dse.workchains.protocol import DEFAULT, model_of, read_protocol, set_job
+from aiida_dse.workchains.protocol import DEFAULT, read_protocol, set_job, set_model
 
 
 class BuildModelWorkChain(BaseRestartWorkChain):
@@ -43,10 +43,7 @@ class BuildModelWorkChain(BaseRestartWorkChain):
         settings = read_protocol(protocol, overrides)
         builder = cls.get_builder()
         set_job(builder.build, code, settings)
-        builder.build.model = model_of(model, settings)
-        builder.build.structures = dict(structures)
-        if pattern is not None:
-            builder.build.pattern = pattern
+        set_model(builder.build, settings, model, structures, pattern)
         builder.max_iterations = Int(settings["max_iterations"])
         return builder
 

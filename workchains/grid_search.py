@@ -20,7 +20,7 @@ from aiida_dse.documents import parse_document
 from aiida_dse.documents.plans import ScanAxis, ScanPlan
 from aiida_dse.tasks.estimate import seconds_per_point
 from aiida_dse.tasks.maps import told_by_map
-from aiida_dse.workchains.protocol import DEFAULT, model_of, read_protocol, set_job
+from aiida_dse.workchains.protocol import DEFAULT, read_protocol, set_job, set_model
 
 #: Axes that a scan sweeps without touching distances; never the ones to cut.
 CHEAP_SUFFIXES = (".B", ".occupancy", ".scale")
@@ -224,11 +224,7 @@ class GridSearchWorkChain(WorkChain):
         settings = read_protocol(protocol, overrides)
         builder = cls.get_builder()
         set_job(builder.scan, code, settings)
-        builder.scan.model = model_of(model, settings)
-        builder.scan.pattern = pattern
-        builder.scan.structures = dict(structures)
-        if traces:
-            builder.scan.traces = dict(traces)
+        set_model(builder.scan, settings, model, structures, pattern, traces)
         builder.max_concurrent = Int(settings["max_concurrent"])
         builder.tile_seconds = Float(settings["tile_seconds"])
         built = built_from_nodes(

@@ -17,7 +17,7 @@ from aiida.orm import CalcJobNode, Dict, Int
 
 from aiida_dse.calculations.engine import RefineCalculation
 from aiida_dse.data.pattern import PatternData
-from aiida_dse.workchains.protocol import DEFAULT, model_of, read_protocol, set_job
+from aiida_dse.workchains.protocol import DEFAULT, read_protocol, set_job, set_model
 
 
 def model_continued(model: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
@@ -71,11 +71,7 @@ class RefineWorkChain(BaseRestartWorkChain):
         settings = read_protocol(protocol, overrides)
         builder = cls.get_builder()
         set_job(builder.refine, code, settings)
-        builder.refine.model = model_of(model, settings)
-        builder.refine.pattern = pattern
-        builder.refine.structures = dict(structures)
-        if traces:
-            builder.refine.traces = dict(traces)
+        set_model(builder.refine, settings, model, structures, pattern, traces)
         builder.max_iterations = Int(settings["max_iterations"])
         return builder
 

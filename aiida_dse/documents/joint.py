@@ -10,7 +10,14 @@ from pydantic import ConfigDict, Field, field_validator
 
 from .model import ModelDocument
 from .plans import RefinementPlan, Start
-from .reading import DocumentError, below_folder, parse_document, read_content, validated
+from .reading import (
+    DocumentError,
+    below_folder,
+    naming,
+    parse_document,
+    read_content,
+    validated,
+)
 from .sections import Finite, Name, Section
 
 JOINT_SCHEMA = "aiida-dse/joint/1"
@@ -112,11 +119,8 @@ class JointDocument(Section):
 
 def load_joint(path: Path) -> JointDocument:
     """The joint document in a YAML or JSON file. Raises DocumentError."""
-    try:
+    with naming(path):
         return parse_joint(read_content(path), path.parent)
-    except DocumentError as problem:
-        text = str(problem)
-        raise DocumentError(text if text.startswith(str(path)) else f"{path}:\n{text}") from None
 
 
 def parse_joint(content: Any, folder: Path | None = None) -> JointDocument:

@@ -6,6 +6,7 @@ import difflib
 import json
 import os.path
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,11 +41,18 @@ class located:
 
 def load_document(path: Path) -> ModelDocument:
     """The model document in a YAML or JSON file. Raises DocumentError."""
-    content = read_content(path)
+    with naming(path):
+        return parse_document(read_content(path))
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """A DocumentError raised inside begins with the path, once."""
     try:
-        return parse_document(content)
+        yield
     except DocumentError as problem:
-        raise DocumentError(f"{path}:\n{problem}") from None
+        text = str(problem)
+        raise DocumentError(text if text.startswith(str(path)) else f"{path}:\n{text}") from None
 
 
 def read_content(path: Path) -> Any:

@@ -11,7 +11,14 @@ from pydantic import ConfigDict, Field
 
 from .model import MODEL_SCHEMA, ModelDocument
 from .plans import RefinementPlan, ScanPlan, Start
-from .reading import DocumentError, below_folder, parse_document, read_content, validated
+from .reading import (
+    DocumentError,
+    below_folder,
+    naming,
+    parse_document,
+    read_content,
+    validated,
+)
 from .sections import Finite, Name, Section
 from .series import SeriesOptions, SizeOptions, TemperatureOptions, parse_options
 
@@ -157,11 +164,8 @@ class StudyDocument(Section):
 
 def load_study(path: Path) -> StudyDocument:
     """The study document in a YAML or JSON file. Raises DocumentError."""
-    try:
+    with naming(path):
         return parse_study(read_content(path), path.parent)
-    except DocumentError as problem:
-        text = str(problem)
-        raise DocumentError(text if text.startswith(str(path)) else f"{path}:\n{text}") from None
 
 
 def parse_study(content: Any, folder: Path | None = None) -> StudyDocument:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 
 import pytest
 import yaml
 
 from aiida_dse.documents import DocumentError, load_study, parse_study
+from aiida_dse.tasks.build import build
 
 BASE = {
     "title": "base", "sample": {"name": "base", "ligand": "oleate", "temperature": 10},
@@ -96,3 +99,21 @@ def test_a_study_is_no_model_document():
 
     with pytest.raises(DocumentError, match="aiida-dse launch study"):
         parse_document(STUDY)
+
+
+def test_every_sample_of_the_example_study_can_be_built():
+    """Twelve patterns that are shipped, each with the truth it was made with beside it."""
+    path = Path(__file__).parents[2] / "examples" / "cspbbr3" / "study.yaml"
+    study = load_study(path)
+    truths = [truth["name"] for file in ("size_truth.json", "temp_truth.json")
+              for truth in json.loads((path.parent / "series" / file).read_text())]
+    assert len(study.samples) == len(truths) == 12
+    for name in study.samples:
+        document = study.document_of(name)
+        assert Path(document.pattern.file).stem in truths
+        assert build(document, path.parent, threads=1).measured
+    (map_,) = study.named_maps()
+    assert build(study.map_document(map_), path.parent, threads=1).grid.shape == (11, 11)
+    (comparison,) = study.named_comparisons()
+    for document in study.compared_documents(comparison).values():
+        assert build(document, path.parent, threads=1).measured
