@@ -11,6 +11,7 @@ from aiida.orm import CifData, Dict, Int, SinglefileData, StructureData
 
 from aiida_dse.calculations.analysis import compare_refinements
 from aiida_dse.calculations.engine import RefineCalculation
+from aiida_dse.workchains.members import why_failed
 from aiida_dse.workchains.refine import RefineWorkChain
 
 
@@ -82,7 +83,7 @@ class CompareModelsWorkChain(WorkChain):
                 self.report(f"{name}: GoF {gof:.4f}"
                             + (f" ({process.exit_message})" if process.exit_status else ""))
             else:
-                self.ctx.failures[name] = process.exit_message or str(process.process_state)
+                self.ctx.failures[name] = why_failed(process)
                 self.report(f"{name} failed: {self.ctx.failures[name]}")
 
     def compare(self) -> ExitCode | None:

@@ -40,7 +40,7 @@ def why_failed(process: Any) -> str:
     told = process.exit_message or f"it ended as {process.process_state.value}"
     last = next((below for below in reversed(process.called) if below.exit_status), None)
     if "unhandled" in told and last is not None and last.exit_message:
-        told = last.exit_message
+        told = why_failed(last)
     return " ".join(told.split())
 
 
