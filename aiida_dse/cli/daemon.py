@@ -5,16 +5,27 @@ then tries once to reach every worker that holds a task. The event may come a mo
 socket knows that the connection is gone: the trial succeeds, is not repeated, and the tasks of the
 dead worker (a tile, or the work chain itself) stay with it. Every client that leaves the broker
 is such an event too, so that a passing client makes it look again, now in vain no more.
+
+A daemon that is stopped while a work chain submits ends its broker and its workers at once: the
+process is stored, but the message that makes its task may find no broker. Nobody would ever run it,
+and its work chain would wait for ever, so such processes get their task here.
 """
 
 from __future__ import annotations
 
+import fcntl
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 #: Nobody subscribes to this name: the broker answers so, and tells it in its log.
 NOBODY = "aiida-dse-asks-whether-workers-are-gone"
 ANSWER_SECONDS = 5.0
+#: A process that changed later than this may only be about to get its task.
+YOUNG_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -71,13 +82,49 @@ def look_for_dead_workers(profile: Any) -> bool:
     if broker is None or not broker.check_service_reachable():
         return False
     with broker:
-        try:
-            broker.get_communicator().rpc_send(NOBODY, None).result(ANSWER_SECONDS)
-        except (TimeoutError, ConnectionError):
-            return False
-        except Exception as answer:  # AiiDA's client raises the broker's answer as this
-            return NOBODY in str(answer)
-    return True
+        return _answers(broker)
+
+
+def lost_processes(profile: Any) -> list[int]:
+    """Unfinished jobs and work chains without a task that a process with a task has called.
+
+    What is run without the daemon has no task, and nor has its caller: it is none of them.
+    """
+    from aiida.common import timezone
+    from aiida.orm import CalcJobNode, ProcessNode, QueryBuilder, WorkChainNode
+
+    tasks = _tasks(profile)  # before the processes: who ends meanwhile is not taken for lost
+    if not tasks:
+        return []
+    query = QueryBuilder().append(ProcessNode, filters={"id": {"in": sorted(tasks)}}, tag="caller")
+    query.append((CalcJobNode, WorkChainNode), with_incoming="caller", project="id", filters={
+        "attributes.process_state": {"in": ["created", "waiting", "running"]},
+        "mtime": {"<": timezone.now() - timedelta(seconds=YOUNG_SECONDS)},
+    })
+    return sorted(set(query.all(flat=True)) - tasks)
+
+
+def give_tasks_to_the_lost(profile: Any) -> list[int]:
+    """Make the daemon go on with processes that lost their task; these."""
+    broker = _broker(profile)
+    if broker is None or not broker.check_service_reachable() or not lost_processes(profile):
+        return []
+    with open(_broker_folder(profile) / "lost.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two of us must not give two tasks
+        found = lost_processes(profile)
+        if found:
+            _give_tasks(broker, found)
+    return found
+
+
+def _give_tasks(broker: Any, processes: Sequence[int]) -> None:
+    from plumpy.process_comms import RemoteProcessThreadController
+
+    with broker:
+        controller = RemoteProcessThreadController(broker.get_communicator())
+        for pk in processes:
+            controller.continue_process(pk, nowait=False, no_reply=True)
+        _answers(broker)  # it reads in order: when it answers, it has stored the tasks
 
 
 def mended(profile: Any) -> str | None:
@@ -87,7 +134,40 @@ def mended(profile: Any) -> str | None:
         return None
     if workers.counted > workers.running:
         look_for_dead_workers(profile)
+    give_tasks_to_the_lost(profile)
     return workers.trouble
+
+
+def _answers(broker: Any) -> bool:
+    try:
+        broker.get_communicator().rpc_send(NOBODY, None).result(ANSWER_SECONDS)
+    except (TimeoutError, ConnectionError):
+        return False
+    except Exception as answer:  # AiiDA's client raises the broker's answer as this
+        return NOBODY in str(answer)
+    return True
+
+
+def _tasks(profile: Any) -> set[int]:
+    """The processes that the broker has a task for.
+
+    Read from its files: AiiDA's own reader would move tasks that are being worked on.
+    """
+    found = set()
+    # one that moves from one folder to the other meanwhile is seen all the same
+    for part in ("pending", "processing", "pending"):
+        for path in (_broker_folder(profile) / "storage" / "tasks" / part).glob("*.json"):
+            try:
+                found.add(int(json.loads(path.read_text())["body"]["args"]["pid"]))
+            except (FileNotFoundError, KeyError, TypeError):
+                continue  # done or moved, or not about a process
+    return found
+
+
+def _broker_folder(profile: Any) -> Path:
+    from aiida.manage.configuration import get_config
+
+    return Path(get_config().filepaths(profile)["broker_service"]["dir"])
 
 
 def _broker(profile: Any) -> Any:

@@ -101,7 +101,7 @@ def _storage(profile: Any) -> Check:
 def _daemon(profile: Any) -> Iterator[Check]:
     from aiida.engine.daemon.client import get_daemon_client
 
-    from .daemon import look_for_dead_workers, workers_of_daemon
+    from .daemon import mended, workers_of_daemon
 
     if profile.process_control_backend is None:
         yield Check("daemon", "warn", "the profile has no broker: nothing can be submitted",
@@ -121,8 +121,7 @@ def _daemon(profile: Any) -> Iterator[Check]:
     if workers is None:
         yield Check("broker", "fail", "does not answer", _mend_broker(profile.name))
         return
-    if workers.counted > workers.running:
-        look_for_dead_workers(profile)  # gives the tasks of a killed worker to the others
+    mended(profile)  # gives the tasks of a killed worker to the others
     if workers.running == 0:
         yield Check("workers", "fail", "the daemon has no worker", restart)
     elif workers.trouble:

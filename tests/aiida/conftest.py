@@ -258,10 +258,13 @@ def in_order():
 
 @pytest.fixture(scope="session")
 def start_anew(aiida_profile, in_order):
-    """A function: stop the daemon, if it runs, and start it, as 'verdi daemon restart' does."""
+    """A function: stop the daemon, if it runs, and start it, as 'verdi daemon restart' does.
+
+    `meanwhile` is called while no daemon runs.
+    """
     from aiida.manage import get_manager
 
-    def restart(client):
+    def restart(client, meanwhile=None):
         # the client's restart_daemon leaves the broker as it is
         if client.is_daemon_running:
             client.stop_daemon(wait=True)
@@ -273,6 +276,8 @@ def start_anew(aiida_profile, in_order):
         manager = get_manager()
         manager.reset_broker()
         manager.reset_runner()
+        if meanwhile is not None:
+            meanwhile()
         client.start_daemon(number_workers=2)
         in_order(aiida_profile)
 

@@ -1,144 +1,213 @@
-"""A study whose daemon stops, or whose workers die, ends as if nothing had happened."""
+"""A study whose daemon is stopped and started, or whose workers are killed, in its middle."""
 
 from __future__ import annotations
 
 import copy
+import json
 import os
+import re
 import signal
 import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from aiida.common import LinkType
+from aiida.manage.configuration import get_config, get_profile
 from aiida.orm import CalcJobNode, load_node
 from click.testing import CliRunner
 from numpy.testing import assert_allclose
 
 from aiida_dse.cli.main import main
 from aiida_dse.cli.submission import wait_for
-from aiida_dse.data.jobs import built_from_nodes
-from aiida_dse.tasks.run import run_refine, run_scan
 
-TEMPERATURES = (150.0, 250.0, 350.0)
-
-
-def truth_at(temperature):
-    return {"salt.a": 4.11 + 4e-5 * temperature, "salt.Cs1.B": 0.3 + 0.005 * temperature,
-            "salt.Cl_a.B": 0.5 + 0.006 * temperature}
+TEMPERATURES = (120.0, 240.0, 360.0)
+#: What only one job reads: that of the second of three refinements, that of the second tile.
+REFINEMENT, TILE = "salt at 240 K", "4.1375"
 
 
 @pytest.fixture(scope="module")
-def document(tmp_path_factory, write_case, pattern_of, case):
-    """A series of three temperatures, and a map from the values of the last."""
+def study(case, write_case, pattern_of, tmp_path_factory):
+    """A series of three samples and a map of two tiles, as a file."""
     folder = tmp_path_factory.mktemp("faults")
     write_case(folder)
-    names = {f"T{t:.0f}": t for t in TEMPERATURES}
-    for seed, (name, temperature) in enumerate(names.items(), 60):
-        (folder / f"{name}.xye").write_text(pattern_of(truth_at(temperature), seed))
-    base = copy.deepcopy(case.document) | {"refinement": {"stages": [["salt.a", "salt.*.B"]]}}
+    samples = {}
+    for k, kelvin in enumerate(TEMPERATURES):
+        truth = {"salt.a": 4.11 + 4e-5 * kelvin, "salt.Cs1.B": 0.3 + 0.005 * kelvin,
+                 "salt.Cl_a.B": 0.5 + 0.006 * kelvin}
+        (folder / f"T{k}.xye").write_text(pattern_of(truth, k + 60))
+        samples[f"T{k}"] = {
+            "pattern": {"file": f"T{k}.xye"},
+            "sample": {"name": f"salt at {kelvin:.0f} K", "temperature": kelvin}}
+    base = copy.deepcopy(case.document)
     del base["pattern"]["file"], base["sample"]
-    axes = [{"parameter": "salt.a", "start": 4.11, "stop": 4.14, "step": 0.01},
-            {"parameter": "salt.Cs1.B", "values": [1.5, 2.0]}]
+    content = {
+        "schema": "aiida-dse/study/1", "name": "interrupted", "samples": samples,
+        "defaults": base | {"refinement": {"stages": [["salt.a", "salt.*.B"]]}},
+        "series": {"warming": {"kind": "temperature", "samples": "T*"}},
+        "maps": [{"sample": "T0", "axes": [
+            {"parameter": "salt.a", "values": [4.1025, float(TILE)]},
+            {"parameter": "salt.Cs1.B", "values": [0.5, 1.0]}]}],
+    }
     path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump({
-        "schema": "aiida-dse/study/1", "name": "faults", "defaults": base,
-        "samples": {name: {"pattern": {"file": f"{name}.xye"}, "sample": {"temperature": t}}
-                    for name, t in names.items()},
-        "series": {"warming": {"kind": "temperature", "samples": "T*",
-                               "options": {"mode": "independent"}}},
-        "maps": [{"sample": "T350", "axes": axes}],
-    }))
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 
-def launched(document, code):
-    """The study, submitted."""
-    told = CliRunner().invoke(
-        main, ["launch", "study", str(document), "--code", code.full_label, "--threads", "1"])
-    assert told.exit_code == 0, told.output
-    return load_node(int(told.output.split("WorkChain<")[1].split(">")[0]))
+@pytest.fixture(scope="module")
+def launched(started, study, make_code, tmp_path_factory):
+    """A function: the study with a code of its own, so that nothing comes from the cache.
+
+    Every job adds its folder to `log`; the one that reads `held` waits while the file `hold` is
+    there.
+    """
+    holds = []
+
+    def launch(label, held=None):
+        folder = tmp_path_factory.mktemp(label)
+        hold, log = folder / "hold", folder / "runs.log"
+        lines = [f'echo "$PWD" >> "{log}"']
+        if held:
+            hold.touch()
+            holds.append(hold)
+            lines.append(f"if grep -q '{held}' model.json; then "
+                         f"while [ -e '{hold}' ]; do sleep 0.05; done; fi")
+        code = make_code(label, "\n".join(lines))
+        done = CliRunner().invoke(
+            main, ["launch", "study", str(study), "--code", code.full_label, "--threads", "1"])
+        assert done.exit_code == 0, done.output
+        node = load_node(int(re.search(r"StudyWorkChain<(\d+)>", done.output)[1]))
+        return SimpleNamespace(node=node, hold=hold, log=log)
+
+    yield launch
+    for hold in holds:
+        hold.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(launched, finish):
+    node = finish(launched("undisturbed").node)
+    assert node.is_finished_ok, node.exit_message
+    assert len(jobs_of(node)) == 5
+    return node
 
 
 def jobs_of(node):
-    """The jobs of a study by the labels of the calls that lead to them; stateless ones left out."""
-    found = {}
-    for job in node.called_descendants:
-        # a worker killed while it stored a job leaves a node without a state, which never runs
-        if isinstance(job, CalcJobNode) and job.process_state is not None:
-            path, at = [], job
-            while at.pk != node.pk:
-                link = at.base.links.get_incoming(
-                    link_type=(LinkType.CALL_CALC, LinkType.CALL_WORK)).first()
-                path.append(link.link_label)
-                at = link.node
-            found.setdefault("/".join(reversed(path)), []).append(job)
-    return found
+    return [one for one in node.called_descendants if isinstance(one, CalcJobNode)]
 
 
-def assert_as_computed_at_once(node):
-    """Refined values and map are those that the engine finds without AiiDA."""
-    assert node.is_finished_ok, node.exit_message
-    parts = {link.link_label: link.node for link in node.base.links.get_outgoing(
-        link_type=LinkType.CALL_WORK).all()}
-    series, grid = parts["series_warming"], parts["map_map_T350"]
-    members = series.inputs.members
-    assert sorted(series.outputs.result["used"]) == sorted(members) == ["T150", "T250", "T350"]
-    for name in members:
-        one = members[name]
-        expected = run_refine(built_from_nodes(
-            one.model.get_dict(), one.pattern, {"salt": one.structures.salt}, {})).summary
-        found = series.outputs.refined[name]["parameters"]
-        for key, row in expected["parameters"].items():
-            assert_allclose(found[key]["value"], row["value"], rtol=1e-9)
-    scan = grid.inputs.scan
-    expected = run_scan(built_from_nodes(
-        scan.model.get_dict(), scan.pattern, {"salt": scan.structures.salt}, {}), threads=1)
-    assert_allclose(grid.outputs.map.get_array("gof"), expected.arrays["scan/gof"], rtol=1e-9)
+def place(node):
+    """The labels of the calls that lead from the study to a process."""
+    links = node.base.links.get_incoming(link_type=(LinkType.CALL_CALC, LinkType.CALL_WORK)).all()
+    return () if not links else (*place(links[0].node), links[0].link_label)
 
 
-def kill(count):
-    def fault(client, start_anew, workers_of):
-        for pid in workers_of(client)[:count]:
-            os.kill(pid, signal.SIGKILL)
-
-    return fault
-
-
-def stop_and_start(client, start_anew, workers_of):
-    start_anew(client)
+def drop_task_of(pk):
+    """As if the message to the broker had been lost."""
+    folder = Path(get_config().filepaths(get_profile())["broker_service"]["dir"])
+    (task,) = [path for path in (folder / "storage" / "tasks").glob("*/*.json")
+               if json.loads(path.read_text())["body"]["args"]["pid"] == pk]
+    task.unlink()
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("fault", [
-    pytest.param(stop_and_start, id="daemon"), pytest.param(kill(2), id="workers"),
-    pytest.param(kill(1), id="worker", marks=pytest.mark.slow)])
-def test_a_study_survives(
-    document, make_code, mortal, start_anew, workers_of, tmp_path, request, fault
-):
-    """In the middle: a refinement has ended, another runs, the series and the map are to come."""
-    log = tmp_path / "runs.log"
-    log.touch()
-    name = request.node.callspec.id
-    node = launched(document, make_code(f"faulty-{name}", f'echo "$PWD" >> "{log}"; sleep 1'))
+def wait_until_only_the_held_job_runs(node):
+    """The jobs that have finished by then."""
     end = time.monotonic() + 120
     while True:
-        jobs = [job for each in jobs_of(node).values() for job in each]
-        kept = {job.pk for job in jobs if job.is_finished_ok}
-        if kept and len(jobs) > len(kept):
-            break
-        assert time.monotonic() < end and not node.is_terminated
+        assert time.monotonic() < end and not node.is_terminated, node.exit_message
+        jobs = jobs_of(node)
+        finished = [job for job in jobs if job.is_finished_ok and job.caller.is_terminated]
+        left = [job for job in jobs if not job.is_terminated]
+        if finished and len(left) == 1 and left[0].get_scheduler_state() is not None:
+            return finished
         time.sleep(0.05)
-    fault(mortal, start_anew, workers_of)
-    wait_for(node, look_every=5)
-    assert_as_computed_at_once(node)
-    steps, folders = jobs_of(node), log.read_text().split()
-    assert len([path for path in steps if path.startswith("series_warming/refine_")]) == 3
-    for path, jobs in steps.items():
-        for job in jobs:
-            times = folders.count(job.get_remote_workdir())
-            # AiiDA may repeat a submission that it was killed in, but nothing that had ended
-            once = job.pk in kept or name == "daemon"
-            assert (len(jobs), times) == (1, 1) if once else times <= 2, (path, folders)
-        # the next study computes again, whatever this one found
-        for job in jobs:
-            job.base.caching.is_valid_cache = False
+
+
+def assert_equal_numbers(found, expected, path=""):
+    """Two results agree; what names a node or tells a duration is not compared."""
+    if isinstance(expected, Mapping):
+        assert list(found) == list(expected), path
+        for key in expected:
+            if key not in ("uuid", "pk", "result", "seconds"):
+                assert_equal_numbers(found[key], expected[key], f"{path}.{key}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), path
+        for k, pair in enumerate(zip(found, expected, strict=True)):
+            assert_equal_numbers(*pair, f"{path}.{k}")
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=1e-9, nan_ok=True), path
+    else:
+        assert found == expected, path
+
+
+def part(study, kind, name):
+    return load_node(study.outputs.summary.get_dict()[kind][name]["uuid"])
+
+
+def assert_same_results(found, expected):
+    assert found.exit_status == expected.exit_status, found.exit_message
+    assert_equal_numbers(found.outputs.summary.get_dict(), expected.outputs.summary.get_dict())
+    series, other = (part(one, "series", "warming").outputs for one in (found, expected))
+    assert_equal_numbers(series.table.get_dict(), other.table.get_dict())
+    for name in ("T0", "T1", "T2"):
+        assert_equal_numbers(
+            series.refined[name].get_dict()["parameters"],
+            other.refined[name].get_dict()["parameters"], name)
+    name = next(iter(found.outputs.summary["maps"]))
+    map_, other = (part(one, "maps", name).outputs.map for one in (found, expected))
+    assert set(map_.get_arraynames()) == set(other.get_arraynames())
+    for name in map_.get_arraynames():
+        assert_allclose(map_.get_array(name), other.get_array(name), rtol=1e-9, err_msg=name)
+
+
+def assert_every_step_ran_once(run, undisturbed, before):
+    """The same jobs as without a fault, each one once and in one folder; `before`: those kept."""
+    jobs = jobs_of(run.node)
+    assert sorted(map(place, jobs)) == sorted(map(place, jobs_of(undisturbed)))
+    assert all(job.is_finished_ok and not job.base.caching.is_created_from_cache for job in jobs)
+    assert len({job.base.extras.get("_aiida_hash") for job in jobs}) == len(jobs)
+    assert {job.pk for job in before} < {job.pk for job in jobs}
+    assert sorted(run.log.read_text().split()) == sorted(job.get_remote_workdir() for job in jobs)
+
+
+@pytest.mark.timeout(240, func_only=True)
+@pytest.mark.parametrize("lost", [False, True], ids=["whole", "lost"])
+def test_a_study_goes_on_when_its_daemon_is_started_again(
+    undisturbed, launched, daemon_client, start_anew, lost
+):
+    """The job that ran when the daemon was stopped ends while there is none.
+
+    `lost`: its task is gone too, as happens to who is submitted while the daemon stops.
+    """
+    run = launched("lost" if lost else "stopped", held=REFINEMENT)
+    before = wait_until_only_the_held_job_runs(run.node)
+    (held,) = [job for job in jobs_of(run.node) if not job.is_terminated]
+
+    def meanwhile():
+        run.hold.unlink()
+        if lost:
+            drop_task_of(held.pk)
+
+    start_anew(daemon_client, meanwhile)
+    wait_for(run.node, look_every=5)
+    assert_same_results(run.node, undisturbed)
+    assert_every_step_ran_once(run, undisturbed, before)
+
+
+@pytest.mark.timeout(240, func_only=True)
+@pytest.mark.parametrize(
+    ("killed", "held"), [pytest.param(1, REFINEMENT, marks=pytest.mark.slow), (2, TILE)])
+def test_a_study_survives_killed_workers(
+    undisturbed, launched, mortal, workers_of, killed, held
+):
+    """kill -9 of one worker while the samples are refined, of all while the map is computed."""
+    run = launched(f"killed-{killed}", held=held)
+    before = wait_until_only_the_held_job_runs(run.node)
+    for pid in workers_of(mortal)[:killed]:
+        os.kill(pid, signal.SIGKILL)
+    run.hold.unlink()
+    wait_for(run.node, look_every=5)
+    assert_same_results(run.node, undisturbed)
+    assert_every_step_ran_once(run, undisturbed, before)
