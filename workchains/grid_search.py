@@ -241,8 +241,8 @@ class GridSearchWorkChain(WorkChain):
         seconds = outer * self.inputs.seconds_per_point.value
         wanted = math.ceil(seconds / self.inputs.tile_seconds.value)
         longest = plan.axes[_cut_axis(plan)].size
-        wanted = max(min(wanted, longest // LEAST_POINTS), self.inputs.max_concurrent.value)
-        tiles = cut_grid(model, Int(wanted))
+        most = max(1, longest // LEAST_POINTS)
+        tiles = cut_grid(model, Int(max(min(wanted, most), self.inputs.max_concurrent.value)))
         n_tiles = len(tiles)
         self.ctx.tiles = [tiles[f"tile_{k}"] for k in range(n_tiles)]
         self.ctx.waiting = list(range(n_tiles))

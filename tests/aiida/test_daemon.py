@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import signal
 import time
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from aiida.common import LinkType
 from aiida.engine import submit
-from aiida.orm import CalcJobNode, Dict, Float, Int, QueryBuilder
+from aiida.orm import CalcJobNode, Dict, Float, Int, Node, QueryBuilder
 from numpy.testing import assert_allclose, assert_array_equal
 
 from aiida_dse.calculations.engine import (
@@ -183,6 +184,24 @@ def test_a_widened_grid_reuses_tiles(submitted, finish, flaky_code, case):
     assert_complete_map(node, node.inputs.scan)
     # seen: 3 of 4. Tiles of another length would share none.
     assert len(cached) >= 1
+
+
+def test_a_large_map_adds_few_nodes_and_little_data(submitted, finish, stored, code):
+    """100 x 100 points that would take hours, for all the work chain knows: < 60 nodes, < 5 MB."""
+    finish(submitted["grid"])
+    axes = [{"parameter": "salt.a", "start": 4.10, "stop": 4.1495, "step": 0.0005},
+            {"parameter": "salt.Cl_a.B", "start": 1.0, "stop": 3.97, "step": 0.03}]
+    inputs = {"scan": stored(code, scan={"axes": axes}), "seconds_per_point": Float(100.0)}
+    before = QueryBuilder().append(Node, project="id").all(flat=True)
+    node = finish(submit(GridSearchWorkChain, **inputs), timeout=200)
+    assert node.is_finished_ok, node.exit_message
+    assert node.outputs.map.get_array("gof").shape == (100, 100)
+    added = QueryBuilder().append(Node, filters={"id": {"!in": before}}).all(flat=True)
+    held = sum(len(json.dumps(one.base.attributes.all)) for one in added)
+    held += sum(one.base.repository.get_object_size(name) for one in added
+                for name in one.base.repository.list_object_names())
+    assert len(jobs_of(node)) == 7
+    assert len(added) < 60 and held < 5e6, (len(added), held)
 
 
 @pytest.mark.slow
