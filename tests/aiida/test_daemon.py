@@ -253,7 +253,7 @@ def test_models_are_refined_and_ranked(submitted, finish, stored, make_code):
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("killed", [1, 2])
+@pytest.mark.parametrize("killed", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_killed_workers_cost_no_finished_tile(
     submitted, finish, mortal, workers_of, make_code, tmp_path, killed
 ):
