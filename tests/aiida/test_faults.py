@@ -174,7 +174,8 @@ def assert_every_step_ran_once(run, undisturbed, before):
 
 @pytest.mark.timeout(240, func_only=True)
 @pytest.mark.parametrize(
-    "lost", [pytest.param(False, id="whole", marks=pytest.mark.slow), pytest.param(True, id="lost")])
+    "lost",
+    [pytest.param(False, id="whole", marks=pytest.mark.slow), pytest.param(True, id="lost")])
 def test_a_study_goes_on_when_its_daemon_is_started_again(
     undisturbed, launched, daemon_client, start_anew, lost
 ):
