@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from aiida.engine import ExitCode, ToContext, WorkChain, while_
@@ -11,7 +12,9 @@ from aiida.orm import CifData, Dict, Int, SinglefileData, StructureData
 
 from aiida_dse.calculations.analysis import compare_refinements
 from aiida_dse.calculations.engine import RefineCalculation
+from aiida_dse.data.pattern import PatternData
 from aiida_dse.workchains.members import why_failed
+from aiida_dse.workchains.protocol import DEFAULT, model_of, read_protocol, set_job
 from aiida_dse.workchains.refine import RefineWorkChain
 
 
@@ -48,6 +51,27 @@ class CompareModelsWorkChain(WorkChain):
                        message="Fewer than two models have a result: {detail}")
         spec.exit_code(402, "ERROR_SOME_MODELS_FAILED",
                        message="Compared without the models that failed: {detail}")
+
+    @classmethod
+    def get_builder_from_protocol(
+        cls, code: Any, models: Mapping[str, Any], structures: Mapping[str, Mapping[str, Any]],
+        pattern: PatternData, traces: Mapping[str, Any] | None = None, protocol: str = DEFAULT,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """A builder for models (Dict or mapping) and their structures, both by model.
+
+        What a model does not say itself, the protocol does.
+        """
+        settings = read_protocol(protocol, overrides)
+        builder = cls.get_builder()
+        set_job(builder.refine, code, settings)
+        builder.refine.pattern = pattern
+        if traces:
+            builder.refine.traces = dict(traces)
+        builder.models = {name: model_of(model, settings) for name, model in models.items()}
+        builder.structures = {name: dict(nodes) for name, nodes in structures.items()}
+        builder.max_concurrent = Int(settings["max_concurrent"])
+        return builder
 
     def start(self) -> None:
         self.ctx.waiting = sorted(self.inputs.models)

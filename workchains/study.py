@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from aiida.engine import ExitCode, ToContext, WorkChain, calcfunction, while_
@@ -11,10 +12,14 @@ from aiida.orm import CifData, Dict, Float, Int, SinglefileData, StructureData
 
 from aiida_dse.calculations.engine import RefineCalculation, ScanCalculation
 from aiida_dse.data.grouping import put_into_group
+from aiida_dse.data.options import speed_of
 from aiida_dse.data.pattern import PatternData
+from aiida_dse.data.studies import read_study, study_inputs
+from aiida_dse.documents import StudyDocument
 from aiida_dse.workchains.compare_models import CompareModelsWorkChain
 from aiida_dse.workchains.grid_search import GridSearchWorkChain
 from aiida_dse.workchains.members import MEMBER_INPUTS, for_any_task, sample_of, why_failed
+from aiida_dse.workchains.protocol import DEFAULT, read_protocol, set_job, with_protocol
 from aiida_dse.workchains.refine import RefineWorkChain, continued_model
 from aiida_dse.workchains.size_series import SizeSeriesWorkChain
 from aiida_dse.workchains.temperature_series import TemperatureSeriesWorkChain
@@ -96,6 +101,27 @@ class StudyWorkChain(WorkChain):
         spec.exit_code(401, "ERROR_NOTHING_FINISHED", message="No step finished: {detail}")
         spec.exit_code(402, "ERROR_SOME_STEPS_FAILED",
                        message="The study is complete but for what failed: {detail}")
+
+    @classmethod
+    def get_builder_from_protocol(
+        cls, code: Any, document: StudyDocument, folder: Path, protocol: str = DEFAULT,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """A builder for a study document whose files are named as seen from `folder`.
+
+        What the models do not say themselves, the protocol does. Raises DocumentError.
+        """
+        settings = read_protocol(protocol, overrides)
+        read = read_study(document, folder, lambda model: with_protocol(model, settings))
+        builder = cls.get_builder()
+        set_job(builder.refine, code, settings)
+        for name, value in study_inputs(document, read, speed_of(builder.refine.code)).items():
+            setattr(builder, name, value)
+        builder.max_concurrent = Int(settings["max_concurrent"])
+        builder.max_iterations = Int(settings["max_iterations"])
+        builder.tile_seconds = Float(settings["tile_seconds"])
+        builder.metadata.label = document.name
+        return builder
 
     def start(self) -> None:
         plan = self.inputs.plan.get_dict()

@@ -9,7 +9,7 @@ import click
 
 from aiida_dse.documents import DocumentError, StudyDocument, load_study
 
-from .submission import fail, job_inputs, speed_for, stored_twin, submit_process
+from .submission import fail, job_inputs, speed_for, submit_process
 
 
 def launch_study(
@@ -17,9 +17,9 @@ def launch_study(
     wait: bool, protocol: str, max_concurrent: int | None,
 ) -> int | None:
     """Submit dse.study; the PK of the work chain (None for a dry run)."""
-    from aiida.orm import Dict, Float
+    from aiida.orm import Float
 
-    from aiida_dse.tasks.estimate import seconds_per_point
+    from aiida_dse.data.studies import study_inputs
     from aiida_dse.workchains.study import StudyWorkChain
 
     study, read, settings = _read(document, protocol, max_concurrent)
@@ -28,32 +28,8 @@ def launch_study(
     if dry_run:
         click.echo("Dry run: nothing was stored or submitted.")
         return None
-    twins = _Twins()
-    plan: dict[str, Any] = {
-        "series": {name: {"kind": one.kind, "samples": list(study.members_of(name)),
-                          "options": one.options.model_dump(mode="json", exclude_unset=True)}
-                   for name, one in study.series.items()},
-        "maps": {name: {"sample": part.sample,
-                        "seconds_per_point": seconds_per_point(read.maps[name][1], speed)}
-                 for name, part in study.named_maps().items()},
-        "compare": {name: part.sample for name, part in study.named_comparisons().items()},
-    }
-    inputs = _common(code_label, walltime, threads, settings) | {
-        "samples": twins.members({name: one.member for name, one in read.samples.items()}),
-        "plan": Dict({key: value for key, value in plan.items() if value}),
-        "tile_seconds": Float(settings["tile_seconds"]),
-    }
-    if read.maps:
-        inputs["maps"] = {name: Dict(content) for name, (content, _) in read.maps.items()}
-    if read.compare:
-        inputs["compare"] = {
-            name: {"models": {model: Dict(one["model"]) for model, one in models.items()},
-                   "structures": {model: twins.each(one["structures"])
-                                  for model, one in models.items()}}
-            for name, models in read.compare.items()
-        }
-    if read.left_out:
-        inputs["left_out"] = Dict(read.left_out)
+    inputs = _common(code_label, walltime, threads, settings) | study_inputs(study, read, speed) | {
+        "tile_seconds": Float(settings["tile_seconds"])}
     return submit_process(StudyWorkChain, inputs, study.name, (), wait)
 
 
@@ -65,6 +41,7 @@ def launch_series(
     from aiida.orm import Dict
 
     from aiida_dse.data.studies import members_of
+    from aiida_dse.data.twins import Twins
     from aiida_dse.workchains.study import SERIES
 
     study = _load(document)
@@ -85,7 +62,7 @@ def launch_series(
         click.echo("Dry run: nothing was stored or submitted.")
         return None
     inputs = _common(code_label, walltime, threads, settings) | {
-        "members": _Twins().members(members_of(read, members)),
+        "members": Twins().members(members_of(read, members)),
         "options": Dict(one.options.model_dump(mode="json", exclude_unset=True)),
     }
     if read.left_out:
@@ -125,34 +102,6 @@ def _common(
     job = job_inputs(code_label, walltime, threads, 1, settings["max_wallclock_seconds"])
     return {"refine": job, "max_concurrent": Int(settings["max_concurrent"]),
             "max_iterations": Int(settings["max_iterations"])}
-
-
-class _Twins:
-    """Data that the database or another sample has already enter it once."""
-
-    def __init__(self) -> None:
-        self._known: dict[Any, Any] = {}
-
-    def node(self, node: Any) -> Any:
-        found = stored_twin(node)
-        content = node.base.attributes.get("content_sha256", None) or node.base.attributes.get(
-            "md5", None)
-        return found if content is None else self._known.setdefault((type(node), content), found)
-
-    def each(self, nodes: dict[str, Any]) -> dict[str, Any]:
-        return {name: self.node(node) for name, node in nodes.items()}
-
-    def members(self, members: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        from aiida.orm import Dict
-
-        found = {}
-        for name, member in members.items():
-            own = {"model": Dict(member["model"]), "pattern": self.node(member["pattern"]),
-                   "structures": self.each(member["structures"])}
-            if "traces" in member:
-                own["traces"] = self.each(member["traces"])
-            found[name] = own
-        return found
 
 
 def _tell(

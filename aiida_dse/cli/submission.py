@@ -89,6 +89,7 @@ def inputs_of(
     """
     from aiida.orm import Dict
 
+    from aiida_dse.data.twins import stored_twin
     from aiida_dse.workchains.refine import continued_model
 
     inputs = job_inputs(code_label, walltime, threads, otherwise, protocol_walltime) | {
@@ -150,27 +151,6 @@ def _result_of(identifier: str) -> Any:
     if result is None:
         fail(f"{node.process_label}<{node.pk}> has no result to start from")
     return result
-
-
-def stored_twin(node: Any) -> Any:
-    """The node already in the database with the same content, so that data enter it once."""
-    from aiida.orm import CifData, QueryBuilder
-
-    from aiida_dse.data.distances import DistancesData
-    from aiida_dse.data.pattern import PatternData
-
-    if node.is_stored:
-        return node
-    keys: dict[Any, str] = {PatternData: "content_sha256", DistancesData: "content_sha256",
-                            CifData: "md5"}
-    key = keys.get(type(node))
-    if key is None:
-        return node
-    query = QueryBuilder().append(
-        type(node), tag="node", filters={f"attributes.{key}": node.base.attributes.get(key)}
-    ).order_by({"node": "id"})
-    found = query.first(flat=True)
-    return node if found is None else found
 
 
 def _daemon_must_run() -> None:

@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aiida.orm import Dict
+
 from aiida_dse.documents import DocumentError, ModelDocument, StudyDocument
 from aiida_dse.tasks.axis import check_axis
 from aiida_dse.tasks.build import BuiltModel
+from aiida_dse.tasks.estimate import seconds_per_point
 from aiida_dse.tasks.freedom import check_freedom
 
 from .jobs import built_from_nodes, nodes_of_document
+from .twins import Twins
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,41 @@ def read_study(
             except (ValueError, OSError) as problem:
                 raise DocumentError(f"compare.{name}.models.{model}: {problem}") from None
     return found
+
+
+def study_inputs(
+    study: StudyDocument, read: ReadStudy, speed: float | None = None
+) -> dict[str, Any]:
+    """The inputs of dse.study that follow from its document; data stored before are used again.
+
+    speed: seconds for a distance on the computer of the code.
+    """
+    twins = Twins()
+    plan: dict[str, Any] = {
+        "series": {name: {"kind": one.kind, "samples": list(study.members_of(name)),
+                          "options": one.options.model_dump(mode="json", exclude_unset=True)}
+                   for name, one in study.series.items()},
+        "maps": {name: {"sample": part.sample,
+                        "seconds_per_point": seconds_per_point(read.maps[name][1], speed)}
+                 for name, part in study.named_maps().items()},
+        "compare": {name: part.sample for name, part in study.named_comparisons().items()},
+    }
+    inputs: dict[str, Any] = {
+        "samples": twins.members({name: one.member for name, one in read.samples.items()}),
+        "plan": Dict({key: value for key, value in plan.items() if value}),
+    }
+    if read.maps:
+        inputs["maps"] = {name: Dict(content) for name, (content, _) in read.maps.items()}
+    if read.compare:
+        inputs["compare"] = {
+            name: {"models": {model: Dict(one["model"]) for model, one in models.items()},
+                   "structures": {model: twins.each(one["structures"])
+                                  for model, one in models.items()}}
+            for name, models in read.compare.items()
+        }
+    if read.left_out:
+        inputs["left_out"] = Dict(read.left_out)
+    return inputs
 
 
 def members_of(read: ReadStudy, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:

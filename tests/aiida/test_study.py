@@ -11,10 +11,12 @@ from click.testing import CliRunner
 
 from aiida_dse.cli.main import main
 from aiida_dse.data.jobs import nodes_of_document
-from aiida_dse.documents import load_document, parse_document
+from aiida_dse.documents import load_document, parse_document, parse_study
+from aiida_dse.workchains.compare_models import CompareModelsWorkChain
 from aiida_dse.workchains.grid_search import GridSearchWorkChain, tile_models
 from aiida_dse.workchains.protocol import protocol_names, read_protocol, with_protocol
 from aiida_dse.workchains.refine import RefineWorkChain
+from aiida_dse.workchains.study import StudyWorkChain
 from aiida_dse.workchains.temperature_series import TemperatureSeriesWorkChain
 
 TEMPERATURES = (120.0, 240.0)
@@ -201,6 +203,22 @@ def test_builders_from_a_protocol(write_case, tmp_path, code, case):
         code, members, {"mode": "sequential"}, protocol="fast")
     assert series.members["one"]["model"]["pattern"]["every"] == 4
     assert series.options["mode"] == "sequential"
+    compare = CompareModelsWorkChain.get_builder_from_protocol(
+        code, {"one": model, "other": model}, {"one": structures, "other": structures}, pattern,
+        protocol="fast")
+    assert compare.models["other"]["pattern"]["every"] == 4
+    assert CompareModelsWorkChain.spec().inputs.validate(compare._inputs(prune=True)) is None
+
+
+def test_a_study_is_built_from_its_document(folder, content, code):
+    """As 'launch study' does, for those who submit from Python."""
+    study = parse_study(copy.deepcopy(content))
+    builder = StudyWorkChain.get_builder_from_protocol(code, study, folder, protocol="fast")
+    assert sorted(builder.samples) == ["T120", "T240", "alone"]
+    assert builder.samples["T120"]["model"]["pattern"]["every"] == 4
+    assert builder.plan["maps"]["map_T120"]["seconds_per_point"] > 0
+    assert builder.metadata.label == "salts"
+    assert StudyWorkChain.spec().inputs.validate(builder._inputs(prune=True)) is None
 
 
 def test_tiles_of_a_wider_grid_are_those_of_the_narrower_one():
