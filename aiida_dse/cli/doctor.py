@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import click
 
+from aiida_dse.data.options import JOBS, SPEED
+
 #: Free space (bytes) below which a scratch disk is told.
 LITTLE_SPACE = 2e9
 #: Seconds for a question to the engine, and for its self-test, which may have to compile.
@@ -231,7 +233,7 @@ def _numba(executable: str, cache: str | None) -> Iterator[Check]:
         yield Check("self-test", "fail", f"{executable} selftest {told}",
                     "reinstall aiida-dse; rm -r the NUMBA_CACHE_DIR")
     else:
-        yield Check("self-test", "ok", told.stdout.strip().splitlines()[-1])
+        yield Check("self-test", "ok", "; ".join(told.stdout.strip().splitlines()))
 
 
 def _ask(
@@ -262,6 +264,12 @@ def _computer(computer: Any) -> Iterator[Check]:
                     f"verdi computer enable {computer.label} {_user().email}")
         return
     yield Check("computer", "ok", name)
+    speed = computer.get_property(JOBS, {}).get(SPEED)
+    if speed is None:
+        yield Check("speed", "warn", "not measured: maps are cut as for an ordinary computer",
+                    "aiida-dse setup (for another computer: aiida-dse setup FILE)")
+    else:
+        yield Check("speed", "ok", f"{1e9 * speed:.3g} ns for a distance, measured at set-up")
     if computer.transport_type != "core.local":
         return
     folder = Path(computer.get_workdir().format(username=os.environ.get("USER", "")))
