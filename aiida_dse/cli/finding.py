@@ -14,12 +14,15 @@ import click
 
 #: Columns of a table; CSV and JSON keep every digit.
 _DIGITS = 6
+#: What results are of.
+TASKS = ("refine", "scan", "compare", "uncertainty", "joint", "temperature_series", "size_series",
+         "sizing_curve", "differential", "simulate", "build")
 
 
 def query_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The filters of 'query' and 'export'."""
     for option in reversed([
-        click.option("--task", type=click.Choice(["refine", "scan", "compare", "simulate"])),
+        click.option("--task", type=click.Choice(TASKS)),
         click.option("--status", help="How it ended: converged, not_converged, complete, ..."),
         click.option("--sample"),
         click.option("--ligand"),
