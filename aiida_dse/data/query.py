@@ -32,9 +32,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "r_wp": ("attributes.agreement.r_wp",), "chi2": ("attributes.agreement.chi2",),
     "wavelength": ("attributes.data.wavelength",), "seconds": ("attributes.seconds",),
     "engine": ("attributes.engine_version",),
+    # what series tell: thermal expansion (1/K) and surface energy (eV/nm^2)
+    "alpha_V": ("attributes.parameters.alpha_V.value",),
+    "gamma": ("attributes.parameters.gamma.value",),
 }
 #: Columns that hold numbers: what a condition may compare.
-NUMBERS = ("pk", "temperature", "gof", "r_wp", "chi2", "wavelength", "seconds")
+NUMBERS = ("pk", "temperature", "gof", "r_wp", "chi2", "wavelength", "seconds", "alpha_V",
+           "gamma")
 STANDARD = ("pk", "made", "task", "status", "sample", "ligand", "temperature", "gof")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[^.\s<>=!|]+)*")
 _CONDITION = re.compile(r"\s*([^\s<>=!]+)\s*(<=|>=|!=|<|>|=)\s*(\S+)\s*")

@@ -252,8 +252,9 @@ def test_models_are_refined_and_ranked(submitted, finish, stored, make_code):
     assert len(query.all()) == 1
 
 
+@pytest.mark.slow  # test_faults.py kills all workers while a study computes its map
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("killed", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("killed", [1, 2])
 def test_killed_workers_cost_no_finished_tile(
     submitted, finish, mortal, workers_of, make_code, tmp_path, killed
 ):
