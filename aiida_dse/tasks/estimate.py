@@ -23,9 +23,10 @@ from .build import BuiltModel
 #: Seconds for a distance on one thread of a computer that has not been measured.
 NOMINAL_SPEED = 6e-9
 #: What the rest costs, in distances: counting cells anew (for each distance), the transform (for
-#: each q of a histogram that changed), the sum over pairs of sites (for each q and pair).
+#: each q of a histogram that changed), the sum over pairs of sites with the linear solution (for
+#: each q and pair), and the same for a further point of a sweep over B and occupancies.
 #: Measured on prisms and spheres of CsPbBr3 of 5 to 15 nm: within a factor of 1.5.
-COUNTING, TRANSFORM, SUMMING = 0.9, 23.0, 1.7
+COUNTING, TRANSFORM, SUMMING, SWEEPING = 0.9, 23.0, 1.7, 0.15
 #: Cycles of a stage, as seen in refinements from bulk-like starts.
 CYCLES_OF_STAGE = 6
 
@@ -42,10 +43,11 @@ def point_work(built: BuiltModel) -> float:
     states = model.states(model.start)
     outer = work_between(model, states, model.states(model.tied(values), states))
     plan = built.document.scan
+    sums = _sums(built)
     if plan is not None and plan.refine:
-        return 10 * (1 + len(plan.refine)) * (outer + _summing(built))
+        return 10 * (1 + len(plan.refine)) * (outer + SUMMING * sums)
     sweep = float(np.prod([grid.shape[k] for k in grid.inner]))
-    return outer + sweep * _summing(built)
+    return outer + (SUMMING + SWEEPING * (sweep - 1)) * sums
 
 
 def seconds_per_point(built: BuiltModel, speed: float | None = None) -> float:
@@ -68,9 +70,10 @@ def work_between(
     return total
 
 
-def _summing(built: BuiltModel) -> float:
+def _sums(built: BuiltModel) -> float:
+    """Pairs of sites times q of all phases."""
     channels = sum(len(factors) for factors in built.model.pair_factors)
-    return SUMMING * channels * len(built.model.sampling.q)
+    return float(channels * len(built.model.sampling.q))
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,8 @@ def estimate_refinement(built: BuiltModel, speed: float | None = None) -> Estima
     states = model.states(model.start)
     shifted = {name: value * (1 + 1e-4) if name.endswith((".a", ".b", ".c", ".expansion"))
                else value for name, value in model.start.items()}
-    work = work_between(model, states, model.states(model.tied(shifted), states)) + _summing(built)
+    moved = work_between(model, states, model.states(model.tied(shifted), states))
+    work = moved + SUMMING * _sums(built)
     seconds = evaluations * work * (speed or NOMINAL_SPEED)
     return Estimate(evaluations, seconds, result_bytes(built, len(free)))
 
