@@ -245,7 +245,9 @@ class GridSearchWorkChain(WorkChain):
         tiles = cut_grid(model, Int(max(min(wanted, most), self.inputs.max_concurrent.value)))
         n_tiles = len(tiles)
         self.ctx.tiles = [tiles[f"tile_{k}"] for k in range(n_tiles)]
-        self.ctx.waiting = list(range(n_tiles))
+        # the largest first: those that run side by side are then of a size
+        sizes = [_points(tile) for tile in self.ctx.tiles]
+        self.ctx.waiting = sorted(range(n_tiles), key=lambda k: -sizes[k])
         self.ctx.done = {}
         self.ctx.partial = {}
         self.ctx.attempts = [0] * n_tiles
@@ -322,6 +324,13 @@ class GridSearchWorkChain(WorkChain):
         if failures:
             return self.exit_codes.ERROR_SOME_TILES_FAILED.format(detail=failures)
         return None
+
+
+def _points(model: Dict) -> int:
+    """Points of a document's grid."""
+    plan = parse_document(model.get_dict()).scan
+    assert plan is not None
+    return math.prod(axis.size for axis in plan.axes)
 
 
 def _positive(node: Float, _: Any) -> str | None:
