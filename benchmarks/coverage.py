@@ -16,9 +16,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
-from aiida_dse.engine.pattern import Background, Observation, PatternModel
-from aiida_dse.engine.phase import CrystalPhase
-from aiida_dse.engine.refine import refine
+from aiida_dse.engine.fit.refine import refine
+from aiida_dse.engine.model.pattern import Background, Observation, PatternModel
+from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.tasks.build import build
 
 ROOT = Path(__file__).parent.parent

@@ -19,12 +19,12 @@ import numpy as np
 import xraylib
 from scipy.fft import irfftn, next_fast_len, rfftn
 
-from aiida_dse.engine.counting import MergedPairs
-from aiida_dse.engine.crystal import Crystal
-from aiida_dse.engine.particles import PairCounts
-from aiida_dse.engine.pattern import PatternModel
-from aiida_dse.engine.phase import CrystalPhase
-from aiida_dse.engine.sizes import LogNormal, discrete_weights
+from aiida_dse.engine.crystal.structure import Crystal
+from aiida_dse.engine.model.pattern import PatternModel
+from aiida_dse.engine.model.phase import CrystalPhase
+from aiida_dse.engine.particles.shapes import PairCounts
+from aiida_dse.engine.particles.size_laws import LogNormal, discrete_weights
+from aiida_dse.engine.particles.sphere_counting import MergedPairs
 from aiida_dse.engine.units import FloatArray, photon_energy
 from aiida_dse.tasks.build import BuiltModel
 

@@ -22,12 +22,12 @@ import numpy as np
 from numba import njit
 
 from aiida_dse.documents import load_document, parse_document
-from aiida_dse.engine import debye
-from aiida_dse.engine.axes import Axis
-from aiida_dse.engine.particles import PrismPopulation, SinglePrism
-from aiida_dse.engine.phase import CrystalPhase, Sampling
-from aiida_dse.engine.scan import scan
-from aiida_dse.engine.threads import thread_count
+from aiida_dse.engine.maps.axes import Axis
+from aiida_dse.engine.maps.scan import scan
+from aiida_dse.engine.model.phase import CrystalPhase, Sampling
+from aiida_dse.engine.particles.shapes import PrismPopulation, SinglePrism
+from aiida_dse.engine.resources import thread_count
+from aiida_dse.engine.scattering import debye
 from aiida_dse.io.structures import read_cif
 from aiida_dse.tasks.build import build
 from aiida_dse.tasks.run import run_refine
@@ -102,7 +102,7 @@ def debye_calculator(crystal, cells, engine: float) -> None:
     except ImportError:
         print("  (DebyeCalculator or its torch is not installed: no comparison)")
         return
-    from aiida_dse.engine.scattering import element_of
+    from aiida_dse.engine.scattering.form_factors import element_of
 
     grid = np.stack(np.meshgrid(*[np.arange(n) for n in cells], indexing="ij"), -1).reshape(-1, 3)
     places = (grid[:, None] + crystal.positions()).reshape(-1, 3) @ crystal.cell.matrix.T

@@ -65,7 +65,7 @@ def main() -> None:
 def import_pattern() -> str:
     """Store the pattern; the identifier of its node."""
     from aiida_dse.data.jobs import nodes_of_document
-    from aiida_dse.data.twins import stored_twin
+    from aiida_dse.data.same_content import stored_twin
     from aiida_dse.documents import load_document
 
     _, node, _, _ = nodes_of_document(load_document(DOCUMENT), HERE)

@@ -73,7 +73,7 @@ def temperatures():
 
     V = 802 (1 + 1.1e-4 (T - 300)) Å^3, theta_E = 64 K (Pb) and 88 K (Br), B_static 0.3, 1.6, 0.4.
     """
-    from aiida_dse.engine.laws import einstein_b
+    from aiida_dse.analysis.laws import einstein_b
 
     found = {}
     for t in (6.0, 45.0, 100.0, 150.0, 200.0, 250.0, 300.0):

@@ -19,7 +19,7 @@ from aiida_dse.data.results import arrays_of, best_rows, nested_values
 from aiida_dse.documents import parse_document
 from aiida_dse.documents.plans import ScanAxis, ScanPlan
 from aiida_dse.tasks.estimate import seconds_per_point
-from aiida_dse.tasks.maps import told_by_map
+from aiida_dse.tasks.map_analysis import told_by_map
 from aiida_dse.workchains.protocol import DEFAULT, read_protocol, set_job, set_model
 
 #: Axes that a scan sweeps without touching distances; never the ones to cut.

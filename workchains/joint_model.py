@@ -11,7 +11,7 @@ from typing import Any
 from aiida.engine import calcfunction
 from aiida.orm import Dict
 
-from aiida_dse.documents.joint import JOINT_SCHEMA
+from aiida_dse.documents.simultaneous import JOINT_SCHEMA
 from aiida_dse.workchains.refine import model_continued
 
 #: Keys in which the members of a series may differ.

@@ -6,9 +6,9 @@ from typing import Any
 
 from aiida.engine import calcfunction
 
+from aiida_dse.analysis.comparison import compare
 from aiida_dse.data.results import arrays_of, result_nodes
 from aiida_dse.io.results import Result
-from aiida_dse.tasks.compare import compare
 
 
 @calcfunction

@@ -21,12 +21,12 @@ from aiida_dse.data.jobs import (
     joint_job_files,
 )
 from aiida_dse.data.pattern import PatternData
+from aiida_dse.engine.fit.freedom import check_freedom
 from aiida_dse.io.results import HDF5_NAME, JSON_NAME
-from aiida_dse.tasks.axis import check_axis
 from aiida_dse.tasks.build import BuiltModel
 from aiida_dse.tasks.distances import require_geometry, store_name
-from aiida_dse.tasks.freedom import check_freedom
-from aiida_dse.tasks.joint import check_axes_of
+from aiida_dse.tasks.peak_positions import check_axis
+from aiida_dse.tasks.simultaneous import check_axes_of
 from aiida_dse.tasks.uncertainty import require_uncertainty
 
 #: Share of the walltime after which a task stops by itself, to leave time for writing.

@@ -8,6 +8,10 @@ from typing import Any
 from aiida.engine import calcfunction
 from aiida.orm import Dict
 
+from aiida_dse.analysis import differential as patterns
+from aiida_dse.analysis import size_series as sizes
+from aiida_dse.analysis import temperature_series as temperatures
+from aiida_dse.analysis.series_table import Series
 from aiida_dse.data.results import arrays_of, result_nodes
 from aiida_dse.documents.sections import Section
 from aiida_dse.documents.series import (
@@ -18,10 +22,6 @@ from aiida_dse.documents.series import (
     parse_options,
 )
 from aiida_dse.io.results import Result, plain
-from aiida_dse.tasks import differential as patterns
-from aiida_dse.tasks import size_series as sizes
-from aiida_dse.tasks import temperature_series as temperatures
-from aiida_dse.tasks.series import Series
 
 
 @calcfunction

@@ -56,7 +56,7 @@ def validate(document: Path | None, schema: bool) -> None:
     if document is None:
         raise click.UsageError("name the document to check, or ask for the --schema")
     if _is_joint(document):
-        from aiida_dse.report.joint_tables import joint_validation_report
+        from aiida_dse.report.simultaneous_tables import joint_validation_report
 
         click.echo(joint_validation_report(_build_joint(document)))
         return
@@ -188,8 +188,8 @@ def compare(
 
     A model is named by its file or folder unless NAME= stands before it.
     """
+    from aiida_dse.analysis.comparison import compare as compared
     from aiida_dse.io.results import read_result, write_result
-    from aiida_dse.tasks.compare import compare as compared
     from aiida_dse.tasks.run import run_refine
 
     sources: dict[str, Path] = {}
@@ -232,7 +232,7 @@ def joint(
     document: Path, output: Path, walltime: float | None, threads: int | None, quiet: bool
 ) -> None:
     """Refine several patterns together: a joint document with shared parameters and laws."""
-    from aiida_dse.tasks.joint import run_joint
+    from aiida_dse.tasks.simultaneous import run_joint
 
     built = _build_joint(document, threads)
     with _reporting(), _progress(quiet) as show:
@@ -255,8 +255,8 @@ def selftest() -> None:
 
 def _build(document: Path, threads: int | None = None) -> Any:
     from aiida_dse.documents import load_document
-    from aiida_dse.tasks.axis import check_axis
     from aiida_dse.tasks.build import build
+    from aiida_dse.tasks.peak_positions import check_axis
 
     try:
         built = build(load_document(document), document.parent, threads=threads)
@@ -281,7 +281,7 @@ def _is_joint(document: Path) -> bool:
 
 def _build_joint(document: Path, threads: int | None = None) -> Any:
     from aiida_dse.documents import load_joint
-    from aiida_dse.tasks.joint import build_joint, check_axes_of
+    from aiida_dse.tasks.simultaneous import build_joint, check_axes_of
 
     try:
         built = build_joint(load_joint(document), document.parent, threads=threads)

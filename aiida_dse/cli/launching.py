@@ -167,7 +167,7 @@ def launch_comparison(
     """Submit dse.compare_models, a model for each document; its PK (None for a dry run)."""
     from aiida.orm import Dict, Int
 
-    from aiida_dse.data.twins import stored_twin
+    from aiida_dse.data.same_content import stored_twin
     from aiida_dse.workchains.compare_models import CompareModelsWorkChain
 
     names = [path.stem.replace("-", "_") for path in documents]
@@ -219,9 +219,9 @@ def launch_joint_refinement(
 
     from aiida_dse.calculations.engine import JointCalculation
     from aiida_dse.data.jobs import joint_from_nodes, nodes_of_joint
-    from aiida_dse.data.twins import stored_twin
-    from aiida_dse.report.joint_tables import joint_validation_report
-    from aiida_dse.tasks.joint import check_axes_of
+    from aiida_dse.data.same_content import stored_twin
+    from aiida_dse.report.simultaneous_tables import joint_validation_report
+    from aiida_dse.tasks.simultaneous import check_axes_of
 
     try:
         content = load_joint(document)

@@ -40,8 +40,8 @@ def launch_series(
     """Submit one series of a study document; the PK of the work chain (None for a dry run)."""
     from aiida.orm import Dict
 
+    from aiida_dse.data.same_content import Twins
     from aiida_dse.data.studies import members_of
-    from aiida_dse.data.twins import Twins
     from aiida_dse.workchains.study import SERIES
 
     study = _load(document)

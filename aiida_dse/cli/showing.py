@@ -82,9 +82,9 @@ def plot_analysis(
 ) -> None:
     from aiida_dse.report.comparison import comparison_figure
     from aiida_dse.report.figures import pairs_figure, save_figure
-    from aiida_dse.report.joint_figure import joint_figure
     from aiida_dse.report.map_figures import curves_figure, map_figure
     from aiida_dse.report.series_figures import FIGURES
+    from aiida_dse.report.simultaneous_figure import joint_figure
     from aiida_dse.report.uncertainty import uncertainty_figure
 
     node, summary, arrays = analysis_outputs(pk)

@@ -54,7 +54,7 @@ def checked_document(
 
     from aiida_dse.data.jobs import built_from_nodes, nodes_of_document
     from aiida_dse.data.pattern import PatternData
-    from aiida_dse.tasks.axis import check_axis
+    from aiida_dse.tasks.peak_positions import check_axis
     from aiida_dse.workchains.refine import model_continued
 
     try:
@@ -89,7 +89,7 @@ def inputs_of(
     """
     from aiida.orm import Dict
 
-    from aiida_dse.data.twins import stored_twin
+    from aiida_dse.data.same_content import stored_twin
     from aiida_dse.workchains.refine import continued_model
 
     inputs = job_inputs(code_label, walltime, threads, otherwise, protocol_walltime) | {

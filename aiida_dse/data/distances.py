@@ -10,7 +10,7 @@ from aiida.common.exceptions import ValidationError
 from aiida.orm import SinglefileData
 from aiida.orm.pydantic import OrmMetadataField
 
-from aiida_dse.engine.rigid import SampledDistances
+from aiida_dse.engine.model.fixed_geometry import SampledDistances
 from aiida_dse.io.distances import read_distances
 from aiida_dse.tasks.distances import facts_of
 

@@ -22,7 +22,7 @@ from aiida_dse.io.conversions import crystal_from_pymatgen
 from aiida_dse.io.patterns import read_pattern
 from aiida_dse.io.structures import cif_text
 from aiida_dse.tasks.build import BuiltModel, build
-from aiida_dse.tasks.joint import BuiltJoint, build_joint
+from aiida_dse.tasks.simultaneous import BuiltJoint, build_joint
 
 from .distances import DistancesData
 from .pattern import PatternData

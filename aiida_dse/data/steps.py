@@ -164,8 +164,9 @@ def map_so_far(step: Step) -> list[str]:
     """
     from aiida.orm import load_node
 
-    from aiida_dse.data.results import arrays_of
     from aiida_dse.documents import parse_document
+
+    from .results import arrays_of
 
     tiles = [below for below in step.steps if below.is_job and below.gof is not None]
     if not tiles:

@@ -10,13 +10,13 @@ from typing import Any
 from aiida.orm import Dict
 
 from aiida_dse.documents import DocumentError, ModelDocument, StudyDocument
-from aiida_dse.tasks.axis import check_axis
+from aiida_dse.engine.fit.freedom import check_freedom
 from aiida_dse.tasks.build import BuiltModel
 from aiida_dse.tasks.estimate import seconds_per_point
-from aiida_dse.tasks.freedom import check_freedom
+from aiida_dse.tasks.peak_positions import check_axis
 
 from .jobs import built_from_nodes, nodes_of_document
-from .twins import Twins
+from .same_content import Twins
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The documents a person writes and a job reads: pydantic models with a versioned schema."""
 
-from .joint import JOINT_SCHEMA, JointDocument, load_joint, parse_joint
 from .model import MODEL_SCHEMA, ModelDocument
 from .reading import DocumentError, load_document, parse_document
+from .simultaneous import JOINT_SCHEMA, JointDocument, load_joint, parse_joint
 from .study import STUDY_SCHEMA, StudyDocument, load_study, parse_study
 
 __all__ = [

@@ -11,14 +11,7 @@ from pydantic import ConfigDict, Field
 
 from .model import MODEL_SCHEMA, ModelDocument
 from .plans import RefinementPlan, ScanPlan, Start
-from .reading import (
-    DocumentError,
-    below_folder,
-    naming,
-    parse_document,
-    read_content,
-    validated,
-)
+from .reading import DocumentError, below_folder, naming, parse_document, read_content, validated
 from .sections import Finite, Name, Section
 from .series import SeriesOptions, SizeOptions, TemperatureOptions, parse_options
 

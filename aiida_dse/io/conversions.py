@@ -8,8 +8,8 @@ from typing import Any
 import gemmi
 import numpy as np
 
-from aiida_dse.engine.crystal import CELL_PARAMETERS, Cell, Crystal, Site
-from aiida_dse.engine.scattering import ion_symbol
+from aiida_dse.engine.crystal.structure import CELL_PARAMETERS, Cell, Crystal, Site
+from aiida_dse.engine.scattering.form_factors import ion_symbol
 
 #: Symmetry operations must map atoms onto each other within this distance (Å).
 SYMMETRY_PRECISION = 1e-3

@@ -9,9 +9,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from aiida_dse.engine.distances import GRID_MARGIN
-from aiida_dse.engine.pairs import site_channels
-from aiida_dse.engine.rigid import SampledDistances
+from aiida_dse.engine.model.fixed_geometry import SampledDistances
+from aiida_dse.engine.scattering.histograms import GRID_MARGIN
+from aiida_dse.engine.scattering.pairs import site_channels
 
 from .results import plain
 

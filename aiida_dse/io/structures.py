@@ -7,8 +7,8 @@ from pathlib import Path
 import gemmi
 import numpy as np
 
-from aiida_dse.engine.crystal import CELL_PARAMETERS, Cell, Crystal, Site
-from aiida_dse.engine.scattering import ion_symbol
+from aiida_dse.engine.crystal.structure import CELL_PARAMETERS, Cell, Crystal, Site
+from aiida_dse.engine.scattering.form_factors import ion_symbol
 from aiida_dse.engine.units import FloatArray, b_from_u
 
 

@@ -186,7 +186,15 @@ def _chi_points(lines: list[str]) -> int | None:
 
 def _cells(text: str) -> list[str]:
     # A comma separates cells wherever there is one, so that '1,5 20' is refused, not four numbers.
-    cells = next(csv.reader([text], skipinitialspace=True)) if "," in text else text.split()
+    if "," not in text:
+        return text.split()
+    try:
+        cells = next(csv.reader([text], skipinitialspace=True))
+    except csv.Error as problem:
+        raise ValueError(
+            f"a line of {len(text)} characters cannot be split into columns ({problem}). Export the "
+            "pattern as a table with one point per line."
+        ) from None
     return [cell.strip() for cell in cells]
 
 

@@ -15,8 +15,8 @@ from aiida_dse.calculations.engine import RESULT_FOLDER, SCHEDULER_STDERR, STDER
 from aiida_dse.data.distances import DistancesData
 from aiida_dse.data.jobs import built_from_nodes, cif_node, joint_from_nodes
 from aiida_dse.data.results import summary_node
-from aiida_dse.engine.pattern import PatternModel
-from aiida_dse.engine.phase import CrystalPhase
+from aiida_dse.engine.model.pattern import PatternModel
+from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.io.results import HDF5_NAME, JSON_NAME, Result, read_result
 from aiida_dse.io.structures import cif_text
 from aiida_dse.tasks.distances import store_name

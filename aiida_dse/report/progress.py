@@ -7,10 +7,10 @@ import time
 from types import TracebackType
 from typing import Self
 
-from aiida_dse.engine.leastsquares import Cycle
-from aiida_dse.engine.methods import Evaluations
-from aiida_dse.engine.scan import ScanProgress
-from aiida_dse.engine.search import SearchProgress
+from aiida_dse.engine.fit.leastsquares import Cycle
+from aiida_dse.engine.fit.minimisers import Evaluations
+from aiida_dse.engine.fit.multistart import SearchProgress
+from aiida_dse.engine.maps.scan import ScanProgress
 from aiida_dse.tasks.uncertainty import UncertaintyProgress
 
 #: Seconds between two lines of a log where steps are many and short.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from aiida_dse.engine.grid import Coordinate
+from aiida_dse.engine.maps.grid import Coordinate
 from aiida_dse.io.results import Result
 from aiida_dse.tasks.build import BuiltModel
 
-from .joint_tables import joint_lines
 from .numbers import with_su
 from .series import REPORTS, series_report
+from .simultaneous_tables import joint_lines
 from .uncertainty_table import uncertainty_lines
 
 #: Grid steps of more s.u. than this leave the minimum between the points uncertain.

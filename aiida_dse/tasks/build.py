@@ -17,10 +17,23 @@ from aiida_dse.documents.model import Phase as PhaseSection
 from aiida_dse.documents.model import Prism, SizeLaw, Sphere, TraceFile
 from aiida_dse.documents.plans import RestraintSection, Start
 from aiida_dse.documents.reading import located
-from aiida_dse.engine.crystal import Crystal
-from aiida_dse.engine.grid import Coordinate, Grid
-from aiida_dse.engine.parameters import Parameter, closest, require_possible
-from aiida_dse.engine.particles import (
+from aiida_dse.engine.crystal.structure import Crystal
+from aiida_dse.engine.fit.freedom import check_freedom
+from aiida_dse.engine.fit.posterior import require_walkers
+from aiida_dse.engine.fit.refine import default_stages, free_names
+from aiida_dse.engine.maps.grid import Coordinate, Grid
+from aiida_dse.engine.model.fixed_geometry import AtomListPhase, StoredPhase
+from aiida_dse.engine.model.parameters import Parameter, closest, require_possible
+from aiida_dse.engine.model.pattern import Background, Observation, PatternModel
+from aiida_dse.engine.model.phase import CrystalPhase, Phase
+from aiida_dse.engine.model.quantities import CrystalQuantity
+from aiida_dse.engine.model.restraints import (
+    Restraint,
+    angle_restraints,
+    distance_restraints,
+    parameter_restraint,
+)
+from aiida_dse.engine.particles.shapes import (
     MAX_CELLS_ALONG_EDGE,
     CubePopulation,
     Family,
@@ -29,25 +42,12 @@ from aiida_dse.engine.particles import (
     SingleSphere,
     SpherePopulation,
 )
-from aiida_dse.engine.pattern import Background, Observation, PatternModel
-from aiida_dse.engine.phase import CrystalPhase, Phase
-from aiida_dse.engine.posterior import require_walkers
-from aiida_dse.engine.quantities import CrystalQuantity
-from aiida_dse.engine.refine import default_stages, free_names
-from aiida_dse.engine.restraints import (
-    Restraint,
-    angle_restraints,
-    distance_restraints,
-    parameter_restraint,
-)
-from aiida_dse.engine.rigid import AtomListPhase, StoredPhase
-from aiida_dse.engine.scattering import element_of, ion_symbol
+from aiida_dse.engine.scattering.form_factors import element_of, ion_symbol
 from aiida_dse.engine.units import FloatArray, q_from_two_theta, two_theta_from_q
 from aiida_dse.io.distances import read_distances
 from aiida_dse.io.patterns import MeasuredPattern, read_pattern
 from aiida_dse.io.structures import read_cif, read_xyz
 
-from .freedom import check_freedom
 from .grids import check_names, grid_of_document, known_quantities
 
 
@@ -253,7 +253,7 @@ def _phase(name: str, section: PhaseSection, folder: Path, files: dict[str, str]
     family, sizes = _family(crystal, section.particle)
     phase = CrystalPhase(name, crystal, family, sizes, section.exclusion_distance)
     phase.parameters  # noqa: B018 - raises where B is missing
-    from aiida_dse.engine.disorder import excluded_pairs
+    from aiida_dse.engine.crystal.disorder import excluded_pairs
 
     excluded_pairs(crystal, section.exclusion_distance)
     return phase

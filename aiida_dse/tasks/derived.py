@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from aiida_dse.engine.crystal import COORDINATES
-from aiida_dse.engine.derivatives import typical_shift
-from aiida_dse.engine.geometry import propagated
-from aiida_dse.engine.parameters import Parameter
-from aiida_dse.engine.phase import CrystalPhase
-from aiida_dse.engine.quantities import evaluated
+from aiida_dse.engine.crystal.geometry import propagated
+from aiida_dse.engine.crystal.structure import COORDINATES
+from aiida_dse.engine.model.derivatives import typical_shift
+from aiida_dse.engine.model.parameters import Parameter
+from aiida_dse.engine.model.phase import CrystalPhase
+from aiida_dse.engine.model.quantities import evaluated
 
 from .build import BuiltModel
 from .grids import known_quantities

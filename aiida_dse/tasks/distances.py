@@ -8,10 +8,15 @@ from pathlib import Path
 import numpy as np
 
 import aiida_dse
-from aiida_dse.engine.distances import GRID_MARGIN
-from aiida_dse.engine.pairs import site_channels
-from aiida_dse.engine.phase import CrystalPhase
-from aiida_dse.engine.rigid import AtomListPhase, SampledDistances, StoredPhase, sample
+from aiida_dse.engine.model.fixed_geometry import (
+    AtomListPhase,
+    SampledDistances,
+    StoredPhase,
+    sample,
+)
+from aiida_dse.engine.model.phase import CrystalPhase
+from aiida_dse.engine.scattering.histograms import GRID_MARGIN
+from aiida_dse.engine.scattering.pairs import site_channels
 from aiida_dse.engine.units import FloatArray
 from aiida_dse.io.distances import write_distances
 from aiida_dse.io.results import Result

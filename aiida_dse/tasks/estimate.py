@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from aiida_dse.documents.plans import RefinementPlan
-from aiida_dse.engine.parameters import select
-from aiida_dse.engine.pattern import PatternModel
-from aiida_dse.engine.phase import CrystalPhase, PhaseState
-from aiida_dse.engine.refine import default_stages
+from aiida_dse.engine.fit.refine import default_stages
+from aiida_dse.engine.model.parameters import select
+from aiida_dse.engine.model.pattern import PatternModel
+from aiida_dse.engine.model.phase import CrystalPhase, PhaseState
 
 from .build import BuiltModel
 

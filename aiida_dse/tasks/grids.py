@@ -8,12 +8,12 @@ from aiida_dse.documents import ModelDocument
 from aiida_dse.documents.model import Derived
 from aiida_dse.documents.plans import ScanAxis
 from aiida_dse.documents.reading import located
-from aiida_dse.engine.axes import MAX_POINTS, Axis, MapAxis, PathAxis, QuantityAxis
-from aiida_dse.engine.grid import Grid, grid_of
-from aiida_dse.engine.parameters import select
-from aiida_dse.engine.pattern import PatternModel
-from aiida_dse.engine.phase import CrystalPhase
-from aiida_dse.engine.quantities import CrystalQuantity, crystal_quantities, require_quantity
+from aiida_dse.engine.maps.axes import MAX_POINTS, Axis, MapAxis, PathAxis, QuantityAxis
+from aiida_dse.engine.maps.grid import Grid, grid_of
+from aiida_dse.engine.model.parameters import select
+from aiida_dse.engine.model.pattern import PatternModel
+from aiida_dse.engine.model.phase import CrystalPhase
+from aiida_dse.engine.model.quantities import CrystalQuantity, crystal_quantities, require_quantity
 
 
 def known_quantities(

@@ -11,27 +11,22 @@ from pathlib import Path
 import numpy as np
 
 from aiida_dse.documents.plans import RefinementPlan
-from aiida_dse.engine.agreement import SERIAL_LIMIT, Agreement, serial_correlation
-from aiida_dse.engine.geometry import reflections
-from aiida_dse.engine.grid import quantities_on
-from aiida_dse.engine.leastsquares import Cycle
-from aiida_dse.engine.methods import Evaluations, refine_without_derivatives
-from aiida_dse.engine.phase import CrystalPhase
-from aiida_dse.engine.refine import Refinement, default_stages, refine
-from aiida_dse.engine.scan import GofMap, ScanProgress, scan
-from aiida_dse.engine.search import SearchProgress, multi_start
+from aiida_dse.engine.crystal.geometry import reflections
+from aiida_dse.engine.fit.freedom import check_freedom
+from aiida_dse.engine.fit.leastsquares import Cycle
+from aiida_dse.engine.fit.minimisers import Evaluations, refine_without_derivatives
+from aiida_dse.engine.fit.multistart import SearchProgress, multi_start
+from aiida_dse.engine.fit.refine import Refinement, default_stages, refine
+from aiida_dse.engine.maps.grid import quantities_on
+from aiida_dse.engine.maps.scan import GofMap, ScanProgress, scan
+from aiida_dse.engine.model.agreement import SERIAL_LIMIT, Agreement, serial_correlation
+from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.io.results import Result, write_result
 
 from .build import BuiltModel
 from .derived import derived_rows
-from .freedom import check_freedom
-from .maps import told_by_map
-from .summary import (
-    axis_arrays,
-    common_summary,
-    parameter_rows,
-    pattern_arrays,
-)
+from .map_analysis import told_by_map
+from .summary import axis_arrays, common_summary, parameter_rows, pattern_arrays
 
 #: Reflections are marked up to here (1/Å); beyond, they crowd into a band.
 TICKS_Q_MAX = 6.0

@@ -7,14 +7,19 @@ import time
 import gemmi
 import numpy as np
 
-from aiida_dse.engine import debye
-from aiida_dse.engine.crystal import Cell, Crystal, Site
-from aiida_dse.engine.pairs import site_channels
-from aiida_dse.engine.particles import PrismPopulation, SinglePrism, SingleSphere, SpherePopulation
-from aiida_dse.engine.pattern import Observation, PatternModel
-from aiida_dse.engine.phase import CrystalPhase, Sampling
-from aiida_dse.engine.rigid import AtomListPhase
-from aiida_dse.engine.scattering import scattering_factor
+from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
+from aiida_dse.engine.model.fixed_geometry import AtomListPhase
+from aiida_dse.engine.model.pattern import Observation, PatternModel
+from aiida_dse.engine.model.phase import CrystalPhase, Sampling
+from aiida_dse.engine.particles.shapes import (
+    PrismPopulation,
+    SinglePrism,
+    SingleSphere,
+    SpherePopulation,
+)
+from aiida_dse.engine.scattering import debye
+from aiida_dse.engine.scattering.form_factors import scattering_factor
+from aiida_dse.engine.scattering.pairs import site_channels
 from aiida_dse.engine.units import FloatArray
 
 from .estimate import work_between

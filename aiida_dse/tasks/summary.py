@@ -15,10 +15,10 @@ import xraydb
 
 import aiida_dse
 from aiida_dse.documents import JointDocument, ModelDocument
-from aiida_dse.engine.parameters import Parameter
-from aiida_dse.engine.pattern import Evaluation, PatternModel
-from aiida_dse.engine.phase import CrystalPhase
-from aiida_dse.engine.rigid import StoredPhase
+from aiida_dse.engine.model.fixed_geometry import StoredPhase
+from aiida_dse.engine.model.parameters import Parameter
+from aiida_dse.engine.model.pattern import Evaluation, PatternModel
+from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.io.results import RESULT_SCHEMA
 
 from .build import BuiltModel

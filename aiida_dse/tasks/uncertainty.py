@@ -12,7 +12,7 @@ import numpy as np
 
 from aiida_dse.documents import DocumentError
 from aiida_dse.documents.plans import RefinementPlan, UncertaintyPlan
-from aiida_dse.engine.bootstrap import (
+from aiida_dse.engine.fit.bootstrap import (
     FAILED,
     NOT_CONVERGED,
     PENDING,
@@ -20,19 +20,19 @@ from aiida_dse.engine.bootstrap import (
     Bootstrap,
     bootstrap,
 )
-from aiida_dse.engine.convergence import convergence
-from aiida_dse.engine.leastsquares import Cycle
-from aiida_dse.engine.parameters import select
-from aiida_dse.engine.posterior import Chain, sample_posterior
-from aiida_dse.engine.profile import Profiles, Ray, profile_likelihood
-from aiida_dse.engine.refine import Refinement, default_stages, refine
-from aiida_dse.engine.threads import StopCheck
+from aiida_dse.engine.fit.convergence import convergence
+from aiida_dse.engine.fit.freedom import check_freedom
+from aiida_dse.engine.fit.leastsquares import Cycle
+from aiida_dse.engine.fit.posterior import Chain, sample_posterior
+from aiida_dse.engine.fit.profile import Profiles, Ray, profile_likelihood
+from aiida_dse.engine.fit.refine import Refinement, default_stages, refine
+from aiida_dse.engine.model.parameters import select
+from aiida_dse.engine.resources import StopCheck
 from aiida_dse.io.results import Result, write_result
 
 from .build import BuiltModel
-from .freedom import check_freedom
 from .run import CHECKPOINT_INTERVAL, refinement_result
-from .spread import correlation_of, derived_spread, spread_rows
+from .sample_statistics import correlation_of, derived_spread, spread_rows
 
 SIDES = {-1: "below", 1: "above"}
 #: Rise of chi2 at the ends of the intervals of one parameter.

@@ -16,10 +16,7 @@ from aiida.engine import submit
 from aiida.orm import CalcJobNode, Dict, Float, Int, Node, QueryBuilder
 from numpy.testing import assert_allclose, assert_array_equal
 
-from aiida_dse.calculations.engine import (
-    RefineCalculation,
-    SimulateCalculation,
-)
+from aiida_dse.calculations.engine import RefineCalculation, SimulateCalculation
 from aiida_dse.cli.daemon import Workers, look_for_dead_workers, mended
 from aiida_dse.cli.submission import wait_for
 from aiida_dse.data.jobs import built_from_nodes

@@ -13,7 +13,7 @@ from aiida.plugins import DataFactory, WorkflowFactory
 from aiida_dse.calculations.engine import BuildCalculation, RefineCalculation, SimulateCalculation
 from aiida_dse.data.distances import DistancesData
 from aiida_dse.data.jobs import structure_node
-from aiida_dse.data.twins import stored_twin
+from aiida_dse.data.same_content import stored_twin
 from aiida_dse.workchains.build_model import BuildModelWorkChain
 from aiida_dse.workchains.grid_search import GridSearchWorkChain
 

@@ -24,7 +24,7 @@ from aiida_dse.cli.main import main
 from aiida_dse.data.jobs import nodes_of_joint
 from aiida_dse.documents import load_joint, parse_joint
 from aiida_dse.parsers.engine import JointParser
-from aiida_dse.tasks.joint import build_joint
+from aiida_dse.tasks.simultaneous import build_joint
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import gemmi
 import numpy as np
 import pytest
 
-from aiida_dse.engine.crystal import Cell, Crystal, Site
-from aiida_dse.engine.particles import CubePopulation, SinglePrism
-from aiida_dse.engine.pattern import Background, Observation, PatternModel
-from aiida_dse.engine.phase import CrystalPhase
+from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
+from aiida_dse.engine.model.pattern import Background, Observation, PatternModel
+from aiida_dse.engine.model.phase import CrystalPhase
+from aiida_dse.engine.particles.shapes import CubePopulation, SinglePrism
 
 WAVELENGTH = 0.7  # Å
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from aiida_dse.engine.adaptive import filled, levels, rounds
-from aiida_dse.engine.axes import Axis, QuantityAxis
-from aiida_dse.engine.grid import grid_of
-from aiida_dse.engine.mapping import basins, quadratic_minimum
-from aiida_dse.engine.quantities import crystal_quantities
-from aiida_dse.engine.scan import scan
+from aiida_dse.engine.maps.adaptive import filled, levels, rounds
+from aiida_dse.engine.maps.axes import Axis, QuantityAxis
+from aiida_dse.engine.maps.grid import grid_of
+from aiida_dse.engine.maps.minima import basins, quadratic_minimum
+from aiida_dse.engine.maps.scan import scan
+from aiida_dse.engine.model.quantities import crystal_quantities
 
 
 def walked(chi2, reachable=None, n_dof=100):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import aiida_dse.engine.bootstrap as module
-from aiida_dse.engine.bootstrap import bootstrap, resampled
-from aiida_dse.engine.refine import refine
-from aiida_dse.engine.restraints import parameter_restraint
+from aiida_dse.engine.fit import bootstrap as module
+from aiida_dse.engine.fit.bootstrap import bootstrap, resampled
+from aiida_dse.engine.fit.refine import refine
+from aiida_dse.engine.model.restraints import parameter_restraint
 
 FREE = ["P.Cs.B", "P.Cl.B"]
 N = 80

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aiida_dse.engine.geometry import (
+from aiida_dse.engine.crystal.geometry import (
     Frame,
     angle,
     angles,

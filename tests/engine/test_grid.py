@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from aiida_dse.engine.axes import Axis, PathAxis, QuantityAxis
-from aiida_dse.engine.grid import grid_of, quantities_on
-from aiida_dse.engine.quantities import crystal_quantities, tied_numbers
-from aiida_dse.engine.scan import scan
+from aiida_dse.engine.maps.axes import Axis, PathAxis, QuantityAxis
+from aiida_dse.engine.maps.grid import grid_of, quantities_on
+from aiida_dse.engine.maps.scan import scan
+from aiida_dse.engine.model.quantities import crystal_quantities, tied_numbers
 
 XY = ("P.Br_eq.x", "P.Br_eq.y")
 ANGLE, SHORT, LONG, VOLUME = "angle(Pb-Br_eq-Pb)_1", "d(Pb-Br_eq)_1", "d(Pb-Br_eq)_2", "volume"

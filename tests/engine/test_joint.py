@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from aiida_dse.engine.joint import JointModel
-from aiida_dse.engine.jointfit import JointProblem, refine_joint
-from aiida_dse.engine.parameters import Parameter
-from aiida_dse.engine.refine import refine
-from aiida_dse.engine.restraints import parameter_restraint
+from aiida_dse.engine.fit.refine import refine
+from aiida_dse.engine.fit.simultaneous_fit import JointProblem, refine_joint
+from aiida_dse.engine.fit.simultaneous_model import JointModel
+from aiida_dse.engine.model.parameters import Parameter
+from aiida_dse.engine.model.restraints import parameter_restraint
 
 A, B = 4.12, (1.0, 2.0)
 EXPANSION, TEMPERATURES = 4e-5, {"T100": 100.0, "T200": 200.0, "T300": 300.0}

@@ -7,8 +7,8 @@ import pytest
 from scipy import constants
 from scipy.integrate import quad
 
-from aiida_dse.engine.excitons import ExcitonLaw, cuboid_size, fit_decay_length
-from aiida_dse.engine.laws import (
+from aiida_dse.analysis.excitons import ExcitonLaw, cuboid_size, fit_decay_length
+from aiida_dse.analysis.laws import (
     cross_covariance,
     debye_b,
     einstein_b,

@@ -7,10 +7,10 @@ import re
 import numpy as np
 import pytest
 
-from aiida_dse.engine.axes import Axis
-from aiida_dse.engine.mapping import basins, profile_interval, quadratic_minimum
-from aiida_dse.engine.refine import refine
-from aiida_dse.engine.scan import scan
+from aiida_dse.engine.fit.refine import refine
+from aiida_dse.engine.maps.axes import Axis
+from aiida_dse.engine.maps.minima import basins, profile_interval, quadratic_minimum
+from aiida_dse.engine.maps.scan import scan
 
 
 def test_a_paraboloid_is_found_exactly():

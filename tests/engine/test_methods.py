@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aiida_dse.engine.methods import refine_without_derivatives
-from aiida_dse.engine.refine import refine
+from aiida_dse.engine.fit.minimisers import refine_without_derivatives
+from aiida_dse.engine.fit.refine import refine
 
 STAGES = [["P.a"], ["P.*.B"]]
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from aiida_dse.engine.parameters import Parameter, Tie, closest, ordered_ties, select
+from aiida_dse.engine.model.parameters import Parameter, Tie, closest, ordered_ties, select
 
 KNOWN = ["P.a", "P.b", "P.Br_eq.B", "P.Br_ax.B", "P.L", "P.L_ab", "PP.a"]
 

@@ -8,12 +8,12 @@ import emcee
 import numpy as np
 import pytest
 
-from aiida_dse.engine.agreement import serial_correlation
-from aiida_dse.engine.convergence import convergence, split_r_hat
-from aiida_dse.engine.parameters import Parameter
-from aiida_dse.engine.posterior import _moves, sample_posterior
-from aiida_dse.engine.refine import refine
-from aiida_dse.engine.restraints import parameter_restraint
+from aiida_dse.engine.fit.convergence import convergence, split_r_hat
+from aiida_dse.engine.fit.posterior import _moves, sample_posterior
+from aiida_dse.engine.fit.refine import refine
+from aiida_dse.engine.model.agreement import serial_correlation
+from aiida_dse.engine.model.parameters import Parameter
+from aiida_dse.engine.model.restraints import parameter_restraint
 
 FREE = ["P.Cs.B", "P.Cl.B"]
 

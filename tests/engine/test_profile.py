@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from aiida_dse.engine.parameters import Parameter
-from aiida_dse.engine.profile import profile_likelihood
-from aiida_dse.engine.refine import refine
+from aiida_dse.engine.fit.profile import profile_likelihood
+from aiida_dse.engine.fit.refine import refine
+from aiida_dse.engine.model.parameters import Parameter
 
 FREE = ["P.Cs.B", "P.Cl.B"]
 

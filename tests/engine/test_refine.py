@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from aiida_dse.engine.derivatives import pattern_derivative
-from aiida_dse.engine.parameters import Parameter
-from aiida_dse.engine.refine import PatternProblem, refine
+from aiida_dse.engine.fit.refine import PatternProblem, refine
+from aiida_dse.engine.model.derivatives import pattern_derivative
+from aiida_dse.engine.model.parameters import Parameter
 
 TRUTH = {"P.a": 4.135, "P.Cs.B": 1.4, "P.Cl.B": 2.6, "P.L": 1.4, "P.sd_L": 0.2}
 
@@ -337,7 +337,7 @@ def test_jacobian_of_sizes(small, q):
 
 
 def test_jacobian_with_polarisation_and_a_fixed_scale(small, q, exact_pbnm):
-    from aiida_dse.engine.pattern import Observation, PatternModel
+    from aiida_dse.engine.model.pattern import Observation, PatternModel
 
     pattern, phase = exact_pbnm
     angle = 2 * np.arcsin(q * small.wavelength / (4 * np.pi))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aiida_dse.engine.axes import Axis
-from aiida_dse.engine.refine import refine
-from aiida_dse.engine.restraints import (
+from aiida_dse.engine.fit.refine import refine
+from aiida_dse.engine.maps.axes import Axis
+from aiida_dse.engine.maps.scan import scan
+from aiida_dse.engine.model.restraints import (
     Restraint,
     angle_restraints,
     distance_restraints,
     parameter_restraint,
 )
-from aiida_dse.engine.scan import scan
 
 
 @pytest.fixture(scope="module")

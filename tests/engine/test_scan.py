@@ -9,11 +9,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import lsq_linear
 
-from aiida_dse.engine import scan as scan_module
-from aiida_dse.engine.axes import MAX_POINTS, Axis, check_axes
-from aiida_dse.engine.pattern import PatternModel
-from aiida_dse.engine.refine import refine
-from aiida_dse.engine.scan import scan
+from aiida_dse.engine.fit.refine import refine
+from aiida_dse.engine.maps import scan as scan_module
+from aiida_dse.engine.maps.axes import MAX_POINTS, Axis, check_axes
+from aiida_dse.engine.maps.scan import scan
+from aiida_dse.engine.model.pattern import PatternModel
 
 AXES = {
     "P.a": np.array([4.09, 4.12, 4.15, 4.18]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aiida_dse.engine.search import multi_start, start_box
+from aiida_dse.engine.fit.multistart import multi_start, start_box
 
 
 @pytest.fixture(scope="module")

@@ -505,7 +505,8 @@ def test_tio2_csv_columns():
 
 @needs_data
 def test_every_pattern_of_the_collection_has_columns():
-    files = [p for p in DATA.rglob("*") if p.suffix in {".chi", ".xye", ".csv", ".cal"}]
+    files = [p for p in DATA.rglob("*") if p.suffix in {".chi", ".xye", ".csv", ".cal"}
+             and not {"field_cases", "hostile"} & set(p.parts)]
     assert len(files) > 30
     for path in files:
         columns = read_columns(path, axis_grid=(0.99, 0.0028) if path.suffix == ".cal" else None)

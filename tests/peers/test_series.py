@@ -4,13 +4,13 @@ import accuracy
 import numpy as np
 import pytest
 
+from aiida_dse.analysis.laws import weighted_line
+from aiida_dse.analysis.size_series import size_series
+from aiida_dse.analysis.temperature_series import temperature_series
 from aiida_dse.documents import load_document, parse_document
 from aiida_dse.documents.series import Bulk, SizeOptions
-from aiida_dse.engine.laws import weighted_line
 from aiida_dse.tasks.build import build
 from aiida_dse.tasks.run import run_refine
-from aiida_dse.tasks.size_series import size_series
-from aiida_dse.tasks.temperature_series import temperature_series
 
 CSPBBR3 = {truth["name"]: (path, truth) for path, truth in accuracy.cspbbr3_patterns()}
 pytestmark = pytest.mark.skipif(not CSPBBR3, reason="the CsPbBr3 series are not beside the project")

@@ -11,10 +11,10 @@ import gemmi
 import numpy as np
 import pytest
 
-from aiida_dse.engine import debye
-from aiida_dse.engine.crystal import Cell, Crystal, Site
-from aiida_dse.engine.phase import TOLERANCE, CrystalPhase, Sampling
-from aiida_dse.engine.rigid import AtomListPhase
+from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
+from aiida_dse.engine.model.fixed_geometry import AtomListPhase
+from aiida_dse.engine.model.phase import TOLERANCE, CrystalPhase, Sampling
+from aiida_dse.engine.scattering import debye
 
 WAVELENGTH = 0.56456  # Å
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from aiida_dse.engine.crystal import Cell, Crystal, Site
+from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
 
 ATOM = [("A", "Pb2+", (0.13, 0.27, 0.39), 1.0, 1.0)]
 RHOMBOHEDRAL = (6.1, 6.1, 6.1, 71, 71, 71)
@@ -147,7 +147,7 @@ def test_special_positions(symbol, cell, position, independent, basis, multiplic
 
 
 def test_a_position_moves_with_its_special_position(dse):
-    from aiida_dse.engine.particles import SinglePrism
+    from aiida_dse.engine.particles.shapes import SinglePrism
 
     crystal = dse.crystal(
         "P 63 m c", (8.3, 8.3, 7.0, 90, 90, 120), [("A", "Pb2+", (0.15, 0.30, 0.2), 1.0, 1.0)]

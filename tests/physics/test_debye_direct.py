@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from aiida_dse.engine import debye
-from aiida_dse.engine.distances import atom_histograms, lattice_histograms
-from aiida_dse.engine.pairs import pair_classes, pair_weights, site_channels
-from aiida_dse.engine.particles import SinglePrism, SingleSphere
-from aiida_dse.engine.phase import Sampling
+from aiida_dse.engine.model.phase import Sampling
+from aiida_dse.engine.particles.shapes import SinglePrism, SingleSphere
+from aiida_dse.engine.scattering import debye
+from aiida_dse.engine.scattering.histograms import atom_histograms, lattice_histograms
+from aiida_dse.engine.scattering.pairs import pair_classes, pair_weights, site_channels
 
 BLOCKS = {"pbnm": (5, 4, 5), "wurtzite": (9, 8, 7), "triclinic": (7, 8, 6)}
 
@@ -203,10 +203,9 @@ def test_difference_vectors_and_the_double_loop_fill_one_histogram(name, cells, 
 
 OUTSIDE = """
 import numpy as np, xraydb
-from aiida_dse.engine import debye
-from aiida_dse.engine.crystal import Cell, Crystal, Site
-from aiida_dse.engine.particles import SinglePrism
-from aiida_dse.engine.phase import CrystalPhase, Sampling
+from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
+from aiida_dse.engine.model.phase import CrystalPhase, Sampling
+from aiida_dse.engine.particles.shapes import SinglePrism
 crystal = Crystal(Cell(6, 7, 8), ("x,y,z",), (
     Site("A", "Pb2+", (0.05, 0.05, 0.05), 1, 0.0), Site("B", "Pb2+", (0.9, 0.9, 0.95), 1, 0.0)))
 phase = CrystalPhase("p", crystal, SinglePrism((1, 1, 1)), {})

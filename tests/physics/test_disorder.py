@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aiida_dse.engine.disorder import excluded_pairs
-from aiida_dse.engine.particles import PrismPopulation, SinglePrism, SingleSphere
+from aiida_dse.engine.crystal.disorder import excluded_pairs
+from aiida_dse.engine.particles.shapes import PrismPopulation, SinglePrism, SingleSphere
 
 
 def test_split_cubic_without_pairs_of_alternatives(dse, direct):

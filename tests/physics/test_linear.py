@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.optimize import lsq_linear
 
-from aiida_dse.engine.linear import LinearProblem
+from aiida_dse.engine.model.linear import LinearProblem
 
 
 def _problem(seed, *, n_free=3, n_traces=2, n_patterns=2, n_points=80, noise=0.3):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from aiida_dse.engine.particles import (
+from aiida_dse.engine.particles.shapes import (
     CubePopulation,
     PrismPopulation,
     SinglePrism,

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.integrate import quad
 
-from aiida_dse.engine.sizes import (
+from aiida_dse.engine.particles.size_laws import (
     TAIL,
     LogNormal,
     SizeStatistics,

@@ -6,6 +6,9 @@ import re
 
 import pytest
 
+from aiida_dse.analysis.differential import differential
+from aiida_dse.analysis.size_series import size_series, sizing_curve
+from aiida_dse.analysis.temperature_series import temperature_series
 from aiida_dse.documents.series import (
     Bulk,
     DifferentialOptions,
@@ -23,9 +26,6 @@ from aiida_dse.report.series_figures import (
     temperature_figure,
 )
 from aiida_dse.report.tables import result_report
-from aiida_dse.tasks.differential import differential
-from aiida_dse.tasks.size_series import size_series, sizing_curve
-from aiida_dse.tasks.temperature_series import temperature_series
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aiida_dse.documents import DocumentError
-from aiida_dse.tasks.axis import check_axis, match_axis
+from aiida_dse.tasks.peak_positions import check_axis, match_axis
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from aiida_dse.analysis.comparison import compare
 from aiida_dse.cli.engine import main
 from aiida_dse.io.results import read_result
-from aiida_dse.tasks.compare import compare
 from aiida_dse.tasks.run import run_refine, run_scan
 
 STAGES = {"stages": [["P.a"], ["P.*.B"]]}

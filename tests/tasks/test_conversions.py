@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from aiida_dse.engine.crystal import Cell, Crystal, Site
+from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
 from aiida_dse.io.conversions import crystal_from_pymatgen, crystal_to_pymatgen
 from aiida_dse.io.structures import cif_text, read_cif
 

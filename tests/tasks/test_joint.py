@@ -15,9 +15,9 @@ from numpy.testing import assert_allclose
 from aiida_dse.cli.engine import main
 from aiida_dse.documents import DocumentError, load_joint
 from aiida_dse.io.results import read_result
-from aiida_dse.report.joint_figure import joint_figure
+from aiida_dse.report.simultaneous_figure import joint_figure
 from aiida_dse.report.tables import result_report
-from aiida_dse.tasks.joint import build_joint, run_joint
+from aiida_dse.tasks.simultaneous import build_joint, run_joint
 
 EXPANSION = 4e-5
 TEMPERATURES = {"T100": 100, "T200": 200, "T300": 300}

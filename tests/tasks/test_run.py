@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from aiida_dse.cli.engine import main
-from aiida_dse.engine.pattern import PatternModel
+from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.io.results import read_result
 from aiida_dse.tasks.run import map_of, run_refine, run_scan, run_simulate
 

@@ -8,6 +8,11 @@ import json
 import numpy as np
 import pytest
 
+from aiida_dse.analysis.differential import differential, differential_of_model
+from aiida_dse.analysis.excitons import ExcitonLaw
+from aiida_dse.analysis.series_table import series_table
+from aiida_dse.analysis.size_series import size_series, sizing_curve
+from aiida_dse.analysis.temperature_series import temperature_series
 from aiida_dse.documents import DocumentError
 from aiida_dse.documents.series import (
     Bulk,
@@ -18,13 +23,8 @@ from aiida_dse.documents.series import (
     TemperatureOptions,
     parse_options,
 )
-from aiida_dse.engine.excitons import ExcitonLaw
 from aiida_dse.io.results import plain
-from aiida_dse.tasks.differential import differential, differential_of_model
 from aiida_dse.tasks.run import run_refine, run_simulate
-from aiida_dse.tasks.series import series_table
-from aiida_dse.tasks.size_series import size_series, sizing_curve
-from aiida_dse.tasks.temperature_series import temperature_series
 
 BULK = Bulk(volume=793.1, source="test")
 

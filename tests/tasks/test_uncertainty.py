@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from aiida_dse.documents import DocumentError
-from aiida_dse.engine import bootstrap as bootstrap_module
-from aiida_dse.engine.refine import refine
+from aiida_dse.engine.fit import bootstrap as bootstrap_module
+from aiida_dse.engine.fit.refine import refine
 from aiida_dse.io.results import read_result
 from aiida_dse.tasks.run import refinement_result, run_refine
 from aiida_dse.tasks.uncertainty import run_uncertainty

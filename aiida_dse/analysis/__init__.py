@@ -1,0 +1,1 @@
+"""Physics read from refinements: series, laws, comparisons, differential patterns."""

@@ -1,0 +1,133 @@
+"""What the analyses of series share: laws as JSON values, what is remarkable about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from scipy.stats import chi2 as chi2_law
+
+import aiida_dse
+from aiida_dse.documents.series import SeriesOptions
+from aiida_dse.io.results import RESULT_SCHEMA, Result
+
+from .laws import OUTLIER, LawFit, outliers, weighted_line
+from .series_table import SU_NOTE, Row, Series
+
+#: Scatter that chance brings about less often than this says that law or s.u. are not the truth.
+IMPROBABLE = 1e-3
+#: Fewer points than this leave a law of two parameters without a judge.
+FEW_POINTS = 4
+LAW_SU_NOTE = (
+    "su of laws: from the points' s.u. (scaled by max(1, GoF) each); su_scaled = su * max(1, "
+    "sqrt(chi2_red)) of the law"
+)
+
+
+def series_summary(
+    task: str, results: Mapping[str, Result], series: Series, options: SeriesOptions,
+) -> dict[str, Any]:
+    """The part of a series' result that says what went in."""
+    samples = [dict(row.summary.get("sample") or {}) for row in series.rows]
+    common = {key: value for key, value in samples[0].items()
+              if all(sample.get(key) == value for sample in samples)}
+    left_out = [f"{name} is not used: {why}" for name, why in series.excluded.items()]
+    return {
+        "schema": RESULT_SCHEMA, "task": task, "status": "complete", "stop_reason": "complete",
+        "title": options.title, "sample": common, "phases": [series.phase],
+        "phase": series.phase, "refinements": [row.name for row in series.rows],
+        "used": list(series.used), "excluded": dict(series.excluded),
+        "options": options.model_dump(mode="json"), "su": f"{SU_NOTE}; {LAW_SU_NOTE}",
+        "seconds": sum(float(r.summary.get("seconds") or 0.0) for r in results.values()),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "engine_version": aiida_dse.__version__, "parameters": {}, "warnings": left_out,
+    }
+
+
+def number(value: float, su: float | None, scale: float, unit: str) -> dict[str, Any]:
+    """A number of a law as a row of 'parameters': unscaled and scaled s.u."""
+    return {"value": float(value), "unit": unit, "su": su,
+            "su_scaled": None if su is None else su * scale}
+
+
+def law_row(fit: LawFit, points: Sequence[Row], units: Mapping[str, str]) -> dict[str, Any]:
+    """A law as JSON values: parameters, correlation, chi2, R^2, residuals (s.u. of the points)."""
+    names = [row.name for row in points]
+    found: dict[str, Any] = {
+        name: number(fit.value(name), fit.su(name), fit.scale, units[name])
+        | {"at_bound": name in fit.at_bound} for name in fit.names
+    }
+    if len(fit.names) == 2:
+        found["correlation"] = fit.correlation(*fit.names)
+    return found | {
+        "chi2": fit.chi2, "chi2_red": fit.chi2_red, "r_squared": fit.r_squared,
+        "n": len(points), "residuals": dict(zip(names, map(float, fit.residuals), strict=True)),
+        "outliers": outliers(fit, names),
+    }
+
+
+def line_against(
+    series: Series, quantity: str, against: str, *, origin: float = 0.0,
+    through: float | None = None,
+) -> tuple[LawFit, tuple[Row, ...]] | None:
+    """The line of a quantity against 'temperature' or another quantity of the same rows.
+
+    Errors in both axes with their covariance, each scaled by the refinement's max(1, GoF);
+    temperatures, and sizes that were given instead of refined, count as exact. With `through` the
+    line of (quantity - through) that is 0 at the origin. None for fewer than two places.
+    """
+    points = list(series.points(quantity))
+    if against == "temperature":
+        points = [row for row in points if row.temperature is not None]
+        x = np.array([float(row.temperature or 0.0) for row in points])
+        spread = shared = np.zeros(len(points))
+    else:
+        points = [row for row in points if np.isfinite(row.value(against))]
+        x = np.array([row.value(against) for row in points])
+        spread = np.nan_to_num(np.array([row.su(against) for row in points]))
+        shared = np.nan_to_num(
+            np.array([row.covariance_of(quantity, against) for row in points]))
+    if len(np.unique(x)) < 2:
+        return None
+    fit = weighted_line(
+        x, np.array([row.value(quantity) for row in points]) - (through or 0.0),
+        su_y=np.array([row.su(quantity) for row in points]), su_x=spread, covariance_xy=shared,
+        origin=origin, through_origin=through is not None,
+    )
+    return fit, tuple(points)
+
+
+def law_warnings(what: str, fit: LawFit, points: Sequence[Row]) -> list[str]:
+    """What a referee would want to know of a law."""
+    found = []
+    if len(points) < FEW_POINTS:
+        found.append(f"{what}: only {len(points)} points, {fit.degrees_of_freedom} more than "
+                     "parameters; the law is hardly tested.")
+    far = outliers(fit, [row.name for row in points])
+    if far:
+        found.append(f"{what}: more than {OUTLIER:g} s.u. off the law: "
+                     + ", ".join(f"{name} ({r:+.1f})" for name, r in far.items()) + ".")
+    dof = fit.degrees_of_freedom
+    if dof > 0 and chi2_law.sf(fit.chi2, dof) < IMPROBABLE:
+        found.append(f"{what}: chi2_red = {fit.chi2_red:.3g} of {len(points)} points; they do not "
+                     "follow this law within their s.u. (scaled s.u. allow for it as if it were "
+                     "chance).")
+    for name in fit.at_bound:
+        found.append(f"{what}: {name} = {fit.value(name):.4g} is held by its bound and has no s.u.")
+    return found
+
+
+def left_out(series: Series, quantity: str) -> list[str]:
+    """A remark on used refinements in which a quantity has no s.u. or is at its bound."""
+    kept = {row.name for row in series.points(quantity)}
+    gone = [row.name for row in series.rows if row.name in series.used and row.name not in kept]
+    if not gone:
+        return []
+    return [f"{quantity}: without s.u. or at its bound, so not used, in {', '.join(gone)}."]
+
+
+def listed(series: Series, *starts: str) -> list[str]:
+    """The quantities of the table whose names start so."""
+    return [name for name in series.names if name.startswith(starts)]

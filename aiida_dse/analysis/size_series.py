@@ -1,0 +1,227 @@
+"""Refinements against size: volumetric strain and surface energy, distortions, sizing curve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy import constants
+
+from aiida_dse.documents.series import BulkModulus, SeriesOptions, SizeOptions, SizingOptions
+from aiida_dse.engine.formatting import with_su
+from aiida_dse.io.results import Result
+
+from .excitons import ExcitonLaw, cuboid_size, fit_decay_length
+from .laws import LawFit, relative_slope
+from .series_laws import (
+    law_row,
+    law_warnings,
+    left_out,
+    line_against,
+    listed,
+    number,
+    series_summary,
+)
+from .series_table import Row, Series, series_of
+
+#: eV/nm^2 in one J/m^2.
+EV_PER_NM2 = 1e-18 / constants.e
+#: Lines that miss the bulk at 1/L = 0 by more s.u. than this are remarked on.
+OFF_BULK = 3.0
+
+
+def size_series(
+    results: Mapping[str, Result], options: SizeOptions | None = None
+) -> tuple[Series, Result]:
+    """The table of refinements of several sizes, and what it tells.
+
+    Volumetric strain (V - V_bulk)/V_bulk against 1/L, L = (L_c L_ab^2)^(1/3): weighted line with
+    errors in both axes and their covariance; surface energy gamma = -K slope / 4 from
+    dV/V = -4 gamma / (K L), in eV/nm^2 and J/m^2. zeta, cell edges, distances and angles against
+    1/L by lines alike. Without `bulk` V_bulk is the line's own value at 1/L = 0. Raises ValueError
+    where fewer than two sizes are left.
+    """
+    options = options or SizeOptions()
+    series = _by_size(results, options)
+    summary = series_summary("size_series", results, series, options)
+    arrays = series.arrays()
+    warnings: list[str] = summary["warnings"]
+    lines: dict[str, Any] = {}
+    for name in ("volume", "a", "b", "c", "a_k", "zeta", *listed(series, "d(", "angle(")):
+        found = line_against(series, name, "1/L") if name in series.names else None
+        if found is None:
+            continue
+        fit, used = found
+        unit = series.unit(name)
+        lines[name] = law_row(fit, used, {"intercept": unit, "slope": f"{unit} nm".strip()})
+        warnings += law_warnings(f"{name} against 1/L", fit, used) + left_out(series, name)
+        if name == "volume":
+            summary["strain"] = _strain(series, fit, used, options, summary["parameters"],
+                                        warnings)
+            bulk = summary["strain"]["V_bulk"]["value"]
+            for kind, source in (("values", "value"), ("su_scaled", "su")):
+                column = np.array([getattr(row, source)(name) for row in series.rows]) / bulk
+                arrays[f"strain/{kind}"] = column - 1 if kind == "values" else column
+        elif name == "zeta":
+            for key in ("slope", "intercept"):
+                summary["parameters"][f"zeta.{key}"] = {
+                    k: lines[name][key][k] for k in ("value", "unit", "su", "su_scaled")}
+    summary["lines"] = lines
+    return series, Result(summary, arrays)
+
+
+def sizing_curve(
+    results: Mapping[str, Result], options: SizingOptions | None = None
+) -> tuple[Series, Result]:
+    """First exciton energies predicted from the refined sizes; d0 fitted where E1 were measured.
+
+    E1(d) with d = 2 L / sqrt(3), L = (L_c L_ab^2)^(1/3) (engine.excitons.ExcitonLaw); the s.u. of
+    E1 is that of L, its spread that of the population's L. Raises ValueError for a measured energy
+    without a refinement and where no refinement has a size.
+    """
+    options = options or SizingOptions()
+    for name in options.measured:
+        if name not in results:
+            raise ValueError(f"'measured' gives an energy for '{name}', which is not among "
+                             f"{', '.join(results)}.")
+    series = _by_size(results, options, least=1)
+    summary = series_summary("sizing_curve", results, series, options)
+    arrays = series.arrays()
+    law = ExcitonLaw(options.gap, options.permittivity, options.decay_length, options.alpha)
+    d = cuboid_size([row.value("L") for row in series.rows])
+    su_d = cuboid_size([row.su("L") for row in series.rows])
+    spread = cuboid_size([row.value("sd_L") for row in series.rows])
+    slope = np.abs(law.slope(d))
+    arrays |= {"sizing/d": d, "sizing/su_d": su_d, "sizing/E1": law.energy(d),
+               "sizing/su_E1": slope * su_d, "sizing/spread_E1": slope * spread}
+    grid = np.linspace(0.6 * d.min(), 1.3 * d.max(), 300)
+    arrays |= {"curves/d": grid, "curves/predicted": law.energy(grid)}
+    summary["predicted"] = {
+        row.name: {"value": float(e), "unit": "eV", "su_scaled": float(su), "spread": float(sd),
+                   "d": float(size)}
+        for row, e, su, sd, size in zip(series.rows, law.energy(d), slope * su_d, slope * spread,
+                                        d, strict=True)
+    }
+    if options.measured:
+        _fit_sizing(series, options, summary, arrays)
+    return series, Result(summary, arrays)
+
+
+def _by_size(results: Mapping[str, Result], options: SeriesOptions, *, least: int = 2) -> Series:
+    """Rows in the order of L; refuses series that are too short."""
+    series = series_of(results, options)
+    for row in series.rows:
+        if not np.isfinite(row.value("L")):
+            raise ValueError(f"'{row.name}' has no particle size (a list of atoms?); exclude it "
+                             "from the results.")
+    rows = tuple(sorted(series.rows, key=lambda row: row.value("L")))
+    sizes = {row.value("L") for row in rows if row.name in series.used}
+    if len(sizes) < least:
+        raise ValueError(
+            f"this analysis needs {least} sizes at least; {len(sizes)} is usable. "
+            + "; ".join(f"{name}: {why}" for name, why in series.excluded.items())
+        )
+    return Series(series.phase, rows, series.used, series.excluded)
+
+
+def _strain(
+    series: Series, fit: LawFit, points: tuple[Row, ...], options: SizeOptions,
+    parameters: dict[str, Any], warnings: list[str],
+) -> dict[str, Any]:
+    """Line of the strain from that of the volume, and the surface energy."""
+    scale, modulus = fit.scale, options.bulk_modulus
+    found: dict[str, Any] = {}
+    if options.bulk is None:
+        longest = 1 / min(row.value("1/L") for row in points)
+        bulk, bulk_su = fit.value("intercept"), fit.su("intercept") or 0.0
+        source = f"the line's own value at 1/L = 0, extrapolated from L = {longest:.1f} nm"
+        slope = number(*relative_slope(fit), scale, "nm")
+        intercept = number(0.0, None, scale, "")  # by definition
+        warnings.append(f"V_bulk = {with_su(bulk, bulk_su * scale)} Å^3 is {source}; give 'bulk' "
+                        "to refer to a measured crystal.")
+    else:
+        bulk, bulk_su, source = (options.bulk.volume, options.bulk.volume_su, options.bulk.source)
+        slope = _relative(fit, "slope", bulk, bulk_su)
+        intercept = _relative(fit, "intercept", bulk, bulk_su) | {"unit": ""}
+        intercept["value"] -= 1
+        if abs(intercept["value"]) > OFF_BULK * intercept["su_scaled"]:
+            warnings.append(
+                f"the strain line misses the bulk: "
+                f"{with_su(intercept['value'], intercept['su_scaled'])} at 1/L = 0 instead of 0. "
+                f"The line is not the whole law, or V_bulk ({bulk:g} Å^3, {source}) is not the "
+                "limit of these samples. gamma is that of the slope; gamma_through_bulk that of "
+                "the line from the bulk."
+            )
+        direct = line_against(series, "volume", "1/L", through=bulk)
+        assert direct is not None  # the same points as the free line
+        through = _relative(direct[0], "slope", bulk, bulk_su)
+        found["through_bulk"] = {
+            "slope": through, "chi2_red": direct[0].chi2_red, "r_squared": direct[0].r_squared,
+            "gamma": _surface_energy(through, modulus, EV_PER_NM2, "eV/nm^2"),
+        }
+        parameters["gamma_through_bulk"] = found["through_bulk"]["gamma"]
+    gamma = _surface_energy(slope, modulus, EV_PER_NM2, "eV/nm^2")
+    parameters |= {"strain.slope": slope, "strain.intercept": intercept, "gamma": gamma}
+    if modulus.su == 0:
+        warnings.append(f"the s.u. of gamma leaves out that of K = {modulus.value:g} GPa "
+                        f"({modulus.source}), which is given without.")
+    return found | {
+        "law": "dV/V = -4 gamma / (K L)", "slope": slope, "intercept": intercept, "gamma": gamma,
+        "gamma_SI": _surface_energy(slope, modulus, 1.0, "J/m^2"),
+        "V_bulk": {"value": bulk, "su": bulk_su, "unit": "Å^3", "source": source},
+        "K": modulus.model_dump() | {"unit": "GPa"},
+        "r_squared": fit.r_squared, "chi2_red": fit.chi2_red, "n": len(points),
+        "points": {row.name: {"value": row.value("volume") / bulk - 1,
+                              "su_scaled": row.su("volume") / bulk, "1/L": row.value("1/L")}
+                   for row in points},
+    }
+
+
+def _relative(fit: LawFit, name: str, bulk: float, bulk_su: float) -> dict[str, Any]:
+    """A parameter of the volume's line over V_bulk; the s.u. of V_bulk is common to all points.
+
+    Their scatter says nothing about it, so it is not scaled with theirs.
+    """
+    value, su = fit.value(name) / bulk, (fit.su(name) or 0.0) / bulk
+    common = value * bulk_su / bulk
+    return {"value": value, "unit": "nm", "su": float(np.hypot(su, common)),
+            "su_scaled": float(np.hypot(su * fit.scale, common))}
+
+
+def _surface_energy(
+    slope: Mapping[str, Any], modulus: BulkModulus, factor: float, unit: str
+) -> dict[str, Any]:
+    """gamma = -K slope / 4 (GPa nm = J/m^2) times `factor`, with the s.u. of both."""
+    gamma = -modulus.value * slope["value"] / 4 * factor
+    share = gamma * modulus.su / modulus.value
+    per_slope = modulus.value / 4 * factor
+    return {"value": gamma, "unit": unit} | {
+        key: float(np.hypot(per_slope * slope[key], share)) for key in ("su", "su_scaled")}
+
+
+def _fit_sizing(
+    series: Series, options: SizingOptions, summary: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+) -> None:
+    """d0 through the measured energies, into the summary; E1 columns and the curve."""
+    found = [row for row in series.rows if row.name in series.used
+             and row.name in options.measured]
+    if not found:
+        raise ValueError("no refinement with a measured energy is usable: "
+                         + "; ".join(f"{n}: {why}" for n, why in series.excluded.items()))
+    d = cuboid_size([row.value("L") for row in found])
+    su_d = np.nan_to_num(cuboid_size([row.su("L") for row in found]))
+    energy, su = (np.array([getattr(options.measured[row.name], key) for row in found])
+                  for key in ("value", "su"))
+    constant = {"gap": options.gap, "permittivity": options.permittivity, "alpha": options.alpha}
+    fit = fit_decay_length(d, energy, su_energy=su, su_d=su_d, **constant)
+    summary["fitted"] = law_row(fit, found, {"d0": "nm"})
+    summary["parameters"]["d0"] = number(fit.value("d0"), fit.su("d0"), fit.scale, "nm")
+    summary["warnings"] += law_warnings("the sizing curve", fit, found)
+    law = ExcitonLaw(options.gap, options.permittivity, fit.value("d0"), options.alpha)
+    arrays["curves/fitted"] = law.energy(arrays["curves/d"])
+    for key in ("value", "su"):
+        arrays[f"measured/{key}"] = np.array([
+            getattr(options.measured[row.name], key) if row.name in options.measured else np.nan
+            for row in series.rows])

@@ -1,0 +1,160 @@
+"""The joint document: several patterns of one model, and what they have in common."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, field_validator
+
+from .model import ModelDocument
+from .plans import RefinementPlan, Start
+from .reading import DocumentError, below_folder, naming, parse_document, read_content, validated
+from .sections import Finite, Name, Section
+
+JOINT_SCHEMA = "aiida-dse/joint/1"
+#: The parameters of laws are called 'joint.something'.
+LAW_PARAMETER = r"^joint\.[A-Za-z_]\w*$"
+
+
+class JointPattern(Section):
+    """One pattern: its keys stand on top of the model's."""
+
+    pattern: dict[str, Any] = Field(description="as in a model document; 'file' at least")
+    sample: dict[str, Any] = Field({}, description="as in a model document")
+    parameters: dict[str, Finite | Start] = Field({}, description="starts of its own parameters")
+
+
+class JointDocument(Section):
+    """Several patterns refined together as one least-squares problem."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, str_strip_whitespace=True
+    )
+
+    schema_: Literal["aiida-dse/joint/1"] = Field("aiida-dse/joint/1", alias="schema")
+    title: str = ""
+    model: dict[str, Any] = Field(
+        description="what all patterns have in common, as in a model document; or the name of a "
+        "model document's file, whose pattern, sample and refinement then serve as defaults"
+    )
+    patterns: dict[Name, JointPattern]
+    shared: tuple[str, ...] = Field((), description="parameters with one value for all patterns")
+    parameters: dict[Annotated[str, Field(pattern=LAW_PARAMETER)], Finite | Start] = Field(
+        {}, description="parameters of the laws, each called joint.something"
+    )
+    laws: dict[str, str] = Field(
+        {}, description="parameter: arithmetic in joint.*, sample.temperature (K) and other "
+        "parameters of the same pattern"
+    )
+    refinement: RefinementPlan = RefinementPlan()
+
+    @field_validator("patterns")
+    @classmethod
+    def _several(cls, patterns: dict[str, JointPattern]) -> dict[str, JointPattern]:
+        if len(patterns) < 2:
+            raise ValueError(
+                f"{len(patterns)} pattern, but at least two are refined together; a single one "
+                "goes to 'dse-engine refine'"
+            )
+        return patterns
+
+    @field_validator("refinement")
+    @classmethod
+    def _one_start(cls, plan: RefinementPlan) -> RefinementPlan:
+        if plan.starts != 1:
+            raise ValueError(
+                f"starts = {plan.starts}, but a joint refinement has one start. Search the minimum "
+                "with one pattern first, and start from there"
+            )
+        return plan
+
+    def document_of(self, name: str) -> ModelDocument:
+        """The model document of one pattern. Raises DocumentError with the key's path here."""
+        own = self._own(name)
+        content = {key: value for key, value in self.model.items() if key not in own}
+        for key, values in own.items():
+            common = self.model.get(key) or {}
+            if not isinstance(common, dict):
+                raise DocumentError(f"model.{key}: {common!r} is no mapping of keys.")
+            content[key] = {**common, **values}
+        try:
+            return parse_document(content)
+        except DocumentError as problem:
+            raise DocumentError(self.placed(name, str(problem))) from None
+
+    def placed(self, name: str, problems: str) -> str:
+        """What is wrong with one pattern's document, with the place of each line in this one."""
+        return "\n".join(
+            (f"patterns.{name}." if re.split("[.:, ]", line)[0] in self._own(name) else "model.")
+            + line for line in problems.splitlines()
+        )
+
+    def _own(self, name: str) -> dict[str, Any]:
+        return self.patterns[name].model_dump(mode="json", exclude_unset=True)
+
+    def canonical(self) -> dict[str, Any]:
+        """The document as plain JSON values, each pattern complete: what a node stores."""
+        content = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        documents = {name: self.document_of(name).canonical() for name in self.patterns}
+        first = next(iter(documents.values()))
+        own = ("pattern", "sample", "parameters")
+        content["model"] = {
+            key: value for key, value in first.items() if key not in ("schema", *own)
+        }
+        content["patterns"] = {
+            name: {key: document[key] for key in own if key in document}
+            for name, document in documents.items()
+        }
+        return {"schema": JOINT_SCHEMA, **content}
+
+
+def load_joint(path: Path) -> JointDocument:
+    """The joint document in a YAML or JSON file. Raises DocumentError."""
+    with naming(path):
+        return parse_joint(read_content(path), path.parent)
+
+
+def parse_joint(content: Any, folder: Path | None = None) -> JointDocument:
+    """The joint document in plain JSON values, every pattern's document checked.
+
+    `folder` is where a model given by its file is looked for. Raises DocumentError.
+    """
+    if not isinstance(content, dict) or content.get("schema") != JOINT_SCHEMA:
+        raise DocumentError(
+            f"a joint document is a mapping with 'schema: {JOINT_SCHEMA}', 'model' and 'patterns'."
+        )
+    if isinstance(content.get("model"), str):
+        content = _with_model(content, folder)
+    document = validated(content, JointDocument)
+    for key in ("schema", "title", "refinement", "scan"):
+        if key in document.model:
+            raise DocumentError(f"model.{key}: this key belongs beside 'model', not into it."
+                                if key != "scan" else "model.scan: nothing is scanned; remove it.")
+    for name in document.patterns:
+        if document.document_of(name).pattern.file is None:
+            raise DocumentError(f"patterns.{name}.pattern.file: this key is missing; add it")
+    return document
+
+
+def _with_model(content: dict[str, Any], folder: Path | None) -> dict[str, Any]:
+    """The document with the content of its model's file; paths in it are then relative to here."""
+    name = content["model"]
+    if folder is None:
+        raise DocumentError(f"model: the file '{name}' cannot be read here; write its content.")
+    model = read_content(folder / name)
+    parse_document(model)
+    below_folder(model, Path(name).parent)
+    # what tells that document's own measurement from others is no default
+    model["pattern"].pop("file", None)
+    for key in ("name", "temperature"):
+        model.get("sample", {}).pop(key, None)
+    found = {"title": model.pop("title", ""), **content, "model": model}
+    plan = model.pop("refinement", None)
+    if plan and "refinement" not in content:
+        found["refinement"] = {key: value for key, value in plan.items()
+                               if key not in ("starts", "seed")}
+    for key in ("schema", "scan"):
+        model.pop(key, None)
+    return found

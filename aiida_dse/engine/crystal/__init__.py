@@ -1,0 +1,1 @@
+"""Crystals: cell, symmetry and sites; split sites; bonds, angles and reflections."""

@@ -1,0 +1,102 @@
+"""Split sites: which pairs of atom positions are alternatives of one atom and never coexist."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aiida_dse.engine.units import FloatArray
+
+from .structure import Crystal, Site
+
+EXCLUSION_DISTANCE = 1.2
+
+
+def excluded_pairs(
+    crystal: Crystal, exclusion_distance: float = EXCLUSION_DISTANCE
+) -> dict[tuple[int, int], np.ndarray]:
+    """Lattice differences (n, 3) at which basis atoms (i, j), i <= j, are alternatives.
+
+    Two partially occupied positions nearer than `exclusion_distance` (Å) are alternatives;
+    _atom_site_disorder_assembly/_group takes precedence: one group coexists with itself, the
+    groups of one assembly exclude each other wherever they belong to the same image, and the
+    symmetry images of a negative group are alternatives when near. Raises ValueError where a
+    fully occupied position comes that close to another, naming both and the distance.
+    """
+    near = _near_pairs(crystal, exclusion_distance)
+    declared = _declared_alternatives(crystal)
+    excluded: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+    for i, j, u, distance in near:
+        first = crystal.sites[crystal.basis_atoms[i].site]
+        second = crystal.sites[crystal.basis_atoms[j].site]
+        if _coexist(first, second):
+            continue
+        if first.occupancy >= 1 or second.occupancy >= 1:
+            raise ValueError(
+                f"{crystal.name}: {first.label} (occupancy {first.occupancy:g}) and "
+                f"{second.label} (occupancy {second.occupancy:g}) come within {distance:.3f} Å "
+                f"of each other; the limit is {exclusion_distance:g} Å. Correct the coordinates, "
+                "lower both occupancies (alternatives of one atom), or lower "
+                "'exclusion_distance'."
+            )
+        excluded.setdefault((i, j), []).append(u)
+    for (i, j), differences in declared.items():
+        known = excluded.setdefault((i, j), [])
+        known.extend(u for u in differences if u not in known)
+    return {pair: np.array(sorted(set(us)), dtype=np.int64) for pair, us in excluded.items() if us}
+
+
+def _coexist(first: Site, second: Site) -> bool:
+    """One positive disorder group of one assembly is present as a whole."""
+    return first.group > 0 and (first.assembly, first.group) == (second.assembly, second.group)
+
+
+def _near_pairs(
+    crystal: Crystal, distance: float
+) -> list[tuple[int, int, tuple[int, int, int], float]]:
+    matrix = crystal.cell.matrix
+    heights = 1 / np.linalg.norm(np.linalg.inv(matrix), axis=1)
+    reach = np.ceil(distance / heights).astype(int) + 2
+    cells = np.stack(
+        np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), axis=-1
+    ).reshape(-1, 3)
+    positions = crystal.positions()
+    found = []
+    for i in range(len(positions)):
+        for j in range(i, len(positions)):
+            lengths = np.linalg.norm((cells + positions[j] - positions[i]) @ matrix.T, axis=1)
+            for k in np.flatnonzero(lengths < distance):
+                if i == j and not cells[k].any():
+                    continue
+                u = (int(cells[k, 0]), int(cells[k, 1]), int(cells[k, 2]))
+                found.append((i, j, u, float(lengths[k])))
+    return found
+
+
+def _declared_alternatives(
+    crystal: Crystal,
+) -> dict[tuple[int, int], list[tuple[int, int, int]]]:
+    """Alternatives by CIF disorder groups: different groups of one assembly, image by image."""
+    found: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+    points = crystal.site_positions
+    for s, first in enumerate(crystal.sites):
+        for t in range(s + 1, len(crystal.sites)):
+            second = crystal.sites[t]
+            same = first.group and second.group and first.assembly == second.assembly
+            if not same or first.group == second.group:
+                continue
+            for op in crystal.symmetry:
+                i, shift_i = _locate(crystal, s, op(points[s]))
+                j, shift_j = _locate(crystal, t, op(points[t]))
+                u = shift_j - shift_i
+                found.setdefault((i, j), []).append((int(u[0]), int(u[1]), int(u[2])))
+    return found
+
+
+def _locate(crystal: Crystal, site: int, point: FloatArray) -> tuple[int, np.ndarray]:
+    """The basis atom a position of a site belongs to, and the lattice translation to it."""
+    positions = crystal.positions()
+    candidates = np.flatnonzero(crystal.site_of_atom == site)
+    shifts = np.round(point - positions[candidates])
+    offsets = np.linalg.norm(point - positions[candidates] - shifts, axis=1)
+    best = int(np.argmin(offsets))
+    return int(candidates[best]), shifts[best].astype(np.int64)

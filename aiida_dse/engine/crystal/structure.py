@@ -1,0 +1,367 @@
+"""Crystals in the user's own setting: cell, symmetry operations, labelled sites.
+
+The setting and the site labels of the input are kept as they are; nothing is standardised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import gemmi
+import numpy as np
+
+from aiida_dse.engine.units import FloatArray
+
+CELL_PARAMETERS = ("a", "b", "c", "alpha", "beta", "gamma")
+COORDINATES = ("x", "y", "z")
+#: Two images of a site nearer than this (Å) are the same atom on a special position.
+SAME_POSITION = 0.02
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Cell edges in Å and angles in degrees."""
+
+    a: float
+    b: float
+    c: float
+    alpha: float = 90.0
+    beta: float = 90.0
+    gamma: float = 90.0
+
+    def __post_init__(self) -> None:
+        if not min(self.a, self.b, self.c) > 0 or not np.isfinite(self.volume):
+            raise ValueError(
+                f"the cell {self} has no volume. Edges are positive lengths in Å, angles in "
+                "degrees that can close a cell."
+            )
+
+    def __str__(self) -> str:
+        return " ".join(f"{getattr(self, name):g}" for name in CELL_PARAMETERS)
+
+    @cached_property
+    def matrix(self) -> FloatArray:
+        """(3, 3) Å; columns are the lattice vectors a, b, c; a lies along x, b in the xy plane."""
+        cos_a, cos_b, cos_g = (
+            0.0 if angle == 90 else float(np.cos(np.radians(angle)))
+            for angle in (self.alpha, self.beta, self.gamma)
+        )
+        sin_g = np.sqrt(1 - cos_g**2)
+        c_y = (cos_a - cos_b * cos_g) / sin_g
+        c_z = np.sqrt(max(1 - cos_b**2 - c_y**2, 0.0))
+        return np.array(
+            [
+                [self.a, self.b * cos_g, self.c * cos_b],
+                [0.0, self.b * sin_g, self.c * c_y],
+                [0.0, 0.0, self.c * c_z],
+            ]
+        )
+
+    @property
+    def volume(self) -> float:
+        """Cell volume in Å^3; nan where the angles close no cell."""
+        volume = float(np.linalg.det(self.matrix))
+        return volume if volume > 1e-9 else float("nan")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One site of the asymmetric unit."""
+
+    label: str
+    ion: str
+    position: tuple[float, float, float]
+    occupancy: float = 1.0
+    b_iso: float | None = None  # Å^2
+    assembly: str = ""
+    group: int = 0
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A symmetry operation x -> rotation x + translation, in fractional coordinates."""
+
+    rotation: FloatArray  # (3, 3)
+    translation: FloatArray  # (3,)
+    triplet: str
+
+    @classmethod
+    def from_triplet(cls, triplet: str) -> Operation:
+        op = gemmi.Op(triplet)
+        return cls(
+            np.array(op.rot, dtype=float) / op.DEN,
+            np.array(op.tran, dtype=float) / op.DEN,
+            op.triplet(),
+        )
+
+    def __call__(self, position: FloatArray) -> FloatArray:
+        return self.rotation @ position + self.translation
+
+
+@dataclass(frozen=True)
+class CoordinateFreedom:
+    """Which coordinates of a site may move: `basis` (n_free, 3) moves with `independent`."""
+
+    independent: tuple[str, ...]
+    basis: FloatArray
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BasisAtom:
+    """An atom of the unit cell: rotation @ site position + translation."""
+
+    site: int
+    rotation: FloatArray
+    translation: FloatArray
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """A cell, its symmetry operations as triplets, and the labelled sites.
+
+    `origin` (fractional) is the corner of the box that counts as one cell when particles are
+    built of whole cells; it decides how their faces end.
+    """
+
+    cell: Cell
+    operations: tuple[str, ...]
+    sites: tuple[Site, ...]
+    name: str = "crystal"
+    space_group: str = ""
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if not self.sites:
+            raise ValueError(f"{self.name}: the structure has no atom sites.")
+        labels = [site.label for site in self.sites]
+        for site in self.sites:
+            if not site.label.strip():
+                raise ValueError(
+                    f"{self.name}: a site of {site.ion} at {site.position} has no label. Every "
+                    "site needs its own _atom_site_label (parameters are named by it)."
+                )
+            if labels.count(site.label) > 1:
+                raise ValueError(
+                    f"{self.name}: the label '{site.label}' names {labels.count(site.label)} "
+                    "sites. Give every site its own label."
+                )
+            if not 0 < site.occupancy <= 1:
+                raise ValueError(
+                    f"{self.name}: site {site.label} has occupancy {site.occupancy:g}; it must "
+                    "be above 0 and at most 1."
+                )
+
+    @cached_property
+    def symmetry(self) -> tuple[Operation, ...]:
+        return tuple(Operation.from_triplet(triplet) for triplet in self.operations)
+
+    def site(self, label: str) -> Site:
+        for site in self.sites:
+            if site.label == label:
+                return site
+        raise ValueError(
+            f"{self.name} has no site '{label}'; its sites are "
+            f"{', '.join(site.label for site in self.sites)}."
+        )
+
+    @cached_property
+    def cell_constraints(self) -> dict[str, str | float]:
+        """What the symmetry makes of each cell parameter that is not free.
+
+        Maps a parameter name to the one it equals ('b' -> 'a') or to its fixed value
+        ('gamma' -> 120.0), worked out from the metric tensor that the rotations leave
+        invariant, so it holds in any setting.
+        """
+        edges, angles = self._invariant_cell(Cell(5.1, 6.7, 8.9, 83.0, 97.0, 101.0))
+        _, others = self._invariant_cell(Cell(6.3, 5.9, 7.7, 94.0, 86.0, 105.0))
+        constraints: dict[str, str | float] = {}
+        for i, j in ((0, 1), (0, 2), (1, 2)):
+            if abs(edges[i] - edges[j]) < 1e-6 and "abc"[j] not in constraints:
+                constraints["abc"[j]] = "abc"[i]
+        names = CELL_PARAMETERS[3:]
+        for name, angle, other in zip(names, angles, others, strict=True):
+            if abs(angle - other) < 1e-6:
+                constraints[name] = float(np.round(angle, 10))
+        for i, j in ((0, 1), (0, 2), (1, 2)):
+            if abs(angles[i] - angles[j]) < 1e-6 and not {names[i], names[j]} & set(constraints):
+                constraints[names[j]] = names[i]
+        metrics = [
+            op.rotation.T[:, None, :, None] * op.rotation.T[None, :, None, :]
+            for op in self.symmetry
+        ]
+        symmetric = 0.5 * (np.eye(9) + np.eye(9).reshape(3, 3, 9).swapaxes(0, 1).reshape(9, 9))
+        invariant = symmetric @ np.mean(metrics, axis=0).reshape(9, 9) @ symmetric
+        if len(CELL_PARAMETERS) - len(constraints) != round(float(np.trace(invariant))):
+            raise ValueError(
+                f"{self.name}: in this setting the symmetry ties edges and angles of the cell to "
+                "each other in a way that cannot be refined. Give the structure in its "
+                "conventional (centred) cell."
+            )
+        return constraints
+
+    def _invariant_cell(self, generic: Cell) -> tuple[FloatArray, list[float]]:
+        """Edges and angles of a cell averaged over the rotations."""
+        matrix = generic.matrix
+        metric = np.mean(
+            [op.rotation.T @ matrix.T @ matrix @ op.rotation for op in self.symmetry], axis=0
+        )
+        edges = np.sqrt(np.diag(metric))
+        cosines = [metric[i, j] / (edges[i] * edges[j]) for i, j in ((1, 2), (0, 2), (0, 1))]
+        return edges, [float(np.degrees(np.arccos(cosine))) for cosine in cosines]
+
+    @property
+    def free_cell_parameters(self) -> tuple[str, ...]:
+        return tuple(name for name in CELL_PARAMETERS if name not in self.cell_constraints)
+
+    def with_cell(self, **values: float) -> Crystal:
+        """The crystal with independent cell parameters changed and the tied ones following."""
+        full = {name: getattr(self.cell, name) for name in CELL_PARAMETERS} | values
+        for name, rule in self.cell_constraints.items():
+            full[name] = full[rule] if isinstance(rule, str) else rule
+        return replace(self, cell=Cell(**full))
+
+    def checked_cell(self) -> Crystal:
+        """The crystal itself, once its cell is seen to obey its symmetry.
+
+        Raises ValueError naming the parameter that does not (within 0.01 Å or 0.01 degrees).
+        """
+        for name, rule in self.cell_constraints.items():
+            value = getattr(self.cell, name)
+            wanted = getattr(self.cell, rule) if isinstance(rule, str) else rule
+            if abs(value - wanted) > 0.01:
+                what = f"equal {rule} = {wanted:g}" if isinstance(rule, str) else f"be {wanted:g}"
+                raise ValueError(
+                    f"{self.name}: {name} = {value:g}, but the symmetry operations make it "
+                    f"{what}. Correct the cell or the space group of the structure."
+                )
+        return self.with_cell()
+
+    def stabiliser(self, point: FloatArray) -> list[tuple[Operation, FloatArray]]:
+        """The operations (with their lattice translation) that leave a fractional point fixed."""
+        found = []
+        for op in self.symmetry:
+            moved = op(point)
+            shift = np.round(point - moved)
+            if np.linalg.norm(self.cell.matrix @ (moved + shift - point)) < SAME_POSITION:
+                found.append((op, shift))
+        return found
+
+    def special_position(self, label: str) -> FloatArray:
+        """The site's position, placed exactly on its special position."""
+        point = np.array(self.site(label).position, dtype=float)
+        images = [op(point) + shift for op, shift in self.stabiliser(point)]
+        return np.asarray(np.mean(images, axis=0))
+
+    def coordinate_freedom(self, label: str) -> CoordinateFreedom:
+        """How the site may move without leaving its special position."""
+        point = self.special_position(label)
+        stabiliser = self.stabiliser(point)
+        projector = np.mean([op.rotation for op, _ in stabiliser], axis=0)
+        basis = _row_echelon(projector.T)
+        pivots = [int(np.flatnonzero(np.abs(row) > 1e-9)[0]) for row in basis]
+        reasons = {}
+        for axis, name in enumerate(COORDINATES):
+            if axis in pivots:
+                continue
+            follows = [
+                f"{row[axis]:+g} {COORDINATES[pivot]}"
+                for row, pivot in zip(basis, pivots, strict=True)
+                if abs(row[axis]) > 1e-9
+            ]
+            if follows:
+                reasons[name] = (
+                    f"{label} lies on a special position where {name} follows "
+                    f"{' '.join(follows).lstrip('+')}: free that coordinate instead"
+                )
+            else:
+                fixing = next(
+                    (op for op, _ in stabiliser if abs(op.rotation[axis, axis] - 1) > 1e-9),
+                    stabiliser[-1][0],
+                )
+                reasons[name] = (
+                    f"{label} lies on a special position, {name} = {point[axis]:.6g}: the "
+                    f"operation '{fixing.triplet}' maps the site onto itself, so {name} cannot "
+                    "move without doubling the atom"
+                )
+        return CoordinateFreedom(tuple(COORDINATES[p] for p in pivots), basis, reasons)
+
+    @cached_property
+    def basis_atoms(self) -> tuple[BasisAtom, ...]:
+        """All atoms of the unit cell, site by site, with origin <= coordinate < origin + 1.
+
+        Which atoms make up a cell decides how a particle of whole cells ends at its faces. It is
+        decided here once, by the starting coordinates: an atom that later moves across a face
+        stays with its cell.
+        """
+        atoms: list[BasisAtom] = []
+        for index, site in enumerate(self.sites):
+            point = self.special_position(site.label)
+            images: list[FloatArray] = []
+            for op in self.symmetry:
+                moved = op(point)
+                if any(self._same_modulo_lattice(moved, image) for image in images):
+                    continue
+                images.append(moved)
+                shift = -np.floor(np.round(moved - np.array(self.origin), 6))
+                atoms.append(BasisAtom(index, op.rotation, op.translation + shift))
+        return tuple(atoms)
+
+    def positions(self, site_positions: FloatArray | None = None) -> FloatArray:
+        """(..., n_atoms, 3) fractional positions of the cell's atoms for (..., n_sites, 3)."""
+        if site_positions is None:
+            site_positions = self.site_positions
+        rotations, translations = self._stacked_basis
+        images = np.einsum("nij,...nj->...ni", rotations, site_positions[..., self.site_of_atom, :])
+        return np.asarray(images + translations)
+
+    @cached_property
+    def _stacked_basis(self) -> tuple[FloatArray, FloatArray]:
+        atoms = self.basis_atoms
+        return np.array([a.rotation for a in atoms]), np.array([a.translation for a in atoms])
+
+    @cached_property
+    def site_positions(self) -> FloatArray:
+        """(n_sites, 3) fractional positions, exactly on their special positions."""
+        return np.array([self.special_position(site.label) for site in self.sites])
+
+    @cached_property
+    def site_of_atom(self) -> np.ndarray:
+        """(n_atoms,) index of the site each atom of the cell belongs to."""
+        return np.array([atom.site for atom in self.basis_atoms], dtype=np.int64)
+
+    @cached_property
+    def generic_positions(self) -> FloatArray:
+        """(n_atoms, 3) positions moved at random along the free coordinates.
+
+        Difference vectors that agree here agree by symmetry, not by accident of the values.
+        """
+        random = np.random.default_rng(20061)
+        moved = self.site_positions.copy()
+        for index, site in enumerate(self.sites):
+            basis = self.coordinate_freedom(site.label).basis
+            moved[index] += random.uniform(0.01, 0.05, len(basis)) @ basis
+        return self.positions(moved)
+
+    def _same_modulo_lattice(self, first: FloatArray, second: FloatArray) -> bool:
+        difference = first - second
+        difference -= np.round(difference)
+        return bool(np.linalg.norm(self.cell.matrix @ difference) < SAME_POSITION)
+
+
+def _row_echelon(rows: FloatArray) -> FloatArray:
+    """Reduced row echelon form without the zero rows."""
+    matrix = np.array(rows, dtype=float)
+    rank = 0
+    for column in range(matrix.shape[1]):
+        pivot = rank + int(np.argmax(np.abs(matrix[rank:, column]))) if rank < len(matrix) else -1
+        if pivot < 0 or abs(matrix[pivot, column]) < 1e-9:
+            continue
+        matrix[[rank, pivot]] = matrix[[pivot, rank]]
+        matrix[rank] /= matrix[rank, column]
+        for row in range(len(matrix)):
+            if row != rank:
+                matrix[row] -= matrix[row, column] * matrix[rank]
+        rank += 1
+    return matrix[:rank]

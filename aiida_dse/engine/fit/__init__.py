@@ -1,0 +1,1 @@
+"""Fits: least squares, other minimisers, many starts, simultaneous refinement, uncertainties."""

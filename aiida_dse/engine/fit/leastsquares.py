@@ -1,0 +1,221 @@
+"""Bounded least squares in stages, for one pattern or several together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from aiida_dse.engine.model.parameters import Parameter
+from aiida_dse.engine.units import FloatArray
+
+#: Relative singular value below which a direction of parameter space is undetermined.
+SINGULAR = 1e-5
+#: Largest shift / s.u. at which a stage that others follow has done enough.
+EARLY_STAGE = 5.0
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """Progress of a refinement after one cycle."""
+
+    stage: int
+    n_stages: int
+    cycle: int
+    gof: float
+    largest_shift: float  # in units of the parameter's s.u. estimate
+    largest_name: str
+    elapsed: float
+
+
+class Problem(Protocol):
+    """A residual and its derivatives as functions of named parameters."""
+
+    #: Why a trial had no residual (an infinite one was returned); emptied when steps go on.
+    refused: str
+
+    @property
+    def parameters(self) -> Mapping[str, Parameter]: ...
+
+    @property
+    def n_points(self) -> int:
+        """Points of the patterns, restraints not counted."""
+
+    def typical_shift(self, name: str) -> float:
+        """A natural step of a parameter."""
+
+    def residual(
+        self, values: Mapping[str, float], free: Sequence[str]
+    ) -> tuple[FloatArray, float]:
+        """A vector whose square is chi2 and that of the restraints; and the latter alone."""
+
+    def jacobian(self, values: Mapping[str, float], free: Sequence[str]) -> FloatArray:
+        """Derivative of the residual (n_rows, n_free)."""
+
+
+@dataclass
+class Descent:
+    """Where a refinement stands: the driver of `least_squares`, stage after stage."""
+
+    problem: Problem
+    on_cycle: Callable[[Cycle], None] | None
+    should_stop: Callable[[], str | None] | None
+    clock: float
+    n_stages: int
+    n_cycles: int = 0
+    converged: bool = False
+    stopped: str = ""
+    reason: str = "nothing to refine"
+
+    def run(
+        self, stages: Sequence[list[str]], values: dict[str, float], max_cycles: int,
+        tolerance: float,
+    ) -> tuple[list[str], dict[str, float]]:
+        """The free parameters of the last stage begun, and the best values.
+
+        `stages` holds all that is free in each stage. A stage has converged when no parameter
+        moves by more than `tolerance` of its s.u. (the early ones: EARLY_STAGE).
+        """
+        free: list[str] = []
+        for index, free in enumerate(stages):
+            final = index == len(stages) - 1
+            values = self.stage(
+                index, free, values, max_cycles, tolerance if final else EARLY_STAGE
+            )
+            if self.stopped:
+                break
+        return free, values
+
+    def stage(
+        self, index: int, free: list[str], values: dict[str, float], max_cycles: int,
+        tolerance: float,
+    ) -> dict[str, float]:
+        problem = self.problem
+        parameters = [problem.parameters[name] for name in free]
+        lower = np.array([p.lower for p in parameters])
+        upper = np.array([p.upper for p in parameters])
+        for p in parameters:
+            if not p.lower < p.upper:
+                raise ValueError(
+                    f"{p.name} is to be refined between {p.lower:g} and {p.upper:g} {p.unit}, "
+                    "which leaves it no room. Widen its bounds, or take it out of the stages."
+                )
+        margin = 1e-9 * np.maximum(1.0, np.abs(upper - lower))
+        margin = np.where(np.isfinite(margin), margin, 1e-9)
+        begin = np.clip([values[name] for name in free], lower + margin, upper - margin)
+        scale = np.array([problem.typical_shift(name) for name in free])
+        best: dict[str, Any] = {"x": begin, "chi2": np.inf, "jacobian": None, "cycle": 0}
+
+        def full(x: FloatArray) -> dict[str, float]:
+            return values | dict(zip(free, map(float, x), strict=True))
+
+        def residual(u: FloatArray) -> FloatArray:
+            x = np.clip(u * scale, lower, upper)
+            found, restrained = problem.residual(full(x), free)
+            total = float(found @ found)
+            if total < best["chi2"]:
+                best.update(x=x, chi2=total, restrained=restrained)
+            return found
+
+        def jacobian(u: FloatArray) -> FloatArray:
+            x = np.clip(u * scale, lower, upper)
+            matrix = problem.jacobian(full(x), free) * scale
+            if not np.abs(matrix).max() > 0:
+                raise ValueError(
+                    f"no free parameter ({', '.join(free[:5])}) has any effect on the pattern: is "
+                    "the scale of its phase zero? Check phases, scales and starting values."
+                )
+            best["jacobian"] = matrix
+            return np.asarray(matrix)
+
+        def callback(intermediate_result) -> None:  # type: ignore[no-untyped-def]
+            self.n_cycles += 1
+            best["cycle"] += 1
+            x = intermediate_result.x * scale
+            shift = np.abs(x - best.get("previous", begin))
+            best["previous"] = x
+            curvature = np.sqrt(np.sum((best["jacobian"] / scale) ** 2, axis=0))
+            largest = int(np.argmax(shift * curvature))
+            chi2 = 2 * intermediate_result.cost - best["restrained"]
+            gof = float(np.sqrt(chi2 / max(1, problem.n_points - len(free))))
+            if self.on_cycle:
+                self.on_cycle(
+                    Cycle(index + 1, self.n_stages, best["cycle"], gof,
+                          float((shift * curvature)[largest]), free[largest],
+                          time.monotonic() - self.clock)
+                )
+            # a small step means nothing after a larger one was refused
+            if shift[largest] * curvature[largest] >= tolerance:
+                problem.refused = ""
+            elif not problem.refused:
+                best["settled"] = True
+                raise StopIteration
+            if self.should_stop and (why := self.should_stop()):
+                self.stopped = why
+                raise StopIteration
+
+        problem.refused = ""
+        try:
+            result = least_squares(
+                residual, begin / scale, jacobian, bounds=(lower / scale, upper / scale),
+                method="trf", x_scale="jac", xtol=1e-9, ftol=1e-10, gtol=None,
+                max_nfev=max_cycles, callback=callback,
+            )
+            self.converged = bool(result.status > 0)
+            self.reason = {
+                0: f"stopped after {max_cycles} evaluations without converging",
+                2: "converged: the sum of squares no longer falls",
+                3: "converged: the parameters no longer move",
+                4: "converged: neither parameters nor sum of squares change",
+            }.get(int(result.status), self.stopped or str(result.message))
+            if best.get("settled"):
+                self.converged = True
+                self.reason = f"converged: no parameter moves by more than {tolerance:g} s.u."
+            elif problem.refused and self.converged:
+                self.converged, self.reason = False, f"stopped: {problem.refused}"
+        except (KeyboardInterrupt, StopIteration) as ended:
+            self.stopped = self.stopped or (
+                "interrupted" if isinstance(ended, KeyboardInterrupt) else "stopped"
+            )
+        if self.stopped:
+            self.converged = False
+            self.reason = self.stopped
+        return full(best["x"])
+
+
+def covariance_of(jacobian: FloatArray) -> tuple[FloatArray, FloatArray, np.ndarray]:
+    """Unscaled covariance, correlation, and which parameters have no effect on the pattern.
+
+    From the singular values of the Jacobian (n_rows, n_free), its columns scaled to length one.
+    """
+    n = jacobian.shape[1]
+    if n == 0:
+        return np.zeros((0, 0)), np.zeros((0, 0)), np.zeros(0, dtype=bool)
+    length = np.linalg.norm(jacobian, axis=0)
+    flat = length <= 1e-12 * max(length.max(), 1e-300)
+    scaled = jacobian / np.where(flat, 1.0, length)
+    _, singular, vectors = np.linalg.svd(scaled, full_matrices=False)
+    keep = singular > SINGULAR * singular[0]
+    undetermined = flat | (np.abs(vectors[~keep]) > 0.1).any(axis=0)
+    inverse = (vectors[keep].T / singular[keep] ** 2) @ vectors[keep]
+    spread = np.where(flat, np.nan, 1 / np.where(flat, 1.0, length))
+    covariance = inverse * np.outer(spread, spread)
+    deviation = np.sqrt(np.diag(inverse))
+    deviation = np.where(deviation > 0, deviation, 1.0)
+    return covariance, inverse / np.outer(deviation, deviation), undetermined
+
+
+def refined_parameter(
+    start: Parameter, value: float, shift: float, variance: float, insensitive: bool
+) -> Parameter:
+    """A parameter at its refined value with s.u. = sqrt(variance) and its flags."""
+    width = 1e-6 * max(abs(start.value), shift)
+    return start.refined(
+        value, su=None if insensitive else float(np.sqrt(variance)),
+        at_bound=bool(value - start.lower < width or start.upper - value < width),
+        insensitive=bool(insensitive),
+    )

@@ -1,0 +1,198 @@
+"""Minimisers beside least squares: one without derivatives, one that is global.
+
+Both come from scipy and see chi2 alone, the linear coefficients solved inside. They are slower
+than least squares by one to two orders of magnitude, and independent of its Jacobian: they serve
+as a check, and where the start is poor.
+
+- cobyqa: trust-region models from values only, bounded (Ragonneau & Zhang, 2022), stage by stage;
+- differential_evolution: a population over the start boxes (Storn & Price, J. Global Optim. 11
+  (1997) 341) on all parameters at once, its best member polished by least squares.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.optimize import Bounds, differential_evolution, minimize
+
+from aiida_dse.engine.model.derivatives import typical_shift
+from aiida_dse.engine.model.pattern import PatternModel
+from aiida_dse.engine.model.restraints import Restraint, deviations
+from aiida_dse.engine.units import FloatArray
+
+from .leastsquares import Descent
+from .multistart import start_box
+from .refine import PatternProblem, Refinement, free_names, outcome, refine
+
+METHODS = ("least_squares", "cobyqa", "differential_evolution")
+#: Members of the population for each parameter.
+MEMBERS = 8
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """Progress of a method that counts evaluations."""
+
+    method: str
+    evaluations: int
+    limit: int
+    best_gof: float
+    elapsed: float
+
+
+def refine_without_derivatives(
+    model: PatternModel,
+    stages: Sequence[Sequence[str]],
+    method: str,
+    *,
+    max_cycles: int = 60,
+    tolerance: float = 0.01,
+    seed: int = 0,
+    on_progress: Callable[[Evaluations], None] | None = None,
+    start: Mapping[str, float] | None = None,
+    should_stop: Callable[[], str | None] | None = None,
+    restraints: Sequence[Restraint] = (),
+) -> Refinement:
+    """Minimise chi2 by 'cobyqa' or 'differential_evolution'; outcome and s.u. as `refine` gives.
+
+    A cycle stands for as many evaluations as one of least squares takes, the number of free
+    parameters plus one, or for one generation. `tolerance`: cobyqa stops when its trust region is
+    that share of the typical shift of every parameter. Raises ValueError for an unknown method.
+    """
+    if method not in METHODS[1:]:
+        raise ValueError(f"the method '{method}' is not known; say one of {', '.join(METHODS)}.")
+    search = _Search(model, method, start, on_progress, should_stop, restraints)
+    free = free_names(model, stages)
+    if method == "cobyqa":
+        for index in range(len(stages)):
+            part = free_names(model, stages[: index + 1])
+            search.descend(part, max_cycles * (len(part) + 1), tolerance)
+            if search.stopped:
+                break
+        return search.outcome(free)
+    search.evolve(free, max_cycles, seed)
+    if search.stopped:
+        return search.outcome(free)
+    found = refine(
+        model, [free], max_cycles=max_cycles, tolerance=tolerance, start=search.best,
+        should_stop=should_stop, restraints=restraints,
+    )
+    return replace(
+        found, seconds=time.monotonic() - search.clock,
+        n_evaluations=found.n_evaluations + search.problem.n_evaluations,
+        n_cycles=found.n_cycles + search.n_cycles,
+        stop_reason=f"{search.reason}; polished by least squares: {found.stop_reason}"
+        if found.converged else found.stop_reason,
+    )
+
+
+class _Search:
+    def __init__(
+        self, model: PatternModel, method: str, start: Mapping[str, float] | None,
+        on_progress: Callable[[Evaluations], None] | None,
+        should_stop: Callable[[], str | None] | None,
+        restraints: Sequence[Restraint],
+    ) -> None:
+        self.clock = time.monotonic()
+        self.model, self.method, self.restraints = model, method, restraints
+        self.problem = PatternProblem(model, restraints)
+        self.n_cycles = 0
+        self.on_progress, self.should_stop = on_progress, should_stop
+        self.best = model.tied(dict(start or model.start))
+        self.best_chi2 = np.inf
+        self.gof, self.limit = np.inf, 0
+        self.stopped, self.reason, self.converged = "", "nothing to refine", False
+
+    def chi2(self, names: Sequence[str], x: FloatArray) -> float:
+        """Restraints included; infinite where the particle or the linear part is impossible."""
+        values = dict(self.best) | dict(zip(names, map(float, x), strict=True))
+        try:
+            evaluation = self.problem.evaluate(values)
+        except ValueError:
+            return float("inf")
+        extra = deviations(self.restraints, evaluation.values)
+        total = evaluation.chi2 + float(extra @ extra)
+        if total < self.best_chi2:
+            self.best_chi2, self.best = total, dict(evaluation.values)
+            n_points = len(self.model.observation.q)
+            self.gof = float(np.sqrt(evaluation.chi2 / max(1, n_points - len(names))))
+        return total
+
+    def tell(self) -> None:
+        """Report progress; StopIteration where a reason to stop has come up."""
+        self.n_cycles += 1
+        if self.on_progress:
+            self.on_progress(Evaluations(self.method, self.problem.n_evaluations, self.limit,
+                                         self.gof, time.monotonic() - self.clock))
+        if self.should_stop and (why := self.should_stop()):
+            self.stopped = why
+            raise StopIteration
+
+    def descend(self, names: Sequence[str], evaluations: int, tolerance: float) -> None:
+        """COBYQA in units of the typical shifts, from the best values so far."""
+        parameters = [self.model.parameters[name] for name in names]
+        scale = np.array([typical_shift(p) for p in parameters])
+        bounds = Bounds(np.array([p.lower for p in parameters]) / scale,
+                        np.array([p.upper for p in parameters]) / scale)
+        begin = np.array([self.best[name] for name in names]) / scale
+        self.limit = self.problem.n_evaluations + evaluations
+        unit = max(1.0, self.chi2(names, begin * scale) / len(self.model.observation.q))
+
+        def objective(u: FloatArray) -> float:
+            value = self.chi2(names, np.clip(u, bounds.lb, bounds.ub) * scale)
+            # a finite wall: the method builds models from the values it is given
+            return value / unit if np.isfinite(value) else 1e12
+
+        def callback(intermediate_result: Any) -> None:
+            self.tell()
+
+        options = {"maxfev": evaluations, "initial_tr_radius": 2.0, "final_tr_radius": tolerance}
+        try:
+            result = minimize(objective, begin, method="COBYQA", bounds=bounds, options=options,
+                              callback=callback)
+        except (KeyboardInterrupt, StopIteration):
+            self.stopped = self.stopped or "interrupted"
+            return
+        if self.stopped:
+            return
+        self.converged = bool(result.status == 0)
+        self.reason = (
+            f"converged: the trust region is {tolerance:g} typical shifts wide" if self.converged
+            else f"stopped after {evaluations} evaluations without converging"
+        )
+
+    def evolve(self, names: Sequence[str], generations: int, seed: int) -> None:
+        """Differential evolution over the start boxes of the parameters."""
+        parameters = [self.model.parameters[name] for name in names]
+        boxes = [start_box(p, self.best[p.name]) for p in parameters]
+        begin = np.array([self.best[name] for name in names])
+        self.limit = (generations + 1) * MEMBERS * len(names)
+
+        def callback(intermediate_result: Any) -> None:
+            self.tell()
+
+        try:
+            result = differential_evolution(
+                lambda x: self.chi2(names, x), boxes, maxiter=generations, popsize=MEMBERS,
+                init="sobol", x0=np.clip(begin, *np.array(boxes).T), rng=seed, polish=False,
+                tol=1e-3, callback=callback,
+            )
+        except (KeyboardInterrupt, StopIteration):
+            self.stopped = self.stopped or "interrupted"
+            return
+        if not self.stopped:
+            self.converged = bool(result.success)
+            self.reason = (f"differential evolution: the population has "
+                           f"{'' if result.success else 'not '}contracted after {result.nit} "
+                           "generations")
+
+    def outcome(self, free: list[str]) -> Refinement:
+        descent = Descent(
+            self.problem, None, None, self.clock, 1, self.n_cycles,
+            self.converged and not self.stopped, reason=self.stopped or self.reason,
+        )
+        return outcome(self.problem, descent, free, self.best)

@@ -1,0 +1,260 @@
+"""The posterior of the parameters by Markov chain Monte Carlo (emcee's ensemble of walkers).
+
+    log p(x | y) = -chi2(x) / 2 - sum_restraints deviation^2 / 2   inside the bounds, else -inf
+
+chi2 with the linear coefficients at their optimum for x: a profile over the linear part, not a
+marginal. For linear coefficients that are not held at zero the two differ by the slowly varying
+log-determinant of their normal matrix only.
+
+D. Foreman-Mackey et al., Publ. Astron. Soc. Pac. 125 (2013) 306 (emcee); C. J. F. ter Braak, Stat.
+Comput. 16 (2006) 239 and with J. A. Vrugt, ibid. 18 (2008) 435 (differential evolution).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from aiida_dse.engine.model.pattern import PatternModel
+from aiida_dse.engine.model.restraints import Restraint, deviations
+from aiida_dse.engine.resources import StopCheck, thread_count
+from aiida_dse.engine.units import FloatArray
+
+from .refine import Refinement
+
+#: Moves and how often each is made. Independent proposals from the covariance make most of the
+#: steps where the posterior is nearly normal; differential evolution needs no such luck.
+MOVES = {"independent": 0.5, "differential": 0.4, "snooker": 0.1}
+#: Degrees of freedom of the independent proposals (Student's t): tails wider than a normal's.
+TAILS = 20.0
+#: More numbers than this are not stored: every k-th step is.
+MOST_STORED = 5_000_000
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What the walkers did: every `thin`-th step is stored."""
+
+    names: tuple[str, ...]
+    samples: FloatArray  # (n_stored, n_walkers, n_free)
+    log_posterior: FloatArray  # (n_stored, n_walkers)
+    last: FloatArray  # (n_walkers, n_free) after the last step
+    last_log_posterior: FloatArray  # (n_walkers,)
+    accepted: np.ndarray  # (n_walkers,) moves accepted
+    n_steps: int
+    thin: int
+    n_impossible: int  # proposals inside the bounds that no crystal or particle can have
+    seed: int
+    seconds: float
+    stop_reason: str
+
+    @property
+    def acceptance(self) -> float:
+        """Accepted share of the proposed moves."""
+        return float(self.accepted.sum() / max(1, self.n_steps * len(self.accepted)))
+
+
+def default_walkers(n_free: int) -> int:
+    """Four walkers for two parameters, and never fewer than 16."""
+    return max(16, 2 * n_free + 4)
+
+
+def sample_posterior(
+    model: PatternModel,
+    best: Refinement,
+    n_steps: int,
+    *,
+    n_walkers: int | None = None,
+    seed: int = 0,
+    restraints: Sequence[Restraint] = (),
+    finished: Chain | None = None,
+    threads: int | None = None,
+    on_step: Callable[[Callable[[], Chain], int], None] | None = None,
+    should_stop: StopCheck | None = None,
+) -> Chain:
+    """Walk `n_steps` from around the best values, or go on where `finished` ended.
+
+    Every step draws from (seed, step), so a chain that was continued is the one that was not
+    interrupted. The walkers of a step share the `threads`; build the model with threads=1.
+    `on_step` receives a function that makes the chain so far, and the steps done.
+
+    ValueError for undetermined parameters, too few walkers (two for each parameter), and a
+    `finished` chain of other parameters, seed or walkers.
+    """
+    clock = time.monotonic()
+    names = tuple(p.name for p in best.free)
+    n_free = len(names)
+    undetermined = [p.name for p in best.free if p.su is None]
+    if undetermined:
+        raise ValueError(
+            f"{', '.join(undetermined)} cannot be told from the pattern, so the walkers would "
+            "spread over all bounds. Fix or restrain what is undetermined."
+        )
+    n_walkers = n_walkers or default_walkers(n_free)
+    require_walkers(n_walkers, n_free)
+    if finished is not None and (
+        (finished.names, finished.seed, len(finished.last)) != (names, seed, n_walkers)
+    ):
+        raise ValueError(
+            f"the finished chain has {len(finished.last)} walkers, the seed {finished.seed} and "
+            f"the parameters {', '.join(finished.names)}: keep these, or start without it."
+        )
+    import emcee  # it loads scipy.stats, which other tasks do without
+
+    target = _Target(model, best, restraints)
+    thin = finished.thin if finished else max(1, -(-n_steps * n_walkers * n_free // MOST_STORED))
+    stored = list(finished.samples) if finished else []
+    heights = list(finished.log_posterior) if finished else []
+    accepted = finished.accepted.copy() if finished else np.zeros(n_walkers, dtype=np.int64)
+    before = finished.n_impossible if finished else 0
+    step = finished.n_steps if finished else 0
+    reason = "complete"
+    with ThreadPoolExecutor(min(threads or thread_count(), n_walkers)) as pool:
+        sampler = emcee.EnsembleSampler(
+            n_walkers, n_free, lambda points: target.many(points, pool), moves=_moves(best),
+            vectorize=True,
+        )
+        if finished:
+            coordinates, heights_now = finished.last, finished.last_log_posterior
+        else:
+            coordinates, heights_now = target.beginning(n_walkers, seed, pool)
+            target.n_impossible = 0  # only what the walkers propose is counted
+
+        def chain(reason: str = "running") -> Chain:
+            return Chain(
+                names, np.array(stored).reshape(-1, n_walkers, n_free),
+                np.array(heights).reshape(-1, n_walkers), coordinates, heights_now,
+                accepted.copy(), step, thin, before + target.n_impossible, seed,
+                time.monotonic() - clock, reason,
+            )
+
+        try:
+            while step < n_steps:
+                if should_stop and (why := should_stop()):
+                    reason = why
+                    break
+                random = np.random.RandomState(
+                    np.random.MT19937(np.random.SeedSequence((seed, step)))
+                )
+                state = emcee.State(
+                    coordinates, log_prob=heights_now, random_state=random.get_state(), copy=True
+                )
+                moved = next(sampler.sample(
+                    state, iterations=1, store=False, skip_initial_state_check=True
+                ))
+                if target.interrupted:
+                    reason = "interrupted"
+                    break
+                accepted += (moved.coords != coordinates).any(axis=1)
+                coordinates, heights_now = moved.coords.copy(), moved.log_prob.copy()
+                step += 1
+                if step % thin == 0:
+                    stored.append(coordinates)
+                    heights.append(heights_now)
+                if on_step:
+                    on_step(chain, step)
+        except KeyboardInterrupt:
+            reason = "interrupted"
+    return chain(reason)
+
+
+def require_walkers(n_walkers: int, n_free: int) -> None:
+    """Raise ValueError for an ensemble that cannot span the parameters."""
+    if n_walkers < max(8, 2 * n_free):
+        raise ValueError(
+            f"{n_walkers} walkers for {n_free} parameters: at least {max(8, 2 * n_free)} are "
+            f"needed. Raise 'walkers', or leave it out for {default_walkers(n_free)}."
+        )
+
+
+class _Target:
+    """log p of many points; what is impossible is counted."""
+
+    def __init__(
+        self, model: PatternModel, best: Refinement, restraints: Sequence[Restraint]
+    ) -> None:
+        self.model, self.best, self.restraints = model, best, restraints
+        self.names = [p.name for p in best.free]
+        self.lower = np.array([p.lower for p in best.free])
+        self.upper = np.array([p.upper for p in best.free])
+        self.centre = np.array([p.value for p in best.free])
+        self.n_impossible = 0
+        self.interrupted = False
+
+    def many(self, points: FloatArray, pool: ThreadPoolExecutor) -> FloatArray:
+        inside = np.all((points >= self.lower) & (points <= self.upper), axis=1)
+        found = np.full(len(points), -np.inf)
+        try:
+            found[inside] = list(pool.map(self.one, points[inside]))
+        except KeyboardInterrupt:
+            # emcee would print it as an error of the model; the step is dropped instead
+            self.interrupted = True
+            return np.full(len(points), -np.inf)
+        self.n_impossible += int(np.isneginf(found[inside]).sum())
+        return found
+
+    def one(self, point: FloatArray) -> float:
+        values = dict(self.best.values) | dict(zip(self.names, map(float, point), strict=True))
+        try:
+            values = self.model.tied(values)
+            # the best point's states lend the channels of sites and cells that do not move
+            chi2 = self.model.evaluate(values, self.best.evaluation.states).chi2
+            extra = deviations(self.restraints, values)
+        except (ValueError, ArithmeticError, np.linalg.LinAlgError):
+            return -np.inf
+        total = -0.5 * (chi2 + float(extra @ extra))
+        return total if np.isfinite(total) else -np.inf
+
+    def beginning(
+        self, n_walkers: int, seed: int, pool: ThreadPoolExecutor
+    ) -> tuple[FloatArray, FloatArray]:
+        """Walkers drawn from the covariance, reflected at the bounds, where the model exists."""
+        # a child of the seed that no step uses
+        random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
+        factor = _root(self.best.covariance)
+        points = self.centre + random.normal(size=(n_walkers, len(self.centre))) @ factor.T
+        points = np.where(points < self.lower, 2 * self.lower - points, points)
+        points = np.where(points > self.upper, 2 * self.upper - points, points)
+        points = np.clip(points, self.lower, self.upper)
+        heights = self.many(points, pool)
+        for _ in range(20):
+            lost = np.isneginf(heights)
+            if not lost.any():
+                break
+            points[lost] = (points[lost] + self.centre) / 2
+            heights[lost] = self.many(points[lost], pool)
+        return points, heights
+
+
+def _root(covariance: FloatArray) -> FloatArray:
+    """F with F F^T = covariance, also where rounding has spoilt its being positive."""
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 1e-12 * values.max())))
+
+
+def _moves(best: Refinement) -> list[tuple[Any, float]]:
+    import emcee
+
+    centre = np.array([p.value for p in best.free])
+    factor = _root(best.covariance)
+    inverse = np.linalg.inv(factor)
+    n_free = len(centre)
+
+    def log_density(points: FloatArray) -> FloatArray:
+        distance = np.sum(((points - centre) @ inverse.T) ** 2, axis=1)
+        return np.asarray(-0.5 * (TAILS + n_free) * np.log1p(distance / TAILS))
+
+    def propose(
+        points: FloatArray, random: np.random.RandomState
+    ) -> tuple[FloatArray, FloatArray]:
+        width = np.sqrt(TAILS / random.chisquare(TAILS, size=len(points)))
+        new = centre + (random.normal(size=points.shape) * width[:, None]) @ factor.T
+        return new, log_density(points) - log_density(new)
+
+    moves = (emcee.moves.MHMove(propose), emcee.moves.DEMove(), emcee.moves.DESnookerMove())
+    return list(zip(moves, MOVES.values(), strict=True))

@@ -1,0 +1,234 @@
+"""Profile likelihood: how chi2 rises with one parameter while all others follow.
+
+    chi2_p(x) = min over all other parameters of chi2 at p = x
+
+Where chi2_p = min + 1 lies the 68.3 % interval of one parameter, at + 4 the 95.4 % one: exact in
+the limit of many points without the quadratic approximation that a covariance makes, and asymmetric
+where the problem is (W. A. Rolke et al., Nucl. Instrum. Meth. A 551 (2005) 493; "MINOS" of Minuit).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+
+from aiida_dse.engine.model.parameters import Parameter
+from aiida_dse.engine.model.pattern import PatternModel
+from aiida_dse.engine.model.phase import PhaseState
+from aiida_dse.engine.model.restraints import Restraint, deviations
+from aiida_dse.engine.resources import StopCheck, spread
+from aiida_dse.engine.units import FloatArray
+
+from .refine import Refinement, refine
+
+#: A curve is followed until chi2 has risen by this much (times max(1, GoF)^2).
+RISE = 6.0
+#: Steps are aimed at this rise of sqrt(chi2 - min): about half an s.u.
+STEP = 0.5
+MAX_POINTS = 30
+#: A point lower than the minimum by more than this is another minimum, not rounding.
+LOWER = 0.05
+
+
+@dataclass(frozen=True)
+class Ray:
+    """One side of a profile: points outwards from the best value, which is not among them."""
+
+    parameter: str
+    side: int  # -1 below the best value, +1 above it
+    values: FloatArray  # (n_points,) of the parameter
+    chi2: FloatArray  # (n_points,) restraints included
+    refined: FloatArray  # (n_points, n_free) all free parameters at each point
+    ended: str  # "risen", "bound", "flat" or why it failed; "" where it was interrupted
+
+
+@dataclass(frozen=True)
+class Profile:
+    """chi2 of one parameter around its best value, with both sides."""
+
+    parameter: Parameter  # at the best value, with its s.u.
+    chi2_min: float
+    below: Ray
+    above: Ray
+
+    def interval(self, rise: float) -> tuple[float | None, float | None]:
+        """Where chi2 has risen by `rise` on either side; a bound that comes first ends it.
+
+        None where the curve did not get there.
+        """
+        return self._end(self.below, rise), self._end(self.above, rise)
+
+    def _end(self, ray: Ray, rise: float) -> float | None:
+        # sqrt(chi2 - min) is nearly a straight line, which makes the interpolation harmless
+        heights = np.sqrt(np.maximum(ray.chi2 - self.chi2_min, 0.0))
+        beyond = np.flatnonzero(heights >= np.sqrt(rise))
+        if not len(beyond):
+            if ray.ended != "bound":
+                return None
+            return self.parameter.lower if ray.side < 0 else self.parameter.upper
+        at = np.concatenate([[self.parameter.value], ray.values[: beyond[0] + 1]])
+        heights = np.concatenate([[0.0], heights[: beyond[0] + 1]])
+        # where the curve dips, what lies behind the dip's rim counts
+        rim = np.concatenate([[-1.0], np.maximum.accumulate(heights)[:-1]])
+        keep = heights > rim
+        return float(PchipInterpolator(heights[keep], at[keep])(np.sqrt(rise)))
+
+    @property
+    def lowest(self) -> tuple[float, FloatArray] | None:
+        """(chi2, refined (n_free,)) of a minimum met on the way that is lower than the best."""
+        rays = [ray for ray in (self.below, self.above) if len(ray.chi2)]
+        if not rays:
+            return None
+        ray = min(rays, key=lambda one: one.chi2.min())
+        k = int(ray.chi2.argmin())
+        if ray.chi2[k] > self.chi2_min - LOWER:
+            return None
+        return float(ray.chi2[k]), ray.refined[k]
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """The profiles of several parameters; of an unfinished one, as much as there is."""
+
+    names: tuple[str, ...]  # all free parameters
+    profiles: dict[str, Profile]
+    seconds: float
+    stop_reason: str
+
+    @property
+    def complete(self) -> bool:
+        return all(p.below.ended and p.above.ended for p in self.profiles.values())
+
+
+def profile_likelihood(
+    model: PatternModel,
+    best: Refinement,
+    wanted: Sequence[str],
+    *,
+    restraints: Sequence[Restraint] = (),
+    finished: Sequence[Ray] = (),
+    threads: int | None = None,
+    on_ray: Callable[[Profiles, int, int], None] | None = None,
+    should_stop: StopCheck | None = None,
+) -> Profiles:
+    """The profiles of `wanted`, free parameters of `best`, all others re-refined at every point.
+
+    Steps are about half an s.u., from the neighbour's values moved along the covariance. Rays in
+    `finished` are kept, and gone on with where they were interrupted. `on_ray` receives the
+    profiles so far, and how many of how many rays are done. ValueError for a parameter that is
+    not free or has no s.u.
+    """
+    clock = time.monotonic()
+    free = {p.name: p for p in best.free}
+    for name in wanted:
+        if name not in free or free[name].su is None:
+            raise ValueError(
+                f"{name} has no s.u. to profile: it is "
+                f"{'undetermined' if name in free else 'not refined'}. Free it, or take it out."
+            )
+    extra = deviations(restraints, best.values)
+    minimum = best.agreement.chi2 + float(extra @ extra)
+    rays = {(name, side): Ray(name, side, np.empty(0), np.empty(0), np.empty((0, len(free))), "")
+            for name in wanted for side in (-1, 1)}
+    rays |= {(ray.parameter, ray.side): ray for ray in finished
+             if (ray.parameter, ray.side) in rays}
+    limit = RISE * max(1.0, best.agreement.gof) ** 2
+
+    def profiles(reason: str) -> Profiles:
+        return Profiles(
+            tuple(free),
+            {n: Profile(free[n], minimum, rays[n, -1], rays[n, 1]) for n in wanted},
+            time.monotonic() - clock, reason,
+        )
+
+    def work(ray: Ray, stopping: StopCheck) -> Ray:
+        return _followed(model, best, ray, minimum, limit, restraints, stopping)
+
+    def keep(_: Ray, ray: Ray) -> None:
+        rays[ray.parameter, ray.side] = ray
+        if on_ray:
+            done = sum(bool(one.ended) for one in rays.values())
+            on_ray(profiles("running"), done, len(rays))
+
+    todo = [ray for ray in rays.values() if not ray.ended]
+    reason = spread(work, todo, on_done=keep, should_stop=should_stop, threads=threads) \
+        if todo else "complete"
+    return profiles(reason)
+
+
+def _followed(
+    model: PatternModel, best: Refinement, ray: Ray, minimum: float, limit: float,
+    restraints: Sequence[Restraint], stopping: StopCheck,
+) -> Ray:
+    """A ray gone on with until chi2 has risen by `limit`, or something ends it."""
+    names = [p.name for p in best.free]
+    column = names.index(ray.parameter)
+    parameter = best.free[column]
+    others = [name for name in names if name != ray.parameter]
+    slope = best.covariance[column] / best.covariance[column, column]
+    centre = np.array([p.value for p in best.free])
+    end = parameter.upper if ray.side > 0 else parameter.lower
+    room = 1e-6 * max(abs(parameter.value), float(parameter.su or 0.0))
+    states: Sequence[PhaseState] = best.evaluation.states
+    while not ray.ended and not stopping():
+        at = ray.refined[-1] if len(ray.values) else centre
+        if len(ray.values) >= MAX_POINTS:
+            return replace(ray, ended="flat")
+        if (end - at[column]) * ray.side <= room:
+            return replace(ray, ended="bound")
+        step = _next_step(ray, parameter, minimum) * ray.side
+        x = at[column] + step
+        if (end - x) * ray.side < room:
+            x = end
+        start = dict(best.values) | dict(zip(names, at + slope * (x - at[column]), strict=True))
+        start[ray.parameter] = x
+        try:
+            found = _held(model, start, others, restraints, states, stopping)
+        except (ValueError, ArithmeticError, np.linalg.LinAlgError) as problem:
+            return replace(ray, ended=f"failed at {x:.6g}: {problem}")
+        if found is None:
+            return ray
+        values, chi2, states = found
+        ray = replace(
+            ray, values=np.append(ray.values, x), chi2=np.append(ray.chi2, chi2),
+            refined=np.vstack([ray.refined, [values[name] for name in names]]),
+            ended="risen" if chi2 - minimum > limit else "",
+        )
+    return ray
+
+
+def _next_step(ray: Ray, parameter: Parameter, minimum: float) -> float:
+    """Distance to the next point: half an s.u., then what made chi2 rise evenly so far."""
+    at = np.concatenate([[parameter.value], ray.values])
+    heights = np.sqrt(np.maximum(np.concatenate([[minimum], ray.chi2]) - minimum, 0.0))
+    step = STEP * float(parameter.su or 0.0)
+    if len(at) > 1:
+        last = abs(at[-1] - at[-2])
+        step = last * float(np.clip(STEP / max(heights[-1] - heights[-2], 1e-9), 0.5, 2.0))
+    return step
+
+
+def _held(
+    model: PatternModel, start: Mapping[str, float], others: list[str],
+    restraints: Sequence[Restraint], states: Sequence[PhaseState], stopping: StopCheck,
+) -> tuple[Mapping[str, float], float, Sequence[PhaseState]] | None:
+    """Values, chi2 and states with the others refined; None where that was interrupted."""
+    if others:
+        found = refine(
+            model, [others], start=start, previous=states, restraints=restraints,
+            tolerance=0.02, should_stop=stopping,
+        )
+        if not found.converged:
+            if stopping():
+                return None
+            raise ValueError(f"the other parameters did not converge ({found.stop_reason})")
+        values, evaluation = found.values, found.evaluation
+    else:
+        values = model.tied(start)
+        evaluation = model.evaluate(values, states)
+    extra = deviations(restraints, values)
+    return values, evaluation.chi2 + float(extra @ extra), evaluation.states

@@ -1,0 +1,1 @@
+"""GoF maps: axes, grids, scans, their minima."""

@@ -1,0 +1,103 @@
+"""Coarse-to-fine grids: compute where chi2 lies low, interpolate the rest.
+
+Every 8th point of each axis first, then strides halved. At each stride the points are computed
+whose interpolated chi2 lies low or that surround a local minimum, until there are no more; so
+every local minimum of the final map, and all points within two steps of it, are computed. In the
+end the saddles between its basins are followed until they too are computed points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+from scipy.ndimage import maximum_filter, minimum_filter
+
+from aiida_dse.engine.units import FloatArray
+
+from .minima import LARGEST_FLOOD, basins
+
+#: The widest stride of the coarsest grid; narrower where an axis has too few points for it.
+WIDEST_STRIDE = 8
+#: The coarsest grid keeps at least this many steps of each axis of that many.
+COARSEST_STEPS = 5
+#: chi2 lies low up to this multiple of the lowest found.
+LOW = 1.1
+
+Levels = list[tuple[np.ndarray, ...]]
+
+
+def levels(shape: tuple[int, ...]) -> Levels:
+    """Indices along each axis, from the coarsest grid to all points; ends included."""
+    widest = []
+    for n in shape:
+        stride = WIDEST_STRIDE
+        while stride > 1 and (n - 1) / stride < COARSEST_STEPS:
+            stride //= 2
+        widest.append(stride)
+    found: Levels = []
+    while True:
+        found.append(tuple(
+            np.unique(np.append(np.arange(0, n, stride), n - 1))
+            for n, stride in zip(shape, widest, strict=True)
+        ))
+        if max(widest) == 1:
+            return found
+        widest = [max(1, stride // 2) for stride in widest]
+
+
+def filled(values: FloatArray, known: np.ndarray, grids: Levels) -> FloatArray:
+    """values (n_1, ..., n_k, ...) at the points of the last of `grids`, interpolated unless known.
+
+    known (n_1, ..., n_k). Piecewise cubic along each axis without overshoot (Fritsch and Carlson,
+    SIAM J. Numer. Anal. 17 (1980) 238): never below the lowest of the points it joins.
+    """
+    field = values[np.ix_(*grids[0])]
+    for coarse, fine in pairwise(grids):
+        for k, (had, wanted) in enumerate(zip(coarse, fine, strict=True)):
+            if len(had) < len(wanted):
+                field = PchipInterpolator(had, field, axis=k)(wanted)
+        here = np.ix_(*fine)
+        mask = known[here].reshape(known[here].shape + (1,) * (values.ndim - known.ndim))
+        field = np.where(mask, values[here], field)
+    return np.asarray(field)
+
+
+def rounds(
+    best: Callable[[], FloatArray], reachable: np.ndarray, n_dof: int
+) -> Iterator[list[tuple[int, ...]]]:
+    """Points to compute, round by round; each round's chi2 must be in `best` before the next.
+
+    best() (n_1, ..., n_k): the lowest chi2 at each point, anything where not computed; points
+    that are not `reachable` are never asked for. n_dof: what makes a reduced chi2, to tell basins
+    from ripples.
+    """
+    grids = levels(reachable.shape)
+    known = ~reachable
+    for level, grid in enumerate(grids):
+        here = np.ix_(*grid)
+        while True:
+            if level:
+                values = best()
+                ceiling = float(values[known & reachable].max(initial=0.0))
+                field = filled(np.where(reachable, values, ceiling), known, grids[: level + 1])
+                wanted = field <= LOW * float(values[known & reachable].min(initial=np.inf))
+                minima = (field == minimum_filter(field, size=3, mode="nearest")) \
+                    & (field < ceiling)
+                wanted |= maximum_filter(minima, size=5, mode="constant", cval=0)
+                if level == len(grids) - 1 and not (wanted & ~known).any() \
+                        and field.size <= LARGEST_FLOOD:
+                    for basin in basins(field, n_dof):
+                        if basin.saddle is not None:
+                            wanted[tuple(slice(max(0, i - 1), i + 2) for i in basin.saddle)] = True
+            else:
+                wanted = np.ones(known[here].shape, dtype=bool)
+            wanted &= ~known[here]
+            if not wanted.any():
+                break
+            points = np.stack([index[at] for index, at in zip(grid, np.nonzero(wanted),
+                                                              strict=True)], axis=-1)
+            known[tuple(points.T)] = True
+            yield [tuple(int(i) for i in point) for point in points]

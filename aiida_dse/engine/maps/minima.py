@@ -1,0 +1,203 @@
+"""What a GoF map says: its minimum between the grid points with s.u., its basins and saddles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from aiida_dse.engine.units import FloatArray
+
+#: Grid steps around the lowest point that the paraboloid is fitted to.
+NEIGHBOURHOOD = 2
+#: Delta chi2 = 1 is not interpolated towards a point that is farther off, in s.u.
+COARSEST_RISE = 3.0
+#: A basin is kept where its rim rises above its floor by this, in units of the reduced chi2.
+SHALLOWEST = 1.0
+#: Larger maps are not searched for basins: the flood takes some 20 microseconds a point.
+LARGEST_FLOOD = 300_000
+
+
+@dataclass(frozen=True)
+class QuadraticMinimum:
+    """The minimum of a paraboloid through the points around the lowest one.
+
+    su (n_axes,) follow from the curvature of chi2, unscaled: sqrt of the diagonal of 2 H^-1. They
+    are conditional on every parameter that was neither on an axis nor refined at each point.
+    """
+
+    position: FloatArray
+    su: FloatArray
+    correlation: FloatArray
+    chi2: float
+
+
+@dataclass(frozen=True)
+class Basin:
+    """A local minimum on the grid; `saddle` is the lowest point of its rim towards a deeper one.
+
+    The deepest basin has no saddle.
+    """
+
+    at: tuple[int, ...]
+    chi2: float
+    saddle: tuple[int, ...] | None
+    saddle_chi2: float | None
+
+
+def quadratic_minimum(axes: Sequence[FloatArray], chi2: FloatArray) -> QuadraticMinimum | str:
+    """The minimum between the grid points, or why there is none.
+
+    axes: the values of each axis; chi2 (n_1, ..., n_k), nan where unknown. Axes of a single value
+    are left out of the fit with nan for position and s.u.
+    """
+    lowest = tuple(int(i) for i in np.unravel_index(int(np.nanargmin(chi2)), chi2.shape))
+    used = [k for k, axis in enumerate(axes) if len(axis) > 1]
+    short = [k for k in used if len(axes[k]) < 3]
+    if short or not used:
+        return "an axis needs at least 3 values to curve"
+    if any(lowest[k] in (0, len(axes[k]) - 1) for k in used):
+        return "the lowest point lies at the edge of the grid"
+    steps = {k: float(np.mean(np.diff(axes[k]))) for k in used}
+    ranges = [
+        range(max(0, at - NEIGHBOURHOOD), min(n, at + NEIGHBOURHOOD + 1))
+        for at, n in zip(lowest, chi2.shape, strict=True)
+    ]
+    points = [point for point in product(*ranges) if np.isfinite(chi2[point])]
+    x = np.array([[(axes[k][p[k]] - axes[k][lowest[k]]) / steps[k] for k in used] for p in points])
+    y = np.array([chi2[p] for p in points]) - chi2[lowest]
+    n = len(used)
+    pairs = [(i, j) for i in range(n) for j in range(i, n)]
+    design = np.column_stack(
+        [np.ones(len(x)), x, *[x[:, i] * x[:, j] for i, j in pairs]]
+    )
+    if len(points) < design.shape[1]:
+        return "too few points around the lowest one have a value"
+    # the nearest points say most about the bottom
+    weight = np.exp(-0.25 * (x**2).sum(axis=1))
+    found = np.linalg.lstsq(design * weight[:, None], y * weight, rcond=None)[0]
+    slope = found[1 : 1 + n]
+    hessian = np.zeros((n, n))
+    for value, (i, j) in zip(found[1 + n :], pairs, strict=True):
+        hessian[i, j] += value
+        hessian[j, i] += value
+    if np.linalg.eigvalsh(hessian).min() <= 0:
+        return "chi2 does not curve upwards in every direction around the lowest point"
+    shift = -np.linalg.solve(hessian, slope)
+    if np.abs(shift).max() > NEIGHBOURHOOD:
+        return "the paraboloid's minimum lies outside the points it was fitted to"
+    covariance = 2 * np.linalg.inv(hessian)
+    deviation = np.sqrt(np.diag(covariance))
+    position, su = np.full(len(axes), np.nan), np.full(len(axes), np.nan)
+    correlation = np.full((len(axes), len(axes)), np.nan)
+    for i, k in enumerate(used):
+        position[k] = axes[k][lowest[k]] + shift[i] * steps[k]
+        su[k] = deviation[i] * steps[k]
+    correlation[np.ix_(used, used)] = covariance / np.outer(deviation, deviation)
+    bottom = float(chi2[lowest] + found[0] + slope @ shift / 2)
+    return QuadraticMinimum(position, su, correlation, bottom)
+
+
+@dataclass(frozen=True)
+class ProfileInterval:
+    """How far one axis may go on either side until chi2, lowest over the others, has risen by 1.
+
+    minus, plus: unscaled, in the axis's unit; where one is None, `missing` says why.
+    """
+
+    minus: float | None
+    plus: float | None
+    missing: str | None
+
+
+def profile_interval(
+    axes: Sequence[FloatArray], chi2: FloatArray, k: int, minimum: QuadraticMinimum
+) -> ProfileInterval:
+    """The s.u. of axis k from Delta chi2 = 1, on either side of the minimum.
+
+    At each value of the axis chi2 is lowest over the others, between their points where a
+    paraboloid tells it. sqrt(chi2 - minimum), a straight line for a parabola, is interpolated.
+    """
+    values = axes[k]
+    others = [axis for i, axis in enumerate(axes) if i != k]
+    profile = np.array([_lowest(others, np.take(chi2, i, axis=k)) for i in range(len(values))])
+    rise = np.sqrt(np.maximum(profile - minimum.chi2, 0.0))
+    centre = float(minimum.position[k])
+    found: list[float | None] = []
+    reasons = []
+    for sign, side in ((-1, "below"), (1, "above")):
+        beyond = np.flatnonzero((sign * (values - centre) > 0) & np.isfinite(rise))[::sign]
+        distance = np.concatenate([[0.0], sign * (values[beyond] - centre)])
+        height = np.concatenate([[0.0], rise[beyond]])
+        reached = np.flatnonzero(height >= 1)
+        found.append(None)
+        if not len(reached):
+            reasons.append(f"{side} the minimum the grid ends before chi2 rises by 1")
+            continue
+        j = int(reached[0])
+        if height[j] > COARSEST_RISE:
+            reasons.append(
+                f"{side} the minimum the next point is {height[j]:.3g} s.u. away: too coarse"
+            )
+            continue
+        share = (1 - height[j - 1]) / (height[j] - height[j - 1])
+        found[-1] = float(distance[j - 1] + share * (distance[j] - distance[j - 1]))
+    return ProfileInterval(found[0], found[1], "; ".join(reasons) or None)
+
+
+def _lowest(axes: Sequence[FloatArray], chi2: FloatArray) -> float:
+    """The lowest chi2 of a map, between its points where a paraboloid tells it."""
+    if not np.isfinite(chi2).any():
+        return float("nan")
+    lowest = float(np.nanmin(chi2))
+    if chi2.ndim == 0 or chi2.size == 1:
+        return lowest
+    minimum = quadratic_minimum(axes, chi2)
+    return lowest if isinstance(minimum, str) else min(lowest, minimum.chi2)
+
+
+def basins(chi2: FloatArray, n_dof: int) -> list[Basin]:
+    """The basins of a map, the deepest first, with the saddles that part them.
+
+    Points are flooded from the lowest up; where two floods meet is the saddle of the shallower.
+    Basins whose rim is less than SHALLOWEST reduced chi2 above their floor are dropped.
+    """
+    order = [k for k in np.argsort(chi2, axis=None) if np.isfinite(chi2.flat[k])]
+    owner: dict[tuple[int, ...], int] = {}
+    parent: list[int] = []
+    floors: list[tuple[int, ...]] = []
+    saddles: dict[int, tuple[int, ...]] = {}
+
+    def root(k: int) -> int:
+        while parent[k] != k:
+            parent[k] = parent[parent[k]]
+            k = parent[k]
+        return k
+
+    offsets = [step for step in product((-1, 0, 1), repeat=chi2.ndim) if any(step)]
+    for flat in order:
+        at = tuple(int(i) for i in np.unravel_index(flat, chi2.shape))
+        near = {
+            root(owner[neighbour]) for step in offsets
+            if (neighbour := tuple(a + s for a, s in zip(at, step, strict=True))) in owner
+        }
+        if not near:
+            owner[at] = len(parent)
+            parent.append(len(parent))
+            floors.append(at)
+            continue
+        deepest = min(near, key=lambda k: chi2[floors[k]])
+        for k in near - {deepest}:
+            saddles.setdefault(k, at)
+            parent[k] = deepest
+        owner[at] = deepest
+    least = SHALLOWEST * float(np.nanmin(chi2)) / max(1, n_dof)
+    found = [
+        Basin(floor, float(chi2[floor]), saddles.get(k),
+              float(chi2[saddles[k]]) if k in saddles else None)
+        for k, floor in enumerate(floors)
+    ]
+    kept = [b for b in found if b.saddle_chi2 is None or b.saddle_chi2 - b.chi2 >= least]
+    return sorted(kept, key=lambda basin: basin.chi2)

@@ -1,0 +1,319 @@
+"""GoF maps: the model evaluated on a grid of one to three axes.
+
+Axes that leave the distances alone (B, occupancy, scale) are swept innermost, on the sine sums of
+the outer point; the outer points are shared among threads, and an adaptive scan computes only
+those that matter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from aiida_dse.engine.fit.refine import refine
+from aiida_dse.engine.model.pattern import Evaluation, PatternModel
+from aiida_dse.engine.model.phase import PhaseState
+from aiida_dse.engine.model.restraints import Restraint
+from aiida_dse.engine.resources import thread_count
+from aiida_dse.engine.units import FloatArray
+
+from . import adaptive as coarse_to_fine
+from .axes import MapAxis
+from .grid import Coordinate, Grid, grid_of, refinable
+
+
+@dataclass(frozen=True)
+class ScanProgress:
+    done: int
+    total: int
+    best_gof: float
+    best_at: tuple[float, ...]
+    elapsed: float
+
+    @property
+    def remaining(self) -> float:
+        """Estimated seconds to the end."""
+        return self.elapsed / max(1, self.done) * (self.total - self.done)
+
+
+@dataclass(frozen=True)
+class GofMap:
+    """GoF, chi2 and scales on the grid; nan where a point was not reached.
+
+    gof, chi2, n_active (n_1, ..., n_k); n_active counts the linear and locally refined parameters
+    of each point; refined: the locally refined parameters on the same grid; evaluated: of an
+    adaptive scan, which points were computed and not interpolated (None: all that have a value).
+    """
+
+    grid: Grid
+    gof: FloatArray
+    chi2: FloatArray
+    n_active: FloatArray
+    refined: dict[str, FloatArray]
+    n_points: int
+    seconds: float
+    stop_reason: str
+    evaluated: np.ndarray | None = None
+
+    @property
+    def axes(self) -> tuple[Coordinate, ...]:
+        return self.grid.axes
+
+    @property
+    def complete(self) -> bool:
+        """Whether every point that can be reached has a value."""
+        return bool((np.isfinite(self.gof) | self.grid.unreachable).all())
+
+    @property
+    def lowest(self) -> tuple[int, ...]:
+        """Index of the lowest GoF."""
+        return tuple(int(i) for i in
+                     np.unravel_index(int(np.nanargmin(self.gof)), self.gof.shape))
+
+    @property
+    def minimum(self) -> dict[str, float]:
+        """The axes at the lowest GoF, the parameters they move, those refined there, and 'gof'."""
+        at = self.lowest
+        found = {axis.name: float(axis.values[k]) for axis, k in zip(self.axes, at, strict=True)}
+        found |= self.grid.at(at)
+        found |= {name: float(values[at]) for name, values in self.refined.items()}
+        return found | {"gof": float(self.gof[at])}
+
+
+def scan(
+    model: PatternModel,
+    axes: Sequence[MapAxis] | Grid,
+    *,
+    start: Mapping[str, float] | None = None,
+    refine_at_each_point: Sequence[str] = (),
+    restraints: Sequence[Restraint] = (),
+    adaptive: bool = False,
+    on_progress: Callable[[ScanProgress], None] | None = None,
+    on_block: Callable[[GofMap], None] | None = None,
+    should_stop: Callable[[], str | None] | None = None,
+    threads: int | None = None,
+    finished: GofMap | None = None,
+) -> GofMap:
+    """The GoF map of a model over the axes; other parameters stay at `start`.
+
+    `refine_at_each_point` names parameters (wildcards allowed) refined at every point, under the
+    `restraints`; the map holds the pattern's own chi2. `adaptive` computes coarse to fine, and
+    interpolates chi2 where it lies high. `on_block` receives the map as it fills, for keeping
+    what is finished. Ctrl-C, or a reason from `should_stop`, ends the scan with the points done
+    so far; `finished` is such an earlier map on the same axes, whose points are not computed
+    again. The model should have been built with threads=1: the scan itself spreads its points
+    over `threads`.
+    """
+    grid = axes if isinstance(axes, Grid) else grid_of(
+        model, axes, start=start, refined=refine_at_each_point)
+    clock = time.monotonic()
+    base = model.tied(dict(start or model.start))
+    work = _Work(model, grid, base, refinable(model, grid.moved, refine_at_each_point), restraints)
+    if finished is not None:
+        work.take(finished)
+
+    def after_block() -> str | None:
+        if on_block:
+            on_block(work.map(clock, "running"))
+        if on_progress:
+            on_progress(work.progress(clock))
+        return should_stop() if should_stop else None
+
+    reason = "complete"
+    workers = max(1, threads or thread_count())
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for points in work.rounds(adaptive):
+                reason = work.run(pool, workers, points, after_block)
+                if reason != "complete":
+                    break
+            if adaptive and work.outer and reason == "complete":
+                work.interpolate()
+        except KeyboardInterrupt:  # between two rounds
+            reason = "interrupted"
+    return work.map(clock, reason)
+
+
+class _Work:
+    """The map as it fills."""
+
+    def __init__(
+        self, model: PatternModel, grid: Grid, base: dict[str, float], local: list[str],
+        restraints: Sequence[Restraint],
+    ) -> None:
+        self.model, self.grid, self.base, self.local = model, grid, base, local
+        self.restraints = restraints
+        self.inner, self.outer = grid.inner, grid.outer
+        self.chi2 = np.full(grid.shape, np.nan)
+        self.active = np.full(grid.shape, np.nan)
+        self.refined = {name: np.full(grid.shape, np.nan) for name in local}
+        self.evaluated: np.ndarray | None = None
+        self.stopping = False
+        self.damping: dict[float, FloatArray] = {}
+        self.scales = {f"{phase.name}.scale": phase.name for phase in model.phases}
+
+    def take(self, finished: GofMap) -> None:
+        """Keep the points of an earlier map."""
+        if not self.grid.same_points(finished.grid) or set(finished.refined) != set(self.local):
+            raise ValueError(
+                "the finished points belong to another grid over "
+                f"{', '.join(axis.name for axis in finished.axes)}: start without them."
+            )
+        known = True if finished.evaluated is None else finished.evaluated
+        self.chi2[:] = np.where(known, finished.chi2, np.nan)
+        self.active[:] = np.where(known, finished.n_active, np.nan)
+        for name in self.local:
+            self.refined[name][:] = finished.refined[name]
+
+    def rounds(self, adaptive: bool) -> Iterator[list[tuple[int, ...]]]:
+        """The outer points still to compute, in rounds of which each needs the last."""
+        reachable = np.asarray(~self.grid.unreachable.any(axis=self.inner))
+        if adaptive and self.outer:
+            asked = coarse_to_fine.rounds(
+                self._best, reachable, len(self.model.sampling.q))
+        else:
+            asked = iter([[tuple(int(i) for i in at) for at in np.argwhere(reachable)]])
+        for points in asked:
+            yield [at for at in points if np.isnan(self.chi2[self.slice_of(at)]).any()]
+
+    def run(
+        self, pool: ThreadPoolExecutor, workers: int, points: list[tuple[int, ...]],
+        after_block: Callable[[], str | None],
+    ) -> str:
+        """Compute points in blocks; 'complete', or why it ended before."""
+        workers = max(1, min(workers, len(points)))
+        size = max(1, min(32, -(-len(points) // (4 * workers))))
+        reason = "complete"
+        running: list[Future[None]] = []
+        try:
+            running += [pool.submit(self.block, points[k : k + size])
+                        for k in range(0, len(points), size)]
+            for future in as_completed(running):
+                future.result()
+                if why := after_block():
+                    reason = why
+                    break
+        except KeyboardInterrupt:
+            reason = "interrupted"
+        finally:
+            self.stopping = reason != "complete" or any(not f.done() for f in running)
+            for future in running:
+                future.cancel()
+        return reason
+
+    def interpolate(self) -> None:
+        """Fill what an adaptive scan left out; `evaluated` tells the points apart."""
+        self.evaluated = np.isfinite(self.chi2)
+        known = self.evaluated.any(axis=self.inner)
+        to_front = (*self.outer, *self.inner)
+        grids = coarse_to_fine.levels(known.shape)
+        missing = self.grid.unreachable
+        for values in (self.chi2, self.active):
+            full = np.where(missing, np.nanmax(values, initial=0.0), values)
+            whole = coarse_to_fine.filled(
+                full.transpose(to_front), np.asarray(known | missing.any(axis=self.inner)), grids)
+            values[:] = np.where(missing, np.nan, whole.transpose(np.argsort(to_front)))
+
+    def _best(self) -> FloatArray:
+        """The lowest chi2 (n_outer, ...) over the inner axes; nan where not computed."""
+        return np.asarray(self.chi2.min(axis=self.inner))
+
+    def progress(self, clock: float) -> ScanProgress:
+        at = np.unravel_index(int(np.nanargmin(self.chi2)), self.chi2.shape)
+        gof = np.sqrt(self.chi2[at] / (len(self.model.sampling.q) - self.active[at]))
+        return ScanProgress(
+            int(np.isfinite(self.chi2).sum()), int((~self.grid.unreachable).sum()), float(gof),
+            tuple(float(a.values[k]) for a, k in zip(self.grid.axes, at, strict=True)),
+            time.monotonic() - clock,
+        )
+
+    def slice_of(self, point: tuple[int, ...]) -> tuple[int | slice, ...]:
+        """The part of the map that belongs to an outer point."""
+        at: list[int | slice] = [slice(None)] * len(self.grid.shape)
+        for k, i in zip(self.outer, point, strict=True):
+            at[k] = i
+        return tuple(at)
+
+    def map(self, clock: float, reason: str) -> GofMap:
+        n_points = len(self.model.sampling.q)
+        return GofMap(
+            self.grid, np.sqrt(self.chi2 / (n_points - self.active)), self.chi2.copy(),
+            self.active.copy(), {name: values.copy() for name, values in self.refined.items()},
+            n_points, time.monotonic() - clock, reason, self.evaluated,
+        )
+
+    def block(self, points: Sequence[tuple[int, ...]]) -> None:
+        """Evaluate neighbouring outer points one after another, each helping the next."""
+        previous: Sequence[PhaseState] | None = None
+        start = dict(self.base)
+        for point in points:
+            if self.stopping:
+                return
+            index = [0] * len(self.grid.shape)
+            for k, i in zip(self.outer, point, strict=True):
+                index[k] = i
+            if self.local:
+                start, previous = self._refined_point(index, start, previous)
+                continue
+            values, _ = self._at(index, self.base)
+            previous = self.model.states(values, previous)
+            self._sweep(index, previous)
+
+    def _sweep(self, index: list[int], states: Sequence[PhaseState]) -> None:
+        """All inner points of one outer point, on the same sine sums."""
+        where, many, scaled = [], [], []
+        for sweep in product(*[range(self.grid.shape[k]) for k in self.inner]):
+            for k, i in zip(self.inner, sweep, strict=True):
+                index[k] = i
+            values, scales = self._at(index, self.base)
+            where.append(tuple(index))
+            many.append(values)
+            scaled.append(scales)
+        if any(scaled):
+            for at, values, scales in zip(where, many, scaled, strict=True):
+                self._store(list(at), self.model.evaluate_at(states, values, scales), 0)
+            return
+        chi2, active = self.model.sweep(states, many, self.damping)
+        for at, value, count in zip(where, chi2, active, strict=True):
+            self.chi2[at], self.active[at] = value, count
+
+    def _refined_point(
+        self, index: list[int], start: dict[str, float],
+        previous: Sequence[PhaseState] | None,
+    ) -> tuple[dict[str, float], Sequence[PhaseState]]:
+        values, scales = self._at(index, start)
+        model = self.model if not scales else self.model.with_fixed_scales(scales)
+        # from the neighbour's values or from the common start, whichever fits better here
+        fresh, _ = self._at(index, self.base)
+        here = model.evaluate(values, previous)
+        if model.evaluate(fresh, here.states).chi2 < here.chi2:
+            values = fresh
+        found = refine(
+            model, [self.local], start=values, max_cycles=25, tolerance=0.02, previous=previous,
+            restraints=self.restraints,
+        )
+        for name in self.local:
+            self.refined[name][tuple(index)] = found.values[name]
+        self._store(index, found.evaluation, len(self.local))
+        return found.values, found.evaluation.states
+
+    def _store(self, index: list[int], evaluation: Evaluation, n_local: int) -> None:
+        self.active[tuple(index)] = n_local + int(evaluation.linear.active.sum())
+        self.chi2[tuple(index)] = evaluation.chi2
+
+    def _at(
+        self, index: Sequence[int], start: Mapping[str, float]
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Values and fixed scales at a grid point."""
+        values, scales = dict(start), dict(self.model.fixed_scales)
+        for name, value in self.grid.at(tuple(index)).items():
+            if name in self.scales:
+                scales[self.scales[name]] = value
+            else:
+                values[name] = value
+        return self.model.tied(values), scales

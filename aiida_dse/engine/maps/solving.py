@@ -1,0 +1,85 @@
+"""Conditions on many points at once: the solution of each that is nearest to the start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from aiida_dse.engine.units import FloatArray
+
+#: Å that a solution may lie from the start; beyond, it is another structure.
+FARTHEST = 1.0
+#: Å that one step may be long.
+LONGEST_STEP = 0.1
+#: Å between the two points of a difference.
+DIFFERENCE = 1e-4
+#: Steps after which a point is given up.
+MAX_STEPS = 60
+#: In the conditions' units and in Å.
+CONVERGED = 1e-9
+
+
+@dataclass(frozen=True)
+class Solution:
+    """shift (n_points, n): nan where there is none; closest (n_conditions,): nearest value reached.
+
+    insensitive (n_conditions,): whether no shift changes a condition at the start.
+    """
+
+    shift: FloatArray
+    closest: FloatArray
+    insensitive: np.ndarray
+
+
+def nearest_solution(
+    conditions: Callable[[FloatArray, np.ndarray], FloatArray], targets: FloatArray,
+    metric: FloatArray,
+) -> Solution:
+    """For each point the shift s with c(s) = target and the least s G s.
+
+    Steps y <- J^+ (target - c(y) + J y) in the coordinates in which G is the unit matrix: where
+    they end, y lies in the row space of J (the condition of a least distance) and c = target, so
+    the solution does not depend on neighbouring points.
+
+    conditions(shifts (k, n), points (k,)) -> (k, n_conditions); targets (n_points, n_conditions);
+    metric G (n, n), Å^2.
+    """
+    n_points, n = len(targets), len(metric)
+    back = np.linalg.inv(np.linalg.cholesky(metric))  # shift = y @ back
+    y = np.zeros((n_points, n))
+    best = np.full(n_points, np.inf)
+    closest = np.full(targets.shape, np.nan)
+    solved = np.zeros(n_points, dtype=bool)
+    open_ = np.arange(n_points)
+    insensitive = np.zeros(targets.shape[1], dtype=bool)
+    for step_number in range(MAX_STEPS):
+        here = y[open_]
+        found = conditions(here @ back, open_)
+        slopes = np.stack([
+            (conditions((here + shift) @ back, open_) - conditions((here - shift) @ back, open_))
+            / (2 * DIFFERENCE) for shift in DIFFERENCE * np.eye(n)
+        ], axis=-1)
+        if step_number == 0:
+            insensitive = np.abs(slopes).max(axis=(0, 2)) < 1e-6
+            if insensitive.any():
+                break
+        missing = targets[open_] - found
+        error = np.abs(missing).max(axis=1)
+        nearer = error < best[open_]
+        best[open_[nearer]], closest[open_[nearer]] = error[nearer], found[nearer]
+        inverse = np.linalg.pinv(slopes, rcond=1e-8)
+        wanted = (inverse @ (missing + (slopes @ here[..., None])[..., 0])[..., None])[..., 0]
+        step = wanted - here
+        length = np.linalg.norm(step, axis=1)
+        y[open_] = here + step * np.minimum(1, LONGEST_STEP / np.maximum(length, 1e-300))[:, None]
+        done = (error < CONVERGED) & (length < CONVERGED * 1e2)
+        solved[open_[done]] = True
+        lost = ~np.isfinite(length) | (np.linalg.norm(y[open_], axis=1) > FARTHEST)
+        open_ = open_[~done & ~lost]
+        if not len(open_):
+            break
+    shift = np.where(solved[:, None], y @ back, np.nan)
+    nearest = closest[int(np.argmin(best))] if n_points else np.full(targets.shape[1], np.nan)
+    return Solution(shift, nearest, insensitive)

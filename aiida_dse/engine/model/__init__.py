@@ -1,0 +1,1 @@
+"""The forward model of one pattern: parameters, phases, background, agreement."""

@@ -1,0 +1,244 @@
+"""Particles whose distances only scale: a list of atoms, or distances that were sampled before."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from aiida_dse.engine.crystal.disorder import EXCLUSION_DISTANCE
+from aiida_dse.engine.scattering import debye
+from aiida_dse.engine.scattering.histograms import (
+    LARGEST_STEP,
+    SPLINE_ORDER,
+    atom_histograms,
+    grid_step,
+)
+from aiida_dse.engine.scattering.pairs import site_channels
+from aiida_dse.engine.units import FloatArray
+
+from .parameters import Parameter
+from .phase import CrystalPhase, PhaseState, Sampling, Sites, site_parameters
+
+#: Bounds of the factor by which all distances may be scaled.
+EXPANSION = (0.9, 1.1)
+
+
+class RigidPhase(Sites):
+    """All distances scale with one parameter, 'expansion'; B and occupancy are as of crystals."""
+
+    name: str
+    b_iso: tuple[float | None, ...]
+    occupancy: tuple[float, ...]
+
+    @cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        found = [Parameter("expansion", 1.0, "", *EXPANSION)]
+        for label, b_iso, occupancy in zip(self.labels, self.b_iso, self.occupancy, strict=True):
+            found += site_parameters(label, b_iso, occupancy)
+        return tuple(found)
+
+    @property
+    def fixed_reasons(self) -> dict[str, str]:
+        return {}
+
+    def state(
+        self, values: Mapping[str, float], sampling: Sampling, previous: PhaseState | None = None
+    ) -> PhaseState:
+        """The sine sums at the given values."""
+        expansion = values["expansion"]
+        keys = (expansion,) * len(site_channels(len(self.labels)))
+        if previous is not None and previous.keys == keys:
+            return previous
+        # S(q) of the expanded particle is that of the original at q times the expansion
+        histograms, step = self.sampled(sampling)
+        sums = debye.sine_sums(
+            histograms, sampling.q * expansion, step=step, threads=sampling.threads
+        )
+        return PhaseState(keys, None, None, None, sums, self.atoms)
+
+    def sampled(self, sampling: Sampling) -> tuple[FloatArray, float]:
+        """(n_channels, n_bins) of 1/r, and the step of their grid (Å)."""
+        raise TypeError(f"{type(self).__name__} does not sample its distances")
+
+    @property
+    def atoms(self) -> FloatArray:
+        """(n_sites,) mean number of each site per particle."""
+        raise TypeError(f"{type(self).__name__} does not count its atoms")
+
+
+@dataclass(frozen=True)
+class AtomListPhase(RigidPhase):
+    """Any list of atoms (relaxed, twinned, from a simulation), by the general pair route.
+
+    positions (n_atoms, 3) Å; site_of_atom (n_atoms,) index into the labels.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    ions: tuple[str, ...]
+    site_of_atom: np.ndarray
+    positions: FloatArray
+    b_iso: tuple[float | None, ...]
+    occupancy: tuple[float, ...]
+    exclusion_distance: float = EXCLUSION_DISTANCE
+
+    def __post_init__(self) -> None:
+        full = np.flatnonzero(np.array(self.occupancy)[self.site_of_atom] >= 1)
+        near = cKDTree(self.positions[full]).query_pairs(self.exclusion_distance)
+        if near:
+            i, j = (int(full[k]) for k in min(near))
+            distance = float(np.linalg.norm(self.positions[i] - self.positions[j]))
+            raise ValueError(
+                f"{self.name}: atoms {i + 1} ({self.labels[self.site_of_atom[i]]}) and {j + 1} "
+                f"({self.labels[self.site_of_atom[j]]}) are {distance:.3f} Å apart; the limit is "
+                f"{self.exclusion_distance:g} Å. Are the coordinates in Å? Correct them, or lower "
+                "'exclusion_distance'."
+            )
+
+    def size_statistics(self, values: Mapping[str, float]) -> dict[str, float]:
+        return {"atoms": float(len(self.positions))}
+
+    @property
+    def atoms(self) -> FloatArray:
+        return np.bincount(self.site_of_atom, minlength=len(self.labels)).astype(float)
+
+    def sampled(self, sampling: Sampling) -> tuple[FloatArray, float]:
+        step = sampling.step / EXPANSION[1]
+        known: dict[float, FloatArray] = self.__dict__.setdefault("_known_histograms", {})
+        if step not in known:
+            known[step] = self.histograms(step, sampling.threads)
+        return known[step], step
+
+    def histograms(self, step: float, threads: int | None = None) -> FloatArray:
+        """(n_channels, n_bins) of 1/r on a grid of `step` Å."""
+        channels = site_channels(len(self.labels))
+        channel_of_pair = np.zeros((len(self.labels),) * 2, dtype=np.int64)
+        for k, (s, t) in enumerate(channels):
+            channel_of_pair[s, t] = channel_of_pair[t, s] = k
+        partial = np.array(self.occupancy)[self.site_of_atom] < 1
+        return atom_histograms(
+            np.ascontiguousarray(self.positions, dtype=float), channel_of_pair,
+            self.site_of_atom, len(channels), step=step, excluded=self.exclusion_distance,
+            partial=partial, threads=threads,
+        )
+
+
+@dataclass(frozen=True)
+class SampledDistances:
+    """The distances of a phase's mean particle, sampled once: what a store holds.
+
+    histograms (n_channels, n_bins) of 1/r on r_k = (k - GRID_MARGIN) step, step in Å, for the
+    pairs of sites in the order of `site_channels`; atoms (n_sites,) per particle; b_iso Å^2 and
+    occupancy (n_sites,) to start from. `sizes`: statistics of the population, nm. `about`: where
+    it comes from, plain values.
+    """
+
+    labels: tuple[str, ...]
+    ions: tuple[str, ...]
+    b_iso: tuple[float, ...]
+    occupancy: tuple[float, ...]
+    atoms: FloatArray
+    histograms: FloatArray
+    step: float
+    sizes: Mapping[str, float] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.labels)
+        if not (n == len(self.ions) == len(self.b_iso) == len(self.occupancy) == len(self.atoms)
+                > 0 and self.histograms.ndim == 2
+                and len(self.histograms) == len(site_channels(n))):
+            raise ValueError(
+                f"{n} sites go with {len(site_channels(n))} channels; there are "
+                f"{len(self.histograms)} channels and {len(self.ions)} ions, {len(self.b_iso)} B, "
+                f"{len(self.occupancy)} occupancies and {len(self.atoms)} numbers of atoms."
+            )
+        if not (np.isfinite(self.histograms).all() and np.isfinite(self.atoms).all()
+                and 0 < self.step <= LARGEST_STEP):
+            raise ValueError(
+                f"the histograms or numbers of atoms hold what is no number, or the step of "
+                f"{self.step:g} Å is not between 0 and {LARGEST_STEP:g} Å."
+            )
+
+    def q_max(self, tolerance: float) -> float:
+        """Up to which q (1/Å) the error per distance is below `tolerance`, expansion included."""
+        root = tolerance ** (1 / SPLINE_ORDER)
+        return float(2 * np.pi * root / (1 + root) / self.step / EXPANSION[1])
+
+
+@dataclass(frozen=True)
+class StoredPhase(RigidPhase):
+    """A phase from stored distances: nothing about its geometry varies but its expansion."""
+
+    name: str
+    stored: SampledDistances
+    ions: tuple[str, ...]
+    b_iso: tuple[float, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.stored.labels
+
+    @property
+    def occupancy(self) -> tuple[float, ...]:  # type: ignore[override]
+        return self.stored.occupancy
+
+    @property
+    def atoms(self) -> FloatArray:
+        return self.stored.atoms
+
+    @property
+    def fixed_reasons(self) -> dict[str, str]:
+        """The parameters that the distances were sampled at, which no longer are any."""
+        known = {parameter.name for parameter in self.parameters}
+        return {
+            name: "its distances are stored, at "
+                  f"{name} = {value:g}: give the phase's structure instead, or vary 'expansion'"
+            for name, value in self.stored.about.get("values", {}).items() if name not in known
+        }
+
+    def size_statistics(self, values: Mapping[str, float]) -> dict[str, float]:
+        """As stored: like a refined size, they do not follow the expansion."""
+        return dict(self.stored.sizes)
+
+    def sampled(self, sampling: Sampling) -> tuple[FloatArray, float]:
+        return self.stored.histograms, self.stored.step
+
+    def require_reach(self, sampling: Sampling) -> None:
+        """Raise ValueError where the pattern asks for a finer grid than the stored one."""
+        q_max, reach = float(sampling.q.max()), self.stored.q_max(sampling.tolerance)
+        if q_max > reach * (1 + 1e-6):
+            raise ValueError(
+                f"the distances are stored on a grid of {self.stored.step:.4g} Å, good up to "
+                f"q = {reach:.4g} 1/Å at the tolerance {sampling.tolerance:g}; the pattern reaches "
+                f"{q_max:.4g} 1/Å. Build them again for this pattern ('dse-engine build'), limit "
+                "pattern.range, or raise 'tolerance'."
+            )
+
+
+def sample(
+    phase: CrystalPhase | AtomListPhase, values: Mapping[str, float], sampling: Sampling,
+    about: Mapping[str, Any] | None = None,
+) -> SampledDistances:
+    """The distances of a phase at its local `values`, on a grid that serves `sampling`.
+
+    Fine enough for every expansion that a refinement may reach.
+    """
+    step = grid_step(float(sampling.q.max()), sampling.tolerance) / EXPANSION[1]
+    if isinstance(phase, CrystalPhase):
+        histograms, atoms = phase.histograms(values, step, sampling.threads)
+    else:
+        expanded = dataclasses.replace(phase, positions=phase.positions * values["expansion"])
+        histograms, atoms = expanded.histograms(step, sampling.threads), phase.atoms
+    occupancy, b_iso = phase.occupancy_and_b(values)
+    return SampledDistances(
+        tuple(phase.labels), tuple(phase.ions), tuple(b_iso.tolist()), tuple(occupancy.tolist()),
+        atoms, histograms, step, phase.size_statistics(values),
+        {"values": dict(values), **(about or {})},
+    )

@@ -1,0 +1,146 @@
+"""The linear part of a pattern: scales, traces and background by least squares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.optimize import nnls
+
+from aiida_dse.engine.units import FloatArray
+
+
+@dataclass(frozen=True)
+class LinearSolution:
+    """Coefficients of the columns, the weighted residual and what stayed active."""
+
+    coefficients: FloatArray  # (n_columns,)
+    residual: FloatArray  # (n_points,) (yo - yc) / sigma
+    chi2: float
+    active: np.ndarray  # (n_columns,) bool; False where held at zero by non-negativity
+    basis: FloatArray  # (n_points, n_active) orthonormal basis of the active weighted columns
+
+
+class LinearProblem:
+    """min |(y - free a - nonnegative b) / sigma|^2 with b >= 0, for changing last columns.
+
+    The free and the constant non-negative columns are factorised once; every evaluation only
+    orthogonalises the phase patterns against them.
+    """
+
+    def __init__(
+        self, observed: FloatArray, sigma: FloatArray, free: FloatArray, fixed: FloatArray
+    ) -> None:
+        """observed, sigma (n_points,); free (n_points, n_free); fixed (n_points, n_traces)."""
+        self.weight = 1 / sigma
+        self.observed = observed * self.weight
+        self.n_free = free.shape[1]
+        self._free_basis, self._free_factor = np.linalg.qr(free * self.weight[:, None])
+        if self.n_free:
+            diagonal = np.abs(np.diag(self._free_factor))
+            if diagonal.min() < 1e-10 * diagonal.max():
+                raise ValueError(
+                    "the background terms are not independent of each other on this range. Use "
+                    "fewer Chebyshev or inverse-q terms."
+                )
+        self._fixed = self._weighted(fixed)
+        self._target = self.observed - self._project(self.observed)
+
+    def _weighted(self, columns: FloatArray) -> tuple[FloatArray, FloatArray]:
+        weighted = columns * self.weight[:, None]
+        along = self._free_basis.T @ weighted
+        return along, weighted - self._free_basis @ along
+
+    def _project(self, vector: FloatArray) -> FloatArray:
+        return np.asarray(self._free_basis @ (self._free_basis.T @ vector))
+
+    def solve(self, patterns: FloatArray, offset: FloatArray | None = None) -> LinearSolution:
+        """Solve for free, trace and pattern (n_points, n_patterns) coefficients, in this order.
+
+        `offset` (n_points,) is a part of known size (phases of fixed scale), taken off first.
+        """
+        along, across = self._weighted(patterns)
+        along = np.hstack([self._fixed[0], along])
+        across = np.hstack([self._fixed[1], across])
+        observed, target = self.observed, self._target
+        if offset is not None:
+            weighted = offset * self.weight
+            observed = observed - weighted
+            target = target - (weighted - self._project(weighted))
+        length = np.linalg.norm(across, axis=0)
+        length[length == 0] = 1.0
+        basis, factor = np.linalg.qr(across / length)
+        projected = basis.T @ target
+        positive = _non_negative(factor, projected) / length
+        active = positive > 0
+        if active.all():
+            active_basis = basis
+            residual = target - basis @ projected
+        else:
+            residual = target - across @ positive
+            active_basis = np.linalg.qr(across[:, active])[0]
+        free = solve_triangular(
+            self._free_factor, self._free_basis.T @ observed - along @ positive
+        ) if self.n_free else np.zeros(0)
+        return LinearSolution(
+            coefficients=np.concatenate([free, positive]),
+            residual=residual,
+            chi2=float(residual @ residual),
+            active=np.concatenate([np.ones(self.n_free, dtype=bool), active]),
+            basis=np.hstack([self._free_basis, active_basis]),
+        )
+
+
+    def sweep(self, patterns: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """chi2 (n_sweep,) and active columns (n_sweep,) of many sets of patterns at once.
+
+        patterns (n_sweep, n_patterns, n_points). The same solution as `solve`, by the normal
+        equations of the few columns that are left after the free ones are projected out.
+        """
+        n_sweep, n_patterns, _ = patterns.shape
+        weighted = patterns * self.weight
+        along = weighted @ self._free_basis
+        traces = self._fixed[1]
+        n_traces = traces.shape[1]
+        size = n_traces + n_patterns
+        gram = np.empty((n_sweep, size, size))
+        gram[:, :n_traces, :n_traces] = traces.T @ traces
+        gram[:, n_traces:, :n_traces] = weighted @ traces
+        gram[:, :n_traces, n_traces:] = gram[:, n_traces:, :n_traces].transpose(0, 2, 1)
+        gram[:, n_traces:, n_traces:] = (
+            weighted @ weighted.transpose(0, 2, 1) - along @ along.transpose(0, 2, 1)
+        )
+        moment = np.empty((n_sweep, size))
+        moment[:, :n_traces] = traces.T @ self._target
+        moment[:, n_traces:] = weighted @ self._target
+        total = float(self._target @ self._target)
+        if size == 1:
+            positive = np.maximum(moment[:, 0], 0.0)
+            gained = positive**2 / np.maximum(gram[:, 0, 0], 1e-300)
+            return total - gained, self.n_free + (positive > 0.0)
+        chi2, active = np.empty(n_sweep), np.empty(n_sweep)
+        for k in range(n_sweep):
+            scale = np.sqrt(np.maximum(np.diag(gram[k]), 1e-300))
+            scaled = gram[k] / np.outer(scale, scale)
+            # an empty column would make the matrix singular; it gets no weight
+            np.fill_diagonal(scaled, np.maximum(np.diag(scaled), 1.0))
+            factor = np.linalg.cholesky(scaled).T
+            projected = solve_triangular(factor, moment[k] / scale, trans="T")
+            solution = _non_negative(factor, projected)
+            misfit = projected - factor @ solution
+            chi2[k] = total - float(projected @ projected) + float(misfit @ misfit)
+            active[k] = self.n_free + np.count_nonzero(solution > 0)
+        return chi2, active
+
+
+def _non_negative(factor: FloatArray, projected: FloatArray) -> FloatArray:
+    """min |R x - c| with x >= 0, for a small upper-triangular R."""
+    if not len(projected):
+        return np.zeros(0)
+    diagonal = np.abs(np.diag(factor))
+    if diagonal.min() > 1e-12 * diagonal.max():
+        solution = solve_triangular(factor, projected)
+        if solution.min() > 0:
+            return np.asarray(solution)
+    return np.asarray(nnls(factor, projected)[0])

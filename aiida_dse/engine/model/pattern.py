@@ -1,0 +1,305 @@
+"""A measured pattern and the model of it: phases, traces and background."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.polynomial import chebyshev
+
+from aiida_dse.engine.scattering import debye
+from aiida_dse.engine.units import FloatArray, two_theta_from_q
+
+from .agreement import Agreement, agreement
+from .linear import LinearProblem, LinearSolution
+from .parameters import Parameter, Tie, closest, ordered_ties
+from .phase import TOLERANCE, Phase, PhaseState, Sampling
+
+POLARISATIONS = ("none", "unpolarised")
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Intensities with their standard uncertainties on increasing q (1/Å)."""
+
+    q: FloatArray
+    intensity: FloatArray
+    sigma: FloatArray
+    wavelength: float
+    polarisation: str = "none"
+
+    def __post_init__(self) -> None:
+        if not (len(self.q) == len(self.intensity) == len(self.sigma) > 0):
+            raise ValueError(
+                f"the pattern has {len(self.q)} q, {len(self.intensity)} intensities and "
+                f"{len(self.sigma)} sigmas; it needs as many of each, and at least one."
+            )
+        if not (np.all(np.diff(self.q) > 0) and self.q[0] > 0):
+            raise ValueError("the pattern's q must be positive and increase from point to point.")
+        if not (np.all(np.isfinite(self.intensity)) and np.all(self.sigma > 0)):
+            raise ValueError("the pattern holds intensities that are no numbers or sigma <= 0.")
+
+    @cached_property
+    def two_theta(self) -> FloatArray:
+        return two_theta_from_q(self.q, self.wavelength)
+
+    @cached_property
+    def polarisation_factor(self) -> FloatArray:
+        """(1 + cos^2 2theta) / 2 for an unpolarised beam, else 1 (corrected data)."""
+        if self.polarisation == "unpolarised":
+            return (1 + np.cos(np.radians(self.two_theta)) ** 2) / 2
+        return np.ones(len(self.q))
+
+
+@dataclass(frozen=True)
+class Background:
+    """Linear components: Chebyshev terms over the range in 2theta, powers of 1/q, traces."""
+
+    chebyshev: int = 0
+    inverse_q: tuple[int, ...] = ()
+    traces: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    def free_columns(self, observation: Observation) -> tuple[list[str], FloatArray]:
+        """Names and columns (n_points, n) of the terms that may take either sign."""
+        angle = observation.two_theta
+        span = angle[-1] - angle[0]
+        scaled = (2 * angle - angle[0] - angle[-1]) / span if span > 0 else np.zeros(len(angle))
+        names = [f"background.chebyshev_{k}" for k in range(self.chebyshev)]
+        columns = [chebyshev.chebval(scaled, np.eye(self.chebyshev)[k])
+                   for k in range(self.chebyshev)]
+        for power in self.inverse_q:
+            names.append(f"background.inverse_q{power}")
+            columns.append((observation.q[0] / observation.q) ** power)
+        return names, np.array(columns).reshape(len(names), len(angle)).T
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The model at one set of values."""
+
+    values: Mapping[str, float]
+    states: tuple[PhaseState, ...]
+    columns: FloatArray  # (n_points, n_scaled) patterns of the phases whose scale is solved
+    offset: FloatArray | None  # pattern of the phases whose scale is given
+    linear: LinearSolution
+
+    @property
+    def chi2(self) -> float:
+        return self.linear.chi2
+
+
+class PatternModel:
+    """Phases, background and ties against one observation: the forward model of a refinement."""
+
+    def __init__(
+        self,
+        observation: Observation,
+        phases: Sequence[Phase],
+        background: Background | None = None,
+        *,
+        ties: Mapping[str, str] | None = None,
+        overrides: Mapping[str, Parameter] | None = None,
+        fixed_scales: Mapping[str, float] | None = None,
+        tolerance: float = TOLERANCE,
+        threads: int | None = None,
+    ) -> None:
+        names = [phase.name for phase in phases]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two phases are called '{name}'; give each its own name.")
+        self.observation = observation
+        self.phases = tuple(phases)
+        self.background = background or Background()
+        self.sampling = Sampling(
+            observation.q, observation.wavelength, tolerance=tolerance, threads=threads
+        )
+        self.fixed_scales = dict(fixed_scales or {})
+        self.parameters = self._collect(overrides or {})
+        self.ties = ordered_ties(
+            [Tie.parse(target, text, self.parameters) for target, text in (ties or {}).items()]
+        )
+        for tie in self.ties:
+            self.require(tie.target)
+        self._local_names = [
+            [(p.name, f"{phase.name}.{p.name}") for p in phase.parameters] for phase in self.phases
+        ]
+        self.pair_factors = [phase.pair_factors(self.sampling) for phase in self.phases]
+        self.free_names, free = self.background.free_columns(observation)
+        self.trace_names = list(self.background.traces)
+        traces = np.array([self.background.traces[name] for name in self.trace_names])
+        self._free = free
+        self._traces = traces.reshape(len(self.trace_names), len(observation.q)).T
+        self._linear = LinearProblem(
+            observation.intensity, observation.sigma, free, self._traces
+        )
+
+    def _collect(self, overrides: Mapping[str, Parameter]) -> dict[str, Parameter]:
+        found = {}
+        for phase in self.phases:
+            for parameter in phase.parameters:
+                name = f"{phase.name}.{parameter.name}"
+                found[name] = Parameter(
+                    name, parameter.value, parameter.unit, parameter.lower, parameter.upper
+                )
+        for name, parameter in overrides.items():
+            if name not in found:
+                raise ValueError(self._unknown(name, found))
+            found[name] = parameter
+        return found
+
+    def require(self, name: str) -> Parameter:
+        """The parameter of that name; ValueError with the reason if it cannot be one."""
+        if name not in self.parameters:
+            raise ValueError(self._unknown(name, self.parameters))
+        return self.parameters[name]
+
+    def _unknown(self, name: str, known: Mapping[str, Parameter]) -> str:
+        phase_name, _, local = name.partition(".")
+        for phase in self.phases:
+            if phase.name == phase_name and local in phase.fixed_reasons:
+                return f"'{name}' cannot be varied: {phase.fixed_reasons[local]}."
+        return f"there is no parameter '{name}'{closest(name, known)}. See 'dse-engine validate'."
+
+    @property
+    def linear_names(self) -> list[str]:
+        """Names of the linear coefficients, in the order in which they are solved."""
+        scaled = [f"{p.name}.scale" for p in self.phases if p.name not in self.fixed_scales]
+        return self.free_names + [f"trace.{name}" for name in self.trace_names] + scaled
+
+    @property
+    def start(self) -> dict[str, float]:
+        """Starting values with the ties applied."""
+        return self.tied({name: p.value for name, p in self.parameters.items()})
+
+    def tied(self, values: Mapping[str, float]) -> dict[str, float]:
+        full = dict(values)
+        for tie in self.ties:
+            full[tie.target] = tie.value(full)
+        return full
+
+    def local(self, index: int, values: Mapping[str, float]) -> dict[str, float]:
+        """The values of one phase under its local names."""
+        return {local: values[name] for local, name in self._local_names[index]}
+
+    def intensity(self, index: int, state: PhaseState, values: Mapping[str, float]) -> FloatArray:
+        """Pattern (n_q,) of one phase per particle, polarisation included."""
+        occupancy, b_iso = self.phases[index].occupancy_and_b(self.local(index, values))
+        pattern = debye.debye_intensity(
+            state.sums, self.pair_factors[index], state.atoms, occupancy, b_iso, self.sampling.q
+        )
+        return np.asarray(pattern * self.observation.polarisation_factor)
+
+    def states(
+        self, values: Mapping[str, float], previous: Sequence[PhaseState] | None = None
+    ) -> tuple[PhaseState, ...]:
+        return tuple(
+            phase.state(
+                self.local(index, values), self.sampling, previous[index] if previous else None
+            )
+            for index, phase in enumerate(self.phases)
+        )
+
+    def evaluate(
+        self, values: Mapping[str, float], previous: Sequence[PhaseState] | None = None
+    ) -> Evaluation:
+        """Patterns and linear solution at `values` (complete, ties applied).
+
+        `previous` states lend their unchanged channels.
+        """
+        return self.evaluate_at(self.states(values, previous), values, self.fixed_scales)
+
+    def evaluate_at(
+        self, states: Sequence[PhaseState], values: Mapping[str, float],
+        scales: Mapping[str, float],
+    ) -> Evaluation:
+        """The same from known sine sums, with the scales of some phases given by name."""
+        patterns = [self.intensity(k, state, values) for k, state in enumerate(states)]
+        columns, offset = [], None
+        for phase, pattern in zip(self.phases, patterns, strict=True):
+            if phase.name in scales:
+                part = scales[phase.name] * pattern
+                offset = part if offset is None else offset + part
+            else:
+                columns.append(pattern)
+        stacked = np.array(columns).reshape(len(columns), len(self.sampling.q)).T
+        return Evaluation(
+            values, tuple(states), stacked, offset, self._linear.solve(stacked, offset)
+        )
+
+    def sweep(
+        self, states: Sequence[PhaseState], many: Sequence[Mapping[str, float]],
+        damping: dict[float, FloatArray],
+    ) -> tuple[FloatArray, FloatArray]:
+        """chi2 and active linear columns (n_sweep,) at many values that share the sine sums.
+
+        Only for models whose scales are all solved. `damping` keeps the Debye-Waller factors of
+        the B values met so far.
+        """
+        patterns = np.empty((len(many), len(self.phases), len(self.sampling.q)))
+        for row, values in enumerate(many):
+            for k, (phase, state) in enumerate(zip(self.phases, states, strict=True)):
+                occupancy, b_iso = phase.occupancy_and_b(self.local(k, values))
+                for b in b_iso:
+                    if b not in damping:
+                        damping[b] = debye.debye_waller(np.array([b]), self.sampling.q)[0]
+                patterns[row, k] = debye.debye_intensity(
+                    state.sums, self.pair_factors[k], state.atoms, occupancy, b_iso,
+                    self.sampling.q, np.array([damping[b] for b in b_iso]),
+                )
+        return self._linear.sweep(patterns * self.observation.polarisation_factor)
+
+    def with_fixed_scales(self, scales: Mapping[str, float]) -> PatternModel:
+        """The same model with the scales of some phases given."""
+        other = copy.copy(self)
+        other.fixed_scales = dict(scales)
+        return other
+
+    def with_intensity(self, intensity: FloatArray) -> PatternModel:
+        """The same model against other intensities (n_points,) with the same sigma."""
+        other = copy.copy(self)
+        other.observation = replace(self.observation, intensity=intensity)
+        other._linear = LinearProblem(
+            intensity, self.observation.sigma, self._free, self._traces
+        )
+        return other
+
+    def components(self, evaluation: Evaluation) -> dict[str, FloatArray]:
+        """The pattern of every component: background, each trace, each phase (n_points,)."""
+        coefficients = dict(
+            zip(self.linear_names, evaluation.linear.coefficients, strict=True)
+        )
+        parts = {
+            "background": self._free @ evaluation.linear.coefficients[: len(self.free_names)]
+        }
+        for k, name in enumerate(self.trace_names):
+            parts[f"trace.{name}"] = coefficients[f"trace.{name}"] * self._traces[:, k]
+        for k, phase in enumerate(self.phases):
+            scale = self.fixed_scales.get(phase.name, coefficients.get(f"{phase.name}.scale", 0.0))
+            parts[phase.name] = scale * self.intensity(k, evaluation.states[k], evaluation.values)
+        return parts
+
+    def below_phases(self, evaluation: Evaluation) -> FloatArray:
+        """Background and traces: what lies below the phases (n_points,)."""
+        parts = self.components(evaluation)
+        phases = {phase.name for phase in self.phases}
+        return np.asarray(
+            np.sum([part for name, part in parts.items() if name not in phases], axis=0)
+        )
+
+    def calculated(self, evaluation: Evaluation) -> FloatArray:
+        return np.asarray(
+            self.observation.intensity - evaluation.linear.residual * self.observation.sigma
+        )
+
+    def agreement(self, evaluation: Evaluation, n_free: int) -> Agreement:
+        """Figures of merit; n_free counts the non-linear free parameters."""
+        return agreement(
+            observed=self.observation.intensity,
+            calculated=self.calculated(evaluation),
+            sigma=self.observation.sigma,
+            n_refined=n_free + int(evaluation.linear.active.sum()),
+            background=self.below_phases(evaluation),
+        )

@@ -1,0 +1,334 @@
+"""A phase of the sample: what it scatters as a function of its named parameters; crystals.
+
+Local parameter names: cell 'a' ... 'gamma', 'Site.x' 'Site.y' 'Site.z', 'Site.B',
+'Site.occupancy', the size parameters of its family. What only scales as a whole is in rigid.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+from aiida_dse.engine.crystal.disorder import EXCLUSION_DISTANCE, excluded_pairs
+from aiida_dse.engine.crystal.structure import COORDINATES, Crystal
+from aiida_dse.engine.particles.shapes import Family, PairCounts
+from aiida_dse.engine.scattering import debye
+from aiida_dse.engine.scattering.form_factors import scattering_factor
+from aiida_dse.engine.scattering.histograms import grid_step, lattice_histograms
+from aiida_dse.engine.scattering.pairs import (
+    PairClass,
+    PairWeights,
+    pair_classes,
+    pair_weights,
+    site_channels,
+)
+from aiida_dse.engine.units import FloatArray
+
+from .parameters import Parameter
+
+#: Default relative error of a single distance's contribution at q_max.
+TOLERANCE = 1e-5
+#: Largest B (Å^2) a refinement may reach unless the document says otherwise.
+B_LIMIT = 30.0
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Where the pattern is wanted and how finely the distances are sampled for it."""
+
+    q: FloatArray
+    wavelength: float
+    tolerance: float = TOLERANCE
+    threads: int | None = None
+
+    @cached_property
+    def step(self) -> float:
+        return grid_step(float(self.q.max()), self.tolerance)
+
+
+@dataclass(frozen=True)
+class PhaseState:
+    """The sine sums of a phase at one geometry, with the keys that tell what they depend on."""
+
+    keys: tuple[object, ...]
+    counts_key: object
+    counts: PairCounts | None
+    weights: PairWeights | None
+    sums: FloatArray  # (n_channels, n_q)
+    atoms: FloatArray  # (n_sites,) mean number of each site per particle
+
+
+class Phase(Protocol):
+    """What a pattern needs of a phase."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]: ...
+
+    @property
+    def fixed_reasons(self) -> dict[str, str]: ...
+
+    def state(
+        self, values: Mapping[str, float], sampling: Sampling, previous: PhaseState | None = None
+    ) -> PhaseState: ...
+
+    def size_statistics(self, values: Mapping[str, float]) -> dict[str, float]: ...
+
+    def pair_factors(self, sampling: Sampling) -> FloatArray: ...
+
+    def occupancy_and_b(self, values: Mapping[str, float]) -> tuple[FloatArray, FloatArray]: ...
+
+    def depends_on_distances(self, local_name: str) -> bool: ...
+
+
+class Sites:
+    """What all kinds of phases share: B, occupancy and form factors by site."""
+
+    labels: tuple[str, ...]
+    ions: tuple[str, ...]
+
+    def pair_factors(self, sampling: Sampling) -> FloatArray:
+        """(n_channels, n_q) Re(f_s f_t*)."""
+        factors = [scattering_factor(ion, sampling.q, sampling.wavelength) for ion in self.ions]
+        return debye.pair_form_factors(factors)
+
+    def occupancy_and_b(self, values: Mapping[str, float]) -> tuple[FloatArray, FloatArray]:
+        return (
+            np.array([values[f"{label}.occupancy"] for label in self.labels]),
+            np.array([values[f"{label}.B"] for label in self.labels]),
+        )
+
+    def depends_on_distances(self, local_name: str) -> bool:
+        return not local_name.endswith((".B", ".occupancy"))
+
+
+def site_parameters(label: str, b_iso: float | None, occupancy: float) -> list[Parameter]:
+    if b_iso is None:
+        raise ValueError(
+            f"site {label} has no displacement parameter. Give it under the phase's 'B' "
+            f"(for example B: {{{label}: 1.0}}, in Å^2) or in the CIF."
+        )
+    return [
+        Parameter(f"{label}.B", b_iso, "Å^2", 0.0, max(B_LIMIT, 2 * b_iso)),
+        Parameter(f"{label}.occupancy", occupancy, "", 0.0, 1.0),
+    ]
+
+
+@dataclass(frozen=True)
+class CrystalPhase(Sites):
+    """Nanocrystals of one structure and one particle family; `sizes` are the starting sizes."""
+
+    name: str
+    crystal: Crystal
+    family: Family
+    sizes: Mapping[str, float]
+    exclusion_distance: float = EXCLUSION_DISTANCE
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(site.label for site in self.crystal.sites)
+
+    @cached_property
+    def ions(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(site.ion for site in self.crystal.sites)
+
+    @cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """All non-linear parameters at their starting values, with default bounds."""
+        cell = self.crystal.cell
+        found = [
+            Parameter(name, getattr(cell, name), "Å", getattr(cell, name) * 0.9,
+                      getattr(cell, name) * 1.1)
+            if name in "abc"
+            else Parameter(name, getattr(cell, name), "deg", getattr(cell, name) - 10,
+                           getattr(cell, name) + 10)
+            for name in self.crystal.free_cell_parameters
+        ]
+        for label in self.labels:
+            position = self.crystal.special_position(label)
+            for name in self.crystal.coordinate_freedom(label).independent:
+                value = float(position[COORDINATES.index(name)])
+                found.append(Parameter(f"{label}.{name}", value, "", value - 0.15, value + 0.15))
+        for label in self.labels:
+            site = self.crystal.site(label)
+            found += site_parameters(label, site.b_iso, site.occupancy)
+        found += [_size_parameter(name, value) for name, value in self.sizes.items()]
+        return tuple(found)
+
+    @cached_property
+    def fixed_reasons(self) -> dict[str, str]:
+        """Why the cell parameters and coordinates that are no parameters cannot be freed."""
+        reasons = {}
+        for name, rule in self.crystal.cell_constraints.items():
+            reasons[name] = (
+                f"the symmetry makes {name} equal {rule}: free {rule} instead"
+                if isinstance(rule, str)
+                else f"the symmetry fixes {name} at {rule:g} degrees"
+            )
+        for label in self.labels:
+            freedom = self.crystal.coordinate_freedom(label)
+            reasons |= {f"{label}.{name}": reason for name, reason in freedom.reasons.items()}
+        return reasons
+
+    def geometry(self, values: Mapping[str, float | FloatArray]) -> tuple[FloatArray, FloatArray]:
+        """Lattice matrix (..., 3, 3) Å and fractional positions (..., n_atoms, 3) of one cell.
+
+        Values are numbers, or arrays that broadcast against each other: a geometry for each.
+        """
+        return self._matrices(values), self.crystal.positions(self._site_positions(values))
+
+    def site_positions(self, values: Mapping[str, float | FloatArray]) -> FloatArray:
+        """(..., n_sites, 3) fractional positions of the asymmetric unit."""
+        return self._site_positions(values)
+
+    def structure(self, values: Mapping[str, float]) -> Crystal:
+        """The crystal at the given parameter values, with site positions, B and occupancies."""
+        positions = self._site_positions(values)
+        moved = self.crystal.with_cell(
+            **{name: values[name] for name in self.crystal.free_cell_parameters}
+        )
+        sites = tuple(
+            replace(
+                site,
+                position=(float(at[0]), float(at[1]), float(at[2])),
+                b_iso=values[f"{site.label}.B"],
+                occupancy=values[f"{site.label}.occupancy"],
+            )
+            for site, at in zip(self.crystal.sites, positions, strict=True)
+        )
+        return replace(moved, sites=sites)
+
+    def size_statistics(self, values: Mapping[str, float]) -> dict[str, float]:
+        return self.family.statistics(self._with_cell(values), self._sizes(values))
+
+    def state(
+        self, values: Mapping[str, float], sampling: Sampling, previous: PhaseState | None = None
+    ) -> PhaseState:
+        """The sine sums at the given values; channels that `previous` already has are kept."""
+        crystal = self._with_cell(values)
+        cell_key = tuple(values[name] for name in self.crystal.free_cell_parameters)
+        counts_key, counts, weights = self._counts(crystal, values, previous)
+        site_positions = self._site_positions(values)
+        site_keys = [tuple(position) for position in site_positions]
+        channels = site_channels(len(self.labels))
+        keys = tuple((counts_key, cell_key, site_keys[s], site_keys[t]) for s, t in channels)
+        sums = np.empty((len(channels), len(sampling.q)))
+        stale = list(range(len(channels)))
+        if previous is not None:
+            stale = [k for k in stale if previous.keys[k] != keys[k]]
+            fresh = sorted(set(range(len(channels))) - set(stale))
+            sums[fresh] = previous.sums[fresh]
+        if stale:
+            histograms = lattice_histograms(
+                crystal.cell.matrix, self.crystal.positions(site_positions),
+                self._classes(counts), weights, stale, step=sampling.step,
+                threads=sampling.threads,
+            )
+            sums[stale] = debye.sine_sums(
+                histograms, sampling.q, step=sampling.step, threads=sampling.threads
+            )
+        atoms = self._atoms(counts)
+        return PhaseState(keys, counts_key, counts, weights, sums, atoms)
+
+    def histograms(
+        self, values: Mapping[str, float], step: float, threads: int | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """(n_channels, n_bins) of 1/r on a grid of `step` Å, and (n_sites,) atoms, of the mean
+        particle at the given values."""
+        crystal = self._with_cell(values)
+        _, counts, weights = self._counts(crystal, values, None)
+        histograms = lattice_histograms(
+            crystal.cell.matrix, self.crystal.positions(self._site_positions(values)),
+            self._classes(counts), weights, range(len(site_channels(len(self.labels)))),
+            step=step, threads=threads,
+        )
+        return histograms, self._atoms(counts)
+
+    def distances_in(self, state: PhaseState) -> FloatArray:
+        """(n_channels,) distances that a state visits: the work of making it, whatever the time."""
+        assert state.counts is not None and state.weights is not None
+        return np.bincount(
+            [pair.channel for pair in self._classes(state.counts)],
+            weights=state.weights.shape.prod(axis=1), minlength=len(state.keys),
+        ).astype(float)
+
+    def _atoms(self, counts: PairCounts) -> FloatArray:
+        """(n_sites,) mean number of each site per particle."""
+        site_of_atom = self.crystal.site_of_atom
+        return np.bincount(
+            site_of_atom, weights=np.broadcast_to(counts.atoms, len(site_of_atom)),
+            minlength=len(self.labels),
+        ).astype(float)
+
+    def _counts(
+        self, crystal: Crystal, values: Mapping[str, float], previous: PhaseState | None
+    ) -> tuple[object, PairCounts, PairWeights]:
+        sizes = self._sizes(values)
+        if self.family.isotropic:
+            stretch = (crystal.cell.volume / self.crystal.cell.volume) ** (1 / 3)
+            sizes = {name: value / stretch for name, value in sizes.items()}
+            crystal = self.crystal
+        cell = crystal.cell
+        key = (tuple(sizes.values()), (cell.a, cell.b, cell.c) if sizes else ())
+        if previous is not None and previous.counts_key == key:
+            assert previous.counts is not None and previous.weights is not None
+            return key, previous.counts, previous.weights
+        counts = self.family.pair_counts(crystal, sizes)
+        return key, counts, pair_weights(counts, self._classes(counts))
+
+    def _classes(self, counts: PairCounts) -> tuple[PairClass, ...]:
+        known: dict[str, tuple[PairClass, ...]] = self.__dict__.setdefault("_known_classes", {})
+        if "classes" not in known:
+            excluded = excluded_pairs(self.crystal, self.exclusion_distance)
+            known["classes"] = pair_classes(self.crystal, counts, excluded)
+        return known["classes"]
+
+    def _with_cell(self, values: Mapping[str, float]) -> Crystal:
+        return self.crystal.with_cell(
+            **{name: values[name] for name in self.crystal.free_cell_parameters}
+        )
+
+    def _matrices(self, values: Mapping[str, float | FloatArray]) -> FloatArray:
+        names = self.crystal.free_cell_parameters
+        given = np.stack(np.broadcast_arrays(*[values[name] for name in names]), axis=-1)
+        rows, of = np.unique(given.reshape(-1, len(names)), axis=0, return_inverse=True)
+        # points that cannot be reached have no cell
+        matrices = np.array([
+            self._with_cell(dict(zip(names, row.tolist(), strict=True))).cell.matrix
+            if np.isfinite(row).all() else np.full((3, 3), np.nan) for row in rows
+        ])
+        return np.asarray(matrices[of.reshape(-1)].reshape(*given.shape[:-1], 3, 3))
+
+    def _sizes(self, values: Mapping[str, float]) -> dict[str, float]:
+        return {name: values[name] for name in self.family.parameters}
+
+    def _site_positions(self, values: Mapping[str, float | FloatArray]) -> FloatArray:
+        names = [(index, f"{label}.{name}", COORDINATES.index(name), direction)
+                 for index, label in enumerate(self.labels)
+                 for name, direction in zip(self._freedom[index].independent,
+                                            self._freedom[index].basis, strict=True)]
+        start = self.crystal.site_positions
+        shape = np.broadcast_shapes(*[np.shape(values[name]) for _, name, _, _ in names])
+        positions = np.array(np.broadcast_to(start, (*shape, *start.shape)))
+        for index, name, axis, direction in names:
+            shift = np.asarray(values[name]) - start[index, axis]
+            positions[..., index, :] += shift[..., None] * direction
+        return positions
+
+    @cached_property
+    def _freedom(self):  # type: ignore[no-untyped-def]
+        return [self.crystal.coordinate_freedom(label) for label in self.labels]
+
+
+def _size_parameter(name: str, value: float) -> Parameter:
+    if name == "phi":
+        return Parameter(name, value, "deg", -90.0, 90.0)
+    if name.startswith("sd_"):
+        return Parameter(name, value, "nm", min(0.05, value), max(5.0, 3 * value))
+    return Parameter(name, value, "nm", min(0.5, value), max(3 * value, 10.0))

@@ -1,0 +1,1 @@
+"""Particles: size laws, shapes and their pair counts."""

@@ -1,0 +1,221 @@
+"""Pair counts of spheres, reduced by the point symmetry of their centre.
+
+C_st(u) of a sphere has no closed form. Every atom pair of the largest sphere is counted once
+with integer arithmetic, and only for one atom out of each orbit of the centre's point group:
+rock salt needs 1/48 of the pairs. In a population the pair counts with the share of particles
+large enough to hold its outer atom, which makes the size law continuous.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numba import njit
+
+from aiida_dse.engine.crystal.structure import Crystal
+from aiida_dse.engine.resources import thread_count
+from aiida_dse.engine.units import FloatArray
+
+from .size_laws import LogNormal
+
+#: Refuse pair tables beyond this size (bytes).
+MAX_TABLE_BYTES = 4e9
+
+
+@dataclass(frozen=True)
+class MergedPairs:
+    """Ordered pairs of basis atoms (s, t) grouped by their difference vector modulo the lattice.
+
+    A pair at lattice difference u belongs to class `class_of_pair[s, t]` (-1: counted from t) at
+    the difference `u + shift[s, t]`; `first`, `second` (n_classes,) is one pair of each class,
+    with shift 0.
+    """
+
+    class_of_pair: np.ndarray
+    shift: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+
+
+@dataclass(frozen=True)
+class SphereAtoms:
+    """The atoms of a sphere, innermost first; `orbit` (n,) is the size of the atom's orbit under
+    the point group of the centre for the one that stands for it, else 0."""
+
+    cell: np.ndarray  # (n, 3)
+    atom: np.ndarray  # (n,) index of the basis atom
+    radius: FloatArray  # (n,) Å
+    orbit: FloatArray
+
+
+def count_sphere_pairs(
+    crystal: Crystal,
+    generic: FloatArray,
+    centre: tuple[float, float, float],
+    diameter: float,
+    law: LogNormal | None,
+) -> tuple[FloatArray, MergedPairs, FloatArray]:
+    """Tables C(u) per class of pairs, the classes, and the atom counts per particle.
+
+    generic (n_atoms, 3): positions moved at random along the free coordinates, which decide what
+    merges; diameter (nm) of the largest sphere; `law` None for one sphere of that diameter.
+    Raises ValueError where the sphere holds no atom or the tables would not fit in memory.
+    """
+    # small steps in size re-use the atoms and do not move the end of the law
+    outer, inner = (1.1, 1.02) if law else (1.0, 1.0)
+    atoms = _sphere_atoms(crystal, centre, _rounded_up(diameter * 5, outer))
+    merged = _merge_translations(crystal, generic)
+    share = np.ones(len(atoms.radius)) if law is None else law.survival(atoms.radius / 5)
+    atoms, share = _held_by_some(atoms, share, _rounded_up(diameter * 5, inner))
+    low = atoms.cell.min(axis=0)
+    box = np.ptp(atoms.cell, axis=0) + 1
+    n_atoms = len(crystal.basis_atoms)
+    shares = np.zeros((n_atoms, *box))
+    at = atoms.cell - low
+    shares[atoms.atom, at[:, 0], at[:, 1], at[:, 2]] = share
+    reach = box - 1 + np.abs(merged.shift).max()
+    shape = (len(merged.first), *(2 * reach + 1))
+    size = 8.0 * np.prod([float(n) for n in shape]) * (1 + thread_count())
+    if size > MAX_TABLE_BYTES:
+        raise ValueError(
+            f"spheres up to {diameter:.1f} nm need {size / 1e9:.1f} GB of pair tables; the limit "
+            f"is {MAX_TABLE_BYTES / 1e9:.0f} GB. Lower the particle's 'largest' size."
+        )
+    chosen = np.flatnonzero(atoms.orbit)
+    filled = shares > 0
+    first = np.argmax(filled, axis=3)
+    end = np.where(filled.any(axis=3), box[2] - np.argmax(filled[..., ::-1], axis=3), 0)
+
+    def count(part: np.ndarray) -> FloatArray:
+        table = np.zeros(shape)
+        _count_pairs(
+            at[part], atoms.atom[part], atoms.orbit[part], share[part], shares, first, end,
+            crystal.site_of_atom, merged.class_of_pair, merged.shift, reach, table,
+        )
+        return table
+
+    workers = min(thread_count(), len(chosen))
+    with ThreadPoolExecutor(workers) as pool:
+        tables = sum(pool.map(count, [chosen[k::workers] for k in range(workers)]))
+    per_particle = np.bincount(atoms.atom, weights=share, minlength=n_atoms).astype(float)
+    return np.asarray(tables), merged, per_particle
+
+
+def _rounded_up(radius: float, base: float) -> float:
+    """The next power of the base."""
+    return radius if base == 1 else float(base ** np.ceil(np.log(radius) / np.log(base)))
+
+
+def _held_by_some(
+    atoms: SphereAtoms, share: FloatArray, radius: float
+) -> tuple[SphereAtoms, FloatArray]:
+    """The atoms within the radius (Å) of the largest particle."""
+    n = int(np.searchsorted(atoms.radius, radius * (1 + 1e-9), side="right"))
+    cut = SphereAtoms(atoms.cell[:n], atoms.atom[:n], atoms.radius[:n], atoms.orbit[:n])
+    return cut, share[:n]
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _count_pairs(  # type: ignore[no-untyped-def]
+    cell, atom, orbit, share, shares, first, end, site, class_of_pair, shift, reach, table
+):
+    """A pair counts with the share of particles that hold its outer atom: the smaller share.
+
+    Along z the atoms t of the cells (x, y) reach from first[t, x, y] to end[t, x, y].
+    """
+    for i in range(len(atom)):
+        s = atom[i]
+        own = share[i]
+        for t in range(len(shares)):
+            if class_of_pair[s, t] < 0:
+                continue
+            weight = orbit[i] * (0.5 if site[s] == site[t] else 1.0)
+            for x in range(shares.shape[1]):
+                u = x - cell[i, 0] + shift[s, t, 0] + reach[0]
+                for y in range(shares.shape[2]):
+                    v = y - cell[i, 1] + shift[s, t, 1] + reach[1]
+                    start = first[t, x, y] + shift[s, t, 2] + reach[2] - cell[i, 2]
+                    line = shares[t, x, y, first[t, x, y] : end[t, x, y]]
+                    row = table[class_of_pair[s, t], u, v, start : start + len(line)]
+                    for z in range(len(line)):
+                        row[z] += weight * min(own, line[z])
+
+
+@lru_cache(maxsize=8)
+def _sphere_atoms(
+    crystal: Crystal, centre: tuple[float, float, float], radius: float
+) -> SphereAtoms:
+    # a centre beside a special position is meant to be on it
+    fixing = crystal.stabiliser(np.array(centre))
+    point = np.mean([op(np.array(centre)) + shift for op, shift in fixing], axis=0)
+    matrix = crystal.cell.matrix
+    heights = 1 / np.linalg.norm(np.linalg.inv(matrix), axis=1)
+    reach = np.ceil(radius / heights + 1).astype(int)
+    axes = [np.arange(-n - 1, n + 2) + int(np.floor(c)) for n, c in zip(reach, point, strict=True)]
+    cells = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    found: list[tuple[np.ndarray, np.ndarray, FloatArray]] = []
+    for index, position in enumerate(crystal.positions()):
+        vectors = (cells + position - point) @ matrix.T
+        inside = np.einsum("ij,ij->i", vectors, vectors) <= (radius * (1 + 1e-9)) ** 2
+        found.append((cells[inside], np.full(int(inside.sum()), index), vectors[inside]))
+    cell, atom, vectors = (np.concatenate(part) for part in zip(*found, strict=True))
+    if not len(atom):
+        raise ValueError(
+            f"a sphere of {radius / 5:g} nm around {centre} holds no atom; enlarge it."
+        )
+    lengths = np.linalg.norm(vectors, axis=1)
+    order = np.argsort(lengths, kind="stable")
+    orbit = _orbit_sizes(crystal, point, vectors[order])
+    if abs(orbit.sum() - len(order)) > 0.5:
+        # the symmetry holds only within rounding: every atom stands for itself
+        orbit = np.ones(len(order))
+    return SphereAtoms(cell[order], atom[order], lengths[order], orbit)
+
+
+def _orbit_sizes(crystal: Crystal, centre: FloatArray, vectors: FloatArray) -> FloatArray:
+    """The atom whose image lies furthest along a generic direction stands for its orbit."""
+    matrix = crystal.cell.matrix
+    inverse = np.linalg.inv(matrix)
+    unique = {
+        tuple(np.round(matrix @ op.rotation @ inverse, 9).ravel())
+        for op, _ in crystal.stabiliser(centre)
+    }
+    direction = np.array([1.0, np.pi / 5, np.e / 9])
+    own = vectors @ direction
+    highest = np.ones(len(vectors), dtype=bool)
+    fixed_by = np.zeros(len(vectors))
+    for entries in unique:
+        moved = vectors @ np.array(entries).reshape(3, 3).T
+        fixed_by += np.abs(moved - vectors).max(axis=1) < 1e-4
+        highest &= moved @ direction <= own + 1e-6
+    return np.where(highest, len(unique) / fixed_by, 0.0)
+
+
+def _merge_translations(crystal: Crystal, generic: FloatArray) -> MergedPairs:
+    n_atoms = len(generic)
+    class_of_pair = np.full((n_atoms, n_atoms), -1, dtype=np.int64)
+    shift = np.zeros((n_atoms, n_atoms, 3), dtype=np.int64)
+    known: dict[tuple[object, ...], tuple[int, FloatArray]] = {}
+    pairs: list[tuple[int, int]] = []
+    site = crystal.site_of_atom
+    for i in range(n_atoms):
+        for j in range(n_atoms):
+            # atoms of two sites are counted from the first, those of one site from both ends
+            if site[i] > site[j]:
+                continue
+            difference = generic[j] - generic[i]
+            rest = np.round(difference - np.floor(difference + 1e-7), 6)
+            key = (int(site[i]), int(site[j]), *rest)
+            if key not in known:
+                known[key] = (len(pairs), difference)
+                pairs.append((i, j))
+            index, reference = known[key]
+            class_of_pair[i, j] = index
+            shift[i, j] = np.round(difference - reference)
+    return MergedPairs(
+        class_of_pair, shift,
+        np.array([i for i, _ in pairs]), np.array([j for _, j in pairs]),
+    )

@@ -1,0 +1,1 @@
+"""Scattering: form factors, pairs of sites, distance histograms, the Debye sum."""

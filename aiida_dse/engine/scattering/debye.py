@@ -1,0 +1,157 @@
+"""From sampled distances to intensity: the Debye scattering equation.
+
+I(q) = sum_s n_s o_s |f_s|^2 + 2 sum_{s<=t} o_s o_t Re(f_s f_t*) T_s T_t S_st(q), with
+S_st(q) = sum over unordered pairs of sin(q r)/(q r) and T_s = exp(-B_s q^2 / (16 pi^2)).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+import finufft
+import numpy as np
+from numba import njit
+
+from aiida_dse.engine.resources import thread_count
+from aiida_dse.engine.units import FloatArray
+
+from .form_factors import ScatteringFactor
+from .histograms import GRID_MARGIN, SPLINE_ORDER
+from .pairs import site_channels
+
+#: Relative accuracy asked of the non-uniform FFT; far below any gridding tolerance.
+NUFFT_TOLERANCE = 1e-10
+
+
+def sine_sums(
+    histograms: FloatArray, q: FloatArray, *, step: float, threads: int | None = None
+) -> FloatArray:
+    """S(q) = sum_k sin(q r_k) / (q r_k) of each channel, from histograms of 1/r.
+
+    histograms (n_channels, n_bins) on the grid r_k = (k - GRID_MARGIN) step; q (n_q,) 1/Å, any
+    spacing. One type-2 non-uniform FFT, exact at the given q but for the gridding error.
+    """
+    n_channels, n_bins = histograms.shape
+    if n_channels == 0:
+        return np.zeros((0, len(q)))
+    phase = q * step
+    plan = _plan(n_channels, n_bins, phase.tobytes(), threads or thread_count())
+    transform = plan.execute(histograms.astype(np.complex128)).reshape(n_channels, len(q))
+    first_mode = -(n_bins // 2)
+    transform *= np.exp(1j * phase * (-GRID_MARGIN - first_mode))
+    spline = np.sinc(phase / (2 * np.pi)) ** SPLINE_ORDER
+    return np.asarray(transform.imag / (q * spline))
+
+
+_local = threading.local()
+
+
+def _plan(n_channels: int, n_bins: int, phase: bytes, threads: int) -> finufft.Plan:
+    """A transform with its points sorted, kept per thread: plans may not be shared."""
+    plans: OrderedDict[tuple[int, int, bytes, int], finufft.Plan] = _local.__dict__.setdefault(
+        "plans", OrderedDict()
+    )
+    key = (n_channels, n_bins, phase, threads)
+    if key in plans:
+        plans.move_to_end(key)
+        return plans[key]
+    plan = finufft.Plan(
+        2, (n_bins,), n_trans=n_channels, eps=NUFFT_TOLERANCE, isign=1, nthreads=threads,
+        dtype="complex128",
+    )
+    plan.setpts(np.frombuffer(phase))
+    plans[key] = plan
+    if len(plans) > 12:
+        plans.popitem(last=False)
+    return plan
+
+
+def debye_waller(b_iso: FloatArray, q: FloatArray) -> FloatArray:
+    """T = exp(-B q^2 / (16 pi^2)), (n_sites, n_q), for B (n_sites,) in Å^2."""
+    return np.asarray(np.exp(-np.outer(b_iso, q * q / (16 * np.pi**2))))
+
+
+def pair_form_factors(factors: list[ScatteringFactor]) -> FloatArray:
+    """(n_channels, n_q) Re(f_s f_t*) of every pair of sites, in channel order."""
+    return np.array(
+        [
+            factors[s].real * factors[t].real + factors[s].imaginary * factors[t].imaginary
+            for s, t in site_channels(len(factors))
+        ]
+    )
+
+
+def debye_intensity(
+    sums: FloatArray,
+    pair_factors: FloatArray,
+    atoms: FloatArray,
+    occupancy: FloatArray,
+    b_iso: FloatArray,
+    q: FloatArray,
+    damping: FloatArray | None = None,
+) -> FloatArray:
+    """I(q) (n_q,) per mean particle, electron units.
+
+    sums, pair_factors (n_channels, n_q); atoms, occupancy, b_iso (n_sites,), B in Å^2; `damping`
+    (n_sites, n_q) spares the exponentials where a caller keeps them.
+    """
+    if damping is None:
+        damping = debye_waller(b_iso, q)
+    intensity = np.zeros(len(q))
+    _sum_channels(sums, pair_factors, atoms, occupancy, damping, intensity)
+    return intensity
+
+
+def b_derivative(
+    sums: FloatArray,
+    pair_factors: FloatArray,
+    occupancy: FloatArray,
+    b_iso: FloatArray,
+    q: FloatArray,
+    site: int,
+) -> FloatArray:
+    """dI/dB (n_q,) of one site."""
+    damping = debye_waller(b_iso, q) * occupancy[:, None]
+    total = np.zeros(len(q))
+    for k, (s, t) in enumerate(site_channels(len(b_iso))):
+        if site in (s, t):
+            twice = 2.0 if s == t else 1.0
+            total += twice * sums[k] * pair_factors[k] * damping[s] * damping[t]
+    return -q * q / (16 * np.pi**2) * 2 * total
+
+
+def occupancy_derivative(
+    sums: FloatArray,
+    pair_factors: FloatArray,
+    atoms: FloatArray,
+    occupancy: FloatArray,
+    b_iso: FloatArray,
+    q: FloatArray,
+    site: int,
+) -> FloatArray:
+    """dI/d occupancy (n_q,) of one site."""
+    damping = debye_waller(b_iso, q)
+    total = np.zeros(len(q))
+    for k, (s, t) in enumerate(site_channels(len(b_iso))):
+        if s == t == site:
+            total += atoms[site] * pair_factors[k]
+            total += 4 * occupancy[site] * sums[k] * pair_factors[k] * damping[s] ** 2
+        elif site in (s, t):
+            other = t if s == site else s
+            total += 2 * occupancy[other] * sums[k] * pair_factors[k] * damping[s] * damping[t]
+    return total
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _sum_channels(sums, pair_factors, atoms, occupancy, damping, intensity):  # type: ignore[no-untyped-def]
+    channel = 0
+    for s in range(len(atoms)):
+        for t in range(s, len(atoms)):
+            factor = 2.0 * occupancy[s] * occupancy[t]
+            own = atoms[s] * occupancy[s] if s == t else 0.0
+            for k in range(len(intensity)):
+                intensity[k] += pair_factors[channel, k] * (
+                    own + factor * damping[s, k] * damping[t, k] * sums[channel, k]
+                )
+            channel += 1

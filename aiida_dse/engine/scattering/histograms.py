@@ -1,0 +1,231 @@
+"""Interatomic distances sampled on a uniform grid, one histogram per pair of sites.
+
+A distance r of weight C contributes C/r, spread over four grid points by a cubic B-spline. The
+sine transform of the grid divided by the B-spline's own transform then approximates the sum over
+sin(q r)/r with a relative error per distance of at most (x / (2 pi - x))^4, x = q step
+(the gridding of Cervellino, Giannini & Guagliardi, J. Comput. Chem. 27 (2006) 995, with a
+B-spline in place of the Gaussian). The kernels collect the powers of the position inside a bin,
+which costs four additions per distance; `_spline_from_moments` makes the spline of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from aiida_dse.engine.resources import thread_count
+from aiida_dse.engine.units import FloatArray
+
+from .pairs import PairClass, PairWeights
+
+#: Grid points before r = 0 that the spline of a short distance may reach.
+GRID_MARGIN = 2
+SPLINE_ORDER = 4
+#: A grid coarser than this (Å) would blur the nearest neighbours of small-angle patterns.
+LARGEST_STEP = 0.05
+
+
+def grid_step(q_max: float, tolerance: float) -> float:
+    """Step (Å) at which the error per distance stays below `tolerance` up to q_max (1/Å)."""
+    if not (0 < tolerance < 1e-2):
+        raise ValueError(
+            f"the tolerance is {tolerance:g}; it must lie between 0 and 0.01 (a relative error)."
+        )
+    root = tolerance ** (1 / SPLINE_ORDER)
+    return float(min(2 * np.pi * root / (1 + root) / q_max, LARGEST_STEP))
+
+
+def lattice_histograms(
+    matrix: FloatArray,
+    positions: FloatArray,
+    classes: Sequence[PairClass],
+    weights: PairWeights,
+    channels: Sequence[int],
+    *,
+    step: float,
+    threads: int | None = None,
+) -> FloatArray:
+    """(n_channels, n_bins) histograms of C/r for the wanted channels of a crystal.
+
+    matrix (3, 3) Å with lattice vectors as columns; positions (n_atoms, 3) fractional.
+    """
+    kappa = np.array(
+        [
+            np.array(pair.sign) * (positions[pair.second] - positions[pair.first] - pair.cell)
+            for pair in classes
+        ]
+    )
+    reach = np.abs([weights.start, weights.start + weights.shape - 1]).max(axis=(0, 1))
+    reach = reach + np.abs(kappa).max(axis=0)
+    corners = np.stack(np.meshgrid(*[(-1, 1)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    longest = np.linalg.norm((corners * reach) @ matrix.T, axis=1).max()
+    n_bins = int(longest / step) + GRID_MARGIN + 4
+    workers = threads or thread_count()
+    portions = _portions(np.array([pair.channel for pair in classes]), channels, workers)
+    histograms = np.zeros((len(channels), n_bins))
+    lock = Lock()
+
+    def collect(portion: tuple[int, np.ndarray]) -> None:
+        row, chosen = portion
+        moments = np.zeros((n_bins, SPLINE_ORDER))
+        histogram = np.zeros(n_bins)
+        _collect_lattice(
+            weights.flat, weights.offset[chosen], weights.shape[chosen], weights.start[chosen],
+            kappa[chosen], matrix, step, moments, histogram,
+        )
+        with lock:
+            histograms[row] += histogram
+
+    _run(collect, portions, workers)
+    return histograms
+
+
+def _portions(
+    channel_of_class: np.ndarray, channels: Sequence[int], workers: int
+) -> list[tuple[int, np.ndarray]]:
+    """Work items (row, classes), the largest first, small enough to keep all workers busy."""
+    members = [np.flatnonzero(channel_of_class == channel) for channel in channels]
+    limit = max(1, sum(map(len, members)) // (2 * workers)) if workers > 1 else 10**9
+    portions = [
+        (row, part)
+        for row, own in enumerate(members)
+        for part in np.array_split(own, -(-len(own) // limit))
+        if len(own)
+    ]
+    return sorted(portions, key=lambda portion: -len(portion[1]))
+
+
+def _run(work: Callable[[Any], None], items: Sequence[Any], workers: int) -> None:
+    if workers == 1 or len(items) == 1:
+        for item in items:
+            work(item)
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(work, items))
+
+
+def atom_histograms(
+    positions: FloatArray,
+    channel_of_pair: np.ndarray,
+    site_of_atom: np.ndarray,
+    n_channels: int,
+    *,
+    step: float,
+    excluded: float = 0.0,
+    partial: np.ndarray | None = None,
+    threads: int | None = None,
+) -> FloatArray:
+    """(n_channels, n_bins) histograms of 1/r over all pairs of an atom list: the general route.
+
+    positions (n, 3) Å; channel_of_pair (n_sites, n_sites). Pairs of `partial` atoms (n,) bool
+    nearer than `excluded` Å are alternatives of one atom and do not count.
+    """
+    span = np.linalg.norm(np.ptp(positions, axis=0))
+    n_bins = int(span / step) + GRID_MARGIN + 4
+    workers = threads or thread_count()
+    flags = np.zeros(len(positions), dtype=bool) if partial is None else partial
+    histograms = np.zeros((n_channels, n_bins))
+    lock = Lock()
+
+    def collect(worker: int) -> None:
+        moments = np.zeros((n_channels, n_bins, SPLINE_ORDER))
+        own = np.zeros((n_channels, n_bins))
+        _collect_atoms(
+            positions, site_of_atom, channel_of_pair, flags, excluded, worker, workers, step,
+            moments, own,
+        )
+        with lock:
+            histograms[:] += own
+
+    _run(collect, range(workers), workers)
+    return histograms
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _spline_from_moments(moments, histogram):  # type: ignore[no-untyped-def]
+    """Cubic B-spline coefficients (n_bins,) from the power moments (n_bins, 4) inside each bin.
+
+    A point at t in (-1/2, 1/2) of the bin between grid points k and k+1 weighs on the points
+    k-1 ... k+2 with the pieces of the cubic B-spline written in powers of t.
+    """
+    for k in range(1, len(moments) - 2):
+        m0, m1, m2, m3 = moments[k, 0], moments[k, 1], moments[k, 2], moments[k, 3]
+        outer = m0 / 48 + m2 / 4
+        inner = m0 * 23 / 48 - m2 / 4
+        tilt_outer = m1 / 8 + m3 / 6
+        tilt_inner = 5 * m1 / 8 - m3 / 2
+        histogram[k - 1] += outer - tilt_outer
+        histogram[k] += inner - tilt_inner
+        histogram[k + 1] += inner + tilt_inner
+        histogram[k + 2] += outer + tilt_outer
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _collect_lattice(  # type: ignore[no-untyped-def]
+    flat_weights, offset, shape, start, kappa, matrix, step, moments, histogram
+):
+    inverse = 1.0 / step
+    length_c = (matrix[0, 2] ** 2 + matrix[1, 2] ** 2 + matrix[2, 2] ** 2) * inverse**2
+    flat = moments.reshape(moments.size)
+    for n in range(len(offset)):
+        at_row = offset[n]
+        start_w = kappa[n, 2] + start[n, 2]
+        for u in range(shape[n, 0]):
+            du = kappa[n, 0] + start[n, 0] + u
+            for v in range(shape[n, 1]):
+                dv = kappa[n, 1] + start[n, 1] + v
+                x = matrix[0, 0] * du + matrix[0, 1] * dv
+                y = matrix[1, 0] * du + matrix[1, 1] * dv
+                z = matrix[2, 0] * du + matrix[2, 1] * dv
+                base = (x * x + y * y + z * z) * inverse**2
+                cross = 2 * (x * matrix[0, 2] + y * matrix[1, 2] + z * matrix[2, 2]) * inverse**2
+                for w in range(shape[n, 2]):
+                    count = flat_weights[at_row + w]
+                    if count == 0.0:
+                        continue
+                    dw = start_w + w
+                    s = np.sqrt((length_c * dw + cross) * dw + base)
+                    k = np.int64(s)
+                    t = s - k - 0.5
+                    weight = inverse * count / s
+                    slope = weight * t
+                    square = t * t
+                    at = np.uint64(4 * (k + GRID_MARGIN))
+                    flat[at] += weight
+                    flat[at + np.uint64(1)] += slope
+                    flat[at + np.uint64(2)] += weight * square
+                    flat[at + np.uint64(3)] += slope * square
+                at_row += shape[n, 2]
+    _spline_from_moments(moments, histogram)
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _collect_atoms(  # type: ignore[no-untyped-def]
+    positions, site, channel_of_pair, partial, excluded, worker, workers, step, moments,
+    histograms,
+):
+    inverse = 1.0 / step
+    for i in range(worker, len(positions), workers):
+        x, y, z = positions[i]
+        for j in range(i):
+            r2 = (
+                (x - positions[j, 0]) ** 2 + (y - positions[j, 1]) ** 2 + (z - positions[j, 2]) ** 2
+            )
+            if partial[i] and partial[j] and r2 < excluded * excluded:
+                continue
+            s = np.sqrt(r2) * inverse
+            k = np.int64(s)
+            t = s - k - 0.5
+            weight = inverse / s
+            bins = moments[channel_of_pair[site[i], site[j]], k + GRID_MARGIN]
+            bins[0] += weight
+            bins[1] += weight * t
+            bins[2] += weight * t * t
+            bins[3] += weight * t * t * t
+    for channel in range(len(moments)):
+        _spline_from_moments(moments[channel], histograms[channel])

@@ -1,0 +1,171 @@
+"""Do the lines of the pattern lie where the structures have theirs? Wrong wavelengths and units.
+
+The observed pattern is compared with the Debye pattern of small particles of the same crystals, as
+a function of a factor on q. A wavelength, an axis unit or a cell that is wrong by more than a few
+per cent fits far better at a factor other than one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from aiida_dse.documents import DocumentError
+from aiida_dse.engine.model.fixed_geometry import AtomListPhase, StoredPhase
+from aiida_dse.engine.model.pattern import PatternModel
+from aiida_dse.engine.model.phase import CrystalPhase, Phase, Sampling
+from aiida_dse.engine.particles.shapes import SinglePrism
+from aiida_dse.engine.scattering import debye
+from aiida_dse.engine.units import FloatArray
+
+from .build import BuiltModel
+
+#: Edge (Å) of the particles whose lines are compared: broad lines are found by a coarse search.
+EDGE = 40.0
+#: Factors on q that are tried; far enough for 1/nm taken for 1/Å.
+FACTORS = np.exp(np.arange(-np.log(12.0), np.log(12.0), 0.004))
+#: Factors this near to one are what a refinement of the cell can mend; half of it is remarked on.
+NEAR = 0.03
+#: The axis is refused where another factor explains this share of the pattern beyond what is
+#: smooth, and the given one less than half as much. Right axes explained 0.35 to 0.84 of measured
+#: and DebUsSy's patterns, wrong ones at most 0.2; structures of another phase reached 0.28.
+CLEAR, CONTRAST = 0.3, 0.5
+#: The model's lines are computed up to here (1/Å); beyond them a pattern tells no more.
+Q_MAX = 12.0
+#: Smooth terms that are no lines, and points the comparison is thinned to.
+SMOOTH_TERMS, POINTS = 8, 1500
+#: Lists of more atoms are not judged: they would take longer than the check is worth.
+LARGEST_LIST = 30_000
+
+
+@dataclass(frozen=True)
+class AxisMatch:
+    """How much of the pattern, beyond what is smooth, the crystals' lines explain (0 to 1)."""
+
+    given: float  # at the axis as it was given
+    best: float
+    factor: float  # on q, where `best` is reached
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether the axis can hardly be what it was said to be."""
+        return self._is_off(NEAR) and self.given < CONTRAST * self.best
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the lines lie further off than starting cells usually do."""
+        return self._is_off(NEAR / 2)
+
+    def _is_off(self, limit: float) -> bool:
+        return bool(abs(np.log(self.factor)) > limit and self.best > CLEAR)
+
+
+def check_axis(built: BuiltModel) -> str | None:
+    """A remark where the lines lie a few per cent off; ValueError where they contradict the axis.
+
+    Nothing is compared where the document says pattern.axis_confirmed, or without a measured file.
+    """
+    pattern = built.document.pattern
+    if not built.measured or pattern.axis_confirmed:
+        return None
+    found = match_axis(built.model)
+    if found is None or not found.is_doubtful:
+        return None
+    wavelength = built.model.observation.wavelength
+    off = (f"the observed lines lie where {', '.join(built.document.phases)} would have them at "
+           f"q times {found.factor:.3f}")
+    if built.axis == "two_theta":
+        remedy = (f"wavelength = {wavelength:g} Å: is it near {wavelength / found.factor:.4g} Å")
+    elif abs(np.log(found.factor / 10)) < NEAR or abs(np.log(found.factor * 10)) < NEAR:
+        remedy = "is the axis in the other unit (1/nm against 1/Å)"
+    elif abs(np.log(found.factor / (2 * np.pi))) < NEAR:
+        remedy = "is the axis 2 sin(theta)/lambda = q / 2 pi? Multiply it by 2 pi"
+    else:
+        remedy = "is the axis q = 4 pi sin(theta)/lambda in the unit given"
+    if not found.contradicts:
+        return f"{off}; {remedy}, or is a cell edge at the start that far off?"
+    raise DocumentError(
+        f"pattern: {off} (there they explain {100 * found.best:.0f} % of it beyond the background, "
+        f"as given {100 * found.given:.0f} %). {remedy[0].upper()}{remedy[1:]}, or is the cell or "
+        "the structure another one? Correct what is wrong; if all is right, say "
+        "pattern: {axis_confirmed: true}."
+    )
+
+
+def match_axis(model: PatternModel) -> AxisMatch | None:
+    """Compare the observed lines with those of the phases; None where nothing can be compared."""
+    observation = model.observation
+    every = max(1, len(observation.q) // POINTS)
+    q = observation.q[::every]
+    columns = _lines_of(model)
+    if columns is None or len(q) < 4 * SMOOTH_TERMS:
+        return None
+    grid, patterns = columns
+    weight = 1 / observation.sigma[::every]
+    scaled = np.log(q / q[0]) / np.log(q[-1] / q[0]) * 2 - 1
+    smooth = [np.polynomial.chebyshev.chebval(scaled, np.eye(SMOOTH_TERMS)[k])
+              for k in range(SMOOTH_TERMS)]
+    smooth += [trace[::every] for trace in model.background.traces.values()]
+    basis = np.linalg.qr(np.array(smooth).T * weight[:, None])[0]
+    observed = observation.intensity[::every] * weight
+    observed = observed - basis @ (basis.T @ observed)
+    total = float(observed @ observed)
+    if not total > 0:
+        return None
+    explained = np.array([
+        _explained(observed, basis, weight, grid, patterns, q * factor) for factor in FACTORS
+    ]) / total
+    near = np.abs(np.log(FACTORS)) <= NEAR
+    best = int(np.argmax(explained))
+    return AxisMatch(float(explained[near].max()), float(explained[best]), float(FACTORS[best]))
+
+
+def _explained(
+    observed: FloatArray, basis: FloatArray, weight: FloatArray, grid: FloatArray,
+    patterns: FloatArray, q: FloatArray,
+) -> float:
+    """What the patterns (n_phases, n_grid) take off the sum of squares, their scales >= 0."""
+    columns = np.array([np.interp(q, grid, pattern, right=1.0) for pattern in patterns]).T
+    columns = columns * weight[:, None]
+    columns = columns - basis @ (basis.T @ columns)
+    best = 0.0
+    for column in columns.T:
+        length = float(column @ column)
+        if length > 0:
+            best = max(best, max(0.0, float(column @ observed)) ** 2 / length)
+    return best
+
+
+def _lines_of(model: PatternModel) -> tuple[FloatArray, FloatArray] | None:
+    """q grid (n,) and the patterns (n_phases, n) over their smooth self terms."""
+    grid = np.linspace(0.3, Q_MAX, 3000)
+    sampling = Sampling(grid, model.observation.wavelength, tolerance=1e-3, threads=1)
+    patterns = []
+    for index, phase in enumerate(model.phases):
+        small = _small(phase)
+        if small is None:
+            return None
+        values = model.local(index, model.start)
+        state = small.state(values, sampling)
+        occupancy, b_iso = small.occupancy_and_b(values)
+        factors = small.pair_factors(sampling)
+        pattern = debye.debye_intensity(state.sums, factors, state.atoms, occupancy, b_iso, grid)
+        no_pairs = debye.debye_intensity(
+            0 * state.sums, factors, state.atoms, occupancy, b_iso, grid
+        )
+        patterns.append(pattern / no_pairs)
+    return grid, np.array(patterns)
+
+
+def _small(phase: Phase) -> Phase | None:
+    if isinstance(phase, CrystalPhase):
+        cell = phase.crystal.cell
+        n_a, n_b, n_c = (max(1, round(EDGE / edge)) for edge in (cell.a, cell.b, cell.c))
+        return CrystalPhase(phase.name, phase.crystal, SinglePrism((n_a, n_b, n_c)), {},
+                            phase.exclusion_distance)
+    if isinstance(phase, StoredPhase):
+        return phase
+    if isinstance(phase, AtomListPhase) and len(phase.positions) <= LARGEST_LIST:
+        return phase
+    return None
