@@ -192,8 +192,8 @@ def _cells(text: str) -> list[str]:
         cells = next(csv.reader([text], skipinitialspace=True))
     except csv.Error as problem:
         raise ValueError(
-            f"a line of {len(text)} characters cannot be split into columns ({problem}). Export the "
-            "pattern as a table with one point per line."
+            f"a line of {len(text)} characters cannot be split into columns ({problem}). "
+            "Export the pattern as a table with one point per line."
         ) from None
     return [cell.strip() for cell in cells]
 
