@@ -107,7 +107,7 @@ def fit_cspbbr3(path: Path, truth: dict) -> Row:
     sizes = max((100 * (off[n] / truth[n] - 1) for n in ("L_ab", "L_c")), key=abs)
     angles = [quantities[f"angle(Pb-Br_{k}-Pb)_1"]["value"] - truth[f"angle_{k}"]
               for k in ("eq", "ax")]
-    b_iso = max((off[f"{label}.B"] - true for label, true in truth["B"].items()), key=abs)
+    b_iso = max((off[f"{label}.B_iso"] - true for label, true in truth["B_iso"].items()), key=abs)
     small = truth["name"] in ("size_05nm", "size_11nm")
     return Row(truth["name"], {
         "GoF": (summary["agreement"]["gof"], 1.03 if small else 1.05), "cell/Å": (cell, 0.003),
@@ -131,19 +131,19 @@ def fit_pbs(path: Path, *, debussy_spheres: bool = True) -> Row:
     )
     assert found, path.name
     expansion, spread, mean, conc, noise = (float(found[k]) for k in (1, 2, 3, 5, 6))
-    traces = {"compton": {"file": "compton.xy", "axis": "q_inverse_angstrom", "wavelength": 0.56,
+    blanks = {"compton": {"file": "compton.xy", "axis": "q_inverse_angstrom", "wavelength": 0.56,
                           "sigma": "1 %"}}
     if conc < 100:
         trace = {"TOL": "Toluene", "HEX": "Hexane"}[found[4]]
-        traces["solvent"] = {"file": str((path.parent / f"{trace}.xye").resolve()),
+        blanks["solvent"] = {"file": str((path.parent / f"{trace}.xye").resolve()),
                              "axis": "two_theta", "wavelength": 0.564162}
     content = {
         "pattern": {"file": str(path.resolve()), "axis": "q_inverse_angstrom", "wavelength": 0.56,
                     "sigma": f"counts / {noise:g}", "grid": {"start": 0.99, "step": 0.0028}},
         "phases": {"PbS": {"structure": "PbS.cif", "particle": {
             "shape": "sphere", "D": {"mean": 5.0, "sd": 1.0}, "centre": "Pb", "largest": 30}}},
-        "background": {"chebyshev": 1, "traces": traces},
-        "refinement": {"stages": [["PbS.a", "PbS.D", "PbS.sd_D"], ["PbS.*.B"]]},
+        "background": {"chebyshev": 1, "blanks": blanks},
+        "refinement": {"stages": [["PbS.a", "PbS.D", "PbS.sd_D"], ["PbS.*.B_iso"]]},
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -159,13 +159,13 @@ def fit_pbs(path: Path, *, debussy_spheres: bool = True) -> Row:
         "size/%": (100 * (values["PbS.D"] / mean - 1), 1.5 if judged else None),
         "spread/points": (100 * values["PbS.sd_D"] / values["PbS.D"] - spread,
                           1.5 if judged else None),
-        "expansion": (values["PbS.a"] / edge - expansion, 0.0005 if judged else None),
+        "lattice_scale": (values["PbS.a"] / edge - expansion, 0.0005 if judged else None),
         "s.u. size/%": (100 * (summary["parameters"]["PbS.D"]["su"] or nan) / mean, None),
     }
     if debussy_spheres:
         linear = {name: row["value"] for name, row in summary["linear"].items()}
         cells = mean_cells({"D": values["PbS.D"], "sd_D": values["PbS.sd_D"]})
-        share = linear["trace.compton"] / (linear["PbS.scale"] * cells)
+        share = linear["blank.compton"] / (linear["PbS.scale"] * cells)
         shown["Compton/table"] = (share, None)
     spheres = "" if debussy_spheres else ", own spheres"
     return Row(f"PbS {mean:g} nm {spread:g} % conc {conc:g} noise {noise:g}{spheres}", shown,

@@ -1,6 +1,6 @@
 """Do the standard uncertainties mean what they say? Part of `make validate`.
 
-A population of CsPbBr3 prisms is computed by the tests' own direct double sum (no line of the
+A population of CsPbBr3 parallelepipeds is computed by the tests' own direct double sum (no line of the
 engine), and refined under many draws of Poisson noise, each from the same displaced start. An
 honest 68.3 % interval holds the truth in 68.3 % of the draws.
 """
@@ -17,7 +17,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from aiida_dse.engine.fit.refine import refine
-from aiida_dse.engine.model.pattern import Background, Observation, PatternModel
+from aiida_dse.engine.model.pattern import Background, ObservedPattern, PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.tasks.build import build
 
@@ -29,7 +29,7 @@ Q = np.linspace(0.6, 16.0, 900)
 LAWS = {"L_ab": 2.0, "sd_ab": 0.35, "L_c": 2.6, "sd_c": 0.7}
 #: The limits for the groups' mean coverage, per cent.
 LIMITS = (60.0, 76.0)
-STAGES = [["P.[abc]", "P.L_*"], ["P.*.B", "P.sd_*"], ["P.*.[xyz]"]]
+STAGES = [["P.[abc]", "P.L_*"], ["P.*.B_iso", "P.sd_*"], ["P.*.[xyz]"]]
 CIF = """data_P
 _cell_length_a 8.22
 _cell_length_b 8.39
@@ -53,13 +53,13 @@ Br_ax Br1- 0.0550 0.0030 0.75 0.9 2.5
 """
 TRUTH = {
     "a": 8.207, "b": 8.407, "c": 11.756, "Cs.x": 0.4914, "Cs.y": 0.0225, "Br_eq.x": 0.2908,
-    "Br_eq.y": 0.2120, "Br_eq.z": 0.486, "Br_ax.x": 0.052, "Br_ax.y": 0.006, "Cs.B": 3.9,
-    "Pb.B": 1.1, "Br_eq.B": 2.3, "Br_ax.B": 3.1, **LAWS,
+    "Br_eq.y": 0.2120, "Br_eq.z": 0.486, "Br_ax.x": 0.052, "Br_ax.y": 0.006, "Cs.B_iso": 3.9,
+    "Pb.B_iso": 1.1, "Br_eq.B_iso": 2.3, "Br_ax.B_iso": 3.1, **LAWS,
 }
 GROUPS = {
     "cell": ("a", "b", "c"),
     "Br coordinates": ("Br_eq.x", "Br_eq.y", "Br_eq.z", "Br_ax.x", "Br_ax.y"),
-    "B": ("Cs.B", "Pb.B", "Br_eq.B", "Br_ax.B"),
+    "B_iso": ("Cs.B_iso", "Pb.B_iso", "Br_eq.B_iso", "Br_ax.B_iso"),
     "sizes": ("L_ab", "sd_ab", "L_c", "sd_c"),
 }
 
@@ -82,7 +82,7 @@ def log_normal(length, mean, sd):
 
 
 def mean_pattern():
-    """Counts (n_q,) of the population, prism by prism of whole cells."""
+    """Counts (n_q,) of the population, parallelepiped by parallelepiped of whole cells."""
     direct = direct_sum()
     structure = direct.cspbbr3_pbnm()
     a, b, c = structure.cell[:3]
@@ -108,7 +108,7 @@ def phase(folder: Path) -> CrystalPhase:
         "pattern": {"axis": "q_inverse_angstrom", "wavelength": WAVELENGTH,
                     "grid": {"start": 0.6, "stop": 16.0, "step": 0.1}},
         "phases": {"P": {"structure": "P.cif", "particle": {
-            "shape": "prism", "L_ab": {"mean": 2.2, "sd": 0.4}, "L_c": {"mean": 2.4, "sd": 0.8}}}},
+            "shape": "parallelepiped", "L_ab": {"mean": 2.2, "sd": 0.4}, "L_c": {"mean": 2.4, "sd": 0.8}}}},
     }), folder)
     return built.model.phases[0]
 
@@ -124,7 +124,7 @@ def coverage(repeats: int, progress=print):
     failed = 0
     for seed in range(repeats):
         counts = np.random.default_rng(seed).poisson(expected).astype(float)
-        observation = Observation(Q, counts, np.sqrt(counts), WAVELENGTH)
+        observation = ObservedPattern(Q, counts, np.sqrt(counts), WAVELENGTH)
         model = PatternModel(observation, [crystal], Background(chebyshev=2))
         found = refine(model, STAGES)
         failed += not found.converged

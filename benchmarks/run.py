@@ -25,7 +25,7 @@ from aiida_dse.documents import load_document, parse_document
 from aiida_dse.engine.maps.axes import Axis
 from aiida_dse.engine.maps.scan import scan
 from aiida_dse.engine.model.phase import CrystalPhase, Sampling
-from aiida_dse.engine.particles.shapes import PrismPopulation, SinglePrism
+from aiida_dse.engine.particles.shapes import ParallelepipedPopulation, SingleParallelepiped
 from aiida_dse.engine.resources import thread_count
 from aiida_dse.engine.scattering import debye
 from aiida_dse.io.structures import read_cif
@@ -39,7 +39,7 @@ Q = np.linspace(0.5, 20, 4000)
 
 @njit(cache=True, fastmath=True)
 def bare_loop(cells, positions, edges):
-    """sqrt over the distances of all difference vectors of a prism: the least one could do."""
+    """sqrt over the distances of all difference vectors of a parallelepiped: the least one could do."""
     total = 0.0
     for i in range(len(positions)):
         for j in range(i, len(positions)):
@@ -67,8 +67,8 @@ def row(what: str, seconds: float, limit: str = "", other: str = "") -> None:
 
 
 def single(cells: tuple[int, int, int]) -> tuple[CrystalPhase, Sampling, dict[str, float]]:
-    phase = CrystalPhase("p", read_cif(EXAMPLE / "CsPbBr3.cif"), SinglePrism(cells), {})
-    return phase, Sampling(Q, 0.56456), {p.name: p.value for p in phase.parameters}
+    phase = CrystalPhase("p", read_cif(EXAMPLE / "CsPbBr3.cif"), SingleParallelepiped(cells), {})
+    return phase, Sampling(Q, 0.56456), phase.start
 
 
 def single_particles() -> None:
@@ -121,9 +121,9 @@ def debye_calculator(crystal, cells, engine: float) -> None:
 def population() -> None:
     crystal = read_cif(EXAMPLE / "CsPbBr3.cif")
     sampling = Sampling(Q, 0.56456)
-    phase = CrystalPhase("p", crystal, PrismPopulation(),
-                         {"L_ab": 5.0, "sd_ab": 0.7, "L_c": 5.1, "sd_c": 0.8, "phi": 0.0})
-    values = {p.name: p.value for p in phase.parameters}
+    phase = CrystalPhase("p", crystal, ParallelepipedPopulation(),
+                         {"L_ab": 5.0, "sd_ab": 0.7, "L_c": 5.1, "sd_c": 0.8, "size_axes_rotation": 0.0})
+    values = phase.start
     row("population at 5 nm, one evaluation", timed(lambda: phase.state(values, sampling), 9),
         "limit 20 ms")
 
@@ -148,7 +148,7 @@ def refinement() -> None:
 def map_content() -> dict:
     content = load_document(EXAMPLE / "refine.yaml").canonical()
     content["phases"]["CsPbBr3"]["particle"] = {
-        "shape": "prism", "L_ab": {"mean": 5.0, "sd": 0.7}, "L_c": {"mean": 5.1, "sd": 0.8}}
+        "shape": "parallelepiped", "L_ab": {"mean": 5.0, "sd": 0.7}, "L_c": {"mean": 5.1, "sd": 0.8}}
     content["parameters"] = {"CsPbBr3.a": 8.207, "CsPbBr3.b": 8.407, "CsPbBr3.c": 11.756}
     return content
 
@@ -156,7 +156,7 @@ def map_content() -> dict:
 def map_axes() -> list[Axis]:
     return [Axis("CsPbBr3.Br_eq.x", np.linspace(0.27, 0.31, 100)),
             Axis("CsPbBr3.Br_eq.y", np.linspace(0.19, 0.23, 100)),
-            Axis("CsPbBr3.Br_eq.B", np.linspace(1.0, 3.0, 11))]
+            Axis("CsPbBr3.Br_eq.B_iso", np.linspace(1.0, 3.0, 11))]
 
 
 def grid() -> float:

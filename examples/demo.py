@@ -50,7 +50,7 @@ def main() -> None:
     bromine_map = launch_map(DOCUMENT, axes=(
         axis(f"{PHASE}.Br_eq.x", round(values[f"{PHASE}.Br_eq.x"], 3), 0.02, 0.002),
         axis(f"{PHASE}.Br_eq.y", round(values[f"{PHASE}.Br_eq.y"], 3), 0.02, 0.002),
-        axis(f"{PHASE}.Br_eq.B", 2.0, 1.0, 0.2),
+        axis(f"{PHASE}.Br_eq.B_iso", 2.0, 1.0, 0.2),
     ), **common)
     title("6. Figures")
     for pk, name in ((refinement, "fit"), (cell_map, "map_ab"), (bromine_map, "map_br")):
@@ -65,11 +65,11 @@ def main() -> None:
 def import_pattern() -> str:
     """Store the pattern; the identifier of its node."""
     from aiida_dse.data.jobs import nodes_of_document
-    from aiida_dse.data.same_content import stored_twin
+    from aiida_dse.data.same_content import stored_node_of_same_content
     from aiida_dse.documents import load_document
 
     _, node, _, _ = nodes_of_document(load_document(DOCUMENT), HERE)
-    node = stored_twin(node).store()
+    node = stored_node_of_same_content(node).store()
     facts = node.base.attributes
     print(f"PatternData<{node.pk}>: {facts.get('n_points')} points, q = {facts.get('q_min'):.3f} "
           f"... {facts.get('q_max'):.2f} 1/Å, {facts.get('tags')}")
@@ -88,7 +88,7 @@ def compare(result: dict) -> None:
     given = {f"{PHASE}.{edge}": value for edge, value in zip("abc", truth["cell"], strict=True)}
     for label in ("Cs", "Br_ax", "Br_eq"):
         given |= {f"{PHASE}.{label}.{x}": v for x, v in zip("xyz", truth[label], strict=True)}
-    given |= {f"{PHASE}.{label}.B": value for label, value in truth["B"].items()}
+    given |= {f"{PHASE}.{label}.B_iso": value for label, value in truth["B_iso"].items()}
     given |= {f"{PHASE}.{name}": truth[name] for name in ("L_ab", "sd_ab", "L_c", "sd_c")}
     a, b, c = truth["cell"]
     edge = 2**0.5 * (a * b * c / 4) ** (1 / 3)

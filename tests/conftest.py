@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 EDGES = (8.2, 8.3, 11.7)
-SU = {"a": 3e-4, "b": 3e-4, "c": 5e-4, "L_ab": 0.03, "L_c": 0.03, "Pb.B": 0.01, "Br_ax.B": 0.05,
-      "Br_eq.B": 0.03}
+SU = {"a": 3e-4, "b": 3e-4, "c": 5e-4, "L_ab": 0.03, "L_c": 0.03, "Pb.B_iso": 0.01, "Br_ax.B_iso": 0.05,
+      "Br_eq.B_iso": 0.03}
 UNITS = {"a": "Å", "b": "Å", "c": "Å", "L_ab": "nm", "L_c": "nm", "sd_ab": "nm", "sd_c": "nm",
-         "phi": "deg"}
+         "size_axes_rotation": "deg"}
 
 
 def refinement(
@@ -23,8 +23,8 @@ def refinement(
     from aiida_dse.io.results import Result
 
     values = dict(zip("abc", cell, strict=True)) | dict(zip(("L_ab", "L_c"), sizes, strict=True))
-    values |= dict(zip(("Pb.B", "Br_ax.B", "Br_eq.B"), b, strict=True))
-    held = {"sd_ab": 1.0, "sd_c": 1.2, "phi": 0.0}
+    values |= dict(zip(("Pb.B_iso", "Br_ax.B_iso", "Br_eq.B_iso"), b, strict=True))
+    held = {"sd_ab": 1.0, "sd_c": 1.2, "size_axes_rotation": 0.0}
     free = list(su)
     matrix = np.diag([su[key] ** 2 for key in free])
     matrix[-1, -2] = matrix[-2, -1] = correlation * su[free[-1]] * su[free[-2]]

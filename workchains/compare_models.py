@@ -22,7 +22,7 @@ class CompareModelsWorkChain(WorkChain):
     """Refine every model with dse.refine, up to max_concurrent at a time; compare what ended.
 
     Inputs as of dse.refine, but for 'models' (name: model document) and 'structures' (name:
-    phase: structure). All models share pattern, traces and code.
+    phase: structure). All models share pattern, blanks and code.
     """
 
     @classmethod
@@ -55,7 +55,7 @@ class CompareModelsWorkChain(WorkChain):
     @classmethod
     def get_builder_from_protocol(
         cls, code: Any, models: Mapping[str, Any], structures: Mapping[str, Mapping[str, Any]],
-        pattern: PatternData, traces: Mapping[str, Any] | None = None, protocol: str = DEFAULT,
+        pattern: PatternData, blanks: Mapping[str, Any] | None = None, protocol: str = DEFAULT,
         overrides: Mapping[str, Any] | None = None,
     ) -> Any:
         """A builder for models (Dict or mapping) and their structures, both by model.
@@ -66,8 +66,8 @@ class CompareModelsWorkChain(WorkChain):
         builder = cls.get_builder()
         set_job(builder.refine, code, settings)
         builder.refine.pattern = pattern
-        if traces:
-            builder.refine.traces = dict(traces)
+        if blanks:
+            builder.refine.blanks = dict(blanks)
         builder.models = {name: model_of(model, settings) for name, model in models.items()}
         builder.structures = {name: dict(nodes) for name, nodes in structures.items()}
         builder.max_concurrent = Int(settings["max_concurrent"])
@@ -142,7 +142,7 @@ def _check(inputs: Any, _: Any) -> str | None:
         common = inputs.get("refine", {})
         why = RefineCalculation._check(
             {"model": model, "structures": structures[name], "pattern": common.get("pattern"),
-             "traces": common.get("traces", {})}, None,
+             "blanks": common.get("blanks", {})}, None,
         )
         if why:
             return f"models.{name}: {why}"

@@ -19,11 +19,11 @@ from aiida_dse.data.results import arrays_of, best_rows, nested_values
 from aiida_dse.documents import parse_document
 from aiida_dse.documents.plans import ScanAxis, ScanPlan
 from aiida_dse.tasks.estimate import seconds_per_point
-from aiida_dse.tasks.map_analysis import told_by_map
+from aiida_dse.tasks.map_analysis import map_analysis
 from aiida_dse.workchains.protocol import DEFAULT, read_protocol, set_job, set_model
 
 #: Axes that a scan sweeps without touching distances; never the ones to cut.
-CHEAP_SUFFIXES = (".B", ".occupancy", ".scale")
+CHEAP_SUFFIXES = (".B_iso", ".occupancy", ".scale")
 #: A tile adds six nodes to the database: it has so many points along the axis that is cut, unless
 #: more tiles are to run at the same time.
 LEAST_POINTS = 16
@@ -81,7 +81,7 @@ def _parts(axis: ScanAxis, n_parts: int) -> list[list[float]]:
 
 
 def _moves_distances(plan: ScanPlan, axis: ScanAxis) -> bool:
-    """As far as the document tells: ties may make an axis cost more."""
+    """As far as the document tells: constraints may make an axis cost more."""
     return bool(plan.refine or axis.quantity) or not all(
         name.endswith(CHEAP_SUFFIXES) for name in axis.moves)
 
@@ -131,7 +131,7 @@ def merge_tiles(model: Dict, **tiles: Any) -> dict[str, Any]:
         "minimum": None, "warnings": [],
     }
     if n_done:
-        result |= _lowest(summary, axes, merged) | told_by_map(result, merged)
+        result |= _lowest(summary, axes, merged) | map_analysis(result, merged)
         result["values"] = nested_values(best_rows(result))
     return {"map": node, "result": Dict(result)}
 
@@ -217,18 +217,18 @@ class GridSearchWorkChain(WorkChain):
     @classmethod
     def get_builder_from_protocol(
         cls, code: Any, model: Any, pattern: PatternData, structures: Mapping[str, Any],
-        traces: Mapping[str, Any] | None = None, protocol: str = DEFAULT,
+        blanks: Mapping[str, Any] | None = None, protocol: str = DEFAULT,
         overrides: Mapping[str, Any] | None = None,
     ) -> Any:
         """A builder; what the model (a Dict or mapping) does not say itself, the protocol does."""
         settings = read_protocol(protocol, overrides)
         builder = cls.get_builder()
         set_job(builder.scan, code, settings)
-        set_model(builder.scan, settings, model, structures, pattern, traces)
+        set_model(builder.scan, settings, model, structures, pattern, blanks)
         builder.max_concurrent = Int(settings["max_concurrent"])
         builder.tile_seconds = Float(settings["tile_seconds"])
         built = built_from_nodes(
-            builder.scan.model.get_dict(), pattern, structures, traces or {})
+            builder.scan.model.get_dict(), pattern, structures, blanks or {})
         builder.seconds_per_point = Float(seconds_per_point(built, speed_of(builder.scan.code)))
         return builder
 

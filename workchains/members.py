@@ -10,19 +10,19 @@ from typing import Any
 from aiida_dse.calculations.engine import RefineCalculation
 
 #: What a member has of its own.
-MEMBER_INPUTS = ("model", "pattern", "structures", "traces")
-#: Members whose GoF is so many times the median of the series, and above HOPELESS_FROM, are left
+MEMBER_INPUTS = ("model", "pattern", "structures", "blanks")
+#: Members whose GoF is so many times the median of the series, and above POOR_FIT_FROM, are left
 #: out of the analysis and do not start others: their model does not describe their data.
-HOPELESS_TIMES = 3.0
-HOPELESS_FROM = 1.5
+POOR_FIT_RATIO = 3.0
+POOR_FIT_FROM = 1.5
 
 
-def hopeless(gofs: Mapping[str, float]) -> dict[str, str]:
+def poor_fits(gofs: Mapping[str, float]) -> dict[str, str]:
     """The members whose fit is far worse than that of the others, with the reason."""
     if not gofs:
         return {}
     middle = median_low(gofs.values())
-    limit = max(HOPELESS_FROM, HOPELESS_TIMES * middle)
+    limit = max(POOR_FIT_FROM, POOR_FIT_RATIO * middle)
     return {
         name: f"GoF {gof:.2f} is more than {limit:.2f} (the median of the series is {middle:.2f}): "
               "its model does not describe its data"
@@ -66,13 +66,13 @@ def problem_of(name: str, member: Mapping[str, Any], common: Mapping[str, Any]) 
     return RefineCalculation._check({**member}, None)
 
 
-def joint_inputs(members: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Patterns, structures and traces of a joint refinement; the latter are those of any member."""
+def simultaneous_inputs(members: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Patterns, structures and blanks of a simultaneous refinement; the latter are those of any member."""
     one = next(iter(members.values()))
     found: dict[str, Any] = {
         "patterns": {name: member["pattern"] for name, member in members.items()},
         "structures": dict(one["structures"]),
     }
-    if one.get("traces"):
-        found["traces"] = dict(one["traces"])
+    if one.get("blanks"):
+        found["blanks"] = dict(one["blanks"])
     return found

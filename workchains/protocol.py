@@ -79,15 +79,15 @@ def set_job(namespace: Any, code: Code | str, settings: Mapping[str, Any]) -> No
 
 def set_model(
     namespace: Any, settings: Mapping[str, Any], model: Any, structures: Mapping[str, Any],
-    pattern: Any = None, traces: Mapping[str, Any] | None = None,
+    pattern: Any = None, blanks: Mapping[str, Any] | None = None,
 ) -> None:
     """Model under the protocol, and data, of a builder's jobs."""
     namespace.model = model_of(model, settings)
     namespace.structures = dict(structures)
     if pattern is not None:
         namespace.pattern = pattern
-    if traces:
-        namespace.traces = dict(traces)
+    if blanks:
+        namespace.blanks = dict(blanks)
 
 
 def _below(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,14 +64,14 @@ class RefineWorkChain(BaseRestartWorkChain):
     @classmethod
     def get_builder_from_protocol(
         cls, code: Any, model: Any, pattern: PatternData, structures: Mapping[str, Any],
-        traces: Mapping[str, Any] | None = None, protocol: str = DEFAULT,
+        blanks: Mapping[str, Any] | None = None, protocol: str = DEFAULT,
         overrides: Mapping[str, Any] | None = None,
     ) -> Any:
         """A builder; what the model (a Dict or mapping) does not say itself, the protocol does."""
         settings = read_protocol(protocol, overrides)
         builder = cls.get_builder()
         set_job(builder.refine, code, settings)
-        set_model(builder.refine, settings, model, structures, pattern, traces)
+        set_model(builder.refine, settings, model, structures, pattern, blanks)
         builder.max_iterations = Int(settings["max_iterations"])
         return builder
 

@@ -10,19 +10,19 @@ from typing import Any, ClassVar
 from aiida.engine import ExitCode, ToContext, WorkChain, if_, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida.orm import CifData, Dict, Int, SinglefileData, StructureData
+from aiida_dse.workchains.simultaneous_model import simultaneous_model, simultaneous_model_of
 
-from aiida_dse.calculations.engine import JointCalculation, RefineCalculation
+from aiida_dse.calculations.engine import RefineCalculation, SimultaneousCalculation
 from aiida_dse.data.grouping import put_into_group
 from aiida_dse.data.pattern import PatternData
 from aiida_dse.documents.study import SeriesPlan, parse_plan
-from aiida_dse.workchains.joint_model import joint_model, joint_model_of
 from aiida_dse.workchains.members import (
     MEMBER_INPUTS,
     for_any_task,
-    hopeless,
-    joint_inputs,
+    poor_fits,
     problem_of,
     sample_of,
+    simultaneous_inputs,
     why_failed,
 )
 from aiida_dse.workchains.protocol import DEFAULT, model_of, read_protocol, set_job
@@ -47,10 +47,10 @@ class SeriesWorkChain(WorkChain):
         spec.input_namespace(
             "members", dynamic=True,
             valid_type=(Dict, PatternData, CifData, StructureData, SinglefileData),
-            help="By name: 'model', 'pattern', 'structures' and 'traces' as of dse.refine.",
+            help="By name: 'model', 'pattern', 'structures' and 'blanks' as of dse.refine.",
         )
         spec.input("options", valid_type=Dict, default=lambda: Dict({}),
-                   help="mode, anchor, on_failure, analysis and joint, as in a study document.")
+                   help="mode, anchor, on_failure, analysis and simultaneous, as in a study document.")
         spec.input("left_out", valid_type=Dict, required=False,
                    help="Members that could not even be read, by name, with the reason.")
         spec.input("max_concurrent", valid_type=Int, default=lambda: Int(2),
@@ -62,7 +62,7 @@ class SeriesWorkChain(WorkChain):
             cls.start,
             while_(cls.members_left)(cls.refine_members, cls.inspect_members),
             cls.analyse,
-            if_(cls.joint_wanted)(cls.refine_jointly, cls.inspect_joint),
+            if_(cls.simultaneous_wanted)(cls.refine_jointly, cls.inspect_simultaneous),
             cls.conclude,
         )
         spec.output("table", valid_type=Dict, required=False,
@@ -72,7 +72,7 @@ class SeriesWorkChain(WorkChain):
                     help="The columns of the table, covariances and curves, as HDF5.")
         spec.output_namespace("refined", valid_type=Dict, dynamic=True,
                               help="The result of every member's refinement.")
-        spec.expose_outputs(JointCalculation, namespace="joint",
+        spec.expose_outputs(SimultaneousCalculation, namespace="simultaneous",
                             namespace_options={"required": False})
         spec.default_output_node = "result"
         spec.exit_code(401, "ERROR_NOTHING_REFINED", message="No member was refined: {detail}")
@@ -81,7 +81,7 @@ class SeriesWorkChain(WorkChain):
         spec.exit_code(403, "ERROR_ANALYSIS_IMPOSSIBLE",
                        message="The refinements cannot be analysed as a series: {detail}")
         spec.exit_code(404, "ERROR_JOINT_FAILED",
-                       message="The joint refinement failed: {detail}")
+                       message="The simultaneous refinement failed: {detail}")
 
     @classmethod
     def get_builder_from_protocol(
@@ -89,7 +89,7 @@ class SeriesWorkChain(WorkChain):
         options: Mapping[str, Any] | None = None, protocol: str = DEFAULT,
         overrides: Mapping[str, Any] | None = None,
     ) -> Any:
-        """A builder for members given as {name: {model, pattern, structures, traces}}.
+        """A builder for members given as {name: {model, pattern, structures, blanks}}.
 
         What a model says itself is kept; where it is silent, the protocol decides.
         """
@@ -204,7 +204,7 @@ class SeriesWorkChain(WorkChain):
         at, order = self._anchor, self.ctx.order
         place = order.index(name)
         between = order[at:place][::-1] if place > at else order[place + 1:at + 1]
-        good = set(self.ctx.gofs) - set(hopeless(self.ctx.gofs))
+        good = set(self.ctx.gofs) - set(poor_fits(self.ctx.gofs))
         return next((other for other in between if other in good), None)
 
     def inspect_members(self) -> None:
@@ -229,7 +229,7 @@ class SeriesWorkChain(WorkChain):
         self.report(f"{name} failed: {why}")
 
     def analyse(self) -> ExitCode | None:
-        """The table and what it tells, without the hopeless; their names go with the failed."""
+        """The table and what it tells, without the poor_fits; their names go with the failed."""
         self.ctx.problem = None
         if not self.ctx.gofs:
             return self.exit_codes.ERROR_NOTHING_REFINED.format(detail=self._told())
@@ -237,7 +237,7 @@ class SeriesWorkChain(WorkChain):
         own = set(options.get("exclude", ()))
         excluded = {name for name in own if name in self.ctx.ended}
         if options.get("max_gof") is None:
-            for name, why in hopeless(self.ctx.gofs).items():
+            for name, why in poor_fits(self.ctx.gofs).items():
                 if name not in own:
                     self._failed(name, why)
                     excluded.add(name)
@@ -280,11 +280,11 @@ class SeriesWorkChain(WorkChain):
                 self._failed(name, f"it has no phase '{phase}' but {', '.join(names)}")
         return [name for name, names in phases.items() if phase in names]
 
-    def joint_wanted(self) -> bool:
-        return self.plan.joint is not None
+    def simultaneous_wanted(self) -> bool:
+        return self.plan.simultaneous is not None
 
     def refine_jointly(self) -> ToContext:
-        """One joint refinement of all good members, from where they ended."""
+        """One simultaneous refinement of all good members, from where they ended."""
         good = [name for name in self.ctx.order
                 if name in self.ctx.gofs and name not in self.ctx.failures]
         members = {name: self.inputs.members[name] for name in good}
@@ -292,28 +292,28 @@ class SeriesWorkChain(WorkChain):
         nodes |= {f"{name}_result": self.ctx[f"member_{name}"].outputs.result for name in good}
         inputs = for_any_task(self.exposed_inputs(RefineCalculation, "refine"))
         try:
-            plan = self.plan.joint
+            plan = self.plan.simultaneous
             assert plan is not None
-            inputs |= joint_inputs(members) | {
-                "model": joint_model(
+            inputs |= simultaneous_inputs(members) | {
+                "model": simultaneous_model(
                     Dict(plan.model_dump(mode="json", exclude_unset=True)), **nodes)}
-            inputs["metadata"]["call_link_label"] = "joint"
-            return ToContext(joint=self.submit(JointCalculation, **inputs))
+            inputs["metadata"]["call_link_label"] = "simultaneous"
+            return ToContext(simultaneous=self.submit(SimultaneousCalculation, **inputs))
         except ValueError as problem:
-            self.ctx.joint_problem = " ".join(str(problem).split())
+            self.ctx.simultaneous_problem = " ".join(str(problem).split())
             return ToContext()
 
-    def inspect_joint(self) -> None:
-        job = self.ctx.get("joint")
+    def inspect_simultaneous(self) -> None:
+        job = self.ctx.get("simultaneous")
         if job is None:
-            self.report(f"no joint refinement: {self.ctx.joint_problem}")
+            self.report(f"no simultaneous refinement: {self.ctx.simultaneous_problem}")
             return
-        self.out_many(self.exposed_outputs(job, JointCalculation, namespace="joint"))
+        self.out_many(self.exposed_outputs(job, SimultaneousCalculation, namespace="simultaneous"))
         if "result" in job.outputs:
-            self.report(f"joint refinement: GoF {job.outputs.result['agreement']['gof']:.4f}")
-        singular = JointCalculation.exit_codes.ERROR_SINGULAR.status
+            self.report(f"simultaneous refinement: GoF {job.outputs.result['agreement']['gof']:.4f}")
+        singular = SimultaneousCalculation.exit_codes.ERROR_SINGULAR.status
         if job.exit_status not in (0, singular):
-            self.ctx.joint_problem = job.exit_message or f"it ended as {job.process_state.value}"
+            self.ctx.simultaneous_problem = job.exit_message or f"it ended as {job.process_state.value}"
 
     def conclude(self) -> ExitCode | None:
         """Say what is missing."""
@@ -321,9 +321,9 @@ class SeriesWorkChain(WorkChain):
         if self.ctx.problem:
             return codes.ERROR_ANALYSIS_IMPOSSIBLE.format(
                 detail="; ".join(part for part in (self.ctx.problem, self._told()) if part))
-        if self.ctx.get("joint_problem"):
+        if self.ctx.get("simultaneous_problem"):
             return codes.ERROR_JOINT_FAILED.format(
-                detail="; ".join(part for part in (self.ctx.joint_problem, self._told()) if part))
+                detail="; ".join(part for part in (self.ctx.simultaneous_problem, self._told()) if part))
         if self.ctx.failures:
             return codes.ERROR_SOME_MEMBERS_FAILED.format(detail=self._told())
         return None
@@ -348,13 +348,13 @@ class SeriesWorkChain(WorkChain):
             if wrong and (plan.on_failure == "stop" or len(members) - len(wrong) < 2):
                 return "\n".join(f"members.{name}: {why}" for name, why in wrong.items())
             cls.order(members)
-            if plan.joint is not None:
+            if plan.simultaneous is not None:
                 good = {name: members[name] for name in members if name not in wrong}
-                joint = plan.joint.model_dump(mode="json", exclude_unset=True)
+                simultaneous = plan.simultaneous.model_dump(mode="json", exclude_unset=True)
                 models = {name: member["model"].get_dict() for name, member in good.items()}
-                why = JointCalculation._check(
-                    {"model": Dict(joint_model_of(joint, models)), **joint_inputs(good)}, None)
-                return why and f"options.joint: {why}"
+                why = SimultaneousCalculation._check(
+                    {"model": Dict(simultaneous_model_of(simultaneous, models)), **simultaneous_inputs(good)}, None)
+                return why and f"options.simultaneous: {why}"
         except ValueError as problem:
             return str(problem)
         return None

@@ -27,7 +27,7 @@ class SizeSeriesWorkChain(SeriesWorkChain):
             int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
 
     def told(self, result: Mapping[str, Any]) -> str:
-        row = result["parameters"].get("gamma")
+        row = result["parameters"].get("surface_energy")
         energy = "" if row is None else (
             f"; gamma = {with_su(row['value'], row['su_scaled'] or 0.0)} {row['unit']}")
         return super().told(result) + energy

@@ -73,7 +73,7 @@ class StudyWorkChain(WorkChain):
         spec.expose_inputs(RefineCalculation, namespace="refine", exclude=MEMBER_INPUTS)
         spec.input_namespace(
             "samples", dynamic=True, valid_type=nodes,
-            help="By name: 'model', 'pattern', 'structures' and 'traces' as of dse.refine.",
+            help="By name: 'model', 'pattern', 'structures' and 'blanks' as of dse.refine.",
         )
         spec.input("plan", valid_type=Dict, help=(
             "'series': {name: {kind, samples, options}}, 'maps': {name: {sample, "
@@ -310,7 +310,7 @@ def _check_comparisons(plan: Any, samples: Any, inputs: Any) -> str | None:
         if name not in inputs.get("compare", {}):
             return f"compare.{name}: its models are missing."
         own = inputs["compare"][name]
-        common = {key: samples[sample][key] for key in ("pattern", "traces")
+        common = {key: samples[sample][key] for key in ("pattern", "blanks")
                   if key in samples[sample]}
         why = _check({"models": own["models"], "structures": own["structures"], "refine": common,
                       "max_concurrent": inputs["max_concurrent"]}, None)

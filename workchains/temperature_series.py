@@ -32,8 +32,8 @@ class TemperatureSeriesWorkChain(SeriesWorkChain):
         return sorted(found, key=lambda name: (found[name], name))
 
     def told(self, result: Mapping[str, Any]) -> str:
-        row = result["parameters"].get("alpha_V")
+        row = result["parameters"].get("thermal_expansion_V")
         expansion = "" if row is None else (
-            f"; alpha_V = {with_su(row['value'] * 1e6, (row['su_scaled'] or 0.0) * 1e6)} 1e-6/K")
+            f"; thermal_expansion_V = {with_su(row['value'] * 1e6, (row['su_scaled'] or 0.0) * 1e6)} 1e-6/K")
         verdicts = "; ".join(row["verdict"] for row in result["disorder"])
         return super().told(result) + expansion + (f"; {verdicts}" if verdicts else "")

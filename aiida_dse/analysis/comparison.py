@@ -108,7 +108,7 @@ def _data(data: Mapping[str, Any]) -> str:
 
 def _background(result: Result) -> set[str]:
     return {name for name in result.summary["linear"]
-            if name.startswith(("background.", "trace."))}
+            if name.startswith(("background.", "blank."))}
 
 
 def _fit_warnings(rows: Mapping[str, Mapping[str, Any]], ranked: list[str]) -> list[str]:

@@ -18,7 +18,7 @@ def differential(results: Mapping[str, Result], options: DifferentialOptions) ->
     """(I - I0)/I0 of simulated or refined patterns on one q axis, I0 that of `reference`.
 
     I is the sum of the phases, as calculated; with options.background it includes background and
-    traces. Raises ValueError for patterns on different q, without a pattern, or where I0 is not
+    blanks. Raises ValueError for patterns on different q, without a pattern, or where I0 is not
     positive.
     """
     if options.reference not in results:
@@ -55,19 +55,19 @@ def differential_of_model(
     """(I - I0)/I0 of a model as one parameter takes the values of `sweep`, I0 at `values`.
 
     values: all parameters (default: the start); sweep (n,) in the parameter's unit; scales: of the
-    phases, per particle (default 1). Ties follow. No background. Raises ValueError for an unknown
-    parameter or a tied one.
+    phases, per particle (default 1). Constraints follow. No background. Raises ValueError for an unknown
+    parameter or a constrained one.
     """
     p = model.require(parameter)
-    if any(tie.target == parameter for tie in model.ties):
-        raise ValueError(f"{parameter} is tied to others; sweep one of those.")
+    if any(constraint.target == parameter for constraint in model.constraints):
+        raise ValueError(f"{parameter} is constrained to others; sweep one of those.")
     base = dict(model.start) | dict(values or {})
     curves: dict[str, np.ndarray] = {}
     labels: dict[str, float | None] = {}
-    states = model.states(model.tied(base))
+    states = model.states(model.constrained(base))
     for name, value in (("reference", base[parameter]),
                         *((f"{value:g}", float(value)) for value in sweep)):
-        at = model.tied(base | {parameter: value})
+        at = model.constrained(base | {parameter: value})
         moved = model.states(at, states)
         curves[name] = np.sum([
             (scales or {}).get(phase.name, 1.0) * model.intensity(k, moved[k], at)

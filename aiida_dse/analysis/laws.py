@@ -172,7 +172,7 @@ VIBRATION_LAWS: dict[str, Callable[[ArrayLike, float, float], FloatArray]] = {
 def fit_displacements(
     law: VibrationLaw, temperature: ArrayLike, b: ArrayLike, *, su: ArrayLike, mass: float,
 ) -> LawFit:
-    """B(T) = B_static + Einstein's or Debye's law; parameters 'theta' (K), 'B_static' (Å^2).
+    """B_iso(T) = B_static + Einstein's or Debye's law; parameters 'theta' (K), 'B_static' (Å^2).
 
     temperature (n,) K; b, su (n,) Å^2; mass in u. B_static >= 0: where the points ask for less it
     is 0, named in `at_bound`, and theta's s.u. is that of the law without it. Raises ValueError

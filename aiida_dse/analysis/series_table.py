@@ -15,8 +15,8 @@ from aiida_dse.engine.crystal.geometry import (
     pseudo_cubic_edge,
 )
 from aiida_dse.engine.crystal.structure import Cell
-from aiida_dse.engine.model.derivatives import typical_shift
-from aiida_dse.engine.model.parameters import Parameter, Tie, ordered_ties
+from aiida_dse.engine.model.constraints import Constraint, ordered_constraints
+from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.scattering.form_factors import element_of
 from aiida_dse.engine.units import FloatArray
 from aiida_dse.io.results import Result
@@ -202,12 +202,14 @@ def _phase_of(results: Mapping[str, Result], phase: str | None) -> str:
 def _row(name: str, result: Result, phase: str) -> Row:
     summary = result.summary
     parameters, derived = summary["parameters"], summary["derived"][phase]
-    free = [str(text) for text in result.arrays.get("refinement/names", ())]
-    covariance = np.asarray(result.arrays.get("refinement/covariance", np.zeros((0, 0))))
+    names = [str(text) for text in result.arrays.get("covariance/names", ())]
+    free = [text for text in names if text in parameters]
+    at = [names.index(text) for text in free]
+    covariance = np.asarray(result.arrays.get("covariance/matrix", np.zeros((0, 0))))
+    covariance = covariance[np.ix_(at, at)]
     values = {key: float(row["value"]) for key, row in parameters.items()}
     quantities = _quantities(parameters, derived, phase)
-    steps = [1e-3 * typical_shift(Parameter(key, values[key], parameters[key]["unit"]))
-             for key in free]
+    steps = [1e-3 * Kind(parameters[key]["kind"]).spec.shift(values[key]) for key in free]
     rows = quantities(values)
     matrix = propagated_covariance(quantities, values, free, covariance, steps)
     known = {key for key, _, _ in rows}
@@ -221,8 +223,8 @@ def _row(name: str, result: Result, phase: str) -> Row:
         full[k + j, k + j] = np.nan if row["su"] is None else row["su"] ** 2
     rows += [(key, float(row["value"]), str(row["unit"])) for key, row in listed]
     at_bound = frozenset(
-        f"B({site})" for site in _sites(parameters, phase)
-        if parameters[f"{phase}.{site}.B"].get("at_bound")
+        f"B_iso({site})" for site in _sites(parameters, phase)
+        if parameters[f"{phase}.{site}.B_iso"].get("status") == "at_bound"
     )
     return Row(
         name, summary, tuple(r[0] for r in rows), tuple(r[2] for r in rows),
@@ -232,7 +234,7 @@ def _row(name: str, result: Result, phase: str) -> Row:
 
 
 def _sites(parameters: Mapping[str, Any], phase: str) -> list[str]:
-    head, tail = f"{phase}.", ".B"
+    head, tail = f"{phase}.", ".B_iso"
     return [key[len(head):-len(tail)] for key in parameters
             if key.startswith(head) and key.endswith(tail)]
 
@@ -241,16 +243,16 @@ def _quantities(
     parameters: Mapping[str, Any], derived: Mapping[str, Any], phase: str
 ) -> Callable[[Mapping[str, float]], Quantities]:
     """A function of the parameter values that gives every quantity which follows from them."""
-    ties = ordered_ties([Tie.parse(key, row["tie"], parameters)
-                         for key, row in parameters.items() if "tie" in row])
+    constraints = ordered_constraints([Constraint.parse(key, row["constraint"], parameters)
+                         for key, row in parameters.items() if "constraint" in row])
     sites = _sites(parameters, phase)
     cell_of = _cell(parameters, derived, phase)
     pseudo_cubic = "zeta" in derived.get("quantities", {})
 
     def quantities(values: Mapping[str, float]) -> Quantities:
         full = dict(values)
-        for tie in ties:
-            full[tie.target] = tie.value(full)
+        for constraint in constraints:
+            full[constraint.target] = constraint.value(full)
         local = {key[len(phase) + 1:]: value for key, value in full.items()
                  if key.startswith(f"{phase}.")}
         rows: Quantities = []
@@ -262,7 +264,7 @@ def _quantities(
                 rows += [("a_k", float(pseudo_cubic_edge(cell.a, cell.b, cell.c)), "Å"),
                          ("zeta", float(irreducible_strain(cell.a, cell.b, cell.c)), "")]
         rows += _sizes(local, derived["sizes"])
-        return rows + [(f"B({site})", local[f"{site}.B"], "Å^2") for site in sites]
+        return rows + [(f"B_iso({site})", local[f"{site}.B_iso"], "Å^2") for site in sites]
 
     return quantities
 
@@ -302,7 +304,7 @@ def _sizes(local: Mapping[str, float], statistics: Mapping[str, float]) -> Quant
     """
     if "L_ab" in local:
         # along rotated axes the law's means are no lengths of the particles; the projections are
-        turned = local.get("phi", 0.0) != 0.0
+        turned = local.get("size_axes_rotation", 0.0) != 0.0
         names = ("mean_ab", "sd_ab", "mean_c", "sd_c") if turned else (
             "L_ab", "sd_ab", "L_c", "sd_c")
         source = statistics if turned else local

@@ -150,7 +150,7 @@ def _strain(
                 f"the strain line misses the bulk: "
                 f"{with_su(intercept['value'], intercept['su_scaled'])} at 1/L = 0 instead of 0. "
                 f"The line is not the whole law, or V_bulk ({bulk:g} Å^3, {source}) is not the "
-                "limit of these samples. gamma is that of the slope; gamma_through_bulk that of "
+                "limit of these samples. gamma is that of the slope; surface_energy_through_bulk that of "
                 "the line from the bulk."
             )
         direct = line_against(series, "volume", "1/L", through=bulk)
@@ -158,17 +158,19 @@ def _strain(
         through = _relative(direct[0], "slope", bulk, bulk_su)
         found["through_bulk"] = {
             "slope": through, "chi2_red": direct[0].chi2_red, "r_squared": direct[0].r_squared,
-            "gamma": _surface_energy(through, modulus, EV_PER_NM2, "eV/nm^2"),
+            "surface_energy": _surface_energy(through, modulus, EV_PER_NM2, "eV/nm^2"),
         }
-        parameters["gamma_through_bulk"] = found["through_bulk"]["gamma"]
+        parameters["surface_energy_through_bulk"] = found["through_bulk"]["surface_energy"]
     gamma = _surface_energy(slope, modulus, EV_PER_NM2, "eV/nm^2")
-    parameters |= {"strain.slope": slope, "strain.intercept": intercept, "gamma": gamma}
+    parameters |= {"strain.slope": slope, "strain.intercept": intercept,
+                   "surface_energy": gamma}
     if modulus.su == 0:
         warnings.append(f"the s.u. of gamma leaves out that of K = {modulus.value:g} GPa "
                         f"({modulus.source}), which is given without.")
     return found | {
-        "law": "dV/V = -4 gamma / (K L)", "slope": slope, "intercept": intercept, "gamma": gamma,
-        "gamma_SI": _surface_energy(slope, modulus, 1.0, "J/m^2"),
+        "law": "dV/V = -4 gamma / (K L)", "slope": slope, "intercept": intercept,
+        "surface_energy": gamma,
+        "surface_energy_SI": _surface_energy(slope, modulus, 1.0, "J/m^2"),
         "V_bulk": {"value": bulk, "su": bulk_su, "unit": "Å^3", "source": source},
         "K": modulus.model_dump() | {"unit": "GPa"},
         "r_squared": fit.r_squared, "chi2_red": fit.chi2_red, "n": len(points),

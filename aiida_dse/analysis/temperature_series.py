@@ -42,7 +42,7 @@ def temperature_series(
 ) -> tuple[Series, Result]:
     """The table of refinements of one sample at several temperatures, and what it tells.
 
-    alpha_V = (1/V_ref) dV/dT and alpha_a, b, c by weighted lines; zeta, distances and angles
+    thermal_expansion_V = (1/V_ref) dV/dT and alpha_a, b, c by weighted lines; zeta, distances and angles
     against T; B(T) of every site by Einstein's and Debye's law with B_static >= 0; pairs of sites
     compared by B_static. Points weigh with s.u. scaled by max(1, GoF). Raises ValueError where a
     used refinement says no temperature, or fewer than two temperatures are left.
@@ -107,10 +107,10 @@ def _by_temperature(series: Series) -> Series:
 def _displacements(
     series: Series, options: TemperatureOptions, summary: dict[str, Any], warnings: list[str]
 ) -> tuple[Fits, dict[str, Any]]:
-    """B(T) of every site by both laws, into the summary; and the fits."""
+    """B_iso(T) of every site by both laws, into the summary; and the fits."""
     fits: Fits = {}
     rows: dict[str, Any] = {}
-    for quantity in listed(series, "B("):
+    for quantity in listed(series, "B_iso("):
         site, points = quantity[2:-1], series.points(quantity)
         t = np.array([float(row.temperature or 0.0) for row in points])
         if len(np.unique(t)) < 2:
@@ -134,10 +134,10 @@ def _displacements(
         better = min(LAWS, key=lambda law: chi2[law])
         rows[site] |= {"better": better, "delta_chi2": abs(chi2["einstein"] - chi2["debye"])}
         fit = fits[site][better]
-        warnings += law_warnings(f"B({site}) by {better.capitalize()}'s law", fit, points)
+        warnings += law_warnings(f"B_iso({site}) by {better.capitalize()}'s law", fit, points)
         warnings += left_out(series, quantity)
         if t.min() > fit.value("theta"):
-            warnings.append(f"B({site}): the coldest point ({t.min():g} K) is above theta "
+            warnings.append(f"B_iso({site}): the coldest point ({t.min():g} K) is above theta "
                             f"({fit.value('theta'):.0f} K): B_static is extrapolated.")
     summary["displacements"] = rows
     return fits, rows
@@ -234,12 +234,12 @@ def _difference(
     The B of two sites at one temperature come from one refinement and share its covariance.
     """
     one, other = (fits[site][law] for site in pair)
-    rows = [series.points(f"B({site})") for site in pair]
+    rows = [series.points(f"B_iso({site})") for site in pair]
     shared = np.zeros((len(rows[0]), len(rows[1])))
     for i, row in enumerate(rows[0]):
         for j, same in enumerate(rows[1]):
             if row.name == same.name:
-                shared[i, j] = row.covariance_of(*(f"B({site})" for site in pair))
+                shared[i, j] = row.covariance_of(*(f"B_iso({site})" for site in pair))
     k = one.names.index("B_static")
     covariance = float(cross_covariance(one, other, shared)[k, k]) * one.scale * other.scale
     variance = sum(fit.covariance[k, k] * fit.scale**2 for fit in (one, other)) - 2 * covariance

@@ -17,8 +17,8 @@ from aiida_dse.data.jobs import (
     MODEL_NAME,
     built_from_nodes,
     job_files,
-    joint_from_nodes,
-    joint_job_files,
+    simultaneous_from_nodes,
+    simultaneous_job_files,
 )
 from aiida_dse.data.pattern import PatternData
 from aiida_dse.engine.fit.freedom import check_freedom
@@ -43,7 +43,7 @@ def _cache_version() -> int:
 
 
 class EngineCalculation(CalcJob):
-    """A task of dse-engine: a model document with its pattern, structures and traces."""
+    """A task of dse-engine: a model document with its pattern, structures and blanks."""
 
     TASK = ""
     COMPARES = True  # with data, for as long as the walltime lets it
@@ -59,8 +59,8 @@ class EngineCalculation(CalcJob):
             help="Structure of each phase, under the phase's name.",
         )
         spec.input_namespace(
-            "traces", valid_type=PatternData, dynamic=True, required=False,
-            help="Measured background traces, under their names in the document.",
+            "blanks", valid_type=PatternData, dynamic=True, required=False,
+            help="Measured background blanks, under their names in the document.",
         )
         spec.inputs.validator = cls._check
         options = spec.inputs["metadata"]["options"]
@@ -100,7 +100,7 @@ class EngineCalculation(CalcJob):
         try:
             built = built_from_nodes(
                 inputs["model"].get_dict(), inputs.get("pattern"), inputs["structures"],
-                inputs.get("traces", {}),
+                inputs.get("blanks", {}),
             )
             check_axis(built)
             if cls.COMPARES and not built.measured:
@@ -145,7 +145,7 @@ class EngineCalculation(CalcJob):
     def _job_files(self) -> tuple[dict[str, Any], dict[str, bytes]]:
         return job_files(
             self.inputs.model.get_dict(), self.inputs.get("pattern"), self.inputs.structures,
-            self.inputs.get("traces", {}),
+            self.inputs.get("blanks", {}),
         )
 
     def _command(self) -> list[str]:
@@ -212,10 +212,10 @@ class RefineCalculation(EngineCalculation):
         _define_refined(spec)
 
 
-class JointCalculation(EngineCalculation):
-    """Least-squares refinement of several patterns together; 'model' is a joint document."""
+class SimultaneousCalculation(EngineCalculation):
+    """Least-squares refinement of several patterns together; 'model' is a simultaneous document."""
 
-    TASK = "joint"
+    TASK = "simultaneous"
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
@@ -223,7 +223,7 @@ class JointCalculation(EngineCalculation):
         del spec.inputs["pattern"]
         spec.input_namespace(
             "patterns", valid_type=PatternData, dynamic=True,
-            help="The observed patterns, under their names in the joint document.",
+            help="The observed patterns, under their names in the simultaneous document.",
         )
         _define_refined(spec)
 
@@ -236,18 +236,18 @@ class JointCalculation(EngineCalculation):
             if name not in inputs:
                 return f"the input '{name}' is missing: give one node for each {what}."
         try:
-            check_axes_of(joint_from_nodes(
+            check_axes_of(simultaneous_from_nodes(
                 inputs["model"].get_dict(), inputs["patterns"], inputs["structures"],
-                inputs.get("traces", {}),
+                inputs.get("blanks", {}),
             ))
         except ValueError as problem:
             return str(problem)
         return None
 
     def _job_files(self) -> tuple[dict[str, Any], dict[str, bytes]]:
-        return joint_job_files(
+        return simultaneous_job_files(
             self.inputs.model.get_dict(), self.inputs.patterns, self.inputs.structures,
-            self.inputs.get("traces", {}),
+            self.inputs.get("blanks", {}),
         )
 
 

@@ -55,10 +55,10 @@ def validate(document: Path | None, schema: bool) -> None:
         return
     if document is None:
         raise click.UsageError("name the document to check, or ask for the --schema")
-    if _is_joint(document):
-        from aiida_dse.report.simultaneous_tables import joint_validation_report
+    if _is_simultaneous(document):
+        from aiida_dse.report.simultaneous_tables import simultaneous_validation_report
 
-        click.echo(joint_validation_report(_build_joint(document)))
+        click.echo(simultaneous_validation_report(_build_simultaneous(document)))
         return
     built = _build(document)
     from aiida_dse.report.tables import validation_report
@@ -228,15 +228,15 @@ def compare(
 @_walltime
 @_threads
 @_quiet
-def joint(
+def simultaneous(
     document: Path, output: Path, walltime: float | None, threads: int | None, quiet: bool
 ) -> None:
-    """Refine several patterns together: a joint document with shared parameters and laws."""
-    from aiida_dse.tasks.simultaneous import run_joint
+    """Refine several patterns together: a simultaneous document with shared parameters and laws."""
+    from aiida_dse.tasks.simultaneous import run_simultaneous
 
-    built = _build_joint(document, threads)
+    built = _build_simultaneous(document, threads)
     with _reporting(), _progress(quiet) as show:
-        result = run_joint(built, on_cycle=show.cycle, should_stop=_stop_check(walltime))
+        result = run_simultaneous(built, on_cycle=show.cycle, should_stop=_stop_check(walltime))
     _finish(result, output)
 
 
@@ -268,23 +268,23 @@ def _build(document: Path, threads: int | None = None) -> Any:
     return built
 
 
-def _is_joint(document: Path) -> bool:
-    from aiida_dse.documents import JOINT_SCHEMA
+def _is_simultaneous(document: Path) -> bool:
+    from aiida_dse.documents import SIMULTANEOUS_SCHEMA
     from aiida_dse.documents.reading import read_content
 
     try:
         content = read_content(document)
     except ValueError as problem:
         _fail(str(problem))
-    return isinstance(content, dict) and content.get("schema") == JOINT_SCHEMA
+    return isinstance(content, dict) and content.get("schema") == SIMULTANEOUS_SCHEMA
 
 
-def _build_joint(document: Path, threads: int | None = None) -> Any:
-    from aiida_dse.documents import load_joint
-    from aiida_dse.tasks.simultaneous import build_joint, check_axes_of
+def _build_simultaneous(document: Path, threads: int | None = None) -> Any:
+    from aiida_dse.documents import load_simultaneous
+    from aiida_dse.tasks.simultaneous import build_simultaneous, check_axes_of
 
     try:
-        built = build_joint(load_joint(document), document.parent, threads=threads)
+        built = build_simultaneous(load_simultaneous(document), document.parent, threads=threads)
         remarks = check_axes_of(built)
     except ValueError as problem:
         _fail(str(problem))
@@ -333,7 +333,7 @@ def _fail(message: str) -> NoReturn:
 def _stop_check(walltime: float | None) -> Callable[[], str | None]:
     begin = time.monotonic()
     signalled: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: signalled.append(number))
+    signal.signal(signal.SIGTERM, lambda number, geometry: signalled.append(number))
 
     def check() -> str | None:
         if signalled or (walltime and time.monotonic() - begin > walltime):

@@ -15,7 +15,7 @@ import click
 #: Columns of a table; CSV and JSON keep every digit.
 _DIGITS = 6
 #: What results are of.
-TASKS = ("refine", "scan", "compare", "uncertainty", "joint", "temperature_series", "size_series",
+TASKS = ("refine", "scan", "compare", "uncertainty", "simultaneous", "temperature_series", "size_series",
          "sizing_curve", "differential", "simulate", "build")
 
 

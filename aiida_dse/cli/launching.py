@@ -1,4 +1,4 @@
-"""Refinements, maps, uncertainties, comparisons, joint refinements and stores: one launch each."""
+"""Refinements, maps, uncertainties, comparisons, simultaneous refinements and stores: one launch each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from aiida_dse.documents import DocumentError, ModelDocument, load_joint, parse_document
+from aiida_dse.documents import DocumentError, ModelDocument, load_simultaneous, parse_document
 
 from .submission import (
     Checked,
@@ -167,7 +167,7 @@ def launch_comparison(
     """Submit dse.compare_models, a model for each document; its PK (None for a dry run)."""
     from aiida.orm import Dict, Int
 
-    from aiida_dse.data.same_content import stored_twin
+    from aiida_dse.data.same_content import stored_node_of_same_content
     from aiida_dse.workchains.compare_models import CompareModelsWorkChain
 
     names = [path.stem.replace("-", "_") for path in documents]
@@ -182,10 +182,10 @@ def launch_comparison(
             fail(f"{name} and {names[0]} do not have the same pattern: models are compared on the "
                   "same data. Name the same file, axis, wavelength and sample in both, or give "
                   "--pattern")
-        same = first.traces.keys() == other.traces.keys() and all(
-            _same_content(trace, other.traces[key]) for key, trace in first.traces.items())
+        same = first.blanks.keys() == other.blanks.keys() and all(
+            _same_content(blank, other.blanks[key]) for key, blank in first.blanks.items())
         if not same:
-            fail(f"{name} and {names[0]} do not have the same traces; give both the same solvent "
+            fail(f"{name} and {names[0]} do not have the same blanks; give both the same solvent "
                   "and blank")
     if dry_run:
         for each in checked:
@@ -198,7 +198,7 @@ def launch_comparison(
         {"refine": inputs, "max_concurrent": Int(max_concurrent),
          "models": {name: Dict(each.model) for name, each in zip(names, checked, strict=True)},
          "structures": {
-             name: {phase: stored_twin(node) for phase, node in each.structures.items()}
+             name: {phase: stored_node_of_same_content(node) for phase, node in each.structures.items()}
              for name, each in zip(names, checked, strict=True)}},
         *title_of(first.built.document), wait,
     )
@@ -214,37 +214,37 @@ def launch_joint_refinement(
     document: Path, code_label: str, walltime: int | None, threads: int | None, dry_run: bool,
     wait: bool,
 ) -> int | None:
-    """Submit dse.joint; the PK of the job (None for a dry run)."""
+    """Submit dse.simultaneous; the PK of the job (None for a dry run)."""
     from aiida.orm import Dict
 
-    from aiida_dse.calculations.engine import JointCalculation
-    from aiida_dse.data.jobs import joint_from_nodes, nodes_of_joint
-    from aiida_dse.data.same_content import stored_twin
-    from aiida_dse.report.simultaneous_tables import joint_validation_report
+    from aiida_dse.calculations.engine import SimultaneousCalculation
+    from aiida_dse.data.jobs import nodes_of_simultaneous, simultaneous_from_nodes
+    from aiida_dse.data.same_content import stored_node_of_same_content
+    from aiida_dse.report.simultaneous_tables import simultaneous_validation_report
     from aiida_dse.tasks.simultaneous import check_axes_of
 
     try:
-        content = load_joint(document)
-        model, patterns, structures, traces = nodes_of_joint(content, document.parent)
-        built = joint_from_nodes(model, patterns, structures, traces)
+        content = load_simultaneous(document)
+        model, patterns, structures, blanks = nodes_of_simultaneous(content, document.parent)
+        built = simultaneous_from_nodes(model, patterns, structures, blanks)
         remarks = check_axes_of(built)
     except (ValueError, OSError) as problem:
         fail(str(problem))
     for remark in remarks:
         click.echo(f"note: {remark}")
     if dry_run:
-        click.echo(joint_validation_report(built))
+        click.echo(simultaneous_validation_report(built))
         click.echo("Dry run: nothing was stored or submitted.")
         return None
     inputs = job_inputs(code_label, walltime, threads) | {
         "model": Dict(model),
-        "patterns": {name: stored_twin(node) for name, node in patterns.items()},
-        "structures": {name: stored_twin(node) for name, node in structures.items()},
+        "patterns": {name: stored_node_of_same_content(node) for name, node in patterns.items()},
+        "structures": {name: stored_node_of_same_content(node) for name, node in structures.items()},
     }
-    if traces:
-        inputs["traces"] = {name: stored_twin(node) for name, node in traces.items()}
+    if blanks:
+        inputs["blanks"] = {name: stored_node_of_same_content(node) for name, node in blanks.items()}
     samples = [one.sample.get("name") for one in content.patterns.values() if one.sample]
-    return submit_process(JointCalculation, inputs, content.title, samples, wait)
+    return submit_process(SimultaneousCalculation, inputs, content.title, samples, wait)
 
 
 def _with_axes(

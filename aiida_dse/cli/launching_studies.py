@@ -40,7 +40,7 @@ def launch_series(
     """Submit one series of a study document; the PK of the work chain (None for a dry run)."""
     from aiida.orm import Dict
 
-    from aiida_dse.data.same_content import Twins
+    from aiida_dse.data.same_content import NodesByContent
     from aiida_dse.data.studies import members_of
     from aiida_dse.workchains.study import SERIES
 
@@ -62,7 +62,7 @@ def launch_series(
         click.echo("Dry run: nothing was stored or submitted.")
         return None
     inputs = _common(code_label, walltime, threads, settings) | {
-        "members": Twins().members(members_of(read, members)),
+        "members": NodesByContent().members(members_of(read, members)),
         "options": Dict(one.options.model_dump(mode="json", exclude_unset=True)),
     }
     if read.left_out:

@@ -149,7 +149,7 @@ def launch_compare(profile: str | None, **options: Any) -> None:
     launch_comparison(**options)
 
 
-@launch.command("joint")
+@launch.command("simultaneous")
 @click.argument("document", type=click.Path(path_type=Path))
 @click.option("--code", "code_label", default="dse-engine@localhost", show_default=True)
 @click.option("--walltime", type=click.IntRange(min=60), help="Seconds for the job.")
@@ -157,8 +157,8 @@ def launch_compare(profile: str | None, **options: Any) -> None:
 @click.option("--dry-run", is_flag=True, help="Check; submit nothing.")
 @click.option("--wait", is_flag=True, help="Wait and show the result.")
 @click.pass_obj
-def launch_joint(profile: str | None, **options: Any) -> None:
-    """Refine several patterns together: a joint document."""
+def launch_simultaneous(profile: str | None, **options: Any) -> None:
+    """Refine several patterns together: a simultaneous document."""
     from .launching import launch_joint_refinement
 
     _load(profile)

@@ -12,7 +12,7 @@ from aiida_dse.io.results import Result
 #: The processes that 'aiida-dse list' shows.
 ANALYSES = (
     "aiida.workflows:dse.refine", "aiida.workflows:dse.grid_search",
-    "aiida.workflows:dse.compare_models", "aiida.calculations:dse.joint",
+    "aiida.workflows:dse.compare_models", "aiida.calculations:dse.simultaneous",
     "aiida.calculations:dse.uncertainty", "aiida.workflows:dse.temperature_series",
     "aiida.workflows:dse.size_series", "aiida.workflows:dse.study",
     "aiida.workflows:dse.build_model",
@@ -20,7 +20,7 @@ ANALYSES = (
 
 
 def print_list(limit: int) -> None:
-    """Refinements, grid searches and joint refinements with their GoF."""
+    """Refinements, grid searches and simultaneous refinements with their GoF."""
     import tabulate
     from aiida.orm import Dict, ProcessNode, QueryBuilder
 
@@ -84,7 +84,7 @@ def plot_analysis(
     from aiida_dse.report.figures import pairs_figure, save_figure
     from aiida_dse.report.map_figures import curves_figure, map_figure
     from aiida_dse.report.series_figures import FIGURES
-    from aiida_dse.report.simultaneous_figure import joint_figure
+    from aiida_dse.report.simultaneous_figure import simultaneous_figure
     from aiida_dse.report.uncertainty import uncertainty_figure
 
     node, summary, arrays = analysis_outputs(pk)
@@ -94,7 +94,7 @@ def plot_analysis(
             f"{node.process_state.value if node.process_state else 'unknown'})."
         )
     result = Result(summary.get_dict(), arrays)
-    draw = {"joint": joint_figure, "compare": comparison_figure, "build": pairs_figure} | FIGURES
+    draw = {"simultaneous": simultaneous_figure, "compare": comparison_figure, "build": pairs_figure} | FIGURES
     try:
         if curves:
             figure = curves_figure(result, quantity=quantity)

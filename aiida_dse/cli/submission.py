@@ -40,7 +40,7 @@ class Checked:
     model: dict[str, Any]
     pattern: Any
     structures: dict[str, Any]
-    traces: dict[str, Any]
+    blanks: dict[str, Any]
     start: Any
     built: Any
 
@@ -58,7 +58,7 @@ def checked_document(
     from aiida_dse.workchains.refine import model_continued
 
     try:
-        model, pattern, structures, traces = nodes_of_document(content, folder)
+        model, pattern, structures, blanks = nodes_of_document(content, folder)
         if pattern_node is not None:
             pattern = load_node(pattern_node)
             if not isinstance(pattern, PatternData):
@@ -67,7 +67,7 @@ def checked_document(
         start = None if start_from is None else _result_of(start_from)
         if start is not None:
             model = model_continued(model, start.get_dict())
-        built = built_from_nodes(model, pattern, structures, traces)
+        built = built_from_nodes(model, pattern, structures, blanks)
         remark = check_axis(built)
     except (DocumentError, ValueError, OSError) as problem:
         fail(str(problem))
@@ -75,7 +75,7 @@ def checked_document(
         fail(f"there is no node '{pattern_node}'")
     if remark:
         click.echo(f"note: {remark}")
-    return Checked(content, model, pattern, structures, traces, start, built)
+    return Checked(content, model, pattern, structures, blanks, start, built)
 
 
 def inputs_of(
@@ -89,16 +89,16 @@ def inputs_of(
     """
     from aiida.orm import Dict
 
-    from aiida_dse.data.same_content import stored_twin
+    from aiida_dse.data.same_content import stored_node_of_same_content
     from aiida_dse.workchains.refine import continued_model
 
     inputs = job_inputs(code_label, walltime, threads, otherwise, protocol_walltime) | {
-        "structures": {name: stored_twin(node) for name, node in checked.structures.items()},
+        "structures": {name: stored_node_of_same_content(node) for name, node in checked.structures.items()},
     }
     if checked.pattern is not None:
-        inputs["pattern"] = stored_twin(checked.pattern)
-    if checked.traces:
-        inputs["traces"] = {name: stored_twin(node) for name, node in checked.traces.items()}
+        inputs["pattern"] = stored_node_of_same_content(checked.pattern)
+    if checked.blanks:
+        inputs["blanks"] = {name: stored_node_of_same_content(node) for name, node in checked.blanks.items()}
     # the values of an earlier analysis enter through a calcfunction: the graph shows where from
     inputs["model"] = (
         Dict(checked.model) if checked.start is None

@@ -10,7 +10,7 @@ from aiida.common.exceptions import ValidationError
 from aiida.orm import SinglefileData
 from aiida.orm.pydantic import OrmMetadataField
 
-from aiida_dse.engine.model.fixed_geometry import SampledDistances
+from aiida_dse.engine.model.fixed_geometry import PairDistances
 from aiida_dse.io.distances import read_distances
 from aiida_dse.tasks.distances import facts_of
 
@@ -49,13 +49,13 @@ class DistancesData(SinglefileData):
         node = cls(file=str(path.resolve()))
         facts: dict[str, Any] = facts_of(stored, tolerance)
         facts["content_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        # a query reaches values.Pb.B, not a key with dots in it
+        # a query reaches values.Pb.B_iso, not a key with dots in it
         facts["values"] = nested_values({k: {"value": v} for k, v in facts["values"].items()})
         for key, value in facts.items():
             node.base.attributes.set(key, value)
         return node
 
-    def stored_distances(self) -> SampledDistances:
+    def stored_distances(self) -> PairDistances:
         """What the file holds."""
         with self.as_path() as path:
             return read_distances(path)

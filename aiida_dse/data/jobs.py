@@ -12,17 +12,17 @@ from aiida.orm import CifData, Dict, SinglefileData, StructureData
 
 from aiida_dse.documents import (
     DocumentError,
-    JointDocument,
     ModelDocument,
+    SimultaneousDocument,
     parse_document,
-    parse_joint,
+    parse_simultaneous,
 )
-from aiida_dse.documents.model import TraceFile
+from aiida_dse.documents.model import CurveFile
 from aiida_dse.io.conversions import crystal_from_pymatgen
 from aiida_dse.io.patterns import read_pattern
 from aiida_dse.io.structures import cif_text
 from aiida_dse.tasks.build import BuiltModel, build
-from aiida_dse.tasks.simultaneous import BuiltJoint, build_joint
+from aiida_dse.tasks.simultaneous import BuiltSimultaneous, build_simultaneous
 
 from .distances import DistancesData
 from .pattern import PatternData
@@ -38,11 +38,11 @@ StructureNode = CifData | StructureData | SinglefileData
 
 def job_files(
     model: Mapping[str, Any], pattern: PatternData | None,
-    structures: Mapping[str, StructureNode], traces: Mapping[str, PatternData],
+    structures: Mapping[str, StructureNode], blanks: Mapping[str, PatternData],
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The document of a job, naming the files it is sent with, and what those files hold.
 
-    Raises DocumentError where a phase, a trace or the pattern has no node.
+    Raises DocumentError where a phase, a blank or the pattern has no node.
     """
     content: dict[str, Any] = parse_document(dict(model)).canonical()
     files: dict[str, bytes] = {}
@@ -54,18 +54,18 @@ def job_files(
         raise DocumentError(
             f"pattern.file is '{content['pattern']['file']}', but no 'pattern' node is given."
         )
-    files |= _model_files(content, structures, traces)
+    files |= _model_files(content, structures, blanks)
     return content, files
 
 
-def joint_job_files(
+def simultaneous_job_files(
     model: Mapping[str, Any], patterns: Mapping[str, PatternData],
-    structures: Mapping[str, StructureNode], traces: Mapping[str, PatternData],
+    structures: Mapping[str, StructureNode], blanks: Mapping[str, PatternData],
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The joint document of a job and its files; the input 'patterns' has a node for each."""
-    content = parse_joint(dict(model)).canonical()
+    """The simultaneous document of a job and its files; the input 'patterns' has a node for each."""
+    content = parse_simultaneous(dict(model)).canonical()
     _same_names("patterns", content["patterns"], "patterns", patterns)
-    files = _model_files(content["model"], structures, traces)
+    files = _model_files(content["model"], structures, blanks)
     for name, node in patterns.items():
         own, file = content["patterns"][name], f"pattern_{name}.xye"
         own["pattern"] = _column_section(own["pattern"], node, file)
@@ -76,9 +76,9 @@ def joint_job_files(
 
 def _model_files(
     content: dict[str, Any], structures: Mapping[str, StructureNode],
-    traces: Mapping[str, PatternData],
+    blanks: Mapping[str, PatternData],
 ) -> dict[str, bytes]:
-    """What structures and traces hold, named in `content` by the files they are sent as."""
+    """What structures and blanks hold, named in `content` by the files they are sent as."""
     files: dict[str, bytes] = {}
     _same_names("phases", content["phases"], "structures", structures)
     for name, phase in content["phases"].items():
@@ -91,33 +91,33 @@ def _model_files(
             )
         phase[wants] = file
         files[file] = held
-    wanted = content.get("background", {}).get("traces", {})
-    _same_names("background.traces", wanted, "traces", traces)
-    for name, trace in traces.items():
-        file = f"trace_{name}.xye"
-        wanted[name] = _column_section(wanted[name], trace, file)
-        files[file] = trace.as_text().encode()
+    wanted = content.get("background", {}).get("blanks", {})
+    _same_names("background.blanks", wanted, "blanks", blanks)
+    for name, blank in blanks.items():
+        file = f"blank_{name}.xye"
+        wanted[name] = _column_section(wanted[name], blank, file)
+        files[file] = blank.as_text().encode()
     return files
 
 
 def built_from_nodes(
     model: Mapping[str, Any], pattern: PatternData | None,
-    structures: Mapping[str, StructureNode], traces: Mapping[str, PatternData],
+    structures: Mapping[str, StructureNode], blanks: Mapping[str, PatternData],
 ) -> BuiltModel:
     """The forward model of a set of nodes: the check that runs before anything is submitted."""
-    content, files = job_files(model, pattern, structures, traces)
+    content, files = job_files(model, pattern, structures, blanks)
     with _written(files) as folder:
         return build(parse_document(content), folder, threads=1)
 
 
-def joint_from_nodes(
+def simultaneous_from_nodes(
     model: Mapping[str, Any], patterns: Mapping[str, PatternData],
-    structures: Mapping[str, StructureNode], traces: Mapping[str, PatternData],
-) -> BuiltJoint:
+    structures: Mapping[str, StructureNode], blanks: Mapping[str, PatternData],
+) -> BuiltSimultaneous:
     """The same for several patterns together."""
-    content, files = joint_job_files(model, patterns, structures, traces)
+    content, files = simultaneous_job_files(model, patterns, structures, blanks)
     with _written(files) as folder:
-        return build_joint(parse_joint(content), folder, threads=1)
+        return build_simultaneous(parse_simultaneous(content), folder, threads=1)
 
 
 @contextmanager
@@ -160,30 +160,30 @@ def nodes_of_document(
         name: structure_node(folder / phase.file)
         for name, phase in document.phases.items()
     }
-    traces = {
+    blanks = {
         name: _pattern_node(section, folder, None)
-        for name, section in document.background.traces.items()
+        for name, section in document.background.blanks.items()
     }
-    return document.canonical(), pattern, structures, traces
+    return document.canonical(), pattern, structures, blanks
 
 
-def nodes_of_joint(
-    document: JointDocument, folder: Path
+def nodes_of_simultaneous(
+    document: SimultaneousDocument, folder: Path
 ) -> tuple[dict[str, Any], dict[str, PatternData], dict[str, StructureNode],
            dict[str, PatternData]]:
-    """The same for the files of a joint document: patterns by their names."""
+    """The same for the files of a simultaneous document: patterns by their names."""
     patterns: dict[str, PatternData] = {}
     for name in document.patterns:
         one = document.document_of(name)
         sample = one.sample.model_dump(exclude_none=True)
         patterns[name] = _pattern_node(one.pattern, folder, sample)
-    # the model is the same for all: its structures and traces are those of any pattern
-    _, _, structures, traces = nodes_of_document(one, folder)
-    return document.canonical(), patterns, structures, traces
+    # the model is the same for all: its structures and blanks are those of any pattern
+    _, _, structures, blanks = nodes_of_document(one, folder)
+    return document.canonical(), patterns, structures, blanks
 
 
 def _pattern_node(
-    section: TraceFile, folder: Path, sample: dict[str, Any] | None
+    section: CurveFile, folder: Path, sample: dict[str, Any] | None
 ) -> PatternData:
     assert section.file is not None
     # what lies outside the range used (a beam stop) need not be a valid measurement
@@ -203,7 +203,7 @@ def model_node(content: Mapping[str, Any]) -> Dict:
 
 
 def _column_section(section: dict[str, Any], node: PatternData, file: str) -> dict[str, Any]:
-    """A pattern or trace section that reads a node's three columns."""
+    """A pattern or blank section that reads a node's three columns."""
     travels = ("range", "every", "polarisation", "axis_confirmed")
     kept = {k: v for k, v in section.items() if k in travels}
     attributes = node.base.attributes

@@ -3,7 +3,7 @@
 Three database queries find them, however many there are; no node is loaded.
 
 A name is a column of `COLUMNS` ('gof', 'temperature'), or '<phase>.<name>': a parameter
-('CsPbBr3.a', 'CsPbBr3.Pb1.B'), a size ('CsPbBr3.L_ab', nm) or a derived quantity ('CsPbBr3.zeta').
+('CsPbBr3.a', 'CsPbBr3.Pb1.B_iso'), a size ('CsPbBr3.L_ab', nm) or a derived quantity ('CsPbBr3.zeta').
 With '.su' behind it, its standard uncertainty as stored (not scaled by GoF).
 """
 
@@ -33,12 +33,12 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "wavelength": ("attributes.data.wavelength",), "seconds": ("attributes.seconds",),
     "engine": ("attributes.engine_version",),
     # what series tell: thermal expansion (1/K) and surface energy (eV/nm^2)
-    "alpha_V": ("attributes.parameters.alpha_V.value",),
-    "gamma": ("attributes.parameters.gamma.value",),
+    "thermal_expansion_V": ("attributes.parameters.thermal_expansion_V.value",),
+    "surface_energy": ("attributes.parameters.surface_energy.value",),
 }
 #: Columns that hold numbers: what a condition may compare.
-NUMBERS = ("pk", "temperature", "gof", "r_wp", "chi2", "wavelength", "seconds", "alpha_V",
-           "gamma")
+NUMBERS = ("pk", "temperature", "gof", "r_wp", "chi2", "wavelength", "seconds", "thermal_expansion_V",
+           "surface_energy")
 STANDARD = ("pk", "made", "task", "status", "sample", "ligand", "temperature", "gof")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[^.\s<>=!|]+)*")
 _CONDITION = re.compile(r"\s*([^\s<>=!]+)\s*(<=|>=|!=|<|>|=)\s*(\S+)\s*")
@@ -52,7 +52,7 @@ def paths_of(name: str) -> tuple[str, ...]:
     if not _NAME.fullmatch(name) or "." not in name:
         raise ValueError(
             f"'{name}' is neither a column ({', '.join(COLUMNS)}) nor a name of a phase's "
-            "quantity such as CsPbBr3.a, CsPbBr3.Pb1.B or CsPbBr3.zeta.su."
+            "quantity such as CsPbBr3.a, CsPbBr3.Pb1.B_iso or CsPbBr3.zeta.su."
         )
     whole, kind = (name[:-3], "su") if name.endswith(".su") else (name, "value")
     phase, _, rest = whole.partition(".")

@@ -38,7 +38,7 @@ def summary_node(result: Result) -> Dict:
     if "parameters" in summary:
         summary["values"] = nested_values(best_rows(summary))
         summary["su"] = nested_values(summary["parameters"], "su")
-    if summary["task"] == "joint":
+    if summary["task"] == "simultaneous":
         summary["patterns"] = {
             name: {**rows, "values": nested_values(rows["parameters"]),
                    "su": nested_values(rows["parameters"], "su")}

@@ -10,7 +10,7 @@ from .distances import DistancesData
 from .pattern import PatternData
 
 
-def stored_twin(node: Any) -> Any:
+def stored_node_of_same_content(node: Any) -> Any:
     """The node already in the database with the same content, so that data enter it once."""
     if node.is_stored:
         return node
@@ -26,14 +26,14 @@ def stored_twin(node: Any) -> Any:
     return node if found is None else found
 
 
-class Twins:
+class NodesByContent:
     """Data that the database or another sample has already enter it once."""
 
     def __init__(self) -> None:
         self._known: dict[Any, Any] = {}
 
     def node(self, node: Any) -> Any:
-        found = stored_twin(node)
+        found = stored_node_of_same_content(node)
         content = node.base.attributes.get("content_sha256", None) or node.base.attributes.get(
             "md5", None)
         return found if content is None else self._known.setdefault((type(node), content), found)
@@ -46,7 +46,7 @@ class Twins:
         for name, member in members.items():
             own = {"model": Dict(member["model"]), "pattern": self.node(member["pattern"]),
                    "structures": self.each(member["structures"])}
-            if "traces" in member:
-                own["traces"] = self.each(member["traces"])
+            if "blanks" in member:
+                own["blanks"] = self.each(member["blanks"])
             found[name] = own
         return found

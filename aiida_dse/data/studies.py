@@ -16,14 +16,14 @@ from aiida_dse.tasks.estimate import seconds_per_point
 from aiida_dse.tasks.peak_positions import check_axis
 
 from .jobs import built_from_nodes, nodes_of_document
-from .same_content import Twins
+from .same_content import NodesByContent
 
 
 @dataclass(frozen=True)
 class ReadSample:
     """A sample that can be refined: the inputs of its job and its forward model."""
 
-    member: dict[str, Any]  # model (plain), pattern, structures, traces
+    member: dict[str, Any]  # model (plain), pattern, structures, blanks
     built: BuiltModel
     remark: str | None
 
@@ -81,7 +81,7 @@ def study_inputs(
 
     speed: seconds for a distance on the computer of the code.
     """
-    twins = Twins()
+    nodes_by_content = NodesByContent()
     plan: dict[str, Any] = {
         "series": {name: {"kind": one.kind, "samples": list(study.members_of(name)),
                           "options": one.options.model_dump(mode="json", exclude_unset=True)}
@@ -92,7 +92,7 @@ def study_inputs(
         "compare": {name: part.sample for name, part in study.named_comparisons().items()},
     }
     inputs: dict[str, Any] = {
-        "samples": twins.members({name: one.member for name, one in read.samples.items()}),
+        "samples": nodes_by_content.members({name: one.member for name, one in read.samples.items()}),
         "plan": Dict({key: value for key, value in plan.items() if value}),
     }
     if read.maps:
@@ -100,7 +100,7 @@ def study_inputs(
     if read.compare:
         inputs["compare"] = {
             name: {"models": {model: Dict(one["model"]) for model, one in models.items()},
-                   "structures": {model: twins.each(one["structures"])
+                   "structures": {model: nodes_by_content.each(one["structures"])
                                   for model, one in models.items()}}
             for name, models in read.compare.items()
         }
@@ -115,16 +115,16 @@ def members_of(read: ReadStudy, names: tuple[str, ...]) -> dict[str, dict[str, A
 
 
 def _member(document: ModelDocument, folder: Path) -> tuple[dict[str, Any], BuiltModel]:
-    model, pattern, structures, traces = nodes_of_document(document, folder)
+    model, pattern, structures, blanks = nodes_of_document(document, folder)
     member = {"model": model, "pattern": pattern, "structures": structures}
-    if traces:
-        member["traces"] = traces
+    if blanks:
+        member["blanks"] = blanks
     return member, _built(member)
 
 
 def _built(member: Mapping[str, Any]) -> BuiltModel:
     return built_from_nodes(member["model"], member["pattern"], member["structures"],
-                            member.get("traces", {}))
+                            member.get("blanks", {}))
 
 
 def _sample(read: ReadStudy, name: str, place: str) -> ReadSample:

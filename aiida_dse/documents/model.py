@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from .plans import RefinementPlan, RestraintSection, ScanPlan, Start, UncertaintyPlan
 from .sections import Finite, Name, Positive, Section
 
-MODEL_SCHEMA = "aiida-dse/model/1"
+MODEL_SCHEMA = "aiida-dse/model/2"
 AxisKind = Literal["two_theta", "q_inverse_angstrom", "q_inverse_nm"]
 
 
@@ -32,7 +32,7 @@ class AxisGrid(Section):
     stop: Positive | None = None
 
 
-class TraceFile(Section):
+class CurveFile(Section):
     """A measured curve on disk and what its columns mean."""
 
     file: str | None = Field(None, min_length=1)
@@ -46,7 +46,7 @@ class TraceFile(Section):
     sigma_column: int | str | None = None
 
 
-class Pattern(TraceFile):
+class Pattern(CurveFile):
     """The observed pattern, or the grid on which to simulate one."""
 
     range: tuple[Finite, Finite] | None = Field(None, description="in units of the axis")
@@ -90,24 +90,26 @@ class SizeLaw(Section):
 LARGEST = "nm; populations end here (default: four times the largest starting mean)"
 
 
-class Prism(Section):
-    """Whole cells: one prism, a population L_ab x L_c, or near-cubes L."""
+class Parallelepiped(Section):
+    """Whole cells: one parallelepiped, a population L_ab x L_c, or quasi-cubes L."""
 
-    shape: Literal["prism"]
+    shape: Literal["parallelepiped"]
     cells: tuple[int, int, int] | None = None
     L_ab: SizeLaw | None = None
     L_c: SizeLaw | None = None
-    phi: Annotated[float, Field(ge=-90, le=90)] = 0.0
+    size_axes_rotation: Annotated[float, Field(ge=-90, le=90)] = Field(
+        0.0, description="degrees by which the axes of the bivariate size law are rotated"
+    )
     L: SizeLaw | None = None
     largest: Positive | None = Field(None, description=LARGEST)
 
     @model_validator(mode="after")
-    def _one_way(self) -> Prism:
+    def _one_way(self) -> Parallelepiped:
         given = [self.cells is not None, self.L_ab is not None or self.L_c is not None,
                  self.L is not None]
         if sum(given) != 1 or (given[1] and (self.L_ab is None or self.L_c is None)):
             raise ValueError(
-                "a prism is given by 'cells: [n_a, n_b, n_c]', or by 'L_ab' and 'L_c' "
+                "a parallelepiped is given by 'cells: [n_a, n_b, n_c]', or by 'L_ab' and 'L_c' "
                 "(each {mean, sd} in nm), or by 'L' alone: choose one of the three"
             )
         return self
@@ -133,13 +135,14 @@ class Phase(Section):
     distances: str | None = Field(
         None, description="HDF5 file of distances sampled before ('dse-engine build')", min_length=1
     )
-    particle: Annotated[Prism | Sphere, Field(discriminator="shape")] | None = None
+    particle: Annotated[Parallelepiped | Sphere, Field(discriminator="shape")] | None = None
     ions: dict[str, str] = Field({}, description="site label or element -> ion, e.g. Pb: Pb2+")
-    B: dict[str, Annotated[float, Field(ge=0, le=100)]] = Field(
+    B_iso: dict[str, Annotated[float, Field(ge=0, le=100)]] = Field(
         {}, description="site label or element -> starting B_iso, Å^2"
     )
-    origin: tuple[Finite, Finite, Finite] = Field(
-        (0.0, 0.0, 0.0), description="corner of the box of atoms that counts as one cell"
+    termination: tuple[Finite, Finite, Finite] = Field(
+        (0.0, 0.0, 0.0), description="fractional corner of the box whose atoms make up one unit cell, "
+        "which decides how the faces of a particle of whole cells end"
     )
     exclusion_distance: Positive = Field(1.2, description="Å; closer partial sites alternate")
 
@@ -151,7 +154,7 @@ class Phase(Section):
             )
         if (self.structure is None) != (self.particle is None):
             raise ValueError(
-                "a 'structure' needs a 'particle' (shape: prism or sphere); a list of 'atoms' is "
+                "a 'structure' needs a 'particle' (shape: parallelepiped or sphere); a list of 'atoms' is "
                 "one particle already, stored 'distances' are those of particles, and take none"
             )
         return self
@@ -176,7 +179,7 @@ class Background(Section):
     inverse_q: tuple[Annotated[int, Field(ge=1, le=6)], ...] = Field(
         (), description="powers p of 1/q^p; 4 is Porod's law"
     )
-    traces: dict[Name, TraceFile] = Field({}, description="solvent, capillary, air: scaled >= 0")
+    blanks: dict[Name, CurveFile] = Field({}, description="solvent, capillary, air: scaled >= 0")
 
 
 class Derived(Section):
@@ -194,14 +197,14 @@ class ModelDocument(Section):
         extra="forbid", frozen=True, populate_by_name=True, str_strip_whitespace=True
     )
 
-    schema_: Literal["aiida-dse/model/1"] = Field("aiida-dse/model/1", alias="schema")
+    schema_: Literal["aiida-dse/model/2"] = Field("aiida-dse/model/2", alias="schema")
     title: str = ""
     sample: Sample = Sample()
     pattern: Pattern
     phases: Annotated[dict[Name, Phase], Field(min_length=1)]
     background: Background = Background()
     parameters: dict[str, Finite | Start] = Field({})
-    ties: dict[str, str] = Field({}, description="parameter: arithmetic in other parameters")
+    constraints: dict[str, str] = Field({}, description="parameter: arithmetic in other parameters")
     scales: dict[Name, Annotated[float, Field(ge=0)]] = Field(
         {}, description="phases whose scale is given instead of solved"
     )
@@ -218,7 +221,7 @@ class ModelDocument(Section):
     @classmethod
     def _reserved(cls, phases: dict[str, Phase]) -> dict[str, Phase]:
         for name in phases:
-            if name in ("background", "trace"):
+            if name in ("background", "blank", "global", "sample"):
                 raise ValueError(f"a phase may not be called '{name}'; choose another name")
         return phases
 

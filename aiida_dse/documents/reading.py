@@ -105,9 +105,9 @@ def below_folder(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     for phase in content.get("phases", {}).values():
         for key in {"structure", "atoms", "distances"} & set(phase):
             phase[key] = os.path.join(folder, phase[key])
-    for trace in ((content.get("background") or {}).get("traces") or {}).values():
-        if trace.get("file"):
-            trace["file"] = os.path.join(folder, trace["file"])
+    for blank in ((content.get("background") or {}).get("blanks") or {}).values():
+        if blank.get("file"):
+            blank["file"] = os.path.join(folder, blank["file"])
     return content
 
 
@@ -119,10 +119,10 @@ def parse_document(content: Any) -> ModelDocument:
             f"{'empty' if content is None else 'a ' + type(content).__name__}."
         )
     schema = content.get("schema", MODEL_SCHEMA)
-    if str(schema).startswith("aiida-dse/joint/"):
+    if str(schema).startswith("aiida-dse/simultaneous/"):
         raise DocumentError(
             f"schema: '{schema}' is that of several patterns refined together; it goes to "
-            "'dse-engine joint' or 'aiida-dse launch joint'."
+            "'dse-engine simultaneous' or 'aiida-dse launch simultaneous'."
         )
     if str(schema).startswith("aiida-dse/study/"):
         raise DocumentError(
@@ -179,7 +179,7 @@ def _booleans(content: Any, path: str) -> Iterator[tuple[str, bool]]:
 
 def _explain(error: Any, kind: type[BaseModel]) -> str:
     """One problem: key path, value, limit, remedy."""
-    keys = [key for key in error["loc"] if key not in ("prism", "sphere", "SizeLaw", "Start")]
+    keys = [key for key in error["loc"] if key not in ("parallelepiped", "sphere", "SizeLaw", "Start")]
     keys = [key for key in keys if not (isinstance(key, str) and key.startswith("function-"))]
     keys = [key for key in keys
             if not (isinstance(key, str) and ("[" in key or key.startswith("constrained-")))]
@@ -212,7 +212,7 @@ def _keys_at(loc: tuple[Any, ...], kind: type[BaseModel]) -> list[str]:
 
 
 def _section_at(model: Any, key: Any) -> Any:
-    tagged = {"prism": "Prism", "sphere": "Sphere"}.get(str(key), str(key))
+    tagged = {"parallelepiped": "Parallelepiped", "sphere": "Sphere"}.get(str(key), str(key))
     field = model.model_fields.get(key)
     sections = _sections(field.annotation) if field else _sections(model)
     for section in sections:

@@ -26,7 +26,7 @@ class TemperatureOptions(SeriesOptions):
     """Expansion and displacements against temperature."""
 
     reference_temperature: Annotated[float, Field(ge=0)] = Field(
-        300.0, description="K; V_ref of alpha_V is the line's value there"
+        300.0, description="K; V_ref of thermal_expansion_V is the line's value there"
     )
     disorder: tuple[tuple[str, str], ...] | None = Field(
         None, description="pairs of sites whose B_static are compared; default: same element"
@@ -90,7 +90,7 @@ class DifferentialOptions(Section):
     title: str = ""
     reference: Text = Field(description="the result that is I0")
     parameter: str | None = Field(None, description="what was swept; labels the curves")
-    background: bool = Field(False, description="keep background and traces in I and I0")
+    background: bool = Field(False, description="keep background and blanks in I and I0")
     q_range: tuple[Finite, Finite] | None = Field(None, description="1/Å")
 
 

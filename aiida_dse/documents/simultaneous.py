@@ -1,4 +1,4 @@
-"""The joint document: several patterns of one model, and what they have in common."""
+"""The simultaneous document: several patterns of one model, and what they have in common."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .plans import RefinementPlan, Start
 from .reading import DocumentError, below_folder, naming, parse_document, read_content, validated
 from .sections import Finite, Name, Section
 
-JOINT_SCHEMA = "aiida-dse/joint/1"
-#: The parameters of laws are called 'joint.something'.
-LAW_PARAMETER = r"^joint\.[A-Za-z_]\w*$"
+SIMULTANEOUS_SCHEMA = "aiida-dse/simultaneous/2"
+#: The parameters of parametric_constraints are called 'global.something'.
+GLOBAL_PARAMETER = r"^simultaneous\.[A-Za-z_]\w*$"
 
 
-class JointPattern(Section):
+class SimultaneousPattern(Section):
     """One pattern: its keys stand on top of the model's."""
 
     pattern: dict[str, Any] = Field(description="as in a model document; 'file' at least")
@@ -26,33 +26,33 @@ class JointPattern(Section):
     parameters: dict[str, Finite | Start] = Field({}, description="starts of its own parameters")
 
 
-class JointDocument(Section):
+class SimultaneousDocument(Section):
     """Several patterns refined together as one least-squares problem."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, populate_by_name=True, str_strip_whitespace=True
     )
 
-    schema_: Literal["aiida-dse/joint/1"] = Field("aiida-dse/joint/1", alias="schema")
+    schema_: Literal["aiida-dse/simultaneous/2"] = Field("aiida-dse/simultaneous/2", alias="schema")
     title: str = ""
     model: dict[str, Any] = Field(
         description="what all patterns have in common, as in a model document; or the name of a "
         "model document's file, whose pattern, sample and refinement then serve as defaults"
     )
-    patterns: dict[Name, JointPattern]
+    patterns: dict[Name, SimultaneousPattern]
     shared: tuple[str, ...] = Field((), description="parameters with one value for all patterns")
-    parameters: dict[Annotated[str, Field(pattern=LAW_PARAMETER)], Finite | Start] = Field(
-        {}, description="parameters of the laws, each called joint.something"
+    parameters: dict[Annotated[str, Field(pattern=GLOBAL_PARAMETER)], Finite | Start] = Field(
+        {}, description="parameters of the parametric_constraints, each called global.something"
     )
-    laws: dict[str, str] = Field(
-        {}, description="parameter: arithmetic in joint.*, sample.temperature (K) and other "
+    parametric_constraints: dict[str, str] = Field(
+        {}, description="parameter: arithmetic in global.*, sample.temperature (K) and other "
         "parameters of the same pattern"
     )
     refinement: RefinementPlan = RefinementPlan()
 
     @field_validator("patterns")
     @classmethod
-    def _several(cls, patterns: dict[str, JointPattern]) -> dict[str, JointPattern]:
+    def _several(cls, patterns: dict[str, SimultaneousPattern]) -> dict[str, SimultaneousPattern]:
         if len(patterns) < 2:
             raise ValueError(
                 f"{len(patterns)} pattern, but at least two are refined together; a single one "
@@ -65,7 +65,7 @@ class JointDocument(Section):
     def _one_start(cls, plan: RefinementPlan) -> RefinementPlan:
         if plan.starts != 1:
             raise ValueError(
-                f"starts = {plan.starts}, but a joint refinement has one start. Search the minimum "
+                f"starts = {plan.starts}, but a simultaneous refinement has one start. Search the minimum "
                 "with one pattern first, and start from there"
             )
         return plan
@@ -107,27 +107,27 @@ class JointDocument(Section):
             name: {key: document[key] for key in own if key in document}
             for name, document in documents.items()
         }
-        return {"schema": JOINT_SCHEMA, **content}
+        return {"schema": SIMULTANEOUS_SCHEMA, **content}
 
 
-def load_joint(path: Path) -> JointDocument:
-    """The joint document in a YAML or JSON file. Raises DocumentError."""
+def load_simultaneous(path: Path) -> SimultaneousDocument:
+    """The simultaneous document in a YAML or JSON file. Raises DocumentError."""
     with naming(path):
-        return parse_joint(read_content(path), path.parent)
+        return parse_simultaneous(read_content(path), path.parent)
 
 
-def parse_joint(content: Any, folder: Path | None = None) -> JointDocument:
-    """The joint document in plain JSON values, every pattern's document checked.
+def parse_simultaneous(content: Any, folder: Path | None = None) -> SimultaneousDocument:
+    """The simultaneous document in plain JSON values, every pattern's document checked.
 
     `folder` is where a model given by its file is looked for. Raises DocumentError.
     """
-    if not isinstance(content, dict) or content.get("schema") != JOINT_SCHEMA:
+    if not isinstance(content, dict) or content.get("schema") != SIMULTANEOUS_SCHEMA:
         raise DocumentError(
-            f"a joint document is a mapping with 'schema: {JOINT_SCHEMA}', 'model' and 'patterns'."
+            f"a simultaneous document is a mapping with 'schema: {SIMULTANEOUS_SCHEMA}', 'model' and 'patterns'."
         )
     if isinstance(content.get("model"), str):
         content = _with_model(content, folder)
-    document = validated(content, JointDocument)
+    document = validated(content, SimultaneousDocument)
     for key in ("schema", "title", "refinement", "scan"):
         if key in document.model:
             raise DocumentError(f"model.{key}: this key belongs beside 'model', not into it."

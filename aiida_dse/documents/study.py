@@ -15,18 +15,18 @@ from .reading import DocumentError, below_folder, naming, parse_document, read_c
 from .sections import Finite, Name, Section
 from .series import SeriesOptions, SizeOptions, TemperatureOptions, parse_options
 
-STUDY_SCHEMA = "aiida-dse/study/1"
+STUDY_SCHEMA = "aiida-dse/study/2"
 #: What the analysis of each kind of series may be told.
 ANALYSES: dict[str, type[SeriesOptions]] = {"temperature": TemperatureOptions, "size": SizeOptions}
 #: What tells a model document's own measurement from others, and so is no default.
 OWN_SAMPLE = ("name", "temperature")
 
 
-class SeriesJoint(Section):
-    """A joint refinement of a series, started from the single refinements' values."""
+class SeriesSimultaneous(Section):
+    """A simultaneous refinement of a series, started from the single refinements' values."""
 
-    shared: tuple[str, ...] = Field((), description="as in a joint document")
-    laws: dict[str, str] = Field({})
+    shared: tuple[str, ...] = Field((), description="as in a simultaneous document")
+    parametric_constraints: dict[str, str] = Field({})
     parameters: dict[str, Finite | Start] = Field({})
     refinement: RefinementPlan | None = None
 
@@ -45,7 +45,7 @@ class SeriesPlan(Section):
         "skip", description="go on without a member that failed, or start no more"
     )
     analysis: dict[str, Any] = Field({}, description="options of the series' analysis")
-    joint: SeriesJoint | None = None
+    simultaneous: SeriesSimultaneous | None = None
 
 
 class StudySeries(Section):
@@ -81,7 +81,7 @@ class StudyDocument(Section):
         extra="forbid", frozen=True, populate_by_name=True, str_strip_whitespace=True
     )
 
-    schema_: Literal["aiida-dse/study/1"] = Field("aiida-dse/study/1", alias="schema")
+    schema_: Literal["aiida-dse/study/2"] = Field("aiida-dse/study/2", alias="schema")
     name: Annotated[str, Field(min_length=1, max_length=200)]
     defaults: dict[str, Any] = Field(
         {}, description="what the samples have in common, as in a model document; or the name of "

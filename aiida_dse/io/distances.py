@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from aiida_dse.engine.model.fixed_geometry import SampledDistances
+from aiida_dse.engine.model.fixed_geometry import PairDistances
 from aiida_dse.engine.scattering.histograms import GRID_MARGIN
 from aiida_dse.engine.scattering.pairs import site_channels
 
@@ -18,7 +18,7 @@ from .results import plain
 DISTANCES_SCHEMA = "aiida-dse/distances/1"
 
 
-def write_distances(stored: SampledDistances, path: Path) -> None:
+def write_distances(stored: PairDistances, path: Path) -> None:
     """Write a store; the file is complete or the previous one.
 
     Datasets: r (n_bins,) Å; weights (n_channels, n_bins), sums of 1/r spread over r; channels
@@ -46,7 +46,7 @@ def write_distances(stored: SampledDistances, path: Path) -> None:
     os.replace(partial, path)
 
 
-def read_distances(path: Path) -> SampledDistances:
+def read_distances(path: Path) -> PairDistances:
     """The store in a file. Raises ValueError where it is damaged or of another kind."""
     try:
         with h5py.File(path, "r") as file:
@@ -58,8 +58,8 @@ def read_distances(path: Path) -> SampledDistances:
             texts = {key: tuple(np.char.decode(file[key][()], "utf-8").tolist())
                      for key in ("labels", "ions")}
             numbers = {key: tuple(file[key][()].tolist()) for key in ("B", "occupancy")}
-            return SampledDistances(
-                texts["labels"], texts["ions"], numbers["B"], numbers["occupancy"],
+            return PairDistances(
+                texts["labels"], texts["ions"], numbers["B_iso"], numbers["occupancy"],
                 file["atoms"][()], file["weights"][()], float(file.attrs["step"]),
                 json.loads(file.attrs["sizes"]), json.loads(file.attrs["about"]),
             )

@@ -13,7 +13,7 @@ from aiida.parsers import Parser
 import aiida_dse
 from aiida_dse.calculations.engine import RESULT_FOLDER, SCHEDULER_STDERR, STDERR
 from aiida_dse.data.distances import DistancesData
-from aiida_dse.data.jobs import built_from_nodes, cif_node, joint_from_nodes
+from aiida_dse.data.jobs import built_from_nodes, cif_node, simultaneous_from_nodes
 from aiida_dse.data.results import summary_node
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase
@@ -101,7 +101,7 @@ class _MinimumParser(EngineParser):
         if result.status == "singular":
             names = result.summary.get("undetermined") or [
                 name for name, row in result.summary["parameters"].items()
-                if row.get("insensitive")
+                if row.get("undetermined")
             ]
             return codes.ERROR_SINGULAR.format(detail=", ".join(names))
         return super().exit_code_of(result)
@@ -112,10 +112,10 @@ class RefineParser(_MinimumParser):
 
     def report_extra_outputs(self, result: Result, folder: Path) -> None:
         inputs = self.node.inputs
-        traces = {k: inputs.traces[k] for k in inputs.traces} if "traces" in inputs else {}
+        blanks = {k: inputs.blanks[k] for k in inputs.blanks} if "blanks" in inputs else {}
         structures = {k: inputs.structures[k] for k in inputs.structures}
         built = built_from_nodes(
-            inputs.model.get_dict(), inputs.pattern, structures, traces
+            inputs.model.get_dict(), inputs.pattern, structures, blanks
         )
         self.out_structures(built.model, result.summary["parameters"])
 
@@ -132,15 +132,15 @@ class RefineParser(_MinimumParser):
                 self.out(f"structures.{prefix}{phase.name}", node)
 
 
-class JointParser(RefineParser):
+class SimultaneousParser(RefineParser):
     """The crystals of every pattern, as structures.PATTERN_PHASE."""
 
     def report_extra_outputs(self, result: Result, folder: Path) -> None:
         inputs = self.node.inputs
-        traces = {k: inputs.traces[k] for k in inputs.traces} if "traces" in inputs else {}
-        built = joint_from_nodes(
+        blanks = {k: inputs.blanks[k] for k in inputs.blanks} if "blanks" in inputs else {}
+        built = simultaneous_from_nodes(
             inputs.model.get_dict(), {k: inputs.patterns[k] for k in inputs.patterns},
-            {k: inputs.structures[k] for k in inputs.structures}, traces,
+            {k: inputs.structures[k] for k in inputs.structures}, blanks,
         )
         for name, one in built.patterns.items():
             self.out_structures(

@@ -29,12 +29,12 @@ def fit_figure(result: Result, *, size: Pair = (7.0, 5.0)) -> Figure:
     """Observed and calculated pattern, components, reflections and weighted residual.
 
     size: width and height in inches. The intensity axis is a square-root scale, on which Poisson
-    noise has the same height everywhere. Raises ValueError for a scan or a joint refinement.
+    noise has the same height everywhere. Raises ValueError for a scan or a simultaneous refinement.
     """
     if result.task == "scan":
         raise ValueError("the result is a scan, without a pattern; draw it with map_figure.")
-    if result.task == "joint":
-        raise ValueError("the result is of several patterns; draw it with joint_figure.")
+    if result.task == "simultaneous":
+        raise ValueError("the result is of several patterns; draw it with simultaneous_figure.")
     arrays, phases = result.arrays, result.summary["phases"]
     q, calculated = arrays["pattern/q"], arrays["pattern/calculated"]
     observed = arrays.get("pattern/observed")
@@ -60,7 +60,7 @@ def fit_figure(result: Result, *, size: Pair = (7.0, 5.0)) -> Figure:
         top.plot(q, arrays[f"components/{name}"], style, color=color, lw=0.7, label=name)
         handles.append(Line2D(
             [], [], ls=style, color=color, lw=0.9, ms=7, marker="|" if name in marked else "",
-            label=name.removeprefix("trace.") + ", reflections" * (name in marked)))
+            label=name.removeprefix("blank.") + ", reflections" * (name in marked)))
     for row, name in enumerate(marked):
         panels[1].vlines(arrays[f"reflections/{name}"], -row - 0.4, 0.4 - row, colors[name], lw=0.4)
         panels[1].set(ylim=(0.5 - len(marked), 0.5), yticks=[])
@@ -131,9 +131,9 @@ def wrapped(text: str, figure: Figure, points: float) -> str:
 
 
 def _component_colors(result: Result) -> dict[str, str]:
-    """Colour by component: the background, the measured traces, then the phases."""
-    traces = [path[11:] for path in result.arrays if path.startswith("components/trace.")]
-    found = {"background": BACKGROUND} | dict(zip(traces, cycle(TRACES), strict=False))
+    """Colour by component: the background, the measured blanks, then the phases."""
+    blanks = [path[11:] for path in result.arrays if path.startswith("components/blank.")]
+    found = {"background": BACKGROUND} | dict(zip(blanks, cycle(TRACES), strict=False))
     found |= dict(zip(result.summary["phases"], cycle(PHASES), strict=False))
     return {name: found[name] for name in found if f"components/{name}" in result.arrays}
 

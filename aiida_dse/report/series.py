@@ -47,7 +47,7 @@ def _temperature_lines(summary: Summary) -> list[str]:
         if name.startswith("alpha_"))]
     lines += _line_rows(summary, "T", f"at {reference:g} K")
     if summary["displacements"]:
-        lines += ["", f"{'B(T)':12}{'law':10}{'theta/K':>12}{'B_static/Å^2':>16}{'r':>8}"
+        lines += ["", f"{'B_iso(T)':12}{'law':10}{'theta/K':>12}{'B_static/Å^2':>16}{'r':>8}"
                       f"{'chi2_red':>10}{'n':>4}"]
     for site, row in summary["displacements"].items():
         for law in ("einstein", "debye"):
@@ -70,13 +70,13 @@ def _size_lines(summary: Summary) -> list[str]:
             f"(V - V_bulk)/V_bulk = {_shown(strain['intercept'])} + {_shown(strain['slope'])} nm "
             f"/ L, R^2 = {strain['r_squared']:.4f}, {strain['n']} sizes",
             f"V_bulk = {with_su(bulk['value'], bulk['su'] or None, 6)} Å^3 ({bulk['source']})",
-            f"gamma = {_shown(strain['gamma'])} eV/nm^2 = {_shown(strain['gamma_SI'])} J/m^2 by "
+            f"gamma = {_shown(strain['surface_energy'])} eV/nm^2 = {_shown(strain['surface_energy_SI'])} J/m^2 by "
             f"{strain['law']}, K = {with_su(modulus['value'], modulus['su'] or None)} GPa "
             f"({modulus['source']})",
         ]
         if through := strain.get("through_bulk"):
             lines.append(f"from the bulk's own point: slope {_shown(through['slope'])} nm, gamma "
-                         f"= {_shown(through['gamma'])} eV/nm^2")
+                         f"= {_shown(through['surface_energy'])} eV/nm^2")
     return lines + _line_rows(summary, "1/L", "at 1/L = 0")
 
 

@@ -40,19 +40,19 @@ def temperature_figure(result: Result, *, size: Pair = (7.0, 8.0)) -> Figure:
             continue
         _draw_lines(panel, result, kind, names, x, origin=summary["temperature"]["reference"])
         panel.set_xlabel(T_LABEL, fontsize=LABEL)
-        if kind == "volume" and (alpha := summary["parameters"].get("alpha_V")):
+        if kind == "volume" and (alpha := summary["parameters"].get("thermal_expansion_V")):
             shown = with_su(alpha["value"] * 1e6, alpha["su_scaled"] * 1e6)
-            _note(panel, f"$\\alpha_V$ = {shown} × 10$^{{-6}}$/K\n"
+            _note(panel, f"$\\thermal_expansion_V$ = {shown} × 10$^{{-6}}$/K\n"
                          f"at {summary['temperature']['reference']:g} K")
     head(figure, result)
     return figure
 
 
 def displacement_figure(result: Result, *, size: Pair = (5.6, 4.4)) -> Figure:
-    """B(T) of every site with Einstein's and Debye's law, B_static at T = 0 (hollow diamonds)."""
+    """B_iso(T) of every site with Einstein's and Debye's law, B_static at T = 0 (hollow diamonds)."""
     _require(result, "temperature_series")
     figure = new_figure(size)
-    names = [name for name in _quantities(result) if name.startswith("B(")]
+    names = [name for name in _quantities(result) if name.startswith("B_iso(")]
     if not names:
         raise ValueError("no B of a site was refined at two temperatures; there is nothing to "
                          "draw.")
@@ -178,7 +178,7 @@ def _kinds(result: Result, *, with_b: bool) -> list[tuple[str, list[str]]]:
              ("zeta", [name for name in ("zeta",) if name in lines])]
     if with_b:
         drawn = result.summary["displacements"]
-        found.append(("B", [f"B({site})" for site in drawn]))
+        found.append(("B", [f"B_iso({site})" for site in drawn]))
     found += [("distances", [name for name in lines if name.startswith("d(")]),
               ("angles", [name for name in lines if name.startswith("angle(")])]
     return [(kind, names) for kind, names in found if names]
@@ -246,11 +246,11 @@ def _draw_strain(panel: Axes, result: Result, x: np.ndarray, su_x: np.ndarray) -
     ends = np.array([0.0, np.nanmax(x)])
     slope, intercept = strain["slope"]["value"], strain["intercept"]["value"]
     panel.plot(ends, 100 * (intercept + slope * ends), color=COLORS[0], lw=0.9)
-    note = f"$R^2$ = {strain['r_squared']:.4f}\n$\\gamma$ = {_gamma(strain['gamma'])}"
+    note = f"$R^2$ = {strain['r_squared']:.4f}\n$\\gamma$ = {_gamma(strain['surface_energy'])}"
     if through := strain.get("through_bulk"):
         panel.plot(ends, 100 * through["slope"]["value"] * ends, color="0.5", lw=0.8, ls="--",
                    label="from the bulk")
-        note += f"\nfrom the bulk (dashed): {_gamma(through['gamma'])}"
+        note += f"\nfrom the bulk (dashed): {_gamma(through['surface_energy'])}"
     modulus = strain["K"]
     note += f"\n$K$ = {with_su(modulus['value'], modulus['su'] or None)} GPa, given"
     _draw_points(panel, x, 100 * result.arrays["strain/values"],
@@ -266,7 +266,7 @@ def _gamma(row: dict[str, Any]) -> str:
 
 
 def _draw_displacements(panel: Axes, result: Result, names: list[str]) -> None:
-    """B(T): points, Einstein's law full, Debye's dashed, B_static at T = 0."""
+    """B_iso(T): points, Einstein's law full, Debye's dashed, B_static at T = 0."""
     x, arrays = result.arrays["table/temperature"], result.arrays
     used = arrays["table/used"]
     handles = []

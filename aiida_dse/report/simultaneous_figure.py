@@ -1,4 +1,4 @@
-"""A joint refinement as a figure: the fits above each other, parameters against temperature."""
+"""A simultaneous refinement as a figure: the fits above each other, parameters against temperature."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ MAX_PARAMETERS = 12
 Points = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def joint_figure(result: Result, *, size: tuple[float, float] | None = None) -> Figure:
+def simultaneous_figure(result: Result, *, size: tuple[float, float] | None = None) -> Figure:
     """All fits stacked, and what differs between the patterns against their temperature.
 
     size: width and height in inches; None chooses. Each pattern is divided by its largest
     intensity and drawn on a square-root scale with its weighted residual below; parameters have
-    s.u. scaled by max(1, GoF), those of laws a line through them. Raises ValueError for other
+    s.u. scaled by max(1, GoF), those of parametric_constraints a line through them. Raises ValueError for other
     tasks.
     """
-    if result.task != "joint":
+    if result.task != "simultaneous":
         raise ValueError(f"the result is of task '{result.task}'; draw it with fit_figure.")
     patterns = result.summary["patterns"]
     curves = _parameters(result.summary)
@@ -119,16 +119,16 @@ def _parameters(summary: dict[str, Any]) -> dict[str, dict[str, Points]]:
     panels: dict[str, dict[str, Points]] = {}
     for name, first in patterns[0]["parameters"].items():
         rows = [rows["parameters"][name] for rows in patterns]
-        if first.get("shared") or not any(row["free"] or "law" in row for row in rows):
+        if first.get("shared") or not any(row["free"] or "parametric_constraint" in row for row in rows):
             continue
         phase, _, local = name.partition(".")
         short = local if single else name
         unit = first["unit"].replace("^2", "²")
-        if local.endswith(".B"):
-            title, curve = ("B" if single else f"{phase} B") + " (Å²)", local.removesuffix(".B")
+        if local.endswith(".B_iso"):
+            title, curve = ("B" if single else f"{phase} B") + " (Å²)", local.removesuffix(".B_iso")
         else:
             title, curve = short + (f" ({unit})" if unit else ""), short
         values = np.array([row["value"] for row in rows])
         su = np.array([np.nan if row["su"] is None else row["su"] * factor for row in rows])
-        panels.setdefault(title, {})[curve] = (values, su, np.array(["law" in r for r in rows]))
+        panels.setdefault(title, {})[curve] = (values, su, np.array(["parametric_constraint" in r for r in rows]))
     return dict(list(panels.items())[:MAX_PARAMETERS])

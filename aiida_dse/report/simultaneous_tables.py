@@ -1,4 +1,4 @@
-"""A joint refinement as text: what is common, then a column for each pattern."""
+"""A simultaneous refinement as text: what is common, then a column for each pattern."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from aiida_dse.tasks.simultaneous import BuiltJoint
+from aiida_dse.tasks.simultaneous import BuiltSimultaneous
 
 from .numbers import with_su
 
@@ -14,8 +14,8 @@ from .numbers import with_su
 COLUMNS = 5
 
 
-def joint_lines(summary: dict[str, Any]) -> list[str]:
-    """Common parameters and laws; own and law-given parameters by pattern. s.u. scaled by GoF."""
+def simultaneous_lines(summary: dict[str, Any]) -> list[str]:
+    """Common parameters and parametric_constraints; own and law-given parameters by pattern. s.u. scaled by GoF."""
     factor = max(1.0, summary["agreement"]["gof"])
     lines = [f"{'common parameter':28} {'value':>16} unit   (s.u. scaled by max(1, GoF) = "
              f"{factor:.3f})"]
@@ -23,7 +23,7 @@ def joint_lines(summary: dict[str, Any]) -> list[str]:
         if row["free"]:
             lines.append(f"{name:28} {_shown(row, factor):>16} {row['unit']:5} {_flags(row)}"
                          .rstrip())
-    lines += [f"law: {name} = {law}" for name, law in summary["laws"].items()]
+    lines += [f"law: {name} = {law}" for name, law in summary["parametric_constraints"].items()]
     patterns = list(summary["patterns"].items())
     for begin in range(0, len(patterns), COLUMNS):
         lines += ["", *_columns(patterns[begin : begin + COLUMNS], factor)]
@@ -45,7 +45,7 @@ def _columns(patterns: list[tuple[str, dict[str, Any]]], factor: float) -> Itera
     yield line("Rwp", lambda rows: f"{100 * rows['agreement']['r_wp']:.2f}", "%")
     first = patterns[0][1]
     for name, row in first["parameters"].items():
-        if (row["free"] and not row.get("shared")) or "law" in row or "tie" in row:
+        if (row["free"] and not row.get("shared")) or "parametric_constraint" in row or "constraint" in row:
             told = [_flags(rows["parameters"][name]) for _, rows in patterns]
             ends = "; ".join(f"{flag} in {pattern}" for (pattern, _), flag
                              in zip(patterns, told, strict=True) if flag)
@@ -71,13 +71,13 @@ def _shown(row: dict[str, Any] | None, factor: float) -> str:
 
 
 def _flags(row: dict[str, Any]) -> str:
-    flags = [text for key, text in (("at_bound", "at its bound"), ("insensitive", "undetermined"))
+    flags = [text for key, text in (("at_bound", "at its bound"), ("undetermined", "undetermined"))
              if row.get(key)]
     return "; ".join(flags)
 
 
-def joint_validation_report(built: BuiltJoint) -> str:
-    """What a joint document would do: data, common parameters, laws, what is free."""
+def simultaneous_validation_report(built: BuiltSimultaneous) -> str:
+    """What a simultaneous document would do: data, common parameters, parametric_constraints, what is free."""
     model = built.model
     lines = ["The document is valid."]
     for name, one in built.patterns.items():
@@ -85,14 +85,14 @@ def joint_validation_report(built: BuiltJoint) -> str:
         lines.append(f"{name}: {len(q)} points, q = {q[0]:.4g} ... {q[-1]:.4g} 1/Å, wavelength "
                      f"{one.model.observation.wavelength:g} Å" + (f", {t:g} K" if t else ""))
     lines += ["", f"{'common parameter':32} {'start':>12} {'lower':>10} {'upper':>10} unit"]
-    for name in (*model.shared, *model.law_parameters):
+    for name in (*model.shared, *model.global_parameters):
         p = model.parameters[name]
         lines.append(f"{name:32} {p.value:12.6g} {p.lower:10.5g} {p.upper:10.5g} {p.unit}")
-    for name, law in model.laws.items():
+    for name, law in model.parametric_constraints.items():
         values = ", ".join(f"{model.local(k, model.start)[name]:.6g}" for k in model.models)
         lines.append(f"law: {name} = {law.expression}; at the start {values}")
     free = model.free_names(built.stages)
-    own = [name for name in free if name not in model.shared and name not in model.law_parameters]
+    own = [name for name in free if name not in model.shared and name not in model.global_parameters]
     lines += ["", f"free in the end: {len(free)} parameters, {len(own)} of them patterns' own"]
     lines += [f"stage {k + 1}: {', '.join(stage)}" for k, stage in enumerate(built.stages)]
     return "\n".join(lines)

@@ -21,7 +21,7 @@ def plan_report(
         plan = series.options
         lines.append(f"series {name}: {series.kind}, {plan.mode}: "
                      + ", ".join(study.members_of(name))
-                     + ("; then a joint refinement" if plan.joint else ""))
+                     + ("; then a simultaneous refinement" if plan.simultaneous else ""))
     lines += ["", f"{'step':32}{'evaluations':>12}{'seconds':>10}{'stored':>10}"]
     for name, cost in costs.items():
         lines.append(f"{name:32}{cost.evaluations:12,}{cost.seconds:10.0f}"
@@ -48,7 +48,7 @@ def study_report(summary: Mapping[str, Any]) -> str:
     for name, row in summary["series"].items():
         lines.append(f"series {name} <{row['pk'] or '-'}>: "
                      + (f"{len(row['used'])} used" if "used" in row else "no analysis"))
-        for key in ("alpha_V", "gamma"):
+        for key in ("thermal_expansion_V", "surface_energy"):
             if (number := row.get("parameters", {}).get(key)) is not None:
                 su = number["su_scaled"]
                 lines.append(f"  {key} = {with_su(number['value'], su)} {number['unit']}")

@@ -10,7 +10,7 @@ from aiida_dse.tasks.build import BuiltModel
 
 from .numbers import with_su
 from .series import REPORTS, series_report
-from .simultaneous_tables import joint_lines
+from .simultaneous_tables import simultaneous_lines
 from .uncertainty_table import uncertainty_lines
 
 #: Grid steps of more s.u. than this leave the minimum between the points uncertain.
@@ -29,10 +29,10 @@ def validation_report(built: BuiltModel) -> str:
         "",
         f"{'parameter':32} {'start':>12} {'lower':>10} {'upper':>10} unit",
     ]
-    tied = {tie.target: tie.expression for tie in model.ties}
+    constrained = {constraint.target: constraint.expression for constraint in model.constraints}
     start = model.start
     for name, p in model.parameters.items():
-        end = f"= {tied[name]}" if name in tied else f"{p.lower:10.5g} {p.upper:10.5g} {p.unit}"
+        end = f"= {constrained[name]}" if name in constrained else f"{p.lower:10.5g} {p.upper:10.5g} {p.unit}"
         lines.append(f"{name:32} {start[name]:12.6g} {end}")
     lines += ["", "solved linearly: " + ", ".join(model.linear_names)]
     for phase in model.phases:
@@ -80,8 +80,8 @@ def result_report(result: Result) -> str:
     if summary["task"] in ("refine", "uncertainty"):
         lines += ["", *parameter_lines(summary), *restraint_lines(summary),
                   *search_lines(summary)]
-    if summary["task"] == "joint":
-        lines += ["", *joint_lines(summary)]
+    if summary["task"] == "simultaneous":
+        lines += ["", *simultaneous_lines(summary)]
     if summary["task"] == "build":
         lines += distances_lines(summary)
     if summary["task"] == "scan":
@@ -132,13 +132,13 @@ def parameter_lines(summary: dict[str, Any]) -> list[str]:
     lines.append(f"{'parameter':28} {'value':>16}{second} unit   "
                  f"(s.u. scaled by max(1, GoF) = {factor:.3f})")
     for name, row in summary["parameters"].items():
-        if not (row["free"] or "tie" in row):
+        if not (row["free"] or "constraint" in row):
             continue
         su = None if row["su"] is None else row["su"] * factor
         flags = [text for key, text in (("at_bound", "at its bound"),
-                                        ("insensitive", "undetermined")) if row.get(key)]
-        if "tie" in row:
-            flags.append(f"= {row['tie']}")
+                                        ("undetermined", "undetermined")) if row.get(key)]
+        if "constraint" in row:
+            flags.append(f"= {row['constraint']}")
         wider = None if su is None or not serial else su * serial["su_factor"]
         second = f" {with_su(row['value'], wider):>16}" if serial else ""
         lines.append(f"{name:28} {with_su(row['value'], su):>16}{second} {row['unit']:5} "

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from aiida_dse.documents import ModelDocument
+from aiida_dse.documents.model import CurveFile, Parallelepiped, SizeLaw, Sphere
 from aiida_dse.documents.model import Phase as PhaseSection
-from aiida_dse.documents.model import Prism, SizeLaw, Sphere, TraceFile
 from aiida_dse.documents.plans import RestraintSection, Start
 from aiida_dse.documents.reading import located
 from aiida_dse.engine.crystal.structure import Crystal
@@ -22,9 +22,8 @@ from aiida_dse.engine.fit.freedom import check_freedom
 from aiida_dse.engine.fit.posterior import require_walkers
 from aiida_dse.engine.fit.refine import default_stages, free_names
 from aiida_dse.engine.maps.grid import Coordinate, Grid
-from aiida_dse.engine.model.fixed_geometry import AtomListPhase, StoredPhase
-from aiida_dse.engine.model.parameters import Parameter, closest, require_possible
-from aiida_dse.engine.model.pattern import Background, Observation, PatternModel
+from aiida_dse.engine.model.fixed_geometry import AtomListPhase, PairDistancesPhase
+from aiida_dse.engine.model.pattern import Background, ObservedPattern, PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase, Phase
 from aiida_dse.engine.model.quantities import CrystalQuantity
 from aiida_dse.engine.model.restraints import (
@@ -33,12 +32,13 @@ from aiida_dse.engine.model.restraints import (
     distance_restraints,
     parameter_restraint,
 )
+from aiida_dse.engine.parameters import Parameter, closest, require_possible
 from aiida_dse.engine.particles.shapes import (
     MAX_CELLS_ALONG_EDGE,
-    CubePopulation,
     Family,
-    PrismPopulation,
-    SinglePrism,
+    ParallelepipedPopulation,
+    QuasiCubePopulation,
+    SingleParallelepiped,
     SingleSphere,
     SpherePopulation,
 )
@@ -82,7 +82,7 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
         with located("pattern"):
             measured = _measured(pattern, folder, files, pattern.range, pattern.every)
             axis = measured.axis
-            observation = Observation(
+            observation = ObservedPattern(
                 measured.q, measured.intensity, measured.sigma, measured.wavelength,
                 pattern.polarisation,
             )
@@ -94,26 +94,26 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
     for name, section in document.phases.items():
         with located(f"phases.{name}"):
             phases.append(_phase(name, section, folder, files))
-    traces = {}
-    for name, trace in document.background.traces.items():
-        with located(f"background.traces.{name}"):
-            traces[name] = _trace(trace, folder, files, observation)
-    with located("parameters, ties or background"):
+    blanks = {}
+    for name, blank in document.background.blanks.items():
+        with located(f"background.blanks.{name}"):
+            blanks[name] = _blank(blank, folder, files, observation)
+    with located("parameters, constraints or background"):
         model = PatternModel(
             observation, phases,
-            Background(document.background.chebyshev, document.background.inverse_q, traces),
+            Background(document.background.chebyshev, document.background.inverse_q, blanks),
             overrides=_overrides(document, phases), fixed_scales=document.scales,
-            ties=document.ties, tolerance=document.tolerance, threads=threads,
+            constraints=document.constraints, tolerance=document.tolerance, threads=threads,
         )
     for phase in phases:
-        if isinstance(phase, StoredPhase):
+        if isinstance(phase, PairDistancesPhase):
             with located(f"phases.{phase.name}.distances"):
                 phase.require_reach(model.sampling)
-    with located("parameters or ties"):
+    with located("parameters or constraints"):
         start = model.start
-        for tie in model.ties:
-            unit = model.parameters[tie.target].unit
-            require_possible(tie.target, unit, start[tie.target], start[tie.target])
+        for constraint in model.constraints:
+            name = constraint.target
+            require_possible(name, model.parameters[name].kind, start[name], start[name])
     for index, phase in enumerate(phases):
         with located(f"phases.{phase.name}.particle"):
             phase.size_statistics(model.local(index, start))
@@ -194,7 +194,7 @@ def _existing(folder: Path, file: str, files: dict[str, str]) -> Path:
 
 
 def _measured(
-    section: TraceFile, folder: Path, files: dict[str, str],
+    section: CurveFile, folder: Path, files: dict[str, str],
     range_: tuple[float, float] | None = None, every: int = 1,
 ) -> MeasuredPattern:
     assert section.file is not None
@@ -207,7 +207,7 @@ def _measured(
     )
 
 
-def _simulated(document: ModelDocument) -> Observation:
+def _simulated(document: ModelDocument) -> ObservedPattern:
     pattern = document.pattern
     assert pattern.grid and pattern.grid.stop and pattern.axis and pattern.wavelength
     n_points = (pattern.grid.stop - pattern.grid.start) / pattern.grid.step + 1 + 1e-9
@@ -222,23 +222,23 @@ def _simulated(document: ModelDocument) -> Observation:
         q = axis / (10.0 if pattern.axis == "q_inverse_nm" else 1.0)
     two_theta_from_q(q, pattern.wavelength)  # refuses what the wavelength cannot reach
     ones = np.ones(len(q))
-    return Observation(q, ones, ones, pattern.wavelength, pattern.polarisation)
+    return ObservedPattern(q, ones, ones, pattern.wavelength, pattern.polarisation)
 
 
-def _trace(
-    section: TraceFile, folder: Path, files: dict[str, str], observation: Observation
+def _blank(
+    section: CurveFile, folder: Path, files: dict[str, str], observation: ObservedPattern
 ) -> FloatArray:
-    """A measured trace at the pattern's q: by linear interpolation, without extrapolation."""
+    """A measured blank at the pattern's q: by linear interpolation, without extrapolation."""
     if section.file is None:
-        raise ValueError("a trace needs a 'file'.")
-    trace = _measured(section, folder, files)
-    if trace.q[0] > observation.q[0] * 1.001 or trace.q[-1] < observation.q[-1] * 0.999:
+        raise ValueError("a blank needs a 'file'.")
+    blank = _measured(section, folder, files)
+    if blank.q[0] > observation.q[0] * 1.001 or blank.q[-1] < observation.q[-1] * 0.999:
         raise ValueError(
-            f"the trace covers q = {trace.q[0]:.3f} ... {trace.q[-1]:.3f} 1/Å, the pattern "
+            f"the blank covers q = {blank.q[0]:.3f} ... {blank.q[-1]:.3f} 1/Å, the pattern "
             f"{observation.q[0]:.3f} ... {observation.q[-1]:.3f}. Limit the pattern's 'range' to "
-            "what the trace covers."
+            "what the blank covers."
         )
-    return np.interp(observation.q, trace.q, trace.intensity)
+    return np.interp(observation.q, blank.q, blank.intensity)
 
 
 def _phase(name: str, section: PhaseSection, folder: Path, files: dict[str, str]) -> Phase:
@@ -248,7 +248,7 @@ def _phase(name: str, section: PhaseSection, folder: Path, files: dict[str, str]
     if section.distances is not None:
         return _stored(name, section, path)
     assert section.particle is not None
-    crystal = replace(read_cif(path, block=section.block), origin=section.origin)
+    crystal = replace(read_cif(path, block=section.block), termination=section.termination)
     crystal = _with_ions_and_b(crystal, section)
     family, sizes = _family(crystal, section.particle)
     phase = CrystalPhase(name, crystal, family, sizes, section.exclusion_distance)
@@ -261,7 +261,7 @@ def _phase(name: str, section: PhaseSection, folder: Path, files: dict[str, str]
 
 def _with_ions_and_b(crystal: Crystal, section: PhaseSection) -> Crystal:
     known = {key for s in crystal.sites for key in (s.label, element_of(s.ion), s.ion)}
-    for key in (*section.ions, *section.B):
+    for key in (*section.ions, *section.B_iso):
         if key not in known:
             raise ValueError(
                 f"'{key}' is neither a site nor an element of {crystal.name}; its sites are "
@@ -271,7 +271,7 @@ def _with_ions_and_b(crystal: Crystal, section: PhaseSection) -> Crystal:
     for site in crystal.sites:
         keys = (site.label, site.ion, element_of(site.ion))
         ion = next((section.ions[k] for k in keys if k in section.ions), site.ion)
-        b_iso = next((section.B[k] for k in keys if k in section.B), site.b_iso)
+        b_iso = next((section.B_iso[k] for k in keys if k in section.B_iso), site.b_iso)
         sites.append(replace(site, ion=ion_symbol(ion), b_iso=b_iso))
     return replace(crystal, sites=tuple(sites))
 
@@ -280,7 +280,7 @@ def _with_ions_and_b(crystal: Crystal, section: PhaseSection) -> Crystal:
 DEFAULT_LARGEST = 4.0
 
 
-def _family(crystal: Crystal, particle: Prism | Sphere) -> tuple[Family, dict[str, float]]:
+def _family(crystal: Crystal, particle: Parallelepiped | Sphere) -> tuple[Family, dict[str, float]]:
     laws = [law for law in (getattr(particle, name, None) for name in ("L_ab", "L_c", "L", "D"))
             if isinstance(law, SizeLaw)]
     cell = crystal.cell
@@ -296,15 +296,15 @@ def _family(crystal: Crystal, particle: Prism | Sphere) -> tuple[Family, dict[st
                 "sizes in nm? Lower the mean, or raise 'largest'; the limit is "
                 f"{MAX_CELLS_ALONG_EDGE} cells along an edge."
             )
-    if isinstance(particle, Prism):
+    if isinstance(particle, Parallelepiped):
         if particle.cells is not None:
-            return SinglePrism(particle.cells), {}
+            return SingleParallelepiped(particle.cells), {}
         if particle.L is not None:
-            return CubePopulation(largest), {"L": particle.L.mean, "sd_L": particle.L.sd}
+            return QuasiCubePopulation(largest), {"L": particle.L.mean, "sd_L": particle.L.sd}
         assert particle.L_ab is not None and particle.L_c is not None
-        return PrismPopulation(largest), {
+        return ParallelepipedPopulation(largest), {
             "L_ab": particle.L_ab.mean, "sd_ab": particle.L_ab.sd,
-            "L_c": particle.L_c.mean, "sd_c": particle.L_c.sd, "phi": particle.phi,
+            "L_c": particle.L_c.mean, "sd_c": particle.L_c.sd, "size_axes_rotation": particle.size_axes_rotation,
         }
     if isinstance(particle.centre, str):
         at = crystal.special_position(particle.centre)
@@ -324,7 +324,7 @@ def _atom_list(name: str, section: PhaseSection, path: Path) -> AtomListPhase:
     ions, b_iso = [], []
     for label, element in zip(kinds, elements, strict=True):
         ions.append(ion_symbol(section.ions.get(label, section.ions.get(element, element))))
-        b_iso.append(section.B.get(label, section.B.get(element)))
+        b_iso.append(section.B_iso.get(label, section.B_iso.get(element)))
     index = {label: k for k, label in enumerate(kinds)}
     phase = AtomListPhase(
         name, tuple(kinds), tuple(ions), np.array([index[label] for label in labels]),
@@ -334,7 +334,7 @@ def _atom_list(name: str, section: PhaseSection, path: Path) -> AtomListPhase:
     return phase
 
 
-def _stored(name: str, section: PhaseSection, path: Path) -> StoredPhase:
+def _stored(name: str, section: PhaseSection, path: Path) -> PairDistancesPhase:
     stored = read_distances(path)
     elements = [element_of(ion) for ion in stored.ions]
     _require_labels(section, path, stored.labels, elements)
@@ -342,20 +342,20 @@ def _stored(name: str, section: PhaseSection, path: Path) -> StoredPhase:
     for label, element, ion, b in zip(stored.labels, elements, stored.ions, stored.b_iso,
                                       strict=True):
         ions.append(ion_symbol(section.ions.get(label, section.ions.get(element, ion))))
-        b_iso.append(section.B.get(label, section.B.get(element, b)))
-    return StoredPhase(name, stored, tuple(ions), tuple(b_iso))
+        b_iso.append(section.B_iso.get(label, section.B_iso.get(element, b)))
+    return PairDistancesPhase(name, stored, tuple(ions), tuple(b_iso))
 
 
 def _require_labels(
     section: PhaseSection, path: Path, labels: Sequence[str], elements: Sequence[str]
 ) -> None:
-    for key in (*section.ions, *section.B):
+    for key in (*section.ions, *section.B_iso):
         if key not in labels and key not in elements:
             raise ValueError(f"'{key}' is no label of {path.name}: {', '.join(labels)}.")
 
 
 def _overrides(document: ModelDocument, phases: list[Phase]) -> dict[str, Parameter]:
-    known = {f"{phase.name}.{p.name}": p for phase in phases for p in phase.parameters}
+    known: dict[str, Parameter] = {p.name: p for phase in phases for p in phase.parameters}
     reasons = {
         f"{phase.name}.{key}": why for phase in phases for key, why in phase.fixed_reasons.items()
     }
@@ -371,6 +371,6 @@ def _overrides(document: ModelDocument, phases: list[Phase]) -> dict[str, Parame
         lower = min(default.lower, value) if start.lower is None else start.lower
         upper = max(default.upper, value) if start.upper is None else start.upper
         if lower <= upper:
-            require_possible(name, default.unit, lower, upper)
-        found[name] = Parameter(name, value, default.unit, lower, upper)
+            require_possible(name, default.kind, lower, upper)
+        found[name] = default.changed(value=value, lower=lower, upper=upper)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from aiida_dse.engine.crystal.geometry import propagated
 from aiida_dse.engine.crystal.structure import COORDINATES
-from aiida_dse.engine.model.derivatives import typical_shift
-from aiida_dse.engine.model.parameters import Parameter
+from aiida_dse.engine.fit.covariance import Covariance
+from aiida_dse.engine.model.derivatives import DIFFERENCE
 from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.engine.model.quantities import evaluated
 
@@ -20,8 +20,7 @@ from .grids import known_quantities
 
 
 def derived_rows(
-    built: BuiltModel, values: Mapping[str, float], free: Sequence[Parameter],
-    covariance: np.ndarray,
+    built: BuiltModel, values: Mapping[str, float], covariance: Covariance | None
 ) -> dict[str, Any]:
     """Sizes, volume and the requested distances and angles of each phase, with unscaled s.u."""
     model = built.model
@@ -30,9 +29,12 @@ def derived_rows(
         local = model.local(index, values)
         rows: dict[str, Any] = {"sizes": phase.size_statistics(local)}
         if isinstance(phase, CrystalPhase):
+            names = [name for name in covariance.names if name in model.parameters] \
+                if covariance is not None else []
             quantities = propagated(
-                quantities_of(built, index, values), values, [p.name for p in free], covariance,
-                [typical_shift(p) * 1e-3 for p in free],
+                quantities_of(built, index, values), values, names,
+                covariance.block(names) if covariance is not None else np.zeros((0, 0)),
+                [model.parameters[name].shift * DIFFERENCE for name in names],
             )
             rows["quantities"] = {
                 q.name: {"value": q.value, "unit": q.unit, "su": q.su} for q in quantities
@@ -41,7 +43,7 @@ def derived_rows(
             rows["cell"] = asdict(crystal.cell)
             rows["sites"] = {
                 site.label: dict(zip(COORDINATES, site.position, strict=True))
-                | {"ion": site.ion, "B": site.b_iso, "occupancy": site.occupancy}
+                | {"ion": site.ion, "B_iso": site.b_iso, "occupancy": site.occupancy}
                 for site in crystal.sites
             }
         found[phase.name] = rows

@@ -10,8 +10,8 @@ import numpy as np
 import aiida_dse
 from aiida_dse.engine.model.fixed_geometry import (
     AtomListPhase,
-    SampledDistances,
-    StoredPhase,
+    PairDistances,
+    PairDistancesPhase,
     sample,
 )
 from aiida_dse.engine.model.phase import CrystalPhase
@@ -22,7 +22,7 @@ from aiida_dse.io.distances import write_distances
 from aiida_dse.io.results import Result
 
 from .build import BuiltModel
-from .summary import common_summary, parameter_rows, structure_rows
+from .summary import common_summary, structure_rows, unrefined_rows
 
 #: Bin width (Å) of the pair-distance distribution that the result shows.
 SHOWN_STEP = 0.05
@@ -36,7 +36,7 @@ def store_name(phase: str) -> str:
 def require_geometry(built: BuiltModel) -> None:
     """Raise ValueError where a phase has no geometry to sample."""
     for phase in built.model.phases:
-        if isinstance(phase, StoredPhase):
+        if isinstance(phase, PairDistancesPhase):
             raise ValueError(f"phases.{phase.name}: its distances are stored already; give a "
                              "'structure' or 'atoms' to build new ones.")
 
@@ -63,12 +63,12 @@ def run_build(built: BuiltModel, folder: Path) -> Result:
         r, pairs = pair_distribution(stored)
         arrays |= {f"pairs/{phase.name}/r": r, f"pairs/{phase.name}/number": pairs}
     summary = common_summary(built, "build", "complete", "complete", time.monotonic() - clock)
-    summary["parameters"] = parameter_rows(model, model.start, ())
+    summary["parameters"] = unrefined_rows(model)
     summary["distances"] = told
     return Result(summary, arrays)
 
 
-def facts_of(stored: SampledDistances, tolerance: float) -> dict[str, object]:
+def facts_of(stored: PairDistances, tolerance: float) -> dict[str, object]:
     """What one searches stores by; lengths in Å, sizes in nm."""
     shape = stored.histograms.shape
     return {
@@ -82,7 +82,7 @@ def facts_of(stored: SampledDistances, tolerance: float) -> dict[str, object]:
     }
 
 
-def pair_distribution(stored: SampledDistances) -> tuple[FloatArray, FloatArray]:
+def pair_distribution(stored: PairDistances) -> tuple[FloatArray, FloatArray]:
     """r (n,) Å and the number of pairs of atoms per Å (n,) of the mean particle, all sites."""
     occupancy = np.array(stored.occupancy)
     weight = [occupancy[s] * occupancy[t] for s, t in site_channels(len(occupancy))]

@@ -14,9 +14,9 @@ import numpy as np
 
 from aiida_dse.documents.plans import RefinementPlan
 from aiida_dse.engine.fit.refine import default_stages
-from aiida_dse.engine.model.parameters import select
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase, PhaseState
+from aiida_dse.engine.parameters import Kind, select
 
 from .build import BuiltModel
 
@@ -25,7 +25,7 @@ NOMINAL_SPEED = 6e-9
 #: What the rest costs, in distances: counting cells anew (for each distance), the transform (for
 #: each q of a histogram that changed), the sum over pairs of sites with the linear solution (for
 #: each q and pair), and the same for a further point of a sweep over B and occupancies.
-#: Measured on prisms and spheres of CsPbBr3 of 5 to 15 nm: within a factor of 1.5.
+#: Measured on parallelepipeds and spheres of CsPbBr3 of 5 to 15 nm: within a factor of 1.5.
 COUNTING, TRANSFORM, SUMMING, SWEEPING = 0.9, 23.0, 1.7, 0.15
 #: Cycles of a stage, as seen in refinements from bulk-like starts.
 CYCLES_OF_STAGE = 6
@@ -41,7 +41,7 @@ def point_work(built: BuiltModel) -> float:
     values = model.start | {name: value for name, value in grid.at(at).items()
                             if name in model.parameters and np.isfinite(value)}
     states = model.states(model.start)
-    outer = work_between(model, states, model.states(model.tied(values), states))
+    outer = work_between(model, states, model.states(model.constrained(values), states))
     plan = built.document.scan
     sums = _sums(built)
     if plan is not None and plan.refine:
@@ -101,9 +101,10 @@ def estimate_refinement(built: BuiltModel, speed: float | None = None) -> Estima
         evaluations += CYCLES_OF_STAGE * (2 + len(free))
     evaluations *= plan.starts
     states = model.states(model.start)
-    shifted = {name: value * (1 + 1e-4) if name.endswith((".a", ".b", ".c", ".expansion"))
-               else value for name, value in model.start.items()}
-    moved = work_between(model, states, model.states(model.tied(shifted), states))
+    scaled = (Kind.CELL_LENGTH, Kind.LATTICE_SCALE)
+    shifted = {name: value * (1 + 1e-4) if model.parameters[name].kind in scaled else value
+               for name, value in model.start.items()}
+    moved = work_between(model, states, model.states(model.constrained(shifted), states))
     work = moved + SUMMING * _sums(built)
     seconds = evaluations * work * (speed or NOMINAL_SPEED)
     return Estimate(evaluations, seconds, result_bytes(built, len(free)))

@@ -10,10 +10,10 @@ from aiida_dse.documents.plans import ScanAxis
 from aiida_dse.documents.reading import located
 from aiida_dse.engine.maps.axes import MAX_POINTS, Axis, MapAxis, PathAxis, QuantityAxis
 from aiida_dse.engine.maps.grid import Grid, grid_of
-from aiida_dse.engine.model.parameters import select
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.engine.model.quantities import CrystalQuantity, crystal_quantities, require_quantity
+from aiida_dse.engine.parameters import is_pattern, select
 
 
 def known_quantities(
@@ -65,7 +65,7 @@ def _axis(section: ScanAxis, quantities: dict[str, CrystalQuantity]) -> MapAxis:
 
 def check_names(model: PatternModel, patterns: list[str] | tuple[str, ...]) -> None:
     for pattern in patterns:
-        if not any(c in pattern for c in "*?["):
+        if not is_pattern(pattern):
             model.require(pattern)
         select([pattern], list(model.parameters))
 

@@ -12,7 +12,7 @@ from aiida_dse.engine.maps.minima import LARGEST_FLOOD, basins, profile_interval
 from aiida_dse.engine.units import FloatArray
 
 
-def told_by_map(
+def map_analysis(
     summary: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
     """What the arrays of a finished map say besides its lowest point: see `analysed`; the derived

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from aiida_dse.documents import DocumentError
-from aiida_dse.engine.model.fixed_geometry import AtomListPhase, StoredPhase
+from aiida_dse.engine.model.fixed_geometry import AtomListPhase, PairDistancesPhase
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase, Phase, Sampling
-from aiida_dse.engine.particles.shapes import SinglePrism
+from aiida_dse.engine.particles.shapes import SingleParallelepiped
 from aiida_dse.engine.scattering import debye
 from aiida_dse.engine.units import FloatArray
 
@@ -106,7 +106,7 @@ def match_axis(model: PatternModel) -> AxisMatch | None:
     scaled = np.log(q / q[0]) / np.log(q[-1] / q[0]) * 2 - 1
     smooth = [np.polynomial.chebyshev.chebval(scaled, np.eye(SMOOTH_TERMS)[k])
               for k in range(SMOOTH_TERMS)]
-    smooth += [trace[::every] for trace in model.background.traces.values()]
+    smooth += [blank[::every] for blank in model.background.blanks.values()]
     basis = np.linalg.qr(np.array(smooth).T * weight[:, None])[0]
     observed = observation.intensity[::every] * weight
     observed = observed - basis @ (basis.T @ observed)
@@ -162,9 +162,9 @@ def _small(phase: Phase) -> Phase | None:
     if isinstance(phase, CrystalPhase):
         cell = phase.crystal.cell
         n_a, n_b, n_c = (max(1, round(EDGE / edge)) for edge in (cell.a, cell.b, cell.c))
-        return CrystalPhase(phase.name, phase.crystal, SinglePrism((n_a, n_b, n_c)), {},
+        return CrystalPhase(phase.name, phase.crystal, SingleParallelepiped((n_a, n_b, n_c)), {},
                             phase.exclusion_distance)
-    if isinstance(phase, StoredPhase):
+    if isinstance(phase, PairDistancesPhase):
         return phase
     if isinstance(phase, AtomListPhase) and len(phase.positions) <= LARGEST_LIST:
         return phase

@@ -21,12 +21,20 @@ from aiida_dse.engine.maps.grid import quantities_on
 from aiida_dse.engine.maps.scan import GofMap, ScanProgress, scan
 from aiida_dse.engine.model.agreement import SERIAL_LIMIT, Agreement, serial_correlation
 from aiida_dse.engine.model.phase import CrystalPhase
+from aiida_dse.engine.parameters import ParameterStatus
 from aiida_dse.io.results import Result, write_result
 
 from .build import BuiltModel
 from .derived import derived_rows
-from .map_analysis import told_by_map
-from .summary import axis_arrays, common_summary, parameter_rows, pattern_arrays
+from .map_analysis import map_analysis
+from .summary import (
+    axis_arrays,
+    common_summary,
+    covariance_arrays,
+    parameter_rows,
+    pattern_arrays,
+    unrefined_rows,
+)
 
 #: Reflections are marked up to here (1/Å); beyond, they crowd into a band.
 TICKS_Q_MAX = 6.0
@@ -58,8 +66,8 @@ def run_simulate(built: BuiltModel) -> Result:
         arrays["pattern/calculated"] = np.sum(list(parts.values()), axis=0)
         fit = None
     summary = common_summary(built, "simulate", "complete", "complete", time.monotonic() - clock)
-    summary["parameters"] = parameter_rows(model, model.start, ())
-    summary["derived"] = derived_rows(built, model.start, (), np.zeros((0, 0)))
+    summary["parameters"] = unrefined_rows(model)
+    summary["derived"] = derived_rows(built, model.start, None)
     if fit:
         summary["agreement"] = asdict(fit)
     return Result(summary, arrays)
@@ -78,7 +86,7 @@ def run_refine(
     model, plan = built.model, built.document.refinement or RefinementPlan()
     stages = built.stages or default_stages(model)
     check_freedom(model, stages)
-    begin = model.tied(dict(model.start) | dict(start or {}))
+    begin = model.constrained(dict(model.start) | dict(start or {}))
     if plan.method != "least_squares":
         found = refine_without_derivatives(
             model, stages, plan.method, on_progress=on_descent, should_stop=should_stop,
@@ -125,15 +133,16 @@ def refinement_result(built: BuiltModel, found: Refinement) -> Result:
     status = "converged" if found.converged else "not_converged"
     if found.stop_reason in ("walltime", "interrupted"):
         status = found.stop_reason
-    elif found.converged and found.singular:
+    elif found.converged and found.undetermined:
         status = "singular"
     summary = common_summary(built, "refine", status, found.stop_reason, found.seconds)
     summary |= {
         "agreement": asdict(found.agreement),
-        "parameters": parameter_rows(model, found.values, found.free),
-        "linear": {p.name: {"value": p.value, "su": p.su, "at_zero": p.at_bound}
+        "parameters": parameter_rows(found.parameters, model.start, model.constraints),
+        "linear": {p.name: {"value": p.value, "su": p.su,
+                            "at_zero": p.status is ParameterStatus.AT_BOUND}
                    for p in found.linear},
-        "derived": derived_rows(built, found.values, found.free, found.covariance),
+        "derived": derived_rows(built, found.values, found.covariance),
         "restraints": {
             r.name: {"value": r.value(found.values), "target": r.target, "sigma": r.sigma,
                      "unit": r.unit, "chi2": r.deviation(found.values) ** 2}
@@ -157,10 +166,7 @@ def refinement_result(built: BuiltModel, found: Refinement) -> Result:
             crystal = phase.structure(model.local(index, found.values))
             q_max = min(TICKS_Q_MAX, float(model.sampling.q.max()))
             arrays[f"reflections/{phase.name}"] = reflections(crystal, q_max)
-    arrays["refinement/correlation"] = found.correlation
-    arrays["refinement/covariance"] = found.covariance
-    arrays["refinement/names"] = np.array([p.name for p in found.free], dtype=str)
-    return Result(summary, arrays)
+    return Result(summary, arrays | covariance_arrays(found.covariance))
 
 
 def run_scan(
@@ -209,7 +215,7 @@ def scan_result(built: BuiltModel, found: GofMap) -> Result:
         "quantities": [{"name": name, "unit": built.quantities[name].unit} for name in quantities],
         "n_points_pattern": found.n_points,
         "minimum": found.minimum if done else None,
-        "parameters": parameter_rows(built.model, built.model.start, ()),
+        "parameters": unrefined_rows(built.model),
     }
     arrays: dict[str, np.ndarray] = {
         "scan/gof": found.gof, "scan/chi2": found.chi2, "scan/n_active": found.n_active,
@@ -225,7 +231,7 @@ def scan_result(built: BuiltModel, found: GofMap) -> Result:
     if found.evaluated is not None:
         arrays["scan/evaluated"] = found.evaluated.astype(np.uint8)
     if ended and done:
-        summary |= told_by_map(summary, arrays)
+        summary |= map_analysis(summary, arrays)
     return Result(summary, arrays)
 
 

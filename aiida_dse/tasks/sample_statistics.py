@@ -51,7 +51,7 @@ def derived_spread(
     {phase: {quantity: {value, unit, su (by linear propagation), <spread>: its row}}}.
     """
     model = built.model
-    linear = derived_rows(built, best.values, best.free, best.covariance)
+    linear = derived_rows(built, best.values, best.covariance)
     found: dict[str, dict[str, Any]] = {}
     for index, phase in enumerate(model.phases):
         rows: dict[str, Any] = {
@@ -66,7 +66,7 @@ def derived_spread(
             values: dict[str, list[float]] = {name: [] for name in rows}
             for sample in samples[::every]:
                 at = dict(best.values) | dict(zip(names, map(float, sample), strict=True))
-                at = model.tied(at)
+                at = model.constrained(at)
                 for name, value in phase.size_statistics(model.local(index, at)).items():
                     values[name].append(value)
                 for name, value, _ in quantities(at) if quantities else ():

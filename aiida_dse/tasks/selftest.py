@@ -9,11 +9,11 @@ import numpy as np
 
 from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
 from aiida_dse.engine.model.fixed_geometry import AtomListPhase
-from aiida_dse.engine.model.pattern import Observation, PatternModel
+from aiida_dse.engine.model.pattern import ObservedPattern, PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase, Sampling
 from aiida_dse.engine.particles.shapes import (
-    PrismPopulation,
-    SinglePrism,
+    ParallelepipedPopulation,
+    SingleParallelepiped,
     SingleSphere,
     SpherePopulation,
 )
@@ -36,15 +36,15 @@ def selftest() -> float:
     atoms = ((cells[:, None] + crystal.positions()).reshape(-1, 3)) @ crystal.cell.matrix.T
     kinds = np.tile(crystal.site_of_atom, len(cells))
     reference = _direct(atoms, kinds, sampling)
-    prism = CrystalPhase("prism", crystal, SinglePrism((4, 4, 4)), {})
+    parallelepiped = CrystalPhase("parallelepiped", crystal, SingleParallelepiped((4, 4, 4)), {})
     listed = AtomListPhase(
         "atoms", ("Cs", "Cl"), ("Cs1+", "Cl1-"), kinds, atoms, (1.0, 2.0), (1.0, 1.0)
     )
     errors = []
-    for phase in (prism, listed):
+    for phase in (parallelepiped, listed):
         errors.append(np.abs(_intensity(phase, sampling) / reference - 1).max())
     for family, sizes in (
-        (PrismPopulation(), {"L_ab": 1.5, "sd_ab": 0.3, "L_c": 1.5, "sd_c": 0.3, "phi": 0.0}),
+        (ParallelepipedPopulation(), {"L_ab": 1.5, "sd_ab": 0.3, "L_c": 1.5, "sd_c": 0.3, "size_axes_rotation": 0.0}),
         (SpherePopulation(), {"D": 1.5, "sd_D": 0.3}), (SingleSphere(1.6), {}),
     ):
         _intensity(CrystalPhase("compiled", crystal, family, sizes), sampling)
@@ -54,11 +54,11 @@ def selftest() -> float:
 def speed() -> float:
     """Seconds of one thread for one distance's worth of work, the best of five patterns.
 
-    A prism with a step of its cell edge; call it after `selftest`, which compiles.
+    A parallelepiped with a step of its cell edge; call it after `selftest`, which compiles.
     """
-    phase = CrystalPhase("speed", _crystal(), SinglePrism((40, 40, 40)), {})
+    phase = CrystalPhase("speed", _crystal(), SingleParallelepiped((40, 40, 40)), {})
     q = np.linspace(0.5, 17.0, 6000)
-    model = PatternModel(Observation(q, np.ones(len(q)), np.ones(len(q)), 0.7), [phase], threads=1)
+    model = PatternModel(ObservedPattern(q, np.ones(len(q)), np.ones(len(q)), 0.7), [phase], threads=1)
     before, best = model.states(model.start), np.inf
     for step in range(5):
         values = model.start | {"speed.a": 4.13 + 0.001 * step}
@@ -78,7 +78,7 @@ def _crystal() -> Crystal:
 
 
 def _intensity(phase: CrystalPhase | AtomListPhase, sampling: Sampling) -> FloatArray:
-    values = {p.name: p.value for p in phase.parameters}
+    values = phase.start
     state = phase.state(values, sampling)
     occupancy, b_iso = phase.occupancy_and_b(values)
     return debye.debye_intensity(

@@ -1,4 +1,4 @@
-"""Several patterns together: from a joint document to its model, and to a result."""
+"""Several patterns together: from a simultaneous document to its model, and to a result."""
 
 from __future__ import annotations
 
@@ -10,38 +10,39 @@ from typing import Any
 
 import numpy as np
 
-from aiida_dse.documents import DocumentError, JointDocument
+from aiida_dse.documents import DocumentError, SimultaneousDocument
 from aiida_dse.documents.plans import Start
 from aiida_dse.documents.reading import located
 from aiida_dse.engine.fit.leastsquares import Cycle
-from aiida_dse.engine.fit.simultaneous_fit import JointRefinement, refine_joint
-from aiida_dse.engine.fit.simultaneous_model import TEMPERATURE, JointModel
-from aiida_dse.engine.model.parameters import Parameter, Tie, closest
+from aiida_dse.engine.fit.simultaneous_fit import SimultaneousRefinement, refine_simultaneous
+from aiida_dse.engine.fit.simultaneous_model import TEMPERATURE, SimultaneousModel
+from aiida_dse.engine.model.constraints import Constraint
+from aiida_dse.engine.parameters import Kind, Parameter, ParameterName, closest
 from aiida_dse.io.results import Result
 
 from .build import BuiltModel, build
 from .peak_positions import check_axis
 from .run import StopCheck, refinement_result
-from .summary import common_summary, document_hash
+from .summary import common_summary, covariance_arrays, document_hash, parameter_rows
 
 #: What a pattern's part of the summary has in common with the result of a refinement.
 OWN_KEYS = ("sample", "data", "agreement", "parameters", "linear", "derived", "restraints")
 
 
 @dataclass(frozen=True)
-class BuiltJoint:
-    """The forward models of a joint document, and what they have in common."""
+class BuiltSimultaneous:
+    """The forward models of a simultaneous document, and what they have in common."""
 
-    document: JointDocument
+    document: SimultaneousDocument
     patterns: dict[str, BuiltModel]
-    model: JointModel
+    model: SimultaneousModel
     stages: list[list[str]]
     threads: int | None
 
 
-def build_joint(
-    document: JointDocument, folder: Path, *, threads: int | None = None
-) -> BuiltJoint:
+def build_simultaneous(
+    document: SimultaneousDocument, folder: Path, *, threads: int | None = None
+) -> BuiltSimultaneous:
     """Read the files of all patterns (paths relative to `folder`) and check all of it.
 
     Raises DocumentError with the key and the reason; nothing is refined yet.
@@ -53,29 +54,29 @@ def build_joint(
             patterns[name] = build(own, folder, threads=1)
         except DocumentError as problem:
             raise DocumentError(document.placed(name, str(problem))) from None
-    _refuse_twins(document, patterns)
+    _refuse_repeated_patterns(document, patterns)
     models = {name: built.model for name, built in patterns.items()}
-    if "joint" in next(iter(patterns.values())).document.phases:
-        raise DocumentError("model.phases.joint: 'joint' begins the names of the laws' parameters; "
+    if "simultaneous" in next(iter(patterns.values())).document.phases:
+        raise DocumentError("model.phases.simultaneous: 'simultaneous' begins the names of the parametric_constraints' parameters; "
                             "give the phase another name.")
-    law_parameters = [_law_parameter(name, given) for name, given in document.parameters.items()]
-    _check_laws(document, patterns, law_parameters)
-    with located("shared, laws or parameters"):
-        joint = JointModel(
-            models, shared=document.shared, laws=document.laws, law_parameters=law_parameters,
+    global_parameters = [_global_parameter(name, given) for name, given in document.parameters.items()]
+    _check_parametric_constraints(document, patterns, global_parameters)
+    with located("shared, parametric_constraints or parameters"):
+        simultaneous = SimultaneousModel(
+            models, shared=document.shared, parametric_constraints=document.parametric_constraints, global_parameters=global_parameters,
             constants={name: _constants(built) for name, built in patterns.items()},
         )
-    stages = [list(stage) for stage in document.refinement.stages or joint.default_stages()]
+    stages = [list(stage) for stage in document.refinement.stages or simultaneous.default_stages()]
     with located("refinement.stages"):
-        free = joint.free_names(stages)
-        joint.require_points(free)
+        free = simultaneous.free_names(stages)
+        simultaneous.require_points(free)
     # a restraint on shared parameters alone is one piece of knowledge, however many patterns
-    kept = joint.distinct_restraints({name: built.restraints for name, built in patterns.items()})
+    kept = simultaneous.distinct_restraints({name: built.restraints for name, built in patterns.items()})
     patterns = {name: replace(built, restraints=kept[name]) for name, built in patterns.items()}
-    return BuiltJoint(document, patterns, joint, stages, threads)
+    return BuiltSimultaneous(document, patterns, simultaneous, stages, threads)
 
 
-def check_axes_of(built: BuiltJoint) -> list[str]:
+def check_axes_of(built: BuiltSimultaneous) -> list[str]:
     """Remarks on patterns whose lines lie off; ValueError where they contradict the axis."""
     remarks = []
     for name, one in built.patterns.items():
@@ -88,13 +89,13 @@ def check_axes_of(built: BuiltJoint) -> list[str]:
     return remarks
 
 
-def _law_parameter(name: str, given: float | Start) -> Parameter:
+def _global_parameter(name: str, given: float | Start) -> Parameter:
     start = Start(value=given) if isinstance(given, float | int) else given
     if start.value is None:
         raise DocumentError(f"parameters.{name}.value: this key is missing; add it")
     with located(f"parameters.{name}"):
         return Parameter(
-            name, start.value, "", -np.inf if start.lower is None else start.lower,
+            ParameterName(name), Kind.GLOBAL, start.value, -np.inf if start.lower is None else start.lower,
             np.inf if start.upper is None else start.upper,
         )
 
@@ -104,17 +105,17 @@ def _constants(built: BuiltModel) -> dict[str, float]:
     return {} if temperature is None else {TEMPERATURE: temperature}
 
 
-def _check_laws(
-    document: JointDocument, patterns: Mapping[str, BuiltModel], parameters: list[Parameter]
+def _check_parametric_constraints(
+    document: SimultaneousDocument, patterns: Mapping[str, BuiltModel], parameters: list[Parameter]
 ) -> None:
-    """What is wrong with single laws, by their keys; the rest shows when they are put together."""
+    """What is wrong with single parametric_constraints, by their keys; the rest shows when they are put together."""
     first = next(iter(patterns.values())).model
     known = [*first.parameters, *(p.name for p in parameters), TEMPERATURE]
     used: set[str] = set()
-    for target, text in document.laws.items():
-        with located(f"laws.{target}"):
+    for target, text in document.parametric_constraints.items():
+        with located(f"parametric_constraints.{target}"):
             first.require(target)
-            sources = Tie.parse(target, text, known).sources
+            sources = Constraint.parse(target, text, known).sources
         used.update(sources)
         if TEMPERATURE in sources:
             for name, built in patterns.items():
@@ -125,11 +126,11 @@ def _check_laws(
         if p.name not in used:
             raise DocumentError(
                 f"parameters.{p.name}: no law names it{closest(p.name, used)}. Use it in one of "
-                "the 'laws', or remove it."
+                "the 'parametric_constraints', or remove it."
             )
 
 
-def _refuse_twins(document: JointDocument, patterns: Mapping[str, BuiltModel]) -> None:
+def _refuse_repeated_patterns(document: SimultaneousDocument, patterns: Mapping[str, BuiltModel]) -> None:
     seen: dict[str, str] = {}
     for name, built in patterns.items():
         observation = built.model.observation
@@ -146,21 +147,21 @@ def _refuse_twins(document: JointDocument, patterns: Mapping[str, BuiltModel]) -
         seen[content] = name
 
 
-def run_joint(
-    built: BuiltJoint, *, on_cycle: Callable[[Cycle], None] | None = None,
+def run_simultaneous(
+    built: BuiltSimultaneous, *, on_cycle: Callable[[Cycle], None] | None = None,
     should_stop: StopCheck | None = None,
 ) -> Result:
-    """The joint refinement of the document, from its starting values."""
+    """The simultaneous refinement of the document, from its starting values."""
     plan = built.document.refinement
-    found = refine_joint(
+    found = refine_simultaneous(
         built.model, built.stages, on_cycle=on_cycle, should_stop=should_stop,
         restraints={name: one.restraints for name, one in built.patterns.items()},
         max_cycles=plan.max_cycles, tolerance=plan.tolerance, threads=built.threads,
     )
-    return joint_result(built, found)
+    return simultaneous_result(built, found)
 
 
-def joint_result(built: BuiltJoint, found: JointRefinement) -> Result:
+def simultaneous_result(built: BuiltSimultaneous, found: SimultaneousRefinement) -> Result:
     """The summary and arrays; each pattern's as for a refinement, under 'patterns/NAME'."""
     patterns: dict[str, dict[str, Any]] = {}
     arrays: dict[str, np.ndarray] = {}
@@ -170,17 +171,17 @@ def joint_result(built: BuiltJoint, found: JointRefinement) -> Result:
         for local, row in patterns[name]["parameters"].items():
             if local in built.model.shared:
                 row["shared"] = True
-            if local in built.model.laws:
-                row["law"] = built.model.laws[local].expression
+            if local in built.model.parametric_constraints:
+                row["parametric_constraint"] = built.model.parametric_constraints[local].expression
                 row["free"] = False
         arrays |= {f"patterns/{name}/{path}": array for path, array in own.arrays.items()}
     status = "converged" if found.converged else "not_converged"
     if found.stop_reason in ("walltime", "interrupted"):
         status = found.stop_reason
-    elif found.converged and found.singular:
+    elif found.converged and found.undetermined:
         status = "singular"
     first = next(iter(built.patterns.values()))
-    summary = common_summary(first, "joint", status, found.stop_reason, found.seconds)
+    summary = common_summary(first, "simultaneous", status, found.stop_reason, found.seconds)
     samples = [rows["sample"] for rows in patterns.values()]
     summary |= {
         "title": built.document.title,
@@ -192,30 +193,19 @@ def joint_result(built: BuiltJoint, found: JointRefinement) -> Result:
                             for file, sha in one.files.items()}},
         "agreement": asdict(found.agreement),
         "parameters": _common_rows(built.model, found),
-        "laws": {name: law.expression for name, law in built.model.laws.items()},
+        "parametric_constraints": {name: law.expression for name, law in built.model.parametric_constraints.items()},
         "patterns": patterns,
-        "undetermined": [p.name for p in found.free if p.insensitive],
+        "undetermined": list(found.undetermined),
         "warnings": list(found.warnings),
         "n_cycles": found.n_cycles,
         "n_evaluations": found.n_evaluations,
     }
-    arrays["refinement/correlation"] = found.correlation
-    arrays["refinement/covariance"] = found.covariance
-    arrays["refinement/names"] = np.array([p.name for p in found.free], dtype=str)
-    return Result(summary, arrays)
+    return Result(summary, arrays | covariance_arrays(found.covariance))
 
 
-def _common_rows(model: JointModel, found: JointRefinement) -> dict[str, dict[str, Any]]:
-    """What belongs to no single pattern: shared parameters and those of the laws."""
-    refined = {p.name: p for p in found.free}
-    rows = {}
-    for name in (*model.shared, *model.law_parameters):
-        start = model.parameters[name]
-        p = refined.get(name, start)
-        row: dict[str, Any] = {"value": found.values[name], "unit": p.unit, "su": p.su,
-                               "free": name in refined}
-        if name in refined:
-            row |= {"lower": p.lower, "upper": p.upper, "at_bound": p.at_bound,
-                    "insensitive": p.insensitive, "start": start.value}
-        rows[name] = row
-    return rows
+def _common_rows(
+    model: SimultaneousModel, found: SimultaneousRefinement
+) -> dict[str, dict[str, Any]]:
+    """What belongs to no single pattern: shared parameters and the global ones."""
+    common = (*model.shared, *model.global_parameters)
+    return parameter_rows({name: found.parameters[name] for name in common}, model.start)

@@ -14,11 +14,13 @@ import numpy as np
 import xraydb
 
 import aiida_dse
-from aiida_dse.documents import JointDocument, ModelDocument
-from aiida_dse.engine.model.fixed_geometry import StoredPhase
-from aiida_dse.engine.model.parameters import Parameter
+from aiida_dse.documents import ModelDocument, SimultaneousDocument
+from aiida_dse.engine.fit.covariance import Covariance
+from aiida_dse.engine.model.constraints import Constraint
+from aiida_dse.engine.model.fixed_geometry import PairDistancesPhase
 from aiida_dse.engine.model.pattern import Evaluation, PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase
+from aiida_dse.engine.parameters import Parameter
 from aiida_dse.io.results import RESULT_SCHEMA
 
 from .build import BuiltModel
@@ -64,7 +66,7 @@ def structure_rows(built: BuiltModel) -> dict[str, dict[str, str]]:
         if isinstance(phase, CrystalPhase):
             rows[phase.name] = {"name": phase.crystal.name,
                                 "space_group": "".join(phase.crystal.space_group.split())}
-        elif isinstance(phase, StoredPhase):
+        elif isinstance(phase, PairDistancesPhase):
             # as of what the distances were sampled from
             rows[phase.name] = {key: str(phase.stored.about.get(key, ""))
                                 for key in ("name", "space_group")}
@@ -81,7 +83,7 @@ def scattering_tables() -> dict[str, str]:
     }
 
 
-def document_hash(document: ModelDocument | JointDocument) -> str:
+def document_hash(document: ModelDocument | SimultaneousDocument) -> str:
     """SHA-256 of the canonical document: what two results must share to be parts of one.
 
     What is to be found out about the uncertainty is left out: more samples or a longer chain of
@@ -110,21 +112,37 @@ def pattern_arrays(model: PatternModel, evaluation: Evaluation) -> dict[str, np.
 
 
 def parameter_rows(
-    model: PatternModel, values: Mapping[str, float], free: Sequence[Parameter]
+    parameters: Mapping[str, Parameter], start: Mapping[str, float],
+    constraints: Sequence[Constraint] = (),
 ) -> dict[str, dict[str, Any]]:
-    """Every parameter with value, unit, unscaled s.u., bounds, flags and tie."""
-    refined = {p.name: p for p in free}
-    tied = {tie.target: tie.expression for tie in model.ties}
+    """Every parameter with kind, value, unit, unscaled s.u., status, bounds and constraint."""
+    expressions = {one.target: one.expression for one in constraints}
     found = {}
-    for name, start in model.parameters.items():
-        p = refined.get(name, start)
+    for name, p in parameters.items():
         row: dict[str, Any] = {
-            "value": values[name], "unit": p.unit, "su": p.su, "free": name in refined,
+            "kind": p.kind.value, "value": p.value, "unit": p.unit, "su": p.su,
+            "status": p.status.value,
         }
-        if name in refined:
-            row |= {"lower": p.lower, "upper": p.upper, "at_bound": p.at_bound,
-                    "insensitive": p.insensitive, "start": start.value}
-        if name in tied:
-            row["tie"] = tied[name]
+        if p.status.refined:
+            row |= {"lower": p.lower, "upper": p.upper, "start": start[name]}
+        if name in expressions:
+            row["constraint"] = expressions[name]
         found[name] = row
     return found
+
+
+def unrefined_rows(model: PatternModel) -> dict[str, dict[str, Any]]:
+    """The parameters at their starting values, none of them refined."""
+    start = model.start
+    parameters = {
+        name: p.changed(value=start[name], lower=min(p.lower, start[name]),
+                        upper=max(p.upper, start[name]))
+        for name, p in model.parameters.items()
+    }
+    return parameter_rows(parameters, start, model.constraints)
+
+
+def covariance_arrays(covariance: Covariance) -> dict[str, np.ndarray]:
+    """The unscaled covariance (n, n) of refined parameters and linear coefficients, with names."""
+    return {"covariance/names": np.array(covariance.names, dtype=str),
+            "covariance/matrix": covariance.matrix}

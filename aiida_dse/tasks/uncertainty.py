@@ -26,7 +26,7 @@ from aiida_dse.engine.fit.leastsquares import Cycle
 from aiida_dse.engine.fit.posterior import Chain, sample_posterior
 from aiida_dse.engine.fit.profile import Profiles, Ray, profile_likelihood
 from aiida_dse.engine.fit.refine import Refinement, default_stages, refine
-from aiida_dse.engine.model.parameters import select
+from aiida_dse.engine.parameters import select
 from aiida_dse.engine.resources import StopCheck
 from aiida_dse.io.results import Result, write_result
 
@@ -97,7 +97,7 @@ def run_uncertainty(
         return Result(finished.summary | told, finished.arrays)
     work = _Work(built, best, wanted, clock, on_progress, should_stop, checkpoint, finished,
                  threads)
-    if best.converged and not best.singular:
+    if best.converged and not best.undetermined:
         for asked, part in ((wanted.profile, work.profile), (wanted.bootstrap, work.bootstrap),
                             (wanted.posterior, work.posterior)):
             if asked and work.reason == "complete":
@@ -222,7 +222,7 @@ class _Work:
 
     def result(self) -> Result:
         """Everything with intervals, correlations, verdicts and what they mean for the reader."""
-        if not self.best.converged or self.best.singular:
+        if not self.best.converged or self.best.undetermined:
             summary = self.refinement.summary | {"task": "uncertainty", "uncertainty": {}}
             summary["warnings"] = [
                 *summary["warnings"], "no profile, bootstrap or posterior was made: they need a "

@@ -44,7 +44,7 @@ from aiida.tools.pytest_fixtures import (  # noqa: E402, F401
 
 WAVELENGTH = 0.7093  # Å
 CELLS = (4, 4, 4)
-TRUTH = {"salt.a": 4.123, "salt.Cs1.B": 1.9, "salt.Cl_a.B": 2.3}
+TRUTH = {"salt.a": 4.123, "salt.Cs1.B_iso": 1.9, "salt.Cl_a.B_iso": 2.3}
 
 CIF = """data_CsCl
 _cell_length_a 4.12
@@ -67,14 +67,14 @@ Cl_a Cl1- 0.5 0.5 0.5 1 2.0
 """
 
 DOCUMENT = {
-    "schema": "aiida-dse/model/1",
+    "schema": "aiida-dse/model/2",
     "title": "caesium chloride",
     "sample": {"name": "T1", "ligand": "oleate", "temperature": 293.0, "tags": {"run": "7"}},
     "pattern": {
         "file": "salt.xye", "axis": "two_theta", "wavelength": WAVELENGTH, "sigma": "column"
     },
     "phases": {
-        "salt": {"structure": "CsCl.cif", "particle": {"shape": "prism", "cells": list(CELLS)}}
+        "salt": {"structure": "CsCl.cif", "particle": {"shape": "parallelepiped", "cells": list(CELLS)}}
     },
     "background": {"chebyshev": 1},
 }
@@ -82,7 +82,7 @@ DOCUMENT = {
 SCAN = {
     "axes": [
         {"parameter": "salt.a", "start": 4.10, "stop": 4.15, "step": 0.01},
-        {"parameter": "salt.Cs1.B", "values": [1.0, 1.5, 2.0, 2.5]},
+        {"parameter": "salt.Cs1.B_iso", "values": [1.0, 1.5, 2.0, 2.5]},
     ]
 }
 
@@ -148,8 +148,8 @@ def direct_pattern(truth, seed):
     direct = _direct()
     salt = direct.Structure.of(
         (truth["salt.a"],) * 3,
-        [("Cs1+", 1.0, truth["salt.Cs1.B"], [(0, 0, 0)]),
-         ("Cl1-", 1.0, truth["salt.Cl_a.B"], [(0.5, 0.5, 0.5)])],
+        [("Cs1+", 1.0, truth["salt.Cs1.B_iso"], [(0, 0, 0)]),
+         ("Cl1-", 1.0, truth["salt.Cl_a.B_iso"], [(0.5, 0.5, 0.5)])],
     )
     two_theta = np.linspace(4, 60, 200)
     q = 4 * np.pi / WAVELENGTH * np.sin(np.radians(two_theta / 2))
@@ -186,7 +186,7 @@ def write_case(pattern_text):
 
 @pytest.fixture(scope="session")
 def case_nodes(write_case, tmp_path_factory):
-    """A function: the inputs (model, pattern, structures[, traces]) of the case, with changes."""
+    """A function: the inputs (model, pattern, structures[, blanks]) of the case, with changes."""
     from aiida.orm import Dict
 
     from aiida_dse.data.jobs import nodes_of_document
@@ -194,12 +194,12 @@ def case_nodes(write_case, tmp_path_factory):
 
     def make(changes=None):
         path = write_case(tmp_path_factory.mktemp("case"), changes)
-        model, pattern, structures, traces = nodes_of_document(load_document(path), path.parent)
+        model, pattern, structures, blanks = nodes_of_document(load_document(path), path.parent)
         inputs = {"model": Dict(model), "structures": structures}
         if pattern is not None:
             inputs["pattern"] = pattern
-        if traces:
-            inputs["traces"] = traces
+        if blanks:
+            inputs["blanks"] = blanks
         return inputs
 
     return make

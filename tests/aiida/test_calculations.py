@@ -82,14 +82,14 @@ def test_the_plugins_are_found_by_their_names(task):
     [
         ({"parameters": {"salt.aa": 4.1}}, "salt.aa"),
         ({"parameters": {"salt.b": 4.1}}, "symmetry makes b equal a"),
-        ({"refinement": {"stages": [["salt.Cs2.B"]]}}, "salt.Cs2.B"),
-        ({"ties": {"salt.Cs1.B": "salt.Br.B"}}, "salt.Br.B"),
+        ({"refinement": {"stages": [["salt.Cs2.B_iso"]]}}, "salt.Cs2.B_iso"),
+        ({"constraints": {"salt.Cs1.B_iso": "salt.Br.B_iso"}}, "salt.Br.B_iso"),
         ({"phasess": {}}, "unknown key"),
         ({"schema": "aiida-dse/model/9"}, "aiida-dse/model/9"),
         ({"background": {"chebyshev": -1}}, "chebyshev"),
         ({"derived": {"salt": {"distances": [["Cs1", "Br"]]}}}, "Br"),
     ],
-    ids=["parameter", "bound by symmetry", "stage", "tie", "key", "schema", "background", "label"],
+    ids=["parameter", "bound by symmetry", "stage", "constraint", "key", "schema", "background", "label"],
 )
 def test_a_bad_document_is_refused_before_submission(inputs, sections, told):
     assert told in refusal(RefineCalculation, changed(inputs, **sections))
@@ -113,7 +113,7 @@ def test_a_scan_needs_axes(inputs):
     [
         ({"parameter": "salt.q", "values": [1.0, 2.0]}, "salt.q"),
         ({"parameter": "salt.a", "start": 4.0, "stop": 5.0, "step": 1e-9}, "limit"),
-        ({"parameter": "salt.Cs1.B", "values": [-1.0, 1.0]}, "only 0 to 1000 is possible"),
+        ({"parameter": "salt.Cs1.B_iso", "values": [-1.0, 1.0]}, "only 0 to 1000 is possible"),
     ],
 )
 def test_a_grid_that_cannot_be_scanned_is_refused(inputs, axis, told):

@@ -36,9 +36,9 @@ def cli():
 def analyses(cli, started, code, write_case, tmp_path_factory, case):
     """PKs of a refinement and a map, launched from documents."""
     folder = tmp_path_factory.mktemp("analyses")
-    path = write_case(folder, {"refinement": {"stages": [["salt.a", "salt.*.B"]]}})
+    path = write_case(folder, {"refinement": {"stages": [["salt.a", "salt.*.B_iso"]]}})
     grid = cli("launch", "grid-search", path, "--threads", 1, "--axis", "salt.a=4.104:4.144:0.01",
-               "--axis", "salt.Cl_a.B=1.5:3:0.5")
+               "--axis", "salt.Cl_a.B_iso=1.5:3:0.5")
     fit = cli("launch", "refine", path, "--wait")
     assert (grid.exit_code, fit.exit_code) == (0, 0), grid.output + fit.output
     return {
@@ -57,7 +57,7 @@ def test_a_dry_run_reports_and_stores_nothing(cli, started, code, write_case, tm
     result = cli("launch", "refine", write_case(tmp_path), "--dry-run")
     assert result.exit_code == 0, result.output
     assert "The document is valid" in result.output
-    assert "salt.Cs1.B" in result.output
+    assert "salt.Cs1.B_iso" in result.output
     assert counts() == before
 
 
@@ -80,7 +80,7 @@ def test_without_the_daemon_nothing_is_submitted(
 
 
 GRID = [{"parameter": "salt.a", "start": 4.0, "stop": 4.2, "step": 1e-5},
-        {"parameter": "salt.Cs1.B", "start": 0.0, "stop": 5.0, "step": 1e-4}]
+        {"parameter": "salt.Cs1.B_iso", "start": 0.0, "stop": 5.0, "step": 1e-4}]
 
 
 def _section(**changes):
@@ -158,7 +158,7 @@ def test_an_unreadable_pattern_is_refused(cli, started, code, write_case, tmp_pa
         (["--axis", "salt.a=4:5:0"], "step"),
         (["--axis", "salt.a=4:5:nan"], "step"),
         (["--axis", "salt.a=4:5:1e-9"], "limit"),
-        (["--axis", "salt.a=4:4.1:0.01", "--refine", "salt.Xx.B"], "salt.Xx.B"),
+        (["--axis", "salt.a=4:4.1:0.01", "--refine", "salt.Xx.B_iso"], "salt.Xx.B_iso"),
         (["--axis", "salt.a=4:4.1:0.01", "--code", "nobody@localhost"], "nobody@localhost"),
         (["--axis", "salt.a=4:4.1:0.01", "--pattern", "99999999"], "99999999"),
         (["--axis", "salt.a=4:4.1:0.01", "--start-from", "99999999"], "99999999"),
@@ -178,7 +178,7 @@ def test_refining_without_axes_on_the_command_line_is_not_ignored(
 ):
     """--refine belongs to --axis: alone it must not be dropped without a word."""
     path = write_case(tmp_path, {"scan": case.scan})
-    result = cli("launch", "grid-search", path, "--refine", "salt.Xx.B", "--dry-run")
+    result = cli("launch", "grid-search", path, "--refine", "salt.Xx.B_iso", "--dry-run")
     assert result.exit_code != 0
 
 
@@ -189,7 +189,7 @@ def test_a_refinement_is_listed_shown_and_plotted(cli, analyses, tmp_path):
     assert "Refine" in row and "T1" in row and "293" in row and "done" in row
     shown = cli("show", analyses["refine"])
     assert shown.exit_code == 0
-    assert "salt.Cs1.B" in shown.output and "GoF" in shown.output
+    assert "salt.Cs1.B_iso" in shown.output and "GoF" in shown.output
     target = tmp_path / "fit.png"
     result = cli("plot", analyses["refine"], "-o", target)
     assert result.exit_code == 0, result.output
@@ -202,7 +202,7 @@ def test_an_uncertainty_goes_on_from_a_refinement_and_from_itself(
     """Launched, listed, shown, plotted; more samples are added to those there are."""
     def launched(samples, start):
         path = write_case(tmp_path, {
-            "refinement": {"stages": [["salt.a", "salt.*.B"]]},
+            "refinement": {"stages": [["salt.a", "salt.*.B_iso"]]},
             "uncertainty": {"profile": ["salt.a"], "bootstrap": {"samples": samples}},
         })
         result = cli("launch", "uncertainty", path, "--threads", 1, "--start-from", start, "--wait")
@@ -274,7 +274,7 @@ def test_a_map_starts_from_a_refinement(cli, analyses, finish):
     result = cli("launch", "grid-search", analyses["folder"] / "model.yaml", "--dry-run",
                  "--start-from", analyses["refine"], "--axis", "salt.a=4.1:4.14:0.01")
     assert result.exit_code == 0, result.output
-    start = float(re.search(r"salt\.Cs1\.B\s+(\S+)", result.output)[1])
+    start = float(re.search(r"salt\.Cs1\.B_iso\s+(\S+)", result.output)[1])
     assert start == pytest.approx(1.9, abs=0.4) and start != 1.5
     assert counts() == before
 
@@ -385,11 +385,11 @@ def test_models_are_compared_from_documents(cli, started, code, write_case, tmp_
     """Two documents of one pattern are ranked and drawn; of two patterns they are refused."""
     import yaml
 
-    stages = {"refinement": {"stages": [["salt.a", "salt.*.B"]]}}
+    stages = {"refinement": {"stages": [["salt.a", "salt.*.B_iso"]]}}
     full = write_case(tmp_path, stages)
     stiff = tmp_path / "stiff.yaml"
     stiff.write_text(yaml.safe_dump(
-        case.document | {"refinement": {"stages": [["salt.a"]]}, "parameters": {"salt.Cs1.B": 9.0}}
+        case.document | {"refinement": {"stages": [["salt.a"]]}, "parameters": {"salt.Cs1.B_iso": 9.0}}
     ))
     told = cli("launch", "compare", full, stiff, "--wait")
     assert told.exit_code == 0, told.output

@@ -25,7 +25,7 @@ from aiida_dse.tasks.run import run_scan
 from aiida_dse.workchains.grid_search import GridSearchWorkChain
 from aiida_dse.workchains.refine import RefineWorkChain
 
-STAGES = {"stages": [["salt.a", "salt.*.B"]]}
+STAGES = {"stages": [["salt.a", "salt.*.B_iso"]]}
 #: One thread for every job: two of them share two cores.
 OPTIONS = {"options": {"resources": {
     "num_machines": 1, "num_mpiprocs_per_machine": 1, "num_cores_per_mpiproc": 1}}}
@@ -63,7 +63,7 @@ def submitted(started, stored, code, flaky_code, case):
                 "tile_seconds": Float(0.02), "seconds_per_point": Float(0.01)} | more
 
     few = STAGES | {"max_cycles": 3}
-    far = {"salt.a": 4.05, "salt.Cs1.B": 6.0, "salt.Cl_a.B": 8.0}
+    far = {"salt.a": 4.05, "salt.Cs1.B_iso": 6.0, "salt.Cl_a.B_iso": 8.0}
     return {
         "simulate": submit(SimulateCalculation, **stored(code)),
         "refine": submit(RefineCalculation, **stored(code, refinement=STAGES)),
@@ -187,7 +187,7 @@ def test_a_large_map_adds_few_nodes_and_little_data(submitted, finish, stored, c
     """100 x 100 points that would take hours, for all the work chain knows: < 60 nodes, < 5 MB."""
     finish(submitted["grid"])
     axes = [{"parameter": "salt.a", "start": 4.10, "stop": 4.1495, "step": 0.0005},
-            {"parameter": "salt.Cl_a.B", "start": 1.0, "stop": 3.97, "step": 0.03}]
+            {"parameter": "salt.Cl_a.B_iso", "start": 1.0, "stop": 3.97, "step": 0.03}]
     inputs = {"scan": stored(code, scan={"axes": axes}), "seconds_per_point": Float(100.0)}
     before = QueryBuilder().append(Node, project="id").all(flat=True)
     node = finish(submit(GridSearchWorkChain, **inputs), timeout=200)
@@ -206,7 +206,7 @@ def test_a_scan_out_of_time_goes_on_where_it_stopped(submitted, finish, stored, 
     """One tile, a second for each run: the map is complete, and grows from run to run."""
     slow = {
         "axes": [{"parameter": "salt.a", "start": 4.1, "stop": 4.15, "step": 0.0001}],
-        "refine": ["salt.Cs1.B", "salt.Cl_a.B"],
+        "refine": ["salt.Cs1.B_iso", "salt.Cl_a.B_iso"],
     }
     inputs = stored(make_code("hurried"), scan=slow)
     inputs["metadata"]["options"]["max_wallclock_seconds"] = 2
@@ -230,14 +230,14 @@ def test_models_are_refined_and_ranked(submitted, finish, stored, make_code):
     code = make_code("picky", "if grep -q 7.7777 model.json; then echo lost >&2; exit 1; fi")
     inputs = stored(code, refinement=STAGES)
     full, structures = inputs.pop("model").get_dict(), inputs.pop("structures")
-    stiff = full | {"parameters": {"salt.Cs1.B": 9.0}, "refinement": {"stages": [["salt.a"]]}}
-    hopeless = full | {"parameters": {"salt.Cs1.B": 7.7777}}
-    models = {"full": Dict(full), "stiff": Dict(stiff), "hopeless": Dict(hopeless)}
+    stiff = full | {"parameters": {"salt.Cs1.B_iso": 9.0}, "refinement": {"stages": [["salt.a"]]}}
+    poor_fits = full | {"parameters": {"salt.Cs1.B_iso": 7.7777}}
+    models = {"full": Dict(full), "stiff": Dict(stiff), "poor_fits": Dict(poor_fits)}
     node = finish(submit(
         CompareModelsWorkChain, refine=inputs, models=models,
         structures={name: structures for name in models},
     ))
-    assert node.exit_status == 402 and "hopeless" in node.exit_message
+    assert node.exit_status == 402 and "poor_fits" in node.exit_message
     result = node.outputs.result.get_dict()
     assert result["ranking"] == ["full", "stiff"]
     assert result["models"]["full"]["gof"] == pytest.approx(1.0, abs=0.15)
@@ -267,7 +267,7 @@ def test_killed_workers_cost_no_finished_tile(
     code = make_code(f"logged-{killed}", f'echo "$PWD" >> "{log}"; sleep 1')
     low = 4.102 + 0.001 * killed  # a grid of its own: nothing comes from the cache
     scan = {"axes": [{"parameter": "salt.a", "start": low, "stop": low + 0.05, "step": 0.01},
-                     {"parameter": "salt.Cl_a.B", "values": [1.0, 2.0, 3.0]}]}
+                     {"parameter": "salt.Cl_a.B_iso", "values": [1.0, 2.0, 3.0]}]}
     node = submit(GridSearchWorkChain, **submitted["make_grid"](code, scan=scan))
     end = time.monotonic() + 120
     while not (any(job.is_finished_ok for job in jobs_of(node))

@@ -13,11 +13,11 @@ from aiida.plugins import DataFactory, WorkflowFactory
 from aiida_dse.calculations.engine import BuildCalculation, RefineCalculation, SimulateCalculation
 from aiida_dse.data.distances import DistancesData
 from aiida_dse.data.jobs import structure_node
-from aiida_dse.data.same_content import stored_twin
+from aiida_dse.data.same_content import stored_node_of_same_content
 from aiida_dse.workchains.build_model import BuildModelWorkChain
 from aiida_dse.workchains.grid_search import GridSearchWorkChain
 
-B_SITES = "salt.*.B"
+B_SITES = "salt.*.B_iso"
 
 
 @pytest.fixture(scope="module")
@@ -75,18 +75,18 @@ def test_the_same_model_is_built_once(built, case_nodes, code, finish):
 
 def test_a_store_simulates_refines_and_maps(with_store, finish, case):
     simulated = submit(SimulateCalculation, **with_store())
-    stages = {"stages": [["salt.expansion"], [B_SITES]]}
+    stages = {"stages": [["salt.lattice_scale"], [B_SITES]]}
     refined = submit(RefineCalculation, **with_store(refinement=stages))
-    scan = {"axes": [{"parameter": "salt.expansion", "values": [0.998, 0.999, 1.0, 1.001]},
-                     {"parameter": "salt.Cs1.B", "values": [1.5, 2.0]}]}
+    scan = {"axes": [{"parameter": "salt.lattice_scale", "values": [0.998, 0.999, 1.0, 1.001]},
+                     {"parameter": "salt.Cs1.B_iso", "values": [1.5, 2.0]}]}
     grid = submit(GridSearchWorkChain, scan=with_store(scan=scan), max_concurrent=Int(2),
                   tile_seconds=Float(0.02), seconds_per_point=Float(0.01))
     for node in (simulated, refined, grid):
         finish(node)
         assert node.is_finished_ok, node.exit_message
     rows = refined.outputs.result["parameters"]
-    cell = rows["salt.expansion"]["value"] * 4.123
-    assert abs(cell - case.truth["salt.a"]) < 4 * rows["salt.expansion"]["su"] * 4.123
+    cell = rows["salt.lattice_scale"]["value"] * 4.123
+    assert abs(cell - case.truth["salt.a"]) < 4 * rows["salt.lattice_scale"]["su"] * 4.123
     assert refined.outputs.result["structures"]["salt"]["space_group"] == "Pm-3m"
     assert grid.outputs.result["minimum"]["gof"] < 1.5
     assert grid.outputs.map.get_array("gof").shape == (4, 2)
@@ -98,7 +98,7 @@ def test_a_file_that_the_database_has_is_its_node(built, tmp_path):
     path.write_bytes(store.get_content(mode="rb"))
     node = structure_node(path)
     assert isinstance(node, DistancesData) and not node.is_stored
-    assert stored_twin(node).pk == store.pk
+    assert stored_node_of_same_content(node).pk == store.pk
 
 
 def test_what_is_no_store_is_not_kept(tmp_path):

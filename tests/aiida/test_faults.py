@@ -35,8 +35,8 @@ def study(case, write_case, pattern_of, tmp_path_factory):
     write_case(folder)
     samples = {}
     for k, kelvin in enumerate(TEMPERATURES):
-        truth = {"salt.a": 4.11 + 4e-5 * kelvin, "salt.Cs1.B": 0.3 + 0.005 * kelvin,
-                 "salt.Cl_a.B": 0.5 + 0.006 * kelvin}
+        truth = {"salt.a": 4.11 + 4e-5 * kelvin, "salt.Cs1.B_iso": 0.3 + 0.005 * kelvin,
+                 "salt.Cl_a.B_iso": 0.5 + 0.006 * kelvin}
         (folder / f"T{k}.xye").write_text(pattern_of(truth, k + 60))
         samples[f"T{k}"] = {
             "pattern": {"file": f"T{k}.xye"},
@@ -44,12 +44,12 @@ def study(case, write_case, pattern_of, tmp_path_factory):
     base = copy.deepcopy(case.document)
     del base["pattern"]["file"], base["sample"]
     content = {
-        "schema": "aiida-dse/study/1", "name": "interrupted", "samples": samples,
-        "defaults": base | {"refinement": {"stages": [["salt.a", "salt.*.B"]]}},
+        "schema": "aiida-dse/study/2", "name": "interrupted", "samples": samples,
+        "defaults": base | {"refinement": {"stages": [["salt.a", "salt.*.B_iso"]]}},
         "series": {"warming": {"kind": "temperature", "samples": "T*"}},
         "maps": [{"sample": "T0", "axes": [
             {"parameter": "salt.a", "values": [4.1025, float(TILE)]},
-            {"parameter": "salt.Cs1.B", "values": [0.5, 1.0]}]}],
+            {"parameter": "salt.Cs1.B_iso", "values": [0.5, 1.0]}]}],
     }
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))

@@ -39,7 +39,7 @@ def analyses(cli, started, code, write_case, tmp_path_factory, finish):
     """A refinement at 77 K and a map at 293 K that starts from it; PKs."""
     folder = tmp_path_factory.mktemp("finding")
     path = write_case(folder, {
-        "refinement": {"stages": [["salt.a", "salt.*.B"]]},
+        "refinement": {"stages": [["salt.a", "salt.*.B_iso"]]},
         "derived": {"salt": {"distances": [["Cs1", "Cl_a"]]}},
         "sample": {"name": "F1", "ligand": "DDAB", "state": "colloid", "temperature": 77.0,
                    "tags": {"run": 7, "batch": "b"}},
@@ -49,7 +49,7 @@ def analyses(cli, started, code, write_case, tmp_path_factory, finish):
     pk = int(re.search(r"RefineWorkChain<(\d+)>", fit.output)[1])
     path = write_case(folder, {"sample": {"name": "F2", "ligand": "oleate", "temperature": 293.0}})
     grid = cli("launch", "grid-search", path, "--threads", 1, "--start-from", pk,
-               "--axis", "salt.a=4.104:4.144:0.01", "--axis", "salt.Cl_a.B=1.5:3:0.5")
+               "--axis", "salt.a=4.104:4.144:0.01", "--axis", "salt.Cl_a.B_iso=1.5:3:0.5")
     assert grid.exit_code == 0, grid.output
     map_pk = int(re.search(r"GridSearchWorkChain<(\d+)>", grid.output)[1])
     assert finish(load_node(map_pk)).is_finished_ok
@@ -68,7 +68,7 @@ def pks(**options):
     ("text", "meaning"),
     [
         ("CsPbBr3.a>8.2", ("CsPbBr3.a", {">": 8.2})), ("gof <= 2", ("gof", {"<=": 2.0})),
-        ("x.Pb1.B!=1e-3", ("x.Pb1.B", {"!==": 1e-3})),
+        ("x.Pb1.B_iso!=1e-3", ("x.Pb1.B_iso", {"!==": 1e-3})),
         ("x.L=5:8", ("x.L", {">=": 5.0, "<=": 8.0})), ("x.L=:8", ("x.L", {"<=": 8.0})),
         ("temperature=77", ("temperature", {">=": 77.0, "<=": 77.0})),
     ],
@@ -95,10 +95,10 @@ def test_a_range_may_be_open():
 
 
 def test_names_reach_parameters_sizes_derived_quantities_and_uncertainties():
-    assert paths_of("p.Pb1.B") == ("attributes.values.p.Pb1.B",)
+    assert paths_of("p.Pb1.B_iso") == ("attributes.values.p.Pb1.B_iso",)
     assert "attributes.derived.p.quantities.zeta.value" in paths_of("p.zeta")
     assert "attributes.derived.p.sizes.L_c" in paths_of("p.L_c")
-    assert paths_of("p.Pb1.B.su") == ("attributes.su.p.Pb1.B",)
+    assert paths_of("p.Pb1.B_iso.su") == ("attributes.su.p.Pb1.B_iso",)
 
 
 # --- queries ------------------------------------------------------------------------------------
@@ -139,10 +139,10 @@ def test_a_refinement_that_does_not_fit_is_not_found(analyses, options):
 
 def test_a_map_is_found_by_its_minimum_and_not_by_where_it_began(analyses):
     lowest = load_node(analyses["map"])["minimum"]
-    start = load_node(analyses["map"])["parameters"]["salt.Cl_a.B"]["value"]
-    row = find_rows(sample="F2", show=["salt.Cl_a.B"])[0]
+    start = load_node(analyses["map"])["parameters"]["salt.Cl_a.B_iso"]["value"]
+    row = find_rows(sample="F2", show=["salt.Cl_a.B_iso"])[0]
     assert row["pk"] == analyses["map"] and row["gof"] == lowest["gof"]
-    assert row["salt.Cl_a.B"] == lowest["salt.Cl_a.B"] != start
+    assert row["salt.Cl_a.B_iso"] == lowest["salt.Cl_a.B_iso"] != start
     assert analyses["map"] in pks(max_gof=lowest["gof"] + 1e-6, sample="F2")
     assert not pks(max_gof=lowest["gof"] - 1e-6, sample="F2")
 
@@ -154,10 +154,10 @@ def test_tiles_are_shown_on_demand_only(analyses):
 
 def test_columns_hold_what_the_result_says(analyses):
     result = load_node(analyses["result"])
-    row = find_rows(sample="F1", show=["salt.Cs1.B", "salt.Cs1.B.su", "salt.d(Cs1-Cl_a)_1",
+    row = find_rows(sample="F1", show=["salt.Cs1.B_iso", "salt.Cs1.B_iso.su", "salt.d(Cs1-Cl_a)_1",
                                        "space_groups", "tags"])[0]
-    cs = result["parameters"]["salt.Cs1.B"]
-    assert (row["salt.Cs1.B"], row["salt.Cs1.B.su"]) == (cs["value"], cs["su"])
+    cs = result["parameters"]["salt.Cs1.B_iso"]
+    assert (row["salt.Cs1.B_iso"], row["salt.Cs1.B_iso.su"]) == (cs["value"], cs["su"])
     distance = result["derived"]["salt"]["quantities"]["d(Cs1-Cl_a)_1"]["value"]
     assert row["salt.d(Cs1-Cl_a)_1"] == distance
     assert row["salt.d(Cs1-Cl_a)_1"] == pytest.approx(4.123 * 3**0.5 / 2, abs=0.01)
@@ -186,7 +186,7 @@ def test_a_query_is_three_statements_and_makes_no_node(analyses, monkeypatch):
     monkeypatch.setattr(Node, "__init__", refuse)
     event.listen(*listen)
     try:
-        rows = find_rows(phase="salt", where=["salt.a>4"], show=["salt.Cs1.B"])
+        rows = find_rows(phase="salt", where=["salt.a>4"], show=["salt.Cs1.B_iso"])
     finally:
         event.remove(*listen)
     assert rows

@@ -20,14 +20,14 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "cspbbr3"
 P = "CsPbBr3."
 XY = [P + "Br_eq.x", P + "Br_eq.y"]
 ANGLE, SHORT, LONG = P + "angle(Pb-Br_eq-Pb)_1", P + "d(Pb-Br_eq)_1", P + "d(Pb-Br_eq)_2"
-B_AXIS = {"parameter": P + "Br_eq.B", "start": 1.5, "stop": 2.5, "step": 0.5}
+B_AXIS = {"parameter": P + "Br_eq.B_iso", "start": 1.5, "stop": 2.5, "step": 0.5}
 
 
 def document(*axes, **plan):
     content = load_document(EXAMPLE / "refine.yaml").canonical()
     content["pattern"]["every"] = 25
-    content["phases"]["CsPbBr3"]["particle"] = {"shape": "prism", "cells": [4, 4, 3]}
-    del content["refinement"]  # its sizes are none of a single prism
+    content["phases"]["CsPbBr3"]["particle"] = {"shape": "parallelepiped", "cells": [4, 4, 3]}
+    del content["refinement"]  # its sizes are none of a single parallelepiped
     content["scan"] = {"axes": list(axes), **plan}
     return content
 

@@ -1,4 +1,4 @@
-"""From nodes to the files of a job: names, kinds of structures, traces."""
+"""From nodes to the files of a job: names, kinds of structures, blanks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def parts(inputs):
     """The arguments of job_files and built_from_nodes."""
     return (
         inputs["model"].get_dict(), inputs.get("pattern"), inputs["structures"],
-        inputs.get("traces", {}),
+        inputs.get("blanks", {}),
     )
 
 
@@ -39,7 +39,7 @@ def with_ions(case):
     """The document with ions and B said in it, for structures that carry neither."""
     model = copy.deepcopy(case.document)
     model["phases"]["salt"] |= {
-        "ions": {"Cs": "Cs1+", "Cl": "Cl1-"}, "B": {"Cs": 1.5, "Cl": 2.0}
+        "ions": {"Cs": "Cs1+", "Cl": "Cl1-"}, "B_iso": {"Cs": 1.5, "Cl": 2.0}
     }
     return model
 
@@ -94,9 +94,9 @@ def test_range_and_every_of_the_document_are_kept(inputs):
 
 
 def test_a_missing_pattern_is_told(inputs):
-    model, _, structures, traces = parts(inputs)
+    model, _, structures, blanks = parts(inputs)
     with pytest.raises(DocumentError, match="no 'pattern' node"):
-        job_files(model, None, structures, traces)
+        job_files(model, None, structures, blanks)
 
 
 @pytest.mark.parametrize(
@@ -108,17 +108,17 @@ def test_a_missing_pattern_is_told(inputs):
     ],
 )
 def test_structures_and_phases_must_have_the_same_names(inputs, rename, told):
-    model, pattern, structures, traces = parts(inputs)
+    model, pattern, structures, blanks = parts(inputs)
     renamed = {new: structures[old] for new, old in rename.items()}
     with pytest.raises(DocumentError, match=told):
-        job_files(model, pattern, renamed, traces)
+        job_files(model, pattern, renamed, blanks)
 
 
 def test_traces_must_have_the_names_of_the_document(inputs):
     model, pattern, structures, _ = parts(inputs)
     with pytest.raises(DocumentError, match="not in the document: solvent"):
         job_files(model, pattern, structures, {"solvent": pattern})
-    model["background"]["traces"] = {"solvent": {}}
+    model["background"]["blanks"] = {"solvent": {}}
     with pytest.raises(DocumentError, match="missing: solvent"):
         job_files(model, pattern, structures, {})
 
@@ -131,7 +131,7 @@ def test_an_xyz_node_is_no_crystal_and_a_cif_no_list_of_atoms(inputs, case, tmp_
     with pytest.raises(DocumentError, match=r"salt has .structure., which is a .cif file.*\.xyz"):
         job_files(model, pattern, {"salt": atoms}, {})
     model = copy.deepcopy(case.document)
-    model["phases"]["salt"] = {"atoms": "salt.xyz", "B": {"Cs": 1.0, "Cl": 1.0}}
+    model["phases"]["salt"] = {"atoms": "salt.xyz", "B_iso": {"Cs": 1.0, "Cl": 1.0}}
     with pytest.raises(DocumentError, match=r"salt has .atoms., which is a .xyz file.*\.cif"):
         job_files(model, pattern, structures, {})
 
@@ -140,7 +140,7 @@ def test_an_xyz_particle_scatters_like_its_crystal(inputs, case, tmp_path):
     (tmp_path / "salt.xyz").write_text(xyz_text(n=4))
     model = copy.deepcopy(case.document)
     model["phases"]["salt"] = {
-        "atoms": "salt.xyz", "ions": {"Cs": "Cs1+", "Cl": "Cl1-"}, "B": {"Cs": 1.5, "Cl": 2.0}
+        "atoms": "salt.xyz", "ions": {"Cs": "Cs1+", "Cl": "Cl1-"}, "B_iso": {"Cs": 1.5, "Cl": 2.0}
     }
     _, pattern, structures, _ = parts(inputs)
     atoms = built_from_nodes(
@@ -169,7 +169,7 @@ def test_every_kind_of_structure_gives_the_same_pattern(inputs, case):
     ):
         built = built_from_nodes(model, pattern, {"salt": structure_node(source)}, {})
         assert_allclose(calculated(built), expected, rtol=1e-9)
-        assert {"salt.Cs1.B", "salt.Cl_a.B"} <= set(built.model.parameters)
+        assert {"salt.Cs1.B_iso", "salt.Cl_a.B_iso"} <= set(built.model.parameters)
 
 
 def test_a_structure_larger_than_its_primitive_cell_keeps_its_cell(inputs, case):
@@ -194,7 +194,7 @@ def test_a_hexagonal_structure_on_thirds_keeps_its_four_atoms(inputs, case):
         for x, y, shift in ((1 / 3, 2 / 3, 0.0), (2 / 3, 1 / 3, 0.5)):
             wurtzite.append_atom(position=(x, y, z + shift) @ cell, symbols=symbol)
     model = copy.deepcopy(case.document)
-    model["phases"]["salt"]["B"] = {"Cd": 1.0, "Se": 1.0}
+    model["phases"]["salt"]["B_iso"] = {"Cd": 1.0, "Se": 1.0}
     built = built_from_nodes(model, inputs["pattern"], {"salt": wurtzite}, {})
     crystal = built.model.phases[0].crystal
     assert sorted(site.label for site in crystal.sites) == ["Cd", "Se"]
@@ -204,22 +204,22 @@ def test_a_hexagonal_structure_on_thirds_keeps_its_four_atoms(inputs, case):
 
 def test_a_trace_becomes_a_file_and_a_linear_component(case_nodes, inputs):
     model, pattern, structures, _ = parts(inputs)
-    model["background"]["traces"] = {"solvent": {"file": "water.chi", "sigma": "5 %"}}
+    model["background"]["blanks"] = {"solvent": {"file": "water.chi", "sigma": "5 %"}}
     content, files = job_files(model, pattern, structures, {"solvent": pattern})
-    section = content["background"]["traces"]["solvent"]
-    assert section["file"] == "trace_solvent.xye"
+    section = content["background"]["blanks"]["solvent"]
+    assert section["file"] == "blank_solvent.xye"
     assert section["sigma"] == "column"
-    assert files["trace_solvent.xye"] == pattern.as_text().encode()
+    assert files["blank_solvent.xye"] == pattern.as_text().encode()
     built = built_from_nodes(model, pattern, structures, {"solvent": pattern})
     assert any("solvent" in name for name in built.model.linear_names)
 
 
 def test_traces_of_a_document_become_nodes(write_case, tmp_path):
     trace = {"file": "salt.xye", "axis": "two_theta", "wavelength": 0.7093, "sigma": "column"}
-    path = write_case(tmp_path, {"background": {"traces": {"empty": trace}}})
-    model, pattern, structures, traces = nodes_of_document(load_document(path), tmp_path)
-    assert set(traces) == {"empty"}
-    built = built_from_nodes(model, pattern, structures, traces)
+    path = write_case(tmp_path, {"background": {"blanks": {"empty": trace}}})
+    model, pattern, structures, blanks = nodes_of_document(load_document(path), tmp_path)
+    assert set(blanks) == {"empty"}
+    built = built_from_nodes(model, pattern, structures, blanks)
     assert any("empty" in name for name in built.model.linear_names)
 
 
@@ -235,4 +235,4 @@ def test_a_document_of_a_simulation_has_no_pattern_node(write_case, tmp_path):
 def test_a_model_node_is_checked(case):
     with pytest.raises(DocumentError, match="unknown key"):
         model_node(case.document | {"phasess": {}})
-    assert model_node(case.document).get_dict()["schema"] == "aiida-dse/model/1"
+    assert model_node(case.document).get_dict()["schema"] == "aiida-dse/model/2"

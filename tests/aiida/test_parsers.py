@@ -18,7 +18,7 @@ from aiida_dse.io.results import Result, read_arrays, write_result
 from aiida_dse.tasks.run import run_refine, run_scan, run_simulate
 from aiida_dse.tasks.uncertainty import run_uncertainty
 
-STAGES = {"stages": [["salt.a", "salt.*.B"]]}
+STAGES = {"stages": [["salt.a", "salt.*.B_iso"]]}
 PLAN = {"bootstrap": {"samples": 3}, "posterior": {"steps": 8}}
 
 
@@ -97,7 +97,7 @@ def test_a_converged_refinement_has_all_outputs(parse, refined, case):
         row = result["parameters"][name]
         assert abs(row["value"] - true) < 4 * row["su"], name
     assert result["values"]["salt"]["a"] == result["parameters"]["salt.a"]["value"]
-    assert result["su"]["salt"]["Cl_a"]["B"] == result["parameters"]["salt.Cl_a.B"]["su"]
+    assert result["su"]["salt"]["Cl_a"]["B_iso"] == result["parameters"]["salt.Cl_a.B_iso"]["su"]
 
 
 def test_the_arrays_output_is_the_file_of_the_engine(parse, refined, tmp_path):
@@ -120,7 +120,7 @@ def test_the_refined_crystal_keeps_labels_and_symmetry(parse, refined):
     row = refined.summary["parameters"]["salt.a"]
     assert a == pytest.approx(row["value"], abs=row["su"] / 20)
     b = [float(x) for x in block.find_values("_atom_site_B_iso_or_equiv")]
-    assert b[0] == pytest.approx(refined.summary["parameters"]["salt.Cs1.B"]["value"], rel=1e-4)
+    assert b[0] == pytest.approx(refined.summary["parameters"]["salt.Cs1.B_iso"]["value"], rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -135,13 +135,13 @@ def test_each_status_has_its_exit_code_and_keeps_the_outputs(parse, refined, sta
 
 def test_a_singular_refinement_names_the_parameters(parse, refined):
     rows = refined.summary["parameters"]
-    rows = rows | {"salt.Cs1.B": rows["salt.Cs1.B"] | {"insensitive": True, "su": None}}
+    rows = rows | {"salt.Cs1.B_iso": rows["salt.Cs1.B_iso"] | {"undetermined": True, "su": None}}
     singular = dataclasses.replace(
         refined, summary=refined.summary | {"status": "singular", "parameters": rows}
     )
     _, node = parse("refine", result=singular)
     assert node.exit_status == 420
-    assert "salt.Cs1.B" in node.exit_message
+    assert "salt.Cs1.B_iso" in node.exit_message
     assert "salt.a" not in node.exit_message
 
 
@@ -215,8 +215,8 @@ def test_a_short_posterior_is_told_with_its_outputs(parse, weighed):
     result = outputs["result"].get_dict()
     assert result["uncertainty"]["posterior"]["converged"] is False
     # spreads can be queried by a path, beside the s.u.
-    row = result["uncertainty"]["bootstrap"]["parameters"]["salt.Cl_a.B"]
-    assert result["bootstrap_sd"]["salt"]["Cl_a"]["B"] == row["sd"]
+    row = result["uncertainty"]["bootstrap"]["parameters"]["salt.Cl_a.B_iso"]
+    assert result["bootstrap_sd"]["salt"]["Cl_a"]["B_iso"] == row["sd"]
     assert result["posterior_sd"]["salt"]["a"] > 0 and result["su"]["salt"]["a"] > 0
     # the chain is in the file only
     assert "samples" not in result["uncertainty"]["posterior"]

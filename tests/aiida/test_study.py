@@ -20,12 +20,12 @@ from aiida_dse.workchains.study import StudyWorkChain
 from aiida_dse.workchains.temperature_series import TemperatureSeriesWorkChain
 
 TEMPERATURES = (120.0, 240.0)
-STAGES = {"stages": [["salt.a", "salt.*.B"]]}
+STAGES = {"stages": [["salt.a", "salt.*.B_iso"]]}
 
 
 def truth_at(temperature):
-    return {"salt.a": 4.11 + 4e-5 * temperature, "salt.Cs1.B": 0.3 + 0.005 * temperature,
-            "salt.Cl_a.B": 0.5 + 0.006 * temperature}
+    return {"salt.a": 4.11 + 4e-5 * temperature, "salt.Cs1.B_iso": 0.3 + 0.005 * temperature,
+            "salt.Cl_a.B_iso": 0.5 + 0.006 * temperature}
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,9 @@ def content(case):
     base = copy.deepcopy(case.document)
     del base["pattern"]["file"], base["sample"]
     axes = [{"parameter": "salt.a", "start": 4.10, "stop": 4.13, "step": 0.01},
-            {"parameter": "salt.Cs1.B", "values": [0.5, 1.0]}]
+            {"parameter": "salt.Cs1.B_iso", "values": [0.5, 1.0]}]
     return {
-        "schema": "aiida-dse/study/1", "name": "salts", "defaults": base | {"refinement": STAGES},
+        "schema": "aiida-dse/study/2", "name": "salts", "defaults": base | {"refinement": STAGES},
         "samples": {f"T{t:.0f}": {"pattern": {"file": f"T{t:.0f}.xye"},
                                   "sample": {"temperature": t, "ligand": "oleate"}}
                     for t in TEMPERATURES} | {"alone": {
@@ -112,12 +112,12 @@ def test_a_study_runs_everything_and_sums_it_up(finished, content):
     assert summary["samples"]["alone"]["gof"] == pytest.approx(1.0, abs=0.15)
     series = summary["series"]["warming"]
     assert series["used"] == ["T120", "T240"]
-    alpha = series["parameters"]["alpha_V"]
+    alpha = series["parameters"]["thermal_expansion_V"]
     assert abs(alpha["value"] - 3 * 4e-5 / 4.118) < 4 * alpha["su_scaled"]
     assert load_node(series["uuid"]).label == "warming"
     assert summary["maps"]["map_T120"]["shape"] == [4, 2]
     assert summary["compare"]["compare_alone"]["ranking"] == ["full", "stiff"]
-    assert "alpha_V" in told and "map map_T120" in told
+    assert "thermal_expansion_V" in told and "map map_T120" in told
     # the map starts at the refined values, through a calcfunction
     scan = load_node(summary["maps"]["map_T120"]["uuid"]).inputs.scan.model
     assert scan.creator.process_label == "continued_model"

@@ -40,7 +40,7 @@ def grid(cli, started, code, write_case, tmp_path_factory):
     """PK of a grid search of four tiles, one at a time, that has just been submitted."""
     path = write_case(tmp_path_factory.mktemp("watched"))
     told = cli("launch", "grid-search", path, "--threads", 1, "--max-concurrent", 2,
-               "--axis", "salt.a=4.105:4.145:0.01", "--axis", "salt.Cl_a.B=1.6:3.1:0.5")
+               "--axis", "salt.a=4.105:4.145:0.01", "--axis", "salt.Cl_a.B_iso=1.6:3.1:0.5")
     assert told.exit_code == 0, told.output
     assert "aiida-dse watch" in told.output
     return int(re.search(r"GridSearchWorkChain<(\d+)>", told.output)[1])

@@ -29,7 +29,7 @@ from aiida_dse.cli import postgres
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
 PROFILES = ROOT / "setup_profiles"
-STAGES = {"refinement": {"stages": [["salt.a", "salt.*.B"]]}}
+STAGES = {"refinement": {"stages": [["salt.a", "salt.*.B_iso"]]}}
 NEEDS_SERVERS = "set DSE_TEST_POSTGRES and DSE_TEST_RABBITMQ to servers (HOST:PORT) for tests"
 pytestmark = pytest.mark.timeout(300)
 
@@ -190,7 +190,7 @@ def test_a_refinement_on_postgresql_and_rabbitmq(production, write_case, tmp_pat
     again = user.tries("setup", path, "--no-daemon", input=f"{password}\n")
     assert again.returncode == 0, again.stdout + again.stderr
     assert f"database '{content['database_name']}' exists: kept" in again.stdout
-    assert "salt.Cs1.B" in user.runs("show", pk)
+    assert "salt.Cs1.B_iso" in user.runs("show", pk)
     gone = user.runs("setup", path, "--undo", "--delete-data")
     assert "data deleted: database and role" in gone
     assert "nothing to undo" in user.runs("setup", path, "--undo", "--delete-data")

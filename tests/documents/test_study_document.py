@@ -17,11 +17,11 @@ BASE = {
     "pattern": {"file": "base.xye", "axis": "two_theta", "wavelength": 0.7, "sigma": "column",
                 "every": 2},
     "phases": {"salt": {"structure": "CsCl.cif", "particle": {
-        "shape": "prism", "L_ab": {"mean": 5, "sd": 1}, "L_c": {"mean": 5, "sd": 1}}}},
+        "shape": "parallelepiped", "L_ab": {"mean": 5, "sd": 1}, "L_c": {"mean": 5, "sd": 1}}}},
     "background": {"chebyshev": 3},
 }
 STUDY = {
-    "schema": "aiida-dse/study/1", "name": "salts", "defaults": BASE | {
+    "schema": "aiida-dse/study/2", "name": "salts", "defaults": BASE | {
         "pattern": {key: value for key, value in BASE["pattern"].items() if key != "file"}},
     "samples": {
         "T100": {"pattern": {"file": "a.xye"}, "sample": {"temperature": 100}},
@@ -85,7 +85,7 @@ def test_a_file_of_defaults_lends_its_model_but_not_its_measurement(tmp_path):
     (["maps", 0, "sample"], "T300", "maps.map_T300.sample: 'T300' is no sample"),
     (["maps", 0, "axes"], [], "maps.0.axes"),
     (["compare", 0, "models"], {"one": {}}, "compare.0.models"),
-    (["defaults", "schema"], "aiida-dse/joint/1", "defaults.schema"),
+    (["defaults", "schema"], "aiida-dse/simultaneous/2", "defaults.schema"),
     (["defaults"], "base.yaml", "cannot be read here"),
     (["name"], "", "name"),
 ])

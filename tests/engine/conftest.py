@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
-from aiida_dse.engine.model.pattern import Background, Observation, PatternModel
+from aiida_dse.engine.model.pattern import Background, ObservedPattern, PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase
-from aiida_dse.engine.particles.shapes import CubePopulation, SinglePrism
+from aiida_dse.engine.particles.shapes import QuasiCubePopulation, SingleParallelepiped
 
 WAVELENGTH = 0.7  # Å
 
@@ -57,11 +57,11 @@ class Small:
 
     @staticmethod
     def phase(crystal, cells=(3, 3, 3), name="P"):
-        return CrystalPhase(name, crystal, SinglePrism(cells), {})
+        return CrystalPhase(name, crystal, SingleParallelepiped(cells), {})
 
     @staticmethod
     def cubes(crystal, mean, sd, name="P"):
-        return CrystalPhase(name, crystal, CubePopulation(), {"L": mean, "sd_L": sd})
+        return CrystalPhase(name, crystal, QuasiCubePopulation(), {"L": mean, "sd_L": sd})
 
     def cscl_atoms(self, n, a=4.12, b=(1.0, 2.0), occupancy=1.0):
         structure = self.direct.Structure.of(
@@ -85,7 +85,7 @@ class Small:
         return counted, np.sqrt(np.maximum(counted, 1.0))
 
     def model(self, q, intensity, sigma, phases, *, background=None, **options):
-        observation = Observation(q, intensity, sigma, self.wavelength)
+        observation = ObservedPattern(q, intensity, sigma, self.wavelength)
         options.setdefault("threads", 1)
         return PatternModel(observation, phases, background or Background(), **options)
 

@@ -77,7 +77,7 @@ def model(small, q):
                        background=small.background(2))
 
 
-AXES = [Axis("P.a", np.linspace(4.0, 4.3, 61)), Axis("P.Cs.B", np.array([0.5, 1.0, 1.5, 2.0]))]
+AXES = [Axis("P.a", np.linspace(4.0, 4.3, 61)), Axis("P.Cs.B_iso", np.array([0.5, 1.0, 1.5, 2.0]))]
 
 
 def test_an_adaptive_scan_agrees_with_the_full_one(model):
@@ -110,7 +110,7 @@ def test_an_adaptive_scan_that_was_stopped_goes_on(model):
 
 
 def test_a_scan_of_cheap_axes_alone_is_never_thinned(model):
-    axis = Axis("P.Cs.B", np.linspace(0.5, 2, 40))
+    axis = Axis("P.Cs.B_iso", np.linspace(0.5, 2, 40))
     found = scan(model, [axis], adaptive=True)
     assert_allclose(found.gof, scan(model, [axis]).gof)
 

@@ -10,7 +10,7 @@ from aiida_dse.engine.fit.bootstrap import bootstrap, resampled
 from aiida_dse.engine.fit.refine import refine
 from aiida_dse.engine.model.restraints import parameter_restraint
 
-FREE = ["P.Cs.B", "P.Cl.B"]
+FREE = ["P.Cs.B_iso", "P.Cl.B_iso"]
 N = 80
 
 
@@ -106,7 +106,7 @@ def test_failed_samples_are_counted(model, best, monkeypatch):
 
 def test_what_a_restraint_asks_for_is_resampled_as_well(model):
     """A parameter that only its restraint knows spreads by the restraint's sigma."""
-    strong = [parameter_restraint(model, "P.Cs.B", 1.0, 1e-5)]
-    fixed = refine(model, [["P.Cs.B"]], restraints=strong)
+    strong = [parameter_restraint(model, "P.Cs.B_iso", 1.0, 1e-5)]
+    fixed = refine(model, [["P.Cs.B_iso"]], restraints=strong)
     found = bootstrap(model, fixed, 40, restraints=strong, threads=1)
     assert abs(found.refined.std(ddof=1) / 1e-5 - 1) < 4 / np.sqrt(78)

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from aiida_dse.engine.maps.axes import Axis, PathAxis, QuantityAxis
 from aiida_dse.engine.maps.grid import grid_of, quantities_on
 from aiida_dse.engine.maps.scan import scan
-from aiida_dse.engine.model.quantities import crystal_quantities, tied_numbers
+from aiida_dse.engine.model.quantities import crystal_quantities
 
 XY = ("P.Br_eq.x", "P.Br_eq.y")
 ANGLE, SHORT, LONG, VOLUME = "angle(Pb-Br_eq-Pb)_1", "d(Pb-Br_eq)_1", "d(Pb-Br_eq)_2", "volume"
@@ -46,7 +46,7 @@ def bridge(values):
 def points(model, grid):
     """(index, all parameter values) of every grid point."""
     for index in np.ndindex(grid.shape):
-        yield index, model.tied(model.start | grid.at(index))
+        yield index, model.constrained(model.start | grid.at(index))
 
 
 def test_an_angle_axis_has_that_angle(model, known):
@@ -148,7 +148,7 @@ def test_the_length_of_a_path_is_the_sum_of_its_cartesian_lines(model):
 
 def test_a_map_along_a_path_is_point_by_point_evaluation(model, known):
     axes = [PathAxis(({"P.Br_eq.x": 0.28, "P.Br_eq.y": 0.22}, {}), np.linspace(0, 1, 4)),
-            Axis("P.Br_eq.B", np.array([1.0, 2.0]))]
+            Axis("P.Br_eq.B_iso", np.array([1.0, 2.0]))]
     found = scan(model, axes, threads=1)
     assert found.grid.inner == (1,)
     for index, values in points(model, found.grid):
@@ -164,9 +164,9 @@ def test_a_map_along_a_path_is_point_by_point_evaluation(model, known):
 def test_ties_follow_point_by_point(small, q):
     data = small.counts(small.pbnm_intensity(q))
     model = small.model(q, *data, [small.phase(small.pbnm(), (2, 2, 2))],
-                        ties={"P.Cs.x": "0.5 + P.Br_eq.x / 10", "P.b": "P.a + 0.2"})
+                        constraints={"P.Cs.x": "0.5 + P.Br_eq.x / 10", "P.b": "P.a + 0.2"})
     x = np.array([[0.28], [0.3]])
-    full = tied_numbers(model, model.start | {"P.Br_eq.x": x, "P.a": np.array([8.2, 8.3])})
+    full = model.constrained_grid(model.start | {"P.Br_eq.x": x, "P.a": np.array([8.2, 8.3])})
     assert_allclose(full["P.Cs.x"], 0.5 + x / 10)
     assert_allclose(full["P.b"], [8.4, 8.5])
 
@@ -174,10 +174,10 @@ def test_ties_follow_point_by_point(small, q):
 def test_a_tied_parameter_is_not_varied(small, q, known):
     data = small.counts(small.pbnm_intensity(q))
     model = small.model(q, *data, [small.phase(small.pbnm(), (2, 2, 2))],
-                        ties={"P.Br_eq.y": "0.5 - P.Br_eq.x"})
-    with pytest.raises(ValueError, match="tied to"):
+                        constraints={"P.Br_eq.y": "0.5 - P.Br_eq.x"})
+    with pytest.raises(ValueError, match="constrained to"):
         grid_of(model, [QuantityAxis(known[ANGLE], np.array([160.0]), XY)])
-    # through the tie the other follows
+    # through the constraint the other follows
     grid = grid_of(model, [QuantityAxis(known[ANGLE], np.array([160.0]), XY[:1])])
     (_, values), = points(model, grid)
     assert values["P.Br_eq.y"] == pytest.approx(0.5 - values["P.Br_eq.x"])
@@ -186,7 +186,7 @@ def test_a_tied_parameter_is_not_varied(small, q, known):
 
 def test_points_out_of_reach_are_left_empty_and_counted(model, known):
     axis = QuantityAxis(known[SHORT], np.array([2.97, 4.5]), XY)
-    grid = grid_of(model, [axis, Axis("P.Br_eq.B", np.array([1.0, 2.0, 3.0]))])
+    grid = grid_of(model, [axis, Axis("P.Br_eq.B_iso", np.array([1.0, 2.0, 3.0]))])
     assert grid.unreachable.tolist() == [[False] * 3, [True] * 3]
     found = scan(model, grid, threads=1)
     assert found.complete and np.isfinite(found.gof[0]).all() and np.isnan(found.gof[1]).all()
@@ -228,4 +228,4 @@ def test_what_would_carry_an_axis_away_is_not_refined(model, known, axis):
             else Axis("P.Br_eq.x", np.array([0.0, 0.1]), displacement=True))
     with pytest.raises(ValueError, match=r"'P\.a' is refined at every point"):
         grid_of(model, [made], refined=["P.a"])
-    assert grid_of(model, [made], refined=["P.*.B"]).inner == ()
+    assert grid_of(model, [made], refined=["P.*.B_iso"]).inner == ()

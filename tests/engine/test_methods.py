@@ -7,7 +7,7 @@ import pytest
 from aiida_dse.engine.fit.minimisers import refine_without_derivatives
 from aiida_dse.engine.fit.refine import refine
 
-STAGES = [["P.a"], ["P.*.B"]]
+STAGES = [["P.a"], ["P.*.B_iso"]]
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from aiida_dse.engine.fit.convergence import convergence, split_r_hat
 from aiida_dse.engine.fit.posterior import _moves, sample_posterior
 from aiida_dse.engine.fit.refine import refine
 from aiida_dse.engine.model.agreement import serial_correlation
-from aiida_dse.engine.model.parameters import Parameter
 from aiida_dse.engine.model.restraints import parameter_restraint
+from aiida_dse.engine.parameters import Kind, Parameter
 
-FREE = ["P.Cs.B", "P.Cl.B"]
+FREE = ["P.Cs.B_iso", "P.Cl.B_iso"]
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +83,9 @@ def test_the_posterior_is_the_one_on_a_grid(model, best, chain):
 
 
 def test_a_bound_cuts_the_posterior_and_no_walker_passes(make, best):
-    at, su = best.values["P.Cs.B"], best.free[0].su
-    bounded = Parameter("P.Cs.B", at, "Å^2", at - 0.3 * su, at + 10 * su)
-    model = make(overrides={"P.Cs.B": bounded})
+    at, su = best.values["P.Cs.B_iso"], best.free[0].su
+    bounded = Parameter("P.Cs.B_iso", Kind.B_ISO, at, at - 0.3 * su, at + 10 * su)
+    model = make(overrides={"P.Cs.B_iso": bounded})
     found = refine(model, [FREE])
     chain = sample_posterior(model, found, 250, seed=2, threads=1)
     assert chain.samples[:, :, 0].min() >= bounded.lower
@@ -98,7 +98,7 @@ def test_a_bound_cuts_the_posterior_and_no_walker_passes(make, best):
 
 def test_restraints_join_the_posterior(model, best):
     su = best.free[0].su
-    narrow = [parameter_restraint(model, "P.Cs.B", best.values["P.Cs.B"] + su, su / 2)]
+    narrow = [parameter_restraint(model, "P.Cs.B_iso", best.values["P.Cs.B_iso"] + su, su / 2)]
     found = refine(model, [FREE], restraints=narrow)
     chain = sample_posterior(model, found, 150, seed=3, restraints=narrow, threads=1)
     verdict = convergence(chain.samples)
@@ -108,10 +108,10 @@ def test_restraints_join_the_posterior(model, best):
 
 
 def test_where_the_model_does_not_exist_no_walker_stays(make, best):
-    """A tie without a value below the refined one halves the region."""
-    edge = round(best.values["P.Cs.B"] - 1e-3, 6)
-    model = make(ties={"P.Cl.occupancy": f"1 + 0 * sqrt(P.Cs.B - {edge})"},
-                 overrides={"P.Cs.B": Parameter("P.Cs.B", edge + 1e-3, "Å^2", 0, 10)})
+    """A constraint without a value below the refined one halves the region."""
+    edge = round(best.values["P.Cs.B_iso"] - 1e-3, 6)
+    model = make(constraints={"P.Cl.occupancy": f"1 + 0 * sqrt(P.Cs.B_iso - {edge})"},
+                 overrides={"P.Cs.B_iso": Parameter("P.Cs.B_iso", Kind.B_ISO, edge + 1e-3, 0, 10)})
     found = SimpleNamespace(
         free=best.free, values=best.values, covariance=best.covariance, evaluation=best.evaluation
     )

@@ -10,9 +10,9 @@ from scipy.optimize import minimize_scalar
 
 from aiida_dse.engine.fit.profile import profile_likelihood
 from aiida_dse.engine.fit.refine import refine
-from aiida_dse.engine.model.parameters import Parameter
+from aiida_dse.engine.parameters import Kind, Parameter
 
-FREE = ["P.Cs.B", "P.Cl.B"]
+FREE = ["P.Cs.B_iso", "P.Cl.B_iso"]
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +39,11 @@ def chi2_over_the_other(model, best, name, value):
 
 @pytest.mark.parametrize("rise", [1.0, 4.0])
 def test_chi2_has_risen_at_the_ends_of_an_interval(model, best, rise):
-    found = profile_likelihood(model, best, ["P.Cl.B"], threads=1)
+    found = profile_likelihood(model, best, ["P.Cl.B_iso"], threads=1)
     assert found.complete and found.stop_reason == "complete"
-    profile = found.profiles["P.Cl.B"]
+    profile = found.profiles["P.Cl.B_iso"]
     for end in profile.interval(rise):
-        reached = chi2_over_the_other(model, best, "P.Cl.B", end)
+        reached = chi2_over_the_other(model, best, "P.Cl.B_iso", end)
         assert reached - profile.chi2_min == pytest.approx(rise, abs=0.01)
     # nearly linear-Gaussian: the half-widths are the s.u.
     low, high = profile.interval(1.0)
@@ -52,13 +52,13 @@ def test_chi2_has_risen_at_the_ends_of_an_interval(model, best, rise):
 
 
 def test_a_bound_ends_the_interval_on_its_side(small, q, model, best):
-    at = best.values["P.Cs.B"]
+    at = best.values["P.Cs.B_iso"]
     su = best.free[0].su
-    bounded = Parameter("P.Cs.B", at, "Å^2", at - 0.4 * su, at + 10 * su)
+    bounded = Parameter("P.Cs.B_iso", Kind.B_ISO, at, at - 0.4 * su, at + 10 * su)
     tight = small.model(q, model.observation.intensity, model.observation.sigma, model.phases,
-                        background=model.background, overrides={"P.Cs.B": bounded})
-    profile = profile_likelihood(tight, refine(tight, [FREE]), ["P.Cs.B"], threads=1).profiles[
-        "P.Cs.B"]
+                        background=model.background, overrides={"P.Cs.B_iso": bounded})
+    profile = profile_likelihood(tight, refine(tight, [FREE]), ["P.Cs.B_iso"], threads=1).profiles[
+        "P.Cs.B_iso"]
     low, high = profile.interval(1.0)
     assert profile.below.ended == "bound" and profile.above.ended == "risen"
     assert low == bounded.lower and np.all(profile.below.values >= bounded.lower)
@@ -67,15 +67,15 @@ def test_a_bound_ends_the_interval_on_its_side(small, q, model, best):
 
 def test_a_lower_minimum_on_the_way_is_told(model, best):
     """From a point that is no minimum, the curve falls before it rises."""
-    away = best.values | {"P.Cs.B": best.values["P.Cs.B"] + 2 * best.free[0].su}
+    away = best.values | {"P.Cs.B_iso": best.values["P.Cs.B_iso"] + 2 * best.free[0].su}
     evaluation = model.evaluate(away)
     free = tuple(replace(p, value=away[p.name]) for p in best.free)
     wrong = replace(best, values=away, free=free, evaluation=evaluation,
                     agreement=model.agreement(evaluation, 2))
-    profile = profile_likelihood(model, wrong, ["P.Cs.B"], threads=1).profiles["P.Cs.B"]
+    profile = profile_likelihood(model, wrong, ["P.Cs.B_iso"], threads=1).profiles["P.Cs.B_iso"]
     chi2, refined = profile.lowest
     assert chi2 < wrong.agreement.chi2 - 1
-    assert refined[0] < away["P.Cs.B"]
+    assert refined[0] < away["P.Cs.B_iso"]
 
 
 def test_an_interrupted_profile_goes_on_where_it_was(model, best):

@@ -26,26 +26,26 @@ def model(small, q):
 
 @pytest.fixture(scope="module")
 def free_fit(model):
-    return refine(model, [["P.a", "P.Cs.B"]])
+    return refine(model, [["P.a", "P.Cs.B_iso"]])
 
 
 def test_a_prior_adds_its_information(model, free_fit):
     """For a Gaussian prior, the optimum and its variance follow from the free fit's."""
     own = free_fit.covariance
     sigma = float(np.sqrt(own[1, 1]))
-    target = free_fit.values["P.Cs.B"] + 3 * sigma
-    found = refine(model, [["P.a", "P.Cs.B"]],
-                   restraints=[parameter_restraint(model, "P.Cs.B", target, sigma)])
-    assert found.values["P.Cs.B"] == pytest.approx(target - 1.5 * sigma, abs=0.03 * sigma)
+    target = free_fit.values["P.Cs.B_iso"] + 3 * sigma
+    found = refine(model, [["P.a", "P.Cs.B_iso"]],
+                   restraints=[parameter_restraint(model, "P.Cs.B_iso", target, sigma)])
+    assert found.values["P.Cs.B_iso"] == pytest.approx(target - 1.5 * sigma, abs=0.03 * sigma)
     gain = own[:, 1] / (own[1, 1] + sigma**2)
     expected = own - np.outer(gain, own[1])
     np.testing.assert_allclose(found.covariance, expected, rtol=2e-2, atol=1e-3 * own.max())
 
 
 def test_the_figures_of_merit_count_the_pattern_only(model, free_fit):
-    strict = parameter_restraint(model, "P.Cs.B", 3.0, 1e-3)
-    found = refine(model, [["P.a", "P.Cs.B"]], restraints=[strict])
-    assert found.values["P.Cs.B"] == pytest.approx(3.0, abs=0.01)
+    strict = parameter_restraint(model, "P.Cs.B_iso", 3.0, 1e-3)
+    found = refine(model, [["P.a", "P.Cs.B_iso"]], restraints=[strict])
+    assert found.values["P.Cs.B_iso"] == pytest.approx(3.0, abs=0.01)
     assert found.agreement.n_points == free_fit.agreement.n_points
     assert found.agreement.chi2 > free_fit.agreement.chi2
     assert found.agreement.chi2 == pytest.approx(
@@ -82,16 +82,16 @@ def test_refusals(model):
 
 
 def test_points_of_a_map_are_refined_under_the_restraints(model):
-    strict = parameter_restraint(model, "P.Cs.B", 2.0, 1e-3)
+    strict = parameter_restraint(model, "P.Cs.B_iso", 2.0, 1e-3)
     axis = Axis("P.a", np.array([4.11, 4.12]))
-    found = scan(model, [axis], refine_at_each_point=["P.Cs.B"], restraints=[strict])
-    np.testing.assert_allclose(found.refined["P.Cs.B"], 2.0, atol=0.01)
-    free = scan(model, [axis], refine_at_each_point=["P.Cs.B"])
+    found = scan(model, [axis], refine_at_each_point=["P.Cs.B_iso"], restraints=[strict])
+    np.testing.assert_allclose(found.refined["P.Cs.B_iso"], 2.0, atol=0.01)
+    free = scan(model, [axis], refine_at_each_point=["P.Cs.B_iso"])
     assert (found.chi2 > free.chi2).all()
 
 
 def test_the_progress_shows_the_gof_of_the_pattern(model):
     cycles = []
-    strict = parameter_restraint(model, "P.Cs.B", 3.0, 1e-3)
-    found = refine(model, [["P.a", "P.Cs.B"]], restraints=[strict], on_cycle=cycles.append)
+    strict = parameter_restraint(model, "P.Cs.B_iso", 3.0, 1e-3)
+    found = refine(model, [["P.a", "P.Cs.B_iso"]], restraints=[strict], on_cycle=cycles.append)
     assert cycles[-1].gof == pytest.approx(found.agreement.gof, rel=0.02)

@@ -17,13 +17,13 @@ from aiida_dse.engine.model.pattern import PatternModel
 
 AXES = {
     "P.a": np.array([4.09, 4.12, 4.15, 4.18]),
-    "P.Cs.B": np.array([0.5, 1.0, 1.7]),
+    "P.Cs.B_iso": np.array([0.5, 1.0, 1.7]),
     "P.Cl.occupancy": np.array([0.6, 0.8, 1.0]),
     "P.scale": np.array([20.0, 40.0, 60.0]),
 }
 CASES = [
-    ["P.a"], ["P.Cs.B"], ["P.scale"], ["P.a", "P.Cs.B"], ["P.Cl.occupancy", "P.a"],
-    ["P.Cs.B", "P.a", "P.Cl.occupancy"], ["P.scale", "P.Cs.B"], ["P.a", "P.scale", "P.Cs.B"],
+    ["P.a"], ["P.Cs.B_iso"], ["P.scale"], ["P.a", "P.Cs.B_iso"], ["P.Cl.occupancy", "P.a"],
+    ["P.Cs.B_iso", "P.a", "P.Cl.occupancy"], ["P.scale", "P.Cs.B_iso"], ["P.a", "P.scale", "P.Cs.B_iso"],
 ]
 
 
@@ -32,22 +32,22 @@ def axes_of(*names):
 
 
 @pytest.fixture(scope="module")
-def traces(q):
+def blanks(q):
     """A trace that is in the data, and one that could only come with a negative scale."""
     return {"solvent": 900 * np.exp(-((q - 2.2) ** 2)), "air": 300 / q}
 
 
 @pytest.fixture(scope="module")
-def data(small, q, traces):
+def data(small, q, blanks):
     pattern = 40 * small.cscl_intensity(q, occupancy=0.8)
-    expected = pattern + 3000 + 2 * traces["solvent"] - 1.5 * traces["air"]
+    expected = pattern + 3000 + 2 * blanks["solvent"] - 1.5 * blanks["air"]
     counted = np.random.default_rng(2).poisson(expected).astype(float)
     return counted, np.sqrt(counted)
 
 
 @pytest.fixture(scope="module")
-def model(small, q, data, traces):
-    background = small.background(2, (), traces)
+def model(small, q, data, blanks):
+    background = small.background(2, (), blanks)
     return small.model(
         q, *data, [small.phase(small.cscl(occupancy=0.8))], background=background
     )
@@ -61,11 +61,11 @@ def brute_force(model, axes, index):
             scale = axis.values[i]
         else:
             values[axis.parameter] = axis.values[i]
-    values = model.tied(values)
+    values = model.constrained(values)
     pattern = model.intensity(0, model.states(values)[0], values)
     observation = model.observation
     _, free = model.background.free_columns(observation)
-    columns = [*free.T, *model.background.traces.values()]
+    columns = [*free.T, *model.background.blanks.values()]
     observed = observation.intensity.copy()
     if scale is None:
         columns.append(pattern)
@@ -98,16 +98,16 @@ def test_a_map_is_point_by_point_evaluation(model, names):
 
 
 def test_the_map_is_lowest_at_the_truth(model):
-    found = scan(model, axes_of("P.a", "P.Cs.B", "P.Cl.occupancy"))
+    found = scan(model, axes_of("P.a", "P.Cs.B_iso", "P.Cl.occupancy"))
     assert found.minimum | {"gof": 1} == {
-        "P.a": 4.12, "P.Cs.B": 1.0, "P.Cl.occupancy": 0.8, "gof": 1
+        "P.a": 4.12, "P.Cs.B_iso": 1.0, "P.Cl.occupancy": 0.8, "gof": 1
     }
     assert 0.85 < found.minimum["gof"] < 1.15
 
 
 def test_without_background_or_traces(small, q, data):
     model = small.model(q, *data, [small.phase(small.cscl(occupancy=0.8))])
-    for names in (["P.a", "P.Cs.B"], ["P.scale"], ["P.a", "P.scale"]):
+    for names in (["P.a", "P.Cs.B_iso"], ["P.scale"], ["P.a", "P.scale"]):
         axes = axes_of(*names)
         found = scan(model, axes)
         for index in np.ndindex(found.gof.shape):
@@ -116,8 +116,8 @@ def test_without_background_or_traces(small, q, data):
 
 def test_a_tie_moves_along_with_its_source(small, q, data):
     phase = small.phase(small.cscl(occupancy=0.8))
-    model = small.model(q, *data, [phase], ties={"P.Cl.B": "2 * P.Cs.B", "P.Cs.occupancy": "1.0"})
-    axes = axes_of("P.a", "P.Cs.B")
+    model = small.model(q, *data, [phase], constraints={"P.Cl.B_iso": "2 * P.Cs.B_iso", "P.Cs.occupancy": "1.0"})
+    axes = axes_of("P.a", "P.Cs.B_iso")
     found = scan(model, axes)
     for index in np.ndindex(found.gof.shape):
         assert found.chi2[index] == pytest.approx(brute_force(model, axes, index)[0], rel=1e-7)
@@ -125,8 +125,8 @@ def test_a_tie_moves_along_with_its_source(small, q, data):
 
 def test_a_tie_that_moves_distances_makes_its_source_an_outer_axis(small, q, data):
     phase = small.phase(small.cscl(occupancy=0.8))
-    model = small.model(q, *data, [phase], ties={"P.a": "4.10 + 0.02 * P.Cs.B"})
-    axes = axes_of("P.Cs.B", "P.Cl.occupancy")
+    model = small.model(q, *data, [phase], constraints={"P.a": "4.10 + 0.02 * P.Cs.B_iso"})
+    axes = axes_of("P.Cs.B_iso", "P.Cl.occupancy")
     found = scan(model, axes)
     for index in np.ndindex(found.gof.shape):
         assert found.chi2[index] == pytest.approx(brute_force(model, axes, index)[0], rel=1e-7)
@@ -137,8 +137,8 @@ def test_a_tie_that_moves_distances_makes_its_source_an_outer_axis(small, q, dat
 def test_local_refinement_never_raises_the_gof(model, names):
     axes = axes_of(*names)
     fixed = scan(model, axes)
-    found = scan(model, axes, refine_at_each_point=["P.*.B"])
-    assert found.complete and set(found.refined) == {"P.Cs.B", "P.Cl.B"}
+    found = scan(model, axes, refine_at_each_point=["P.*.B_iso"])
+    assert found.complete and set(found.refined) == {"P.Cs.B_iso", "P.Cl.B_iso"}
     assert (found.chi2 <= fixed.chi2 * (1 + 1e-9)).all()
     n = len(model.observation.q)
     assert_allclose(found.gof, np.sqrt(found.chi2 / (n - found.n_active)), rtol=1e-12)
@@ -155,15 +155,15 @@ def test_local_refinement_never_raises_the_gof(model, names):
 
 
 def test_a_locally_refined_point_is_a_refinement(model):
-    found = scan(model, axes_of("P.a"), refine_at_each_point=["P.Cs.B"])
-    alone = refine(model, [["P.Cs.B"]], start=model.start | {"P.a": 4.15})
+    found = scan(model, axes_of("P.a"), refine_at_each_point=["P.Cs.B_iso"])
+    alone = refine(model, [["P.Cs.B_iso"]], start=model.start | {"P.a": 4.15})
     assert found.chi2[2] == pytest.approx(alone.evaluation.chi2, rel=1e-6)
-    assert found.refined["P.Cs.B"][2] == pytest.approx(alone.values["P.Cs.B"], rel=1e-3)
+    assert found.refined["P.Cs.B_iso"][2] == pytest.approx(alone.values["P.Cs.B_iso"], rel=1e-3)
 
 
 def test_a_scanned_parameter_is_not_refined(model):
-    found = scan(model, axes_of("P.Cs.B"), refine_at_each_point=["P.*.B"])
-    assert set(found.refined) == {"P.Cl.B"}
+    found = scan(model, axes_of("P.Cs.B_iso"), refine_at_each_point=["P.*.B_iso"])
+    assert set(found.refined) == {"P.Cl.B_iso"}
 
 
 def counted(monkeypatch):
@@ -188,7 +188,7 @@ def without(found, index):
 
 
 def test_continuing_computes_only_what_is_missing(model, monkeypatch):
-    axes = axes_of("P.a", "P.Cs.B")
+    axes = axes_of("P.a", "P.Cs.B_iso")
     full = scan(model, axes)
     partial = without(full, (slice(1, 3), slice(None)))
     assert not partial.complete
@@ -202,7 +202,7 @@ def test_continuing_computes_only_what_is_missing(model, monkeypatch):
 
 
 def test_continuing_a_complete_map_computes_nothing(model, monkeypatch):
-    axes = axes_of("P.a", "P.Cs.B")
+    axes = axes_of("P.a", "P.Cs.B_iso")
     full = scan(model, axes)
     seen = counted(monkeypatch)
     found = scan(model, axes, finished=full)
@@ -212,7 +212,7 @@ def test_continuing_a_complete_map_computes_nothing(model, monkeypatch):
 
 def test_continuing_keeps_the_locally_refined_values(model, monkeypatch):
     axes = axes_of("P.a")
-    full = scan(model, axes, refine_at_each_point=["P.Cs.B"])
+    full = scan(model, axes, refine_at_each_point=["P.Cs.B_iso"])
     calls = []
     original = scan_module.refine
     monkeypatch.setattr(
@@ -220,11 +220,11 @@ def test_continuing_keeps_the_locally_refined_values(model, monkeypatch):
         lambda *args, **kw: calls.append(kw["start"]["P.a"]) or original(*args, **kw),
     )
     found = scan(
-        model, axes, refine_at_each_point=["P.Cs.B"], finished=without(full, slice(2, 4))
+        model, axes, refine_at_each_point=["P.Cs.B_iso"], finished=without(full, slice(2, 4))
     )
     assert sorted(calls) == [4.15, 4.18]
     assert_allclose(found.chi2, full.chi2, rtol=1e-6)
-    assert_allclose(found.refined["P.Cs.B"], full.refined["P.Cs.B"], rtol=1e-3)
+    assert_allclose(found.refined["P.Cs.B_iso"], full.refined["P.Cs.B_iso"], rtol=1e-3)
 
 
 def test_a_map_over_other_values_is_not_continued(model):
@@ -240,7 +240,7 @@ def test_a_map_over_other_values_is_not_continued(model):
 
 
 def test_a_stopped_scan_keeps_its_points_and_continues(model):
-    axes = [Axis("P.a", np.linspace(4.0, 4.2, 24)), *axes_of("P.Cs.B")]
+    axes = [Axis("P.a", np.linspace(4.0, 4.2, 24)), *axes_of("P.Cs.B_iso")]
     blocks = []
     found = scan(
         model, axes, threads=1, on_block=blocks.append,
@@ -268,17 +268,17 @@ def test_the_keyboard_keeps_what_is_done(model):
 
 
 def test_progress_counts_points_and_tells_the_best(model):
-    axes = [Axis("P.a", np.linspace(4.0, 4.2, 24)), *axes_of("P.Cs.B")]
+    axes = [Axis("P.a", np.linspace(4.0, 4.2, 24)), *axes_of("P.Cs.B_iso")]
     seen = []
     found = scan(model, axes, threads=1, on_progress=seen.append)
     assert [p.done for p in seen] == sorted(p.done for p in seen)
     assert seen[-1].done == seen[-1].total == found.gof.size and seen[-1].remaining == 0
     assert seen[-1].best_gof == found.minimum["gof"]
-    assert seen[-1].best_at == (found.minimum["P.a"], found.minimum["P.Cs.B"])
+    assert seen[-1].best_at == (found.minimum["P.a"], found.minimum["P.Cs.B_iso"])
 
 
 def test_the_number_of_threads_changes_nothing(model):
-    axes = [Axis("P.a", np.linspace(4.0, 4.2, 9)), *axes_of("P.Cs.B")]
+    axes = [Axis("P.a", np.linspace(4.0, 4.2, 9)), *axes_of("P.Cs.B_iso")]
     assert_allclose(scan(model, axes, threads=1).chi2, scan(model, axes, threads=3).chi2,
                     rtol=1e-11)
 
@@ -291,9 +291,9 @@ def test_the_number_of_threads_changes_nothing(model):
         ([("P.aa", [4.0])], "no parameter 'P.aa'"),
         ([("P.b", [4.0])], "equal a"),
         ([("P.Cs.x", [0.1])], "special position"),
-        ([("P.Cs.B", [-0.1, 1.0])], "only 0 to 1000 is possible"),
+        ([("P.Cs.B_iso", [-0.1, 1.0])], "only 0 to 1000 is possible"),
         ([("P.scale", [-1.0, 1.0])], "cannot be negative"),
-        ([("P.a", np.linspace(4, 5, 3000)), ("P.Cs.B", np.linspace(1, 2, 2000))], "limit is"),
+        ([("P.a", np.linspace(4, 5, 3000)), ("P.Cs.B_iso", np.linspace(1, 2, 2000))], "limit is"),
     ],
     ids=str,
 )
@@ -315,6 +315,6 @@ def test_impossible_values_are_refused_before_anything_is_computed(model, name, 
 
 
 def test_a_tied_parameter_is_no_axis(small, q, data):
-    model = small.model(q, *data, [small.phase(small.cscl())], ties={"P.Cl.B": "2 * P.Cs.B"})
-    with pytest.raises(ValueError, match=r"tied to '2 \* P\.Cs\.B'"):
-        check_axes(model, [Axis("P.Cl.B", np.array([1.0]))])
+    model = small.model(q, *data, [small.phase(small.cscl())], constraints={"P.Cl.B_iso": "2 * P.Cs.B_iso"})
+    with pytest.raises(ValueError, match=r"constrained to '2 \* P\.Cs\.B_iso'"):
+        check_axes(model, [Axis("P.Cl.B_iso", np.array([1.0]))])

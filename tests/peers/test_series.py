@@ -39,7 +39,7 @@ def test_expansion_einstein_laws_and_static_disorder():
     results, truths = refinements("dry09nm")
     _, found = temperature_series(results)
     rows = found.summary["parameters"]
-    assert max(deviation(rows["alpha_V"], 1.1e-4)) < 3
+    assert max(deviation(rows["thermal_expansion_V"], 1.1e-4)) < 3
     law = next(iter(truths.values()))["einstein"]
     for site, truth in law.items():
         assert max(deviation(rows[f"einstein.{site}.theta"], truth["theta_K"])) < 3, site

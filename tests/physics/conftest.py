@@ -50,7 +50,7 @@ def crystal(symbol, cell, sites, **more):
 
 def values_of(phase, **changes):
     """Starting values of a phase; changes as Label__B=..., since dots make no keywords."""
-    values = {p.name: p.value for p in phase.parameters}
+    values = phase.start
     for name, value in changes.items():
         name = name.replace("__", ".")
         assert name in values, name

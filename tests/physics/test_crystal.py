@@ -147,12 +147,12 @@ def test_special_positions(symbol, cell, position, independent, basis, multiplic
 
 
 def test_a_position_moves_with_its_special_position(dse):
-    from aiida_dse.engine.particles.shapes import SinglePrism
+    from aiida_dse.engine.particles.shapes import SingleParallelepiped
 
     crystal = dse.crystal(
         "P 63 m c", (8.3, 8.3, 7.0, 90, 90, 120), [("A", "Pb2+", (0.15, 0.30, 0.2), 1.0, 1.0)]
     )
-    phase = dse.phase(crystal, SinglePrism((1, 1, 1)))
+    phase = dse.phase(crystal, SingleParallelepiped((1, 1, 1)))
     assert {"A.x", "A.z"} <= {p.name for p in phase.parameters}
     moved = phase.structure(dse.values(phase, A__x=0.17))
     assert_allclose(moved.sites[0].position, (0.17, 0.34, 0.2), atol=1e-12)
@@ -198,11 +198,11 @@ def test_the_origin_moves_the_box_not_the_crystal(dse):
     moved = dse.crystal(
         "F m -3 m", (5.936,) * 3,
         [("Pb", "Pb2+", (0, 0, 0), 1.0, 1.3), ("S", "S", (0.5, 0.5, 0.5), 1.0, 0.9)],
-        origin=(-0.25, 0.1, 0.6),
+        termination=(-0.25, 0.1, 0.6),
     )
     positions = moved.positions()
-    assert ((positions >= np.array(moved.origin) - 1e-6)
-            & (positions < np.array(moved.origin) + 1)).all()
+    assert ((positions >= np.array(moved.termination) - 1e-6)
+            & (positions < np.array(moved.termination) + 1)).all()
     key = lambda p: sorted(map(tuple, np.round(p - np.floor(p + 1e-9), 6)))  # noqa: E731
     assert key(positions) == key(base.positions())
 

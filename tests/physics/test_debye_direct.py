@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from aiida_dse.engine.model.phase import Sampling
-from aiida_dse.engine.particles.shapes import SinglePrism, SingleSphere
+from aiida_dse.engine.particles.shapes import SingleParallelepiped, SingleSphere
 from aiida_dse.engine.scattering import debye
 from aiida_dse.engine.scattering.histograms import atom_histograms, lattice_histograms
 from aiida_dse.engine.scattering.pairs import pair_classes, pair_weights, site_channels
@@ -29,7 +29,7 @@ def large(request, dse, direct):
 
 def test_a_prism_scatters_like_the_sum_over_its_atoms(large, dse):
     name, _, q, expected = large
-    phase = dse.phase(dse.crystals[name], SinglePrism(BLOCKS[name]))
+    phase = dse.phase(dse.crystals[name], SingleParallelepiped(BLOCKS[name]))
     # measured: pbnm 7e-8, wurtzite 3e-7, triclinic 1.1e-7
     assert dse.worst(dse.intensity(phase, q), expected) < 1e-6
 
@@ -43,7 +43,7 @@ def test_an_atom_list_scatters_like_the_sum_over_its_atoms(large, dse):
 def test_a_tighter_tolerance_comes_closer(name, dse, direct):
     q = dse.uneven_q(40)
     expected = direct.intensity(direct.block(dse.structures[name], 4, 3, 3), q, dse.wavelength)
-    phase = dse.phase(dse.crystals[name], SinglePrism((4, 3, 3)))
+    phase = dse.phase(dse.crystals[name], SingleParallelepiped((4, 3, 3)))
     loose = dse.worst(dse.intensity(phase, q, tolerance=1e-2 / 2), expected)
     tight = dse.worst(dse.intensity(phase, q, tolerance=1e-7), expected)
     # measured: 1.2e-5 and below 5e-10
@@ -61,7 +61,7 @@ def test_forward_scattering_counts_every_electron(name, dse, direct):
     squared = direct.all_distances(atoms.xyz) ** 2
     guinier = (np.outer(o * f, o * f.conj()).real * squared).sum() * q[0] ** 2 / 6
     expected = abs(np.sum(o * f)) ** 2 - guinier + np.sum(o * (1 - o) * abs(f) ** 2)
-    phase = dse.phase(dse.crystals[name], SinglePrism((2, 3, 2)))
+    phase = dse.phase(dse.crystals[name], SingleParallelepiped((2, 3, 2)))
     # left out: the Debye-Waller factor, B q^2 / (8 pi^2) = 5e-8
     assert_allclose(dse.intensity(phase, q)[0], expected, rtol=1e-7)
     assert_allclose(dse.intensity(dse.atom_list(atoms), q)[0], expected, rtol=1e-7)
@@ -71,12 +71,12 @@ def test_the_tolerance_holds_at_small_angles(dse, direct):
     """A pattern that ends at 1e-3 1/Å: the tolerance is that of a single distance (3e-5)."""
     q = np.linspace(2e-4, 1e-3, 9)
     expected = direct.intensity(direct.block(dse.structures["pbnm"], 3, 3, 2), q, dse.wavelength)
-    phase = dse.phase(dse.crystals["pbnm"], SinglePrism((3, 3, 2)))
+    phase = dse.phase(dse.crystals["pbnm"], SingleParallelepiped((3, 3, 2)))
     assert dse.worst(dse.intensity(phase, q), expected) < 3e-5
 
 
 @pytest.mark.parametrize(
-    "family", [SinglePrism((3, 2, 2)), SingleSphere(1.9)], ids=["prism", "sphere"]
+    "family", [SingleParallelepiped((3, 2, 2)), SingleSphere(1.9)], ids=["parallelepiped", "sphere"]
 )
 def test_without_coherence_the_self_terms_remain(family, dse, direct):
     """B -> infinity damps every pair, but the self term carries no T and one power of o."""
@@ -86,7 +86,7 @@ def test_without_coherence_the_self_terms_remain(family, dse, direct):
     phase = dse.phase(crystal, family)
     huge = {f"{label}__B": 1e7 for label in phase.labels}
     atoms = (
-        direct.block(structure, 3, 2, 2) if isinstance(family, SinglePrism)
+        direct.block(structure, 3, 2, 2) if isinstance(family, SingleParallelepiped)
         else direct.sphere(structure, (0, 0, 0), 9.5)
     )
     f = direct.form_factors(structure.ions, q, dse.wavelength)
@@ -99,7 +99,7 @@ def test_one_atom_scatters_its_form_factor_squared(dse, direct):
     q = dse.uneven_q(30, high=25.0)
     f = direct.form_factors(["Pb2+"], q, dse.wavelength)[0]
     crystal = dse.crystal("P 1", (4, 5, 6, 80, 95, 100), [("Pb", "Pb2+", (0.1, 0.2, 0.3), 1, 2.0)])
-    phase = dse.phase(crystal, SinglePrism((1, 1, 1)))
+    phase = dse.phase(crystal, SingleParallelepiped((1, 1, 1)))
     assert_allclose(dse.intensity(phase, q), abs(f) ** 2, rtol=1e-12)
     lead = direct.Structure.of((9, 9, 9), [("Pb2+", 1.0, 2.0, [(0, 0, 0)])])
     single = direct.block(lead, 1, 1, 1)
@@ -123,7 +123,7 @@ def test_a_dimer_near_an_absorption_edge(dse, direct):
             ("Br", "Br1-", (0.1 + r / 10, 0.1, 0.1), 1, b[1]),
         ],
     )
-    phase = dse.phase(crystal, SinglePrism((1, 1, 1)))
+    phase = dse.phase(crystal, SingleParallelepiped((1, 1, 1)))
     # one distance: the gridding error (3e-5 of the pair term at q_max, falling as q^4) in full view
     assert dse.worst(dse.intensity(phase, q, wavelength=wavelength), expected) < 3e-5
     tight = dse.intensity(phase, q, wavelength=wavelength, tolerance=1e-9)
@@ -134,7 +134,7 @@ def test_occupancy_scales_self_terms_once_and_pairs_twice(dse):
     """I(o) = o S + o^2 P for a crystal of one site."""
     q = dse.uneven_q(40)
     crystal = dse.crystal("F m -3 m", (4.078, 4.078, 4.078), [("Au", "Au", (0, 0, 0), 1, 0.6)])
-    phase = dse.phase(crystal, SinglePrism((3, 3, 4)))
+    phase = dse.phase(crystal, SingleParallelepiped((3, 3, 4)))
     full = dse.intensity(phase, q)
     own = dse.intensity(phase, q, Au__B=1e7)
     for o in (0.9, 0.5, 0.1):
@@ -144,7 +144,7 @@ def test_occupancy_scales_self_terms_once_and_pairs_twice(dse):
 
 def test_scaling_all_occupancies_of_a_compound(dse):
     q = dse.uneven_q(40)
-    phase = dse.phase(dse.crystals["triclinic"], SinglePrism((3, 3, 3)))
+    phase = dse.phase(dse.crystals["triclinic"], SingleParallelepiped((3, 3, 3)))
     base = {"Bi__occupancy": 0.8, "Fe__occupancy": 0.6, "O__occupancy": 1.0}
     flat = {f"{label}__B": 1e7 for label in phase.labels}
     half = {name: value / 2 for name, value in base.items()}
@@ -155,7 +155,7 @@ def test_scaling_all_occupancies_of_a_compound(dse):
 @pytest.mark.parametrize("name", ["pbnm", "split"])
 def test_analytic_derivatives_match_differences(name, dse):
     q = dse.uneven_q(60)
-    phase = dse.phase(dse.crystals[name], SinglePrism((3, 3, 2)))
+    phase = dse.phase(dse.crystals[name], SingleParallelepiped((3, 3, 2)))
     values = dse.values(phase)
     sampling = Sampling(q, dse.wavelength)
     state = phase.state(values, sampling)
@@ -184,7 +184,7 @@ def test_difference_vectors_and_the_double_loop_fill_one_histogram(name, cells, 
     """Both routes put the same distances on the same grid, channel by channel and bin by bin."""
     step = 0.02
     crystal, atoms = dse.crystals[name], direct.block(dse.structures[name], *cells)
-    counts = SinglePrism(cells).pair_counts(crystal, {})
+    counts = SingleParallelepiped(cells).pair_counts(crystal, {})
     classes = pair_classes(crystal, counts, {})
     channels = site_channels(len(crystal.sites))
     by_vectors = lattice_histograms(
@@ -205,11 +205,11 @@ OUTSIDE = """
 import numpy as np, xraydb
 from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
 from aiida_dse.engine.model.phase import CrystalPhase, Sampling
-from aiida_dse.engine.particles.shapes import SinglePrism
+from aiida_dse.engine.particles.shapes import SingleParallelepiped
 crystal = Crystal(Cell(6, 7, 8), ("x,y,z",), (
     Site("A", "Pb2+", (0.05, 0.05, 0.05), 1, 0.0), Site("B", "Pb2+", (0.9, 0.9, 0.95), 1, 0.0)))
-phase = CrystalPhase("p", crystal, SinglePrism((1, 1, 1)), {})
-values = {p.name: p.value for p in phase.parameters}
+phase = CrystalPhase("p", crystal, SingleParallelepiped((1, 1, 1)), {})
+values = phase.start
 for axis in "xyz":
     values["A." + axis] -= 0.12
     values["B." + axis] += 0.12
@@ -262,7 +262,7 @@ def test_debye_calculator_gives_half_the_intensity(precision, dse, direct):
     symbols = np.array(["Cd", "Se"])[atoms.site]
     theirs = calculator.iq((list(symbols), atoms.xyz))
     q = np.asarray(theirs.q, dtype=float)
-    phase = dse.phase(dse.crystals["wurtzite"], SinglePrism((6, 6, 4)))
+    phase = dse.phase(dse.crystals["wurtzite"], SingleParallelepiped((6, 6, 4)))
     sampling = Sampling(q, dse.wavelength)
     state = phase.state(dse.values(phase), sampling)
     f0 = direct.form_factors(["Cd", "Se"], q, dse.wavelength)

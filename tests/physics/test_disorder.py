@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from aiida_dse.engine.crystal.disorder import excluded_pairs
-from aiida_dse.engine.particles.shapes import PrismPopulation, SinglePrism, SingleSphere
+from aiida_dse.engine.particles.shapes import (
+    ParallelepipedPopulation,
+    SingleParallelepiped,
+    SingleSphere,
+)
 
 
 def test_split_cubic_without_pairs_of_alternatives(dse, direct):
@@ -16,8 +20,8 @@ def test_split_cubic_without_pairs_of_alternatives(dse, direct):
     # every bromine has at most three alternatives: 0.58 Å in pairs, 0.82 Å across
     assert absent.sum(axis=1).max() == 3
     expected = direct.intensity(atoms, q, dse.wavelength, absent=absent)
-    prism = dse.phase(dse.crystals["split"], SinglePrism((5, 4, 4)))
-    assert dse.worst(dse.intensity(prism, q), expected) < 1e-6  # measured 9e-8
+    parallelepiped = dse.phase(dse.crystals["split"], SingleParallelepiped((5, 4, 4)))
+    assert dse.worst(dse.intensity(parallelepiped, q), expected) < 1e-6  # measured 9e-8
     assert dse.worst(dse.intensity(dse.atom_list(atoms), q), expected) < 1e-6
     # the test can fail: with those pairs the pattern is another one
     assert dse.worst(direct.intensity(atoms, q, dse.wavelength), expected) > 0.05
@@ -36,9 +40,9 @@ def test_split_cubic_population(dse, direct):
     """Number-weighted double sums of a law narrow enough for two sizes along each axis."""
     q = dse.uneven_q(40)
     edge = 0.587
-    sizes = {"L_ab": 2.5 * edge, "sd_ab": 0.12, "L_c": 2.4 * edge, "sd_c": 0.12, "phi": 0.0}
+    sizes = {"L_ab": 2.5 * edge, "sd_ab": 0.12, "L_c": 2.4 * edge, "sd_c": 0.12, "size_axes_rotation": 0.0}
     crystal = dse.crystals["split"]
-    number, _, _ = PrismPopulation().number_weights(crystal, sizes)
+    number, _, _ = ParallelepipedPopulation().number_weights(crystal, sizes)
     assert np.count_nonzero(number > 0.01) >= 3
     expected = np.zeros(len(q))
     for (i, j), weight in np.ndenumerate(number):
@@ -47,14 +51,14 @@ def test_split_cubic_population(dse, direct):
             expected += weight * direct.intensity(
                 atoms, q, dse.wavelength, absent=direct.near(atoms, 1.2)
             )
-    found = dse.intensity(dse.phase(crystal, PrismPopulation(), sizes), q)
+    found = dse.intensity(dse.phase(crystal, ParallelepipedPopulation(), sizes), q)
     assert dse.worst(found, expected) < 1e-6
 
 
 def test_the_self_term_of_a_split_site_counts_one_atom(dse, direct):
     """4 positions at 1/4 have the self term of one bromine."""
     q = dse.uneven_q(30)
-    phase = dse.phase(dse.crystals["split"], SinglePrism((2, 2, 2)))
+    phase = dse.phase(dse.crystals["split"], SingleParallelepiped((2, 2, 2)))
     found = dse.intensity(phase, q, Pb__B=1e7, Cs__B=1e7, Br__B=1e7)
     f = direct.form_factors(["Pb2+", "Cs1+", "Br1-"], q, dse.wavelength)
     np.testing.assert_allclose(found, 8 * np.array([1, 1, 3]) @ abs(f) ** 2, rtol=1e-12)
@@ -68,15 +72,15 @@ def test_at_y_zero_a_split_site_is_a_whole_atom(dse):
         [("Pb", "Pb2+", (0, 0, 0), 1, 1.0), ("Cs", "Cs1+", (0.5, 0.5, 0.5), 1, 4.0),
          ("Br", "Br1-", (0.5, 0, 0), 1, 2.0)],
     )
-    expected = dse.intensity(dse.phase(whole, SinglePrism((3, 3, 2))), q)
+    expected = dse.intensity(dse.phase(whole, SingleParallelepiped((3, 3, 2))), q)
     # the shifted box keeps all four alternatives of one bromine in one cell
     split = dse.crystal(
         "P m -3 m", (5.87,) * 3,
         [("Pb", "Pb2+", (0, 0, 0), 1, 1.0), ("Cs", "Cs1+", (0.5, 0.5, 0.5), 1, 4.0),
          ("Br", "Br1-", (0.5, 0.07, 0), 0.25, 2.0)],
-        origin=(-0.25, -0.25, -0.25),
+        termination=(-0.25, -0.25, -0.25),
     )
-    phase = dse.phase(split, SinglePrism((3, 3, 2)))
+    phase = dse.phase(split, SingleParallelepiped((3, 3, 2)))
     np.testing.assert_allclose(dse.intensity(phase, q, Br__y=1e-6), expected, rtol=1e-6)
     assert dse.worst(dse.intensity(phase, q), expected) > 0.01
 
@@ -87,10 +91,10 @@ def test_full_sites_too_close_are_refused_by_name(dse):
         [("Pb1", "Pb2+", (0.1, 0.1, 0.1), 1.0, 1.0), ("Br7", "Br1-", (0.25, 0.1, 0.1), 1.0, 1.0)],
     )
     with pytest.raises(ValueError, match=r"Pb1.*Br7.*0\.900 Å"):
-        dse.intensity(dse.phase(crystal, SinglePrism((2, 2, 2))), dse.uneven_q(10))
+        dse.intensity(dse.phase(crystal, SingleParallelepiped((2, 2, 2))), dse.uneven_q(10))
     # lowering the limit below the distance is a remedy the message offers
     dse.intensity(
-        dse.phase(crystal, SinglePrism((2, 2, 2)), exclusion_distance=0.8), dse.uneven_q(10)
+        dse.phase(crystal, SingleParallelepiped((2, 2, 2)), exclusion_distance=0.8), dse.uneven_q(10)
     )
 
 
@@ -193,15 +197,15 @@ GROUPED = {
 }
 
 
-@pytest.mark.parametrize("family", ["prism", "sphere"])
+@pytest.mark.parametrize("family", ["parallelepiped", "sphere"])
 @pytest.mark.parametrize("case", GROUPED)
 def test_disorder_groups_against_the_double_sum(case, family, dse, direct):
     q = dse.uneven_q(50)
     sites = GROUPED[case]
     crystal, structure, operation, shift = _grouped(dse, direct, sites)
-    if family == "prism":
+    if family == "parallelepiped":
         atoms = direct.block(structure, 3, 4, 3)
-        phase = dse.phase(crystal, SinglePrism((3, 4, 3)))
+        phase = dse.phase(crystal, SingleParallelepiped((3, 4, 3)))
     else:
         atoms = direct.sphere(structure, (0, 0, 0), 13.3)
         phase = dse.phase(crystal, SingleSphere(2.66, (0.0, 0.0, 0.0)))
@@ -219,7 +223,7 @@ def test_far_positions_without_groups_keep_their_pairs(dse, direct):
     sites = [site[:5] for site in GROUPED["far alternatives"]]
     crystal, structure, *_ = _grouped(dse, direct, sites)
     expected = direct.intensity(direct.block(structure, 3, 3, 3), q, dse.wavelength)
-    assert dse.worst(dse.intensity(dse.phase(crystal, SinglePrism((3, 3, 3))), q), expected) < 1e-6
+    assert dse.worst(dse.intensity(dse.phase(crystal, SingleParallelepiped((3, 3, 3))), q), expected) < 1e-6
 
 
 def test_a_negative_group_excludes_its_near_symmetry_image(dse, direct):
@@ -231,4 +235,4 @@ def test_a_negative_group_excludes_its_near_symmetry_image(dse, direct):
     absent = direct.near(atoms, 1.2)
     assert absent.any()
     expected = direct.intensity(atoms, q, dse.wavelength, absent=absent)
-    assert dse.worst(dse.intensity(dse.phase(crystal, SinglePrism((3, 3, 3))), q), expected) < 1e-6
+    assert dse.worst(dse.intensity(dse.phase(crystal, SingleParallelepiped((3, 3, 3))), q), expected) < 1e-6

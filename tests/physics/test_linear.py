@@ -10,28 +10,28 @@ from scipy.optimize import lsq_linear
 from aiida_dse.engine.model.linear import LinearProblem
 
 
-def _problem(seed, *, n_free=3, n_traces=2, n_patterns=2, n_points=80, noise=0.3):
+def _problem(seed, *, n_free=3, n_blanks=2, n_patterns=2, n_points=80, noise=0.3):
     random = np.random.default_rng(seed)
     free = random.normal(size=(n_points, n_free))
-    traces = random.uniform(0, 2, size=(n_points, n_traces))
+    blanks = random.uniform(0, 2, size=(n_points, n_blanks))
     patterns = random.uniform(0, 2, size=(n_points, n_patterns))
     sigma = random.uniform(0.2, 2.0, size=n_points)
     # about half of the true non-negative coefficients are negative, so that the bound acts
-    truth = random.normal(size=n_free + n_traces + n_patterns)
-    columns = np.hstack([free, traces, patterns])
+    truth = random.normal(size=n_free + n_blanks + n_patterns)
+    columns = np.hstack([free, blanks, patterns])
     observed = columns @ truth + noise * sigma * random.normal(size=n_points)
-    return observed, sigma, free, traces, patterns
+    return observed, sigma, free, blanks, patterns
 
 
-def _reference(observed, sigma, free, traces, patterns):
-    columns = np.hstack([free, traces, patterns]) / sigma[:, None]
+def _reference(observed, sigma, free, blanks, patterns):
+    columns = np.hstack([free, blanks, patterns]) / sigma[:, None]
     lower = np.r_[np.full(free.shape[1], -np.inf), np.zeros(columns.shape[1] - free.shape[1])]
     return lsq_linear(columns, observed / sigma, (lower, np.inf), method="bvls", tol=1e-14)
 
 
 SHAPES = [
-    {}, {"n_free": 0}, {"n_traces": 0}, {"n_free": 0, "n_traces": 0}, {"n_patterns": 1},
-    {"n_traces": 0, "n_patterns": 1}, {"n_free": 6, "n_traces": 3, "n_patterns": 3},
+    {}, {"n_free": 0}, {"n_blanks": 0}, {"n_free": 0, "n_blanks": 0}, {"n_patterns": 1},
+    {"n_blanks": 0, "n_patterns": 1}, {"n_free": 6, "n_blanks": 3, "n_patterns": 3},
 ]
 
 
@@ -39,12 +39,12 @@ SHAPES = [
 def test_solve_agrees_with_bounded_least_squares(shape):
     held = 0
     for seed in range(30):
-        observed, sigma, free, traces, patterns = _problem(seed, **shape)
-        expected = _reference(observed, sigma, free, traces, patterns)
-        found = LinearProblem(observed, sigma, free, traces).solve(patterns)
+        observed, sigma, free, blanks, patterns = _problem(seed, **shape)
+        expected = _reference(observed, sigma, free, blanks, patterns)
+        found = LinearProblem(observed, sigma, free, blanks).solve(patterns)
         assert_allclose(found.coefficients, expected.x, atol=1e-9)
         assert found.chi2 == pytest.approx(2 * expected.cost, rel=1e-10)
-        columns = np.hstack([free, traces, patterns])
+        columns = np.hstack([free, blanks, patterns])
         assert_allclose(
             found.residual, (observed - columns @ expected.x) / sigma, atol=1e-8
         )
@@ -61,8 +61,8 @@ def test_solve_agrees_with_bounded_least_squares(shape):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_sweep_finds_what_solving_finds(shape):
     for seed in range(10):
-        observed, sigma, free, traces, patterns = _problem(seed, **shape)
-        problem = LinearProblem(observed, sigma, free, traces)
+        observed, sigma, free, blanks, patterns = _problem(seed, **shape)
+        problem = LinearProblem(observed, sigma, free, blanks)
         random = np.random.default_rng(seed)
         many = np.array([patterns.T * random.uniform(0.5, 2, patterns.T.shape) for _ in range(6)])
         chi2, active = problem.sweep(many)
@@ -74,9 +74,9 @@ def test_a_sweep_finds_what_solving_finds(shape):
 
 def test_sweep_and_solve_on_a_perfect_fit():
     """Noise-free data: chi2 is a difference of large sums and must still be small."""
-    _, sigma, free, traces, patterns = _problem(3)
-    observed = free @ [1.0, -2, 3] + traces @ [0.5, 2.0] + patterns @ [4.0, 1.0]
-    problem = LinearProblem(observed, sigma, free, traces)
+    _, sigma, free, blanks, patterns = _problem(3)
+    observed = free @ [1.0, -2, 3] + blanks @ [0.5, 2.0] + patterns @ [4.0, 1.0]
+    problem = LinearProblem(observed, sigma, free, blanks)
     solved = problem.solve(patterns)
     assert_allclose(solved.coefficients, [1, -2, 3, 0.5, 2, 4, 1], rtol=1e-9)
     total = np.sum((observed / sigma) ** 2)
@@ -86,26 +86,26 @@ def test_sweep_and_solve_on_a_perfect_fit():
 
 def test_columns_of_very_different_size():
     """A pattern of 1e9 electron units beside a trace of order one."""
-    observed, sigma, free, traces, patterns = _problem(5, noise=0.1)
-    expected = _reference(observed, sigma, free, traces, patterns)
-    found = LinearProblem(observed, sigma, free, traces).solve(patterns * 1e9)
+    observed, sigma, free, blanks, patterns = _problem(5, noise=0.1)
+    expected = _reference(observed, sigma, free, blanks, patterns)
+    found = LinearProblem(observed, sigma, free, blanks).solve(patterns * 1e9)
     assert found.chi2 == pytest.approx(2 * expected.cost, rel=1e-9)
     assert_allclose(found.coefficients[5:] * 1e9, expected.x[5:], atol=1e-8)
-    chi2, _ = LinearProblem(observed, sigma, free, traces).sweep((patterns * 1e9).T[None])
+    chi2, _ = LinearProblem(observed, sigma, free, blanks).sweep((patterns * 1e9).T[None])
     assert chi2[0] == pytest.approx(2 * expected.cost, rel=1e-9)
 
 
 def test_a_part_of_known_size_is_taken_off_first():
-    observed, sigma, free, traces, patterns = _problem(8)
+    observed, sigma, free, blanks, patterns = _problem(8)
     known = 1.7 * patterns[:, 0]
-    problem = LinearProblem(observed, sigma, free, traces)
-    expected = _reference(observed - known, sigma, free, traces, patterns[:, 1:])
+    problem = LinearProblem(observed, sigma, free, blanks)
+    expected = _reference(observed - known, sigma, free, blanks, patterns[:, 1:])
     found = problem.solve(patterns[:, 1:], known)
     assert_allclose(found.coefficients, expected.x, atol=1e-9)
     assert found.chi2 == pytest.approx(2 * expected.cost, rel=1e-10)
 
 
 def test_dependent_background_terms_are_refused():
-    observed, sigma, free, traces, _ = _problem(9)
+    observed, sigma, free, blanks, _ = _problem(9)
     with pytest.raises(ValueError, match="not independent"):
-        LinearProblem(observed, sigma, np.hstack([free, free[:, :1]]), traces)
+        LinearProblem(observed, sigma, np.hstack([free, free[:, :1]]), blanks)

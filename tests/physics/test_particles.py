@@ -9,9 +9,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 from aiida_dse.engine.particles.shapes import (
-    CubePopulation,
-    PrismPopulation,
-    SinglePrism,
+    ParallelepipedPopulation,
+    QuasiCubePopulation,
+    SingleParallelepiped,
     SingleSphere,
     SpherePopulation,
 )
@@ -39,7 +39,7 @@ def test_thin_prisms(name, cells, dse, direct):
     """Where nearly every cell is at a face."""
     q = dse.uneven_q(40)
     expected = direct.intensity(direct.block(dse.structures[name], *cells), q, dse.wavelength)
-    phase = dse.phase(dse.crystals[name], SinglePrism(cells))
+    phase = dse.phase(dse.crystals[name], SingleParallelepiped(cells))
     # few distances do not average the gridding error of 3e-5 each
     assert dse.worst(dse.intensity(phase, q), expected) < 5e-6
     assert dse.worst(dse.intensity(phase, q, tolerance=1e-8), expected) < 3e-9
@@ -49,9 +49,9 @@ def test_a_narrow_law_is_a_single_prism(dse):
     q = dse.uneven_q(80)
     crystal = dse.crystals["pbnm"]
     step = math.sqrt(8.207 * 8.407) / 10, 1.1756
-    sizes = {"L_ab": 3 * step[0], "sd_ab": 0.01, "L_c": 2 * step[1], "sd_c": 0.01, "phi": 0.0}
-    narrow = dse.intensity(dse.phase(crystal, PrismPopulation(), sizes), q)
-    single = dse.intensity(dse.phase(crystal, SinglePrism((3, 3, 2))), q)
+    sizes = {"L_ab": 3 * step[0], "sd_ab": 0.01, "L_c": 2 * step[1], "sd_c": 0.01, "size_axes_rotation": 0.0}
+    narrow = dse.intensity(dse.phase(crystal, ParallelepipedPopulation(), sizes), q)
+    single = dse.intensity(dse.phase(crystal, SingleParallelepiped((3, 3, 2))), q)
     # the transforms are exact to 1e-10 of their largest value, on grids of different length
     assert_allclose(narrow, single, rtol=1e-8)
 
@@ -61,8 +61,8 @@ def test_a_narrow_law_is_a_single_prism(dse):
 def test_a_population_is_the_number_weighted_sum_of_its_prisms(name, phi, dse):
     q = dse.uneven_q(80)
     crystal = dse.crystals[name]
-    sizes = {"L_ab": 1.9, "sd_ab": 0.35, "L_c": 2.2, "sd_c": 0.5, "phi": phi}
-    family = PrismPopulation()
+    sizes = {"L_ab": 1.9, "sd_ab": 0.35, "L_c": 2.2, "sd_c": 0.5, "size_axes_rotation": phi}
+    family = ParallelepipedPopulation()
     number, length_ab, length_c = family.number_weights(crystal, sizes)
     assert number.shape == (len(length_ab), len(length_c)) and min(number.shape) >= 4
     assert_allclose(length_ab, np.arange(1, len(length_ab) + 1) * math.sqrt(
@@ -71,7 +71,7 @@ def test_a_population_is_the_number_weighted_sum_of_its_prisms(name, phi, dse):
         own = np.outer(_density(length_ab, 1.9, 0.35), _density(length_c, 2.2, 0.5))
         assert_allclose(number, own / own.sum(), rtol=1e-9)
     expected = sum(
-        number[i, j] * dse.intensity(dse.phase(crystal, SinglePrism((i + 1, i + 1, j + 1))), q)
+        number[i, j] * dse.intensity(dse.phase(crystal, SingleParallelepiped((i + 1, i + 1, j + 1))), q)
         for i, j in np.ndindex(number.shape)
     )
     found = dse.intensity(dse.phase(crystal, family, sizes), q)
@@ -79,10 +79,10 @@ def test_a_population_is_the_number_weighted_sum_of_its_prisms(name, phi, dse):
 
 
 def test_a_population_atom_by_atom(dse, direct):
-    """The same without the engine's prisms: rock salt, sizes up to where 1e-5 of them is left."""
+    """The same without the engine's parallelepipeds: rock salt, sizes up to where 1e-5 of them is left."""
     q = dse.uneven_q(40)
     edge = 0.5936
-    sizes = {"L_ab": 1.2, "sd_ab": 0.15, "L_c": 1.0, "sd_c": 0.15, "phi": 0.0}
+    sizes = {"L_ab": 1.2, "sd_ab": 0.15, "L_c": 1.0, "sd_c": 0.15, "size_axes_rotation": 0.0}
     lengths = np.arange(1, 5) * edge
     number = np.outer(_density(lengths, 1.2, 0.15), _density(lengths, 1.0, 0.15))
     number /= number.sum()
@@ -92,7 +92,7 @@ def test_a_population_atom_by_atom(dse, direct):
         * direct.intensity(direct.block(structure, i + 1, i + 1, j + 1), q, dse.wavelength)
         for i, j in np.ndindex(number.shape) if number[i, j] > 1e-12
     )
-    found = dse.intensity(dse.phase(dse.crystals["rock_salt"], PrismPopulation(), sizes), q)
+    found = dse.intensity(dse.phase(dse.crystals["rock_salt"], ParallelepipedPopulation(), sizes), q)
     # the engine leaves out the rarest sizes (1e-5 of the volume)
     assert dse.worst(found, expected) < 3e-5
 
@@ -103,15 +103,15 @@ def test_a_population_of_cubes_is_the_sum_of_its_members(name, dse):
     crystal = dse.crystals[name]
     sizes = {"L": 2.4, "sd_L": 0.5}
     step = math.sqrt(crystal.cell.a * crystal.cell.b) / 10
-    number, lengths, _ = CubePopulation().number_weights(crystal, sizes)
+    number, lengths, _ = QuasiCubePopulation().number_weights(crystal, sizes)
     by_size = _density(lengths, 2.4, 0.5)
     by_size /= by_size.sum()
     expected = np.zeros(len(q))
     for n, weight in enumerate(by_size, start=1):
         height = max(1, round(n * step * 10 / crystal.cell.c))
         assert number[n - 1, height - 1] == pytest.approx(weight, rel=1e-9)
-        expected += weight * dse.intensity(dse.phase(crystal, SinglePrism((n, n, height))), q)
-    found = dse.intensity(dse.phase(crystal, CubePopulation(), sizes), q)
+        expected += weight * dse.intensity(dse.phase(crystal, SingleParallelepiped((n, n, height))), q)
+    found = dse.intensity(dse.phase(crystal, QuasiCubePopulation(), sizes), q)
     assert dse.worst(found, expected) < 1e-6
 
 
@@ -206,8 +206,8 @@ def test_a_narrow_law_is_a_single_sphere(dse):
 
 def test_statistics_of_a_population(dse):
     """Projected means and sds of a wide population: close to the laws', cells being discrete."""
-    sizes = {"L_ab": 8.0, "sd_ab": 1.6, "L_c": 9.0, "sd_c": 1.8, "phi": 0.0}
-    found = PrismPopulation().statistics(dse.crystals["pbnm"], sizes)
+    sizes = {"L_ab": 8.0, "sd_ab": 1.6, "L_c": 9.0, "sd_c": 1.8, "size_axes_rotation": 0.0}
+    found = ParallelepipedPopulation().statistics(dse.crystals["pbnm"], sizes)
     assert_allclose(
         [found["mean_ab"], found["sd_ab"], found["mean_c"], found["sd_c"]],
         [8.0, 1.6, 9.0, 1.8], rtol=1e-3,
@@ -234,7 +234,7 @@ def test_a_sphere_grows_with_its_cell(dse, direct):
 def test_moving_sites_and_cell_match_a_crystal_built_there(dse, direct):
     """Parameters away from the start give what a new double sum gives at those values."""
     q = dse.uneven_q(40)
-    phase = dse.phase(dse.crystals["pbnm"], SinglePrism((3, 2, 2)))
+    phase = dse.phase(dse.crystals["pbnm"], SingleParallelepiped((3, 2, 2)))
     moved = dict(a=8.31, b=8.29, c=11.7, Br_eq__x=0.3, Br_eq__y=0.2, Br_eq__z=0.47)
     found = dse.intensity(phase, q, **moved)
     x, y, z = 0.3, 0.2, 0.47
@@ -254,4 +254,4 @@ def test_moving_sites_and_cell_match_a_crystal_built_there(dse, direct):
 @pytest.mark.parametrize("cells", [(0, 1, 1), (201, 1, 1)])
 def test_impossible_prisms_are_refused(cells):
     with pytest.raises(ValueError, match="cell"):
-        SinglePrism(cells)
+        SingleParallelepiped(cells)

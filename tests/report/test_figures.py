@@ -21,7 +21,7 @@ def refined(n_phases: int = 2, *, observed: bool = True, reflections: bool = Tru
     q = np.linspace(0.5, 18, 900)
     names = [f"P{k}" for k in range(n_phases)]
     phases = {n: 4e4 * np.exp(-q / (2 + k)) for k, n in enumerate(names)}
-    parts = {"background": 300 + 0 * q, "trace.solvent": 90 * np.exp(-((q - 2) ** 2))} | phases
+    parts = {"background": 300 + 0 * q, "blank.solvent": 90 * np.exp(-((q - 2) ** 2))} | phases
     calculated = np.sum(list(parts.values()), axis=0)
     arrays = {
         "pattern/q": q, "pattern/calculated": calculated,
@@ -41,7 +41,7 @@ def refined(n_phases: int = 2, *, observed: bool = True, reflections: bool = Tru
     return Result(summary, arrays)
 
 
-UNITS = {"P.a": "Å", "P.b": "Å", "P.Br.x": "", "P.Br.y": "", "P.Br.B": "Å^2", "P.size": "nm"}
+UNITS = {"P.a": "Å", "P.b": "Å", "P.Br.x": "", "P.Br.y": "", "P.Br.B_iso": "Å^2", "P.size": "nm"}
 
 
 def scanned(*axes: tuple[str, np.ndarray], steep: float = 1.0) -> Result:
@@ -59,7 +59,7 @@ def scanned(*axes: tuple[str, np.ndarray], steep: float = 1.0) -> Result:
 
 
 A, B = ("P.a", np.linspace(8.1, 8.2, 6)), ("P.b", np.linspace(8.3, 8.4, 7))
-B_ISO = ("P.Br.B", np.linspace(1, 3, 5))
+B_ISO = ("P.Br.B_iso", np.linspace(1, 3, 5))
 
 
 def holed(result: Result, where: tuple) -> Result:
@@ -83,7 +83,7 @@ def test_fit_shows_every_component_and_the_weighted_residual():
     figure = fit_figure(result)
     top, ticks, residual = figure.axes
     assert [line.get_label() for line in top.lines] == [
-        "observed", "calculated", "background", "trace.solvent", "P0", "P1"]
+        "observed", "calculated", "background", "blank.solvent", "P0", "P1"]
     for path, label in (("components/P1", "P1"), ("pattern/calculated", "calculated")):
         assert_allclose(labelled(figure, label)[0].get_ydata(), result.arrays[path])
     expected = ((result.arrays["pattern/observed"] - result.arrays["pattern/calculated"])
@@ -213,7 +213,7 @@ def test_maps_along_the_third_axis_share_colours_and_end_in_a_profile():
     figure = map_figure(result)
     *maps, profile, _ = figure.axes
     assert [panel.get_title() for panel in maps] == [
-        f"Br.B = {value:g} Å²" for value in B_ISO[1]]
+        f"Br.B_iso = {value:g} Å²" for value in B_ISO[1]]
     assert len({panel.collections[0].get_clim() for panel in maps}) == 1
     assert_allclose(profile.lines[0].get_ydata(), result.arrays["scan/gof"].min(axis=(0, 1)))
     first, last = labelled(figure, "minimum")
@@ -222,11 +222,11 @@ def test_maps_along_the_third_axis_share_colours_and_end_in_a_profile():
 
 
 def test_many_values_of_the_third_axis_keep_the_map_of_the_minimum():
-    figure = map_figure(scanned(A, B, ("P.Br.B", np.linspace(1, 5, 41))))
+    figure = map_figure(scanned(A, B, ("P.Br.B_iso", np.linspace(1, 5, 41))))
     *maps, profile, _ = figure.axes
     assert len(maps) == 12 and len(profile.lines[0].get_xdata()) == 41
     assert [bool(panel.lines[0].get_xdata().size) for panel in maps].count(True) == 1
-    assert any(panel.get_title() == "Br.B = 1.2 Å²" for panel in maps)
+    assert any(panel.get_title() == "Br.B_iso = 1.2 Å²" for panel in maps)
 
 
 def test_an_axis_of_one_value_is_drawn():
@@ -297,7 +297,7 @@ def test_other_minima_and_saddles_are_marked_with_their_gof():
     assert "saddles" in caption(figure)
     stack = map_figure(with_landmarks(A, B, B_ISO))
     (mark,) = labelled(stack, "other minimum")
-    assert mark.axes.get_title() == "Br.B = 3 Å²"  # the plane it lies in, and no other
+    assert mark.axes.get_title() == "Br.B_iso = 3 Å²"  # the plane it lies in, and no other
 
 
 def test_the_ellipse_of_the_minimum_is_its_covariance():
@@ -333,7 +333,7 @@ def test_curves_stand_for_the_values_of_the_second_axis():
         assert_allclose(curve.get_xdata(), A[1])
         assert_allclose(curve.get_ydata(), result.arrays["scan/gof"][:, k])
     assert len({curve.get_color() for curve in curves}) == len(curves)
-    assert "Br.B" in bar.get_ylabel()
+    assert "Br.B_iso" in bar.get_ylabel()
     (mark,) = labelled(figure, "minimum")
     assert_allclose([mark.get_xdata()[0], mark.get_ydata()[0]], [A[1][2], 1.1])
     against = curves_figure(result, quantity="P.angle(Pb-Br-Pb)_1").axes[0]

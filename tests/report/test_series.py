@@ -38,7 +38,7 @@ def analyses(temperatures, sizes):
         "size_series": size_series(sizes, SizeOptions(bulk=bulk))[1],
         "sizing_curve": sizing_curve(sizes, SizingOptions(measured=energies))[1],
         "differential": differential(temperatures, DifferentialOptions(
-            reference="T6", parameter="P.Pb.B")),
+            reference="T6", parameter="P.Pb.B_iso")),
     }
 
 
@@ -49,7 +49,7 @@ def labels(figure):
 def test_the_tables_show_values_units_and_sources(analyses):
     text = result_report(analyses["temperature_series"])
     assert "6 of 7 refinements of P used" in text
-    assert re.search(r"alpha_V = 110\.0\d*\(\d+\) 1e-6/K", text)
+    assert re.search(r"thermal_expansion_V = 110\.0\d*\(\d+\) 1e-6/K", text)
     assert re.search(r"Br_ax +einstein +88\.\d*\(\d+\) +1\.60\d*\(\d+\)", text)
     assert "static disorder of Br_ax" in text and "T45 is not used" in text
     text = result_report(analyses["size_series"])
@@ -57,7 +57,7 @@ def test_the_tables_show_values_units_and_sources(analyses):
     assert "K = 15 GPa (default for CsPbBr3, inferred" in text
     assert "measured energies" in result_report(analyses["sizing_curve"])
     text = result_report(analyses["differential"])
-    assert "(I - I0)/I0 against T6 (P.Pb.B = " in text and "Å^2)" in text
+    assert "(I - I0)/I0 against T6 (P.Pb.B_iso = " in text and "Å^2)" in text
 
 
 @pytest.mark.parametrize("task", FIGURES)
@@ -100,6 +100,6 @@ def test_sizing_and_differential_figures_name_what_was_fitted_and_swept(analyses
              .get_legend().get_texts()]
     assert any(text.startswith("fitted, $d_0$ = ") for text in texts)
     figure = differential_figure(analyses["differential"])
-    assert figure.legends[0].get_title().get_text().startswith("P.Pb.B ($I_0$: ")
+    assert figure.legends[0].get_title().get_text().startswith("P.Pb.B_iso ($I_0$: ")
     with pytest.raises((KeyError, ValueError)):
         fit_figure(analyses["size_series"])

@@ -9,7 +9,7 @@ from aiida_dse.io.results import Result
 from aiida_dse.report.figures import save_figure
 from aiida_dse.report.uncertainty import posterior_samples, uncertainty_figure
 
-NAMES = ["P.a", "P.Br_eq.B", "P.Br_eq.x"]
+NAMES = ["P.a", "P.Br_eq.B_iso", "P.Br_eq.x"]
 VALUES, SU, UNITS = [8.2, 2.0, 0.29], [0.001, 0.1, 0.0005], ["Å", "Å^2", ""]
 
 
@@ -28,11 +28,11 @@ def made(*parts):
         arrays["bootstrap/outcome"] = np.array([1] * 49 + [3])
     if "profile" in parts:
         steps = np.arange(1, 6) * 0.5
-        found["profile"] = {"P.Br_eq.B": {"value": 2.0, "su": 0.1, "chi2_min": 100.0,
+        found["profile"] = {"P.Br_eq.B_iso": {"value": 2.0, "su": 0.1, "chi2_min": 100.0,
                                           "below": "risen", "above": "bound"}}
         for side, sign in (("below", -1), ("above", 1)):
-            arrays[f"profile/P.Br_eq.B/{side}/value"] = 2.0 + sign * 0.1 * steps
-            arrays[f"profile/P.Br_eq.B/{side}/chi2"] = 100.0 + steps**2
+            arrays[f"profile/P.Br_eq.B_iso/{side}/value"] = 2.0 + sign * 0.1 * steps
+            arrays[f"profile/P.Br_eq.B_iso/{side}/chi2"] = 100.0 + steps**2
     rows = {n: {"value": v, "su": s, "unit": u, "lower": 0.0, "upper": v + 2.5 * s}
             for n, v, s, u in zip(NAMES, VALUES, SU, UNITS, strict=True)}
     return Result({
@@ -56,7 +56,7 @@ def test_the_corner_plot_marks_value_and_s_u(tmp_path):
     result = made("posterior")
     assert posterior_samples(result).shape == (35 * 12, 3)
     figure = uncertainty_figure(result)
-    assert "Br_eq.B\n(Å²)" in texts(figure) and "NOT CONVERGED" in texts(figure)
+    assert "Br_eq.B_iso\n(Å²)" in texts(figure) and "NOT CONVERGED" in texts(figure)
     panels = np.array(figure.axes).reshape(3, 3)
     for k in range(3):
         np.testing.assert_allclose(
@@ -76,7 +76,7 @@ def test_the_profile_has_its_parabola_and_its_bound(tmp_path):
     x, rise = points.get_data()
     np.testing.assert_allclose(rise, ((x - 2.0) / 0.1) ** 2, atol=1e-9)
     assert len(x) == 11 and vertical(panel) == [pytest.approx(2.25)]
-    assert "Δχ²" in texts(figure) and "Br_eq.B (Å²)" in texts(figure)
+    assert "Δχ²" in texts(figure) and "Br_eq.B_iso (Å²)" in texts(figure)
     save_figure(figure, tmp_path / "profile.pdf")
 
 

@@ -35,12 +35,12 @@ DOCUMENT = {
     "pattern": {"file": "cubes.xye", "axis": "q_inverse_angstrom", "wavelength": 0.7,
                 "sigma": "column"},
     "phases": {"P": {"structure": "CsCl.cif",
-                     "particle": {"shape": "prism", "cells": [3, 3, 3]}}},
+                     "particle": {"shape": "parallelepiped", "cells": [3, 3, 3]}}},
     "background": {"chebyshev": 1},
     "parameters": {"P.a": 4.11},
-    "refinement": {"stages": [["P.a"], ["P.*.B"]]},
+    "refinement": {"stages": [["P.a"], ["P.*.B_iso"]]},
     "scan": {"axes": [{"parameter": "P.a", "values": [4.08, 4.10, 4.12, 4.14]},
-                      {"parameter": "P.Cl.B", "values": [1.0, 2.0, 3.0]}]},
+                      {"parameter": "P.Cl.B_iso", "values": [1.0, 2.0, 3.0]}]},
     "derived": {"P": {"distances": [["Cs", "Cl"]]}},
 }
 

@@ -28,12 +28,12 @@ def example(**changes):
 
 def test_the_good_document_builds(folder, columns):
     built = folder.build()
-    assert built.measured and built.stages == [["P.a"], ["P.*.B"]]
+    assert built.measured and built.stages == [["P.a"], ["P.*.B_iso"]]
     assert built.files == {
         name: hashlib.sha256((folder.path / name).read_bytes()).hexdigest()
         for name in ("cubes.xye", "CsCl.cif")
     }
-    assert list(built.model.parameters) == ["P.a", "P.Cs.B", "P.Cs.occupancy", "P.Cl.B",
+    assert list(built.model.parameters) == ["P.a", "P.Cs.B_iso", "P.Cs.occupancy", "P.Cl.B_iso",
                                             "P.Cl.occupancy"]
     assert built.model.start["P.a"] == 4.11
     assert built.model.observation.q == pytest.approx(columns[:, 0], rel=1e-7)
@@ -56,7 +56,7 @@ def test_the_good_document_builds(folder, columns):
         ({"parameters": {"P.Cs.x": 0.1}}, "parameters", "special position"),
         ({"parameters": {"P.a": -4}}, "parameters", "-4"),
         ({"parameters": {"P.Cs.occupancy": 1.2}}, "parameters", "only 0 to 1"),
-        ({"parameters": {"P.Cs.B": {"lower": -1}}}, "parameters", "from -1"),
+        ({"parameters": {"P.Cs.B_iso": {"lower": -1}}}, "parameters", "from -1"),
         ({"refinement__stages": [["P.zz"]]}, "refinement.stages:", "no parameter 'P.zz'"),
         ({"refinement__stages": [["P.*.q"]]}, "refinement.stages:", "names no parameter"),
         ({"refinement__stages": [["P.b"]]}, "refinement.stages:", "equal a"),
@@ -65,7 +65,7 @@ def test_the_good_document_builds(folder, columns):
         ({"scan__axes": [{"parameter": "P.b", "values": [1]}]}, "scan.axes:", "equal a"),
         ({"scan__axes": [{"parameter": "P.a", "start": 4, "stop": 5, "step": 1e-9}]},
          "scan.axes:", "limit is 5e+06"),
-        ({"scan__axes": [{"parameter": f"P.{n}.B", "start": 0, "stop": 1, "step": 1e-3}
+        ({"scan__axes": [{"parameter": f"P.{n}.B_iso", "start": 0, "stop": 1, "step": 1e-3}
                          for n in ("Cs", "Cl")] + [
             {"parameter": "P.a", "start": 4, "stop": 5, "step": 1e-3}]},
          "scan.axes:", "1,001 x 1,001 x 1,001"),
@@ -79,13 +79,13 @@ def test_the_good_document_builds(folder, columns):
         ({"pattern__wavelength": 5.0}, "pattern:", "2.513 1/Å"),
         ({"pattern__axis": "q_inverse_nm"}, "pattern:", "Is this 1/Å?"),
         ({"pattern__range": [20, 30]}, "pattern:", "0 points lie in the range"),
-        ({"background__traces": {"air": {"file": "zz.xye"}}}, "background.traces.air:", "zz.xye"),
-        ({"background__traces": {"air": {"axis": "two_theta"}}}, "background.traces.air:",
+        ({"background__blanks": {"air": {"file": "zz.xye"}}}, "background.blanks.air:", "zz.xye"),
+        ({"background__blanks": {"air": {"axis": "two_theta"}}}, "background.blanks.air:",
          "needs a 'file'"),
-        ({"ties": {"P.Cs.B": "P.Cs.B"}}, "parameters, ties", "refers to itself"),
-        ({"ties": {"P.Cs.B": "__import__('os')"}}, "parameters, ties", "plain arithmetic"),
-        ({"ties": {"P.Cs.B": "P.Cl.B", "P.Cl.B": "P.Cs.B"}}, "parameters, ties", "circle"),
-        ({"ties": {"P.zz": "P.a"}}, "parameters, ties", "'P.zz'"),
+        ({"constraints": {"P.Cs.B_iso": "P.Cs.B_iso"}}, "parameters, constraints", "refers to itself"),
+        ({"constraints": {"P.Cs.B_iso": "__import__('os')"}}, "parameters, constraints", "plain arithmetic"),
+        ({"constraints": {"P.Cs.B_iso": "P.Cl.B_iso", "P.Cl.B_iso": "P.Cs.B_iso"}}, "parameters, constraints", "circle"),
+        ({"constraints": {"P.zz": "P.a"}}, "parameters, constraints", "'P.zz'"),
         ({"derived": {"P": {"distances": [["Cs", "Br"]]}}}, "derived.P:", "no site 'Br'"),
         ({"pattern": GRID | {"grid": {"start": 1, "step": 1e-9, "stop": 9}}}, "pattern.grid:",
          "1e6"),
@@ -116,8 +116,8 @@ def test_a_trace_that_ends_before_the_pattern(folder, columns, part):
     np.savetxt(folder.path / "air.xye", columns[part], fmt="%.8g")
     air = {"air": {"file": "air.xye", "axis": "q_inverse_angstrom", "wavelength": 0.7,
                    "sigma": "column"}}
-    text = refusal(folder, background__traces=air)
-    assert text.startswith("background.traces.air:") and "covers q" in text and "range" in text
+    text = refusal(folder, background__blanks=air)
+    assert text.startswith("background.blanks.air:") and "covers q" in text and "range" in text
 
 
 @pytest.mark.parametrize(
@@ -159,12 +159,12 @@ def test_incomplete_operations_are_refused(folder):
 def test_b_of_the_document_fills_and_overrides_the_cif(folder):
     (folder.path / "CsCl.cif").write_text(folder.cif(b="?"))
     built = folder.build(phases__P__B={"Cl": 3.5, "Cs1+": 0.5})
-    assert built.model.start["P.Cl.B"] == 3.5 and built.model.start["P.Cs.B"] == 0.5
+    assert built.model.start["P.Cl.B_iso"] == 3.5 and built.model.start["P.Cs.B_iso"] == 0.5
 
 
 @pytest.mark.parametrize("particle", [
-    {"shape": "prism", "L": {"mean": 5000, "sd": 1}},
-    {"shape": "prism", "L": {"mean": 0.05, "sd": 0.001}}, {"shape": "sphere", "D": 5000.0},
+    {"shape": "parallelepiped", "L": {"mean": 5000, "sd": 1}},
+    {"shape": "parallelepiped", "L": {"mean": 0.05, "sd": 0.001}}, {"shape": "sphere", "D": 5000.0},
 ], ids=str)
 def test_a_size_that_cannot_be_is_refused_when_built(folder, particle):
     """'dse-engine validate' must not call a document valid that no task can begin."""
@@ -173,7 +173,7 @@ def test_a_size_that_cannot_be_is_refused_when_built(folder, particle):
 
 @pytest.mark.parametrize("expression", ["log(-P.a)", "1 / 0", "9 ** 9 ** 9 ** 9", "-3 * P.a"])
 def test_a_tie_without_a_possible_value_is_refused_when_built(folder, expression):
-    assert "P.Cs.B" in refusal(folder, ties={"P.Cs.B": expression})
+    assert "P.Cs.B_iso" in refusal(folder, constraints={"P.Cs.B_iso": expression})
 
 
 @pytest.mark.parametrize(
@@ -210,13 +210,13 @@ def test_a_special_position_of_the_example_cannot_be_freed():
     ({"parameters": {"P.a": {"value": 4.1, "lower": 4.1, "upper": 4.1}}}, "leaves it no room"),
     ({"parameters": {"P.a": {"lower": 4.3, "upper": 4.0}}}, "lower bound 4.3 is above"),
     ({"parameters": {"P.a": {"value": 5.0, "lower": 4.0, "upper": 4.3}}}, "outside its bounds"),
-    ({"parameters": {"P.Cl.occupancy": 0.0}}, r"P\.Cl\.B has no effect: P\.Cl\.occupancy is 0"),
+    ({"parameters": {"P.Cl.occupancy": 0.0}}, r"P\.Cl\.B_iso has no effect: P\.Cl\.occupancy is 0"),
     ({"scales": {"P": 0.0}}, r"P\.a has no effect: the scale of P"),
-    ({"ties": {"P.Cs.B": "P.Cl.B + 1", "P.Cl.B": "P.Cs.B - 1"}}, "round in a circle"),
+    ({"constraints": {"P.Cs.B_iso": "P.Cl.B_iso + 1", "P.Cl.B_iso": "P.Cs.B_iso - 1"}}, "round in a circle"),
     ({"restraints": [{"distance": ["Cs", "Br"], "target": 3.5, "sigma": 0.1}]}, "Br"),
 ])
 def test_what_cannot_be_refined_is_refused_before_it_runs(folder, changes, told):
     from aiida_dse.documents import DocumentError
 
     with pytest.raises(DocumentError, match=told):
-        folder.build(**{"refinement": {"stages": [["P.a"], ["P.*.B"]]}} | changes)
+        folder.build(**{"refinement": {"stages": [["P.a"], ["P.*.B_iso"]]}} | changes)

@@ -13,7 +13,7 @@ from aiida_dse.cli.engine import main
 from aiida_dse.io.results import read_result
 from aiida_dse.tasks.run import run_refine, run_scan
 
-STAGES = {"stages": [["P.a"], ["P.*.B"]]}
+STAGES = {"stages": [["P.a"], ["P.*.B_iso"]]}
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def full(folder):
 @pytest.fixture
 def stiff(folder):
     """The same with displacements held at wrong values."""
-    return run_refine(folder.build(refinement={"stages": [["P.a"]]}, parameters={"P.Cs.B": 6.0}))
+    return run_refine(folder.build(refinement={"stages": [["P.a"]]}, parameters={"P.Cs.B_iso": 6.0}))
 
 
 def test_the_criteria_follow_from_the_residuals(full, stiff):
@@ -66,7 +66,7 @@ def test_other_data_are_called_so(folder, full, change):
 
 
 def test_a_good_ranking_of_bad_models_is_called_so(folder, stiff):
-    other = run_refine(folder.build(refinement={"stages": [["P.a"]]}, parameters={"P.Cs.B": 7.0}))
+    other = run_refine(folder.build(refinement={"stages": [["P.a"]]}, parameters={"P.Cs.B_iso": 7.0}))
     found = compare({"a": stiff, "b": other}).summary
     assert found["models"][found["best"]]["gof"] > 1.2
     assert any("overstate" in text for text in found["warnings"])
@@ -84,7 +84,7 @@ def test_the_command_takes_documents_and_finished_results(folder):
     shown = CliRunner().invoke(main, ["refine", str(path), "-o", str(folder.path / "kept"),
                                       "--quiet"])
     assert shown.exit_code == 0, shown.output
-    path = folder.write(refinement={"stages": [["P.a"]]}, parameters={"P.Cs.B": 6.0})
+    path = folder.write(refinement={"stages": [["P.a"]]}, parameters={"P.Cs.B_iso": 6.0})
     out = folder.path / "out"
     shown = CliRunner().invoke(main, [
         "compare", f"full={folder.path / 'kept'}", f"stiff={path}", "-o", str(out), "--quiet"])

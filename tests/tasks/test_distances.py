@@ -23,9 +23,9 @@ def stored(folder):
     """The document with distances, built at P.a = 4.12, in place of its structure."""
     run_build(folder.build(parameters={"P.a": 4.12}), folder.path)
     return {"phases": {"P": {"distances": store_name("P")}}, "parameters": {}, "derived": {},
-            "refinement": {"stages": [["P.expansion"], ["P.*.B"]]},
-            "scan": {"axes": [{"parameter": "P.expansion", "values": [0.995, 1.0, 1.005]},
-                              {"parameter": "P.Cl.B", "values": [1.0, 2.0, 3.0]}]}}
+            "refinement": {"stages": [["P.lattice_scale"], ["P.*.B_iso"]]},
+            "scan": {"axes": [{"parameter": "P.lattice_scale", "values": [0.995, 1.0, 1.005]},
+                              {"parameter": "P.Cl.B_iso", "values": [1.0, 2.0, 3.0]}]}}
 
 
 def test_a_store_scatters_like_its_structure(folder, stored):
@@ -37,7 +37,7 @@ def test_a_store_scatters_like_its_structure(folder, stored):
 
 def test_an_expanded_store_scatters_like_the_larger_cell(folder, stored):
     larger = run_simulate(folder.build(parameters={"P.a": 4.12 * 1.004}))
-    of_store = run_simulate(folder.build(**stored | {"parameters": {"P.expansion": 1.004}}))
+    of_store = run_simulate(folder.build(**stored | {"parameters": {"P.lattice_scale": 1.004}}))
     calculated = [r.arrays["pattern/calculated"] for r in (larger, of_store)]
     np.testing.assert_allclose(*calculated, rtol=2e-6)
 
@@ -46,9 +46,9 @@ def test_refining_its_expansion_finds_the_cell_that_the_structure_finds(folder, 
     of_structure = run_refine(folder.build()).summary
     of_store = run_refine(folder.build(**stored)).summary
     assert of_store["status"] == of_structure["status"] == "converged"
-    cell = 4.12 * of_store["parameters"]["P.expansion"]["value"]
+    cell = 4.12 * of_store["parameters"]["P.lattice_scale"]["value"]
     assert cell == pytest.approx(of_structure["parameters"]["P.a"]["value"], abs=2e-5)
-    for name in ("P.Cs.B", "P.Cl.B"):
+    for name in ("P.Cs.B_iso", "P.Cl.B_iso"):
         assert of_store["parameters"][name]["value"] == pytest.approx(
             of_structure["parameters"][name]["value"], abs=2e-4)
     assert of_store["agreement"]["gof"] == pytest.approx(of_structure["agreement"]["gof"], rel=1e-4)
@@ -60,7 +60,7 @@ def test_a_map_over_a_store_is_that_over_the_cell(folder, stored):
     fine = {"tolerance": 1e-7}
     run_build(folder.build(parameters={"P.a": 4.12}, **fine), folder.path)
     axes = [{"parameter": "P.a", "values": [4.12 * x for x in (0.995, 1.0, 1.005)]},
-            {"parameter": "P.Cl.B", "values": [1.0, 2.0, 3.0]}]
+            {"parameter": "P.Cl.B_iso", "values": [1.0, 2.0, 3.0]}]
     of_structure = run_scan(folder.build(parameters={"P.a": 4.12}, scan={"axes": axes}, **fine))
     of_store = run_scan(folder.build(**stored, **fine))
     np.testing.assert_allclose(of_store.arrays["scan/gof"], of_structure.arrays["scan/gof"],
@@ -68,7 +68,7 @@ def test_a_map_over_a_store_is_that_over_the_cell(folder, stored):
 
 
 def test_a_population_is_stored_with_its_sizes(folder):
-    particle = {"shape": "prism", "L": {"mean": 1.5, "sd": 0.3}}
+    particle = {"shape": "parallelepiped", "L": {"mean": 1.5, "sd": 0.3}}
     population = {"phases": {"P": {"structure": "CsCl.cif", "particle": particle}}}
     result = run_build(folder.build(**population), folder.path)
     kept = read_distances(folder.path / store_name("P"))
@@ -111,7 +111,7 @@ def test_atoms_of_a_list_are_stored_too(folder):
     (folder.path / "four.xyz").write_text("\n".join(lines) + "\n")
     bare = {"parameters": {}, "derived": {}, "refinement": None, "scan": None}
     ions = {"Cs": "Cs1+", "Cl": "Cl1-"}
-    listed = {"phases": {"P": {"atoms": "four.xyz", "B": {"Cs": 1.0, "Cl": 2.0}, "ions": ions}}}
+    listed = {"phases": {"P": {"atoms": "four.xyz", "B_iso": {"Cs": 1.0, "Cl": 2.0}, "ions": ions}}}
     run_build(folder.build(**bare, **listed), folder.path)
     of_store = folder.build(**bare, phases={"P": {"distances": store_name("P")}})
     np.testing.assert_allclose(
@@ -132,13 +132,13 @@ def test_the_command_builds_and_the_next_one_uses_it(folder):
         assert len(file["r"]) == file["weights"].shape[1]
     content = yaml.safe_load(path.read_text())
     content |= {"phases": {"P": {"distances": f"out/{store_name('P')}"}}, "parameters": {},
-                "derived": {}, "refinement": {"stages": [["P.expansion"]]}}
+                "derived": {}, "refinement": {"stages": [["P.lattice_scale"]]}}
     content.pop("scan")
     (folder.path / "next.yaml").write_text(yaml.safe_dump(content))
     outcome = CliRunner().invoke(
         main, ["refine", str(folder.path / "next.yaml"), "-o", str(folder.path / "fit"), "--quiet"])
     assert outcome.exit_code == 0, outcome.output
-    assert "P.expansion" in outcome.output
+    assert "P.lattice_scale" in outcome.output
 
 
 def test_what_is_stored_cannot_vary(folder, stored):
@@ -190,7 +190,7 @@ def test_a_phase_has_one_source(folder, stored):
     with pytest.raises(DocumentError, match=r"one of 'structure'.*'distances'"):
         parse_document({"pattern": {"file": "a"}, "phases": both})
     with pytest.raises(DocumentError, match="'X' is no label"):
-        folder.build(**stored | {"phases": {"P": {"distances": store_name("P"), "B": {"X": 1.0}}}})
+        folder.build(**stored | {"phases": {"P": {"distances": store_name("P"), "B_iso": {"X": 1.0}}}})
 
 
 def test_a_store_is_not_built_of_a_store(folder, stored):

@@ -13,11 +13,11 @@ from aiida_dse.tasks.estimate import (
 from aiida_dse.tasks.selftest import selftest, speed
 
 POPULATION = {"P": {"structure": "CsCl.cif",
-                    "particle": {"shape": "prism", "L": {"mean": 2.0, "sd": 0.3}}}}
+                    "particle": {"shape": "parallelepiped", "L": {"mean": 2.0, "sd": 0.3}}}}
 
 
 def axes(*names, n=3):
-    values = {"P.a": 4.11, "P.Cl.B": 2.0, "P.L": 2.0}
+    values = {"P.a": 4.11, "P.Cl.B_iso": 2.0, "P.L": 2.0}
     return {"axes": [{"parameter": name, "values": [values[name] * (1 + 0.001 * k)
                                                     for k in range(n)]} for name in names]}
 
@@ -42,9 +42,9 @@ def test_larger_particles_and_more_to_move_cost_more(folder):
     small = work(folder, "P.a")
     assert work(folder, "P.a", phases=POPULATION) > small
     assert work(folder, "P.L", phases=POPULATION) > 0
-    swept = work(folder, "P.a", "P.Cl.B", n=3)
+    swept = work(folder, "P.a", "P.Cl.B_iso", n=3)
     assert small < swept < 3 * small
-    assert work(folder, "P.a", refine=["P.Cl.B"]) > 10 * small
+    assert work(folder, "P.a", refine=["P.Cl.B_iso"]) > 10 * small
 
 
 def test_seconds_are_work_times_speed(folder):
@@ -56,7 +56,7 @@ def test_seconds_are_work_times_speed(folder):
 def test_a_refinement_costs_in_proportion_to_its_starts(folder):
     once = estimate_refinement(folder.build())
     often = estimate_refinement(folder.build(
-        refinement={"stages": [["P.a"], ["P.*.B"]], "starts": 4}))
+        refinement={"stages": [["P.a"], ["P.*.B_iso"]], "starts": 4}))
     assert often.evaluations == 4 * once.evaluations
     assert often.seconds == pytest.approx(4 * once.seconds)
     twice = estimate_refinement(folder.build(), 2 * NOMINAL_SPEED)

@@ -17,7 +17,7 @@ from aiida_dse.tasks.run import map_of, run_scan, run_simulate
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cspbbr3"
 P = "CsPbBr3."
-X, Y, B = P + "Br_eq.x", P + "Br_eq.y", P + "Br_eq.B"
+X, Y, B = P + "Br_eq.x", P + "Br_eq.y", P + "Br_eq.B_iso"
 ANGLE, SHORT, LONG = P + "angle(Pb-Br_eq-Pb)_1", P + "d(Pb-Br_eq)_1", P + "d(Pb-Br_eq)_2"
 B_AXIS = {"parameter": B, "values": [1.5, 2.0, 2.5]}
 
@@ -29,7 +29,7 @@ def document(*axes, every=12, parameters=None, **plan):
     values = dict(zip(("a", "b", "c"), truth["cell"], strict=True))
     for site in ("Cs", "Br_ax", "Br_eq"):
         values |= {f"{site}.{x}": v for x, v in zip("xyz", truth[site], strict=True)}
-    values |= {f"{site}.B": value for site, value in truth["B"].items()}
+    values |= {f"{site}.B_iso": value for site, value in truth["B_iso"].items()}
     values |= {name: truth[name] for name in ("L_ab", "sd_ab", "L_c", "sd_c")}
     for fixed in ("Br_ax.z", "Cs.z"):
         del values[fixed]

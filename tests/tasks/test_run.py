@@ -40,9 +40,9 @@ def refused(outcome, *words):
 
 
 def test_validate_lists_what_there_is(folder):
-    outcome = run("validate", folder.write(ties={"P.Cs.B": "0.5 * P.Cl.B"}))
+    outcome = run("validate", folder.write(constraints={"P.Cs.B_iso": "0.5 * P.Cl.B_iso"}))
     assert outcome.exit_code == 0, outcome.output
-    for text in ("valid", "200 points", "P.a", "= 0.5 * P.Cl.B", "P.scale", "4 x 3 = 12 points",
+    for text in ("valid", "200 points", "P.a", "= 0.5 * P.Cl.B_iso", "P.scale", "4 x 3 = 12 points",
                  "not a parameter: P.b"):
         assert text in outcome.output
 
@@ -104,12 +104,12 @@ def test_refine_from_the_command_line(folder, tmp_path):
     assert bond["value"] == pytest.approx(row["value"] * np.sqrt(3) / 2, rel=1e-12)
     assert bond["su"] == pytest.approx(row["su"] * np.sqrt(3) / 2, rel=1e-4)
     assert volume["su"] == pytest.approx(3 * row["value"] ** 2 * row["su"], rel=1e-4)
-    assert result.arrays["refinement/names"].tolist() == ["P.a", "P.Cs.B", "P.Cl.B"]
+    assert result.arrays["refinement/names"].tolist() == ["P.a", "P.Cs.B_iso", "P.Cl.B_iso"]
     json.loads((out / "result.json").read_text(), parse_constant=pytest.fail)
 
 
 def test_exit_codes_of_refinements(folder, tmp_path):
-    short = folder.write(refinement={"stages": [["P.a", "P.*.B"]], "max_cycles": 1})
+    short = folder.write(refinement={"stages": [["P.a", "P.*.B_iso"]], "max_cycles": 1})
     assert run("refine", short, "-o", tmp_path / "a", "--quiet").exit_code == 3
     assert read_result(tmp_path / "a").status == "not_converged"
 
@@ -134,7 +134,7 @@ def test_an_undetermined_parameter_makes_the_result_singular(folder):
     result = run_refine(built)
     assert result.status == "singular"
     row = result.summary["parameters"]["Q.a"]
-    assert row["insensitive"] and row["su"] is None
+    assert row["undetermined"] and row["su"] is None
     volume = result.summary["derived"]["Q"]["quantities"]["volume"]
     assert volume["su"] is None
 
@@ -159,10 +159,10 @@ def test_scan_continue_and_what_it_refuses(folder, tmp_path):
 
 @pytest.mark.parametrize("paths", [
     {"scan__axes": [{"parameter": "P.a", "values": [4.0, 4.2, 4.3, 4.4]},
-                    {"parameter": "P.Cl.B", "values": [1.0, 2.0, 3.0]}]},
-    {"parameters": {"P.a": 4.11, "P.Cs.B": 5.0}},
+                    {"parameter": "P.Cl.B_iso", "values": [1.0, 2.0, 3.0]}]},
+    {"parameters": {"P.a": 4.11, "P.Cs.B_iso": 5.0}},
     {"background__chebyshev": 4},
-    {"scan__refine": ["P.Cs.B"]},
+    {"scan__refine": ["P.Cs.B_iso"]},
 ], ids=["other values", "other parameters", "other background", "refined"])
 def test_a_map_of_another_model_is_not_continued(folder, tmp_path, paths):
     out = tmp_path / "out"
@@ -203,7 +203,7 @@ def test_commands_that_the_document_does_not_provide_for(folder):
 
 
 def test_a_particle_too_large_is_told_not_traced(folder, tmp_path):
-    particle = {"shape": "prism", "L": {"mean": 5000, "sd": 1}}
+    particle = {"shape": "parallelepiped", "L": {"mean": 5000, "sd": 1}}
     document = folder.write(phases__P__particle=particle, pattern=GRID)
     refused(run("simulate", document, "-o", tmp_path / "o"), "limit is 200")
 
@@ -225,9 +225,9 @@ def _engine(*arguments, **options):
 )
 def test_a_signal_leaves_the_points_that_are_done(folder, tmp_path, number, status, code):
     axes = [{"parameter": "P.a", "start": 4.0, "stop": 4.3, "step": 0.00002},
-            {"parameter": "P.Cl.B", "values": [1.0, 2.0, 3.0]}]
+            {"parameter": "P.Cl.B_iso", "values": [1.0, 2.0, 3.0]}]
     document = folder.write(
-        scan__axes=axes, phases__P__particle={"shape": "prism", "cells": [9, 9, 9]}
+        scan__axes=axes, phases__P__particle={"shape": "parallelepiped", "cells": [9, 9, 9]}
     )
     out = tmp_path / "out"
     process = _engine("scan", document, "-o", out)
@@ -252,20 +252,20 @@ def test_a_signal_leaves_the_points_that_are_done(folder, tmp_path, number, stat
 def test_restraints_are_reported_beside_the_fit(folder, tmp_path):
     """Told in the table and stored with what they add; the GoF stays the pattern's."""
     wanted = [{"distance": ["Cs", "Cl"], "target": 3.5, "sigma": 0.05},
-              {"parameter": "P.Cs.B", "target": 1.0, "sigma": 0.5}]
-    document = folder.write(restraints=wanted, refinement__stages=[["P.a", "P.Cs.B"]])
+              {"parameter": "P.Cs.B_iso", "target": 1.0, "sigma": 0.5}]
+    document = folder.write(restraints=wanted, refinement__stages=[["P.a", "P.Cs.B_iso"]])
     told = run("refine", document, "-o", tmp_path / "o")
     assert "restraints add" in told.output and "P d(Cs-Cl)_1" in told.output
     summary = read_result(tmp_path / "o").summary
     rows = summary["restraints"]
-    assert set(rows) == {"P d(Cs-Cl)_1", "P.Cs.B"}
+    assert set(rows) == {"P d(Cs-Cl)_1", "P.Cs.B_iso"}
     length = summary["parameters"]["P.a"]["value"] * 3**0.5 / 2
     assert rows["P d(Cs-Cl)_1"]["value"] == pytest.approx(length, rel=1e-9)
     assert rows["P d(Cs-Cl)_1"]["chi2"] == pytest.approx(((length - 3.5) / 0.05) ** 2, rel=1e-6)
 
 
 def test_several_starts_are_told_and_stored(folder, tmp_path):
-    document = folder.write(refinement__stages=[["P.a", "P.Cs.B"]], refinement__starts=4)
+    document = folder.write(refinement__stages=[["P.a", "P.Cs.B_iso"]], refinement__starts=4)
     told = run("refine", document, "-o", tmp_path / "o")
     assert "4 of 4 starts led to 1 minima, 0 led nowhere" in told.output
     assert "4 of 4 starts" in told.stderr
@@ -278,12 +278,12 @@ def test_several_starts_are_told_and_stored(folder, tmp_path):
 
 def test_a_map_tells_its_minimum_between_the_points(folder, tmp_path):
     axes = [{"parameter": "P.a", "start": 4.08, "stop": 4.16, "step": 0.01},
-            {"parameter": "P.Cs.B", "values": [0.5, 1.0, 1.5, 2.0, 2.5]}]
+            {"parameter": "P.Cs.B_iso", "values": [0.5, 1.0, 1.5, 2.0, 2.5]}]
     told = run("scan", folder.write(scan__axes=axes), "-o", tmp_path / "o", "--quiet")
     assert told.exit_code == 0, told.output
     summary = read_result(tmp_path / "o").summary
     position = summary["quadratic"]["position"]
-    for name, step in (("P.a", 0.01), ("P.Cs.B", 0.5)):
+    for name, step in (("P.a", 0.01), ("P.Cs.B_iso", 0.5)):
         assert abs(position[name]["value"] - summary["minimum"][name]) < step
         assert position[name]["su"] > 0
     assert "paraboloid's minimum at P.a = " in told.output
@@ -295,7 +295,7 @@ def test_other_methods_go_through_the_document(folder):
     """The same minimum, and the result says by which method and how many evaluations."""
     from aiida_dse.tasks.run import run_refine
 
-    stages = {"stages": [["P.a"], ["P.*.B"]]}
+    stages = {"stages": [["P.a"], ["P.*.B_iso"]]}
     usual = run_refine(folder.build(refinement=stages)).summary
     other = run_refine(folder.build(refinement=stages | {"method": "cobyqa"})).summary
     assert (usual["method"], other["method"]) == ("least_squares", "cobyqa")

@@ -52,13 +52,13 @@ def test_a_row_follows_from_the_parameters(refined):
 
 
 def test_what_was_held_has_no_uncertainty_and_no_law(refined):
-    held = {"a": 3e-4, "L_ab": 0.03, "Br_ax.B": 0.05, "Br_eq.B": 0.03}
+    held = {"a": 3e-4, "L_ab": 0.03, "Br_ax.B_iso": 0.05, "Br_eq.B_iso": 0.03}
     results = {f"T{t}": refined(temperature=t, su=held) for t in (10.0, 100.0, 200.0)}
     series, found = temperature_series(results)
-    assert np.isnan(series.rows[0].su("B(Pb)")) and np.isnan(series.rows[0].su("b"))
+    assert np.isnan(series.rows[0].su("B_iso(Pb)")) and np.isnan(series.rows[0].su("b"))
     assert series.rows[0].su("volume") > 0
     assert set(found.summary["displacements"]) == {"Br_ax", "Br_eq"}
-    assert "alpha_a" in found.summary["parameters"]
+    assert "thermal_expansion_a" in found.summary["parameters"]
     assert "alpha_b" not in found.summary["parameters"]
 
 
@@ -86,14 +86,14 @@ def test_the_table_agrees_with_the_refinement_it_comes_from(folder):
     assert row.value("c") == row.value("a")
     assert row.value("L") == pytest.approx(0.3 * row.value("a"), rel=1e-3)
     text = json.dumps(plain(series.plain()), allow_nan=False)
-    assert json.loads(text)["rows"]["cubes"]["quantities"]["B(Cl)"]["su"] > 0
+    assert json.loads(text)["rows"]["cubes"]["quantities"]["B_iso(Cl)"]["su"] > 0
 
 
 def test_a_tied_parameter_has_the_uncertainty_of_its_source(folder):
-    found = run_refine(folder.build(ties={"P.Cl.B": "2 * P.Cs.B"}, scan=None,
-                                    refinement={"stages": [["P.a", "P.Cs.B"]]}))
+    found = run_refine(folder.build(constraints={"P.Cl.B_iso": "2 * P.Cs.B_iso"}, scan=None,
+                                    refinement={"stages": [["P.a", "P.Cs.B_iso"]]}))
     (row,) = series_table({"one": found}).rows
-    assert row.su("B(Cl)") == pytest.approx(2 * row.su("B(Cs)"), rel=1e-6)
+    assert row.su("B_iso(Cl)") == pytest.approx(2 * row.su("B_iso(Cs)"), rel=1e-6)
 
 
 def test_what_is_not_used_is_listed_with_its_reason(temperatures, refined):
@@ -107,7 +107,7 @@ def test_what_is_not_used_is_listed_with_its_reason(temperatures, refined):
     assert set(found.summary["excluded"]) == {"bad", "poor", "odd"}
     assert "not_converged" in found.summary["excluded"]["bad"]
     assert "9.00" in found.summary["excluded"]["poor"]
-    assert found.summary["parameters"]["alpha_V"]["value"] == pytest.approx(1.1e-4, rel=1e-6)
+    assert found.summary["parameters"]["thermal_expansion_V"]["value"] == pytest.approx(1.1e-4, rel=1e-6)
     assert "bad" in series.plain()["rows"]
     assert sum("is not used" in text for text in found.summary["warnings"]) == 3
 
@@ -115,7 +115,7 @@ def test_what_is_not_used_is_listed_with_its_reason(temperatures, refined):
 def test_expansion_displacements_and_disorder_come_out_as_they_went_in(temperatures):
     _, found = temperature_series(temperatures)
     rows = found.summary["parameters"]
-    assert rows["alpha_V"]["value"] == pytest.approx(1.1e-4, rel=1e-6)
+    assert rows["thermal_expansion_V"]["value"] == pytest.approx(1.1e-4, rel=1e-6)
     for name, theta, static in (("Pb", 64, 0.3), ("Br_ax", 88, 1.6), ("Br_eq", 88, 0.4)):
         assert rows[f"einstein.{name}.theta"]["value"] == pytest.approx(theta, rel=1e-4)
         assert rows[f"einstein.{name}.B_static"]["value"] == pytest.approx(static, abs=1e-4)
@@ -136,7 +136,7 @@ def test_the_difference_of_two_static_parts_knows_their_correlation(temperatures
             rows = result.summary["parameters"]
             results[name] = refined(
                 temperature=result.summary["sample"]["temperature"], correlation=r,
-                b=[rows[f"P.{site}.B"]["value"] for site in ("Pb", "Br_ax", "Br_eq")])
+                b=[rows[f"P.{site}.B_iso"]["value"] for site in ("Pb", "Br_ax", "Br_eq")])
         (verdict,) = temperature_series(results)[1].summary["disorder"]
         found[r] = verdict["su_scaled"]
     own = [temperature_series(results)[1].summary["parameters"][f"einstein.{site}.B_static"]["su"]
@@ -150,7 +150,7 @@ def test_equal_sites_are_not_called_disordered(temperatures):
     results = {}
     for name, result in temperatures.items():
         rows = dict(result.summary["parameters"])
-        rows["P.Br_ax.B"] = rows["P.Br_ax.B"] | {"value": rows["P.Br_eq.B"]["value"] + 0.02}
+        rows["P.Br_ax.B_iso"] = rows["P.Br_ax.B_iso"] | {"value": rows["P.Br_eq.B_iso"]["value"] + 0.02}
         results[name] = changed(result, parameters=rows)
     (verdict,) = temperature_series(results)[1].summary["disorder"]
     assert not verdict["static_disorder"] and verdict["site"] is None
@@ -187,7 +187,7 @@ def test_warnings_of_few_points_and_extrapolation(temperatures):
     assert any("300 K lies outside" in text and "extrapolated" in text for text in warnings)
     hot = {name: temperatures[name] for name in ("T150", "T200", "T250", "T300")}
     warnings = temperature_series(hot)[1].summary["warnings"]
-    assert any("above theta" in text and "B(Pb)" in text for text in warnings)
+    assert any("above theta" in text and "B_iso(Pb)" in text for text in warnings)
 
 
 def test_the_surface_energy_of_the_paper(sizes):
@@ -199,8 +199,8 @@ def test_the_surface_energy_of_the_paper(sizes):
     assert rows["strain.intercept"]["value"] == pytest.approx(0, abs=1e-8)
     assert strain["r_squared"] == pytest.approx(1)
     assert rows["gamma"]["value"] == pytest.approx(-2.7, abs=0.02)
-    assert strain["gamma_SI"]["value"] == pytest.approx(-15 * 0.115 / 4)
-    assert rows["gamma_through_bulk"]["value"] == pytest.approx(rows["gamma"]["value"])
+    assert strain["surface_energy_SI"]["value"] == pytest.approx(-15 * 0.115 / 4)
+    assert rows["surface_energy_through_bulk"]["value"] == pytest.approx(rows["gamma"]["value"])
     assert strain["K"]["value"] == 15 and "inferred" in strain["K"]["source"]
     assert any("leaves out that of K" in text for text in found.summary["warnings"])
 
@@ -255,16 +255,16 @@ def test_a_differential_pattern_is_the_share_that_changed(folder):
         name: run_simulate(folder.build(pattern__file=None, pattern__grid=grid,
                                         pattern__sigma=None, refinement=None, scan=None,
                                         background=None, scales={"P": scale},
-                                        parameters={"P.Cl.B": b}))
+                                        parameters={"P.Cl.B_iso": b}))
         for name, scale, b in (("start", 1.0, 2.0), ("scaled", 1.2, 2.0), ("hot", 1.0, 4.0))
     }
-    found = differential(simulated, DifferentialOptions(reference="start", parameter="P.Cl.B"))
+    found = differential(simulated, DifferentialOptions(reference="start", parameter="P.Cl.B_iso"))
     assert found.arrays["differential/scaled"] == pytest.approx(0.2)
     assert found.summary["patterns"]["hot"]["at"] == 4.0 and found.summary["unit"] == "Å^2"
     model = folder.build(pattern__file=None, pattern__grid=grid, pattern__sigma=None,
                          refinement=None, scan=None, background=None).model
-    swept = differential_of_model(model, "P.Cl.B", [2.0, 4.0], values={"P.Cl.B": 2.0})
-    inside = differential_of_model(model, "P.Cl.B", [4.0], values={"P.Cl.B": 2.0},
+    swept = differential_of_model(model, "P.Cl.B_iso", [2.0, 4.0], values={"P.Cl.B_iso": 2.0})
+    inside = differential_of_model(model, "P.Cl.B_iso", [4.0], values={"P.Cl.B_iso": 2.0},
                                    q_range=(2, 3)).arrays["pattern/q"]
     assert not swept.arrays["differential/2"].any()
     assert inside.min() >= 2 and inside.max() <= 3

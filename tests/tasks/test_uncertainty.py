@@ -19,7 +19,7 @@ from .test_run import refused, run
 PLAN = {"profile": ["P.Cl.*"], "bootstrap": {"samples": 6, "seed": 2},
         "posterior": {"steps": 16, "walkers": 10, "seed": 4}}
 #: Two displacement parameters: the sine sums are computed once.
-STAGES = [["P.Cs.B", "P.Cl.B"]]
+STAGES = [["P.Cs.B_iso", "P.Cl.B_iso"]]
 FIXED = {"P.a": 4.12}
 
 
@@ -38,7 +38,7 @@ def test_from_the_command_line_to_result_and_table(folder, tmp_path):
     # 16 steps are no posterior
     assert outcome.exit_code == 5, outcome.output
     for text in ("NOT CONVERGED", "6 of 6 samples refined", "profile intervals", "P volume",
-                 "P.Cl.B", "unscaled"):
+                 "P.Cl.B_iso", "unscaled"):
         assert text in outcome.stdout, text
     for text in ("profile: 2 of 2 curve sides", "bootstrap: 6 of 6 samples",
                  "posterior: 16 of 16 steps"):
@@ -46,14 +46,14 @@ def test_from_the_command_line_to_result_and_table(folder, tmp_path):
     result = read_result(out)
     assert (result.task, result.status) == ("uncertainty", "posterior_not_converged")
     json.loads((out / "result.json").read_text(), parse_constant=pytest.fail)
-    found, row = result.summary["uncertainty"], result.summary["parameters"]["P.Cl.B"]
-    low, high = found["profile"]["P.Cl.B"]["interval_68"]
+    found, row = result.summary["uncertainty"], result.summary["parameters"]["P.Cl.B_iso"]
+    low, high = found["profile"]["P.Cl.B_iso"]["interval_68"]
     assert (high - low) / 2 == pytest.approx(row["su"], rel=0.02)
     # the scaled interval holds where chi2 has risen by GoF^2
-    wide = found["profile"]["P.Cl.B"]["scaled_68"]
+    wide = found["profile"]["P.Cl.B_iso"]["scaled_68"]
     factor = max(1.0, result.summary["agreement"]["gof"])
     assert (wide[1] - wide[0]) / (high - low) == pytest.approx(factor, rel=0.01)
-    assert list(found["profile"]) == ["P.Cl.B"]
+    assert list(found["profile"]) == ["P.Cl.B_iso"]
     assert result.arrays["bootstrap/values"].shape == (6, 2)
     assert result.arrays["posterior/samples"].shape == (16, 10, 2)
     assert not found["posterior"]["converged"] and found["posterior"]["reasons"]
@@ -100,14 +100,14 @@ def test_a_plan_that_cannot_be_done_is_refused_before_anything_runs(
 
 
 def test_walkers_are_counted_against_the_parameters(folder):
-    stages = [["P.a", "P.*.B", "P.*.occupancy"]]
+    stages = [["P.a", "P.*.B_iso", "P.*.occupancy"]]
     with pytest.raises(DocumentError, match="walkers: 8 walkers for 5 parameters: at least 10"):
         folder.build(uncertainty={"posterior": {"walkers": 8}}, refinement={"stages": stages})
 
 
 def test_nothing_follows_a_refinement_that_failed(folder, tmp_path):
     short = folder.write(uncertainty=PLAN,
-                         refinement={"stages": [["P.a", "P.*.B"]], "max_cycles": 1})
+                         refinement={"stages": [["P.a", "P.*.B_iso"]], "max_cycles": 1})
     outcome = run("uncertainty", short, "-o", tmp_path / "o", "--quiet")
     assert outcome.exit_code == 3, outcome.output
     result = read_result(tmp_path / "o")
@@ -119,7 +119,7 @@ def test_undetermined_parameters_end_the_task(folder, tmp_path):
     path = folder.write(uncertainty={"bootstrap": {}}, scales={"P": 0.8157, "Q": 0.8157},
                         phases__Q=folder.document()["phases"]["P"],
                         parameters=FIXED | {"Q.a": 4.12},
-                        refinement={"stages": [["P.Cs.B", "Q.Cs.B"]]})
+                        refinement={"stages": [["P.Cs.B_iso", "Q.Cs.B_iso"]]})
     outcome = run("uncertainty", path, "-o", tmp_path / "o", "--quiet")
     assert outcome.exit_code == 3 and "no profile, bootstrap or posterior was made" in \
         outcome.output
@@ -150,8 +150,8 @@ def test_an_interrupted_task_goes_on_to_the_same_end(folder, questions):
         if name.startswith(("bootstrap", "posterior")):
             np.testing.assert_array_equal(found.arrays[name], whole.arrays[name], name)
     np.testing.assert_allclose(
-        found.summary["uncertainty"]["profile"]["P.Cl.B"]["interval_68"],
-        whole.summary["uncertainty"]["profile"]["P.Cl.B"]["interval_68"], rtol=1e-5,
+        found.summary["uncertainty"]["profile"]["P.Cl.B_iso"]["interval_68"],
+        whole.summary["uncertainty"]["profile"]["P.Cl.B_iso"]["interval_68"], rtol=1e-5,
     )
 
 
@@ -221,7 +221,7 @@ def test_correlated_residuals_widen_the_s_u_beside_not_instead(folder):
     serial = result.summary["serial_correlation"]
     assert result.summary["agreement"]["durbin_watson"] < 1.5
     assert serial["su_factor"] > 1.5
-    row = result.summary["parameters"]["P.Cs.B"]
+    row = result.summary["parameters"]["P.Cs.B_iso"]
     covariance = result.arrays["refinement/covariance"]
     assert row["su"] == pytest.approx(np.sqrt(covariance[0, 0]))
     assert row["su_serial"] == pytest.approx(row["su"] * serial["su_factor"])
@@ -234,4 +234,4 @@ def test_uncorrelated_residuals_are_left_alone(folder):
     model = folder.build(refinement={"stages": STAGES}, parameters=FIXED)
     result = refinement_result(model, refine(model.model, STAGES))
     assert "serial_correlation" not in result.summary
-    assert "su_serial" not in result.summary["parameters"]["P.Cs.B"]
+    assert "su_serial" not in result.summary["parameters"]["P.Cs.B_iso"]

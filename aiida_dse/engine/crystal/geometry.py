@@ -27,7 +27,7 @@ class Quantity:
 
 
 @dataclass(frozen=True)
-class Frame:
+class Geometry:
     """Atoms of one cell: matrix (..., 3, 3) Å, positions (..., n, 3) fractional, labels (n,).
 
     Leading dimensions hold many geometries at once; what is computed has the same ones.
@@ -68,27 +68,27 @@ class Bond:
     cell: tuple[int, int, int]
 
 
-def bonds(frame: Frame, first: str, second: str) -> list[Bond]:
+def bonds(geometry: Geometry, first: str, second: str) -> list[Bond]:
     """The bonds from one atom of `first` to its nearest shell of `second`, shortest first.
 
     Bonds of the same length (within 1e-4 Å) are listed once.
     """
-    shell = _shell(frame, first, second)
-    lengths = np.array([frame.length(bond) for bond in shell])
+    shell = _shell(geometry, first, second)
+    lengths = np.array([geometry.length(bond) for bond in shell])
     return [shell[k] for k in _distinct(lengths, 1e-4)]
 
 
-def angles(frame: Frame, first: str, vertex: str, last: str) -> list[tuple[Bond, Bond]]:
+def angles(geometry: Geometry, first: str, vertex: str, last: str) -> list[tuple[Bond, Bond]]:
     """Pairs of bonds from an atom of `vertex` that span distinct angles, largest first."""
-    one, other = _shell(frame, vertex, first), _shell(frame, vertex, last)
+    one, other = _shell(geometry, vertex, first), _shell(geometry, vertex, last)
     pairs = [(u, v) for u in one for v in other if u != v]
-    values = np.array([angle(frame, pair) for pair in pairs])
+    values = np.array([angle(geometry, pair) for pair in pairs])
     return [pairs[k] for k in _distinct(values, 1e-3)][::-1]
 
 
-def angle(frame: Frame, pair: tuple[Bond, Bond]) -> FloatArray:
+def angle(geometry: Geometry, pair: tuple[Bond, Bond]) -> FloatArray:
     """The angle (degrees) that two bonds from one atom span."""
-    u, v = frame.vector(pair[0]), frame.vector(pair[1])
+    u, v = geometry.vector(pair[0]), geometry.vector(pair[1])
     lengths = np.linalg.norm(u, axis=-1) * np.linalg.norm(v, axis=-1)
     return np.asarray(np.degrees(np.arccos(np.clip((u * v).sum(axis=-1) / lengths, -1, 1))))
 
@@ -175,13 +175,13 @@ def propagated_covariance(
     return found
 
 
-def _shell(frame: Frame, centre: str, kind: str) -> list[Bond]:
+def _shell(geometry: Geometry, centre: str, kind: str) -> list[Bond]:
     """Bonds from one atom of `centre` to its nearest shell of `kind`."""
-    first = frame.labels.index(centre)
+    first = geometry.labels.index(centre)
     cells = np.stack(np.meshgrid(*[(-2, -1, 0, 1, 2)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     found = [
-        (float(np.linalg.norm(frame.vector(bond))), bond)
-        for second, label in enumerate(frame.labels)
+        (float(np.linalg.norm(geometry.vector(bond))), bond)
+        for second, label in enumerate(geometry.labels)
         if label == kind
         for cell in cells
         if (bond := Bond(first, second, (int(cell[0]), int(cell[1]), int(cell[2]))))

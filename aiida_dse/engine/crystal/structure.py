@@ -13,7 +13,9 @@ import numpy as np
 
 from aiida_dse.engine.units import FloatArray
 
-CELL_PARAMETERS = ("a", "b", "c", "alpha", "beta", "gamma")
+CELL_LENGTHS = ("a", "b", "c")
+CELL_ANGLES = ("alpha", "beta", "gamma")
+CELL_PARAMETERS = (*CELL_LENGTHS, *CELL_ANGLES)
 COORDINATES = ("x", "y", "z")
 #: Two images of a site nearer than this (Å) are the same atom on a special position.
 SAME_POSITION = 0.02
@@ -121,7 +123,7 @@ class BasisAtom:
 class Crystal:
     """A cell, its symmetry operations as triplets, and the labelled sites.
 
-    `origin` (fractional) is the corner of the box that counts as one cell when particles are
+    `termination` (fractional) is the corner of the box that counts as one cell when particles are
     built of whole cells; it decides how their faces end.
     """
 
@@ -130,7 +132,7 @@ class Crystal:
     sites: tuple[Site, ...]
     name: str = "crystal"
     space_group: str = ""
-    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    termination: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         if not self.sites:
@@ -178,9 +180,9 @@ class Crystal:
         _, others = self._invariant_cell(Cell(6.3, 5.9, 7.7, 94.0, 86.0, 105.0))
         constraints: dict[str, str | float] = {}
         for i, j in ((0, 1), (0, 2), (1, 2)):
-            if abs(edges[i] - edges[j]) < 1e-6 and "abc"[j] not in constraints:
-                constraints["abc"[j]] = "abc"[i]
-        names = CELL_PARAMETERS[3:]
+            if abs(edges[i] - edges[j]) < 1e-6 and CELL_LENGTHS[j] not in constraints:
+                constraints[CELL_LENGTHS[j]] = CELL_LENGTHS[i]
+        names = CELL_ANGLES
         for name, angle, other in zip(names, angles, others, strict=True):
             if abs(angle - other) < 1e-6:
                 constraints[name] = float(np.round(angle, 10))
@@ -216,7 +218,7 @@ class Crystal:
         return tuple(name for name in CELL_PARAMETERS if name not in self.cell_constraints)
 
     def with_cell(self, **values: float) -> Crystal:
-        """The crystal with independent cell parameters changed and the tied ones following."""
+        """The crystal with independent cell parameters changed and the dependent ones following."""
         full = {name: getattr(self.cell, name) for name in CELL_PARAMETERS} | values
         for name, rule in self.cell_constraints.items():
             full[name] = full[rule] if isinstance(rule, str) else rule
@@ -289,7 +291,7 @@ class Crystal:
 
     @cached_property
     def basis_atoms(self) -> tuple[BasisAtom, ...]:
-        """All atoms of the unit cell, site by site, with origin <= coordinate < origin + 1.
+        """All atoms of the unit cell, site by site, with termination <= coordinate < termination + 1.
 
         Which atoms make up a cell decides how a particle of whole cells ends at its faces. It is
         decided here once, by the starting coordinates: an atom that later moves across a face
@@ -304,7 +306,7 @@ class Crystal:
                 if any(self._same_modulo_lattice(moved, image) for image in images):
                     continue
                 images.append(moved)
-                shift = -np.floor(np.round(moved - np.array(self.origin), 6))
+                shift = -np.floor(np.round(moved - np.array(self.termination), 6))
                 atoms.append(BasisAtom(index, op.rotation, op.translation + shift))
         return tuple(atoms)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aiida_dse.engine.model.pattern import PatternModel
+from aiida_dse.engine.parameters import ParameterName
 
 from .refine import default_stages, free_names
 
@@ -30,11 +31,11 @@ def check_freedom(model: PatternModel, stages: Sequence[Sequence[str]] | None) -
                 "leaves it no room. Widen its bounds, or take it out of the stages."
             )
     values = model.start
-    drives = {source for tie in model.ties for source in tie.sources}
+    drives = {source for constraint in model.constraints for source in constraint.sources}
     for name in free:
-        phase, _, local = name.partition(".")
-        site = local.rpartition(".")[0]
-        occupancy = f"{phase}.{site}.occupancy"
+        parsed = ParameterName(name)
+        phase, site = parsed.phase, parsed.site
+        occupancy = ParameterName.of(phase, "occupancy", site=site)
         if name in drives:
             continue
         if model.fixed_scales.get(phase) == 0:

@@ -10,11 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.optimize import least_squares
 
-from aiida_dse.engine.model.parameters import Parameter
+from aiida_dse.engine.parameters import Parameter
 from aiida_dse.engine.units import FloatArray
 
-#: Relative singular value below which a direction of parameter space is undetermined.
-SINGULAR = 1e-5
 #: Largest shift / s.u. at which a stage that others follow has done enough.
 EARLY_STAGE = 5.0
 
@@ -44,9 +42,6 @@ class Problem(Protocol):
     @property
     def n_points(self) -> int:
         """Points of the patterns, restraints not counted."""
-
-    def typical_shift(self, name: str) -> float:
-        """A natural step of a parameter."""
 
     def residual(
         self, values: Mapping[str, float], free: Sequence[str]
@@ -107,7 +102,7 @@ class Descent:
         margin = 1e-9 * np.maximum(1.0, np.abs(upper - lower))
         margin = np.where(np.isfinite(margin), margin, 1e-9)
         begin = np.clip([values[name] for name in free], lower + margin, upper - margin)
-        scale = np.array([problem.typical_shift(name) for name in free])
+        scale = np.array([p.shift for p in parameters])
         best: dict[str, Any] = {"x": begin, "chi2": np.inf, "jacobian": None, "cycle": 0}
 
         def full(x: FloatArray) -> dict[str, float]:
@@ -186,36 +181,3 @@ class Descent:
             self.reason = self.stopped
         return full(best["x"])
 
-
-def covariance_of(jacobian: FloatArray) -> tuple[FloatArray, FloatArray, np.ndarray]:
-    """Unscaled covariance, correlation, and which parameters have no effect on the pattern.
-
-    From the singular values of the Jacobian (n_rows, n_free), its columns scaled to length one.
-    """
-    n = jacobian.shape[1]
-    if n == 0:
-        return np.zeros((0, 0)), np.zeros((0, 0)), np.zeros(0, dtype=bool)
-    length = np.linalg.norm(jacobian, axis=0)
-    flat = length <= 1e-12 * max(length.max(), 1e-300)
-    scaled = jacobian / np.where(flat, 1.0, length)
-    _, singular, vectors = np.linalg.svd(scaled, full_matrices=False)
-    keep = singular > SINGULAR * singular[0]
-    undetermined = flat | (np.abs(vectors[~keep]) > 0.1).any(axis=0)
-    inverse = (vectors[keep].T / singular[keep] ** 2) @ vectors[keep]
-    spread = np.where(flat, np.nan, 1 / np.where(flat, 1.0, length))
-    covariance = inverse * np.outer(spread, spread)
-    deviation = np.sqrt(np.diag(inverse))
-    deviation = np.where(deviation > 0, deviation, 1.0)
-    return covariance, inverse / np.outer(deviation, deviation), undetermined
-
-
-def refined_parameter(
-    start: Parameter, value: float, shift: float, variance: float, insensitive: bool
-) -> Parameter:
-    """A parameter at its refined value with s.u. = sqrt(variance) and its flags."""
-    width = 1e-6 * max(abs(start.value), shift)
-    return start.refined(
-        value, su=None if insensitive else float(np.sqrt(variance)),
-        at_bound=bool(value - start.lower < width or start.upper - value < width),
-        insensitive=bool(insensitive),
-    )

@@ -19,13 +19,11 @@ from typing import Any
 import numpy as np
 from scipy.optimize import Bounds, differential_evolution, minimize
 
-from aiida_dse.engine.model.derivatives import typical_shift
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.restraints import Restraint, deviations
 from aiida_dse.engine.units import FloatArray
 
 from .leastsquares import Descent
-from .multistart import start_box
 from .refine import PatternProblem, Refinement, free_names, outcome, refine
 
 METHODS = ("least_squares", "cobyqa", "differential_evolution")
@@ -102,7 +100,7 @@ class _Search:
         self.problem = PatternProblem(model, restraints)
         self.n_cycles = 0
         self.on_progress, self.should_stop = on_progress, should_stop
-        self.best = model.tied(dict(start or model.start))
+        self.best = model.constrained(dict(start or model.start))
         self.best_chi2 = np.inf
         self.gof, self.limit = np.inf, 0
         self.stopped, self.reason, self.converged = "", "nothing to refine", False
@@ -135,7 +133,7 @@ class _Search:
     def descend(self, names: Sequence[str], evaluations: int, tolerance: float) -> None:
         """COBYQA in units of the typical shifts, from the best values so far."""
         parameters = [self.model.parameters[name] for name in names]
-        scale = np.array([typical_shift(p) for p in parameters])
+        scale = np.array([p.shift for p in parameters])
         bounds = Bounds(np.array([p.lower for p in parameters]) / scale,
                         np.array([p.upper for p in parameters]) / scale)
         begin = np.array([self.best[name] for name in names]) / scale
@@ -168,7 +166,7 @@ class _Search:
     def evolve(self, names: Sequence[str], generations: int, seed: int) -> None:
         """Differential evolution over the start boxes of the parameters."""
         parameters = [self.model.parameters[name] for name in names]
-        boxes = [start_box(p, self.best[p.name]) for p in parameters]
+        boxes = [p.start_range(self.best[p.name]) for p in parameters]
         begin = np.array([self.best[name] for name in names])
         self.limit = (generations + 1) * MEMBERS * len(names)
 

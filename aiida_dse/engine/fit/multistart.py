@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aiida_dse.engine.model.parameters import Parameter
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.restraints import Restraint, deviations
+from aiida_dse.engine.parameters import Parameter
 from aiida_dse.engine.units import FloatArray
 
 from .refine import Refinement, default_stages, free_names, refine
@@ -59,28 +59,6 @@ class SearchProgress:
         return self.elapsed / max(1, self.done) * (self.total - self.done)
 
 
-def start_box(parameter: Parameter, value: float) -> tuple[float, float]:
-    """Where starts of a parameter are drawn: around `value`, inside the bounds.
-
-    Cell edges +-1.5 %, angles +-2 degrees, coordinates +-0.03, B and sizes between half and twice,
-    phi anywhere, occupancies down to half.
-    """
-    local = parameter.name.rpartition(".")[2]
-    if parameter.unit == "Å":
-        low, high = 0.985 * value, 1.015 * value
-    elif local == "phi":
-        low, high = parameter.lower, parameter.upper
-    elif parameter.unit == "deg":
-        low, high = value - 2, value + 2
-    elif local in ("x", "y", "z"):
-        low, high = value - 0.03, value + 0.03
-    elif local == "expansion":
-        low, high = 0.985 * value, 1.015 * value
-    else:
-        low, high = value / 2, value * 2
-    return max(low, parameter.lower), min(high, parameter.upper)
-
-
 def multi_start(
     model: PatternModel,
     stages: Sequence[Sequence[str]] | None,
@@ -105,7 +83,7 @@ def multi_start(
     clock = time.monotonic()
     wanted = stages or default_stages(model)
     names = free_names(model, wanted)
-    base = model.tied(dict(start or model.start))
+    base = model.constrained(dict(start or model.start))
     limits = np.array([_box(model.parameters[n], base[n], (boxes or {}).get(n)) for n in names])
     low, high = limits[:, 0], limits[:, 1]
     from scipy.stats import qmc  # loads for half a second; few refinements need it
@@ -122,7 +100,7 @@ def multi_start(
         values = base | dict(zip(names, map(float, point), strict=True))
         try:
             found = refine(
-                model, wanted, start=model.tied(values), restraints=restraints,
+                model, wanted, start=model.constrained(values), restraints=restraints,
                 max_cycles=max_cycles, tolerance=tolerance, should_stop=should_stop,
             )
         except ValueError as problem:
@@ -153,7 +131,7 @@ def _box(
     parameter: Parameter, value: float, given: tuple[float, float] | None
 ) -> tuple[float, float]:
     if given is None:
-        return start_box(parameter, value)
+        return parameter.start_range(value)
     low, high = given
     if not parameter.lower <= low < high <= parameter.upper:
         raise ValueError(

@@ -89,11 +89,10 @@ def sample_posterior(
     clock = time.monotonic()
     names = tuple(p.name for p in best.free)
     n_free = len(names)
-    undetermined = [p.name for p in best.free if p.su is None]
-    if undetermined:
+    if best.undetermined:
         raise ValueError(
-            f"{', '.join(undetermined)} cannot be told from the pattern, so the walkers would "
-            "spread over all bounds. Fix or restrain what is undetermined."
+            f"{', '.join(best.undetermined)} is not determined by the data, so the walkers would "
+            "spread over all values between the bounds. Fix or restrain it."
         )
     n_walkers = n_walkers or default_walkers(n_free)
     require_walkers(n_walkers, n_free)
@@ -201,7 +200,7 @@ class _Target:
     def one(self, point: FloatArray) -> float:
         values = dict(self.best.values) | dict(zip(self.names, map(float, point), strict=True))
         try:
-            values = self.model.tied(values)
+            values = self.model.constrained(values)
             # the best point's states lend the channels of sites and cells that do not move
             chi2 = self.model.evaluate(values, self.best.evaluation.states).chi2
             extra = deviations(self.restraints, values)
@@ -216,7 +215,7 @@ class _Target:
         """Walkers drawn from the covariance, reflected at the bounds, where the model exists."""
         # a child of the seed that no step uses
         random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
-        factor = _root(self.best.covariance)
+        factor = _root(_widths(self.best))
         points = self.centre + random.normal(size=(n_walkers, len(self.centre))) @ factor.T
         points = np.where(points < self.lower, 2 * self.lower - points, points)
         points = np.where(points > self.upper, 2 * self.upper - points, points)
@@ -231,6 +230,15 @@ class _Target:
         return points, heights
 
 
+def _widths(best: Refinement) -> FloatArray:
+    """A covariance (n_free, n_free) of proposals; parameters at a bound move by their own step."""
+    names = [p.name for p in best.free]
+    widths = np.diag([p.shift**2 for p in best.free])
+    moving = [k for k, p in enumerate(best.free) if p.su is not None]
+    widths[np.ix_(moving, moving)] = best.covariance.block([names[k] for k in moving])
+    return np.asarray(widths)
+
+
 def _root(covariance: FloatArray) -> FloatArray:
     """F with F F^T = covariance, also where rounding has spoilt its being positive."""
     values, vectors = np.linalg.eigh(covariance)
@@ -241,7 +249,7 @@ def _moves(best: Refinement) -> list[tuple[Any, float]]:
     import emcee
 
     centre = np.array([p.value for p in best.free])
-    factor = _root(best.covariance)
+    factor = _root(_widths(best))
     inverse = np.linalg.inv(factor)
     n_free = len(centre)
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from aiida_dse.engine.model.parameters import Parameter
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.phase import PhaseState
 from aiida_dse.engine.model.restraints import Restraint, deviations
+from aiida_dse.engine.parameters import Parameter
 from aiida_dse.engine.resources import StopCheck, spread
 from aiida_dse.engine.units import FloatArray
 
@@ -123,13 +123,12 @@ def profile_likelihood(
     not free or has no s.u.
     """
     clock = time.monotonic()
-    free = {p.name: p for p in best.free}
+    free: dict[str, Parameter] = {p.name: p for p in best.free}
     for name in wanted:
         if name not in free or free[name].su is None:
-            raise ValueError(
-                f"{name} has no s.u. to profile: it is "
-                f"{'undetermined' if name in free else 'not refined'}. Free it, or take it out."
-            )
+            why = free[name].status.value.replace("_", " ") if name in free else "not refined"
+            raise ValueError(f"{name} has no s.u. to profile: it is {why}. Free it, widen its "
+                             "bounds or leave it out.")
     extra = deviations(restraints, best.values)
     minimum = best.agreement.chi2 + float(extra @ extra)
     rays = {(name, side): Ray(name, side, np.empty(0), np.empty(0), np.empty((0, len(free))), "")
@@ -165,11 +164,14 @@ def _followed(
     restraints: Sequence[Restraint], stopping: StopCheck,
 ) -> Ray:
     """A ray gone on with until chi2 has risen by `limit`, or something ends it."""
-    names = [p.name for p in best.free]
+    names: list[str] = [p.name for p in best.free]
     column = names.index(ray.parameter)
     parameter = best.free[column]
     others = [name for name in names if name != ray.parameter]
-    slope = best.covariance[column] / best.covariance[column, column]
+    moving: list[str] = [p.name for p in best.free if p.su is not None]
+    slope = np.zeros(len(names))
+    row = best.covariance.block(moving)[moving.index(ray.parameter)]
+    slope[[names.index(name) for name in moving]] = row / row[moving.index(ray.parameter)]
     centre = np.array([p.value for p in best.free])
     end = parameter.upper if ray.side > 0 else parameter.lower
     room = 1e-6 * max(abs(parameter.value), float(parameter.su or 0.0))
@@ -213,13 +215,13 @@ def _next_step(ray: Ray, parameter: Parameter, minimum: float) -> float:
 
 
 def _held(
-    model: PatternModel, start: Mapping[str, float], others: list[str],
+    model: PatternModel, start: Mapping[str, float], others: Sequence[str],
     restraints: Sequence[Restraint], states: Sequence[PhaseState], stopping: StopCheck,
 ) -> tuple[Mapping[str, float], float, Sequence[PhaseState]] | None:
     """Values, chi2 and states with the others refined; None where that was interrupted."""
     if others:
         found = refine(
-            model, [others], start=start, previous=states, restraints=restraints,
+            model, [list(others)], start=start, previous=states, restraints=restraints,
             tolerance=0.02, should_stop=stopping,
         )
         if not found.converged:
@@ -228,7 +230,7 @@ def _held(
             raise ValueError(f"the other parameters did not converge ({found.stop_reason})")
         values, evaluation = found.values, found.evaluation
     else:
-        values = model.tied(start)
+        values = model.constrained(start)
         evaluation = model.evaluate(values, states)
     extra = deviations(restraints, values)
     return values, evaluation.chi2 + float(extra @ extra), evaluation.states

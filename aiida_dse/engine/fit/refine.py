@@ -7,63 +7,83 @@ differenced, recomputing only the distance channels they touch.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from aiida_dse.engine.model.agreement import SERIAL_LIMIT, Agreement
-from aiida_dse.engine.model.derivatives import pattern_derivative, typical_shift
-from aiida_dse.engine.model.parameters import Parameter, select
+from aiida_dse.engine.model.constraints import constraint_gradient
+from aiida_dse.engine.model.derivatives import DIFFERENCE, pattern_derivative
 from aiida_dse.engine.model.pattern import Evaluation, PatternModel
 from aiida_dse.engine.model.phase import PhaseState
 from aiida_dse.engine.model.restraints import Restraint, deviation_slopes, deviations
+from aiida_dse.engine.parameters import (
+    Parameter,
+    ParameterName,
+    ParameterStatus,
+    is_pattern,
+    select,
+)
 from aiida_dse.engine.units import FloatArray
 
-from .leastsquares import Cycle, Descent, covariance_of, refined_parameter
+from .covariance import Covariance, inverse_normal, with_linear
+from .leastsquares import Cycle, Descent
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """The outcome: parameters with s.u., linear coefficients, agreement and how it ended."""
+    """The outcome: parameters with s.u., linear coefficients, agreement and how it ended.
+
+    `covariance` is that of the refined parameters and the linear coefficients together, unscaled.
+    """
 
     values: dict[str, float]
-    free: tuple[Parameter, ...]
+    parameters: dict[str, Parameter]  # all non-linear ones, with s.u. and status
     linear: tuple[Parameter, ...]
     agreement: Agreement
-    correlation: FloatArray
-    covariance: FloatArray
+    covariance: Covariance
     evaluation: Evaluation
     converged: bool
-    singular: bool
     stop_reason: str
     n_cycles: int
     n_evaluations: int
     seconds: float
     warnings: tuple[str, ...] = field(default=())
 
+    @property
+    def free(self) -> tuple[Parameter, ...]:
+        """The parameters that were refined, those that ended at a bound included."""
+        return tuple(p for p in self.parameters.values() if p.status.refined)
+
+    @property
+    def undetermined(self) -> tuple[str, ...]:
+        """The refined parameters that the data do not determine."""
+        return tuple(p.name for p in self.free if p.status is ParameterStatus.UNDETERMINED)
+
 
 def default_stages(model: PatternModel) -> list[list[str]]:
-    """Cell and mean sizes; then displacements and widths; then coordinates."""
-    names = list(model.parameters)
-    local = {name: name.partition(".")[2] for name in names}
-    lattice = [n for n in names if local[n] in
-               ("a", "b", "c", "alpha", "beta", "gamma", "expansion", "L_ab", "L_c", "L", "D")]
-    spread = [n for n in names if n.endswith(".B") or local[n].startswith("sd_")]
-    coordinates = [n for n in names if n[-2:] in (".x", ".y", ".z")]
-    return [stage for stage in (lattice, spread, coordinates) if stage]
+    """Cell and mean sizes; then displacements and widths; then coordinates (`KindSpec.stage`)."""
+    stages: dict[int, list[str]] = {}
+    for name, parameter in model.parameters.items():
+        stage = parameter.kind.spec.stage
+        if stage is not None:
+            stages.setdefault(stage, []).append(name)
+    return [stages[stage] for stage in sorted(stages)]
 
 
 def free_names(model: PatternModel, stages: Sequence[Sequence[str]]) -> list[str]:
     """What the stages free together, in the model's order; ValueError for unknown names."""
     names = list(model.parameters)
-    tied = {tie.target for tie in model.ties}
+    constrained = {constraint.target for constraint in model.constraints}
     patterns = [pattern for stage in stages for pattern in stage]
     for pattern in patterns:
-        if not any(c in pattern for c in "*?["):
+        if not is_pattern(pattern):
             model.require(pattern)
-    return [name for name in select(patterns, names) if name not in tied]
+    return [name for name in select(patterns, names) if name not in constrained]
 
 
 def refine(
@@ -115,12 +135,9 @@ class PatternProblem:
     def n_points(self) -> int:
         return len(self.model.observation.q)
 
-    def typical_shift(self, name: str) -> float:
-        return typical_shift(self.model.parameters[name])
-
     def evaluate(self, values: Mapping[str, float]) -> Evaluation:
         self.n_evaluations += 1
-        self._last = self.model.evaluate(self.model.tied(values), self._states)
+        self._last = self.model.evaluate(self.model.constrained(values), self._states)
         self._states = self._last.states
         return self._last
 
@@ -139,92 +156,152 @@ class PatternProblem:
 
         (n_points + n_restraints, n_free).
         """
+        base = self.at(values)
+        return self.projected(base, self.derivatives(base, free, central=central), free)
+
+    def at(self, values: Mapping[str, float]) -> Evaluation:
+        """The evaluation at `values`, the last one where these are its values."""
+        full = self.model.constrained(values)
+        if self._last is None or any(self._last.values[name] != full[name] for name in full):
+            return self.evaluate(full)
+        return self._last
+
+    def derivatives(
+        self, base: Evaluation, free: Sequence[str], *, central: bool = False
+    ) -> FloatArray:
+        """Derivatives (n_points, n_free) of the weighted calculated pattern, nothing projected."""
         model = self.model
-        values = model.tied(values)
-        base = self._last
-        if base is None or any(base.values[name] != values[name] for name in values):
-            base = self.evaluate(values)
-        derivatives = np.empty((len(model.sampling.q), len(free)))
+        found = np.empty((len(model.sampling.q), len(free)))
         for column, name in enumerate(free):
-            derivatives[:, column] = pattern_derivative(model, base, name, central=central)
+            found[:, column] = pattern_derivative(model, base, name, central=central)
         self.n_evaluations += len(free)
-        weighted = -derivatives / model.observation.sigma[:, None]
+        return found / model.observation.sigma[:, None]
+
+    def projected(
+        self, base: Evaluation, derivatives: FloatArray, free: Sequence[str]
+    ) -> FloatArray:
+        """The Jacobian (n_points + n_restraints, n_free) of the residual, linear part solved."""
         basis = base.linear.basis
-        pattern = weighted - basis @ (basis.T @ weighted)
+        pattern = basis @ (basis.T @ derivatives) - derivatives
         if not self.restraints:
             return np.asarray(pattern)
-        steps = [typical_shift(model.parameters[name]) * 1e-3 for name in free]
-        return np.vstack([pattern, -deviation_slopes(self.restraints, values, free, steps)])
+        steps = [self.model.parameters[name].shift * DIFFERENCE for name in free]
+        return np.vstack([pattern, -deviation_slopes(self.restraints, base.values, free, steps)])
 
 
 def outcome(
     problem: PatternProblem, descent: Descent, free: list[str], values: dict[str, float]
 ) -> Refinement:
-    """The refinement that ended at `values`: s.u. from the Jacobian there, flags and warnings."""
+    """The refinement that ended at `values`: s.u. from the Jacobian there, flags and warnings.
+
+    Parameters that ended at a bound are held there: they have no s.u., do not widen those of the
+    others and are not counted among the refined ones in the agreement.
+    """
     model = problem.model
     evaluation = problem.evaluate(values)
     values = dict(evaluation.values)
-    covariance, correlation, insensitive = covariance_of(
-        problem.jacobian(values, free, central=True)
-    )
-    refined = tuple(
-        refined_parameter(model.parameters[name], values[name], problem.typical_shift(name),
-                          covariance[k, k], insensitive[k])
-        for k, name in enumerate(free)
-    )
-    fit = model.agreement(evaluation, len(free))
-    linear = linear_parameters(model, evaluation)
+    bound = {name for name in free if at_bound(model.parameters[name], values[name])}
+    moving = [name for name in free if name not in bound]
+    derivatives = problem.derivatives(evaluation, moving, central=True)
+    inverse, lost = inverse_normal(problem.projected(evaluation, derivatives, moving))
+    undetermined = {name for name, is_lost in zip(moving, lost, strict=True) if is_lost}
+    active = evaluation.linear.active
+    columns = model.linear_columns(evaluation)[:, active] / model.observation.sigma[:, None]
+    solved = [name for name, is_active in zip(model.linear_names, active, strict=True) if is_active]
+    covariance = Covariance((*moving, *solved), with_linear(inverse, derivatives, columns))
+    parameters = refined_parameters(model, values, covariance, free, bound, undetermined)
+    fit = model.agreement(evaluation, len(moving))
+    linear = linear_parameters(model, evaluation, covariance)
+    refined = tuple(p for p in parameters.values() if p.status.refined)
     return Refinement(
-        values=values, free=refined, linear=linear, agreement=fit,
-        correlation=correlation, covariance=covariance, evaluation=evaluation,
-        converged=descent.converged, singular=bool(insensitive.any()),
+        values=values, parameters=parameters, linear=linear, agreement=fit,
+        covariance=covariance, evaluation=evaluation, converged=descent.converged,
         stop_reason=descent.reason, n_cycles=descent.n_cycles,
         n_evaluations=problem.n_evaluations, seconds=time.monotonic() - descent.clock,
-        warnings=tuple(fit_warnings(refined, correlation, fit, linear)),
+        warnings=tuple(fit_warnings(refined, covariance, fit, linear)),
     )
 
 
-def linear_parameters(model: PatternModel, evaluation: Evaluation) -> tuple[Parameter, ...]:
-    """Scales, traces and background with the s.u. they have at fixed non-linear parameters."""
-    columns = np.hstack([model._free, model._traces, evaluation.columns])
-    active = evaluation.linear.active
-    weighted = columns[:, active] / model.observation.sigma[:, None]
-    length = np.linalg.norm(weighted, axis=0)
-    variance = np.diag(np.linalg.pinv((weighted / length).T @ (weighted / length))) / length**2
-    spread = np.full(len(active), np.nan)
-    spread[active] = np.sqrt(variance)
+def linear_parameters(
+    model: PatternModel, evaluation: Evaluation, covariance: Covariance
+) -> tuple[Parameter, ...]:
+    """Scales, blanks and background with s.u.; those held at zero have none."""
     return tuple(
-        Parameter(name, float(value), "", su=float(su) if np.isfinite(su) else None,
-                  at_bound=not is_active)
-        for name, value, su, is_active in zip(
-            model.linear_names, evaluation.linear.coefficients, spread, active, strict=True
+        Parameter(
+            ParameterName(name), kind, float(value), lower=kind.spec.possible[0],
+            su=covariance.su(name) if is_active else None,
+            status=ParameterStatus.FREE if is_active else ParameterStatus.AT_BOUND,
         )
+        for (name, kind), value, is_active in zip(
+            model.linear_kinds.items(), evaluation.linear.coefficients,
+            evaluation.linear.active, strict=True)
     )
+
+
+def at_bound(start: Parameter, value: float) -> bool:
+    """Whether a refined value lies at a bound, within a thousandth of a natural step."""
+    width = max(1e-6 * abs(start.value), 1e-3 * start.shift)
+    return bool(value - start.lower < width or start.upper - value < width)
+
+
+def refined_parameters(
+    model: PatternModel, values: Mapping[str, float], covariance: Covariance,
+    free: Sequence[str], bound: AbstractSet[str], undetermined: AbstractSet[str],
+) -> dict[str, Parameter]:
+    """All parameters at their refined values with s.u. and status; constrained ones included."""
+    moving = [name for name in free if name not in bound]
+    # what is constrained to parameters that did not move has no s.u.
+    gradient = constraint_gradient(model.constraints, values, moving)
+    block = Covariance(tuple(moving), covariance.block(moving))
+    found = {}
+    for name, start in model.parameters.items():
+        su, status = None, ParameterStatus.FIXED
+        if name in bound:
+            status = ParameterStatus.AT_BOUND
+        elif name in undetermined:
+            status = ParameterStatus.UNDETERMINED
+        elif name in moving:
+            su, status = covariance.su(name), ParameterStatus.FREE
+        elif name in gradient:
+            status = ParameterStatus.CONSTRAINED
+            variance = float(block.propagated(gradient[name][None, :])[0, 0])
+            su = math.sqrt(variance) if variance > 0 else None
+        value = values[name]
+        found[name] = start.changed(
+            value=value, su=su, status=status,
+            lower=min(start.lower, value), upper=max(start.upper, value))
+    return found
 
 
 def fit_warnings(
-    free: Sequence[Parameter], correlation: FloatArray, fit: Agreement, linear: Sequence[Parameter]
+    free: Sequence[Parameter], covariance: Covariance, fit: Agreement, linear: Sequence[Parameter]
 ) -> list[str]:
     """What a referee would want to know before believing the numbers."""
     found = []
     if fit.gof < 1 and fit.n_points > 2 * (1 / max(1e-9, 1 - fit.gof)) ** 2:
         found.append(
-            f"GoF = {fit.gof:.3f} is below 1: the data's sigma is overestimated (or its errors are "
-            "correlated); standard uncertainties are left unscaled."
+            f"GoF = {fit.gof:.3f} is below 1: sigma of the data is overestimated (or its errors are "
+            "correlated). The standard uncertainties are not scaled."
         )
-    for k, p in enumerate(free):
-        if p.at_bound:
-            found.append(f"{p.name} = {p.value:.6g} {p.unit} ended at its bound; its s.u. means "
-                         "little. Widen the bound or fix the parameter.")
-        if p.insensitive:
-            found.append(f"{p.name} has no effect on the pattern or cannot be told from others; "
-                         "it has no s.u. Fix it.")
-        for j in range(k):
-            if abs(correlation[k, j]) > 0.9:
-                found.append(f"{p.name} and {free[j].name} are correlated, "
-                             f"r = {correlation[k, j]:+.3f}.")
-    found += [f"{p.name} is zero: non-negativity holds it there." for p in linear if p.at_bound]
+    for p in free:
+        if p.status is ParameterStatus.AT_BOUND:
+            found.append(f"{p.name} = {p.value:.6g} {p.unit} is at its bound and was held there for "
+                         "the standard uncertainties; it has none itself. Widen the bound or fix "
+                         "the parameter.")
+        if p.status is ParameterStatus.UNDETERMINED:
+            found.append(f"{p.name} is not determined by the data (it has no effect, or its effect "
+                         "cannot be separated from that of others), so no s.u. is given. Fix or "
+                         "restrain it.")
+    correlation = covariance.correlation
+    names = [p.name for p in free if p.su is not None]
+    for k, name in enumerate(names):
+        for other in names[:k]:
+            r = correlation[covariance.names.index(name), covariance.names.index(other)]
+            if abs(r) > 0.9:
+                found.append(f"{name} and {other} are correlated, r = {r:+.3f}.")
+    found += [f"{p.name} is zero: a negative value is not allowed." for p in linear
+              if p.status is ParameterStatus.AT_BOUND]
     if fit.durbin_watson < SERIAL_LIMIT:
-        found.append(f"residuals are serially correlated (Durbin-Watson {fit.durbin_watson:.2f}); "
-                     "the standard uncertainties are too small.")
+        found.append(f"The residuals are serially correlated (Durbin-Watson "
+                     f"{fit.durbin_watson:.2f}), so the standard uncertainties are too small.")
     return found

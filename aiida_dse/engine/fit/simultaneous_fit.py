@@ -9,28 +9,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 from scipy import sparse
 
 from aiida_dse.engine.model.agreement import Agreement, agreement
-from aiida_dse.engine.model.parameters import Parameter
 from aiida_dse.engine.model.restraints import Restraint
+from aiida_dse.engine.parameters import Parameter, ParameterStatus
 from aiida_dse.engine.resources import thread_count
 from aiida_dse.engine.units import FloatArray
 
-from .leastsquares import Cycle, Descent, covariance_of, refined_parameter
-from .refine import PatternProblem, Refinement, fit_warnings, linear_parameters
-from .simultaneous_model import JointModel
+from .covariance import Covariance, inverse_normal, with_linear
+from .leastsquares import Cycle, Descent
+from .refine import PatternProblem, Refinement, at_bound, fit_warnings, linear_parameters, refined_parameters
+from .simultaneous_model import SimultaneousModel
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class JointRefinement:
+class SimultaneousRefinement:
     """The outcome: parameters of the whole, and each pattern as if refined by itself.
 
     The s.u. and covariance of a pattern's parameters are those of the whole, carried over. The
@@ -38,22 +40,30 @@ class JointRefinement:
     """
 
     values: dict[str, float]
-    free: tuple[Parameter, ...]
+    parameters: dict[str, Parameter]
     patterns: dict[str, Refinement]
     agreement: Agreement
-    correlation: FloatArray
-    covariance: FloatArray
+    covariance: Covariance
     converged: bool
-    singular: bool
     stop_reason: str
     n_cycles: int
     n_evaluations: int
     seconds: float
     warnings: tuple[str, ...] = field(default=())
 
+    @property
+    def free(self) -> tuple[Parameter, ...]:
+        """The parameters that were refined, those that ended at a bound included."""
+        return tuple(p for p in self.parameters.values() if p.status.refined)
 
-def refine_joint(
-    model: JointModel,
+    @property
+    def undetermined(self) -> tuple[str, ...]:
+        """The refined parameters that the data do not determine."""
+        return tuple(p.name for p in self.free if p.status is ParameterStatus.UNDETERMINED)
+
+
+def refine_simultaneous(
+    model: SimultaneousModel,
     stages: Sequence[Sequence[str]] | None = None,
     *,
     restraints: Mapping[str, Sequence[Restraint]] | None = None,
@@ -62,7 +72,7 @@ def refine_joint(
     on_cycle: Callable[[Cycle], None] | None = None,
     should_stop: Callable[[], str | None] | None = None,
     threads: int | None = None,
-) -> JointRefinement:
+) -> SimultaneousRefinement:
     """Refine all patterns as one least-squares problem, in stages, as `refine` does with one.
 
     `restraints` by pattern; those on shared parameters alone count once. The patterns are evaluated
@@ -71,7 +81,7 @@ def refine_joint(
     clock = time.monotonic()
     wanted = stages or model.default_stages()
     with ThreadPoolExecutor(min(threads or thread_count(), len(model.models))) as pool:
-        problem = JointProblem(model, model.distinct_restraints(restraints or {}), pool)
+        problem = SimultaneousProblem(model, model.distinct_restraints(restraints or {}), pool)
         descent = Descent(problem, on_cycle, should_stop, clock, len(wanted))
         opened = [model.free_names(wanted[: k + 1]) for k in range(len(wanted))]
         model.require_points(opened[-1])
@@ -79,7 +89,7 @@ def refine_joint(
         return _outcome(problem, descent, free, values)
 
 
-class JointProblem:
+class SimultaneousProblem:
     """All patterns as one least-squares problem, each reduced to a few rows.
 
     For a pattern with residual r and Jacobian J, the triangle R of the QR decomposition of [r, J]
@@ -91,7 +101,7 @@ class JointProblem:
     """
 
     def __init__(
-        self, model: JointModel, restraints: Mapping[str, Sequence[Restraint]],
+        self, model: SimultaneousModel, restraints: Mapping[str, Sequence[Restraint]],
         pool: ThreadPoolExecutor,
     ) -> None:
         self.model = model
@@ -111,9 +121,6 @@ class JointProblem:
     @property
     def n_points(self) -> int:
         return sum(block.n_points for block in self.blocks.values())
-
-    def typical_shift(self, name: str) -> float:
-        return self.model.typical_shift(name)
 
     def residual(
         self, values: Mapping[str, float], free: Sequence[str]
@@ -174,73 +181,78 @@ class JointProblem:
 
 
 def _outcome(
-    problem: JointProblem, descent: Descent, free: list[str], values: dict[str, float]
-) -> JointRefinement:
-    covariance, correlation, insensitive = covariance_of(
-        problem.jacobian(values, free, central=True)
-    )
-    refined = tuple(
-        refined_parameter(problem.parameters[name], values[name], problem.typical_shift(name),
-                          covariance[k, k], insensitive[k])
-        for k, name in enumerate(free)
-    )
-    patterns = {
-        name: _pattern_outcome(problem, descent, name, values, refined, covariance)
-        for name in problem.blocks
-    }
+    problem: SimultaneousProblem, descent: Descent, free: list[str], values: dict[str, float]
+) -> SimultaneousRefinement:
+    """The whole at the values it ended at; parameters at a bound are held there for the s.u."""
+    model = problem.model
+    bound = {name for name in free if at_bound(model.parameters[name], values[name])}
+    moving = [name for name in free if name not in bound]
+    inverse, lost = inverse_normal(problem.jacobian(values, moving, central=True))
+    undetermined = {name for name, is_lost in zip(moving, lost, strict=True) if is_lost}
+    covariance = Covariance(tuple(moving), inverse)
+    parameters: dict[str, Parameter] = {}
+    for name, start in model.parameters.items():
+        su, status = None, ParameterStatus.FIXED
+        if name in bound:
+            status = ParameterStatus.AT_BOUND
+        elif name in undetermined:
+            status = ParameterStatus.UNDETERMINED
+        elif name in moving:
+            su, status = covariance.su(name), ParameterStatus.FREE
+        parameters[name] = start.changed(value=values[name], su=su, status=status)
+    patterns = {name: _pattern_outcome(problem, descent, name, values, covariance, bound)
+                for name in problem.blocks}
     own = [f"{name}: {text}" for name, found in patterns.items() for text in found.warnings]
-    whole = _whole(problem, patterns, len(free))
-    return JointRefinement(
-        values=dict(values), free=refined, patterns=patterns, agreement=whole,
-        correlation=correlation, covariance=covariance, converged=descent.converged,
-        singular=bool(insensitive.any()), stop_reason=descent.reason, n_cycles=descent.n_cycles,
+    whole = _whole(problem, patterns, len(moving))
+    refined = [p for p in parameters.values() if p.status.refined]
+    return SimultaneousRefinement(
+        values=dict(values), parameters=parameters, patterns=patterns, agreement=whole,
+        covariance=covariance, converged=descent.converged, stop_reason=descent.reason,
+        n_cycles=descent.n_cycles,
         n_evaluations=sum(block.n_evaluations for block in problem.blocks.values()),
         seconds=time.monotonic() - descent.clock,
-        warnings=(*fit_warnings(refined, correlation, whole, ()), *own),
+        warnings=(*fit_warnings(refined, covariance, whole, ()), *own),
     )
 
 
 def _pattern_outcome(
-    problem: JointProblem, descent: Descent, name: str, values: Mapping[str, float],
-    refined: Sequence[Parameter], covariance: FloatArray,
+    problem: SimultaneousProblem, descent: Descent, name: str, values: Mapping[str, float],
+    covariance: Covariance, bound: AbstractSet[str],
 ) -> Refinement:
     """One pattern of the whole; s.u. by G C G^T, none where an undetermined parameter acts."""
-    joint, block = problem.model, problem.blocks[name]
-    free = [p.name for p in refined]
-    local, locals_ = joint.local(name, values), joint.followers(name, free)
-    evaluation = block.evaluate(local)
-    slopes = joint.slopes(name, values, free)
-    carried = slopes @ np.nan_to_num(covariance) @ slopes.T
-    undetermined = (np.abs(slopes) > 0) @ np.array([p.insensitive for p in refined], dtype=bool)
-    carried[undetermined, :] = carried[:, undetermined] = np.nan
-    at_bound = {p.name for p in refined if p.at_bound}
-    own = tuple(
-        replace(
-            block.model.parameters[local_name], value=local[local_name],
-            lower=-np.inf if local_name in joint.laws else p.lower,
-            upper=np.inf if local_name in joint.laws else p.upper,
-            su=None if undetermined[k] else float(np.sqrt(max(0.0, carried[k, k]))),
-            at_bound=bool({local_name, joint.own_name(name, local_name)} & at_bound),
-            insensitive=bool(undetermined[k]),
-        )
-        for k, local_name in enumerate(locals_) for p in (block.model.parameters[local_name],)
-    )
+    model, block = problem.model, problem.blocks[name]
+    moving = covariance.names
+    evaluation = block.at(model.local(name, values))
+    full = dict(evaluation.values)
+    acting = model.followers(name, moving)
+    slopes = model.slopes(name, values, moving)
+    carried = covariance.propagated(slopes)
+    derivatives = block.derivatives(evaluation, acting, central=True)
+    active = evaluation.linear.active
+    columns = block.model.linear_columns(evaluation)[:, active]
+    columns = columns / block.model.observation.sigma[:, None]
+    solved = [one for one, is_active in zip(block.model.linear_names, active, strict=True)
+              if is_active]
+    own = Covariance((*acting, *solved), with_linear(carried, derivatives, columns))
+    lost = {one for one in acting if own.su(one) is None}
+    held = set(model.followers(name, sorted(bound))) - set(acting)
+    parameters = refined_parameters(block.model, full, own, [*acting, *sorted(held)], held, lost)
+    for one in model.parametric_constraints:
+        if one in parameters and one in acting and one not in lost:
+            parameters[one] = parameters[one].changed(status=ParameterStatus.CONSTRAINED)
     fit = block.model.agreement(evaluation, int((np.abs(slopes) > 0).any(axis=0).sum()))
-    linear = linear_parameters(block.model, evaluation)
-    deviation = np.sqrt(np.diag(carried))
-    deviation = np.where(deviation > 0, deviation, 1.0)
+    linear = linear_parameters(block.model, evaluation, own)
     return Refinement(
-        values=dict(evaluation.values), free=own, linear=linear, agreement=fit,
-        correlation=carried / np.outer(deviation, deviation), covariance=carried,
-        evaluation=evaluation, converged=descent.converged, singular=bool(undetermined.any()),
-        stop_reason=descent.reason, n_cycles=descent.n_cycles, n_evaluations=block.n_evaluations,
+        values=full, parameters=parameters, linear=linear, agreement=fit, covariance=own,
+        evaluation=evaluation, converged=descent.converged, stop_reason=descent.reason,
+        n_cycles=descent.n_cycles, n_evaluations=block.n_evaluations,
         seconds=time.monotonic() - descent.clock,
-        warnings=tuple(fit_warnings((), np.zeros((0, 0)), fit, linear)),
+        warnings=tuple(fit_warnings((), own, fit, linear)),
     )
 
 
 def _whole(
-    problem: JointProblem, patterns: Mapping[str, Refinement], n_free: int
+    problem: SimultaneousProblem, patterns: Mapping[str, Refinement], n_free: int
 ) -> Agreement:
     """The agreement of all patterns as if they were one."""
     models = [problem.blocks[name].model for name in patterns]

@@ -1,32 +1,35 @@
-"""Several patterns whose parameters are one for all, follow laws, or are each pattern's own."""
+"""Several patterns whose parameters are one for all, follow parametric_constraints, or are each pattern's own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from aiida_dse.engine.model.derivatives import typical_shift
-from aiida_dse.engine.model.parameters import Parameter, Tie, ordered_ties, require_possible, select
+from aiida_dse.engine.model.constraints import Constraint, constraint_gradient, followers, ordered_constraints
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.restraints import Restraint
+from aiida_dse.engine.parameters import (
+    Parameter,
+    ParameterName,
+    is_pattern,
+    require_possible,
+    select,
+)
 from aiida_dse.engine.units import FloatArray
 
 from .refine import default_stages
 
-#: Between the pattern's name and the parameter's in the name of a pattern's own parameter.
-SEPARATOR = ":"
 #: Laws may name the temperature (K) of the pattern.
 TEMPERATURE = "sample.temperature"
 
 
-class JointModel:
-    """Pattern models whose parameters are shared, given by laws, or their own.
+class SimultaneousModel:
+    """Pattern models whose parameters are shared, given by parametric_constraints, or their own.
 
     Names of the whole: a shared parameter as in its models ('P.L'), a pattern's own one after the
-    pattern ('T300:P.a'), the parameters of laws as given ('joint.a0'). `laws` give a parameter of
-    every pattern by tie arithmetic in the parameters of laws, in other parameters of the same
+    pattern ('T300:P.a'), the parameters of parametric_constraints as given ('global.a0'). `parametric_constraints` give a parameter of
+    every pattern by constraint arithmetic in the parameters of parametric_constraints, in other parameters of the same
     pattern and in `constants[pattern]`. Raises ValueError for what contradicts itself.
     """
 
@@ -35,67 +38,67 @@ class JointModel:
         models: Mapping[str, PatternModel],
         *,
         shared: Iterable[str] = (),
-        laws: Mapping[str, str] | None = None,
-        law_parameters: Iterable[Parameter] = (),
+        parametric_constraints: Mapping[str, str] | None = None,
+        global_parameters: Iterable[Parameter] = (),
         constants: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         if len(models) < 2:
             raise ValueError(f"{len(models)} pattern: at least two are refined together.")
         self.models = dict(models)
         self.constants = {name: dict((constants or {}).get(name, {})) for name in models}
-        self.law_parameters = {p.name: p for p in law_parameters}
+        self.global_parameters = {p.name: p for p in global_parameters}
         first = next(iter(self.models.values()))
         self._refuse_different_models(first)
         self.local_names = tuple(first.parameters)
-        self.tied = frozenset(tie.target for tie in first.ties)
-        self.laws = self._laws(laws or {}, first)
+        self.constrained = frozenset(constraint.target for constraint in first.constraints)
+        self.parametric_constraints = self._parametric_constraints(parametric_constraints or {}, first)
         self.shared = self._shared(tuple(shared), first)
         self.parameters = self._collect()
-        self._refuse_idle_law_parameters()
+        self._refuse_idle_global_parameters()
 
     def _refuse_different_models(self, first: PatternModel) -> None:
         for name, model in self.models.items():
             different = set(model.parameters) ^ set(first.parameters)
-            if different or model.ties != first.ties:
+            if different or model.constraints != first.constraints:
                 raise ValueError(
-                    f"the model of {name} has other parameters or ties than that of "
-                    f"{next(iter(self.models))}: {', '.join(sorted(different)) or 'ties'}."
+                    f"the model of {name} has other parameters or constraints than that of "
+                    f"{next(iter(self.models))}: {', '.join(sorted(different)) or 'constraints'}."
                 )
 
-    def _laws(self, laws: Mapping[str, str], first: PatternModel) -> dict[str, Tie]:
-        known = [*self.local_names, *self.law_parameters, TEMPERATURE]
+    def _parametric_constraints(self, parametric_constraints: Mapping[str, str], first: PatternModel) -> dict[str, Constraint]:
+        known = [*self.local_names, *self.global_parameters, TEMPERATURE]
         found = {}
-        for target, text in laws.items():
+        for target, text in parametric_constraints.items():
             first.require(target)
-            if target in self.tied:
+            if target in self.constrained:
                 raise ValueError(
-                    f"the law of {target}: it is tied in the model already. Remove the tie or the "
+                    f"the law of {target}: it is constrained in the model already. Remove the constraint or the "
                     "law."
                 )
-            found[target] = Tie.parse(target, text, known)
+            found[target] = Constraint.parse(target, text, known)
             for pattern, constants in self.constants.items():
                 if TEMPERATURE in found[target].sources and TEMPERATURE not in constants:
                     raise ValueError(
                         f"the law of {target} uses {TEMPERATURE}, but pattern {pattern} has none. "
                         "Give it in the pattern's 'sample'."
                     )
-        self._order = ordered_ties([*first.ties, *found.values()])
+        self._order = ordered_constraints([*first.constraints, *found.values()])
         return found
 
     def _shared(self, patterns: tuple[str, ...], first: PatternModel) -> tuple[str, ...]:
         chosen = set()
         for pattern in patterns:
-            exact = not any(c in pattern for c in "*?[")
+            exact = not is_pattern(pattern)
             if exact:
                 first.require(pattern)
             for name in select([pattern], self.local_names):
-                if name in self.laws:
+                if name in self.parametric_constraints:
                     raise ValueError(f"{name} is shared and has a law; it can be only one of them.")
-                if name not in self.tied:
+                if name not in self.constrained:
                     chosen.add(name)
                 elif exact:
-                    raise ValueError(f"{name} is tied in the model, so it cannot be shared; share "
-                                     "the parameters of its tie.")
+                    raise ValueError(f"{name} is constrained in the model, so it cannot be shared; share "
+                                     "the parameters of its constraint.")
         for name in chosen:
             for pattern, model in self.models.items():
                 p, q = first.parameters[name], model.parameters[name]
@@ -109,21 +112,22 @@ class JointModel:
 
     def _collect(self) -> dict[str, Parameter]:
         first = next(iter(self.models.values()))
-        found = {name: first.parameters[name] for name in self.shared} | self.law_parameters
+        found = {name: first.parameters[name] for name in self.shared} | self.global_parameters
         for pattern, model in self.models.items():
             for name, p in model.parameters.items():
-                if name not in self.shared and name not in self.laws and name not in self.tied:
+                if name not in self.shared and name not in self.parametric_constraints and name not in self.constrained:
                     own = self.own_name(pattern, name)
-                    found[own] = replace(p, name=own)
+                    found[own] = p.changed(name=ParameterName(own))
         return found
 
-    def _refuse_idle_law_parameters(self) -> None:
+    def _refuse_idle_global_parameters(self) -> None:
         start = self.start
         for pattern in self.models:
             self.local(pattern, start)
-        for name in self.law_parameters:
+        for name in self.global_parameters:
             # a step to either side: at its start a law may be flat in a parameter
-            ends = [start | {name: start[name] + s * self.typical_shift(name)} for s in (1, -1)]
+            step = self.parameters[name].shift
+            ends = [start | {name: start[name] + s * step} for s in (1, -1)]
             if all(self._computed(k, end) == self._computed(k, start)
                    for k in self.models for end in ends):
                 raise ValueError(
@@ -142,79 +146,64 @@ class JointModel:
         Raises ValueError where a law gives what no crystal or particle can have.
         """
         full = self._computed(pattern, values)
-        for name in self.laws:
+        for name in self.parametric_constraints:
             try:
-                unit = self.models[pattern].parameters[name].unit
-                require_possible(name, unit, full[name], full[name])
+                parameter = self.models[pattern].parameters[name]
+                require_possible(name, parameter.kind, full[name], full[name])
             except ValueError:
                 raise ValueError(
-                    f"the law {name} = '{self.laws[name].expression}' gives {full[name]:g} {unit} "
+                    f"the law {name} = '{self.parametric_constraints[name].expression}' gives {full[name]:g} {parameter.unit} "
                     f"in pattern {pattern}, which is impossible. Correct the law, or the starts "
                     "and bounds of its parameters."
                 ) from None
         return full
 
     def _computed(self, pattern: str, values: Mapping[str, float]) -> dict[str, float]:
+        context = self._context(pattern, values)
+        return {name: context[name] for name in self.models[pattern].parameters}
+
+    def _context(self, pattern: str, values: Mapping[str, float]) -> dict[str, float]:
+        """The values of a pattern's parameters, the global ones and the constants."""
         model = self.models[pattern]
         full = {name: p.value for name, p in model.parameters.items()}
         for name in full:
             own = self.own_name(pattern, name)
             if own in values:
                 full[name] = values[own]
-        context = full | self.constants[pattern] | {n: values[n] for n in self.law_parameters}
-        for tie in self._order:
-            context[tie.target] = full[tie.target] = tie.value(context)
-        return full
+        context = full | self.constants[pattern] | {n: values[n] for n in self.global_parameters}
+        for constraint in self._order:
+            context[constraint.target] = float(constraint.value(context))
+        return context
 
     def own_name(self, pattern: str, name: str) -> str:
         """The name that a parameter of one pattern has in the whole."""
-        return name if name in self.shared else f"{pattern}{SEPARATOR}{name}"
-
-    def _split(self, name: str) -> tuple[str, str]:
-        """The pattern that owns a parameter of the whole ('' for none), and its name there."""
-        owner, _, local = name.partition(SEPARATOR)
-        return (owner, local) if owner in self.models else ("", name)
+        return name if name in self.shared else f"{pattern}:{name}"
 
     def followers(self, pattern: str, free: Sequence[str]) -> list[str]:
-        """The parameters of a pattern that the free ones of the whole move, ties left out."""
-        moved = {local for owner, local in map(self._split, free) if owner in ("", pattern)}
-        for tie in self._order:
-            if moved & set(tie.sources):
-                moved.add(tie.target)
-        return [name for name in self.local_names if name in moved and name not in self.tied]
+        """The parameters of a pattern that the free ones of the whole change, constrained ones of
+        the pattern's own model left out."""
+        moved = set(self._acting(pattern, free).values())
+        moved |= set(followers(self._order, moved))
+        return [name for name in self.local_names if name in moved and name not in self.constrained]
 
     def slopes(
         self, pattern: str, values: Mapping[str, float], free: Sequence[str]
     ) -> FloatArray:
-        """Derivatives of a pattern's followers by the free parameters (n_followers, n_free).
-
-        Laws by central differences of their arithmetic.
-        """
-        names = self.followers(pattern, free)
+        """Derivatives (n_followers, n_free) of a pattern's followers by the free parameters."""
+        names, acting = self.followers(pattern, free), self._acting(pattern, free)
+        rows = dict(zip(acting.values(), np.eye(len(acting)), strict=True))
+        context = self._context(pattern, values)
+        rows |= constraint_gradient(self._order, context, list(acting.values()))
         matrix = np.zeros((len(names), len(free)))
-        for column, name in enumerate(free):
-            owner, local = self._split(name)
-            if owner not in ("", pattern):
-                continue
-            if local in names:
-                matrix[names.index(local), column] = 1.0
-            # arithmetic is exact to rounding: a small step costs nothing
-            step = 1e-3 * self.typical_shift(name)
-            ends = [self._computed(pattern, {**values, name: values[name] + s})
-                    for s in (step, -step)] if self.laws else []
-            for law in set(names) & set(self.laws):
-                matrix[names.index(law), column] = (ends[0][law] - ends[1][law]) / (2 * step)
+        columns = [list(free).index(name) for name in acting]
+        for row, name in enumerate(names):
+            matrix[row, columns] = rows[name]
         return matrix
 
-    def typical_shift(self, name: str) -> float:
-        """A natural step of a parameter of the whole."""
-        if name not in self.law_parameters:
-            return typical_shift(self.parameters[name])
-        p = self.law_parameters[name]
-        if p.value != 0:
-            return 1e-2 * abs(p.value)
-        span = p.upper - p.lower
-        return 1e-2 * span if np.isfinite(span) and span > 0 else 1e-6
+    def _acting(self, pattern: str, free: Sequence[str]) -> dict[str, str]:
+        """The free parameters of the whole that act on a pattern, and their names there."""
+        parsed = {name: ParameterName(name) for name in free}
+        return {name: one.shared for name, one in parsed.items() if one.pattern in ("", pattern)}
 
     def free_names(self, stages: Sequence[Sequence[str]]) -> list[str]:
         """What the stages free together, in the order of the whole; ValueError for unknown names.
@@ -225,15 +214,15 @@ class JointModel:
         chosen: set[str] = set()
         names = [*self.parameters, *(n for n in self.local_names if n not in self.parameters)]
         for pattern in (text for stage in stages for text in stage):
-            if not (pattern in names or any(c in pattern for c in f"*?[{SEPARATOR}")):
+            if not (pattern in names or is_pattern(pattern) or ParameterName(pattern).pattern):
                 next(iter(self.models.values())).require(pattern)
             for name in select([pattern], names):
                 if name in self.parameters:
                     chosen.add(name)
-                elif name in self.laws:
-                    chosen.update(set(self.laws[name].sources) & set(self.law_parameters))
+                elif name in self.parametric_constraints:
+                    chosen.update(set(self.parametric_constraints[name].sources) & set(self.global_parameters))
                 else:
-                    chosen.update(f"{k}{SEPARATOR}{name}" for k in self.models)
+                    chosen.update(f"{k}:{name}" for k in self.models)
         return [name for name in self.parameters if name in chosen]
 
     def require_points(self, free: Sequence[str]) -> None:
@@ -261,8 +250,8 @@ class JointModel:
         kept: dict[str, list[Restraint]] = {}
         for k, (pattern, model) in enumerate(self.models.items()):
             start = self.local(pattern, self.start)
-            names = [n for n in self.local_names if n not in self.tied]
-            moved = {n: [start | {n: start[n] + s * 1e-2 * typical_shift(model.parameters[n])}
+            names = [n for n in self.local_names if n not in self.constrained]
+            moved = {n: [start | {n: start[n] + s * 1e-2 * model.parameters[n].shift}
                          for s in (1, -1)] for n in names}
             kept[pattern] = []
             for restraint in restraints.get(pattern, ()):

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aiida_dse.engine.crystal.structure import COORDINATES
-from aiida_dse.engine.model.derivatives import typical_shift
-from aiida_dse.engine.model.parameters import require_possible
+from aiida_dse.engine.model.constraints import followers
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.engine.model.quantities import CrystalQuantity
+from aiida_dse.engine.parameters import Kind, require_possible
 from aiida_dse.engine.units import FloatArray
 
 #: The largest grid one scan accepts.
@@ -81,7 +80,7 @@ MapAxis = Axis | PathAxis | QuantityAxis
 
 
 def check_axes(model: PatternModel, axes: Sequence[MapAxis]) -> None:
-    """Raise ValueError for axes that cannot be scanned: unknown, tied, repeated, out of reach."""
+    """Raise ValueError for axes that cannot be scanned: unknown, constrained, repeated, out of reach."""
     if not 1 <= len(axes) <= 3:
         raise ValueError(f"a scan has one to three axes, not {len(axes)}.")
     n_points = np.prod([float(len(_numbers(axis))) for axis in axes])
@@ -90,8 +89,8 @@ def check_axes(model: PatternModel, axes: Sequence[MapAxis]) -> None:
             f"the grid has {n_points:.3g} points; the limit is {MAX_POINTS:.3g}. Use larger steps "
             "or a smaller range, then refine the grid around the minimum."
         )
-    tied = {tie.target: tie for tie in model.ties}
-    scales = {f"{phase.name}.scale" for phase in model.phases}
+    constrained = {constraint.target: constraint for constraint in model.constraints}
+    scales = {model.scale_name(phase) for phase in model.phases}
     taken: dict[str, MapAxis] = {}
     for axis in axes:
         for name in axis.moves:
@@ -105,10 +104,10 @@ def check_axes(model: PatternModel, axes: Sequence[MapAxis]) -> None:
                     raise ValueError(f"{name} cannot be negative ({np.min(axis.values):g}).")
                 continue
             parameter = model.require(name)
-            if name in tied:
+            if name in constrained:
                 raise ValueError(
-                    f"'{name}' is tied to '{tied[name].expression}'; scan one of its sources, or "
-                    "remove the tie."
+                    f"'{name}' is constrained to '{constrained[name].expression}'; scan one of its sources, or "
+                    "remove the constraint."
                 )
             if isinstance(axis, Axis) and axis.displacement:
                 require_coordinate(model, name)
@@ -116,7 +115,7 @@ def check_axes(model: PatternModel, axes: Sequence[MapAxis]) -> None:
                 values = (axis.values if isinstance(axis, Axis) else
                           [c[name] for c in axis.corners if name in c]
                           if isinstance(axis, PathAxis) else [parameter.value])
-                require_possible(name, parameter.unit, float(np.min(values)), float(np.max(values)))
+                require_possible(name, parameter.kind, float(np.min(values)), float(np.max(values)))
         if isinstance(axis, QuantityAxis):
             _check_quantity(axis)
     names = [axis.quantity.full_name for axis in axes if isinstance(axis, QuantityAxis)]
@@ -131,14 +130,13 @@ def _numbers(axis: MapAxis) -> FloatArray:
 
 def require_coordinate(model: PatternModel, name: str) -> CrystalPhase:
     """The phase whose fractional coordinate it is."""
-    owner, _, local = name.partition(".")
-    phase = next((p for p in model.phases if p.name == owner), None)
-    if not isinstance(phase, CrystalPhase) or "." not in local \
-            or local.rpartition(".")[2] not in COORDINATES:
+    if model.require(name).kind is not Kind.COORDINATE:
         raise ValueError(
-            f"'{name}' is no fractional coordinate, so it cannot be displaced in Å. Leave out the "
-            "axis's 'unit'."
+            f"'{name}' is not a fractional coordinate, so it cannot be displaced in Å. Leave out "
+            "the axis's 'unit'."
         )
+    phase = model.phase_of(name)
+    assert isinstance(phase, CrystalPhase)
     return phase
 
 
@@ -181,12 +179,12 @@ def along_path(
 
 
 def path_unit(model: PatternModel, axis: PathAxis) -> str:
-    units = {"coordinate" if _is_coordinate(name) else model.parameters[name].unit
+    units = {"coordinate" if _is_coordinate(model, name) else model.parameters[name].unit
              for name in axis.moves}
     if len(units) > 1:
         raise ValueError(
             f"the path moves {', '.join(axis.moves)}, which have no unit in common, so it has no "
-            "length. Move coordinates only or parameters of one unit, and tie the others to them."
+            "length. Move coordinates only or parameters of one unit, and constraint the others to them."
         )
     unit = units.pop()
     return "Å" if unit == "coordinate" else unit
@@ -195,13 +193,13 @@ def path_unit(model: PatternModel, axis: PathAxis) -> str:
 def _path_metric(
     model: PatternModel, axis: PathAxis, base: Mapping[str, float]
 ) -> FloatArray:
-    if path_unit(model, axis) == "Å" and _is_coordinate(axis.moves[0]):
+    if _is_coordinate(model, axis.moves[0]) and path_unit(model, axis) == "Å":
         return metric(model, axis.moves, base)
     return np.eye(len(axis.moves))
 
 
-def _is_coordinate(name: str) -> bool:
-    return name.count(".") == 2 and name.rpartition(".")[2] in COORDINATES
+def _is_coordinate(model: PatternModel, name: str) -> bool:
+    return model.parameters[name].kind is Kind.COORDINATE
 
 
 def metric(model: PatternModel, names: Sequence[str], base: Mapping[str, float]) -> FloatArray:
@@ -212,32 +210,25 @@ def metric(model: PatternModel, names: Sequence[str], base: Mapping[str, float])
     found = np.zeros((len(names), len(names)))
     columns: dict[int, FloatArray] = {}
     for i, name in enumerate(names):
-        if not _is_coordinate(name):
-            parameter = model.parameters[name]
-            found[i, i] = 1.0 if parameter.unit == "Å" else (1e-2 / typical_shift(parameter)) ** 2
+        parameter = model.parameters[name]
+        if parameter.kind is not Kind.COORDINATE:
+            is_length = parameter.kind is Kind.CELL_LENGTH
+            found[i, i] = 1.0 if is_length else (1e-2 / parameter.shift) ** 2
             continue
-        owner, _, local = name.partition(".")
-        index = next(k for k, phase in enumerate(model.phases) if phase.name == owner)
-        phase = model.phases[index]
+        phase, local = model.phase_of(name), parameter.name.local
         assert isinstance(phase, CrystalPhase)
-        here = model.local(index, base)
+        here = model.local(model.phases.index(phase), base)
         step = phase.site_positions(here | {local: here[local] + 1.0}) - phase.site_positions(here)
         columns[i] = (step @ phase.geometry(here)[0].T).ravel()
         for j, other in columns.items():
-            if names[j].partition(".")[0] == owner:
+            if model.phase_of(names[j]) is phase:
                 found[i, j] = found[j, i] = columns[i] @ other
     return found
 
 
 def is_cheap(model: PatternModel, name: str) -> bool:
-    """Whether a parameter, and all that is tied to it, leaves the distances alone."""
+    """Whether a parameter, and all that is constrained to it, leaves the distances alone."""
     if name not in model.parameters:
         return True
-    touched = {name}
-    for tie in model.ties:
-        if set(tie.sources) & touched:
-            touched.add(tie.target)
-    phases = {phase.name: phase for phase in model.phases}
-    return not any(
-        phases[n.partition(".")[0]].depends_on_distances(n.partition(".")[2]) for n in touched
-    )
+    touched = [name, *followers(model.constraints, [name])]
+    return not any(model.parameters[n].kind.spec.changes.moves_distances for n in touched)

@@ -12,16 +12,14 @@ from functools import cached_property
 import numpy as np
 
 from aiida_dse.engine.crystal.structure import COORDINATES
-from aiida_dse.engine.model.derivatives import typical_shift
-from aiida_dse.engine.model.parameters import select
+from aiida_dse.engine.model.constraints import Numbers
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.quantities import (
     CrystalQuantity,
-    Numbers,
     evaluated,
-    frames_of,
-    tied_numbers,
+    geometries_of,
 )
+from aiida_dse.engine.parameters import Changes, Kind, ParameterName, is_pattern, select
 from aiida_dse.engine.units import FloatArray
 
 from .axes import (
@@ -101,11 +99,11 @@ def grid_of(
     """The grid over the axes; what they do not move stays at `start`.
 
     refined: parameters that will be refined at every point. Raises ValueError for axes that
-    cannot be scanned: unknown, tied, repeated, out of reach, or quantities that no point reaches
+    cannot be scanned: unknown, constrained, repeated, out of reach, or quantities that no point reaches
     (unless the grid is a `partial` one, a piece of a larger one).
     """
     check_axes(model, axes)
-    base = model.tied(dict(start or model.start))
+    base = model.constrained(dict(start or model.start))
     moving = {name for axis in axes for name in axis.moves}
     local = refinable(model, moving, refined)
     inner = () if local else tuple(
@@ -144,9 +142,9 @@ def grid_of(
 def refinable(model: PatternModel, moving: Iterable[str], patterns: Sequence[str]) -> list[str]:
     """The parameters that `patterns` pick for refinement at every point of a grid."""
     for pattern in patterns:
-        if not any(c in pattern for c in "*?["):
+        if not is_pattern(pattern):
             model.require(pattern)
-    blocked = set(moving) | {tie.target for tie in model.ties}
+    blocked = set(moving) | {constraint.target for constraint in model.constraints}
     return [n for n in select(patterns, list(model.parameters)) if n not in blocked]
 
 
@@ -155,14 +153,14 @@ def _edge(
 ) -> FloatArray:
     """The cell edge (Å) along which a coordinate counts, at each point."""
     phase = require_coordinate(model, name)
-    edges = frames_of(model, phase, values).edges
+    edges = geometries_of(model, phase, values).edges
     for other in local:
-        if other.partition(".")[0] == phase.name and other.rpartition(".")[2] in "abc":
+        if model.parameters[other].kind is Kind.CELL_LENGTH and model.phase_of(other) is phase:
             raise ValueError(
                 f"'{other}' is refined at every point, which would change the displacement of "
                 f"'{name}'. Scan '{name}' itself, without the 'unit'."
             )
-    return edges[COORDINATES.index(name.rpartition(".")[2])]
+    return edges[COORDINATES.index(ParameterName(name).quantity)]
 
 
 def _solved(
@@ -214,7 +212,7 @@ def _solved(
     wanted = np.stack([t.ravel() for t in targets], axis=-1)
     solution = nearest_solution(along, wanted, metric(model, names, base))
     for k, axis in enumerate(axes):
-        if solution.insensitive[k]:
+        if solution.undetermined[k]:
             raise ValueError(
                 f"'{axis.quantity.full_name}' does not change, to first order, when "
                 f"{', '.join(names)} move from their starting values. Vary others, or start off "
@@ -240,9 +238,9 @@ def _check_unmoved(
 ) -> None:
     """Refuse parameters refined at every point that would carry the quantities away."""
     for name in local:
-        if model.parameters[name].unit in ("Å^2", "nm"):
+        if model.parameters[name].kind.spec.changes is not Changes.DISTANCES:
             continue
-        moved = dict(base) | {name: base[name] + typical_shift(model.parameters[name])}
+        moved = dict(base) | {name: base[name] + model.parameters[name].shift}
         for quantity, before, after in zip(
             quantities, evaluated(model, quantities, base), evaluated(model, quantities, moved),
             strict=True,
@@ -261,6 +259,6 @@ def quantities_on(
     """Each quantity over the grid; length 1 along the axes that do not move it."""
     moved = {name: values for name, values in (grid.moved | dict(refined)).items()
              if name in model.parameters}
-    values = tied_numbers(model, {**start, **moved})
+    values = model.constrained_grid({**start, **moved})
     found = evaluated(model, quantities, values)
     return [f if f.ndim else f.reshape((1,) * len(grid.axes)) for f in found]

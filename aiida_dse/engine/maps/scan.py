@@ -112,7 +112,7 @@ def scan(
     grid = axes if isinstance(axes, Grid) else grid_of(
         model, axes, start=start, refined=refine_at_each_point)
     clock = time.monotonic()
-    base = model.tied(dict(start or model.start))
+    base = model.constrained(dict(start or model.start))
     work = _Work(model, grid, base, refinable(model, grid.moved, refine_at_each_point), restraints)
     if finished is not None:
         work.take(finished)
@@ -155,7 +155,7 @@ class _Work:
         self.evaluated: np.ndarray | None = None
         self.stopping = False
         self.damping: dict[float, FloatArray] = {}
-        self.scales = {f"{phase.name}.scale": phase.name for phase in model.phases}
+        self.scales: dict[str, str] = {model.scale_name(phase): phase.name for phase in model.phases}
 
     def take(self, finished: GofMap) -> None:
         """Keep the points of an earlier map."""
@@ -316,4 +316,4 @@ class _Work:
                 scales[self.scales[name]] = value
             else:
                 values[name] = value
-        return self.model.tied(values), scales
+        return self.model.constrained(values), scales

@@ -25,12 +25,12 @@ CONVERGED = 1e-9
 class Solution:
     """shift (n_points, n): nan where there is none; closest (n_conditions,): nearest value reached.
 
-    insensitive (n_conditions,): whether no shift changes a condition at the start.
+    undetermined (n_conditions,): whether no shift changes a condition at the start.
     """
 
     shift: FloatArray
     closest: FloatArray
-    insensitive: np.ndarray
+    undetermined: np.ndarray
 
 
 def nearest_solution(
@@ -53,7 +53,7 @@ def nearest_solution(
     closest = np.full(targets.shape, np.nan)
     solved = np.zeros(n_points, dtype=bool)
     open_ = np.arange(n_points)
-    insensitive = np.zeros(targets.shape[1], dtype=bool)
+    undetermined = np.zeros(targets.shape[1], dtype=bool)
     for step_number in range(MAX_STEPS):
         here = y[open_]
         found = conditions(here @ back, open_)
@@ -62,8 +62,8 @@ def nearest_solution(
             / (2 * DIFFERENCE) for shift in DIFFERENCE * np.eye(n)
         ], axis=-1)
         if step_number == 0:
-            insensitive = np.abs(slopes).max(axis=(0, 2)) < 1e-6
-            if insensitive.any():
+            undetermined = np.abs(slopes).max(axis=(0, 2)) < 1e-6
+            if undetermined.any():
                 break
         missing = targets[open_] - found
         error = np.abs(missing).max(axis=1)
@@ -82,4 +82,4 @@ def nearest_solution(
             break
     shift = np.where(solved[:, None], y @ back, np.nan)
     nearest = closest[int(np.argmin(best))] if n_points else np.full(targets.shape[1], np.nan)
-    return Solution(shift, nearest, insensitive)
+    return Solution(shift, nearest, undetermined)

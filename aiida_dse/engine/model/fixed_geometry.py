@@ -12,6 +12,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from aiida_dse.engine.crystal.disorder import EXCLUSION_DISTANCE
+from aiida_dse.engine.parameters import LATTICE_SCALE_RANGE, Kind, Parameter, ParameterName
 from aiida_dse.engine.scattering import debye
 from aiida_dse.engine.scattering.histograms import (
     LARGEST_STEP,
@@ -22,25 +23,22 @@ from aiida_dse.engine.scattering.histograms import (
 from aiida_dse.engine.scattering.pairs import site_channels
 from aiida_dse.engine.units import FloatArray
 
-from .parameters import Parameter
 from .phase import CrystalPhase, PhaseState, Sampling, Sites, site_parameters
 
-#: Bounds of the factor by which all distances may be scaled.
-EXPANSION = (0.9, 1.1)
 
-
-class RigidPhase(Sites):
-    """All distances scale with one parameter, 'expansion'; B and occupancy are as of crystals."""
+class FixedGeometryPhase(Sites):
+    """All distances scale with one parameter, 'lattice_scale'; B and occupancy are as of crystals."""
 
     name: str
     b_iso: tuple[float | None, ...]
     occupancy: tuple[float, ...]
 
     @cached_property
-    def parameters(self) -> tuple[Parameter, ...]:
-        found = [Parameter("expansion", 1.0, "", *EXPANSION)]
+    def parameters(self) -> tuple[Parameter, ...]:  # type: ignore[override]
+        name = ParameterName.of(self.name, "lattice_scale")
+        found = [Parameter(name, Kind.LATTICE_SCALE, 1.0)]
         for label, b_iso, occupancy in zip(self.labels, self.b_iso, self.occupancy, strict=True):
-            found += site_parameters(label, b_iso, occupancy)
+            found += site_parameters(self.name, label, b_iso, occupancy)
         return tuple(found)
 
     @property
@@ -51,14 +49,14 @@ class RigidPhase(Sites):
         self, values: Mapping[str, float], sampling: Sampling, previous: PhaseState | None = None
     ) -> PhaseState:
         """The sine sums at the given values."""
-        expansion = values["expansion"]
-        keys = (expansion,) * len(site_channels(len(self.labels)))
+        scale = values["lattice_scale"]
+        keys = (scale,) * len(site_channels(len(self.labels)))
         if previous is not None and previous.keys == keys:
             return previous
-        # S(q) of the expanded particle is that of the original at q times the expansion
+        # S(q) of the scaled particle is that of the original at q times the scale
         histograms, step = self.sampled(sampling)
         sums = debye.sine_sums(
-            histograms, sampling.q * expansion, step=step, threads=sampling.threads
+            histograms, sampling.q * scale, step=step, threads=sampling.threads
         )
         return PhaseState(keys, None, None, None, sums, self.atoms)
 
@@ -73,7 +71,7 @@ class RigidPhase(Sites):
 
 
 @dataclass(frozen=True)
-class AtomListPhase(RigidPhase):
+class AtomListPhase(FixedGeometryPhase):
     """Any list of atoms (relaxed, twinned, from a simulation), by the general pair route.
 
     positions (n_atoms, 3) Å; site_of_atom (n_atoms,) index into the labels.
@@ -109,7 +107,7 @@ class AtomListPhase(RigidPhase):
         return np.bincount(self.site_of_atom, minlength=len(self.labels)).astype(float)
 
     def sampled(self, sampling: Sampling) -> tuple[FloatArray, float]:
-        step = sampling.step / EXPANSION[1]
+        step = sampling.step / LATTICE_SCALE_RANGE[1]
         known: dict[float, FloatArray] = self.__dict__.setdefault("_known_histograms", {})
         if step not in known:
             known[step] = self.histograms(step, sampling.threads)
@@ -130,7 +128,7 @@ class AtomListPhase(RigidPhase):
 
 
 @dataclass(frozen=True)
-class SampledDistances:
+class PairDistances:
     """The distances of a phase's mean particle, sampled once: what a store holds.
 
     histograms (n_channels, n_bins) of 1/r on r_k = (k - GRID_MARGIN) step, step in Å, for the
@@ -169,15 +167,15 @@ class SampledDistances:
     def q_max(self, tolerance: float) -> float:
         """Up to which q (1/Å) the error per distance is below `tolerance`, expansion included."""
         root = tolerance ** (1 / SPLINE_ORDER)
-        return float(2 * np.pi * root / (1 + root) / self.step / EXPANSION[1])
+        return float(2 * np.pi * root / (1 + root) / self.step / LATTICE_SCALE_RANGE[1])
 
 
 @dataclass(frozen=True)
-class StoredPhase(RigidPhase):
+class PairDistancesPhase(FixedGeometryPhase):
     """A phase from stored distances: nothing about its geometry varies but its expansion."""
 
     name: str
-    stored: SampledDistances
+    stored: PairDistances
     ions: tuple[str, ...]
     b_iso: tuple[float, ...]
 
@@ -196,10 +194,10 @@ class StoredPhase(RigidPhase):
     @property
     def fixed_reasons(self) -> dict[str, str]:
         """The parameters that the distances were sampled at, which no longer are any."""
-        known = {parameter.name for parameter in self.parameters}
+        known = {parameter.name.local for parameter in self.parameters}
         return {
             name: "its distances are stored, at "
-                  f"{name} = {value:g}: give the phase's structure instead, or vary 'expansion'"
+                  f"{name} = {value:g}: give the phase's structure instead, or vary 'lattice_scale'"
             for name, value in self.stored.about.get("values", {}).items() if name not in known
         }
 
@@ -225,19 +223,19 @@ class StoredPhase(RigidPhase):
 def sample(
     phase: CrystalPhase | AtomListPhase, values: Mapping[str, float], sampling: Sampling,
     about: Mapping[str, Any] | None = None,
-) -> SampledDistances:
+) -> PairDistances:
     """The distances of a phase at its local `values`, on a grid that serves `sampling`.
 
     Fine enough for every expansion that a refinement may reach.
     """
-    step = grid_step(float(sampling.q.max()), sampling.tolerance) / EXPANSION[1]
+    step = grid_step(float(sampling.q.max()), sampling.tolerance) / LATTICE_SCALE_RANGE[1]
     if isinstance(phase, CrystalPhase):
         histograms, atoms = phase.histograms(values, step, sampling.threads)
     else:
-        expanded = dataclasses.replace(phase, positions=phase.positions * values["expansion"])
+        expanded = dataclasses.replace(phase, positions=phase.positions * values["lattice_scale"])
         histograms, atoms = expanded.histograms(step, sampling.threads), phase.atoms
     occupancy, b_iso = phase.occupancy_and_b(values)
-    return SampledDistances(
+    return PairDistances(
         tuple(phase.labels), tuple(phase.ions), tuple(b_iso.tolist()), tuple(occupancy.tolist()),
         atoms, histograms, step, phase.size_statistics(values),
         {"values": dict(values), **(about or {})},

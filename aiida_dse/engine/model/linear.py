@@ -1,4 +1,4 @@
-"""The linear part of a pattern: scales, traces and background by least squares."""
+"""The linear part of a pattern: scales, blanks and background by least squares."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LinearProblem:
     def __init__(
         self, observed: FloatArray, sigma: FloatArray, free: FloatArray, fixed: FloatArray
     ) -> None:
-        """observed, sigma (n_points,); free (n_points, n_free); fixed (n_points, n_traces)."""
+        """observed, sigma (n_points,); free (n_points, n_free); fixed (n_points, n_blanks)."""
         self.weight = 1 / sigma
         self.observed = observed * self.weight
         self.n_free = free.shape[1]
@@ -56,7 +56,7 @@ class LinearProblem:
         return np.asarray(self._free_basis @ (self._free_basis.T @ vector))
 
     def solve(self, patterns: FloatArray, offset: FloatArray | None = None) -> LinearSolution:
-        """Solve for free, trace and pattern (n_points, n_patterns) coefficients, in this order.
+        """Solve for free, blank and pattern (n_points, n_patterns) coefficients, in this order.
 
         `offset` (n_points,) is a part of known size (phases of fixed scale), taken off first.
         """
@@ -101,19 +101,19 @@ class LinearProblem:
         n_sweep, n_patterns, _ = patterns.shape
         weighted = patterns * self.weight
         along = weighted @ self._free_basis
-        traces = self._fixed[1]
-        n_traces = traces.shape[1]
-        size = n_traces + n_patterns
+        blanks = self._fixed[1]
+        n_blanks = blanks.shape[1]
+        size = n_blanks + n_patterns
         gram = np.empty((n_sweep, size, size))
-        gram[:, :n_traces, :n_traces] = traces.T @ traces
-        gram[:, n_traces:, :n_traces] = weighted @ traces
-        gram[:, :n_traces, n_traces:] = gram[:, n_traces:, :n_traces].transpose(0, 2, 1)
-        gram[:, n_traces:, n_traces:] = (
+        gram[:, :n_blanks, :n_blanks] = blanks.T @ blanks
+        gram[:, n_blanks:, :n_blanks] = weighted @ blanks
+        gram[:, :n_blanks, n_blanks:] = gram[:, n_blanks:, :n_blanks].transpose(0, 2, 1)
+        gram[:, n_blanks:, n_blanks:] = (
             weighted @ weighted.transpose(0, 2, 1) - along @ along.transpose(0, 2, 1)
         )
         moment = np.empty((n_sweep, size))
-        moment[:, :n_traces] = traces.T @ self._target
-        moment[:, n_traces:] = weighted @ self._target
+        moment[:, :n_blanks] = blanks.T @ self._target
+        moment[:, n_blanks:] = weighted @ self._target
         total = float(self._target @ self._target)
         if size == 1:
             positive = np.maximum(moment[:, 0], 0.0)

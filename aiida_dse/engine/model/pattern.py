@@ -1,4 +1,4 @@
-"""A measured pattern and the model of it: phases, traces and background."""
+"""A measured pattern and the model of it: phases, blanks and background."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from functools import cached_property
 import numpy as np
 from numpy.polynomial import chebyshev
 
+from aiida_dse.engine.parameters import Kind, Parameter, ParameterName, closest
 from aiida_dse.engine.scattering import debye
 from aiida_dse.engine.units import FloatArray, two_theta_from_q
 
 from .agreement import Agreement, agreement
+from .constraints import Constraint, Numbers, ordered_constraints
 from .linear import LinearProblem, LinearSolution
-from .parameters import Parameter, Tie, closest, ordered_ties
 from .phase import TOLERANCE, Phase, PhaseState, Sampling
 
 POLARISATIONS = ("none", "unpolarised")
 
 
 @dataclass(frozen=True)
-class Observation:
+class ObservedPattern:
     """Intensities with their standard uncertainties on increasing q (1/Å)."""
 
     q: FloatArray
@@ -56,13 +57,13 @@ class Observation:
 
 @dataclass(frozen=True)
 class Background:
-    """Linear components: Chebyshev terms over the range in 2theta, powers of 1/q, traces."""
+    """Linear components: Chebyshev terms over the range in 2theta, powers of 1/q, blanks."""
 
     chebyshev: int = 0
     inverse_q: tuple[int, ...] = ()
-    traces: Mapping[str, FloatArray] = field(default_factory=dict)
+    blanks: Mapping[str, FloatArray] = field(default_factory=dict)
 
-    def free_columns(self, observation: Observation) -> tuple[list[str], FloatArray]:
+    def free_columns(self, observation: ObservedPattern) -> tuple[list[str], FloatArray]:
         """Names and columns (n_points, n) of the terms that may take either sign."""
         angle = observation.two_theta
         span = angle[-1] - angle[0]
@@ -92,15 +93,15 @@ class Evaluation:
 
 
 class PatternModel:
-    """Phases, background and ties against one observation: the forward model of a refinement."""
+    """Phases, background and constraints against one observation: the forward model of a refinement."""
 
     def __init__(
         self,
-        observation: Observation,
+        observation: ObservedPattern,
         phases: Sequence[Phase],
         background: Background | None = None,
         *,
-        ties: Mapping[str, str] | None = None,
+        constraints: Mapping[str, str] | None = None,
         overrides: Mapping[str, Parameter] | None = None,
         fixed_scales: Mapping[str, float] | None = None,
         tolerance: float = TOLERANCE,
@@ -118,32 +119,28 @@ class PatternModel:
         )
         self.fixed_scales = dict(fixed_scales or {})
         self.parameters = self._collect(overrides or {})
-        self.ties = ordered_ties(
-            [Tie.parse(target, text, self.parameters) for target, text in (ties or {}).items()]
+        self.constraints = ordered_constraints(
+            [Constraint.parse(target, text, self.parameters) for target, text in (constraints or {}).items()]
         )
-        for tie in self.ties:
-            self.require(tie.target)
+        for constraint in self.constraints:
+            self.require(constraint.target)
         self._local_names = [
-            [(p.name, f"{phase.name}.{p.name}") for p in phase.parameters] for phase in self.phases
+            [(p.name.local, p.name) for p in phase.parameters] for phase in self.phases
         ]
         self.pair_factors = [phase.pair_factors(self.sampling) for phase in self.phases]
         self.free_names, free = self.background.free_columns(observation)
-        self.trace_names = list(self.background.traces)
-        traces = np.array([self.background.traces[name] for name in self.trace_names])
+        self.blank_names = list(self.background.blanks)
+        blanks = np.array([self.background.blanks[name] for name in self.blank_names])
         self._free = free
-        self._traces = traces.reshape(len(self.trace_names), len(observation.q)).T
+        self._blanks = blanks.reshape(len(self.blank_names), len(observation.q)).T
         self._linear = LinearProblem(
-            observation.intensity, observation.sigma, free, self._traces
+            observation.intensity, observation.sigma, free, self._blanks
         )
 
     def _collect(self, overrides: Mapping[str, Parameter]) -> dict[str, Parameter]:
-        found = {}
-        for phase in self.phases:
-            for parameter in phase.parameters:
-                name = f"{phase.name}.{parameter.name}"
-                found[name] = Parameter(
-                    name, parameter.value, parameter.unit, parameter.lower, parameter.upper
-                )
+        found: dict[str, Parameter] = {
+            parameter.name: parameter for phase in self.phases for parameter in phase.parameters
+        }
         for name, parameter in overrides.items():
             if name not in found:
                 raise ValueError(self._unknown(name, found))
@@ -157,27 +154,56 @@ class PatternModel:
         return self.parameters[name]
 
     def _unknown(self, name: str, known: Mapping[str, Parameter]) -> str:
-        phase_name, _, local = name.partition(".")
+        parsed = ParameterName(name)
         for phase in self.phases:
-            if phase.name == phase_name and local in phase.fixed_reasons:
-                return f"'{name}' cannot be varied: {phase.fixed_reasons[local]}."
+            if phase.name == parsed.phase and parsed.local in phase.fixed_reasons:
+                return f"'{name}' cannot be varied: {phase.fixed_reasons[parsed.local]}."
         return f"there is no parameter '{name}'{closest(name, known)}. See 'dse-engine validate'."
+
+    @property
+    def linear_kinds(self) -> dict[str, Kind]:
+        """The linear coefficients by name, in the order in which they are solved."""
+        found: dict[str, Kind] = dict.fromkeys(self.free_names, Kind.BACKGROUND)
+        found |= {f"blank.{name}": Kind.BLANK for name in self.blank_names}
+        return found | {self.scale_name(phase): Kind.SCALE for phase in self.phases
+                        if phase.name not in self.fixed_scales}
 
     @property
     def linear_names(self) -> list[str]:
         """Names of the linear coefficients, in the order in which they are solved."""
-        scaled = [f"{p.name}.scale" for p in self.phases if p.name not in self.fixed_scales]
-        return self.free_names + [f"trace.{name}" for name in self.trace_names] + scaled
+        return list(self.linear_kinds)
+
+    @staticmethod
+    def scale_name(phase: Phase) -> ParameterName:
+        """The name of a phase's scale factor."""
+        return ParameterName.of(phase.name, "scale")
+
+    def linear_columns(self, evaluation: Evaluation) -> FloatArray:
+        """(n_points, n_linear) patterns of the linear coefficients, in their order."""
+        return np.hstack([self._free, self._blanks, evaluation.columns])
+
+    def phase_of(self, name: str) -> Phase:
+        """The phase that owns a parameter."""
+        owner = ParameterName(name).phase
+        return next(phase for phase in self.phases if phase.name == owner)
 
     @property
     def start(self) -> dict[str, float]:
-        """Starting values with the ties applied."""
-        return self.tied({name: p.value for name, p in self.parameters.items()})
+        """Starting values with the constraints applied."""
+        return self.constrained({name: p.value for name, p in self.parameters.items()})
 
-    def tied(self, values: Mapping[str, float]) -> dict[str, float]:
+    def constrained(self, values: Mapping[str, float]) -> dict[str, float]:
+        """The values with the constraints applied."""
         full = dict(values)
-        for tie in self.ties:
-            full[tie.target] = tie.value(full)
+        for constraint in self.constraints:
+            full[constraint.target] = float(constraint.value(full))
+        return full
+
+    def constrained_grid(self, values: Mapping[str, Numbers]) -> dict[str, Numbers]:
+        """The same for values that may be arrays, point by point."""
+        full = dict(values)
+        for constraint in self.constraints:
+            full[constraint.target] = constraint.value(full)
         return full
 
     def local(self, index: int, values: Mapping[str, float]) -> dict[str, float]:
@@ -205,7 +231,7 @@ class PatternModel:
     def evaluate(
         self, values: Mapping[str, float], previous: Sequence[PhaseState] | None = None
     ) -> Evaluation:
-        """Patterns and linear solution at `values` (complete, ties applied).
+        """Patterns and linear solution at `values` (complete, constraints applied).
 
         `previous` states lend their unchanged channels.
         """
@@ -262,27 +288,27 @@ class PatternModel:
         other = copy.copy(self)
         other.observation = replace(self.observation, intensity=intensity)
         other._linear = LinearProblem(
-            intensity, self.observation.sigma, self._free, self._traces
+            intensity, self.observation.sigma, self._free, self._blanks
         )
         return other
 
     def components(self, evaluation: Evaluation) -> dict[str, FloatArray]:
-        """The pattern of every component: background, each trace, each phase (n_points,)."""
+        """The pattern of every component: background, each blank, each phase (n_points,)."""
         coefficients = dict(
             zip(self.linear_names, evaluation.linear.coefficients, strict=True)
         )
         parts = {
             "background": self._free @ evaluation.linear.coefficients[: len(self.free_names)]
         }
-        for k, name in enumerate(self.trace_names):
-            parts[f"trace.{name}"] = coefficients[f"trace.{name}"] * self._traces[:, k]
+        for k, name in enumerate(self.blank_names):
+            parts[f"blank.{name}"] = coefficients[f"blank.{name}"] * self._blanks[:, k]
         for k, phase in enumerate(self.phases):
-            scale = self.fixed_scales.get(phase.name, coefficients.get(f"{phase.name}.scale", 0.0))
+            scale = self.fixed_scales.get(phase.name, coefficients.get(self.scale_name(phase), 0.0))
             parts[phase.name] = scale * self.intensity(k, evaluation.states[k], evaluation.values)
         return parts
 
     def below_phases(self, evaluation: Evaluation) -> FloatArray:
-        """Background and traces: what lies below the phases (n_points,)."""
+        """Background and blanks: what lies below the phases (n_points,)."""
         parts = self.components(evaluation)
         phases = {phase.name for phase in self.phases}
         return np.asarray(

@@ -1,7 +1,8 @@
 """A phase of the sample: what it scatters as a function of its named parameters; crystals.
 
-Local parameter names: cell 'a' ... 'gamma', 'Site.x' 'Site.y' 'Site.z', 'Site.B',
-'Site.occupancy', the size parameters of its family. What only scales as a whole is in rigid.py.
+Local parameter names: cell 'a' ... 'gamma', 'Site.x' 'Site.y' 'Site.z', 'Site.B_iso',
+'Site.occupancy', the size parameters of its shape. Phases whose distances only scale as a whole are
+in fixed_geometry.py.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Protocol
 import numpy as np
 
 from aiida_dse.engine.crystal.disorder import EXCLUSION_DISTANCE, excluded_pairs
-from aiida_dse.engine.crystal.structure import COORDINATES, Crystal
+from aiida_dse.engine.crystal.structure import CELL_LENGTHS, COORDINATES, Crystal
+from aiida_dse.engine.parameters import Kind, Parameter, ParameterName
 from aiida_dse.engine.particles.shapes import Family, PairCounts
 from aiida_dse.engine.scattering import debye
 from aiida_dse.engine.scattering.form_factors import scattering_factor
@@ -28,12 +30,8 @@ from aiida_dse.engine.scattering.pairs import (
 )
 from aiida_dse.engine.units import FloatArray
 
-from .parameters import Parameter
-
 #: Default relative error of a single distance's contribution at q_max.
 TOLERANCE = 1e-5
-#: Largest B (Å^2) a refinement may reach unless the document says otherwise.
-B_LIMIT = 30.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,9 @@ class Phase(Protocol):
     def name(self) -> str: ...
 
     @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    @property
     def parameters(self) -> tuple[Parameter, ...]: ...
 
     @property
@@ -84,14 +85,13 @@ class Phase(Protocol):
 
     def occupancy_and_b(self, values: Mapping[str, float]) -> tuple[FloatArray, FloatArray]: ...
 
-    def depends_on_distances(self, local_name: str) -> bool: ...
-
 
 class Sites:
     """What all kinds of phases share: B, occupancy and form factors by site."""
 
     labels: tuple[str, ...]
     ions: tuple[str, ...]
+    parameters: tuple[Parameter, ...]
 
     def pair_factors(self, sampling: Sampling) -> FloatArray:
         """(n_channels, n_q) Re(f_s f_t*)."""
@@ -101,22 +101,27 @@ class Sites:
     def occupancy_and_b(self, values: Mapping[str, float]) -> tuple[FloatArray, FloatArray]:
         return (
             np.array([values[f"{label}.occupancy"] for label in self.labels]),
-            np.array([values[f"{label}.B"] for label in self.labels]),
+            np.array([values[f"{label}.B_iso"] for label in self.labels]),
         )
 
-    def depends_on_distances(self, local_name: str) -> bool:
-        return not local_name.endswith((".B", ".occupancy"))
+    @property
+    def start(self) -> dict[str, float]:
+        """The starting values under the local names of the parameters."""
+        return {p.name.local: p.value for p in self.parameters}
 
 
-def site_parameters(label: str, b_iso: float | None, occupancy: float) -> list[Parameter]:
+def site_parameters(
+    phase: str, label: str, b_iso: float | None, occupancy: float
+) -> list[Parameter]:
+    """B_iso and occupancy of a site; ValueError without a B_iso."""
     if b_iso is None:
         raise ValueError(
-            f"site {label} has no displacement parameter. Give it under the phase's 'B' "
-            f"(for example B: {{{label}: 1.0}}, in Å^2) or in the CIF."
+            f"site {label} has no displacement parameter. Give it under the phase's 'B_iso' "
+            f"(for example B_iso: {{{label}: 1.0}}, in Å^2) or in the CIF."
         )
     return [
-        Parameter(f"{label}.B", b_iso, "Å^2", 0.0, max(B_LIMIT, 2 * b_iso)),
-        Parameter(f"{label}.occupancy", occupancy, "", 0.0, 1.0),
+        Parameter(ParameterName.of(phase, "B_iso", site=label), Kind.B_ISO, b_iso),
+        Parameter(ParameterName.of(phase, "occupancy", site=label), Kind.OCCUPANCY, occupancy),
     ]
 
 
@@ -139,26 +144,29 @@ class CrystalPhase(Sites):
         return tuple(site.ion for site in self.crystal.sites)
 
     @cached_property
-    def parameters(self) -> tuple[Parameter, ...]:
+    def parameters(self) -> tuple[Parameter, ...]:  # type: ignore[override]
         """All non-linear parameters at their starting values, with default bounds."""
-        cell = self.crystal.cell
         found = [
-            Parameter(name, getattr(cell, name), "Å", getattr(cell, name) * 0.9,
-                      getattr(cell, name) * 1.1)
-            if name in "abc"
-            else Parameter(name, getattr(cell, name), "deg", getattr(cell, name) - 10,
-                           getattr(cell, name) + 10)
+            Parameter(
+                ParameterName.of(self.name, name),
+                Kind.CELL_LENGTH if name in CELL_LENGTHS else Kind.CELL_ANGLE,
+                getattr(self.crystal.cell, name),
+            )
             for name in self.crystal.free_cell_parameters
         ]
         for label in self.labels:
             position = self.crystal.special_position(label)
             for name in self.crystal.coordinate_freedom(label).independent:
                 value = float(position[COORDINATES.index(name)])
-                found.append(Parameter(f"{label}.{name}", value, "", value - 0.15, value + 0.15))
+                found.append(Parameter(
+                    ParameterName.of(self.name, name, site=label), Kind.COORDINATE, value))
         for label in self.labels:
             site = self.crystal.site(label)
-            found += site_parameters(label, site.b_iso, site.occupancy)
-        found += [_size_parameter(name, value) for name, value in self.sizes.items()]
+            found += site_parameters(self.name, label, site.b_iso, site.occupancy)
+        found += [
+            Parameter(ParameterName.of(self.name, name), kind, self.sizes[name])
+            for name, kind in self.family.parameters.items()
+        ]
         return tuple(found)
 
     @cached_property
@@ -197,7 +205,7 @@ class CrystalPhase(Sites):
             replace(
                 site,
                 position=(float(at[0]), float(at[1]), float(at[2])),
-                b_iso=values[f"{site.label}.B"],
+                b_iso=values[f"{site.label}.B_iso"],
                 occupancy=values[f"{site.label}.occupancy"],
             )
             for site, at in zip(self.crystal.sites, positions, strict=True)
@@ -325,10 +333,3 @@ class CrystalPhase(Sites):
     def _freedom(self):  # type: ignore[no-untyped-def]
         return [self.crystal.coordinate_freedom(label) for label in self.labels]
 
-
-def _size_parameter(name: str, value: float) -> Parameter:
-    if name == "phi":
-        return Parameter(name, value, "deg", -90.0, 90.0)
-    if name.startswith("sd_"):
-        return Parameter(name, value, "nm", min(0.05, value), max(5.0, 3 * value))
-    return Parameter(name, value, "nm", min(0.5, value), max(3 * value, 10.0))

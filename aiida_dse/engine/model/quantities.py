@@ -10,31 +10,29 @@ import numpy as np
 
 from aiida_dse.engine.crystal.geometry import (
     Bond,
-    Frame,
+    Geometry,
     angle,
     angles,
     bonds,
     irreducible_strain,
     pseudo_cubic_edge,
 )
+from aiida_dse.engine.parameters import closest
 from aiida_dse.engine.units import FloatArray
 
-from .parameters import closest
+from .constraints import Numbers
 from .pattern import PatternModel
 from .phase import CrystalPhase
-
-#: A number, or one for each point of a grid.
-Numbers = float | FloatArray
 
 
 @dataclass(frozen=True)
 class CrystalQuantity:
-    """A number of one phase as a function of its frame; `name` is the one results report."""
+    """A number of one phase as a function of its geometry; `name` is the one results report."""
 
     phase: str
     name: str
     unit: str
-    of: Callable[[Frame], FloatArray]
+    of: Callable[[Geometry], FloatArray]
 
     @property
     def full_name(self) -> str:
@@ -59,12 +57,12 @@ def crystal_quantities(
     Which atoms are neighbours, and the order in which bonds (shortest first) and angles (largest
     first) are numbered, is settled at the `reference` values.
     """
-    start = frames_of(model, phase, reference)
+    start = geometries_of(model, phase, reference)
 
-    def quantity(name: str, unit: str, of: Callable[[Frame], FloatArray]) -> CrystalQuantity:
+    def quantity(name: str, unit: str, of: Callable[[Geometry], FloatArray]) -> CrystalQuantity:
         return CrystalQuantity(phase.name, name, unit, of)
 
-    found = [quantity("volume", "Å^3", lambda frame: frame.volume)]
+    found = [quantity("volume", "Å^3", lambda geometry: geometry.volume)]
     for first, second in distances:
         for k, bond in enumerate(bonds(start, first, second)):
             found.append(quantity(f"d({first}-{second})_{k + 1}", "Å", partial(_length, bond)))
@@ -73,25 +71,25 @@ def crystal_quantities(
             found.append(quantity(f"angle({'-'.join(sites)})_{k + 1}", "deg",
                                   partial(_span, pair)))
     if pseudo_cubic:
-        found.append(quantity("a_k", "Å", lambda frame: pseudo_cubic_edge(*frame.edges)))
-        found.append(quantity("zeta", "", lambda frame: irreducible_strain(*frame.edges)))
+        found.append(quantity("a_k", "Å", lambda geometry: pseudo_cubic_edge(*geometry.edges)))
+        found.append(quantity("zeta", "", lambda geometry: irreducible_strain(*geometry.edges)))
     return found
 
 
-def _length(bond: Bond, frame: Frame) -> FloatArray:
-    return frame.length(bond)
+def _length(bond: Bond, geometry: Geometry) -> FloatArray:
+    return geometry.length(bond)
 
 
-def _span(pair: tuple[Bond, Bond], frame: Frame) -> FloatArray:
-    return angle(frame, pair)
+def _span(pair: tuple[Bond, Bond], geometry: Geometry) -> FloatArray:
+    return angle(geometry, pair)
 
 
-def frames_of(model: PatternModel, phase: CrystalPhase, values: Mapping[str, Numbers]) -> Frame:
-    """The atoms of one cell at `values`: numbers, or arrays that broadcast (a frame for each)."""
+def geometries_of(model: PatternModel, phase: CrystalPhase, values: Mapping[str, Numbers]) -> Geometry:
+    """The atoms of one cell at `values`: numbers, or arrays that broadcast (a geometry for each)."""
     labels = tuple(phase.labels[s] for s in phase.crystal.site_of_atom)
-    full = tied_numbers(model, values)
-    local = {p.name: full[f"{phase.name}.{p.name}"] for p in phase.parameters}
-    return Frame(*phase.geometry(local), labels)
+    full = model.constrained_grid(values)
+    local = {p.name.local: full[p.name] for p in phase.parameters}
+    return Geometry(*phase.geometry(local), labels)
 
 
 def require_quantity(
@@ -110,26 +108,9 @@ def evaluated(
     model: PatternModel, quantities: Sequence[CrystalQuantity], values: Mapping[str, Numbers]
 ) -> list[FloatArray]:
     """Each quantity at `values` (numbers, or arrays that broadcast), in the given order."""
-    frames = {
-        phase.name: frames_of(model, phase, values) for phase in model.phases
+    geometries = {
+        phase.name: geometries_of(model, phase, values) for phase in model.phases
         if isinstance(phase, CrystalPhase) and any(q.phase == phase.name for q in quantities)
     }
-    return [np.asarray(q.of(frames[q.phase])) for q in quantities]
+    return [np.asarray(q.of(geometries[q.phase])) for q in quantities]
 
-
-def tied_numbers(model: PatternModel, values: Mapping[str, Numbers]) -> dict[str, Numbers]:
-    """The values with the ties applied, point by point where a source is an array."""
-    full = dict(values)
-    for tie in model.ties:
-        sources = [np.asarray(full[name], dtype=float) for name in tie.sources]
-        if not any(source.ndim for source in sources):
-            full[tie.target] = tie.value({n: float(full[n]) for n in tie.sources})
-            continue
-        grid = np.broadcast_arrays(*sources)
-        result = np.full(grid[0].shape, np.nan)
-        for at in np.ndindex(result.shape):
-            point = {name: float(g[at]) for name, g in zip(tie.sources, grid, strict=True)}
-            if np.isfinite(list(point.values())).all():
-                result[at] = tie.value(point)
-        full[tie.target] = result
-    return full

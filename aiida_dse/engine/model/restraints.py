@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aiida_dse.engine.crystal.geometry import Frame, angle, angles, bonds
+from aiida_dse.engine.crystal.geometry import Geometry, angle, angles, bonds
 from aiida_dse.engine.units import FloatArray
 
 from .pattern import PatternModel
@@ -42,15 +42,15 @@ class Restraint:
         return (self.value(values) - self.target) / self.sigma
 
 
-def frame_of(model: PatternModel, phase: CrystalPhase) -> Callable[[Values], Frame]:
+def geometry_of(model: PatternModel, phase: CrystalPhase) -> Callable[[Values], Geometry]:
     """The atoms of one cell of a phase as a function of the model's parameters."""
     index = model.phases.index(phase)
     labels = tuple(phase.labels[s] for s in phase.crystal.site_of_atom)
 
-    def frame(values: Values) -> Frame:
-        return Frame(*phase.geometry(model.local(index, model.tied(values))), labels)
+    def geometry(values: Values) -> Geometry:
+        return Geometry(*phase.geometry(model.local(index, model.constrained(values))), labels)
 
-    return frame
+    return geometry
 
 
 def distance_restraints(
@@ -59,11 +59,11 @@ def distance_restraints(
     """One restraint (Å) for each distinct bond between two sites at the starting values."""
     for label in sites:
         phase.crystal.site(label)
-    frame = frame_of(model, phase)
+    geometry = geometry_of(model, phase)
     found = []
-    for k, bond in enumerate(bonds(frame(model.start), *sites)):
+    for k, bond in enumerate(bonds(geometry(model.start), *sites)):
         def length(values: Values, bond=bond) -> float:  # type: ignore[no-untyped-def]
-            return float(frame(values).length(bond))
+            return float(geometry(values).length(bond))
 
         name = f"{phase.name} d({sites[0]}-{sites[1]})_{k + 1}"
         found.append(Restraint(name, target, sigma, "Å", length))
@@ -77,15 +77,15 @@ def angle_restraints(
     """A restraint (degrees) on the widest angle first-vertex-last at the starting values."""
     for label in sites:
         phase.crystal.site(label)
-    frame = frame_of(model, phase)
-    pairs = angles(frame(model.start), *sites)
+    geometry = geometry_of(model, phase)
+    pairs = angles(geometry(model.start), *sites)
     if not pairs:
         raise ValueError(f"no angle {'-'.join(sites)} is found: {sites[1]} has one such neighbour.")
     widest = pairs[0]
     name = f"{phase.name} angle({'-'.join(sites)})_1"
 
     def span(values: Values) -> float:
-        return float(angle(frame(values), widest))
+        return float(angle(geometry(values), widest))
 
     return [Restraint(name, target, sigma, "deg", span)]
 
@@ -95,7 +95,7 @@ def parameter_restraint(
 ) -> Restraint:
     """A Gaussian prior on one parameter."""
     unit = model.require(name).unit
-    return Restraint(name, target, sigma, unit, lambda values: float(model.tied(values)[name]))
+    return Restraint(name, target, sigma, unit, lambda values: float(model.constrained(values)[name]))
 
 
 def deviations(restraints: Sequence[Restraint], values: Values) -> FloatArray:

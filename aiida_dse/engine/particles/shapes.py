@@ -14,6 +14,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from aiida_dse.engine.crystal.structure import Crystal
+from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.units import FloatArray
 
 from .size_laws import LogNormal, SizeStatistics, bivariate_log_normal, discrete_weights
@@ -49,7 +50,8 @@ class PairCounts:
 class Family(Protocol):
     """A particle family: named size parameters in, pair counts out."""
 
-    parameters: ClassVar[tuple[str, ...]]
+    #: The size parameters, with their kinds.
+    parameters: ClassVar[Mapping[str, Kind]]
     #: Membership is that of the reference crystal, scaled isotropically with the cell.
     isotropic: ClassVar[bool]
 
@@ -59,17 +61,17 @@ class Family(Protocol):
 
 
 @dataclass(frozen=True)
-class SinglePrism:
-    """One prism of whole cells, n_a x n_b x n_c."""
+class SingleParallelepiped:
+    """One parallelepiped of whole cells, n_a x n_b x n_c."""
 
     cells: tuple[int, int, int]
-    parameters: ClassVar[tuple[str, ...]] = ()
+    parameters: ClassVar[Mapping[str, Kind]] = {}
     isotropic: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if min(self.cells) < 1:
             raise ValueError(
-                f"a prism of {self.cells} cells has no cell along an edge; give whole numbers "
+                f"a parallelepiped of {self.cells} cells has no cell along an edge; give whole numbers "
                 "of at least 1."
             )
         _check_extent(max(self.cells))
@@ -89,15 +91,18 @@ class SinglePrism:
 
 
 @dataclass(frozen=True)
-class PrismPopulation:
+class ParallelepipedPopulation:
     """Prisms of N_ab x N_ab x N_c cells with a bivariate log-normal law of L_ab and L_c.
 
-    L_ab = N_ab sqrt(a b), L_c = N_c c; size parameters in nm, phi in degrees. No particle has an
+    L_ab = N_ab sqrt(a b), L_c = N_c c; size parameters in nm, size_axes_rotation in degrees. No particle has an
     edge beyond `largest` nm.
     """
 
     largest: float = np.inf
-    parameters: ClassVar[tuple[str, ...]] = ("L_ab", "sd_ab", "L_c", "sd_c", "phi")
+    parameters: ClassVar[Mapping[str, Kind]] = {
+        "L_ab": Kind.SIZE, "sd_ab": Kind.SIZE_SD, "L_c": Kind.SIZE, "sd_c": Kind.SIZE_SD,
+        "size_axes_rotation": Kind.SIZE_ROTATION,
+    }
     isotropic: ClassVar[bool] = False
 
     def number_weights(
@@ -106,10 +111,10 @@ class PrismPopulation:
         """Number weights (n_ab, n_c) and the lengths (n_ab,), (n_c,) in nm they stand on."""
         law_ab = LogNormal(sizes["L_ab"], sizes["sd_ab"])
         law_c = LogNormal(sizes["L_c"], sizes["sd_c"])
-        phi = sizes["phi"]
+        rotation = sizes["size_axes_rotation"]
         step_ab = float(np.sqrt(crystal.cell.a * crystal.cell.b)) / 10
         step_c = crystal.cell.c / 10
-        turn = abs(np.sin(np.radians(phi)))
+        turn = abs(np.sin(np.radians(rotation)))
         top = self.largest
         reach_ab = max(law_ab.largest(dimensions=2, limit=top),
                        turn * law_c.largest(dimensions=3, limit=top))
@@ -120,26 +125,26 @@ class PrismPopulation:
         length_ab: FloatArray = np.arange(1.0, n_ab + 1) * step_ab
         length_c: FloatArray = np.arange(1.0, n_c + 1) * step_c
         return (
-            bivariate_log_normal(law_ab, law_c, length_ab, length_c, phi), length_ab, length_c
+            bivariate_log_normal(law_ab, law_c, length_ab, length_c, rotation), length_ab, length_c
         )
 
     def pair_counts(self, crystal: Crystal, sizes: Mapping[str, float]) -> PairCounts:
         number, _, _ = self.number_weights(crystal, sizes)
-        return _prism_counts(number)
+        return _parallelepiped_counts(number)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
         return vars(SizeStatistics.of(*self.number_weights(crystal, sizes))).copy()
 
 
 @dataclass(frozen=True)
-class CubePopulation:
-    """Near-cubes: N cells along a and b, round(N sqrt(ab) / c) along c, one log-normal law of L.
+class QuasiCubePopulation:
+    """Quasi-cubes: N cells along a and b, round(N sqrt(ab) / c) along c, one log-normal law of L.
 
     L is the edge N sqrt(a b); size parameters in nm, none beyond `largest` nm.
     """
 
     largest: float = np.inf
-    parameters: ClassVar[tuple[str, ...]] = ("L", "sd_L")
+    parameters: ClassVar[Mapping[str, Kind]] = {"L": Kind.SIZE, "sd_L": Kind.SIZE_SD}
     isotropic: ClassVar[bool] = False
 
     def number_weights(
@@ -158,7 +163,7 @@ class CubePopulation:
 
     def pair_counts(self, crystal: Crystal, sizes: Mapping[str, float]) -> PairCounts:
         number, _, _ = self.number_weights(crystal, sizes)
-        return _prism_counts(number)
+        return _parallelepiped_counts(number)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
         return vars(SizeStatistics.of(*self.number_weights(crystal, sizes))).copy()
@@ -170,7 +175,7 @@ class SingleSphere:
 
     diameter: float
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    parameters: ClassVar[tuple[str, ...]] = ()
+    parameters: ClassVar[Mapping[str, Kind]] = {}
     isotropic: ClassVar[bool] = True
 
     def pair_counts(self, crystal: Crystal, sizes: Mapping[str, float]) -> PairCounts:
@@ -191,7 +196,7 @@ class SpherePopulation:
 
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
     largest: float = np.inf
-    parameters: ClassVar[tuple[str, ...]] = ("D", "sd_D")
+    parameters: ClassVar[Mapping[str, Kind]] = {"D": Kind.SIZE, "sd_D": Kind.SIZE_SD}
     isotropic: ClassVar[bool] = True
 
     def pair_counts(self, crystal: Crystal, sizes: Mapping[str, float]) -> PairCounts:
@@ -210,8 +215,8 @@ def _overlap(n_cells: int, extent: int) -> FloatArray:
     return np.asarray(np.maximum(0.0, n_cells - np.abs(np.arange(1 - extent, extent))))
 
 
-def _prism_counts(number: FloatArray) -> PairCounts:
-    """Counts of a population of N_ab x N_ab x N_c prisms from number weights (n_ab, n_c)."""
+def _parallelepiped_counts(number: FloatArray) -> PairCounts:
+    """Counts of a population of N_ab x N_ab x N_c parallelepipeds from number weights (n_ab, n_c)."""
     n_ab, n_c = number.shape
     overlap_ab = np.array([_overlap(n, n_ab) for n in range(1, n_ab + 1)])
     overlap_c = np.array([_overlap(n, n_c) for n in range(1, n_c + 1)])

@@ -69,16 +69,16 @@ class LogNormal:
 
 
 def bivariate_log_normal(
-    first: LogNormal, second: LogNormal, lengths_1: FloatArray, lengths_2: FloatArray, phi: float
+    first: LogNormal, second: LogNormal, lengths_1: FloatArray, lengths_2: FloatArray, rotation: float
 ) -> FloatArray:
-    """Density of a log-normal in two lengths, its log axes rotated by phi degrees.
+    """Density of a log-normal in two lengths, its log axes rotated by `rotation` degrees.
 
     lengths_1 (n,), lengths_2 (m,) nm -> (n, m), normalised to sum 1 over the grid. The laws are
-    those along the rotated axes; phi = 0 makes the lengths independent.
+    those along the rotated axes; rotation = 0 makes the lengths independent.
     """
     z1 = np.log(lengths_1 / first.median)[:, None]
     z2 = np.log(lengths_2 / second.median)[None, :]
-    cos, sin = np.cos(np.radians(phi)), np.sin(np.radians(phi))
+    cos, sin = np.cos(np.radians(rotation)), np.sin(np.radians(rotation))
     along = (cos * z1 + sin * z2) / first.width
     across = (-sin * z1 + cos * z2) / second.width
     density = np.exp(-(along**2 + across**2) / 2) / (lengths_1[:, None] * lengths_2[None, :])

@@ -1,4 +1,4 @@
-"""Joint refinements of data from the direct double sum: what sharing must and must not change."""
+"""Simultaneous refinements of data from the direct double sum: what sharing must and must not change."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import pytest
 from numpy.testing import assert_allclose
 
 from aiida_dse.engine.fit.refine import refine
-from aiida_dse.engine.fit.simultaneous_fit import JointProblem, refine_joint
-from aiida_dse.engine.fit.simultaneous_model import JointModel
-from aiida_dse.engine.model.parameters import Parameter
+from aiida_dse.engine.fit.simultaneous_fit import SimultaneousProblem, refine_simultaneous
+from aiida_dse.engine.fit.simultaneous_model import SimultaneousModel
 from aiida_dse.engine.model.restraints import parameter_restraint
+from aiida_dse.engine.parameters import Kind, Parameter
 
 A, B = 4.12, (1.0, 2.0)
 EXPANSION, TEMPERATURES = 4e-5, {"T100": 100.0, "T200": 200.0, "T300": 300.0}
 #: Direct sums of cubes of N cells, N = 3, 4, 5, in these numbers.
 NUMBER = {3: 0.3, 4: 0.5, 5: 0.2}
-STAGES = [["P.a"], ["P.*.B"]]
+STAGES = [["P.a"], ["P.*.B_iso"]]
 
 
 def edge(temperature):
@@ -48,8 +48,8 @@ def warm():
     return {name: {"sample.temperature": t} for name, t in TEMPERATURES.items()}
 
 
-LAW = {"P.a": "joint.a0 * (1 + joint.alpha * (sample.temperature - 300))"}
-LAW_PARAMETERS = (Parameter("joint.a0", 4.11, "", 4.0, 4.2), Parameter("joint.alpha", 0.0))
+LAW = {"P.a": "global.a0 * (1 + global.alpha * (sample.temperature - 300))"}
+LAW_PARAMETERS = (Parameter("global.a0", Kind.GLOBAL, 4.11, 4.0, 4.2), Parameter("global.alpha", Kind.GLOBAL, 0.0))
 
 
 def by_name(free):
@@ -57,70 +57,70 @@ def by_name(free):
 
 
 def test_nothing_shared_is_the_separate_refinements(series):
-    joint = refine_joint(JointModel(series), STAGES, tolerance=1e-4)
-    assert joint.converged
-    chi2, correlated = 0.0, np.abs(joint.correlation).copy()
+    simultaneous = refine_simultaneous(SimultaneousModel(series), STAGES, tolerance=1e-4)
+    assert simultaneous.converged
+    chi2, correlated = 0.0, np.abs(simultaneous.correlation).copy()
     for name, model in series.items():
         alone = refine(model, STAGES, tolerance=1e-4)
         for p in alone.free:
-            found = by_name(joint.free)[f"{name}:{p.name}"]
+            found = by_name(simultaneous.free)[f"{name}:{p.name}"]
             assert abs(found.value - p.value) < 1e-3 * p.su, found
             assert_allclose(found.su, p.su, rtol=1e-4)
-        assert vars(joint.patterns[name].agreement) == pytest.approx(vars(alone.agreement))
+        assert vars(simultaneous.patterns[name].agreement) == pytest.approx(vars(alone.agreement))
         chi2 += alone.agreement.chi2
-        inside = [k for k, p in enumerate(joint.free) if p.name.startswith(name)]
+        inside = [k for k, p in enumerate(simultaneous.free) if p.name.startswith(name)]
         correlated[np.ix_(inside, inside)] = 0.0
-    assert_allclose(joint.agreement.chi2, chi2, rtol=1e-8)
+    assert_allclose(simultaneous.agreement.chi2, chi2, rtol=1e-8)
     assert correlated.max() < 1e-9  # between patterns that have nothing in common
 
 
 def test_two_measurements_of_one_sample_halve_the_variance(cubes):
     models = {"first": cubes(seed=1), "second": cubes(seed=2)}
-    joint = refine_joint(JointModel(models, shared=["P.*"]), STAGES, tolerance=1e-3)
+    simultaneous = refine_simultaneous(SimultaneousModel(models, shared=["P.*"]), STAGES, tolerance=1e-3)
     alone = {name: by_name(refine(m, STAGES, tolerance=1e-3).free) for name, m in models.items()}
-    assert [p.name for p in joint.free] == ["P.a", "P.Cs.B", "P.Cl.B"]
-    for p in joint.free:
+    assert [p.name for p in simultaneous.free] == ["P.a", "P.Cs.B_iso", "P.Cl.B_iso"]
+    for p in simultaneous.free:
         one, two = alone["first"][p.name], alone["second"][p.name]
         assert min(one.value, two.value) < p.value < max(one.value, two.value)
         assert_allclose(p.value, (one.value + two.value) / 2, atol=0.02 * p.su)
         assert_allclose(p.su, one.su / np.sqrt(2), rtol=0.01)
     # the linear coefficients of each pattern stay its own
-    assert joint.agreement.n_parameters == 3 + 2 * 3
+    assert simultaneous.agreement.n_parameters == 3 + 2 * 3
 
 
 def test_a_cell_law_finds_the_expansion_it_was_made_with(series, warm):
-    model = JointModel(series, shared=["P.*.B"], laws=LAW, law_parameters=LAW_PARAMETERS,
+    model = SimultaneousModel(series, shared=["P.*.B_iso"], parametric_constraints=LAW, global_parameters=LAW_PARAMETERS,
                        constants=warm)
-    joint = refine_joint(model, STAGES)
-    free = by_name(joint.free)
-    assert joint.converged and set(free) == {"joint.a0", "joint.alpha", "P.Cs.B", "P.Cl.B"}
-    for name, truth in {"joint.a0": A, "joint.alpha": EXPANSION, "P.Cs.B": B[0],
-                        "P.Cl.B": B[1]}.items():
+    simultaneous = refine_simultaneous(model, STAGES)
+    free = by_name(simultaneous.free)
+    assert simultaneous.converged and set(free) == {"global.a0", "global.alpha", "P.Cs.B_iso", "P.Cl.B_iso"}
+    for name, truth in {"global.a0": A, "global.alpha": EXPANSION, "P.Cs.B_iso": B[0],
+                        "P.Cl.B_iso": B[1]}.items():
         assert abs(free[name].value - truth) < 4 * free[name].su, (name, free[name])
-    assert free["joint.alpha"].su < 0.1 * EXPANSION
-    assert 0.9 < joint.agreement.gof < 1.1
+    assert free["global.alpha"].su < 0.1 * EXPANSION
+    assert 0.9 < simultaneous.agreement.gof < 1.1
     for name, t in TEMPERATURES.items():
-        own = by_name(joint.patterns[name].free)["P.a"]
-        line = free["joint.a0"].value * (1 + free["joint.alpha"].value * (t - 300))
+        own = by_name(simultaneous.patterns[name].free)["P.a"]
+        line = free["global.a0"].value * (1 + free["global.alpha"].value * (t - 300))
         assert_allclose(own.value, line, rtol=1e-12)
         # a straight line is known best in its middle
         assert own.su < 1.01 * refine(series[name], STAGES).free[0].su
-    assert_allclose(by_name(joint.patterns["T300"].free)["P.a"].su, free["joint.a0"].su, rtol=1e-6)
+    assert_allclose(by_name(simultaneous.patterns["T300"].free)["P.a"].su, free["global.a0"].su, rtol=1e-6)
 
 
 def test_the_uncertainty_of_a_law_is_that_of_a_weighted_line(series, warm):
     """With nothing else in common, the law's s.u. are those of a line through separate cells."""
-    model = JointModel(series, laws={"P.a": "joint.a + joint.slope * (sample.temperature - 300)"},
-                       law_parameters=(Parameter("joint.a", 4.11), Parameter("joint.slope", 1e-4)),
+    model = SimultaneousModel(series, parametric_constraints={"P.a": "global.a + global.slope * (sample.temperature - 300)"},
+                       global_parameters=(Parameter("global.a", Kind.GLOBAL, 4.11), Parameter("global.slope", Kind.GLOBAL, 1e-4)),
                        constants=warm)
-    joint = refine_joint(model, STAGES, tolerance=1e-3)
+    simultaneous = refine_simultaneous(model, STAGES, tolerance=1e-3)
     cells = [refine(m, STAGES, tolerance=1e-3).free[0] for m in series.values()]
     design = np.array([[1.0, t - 300] for t in TEMPERATURES.values()])
     weighted = design / np.array([p.su for p in cells])[:, None]
     covariance = np.linalg.inv(weighted.T @ weighted)
     line = covariance @ weighted.T @ np.array([p.value / p.su for p in cells])
-    for k, name in enumerate(("joint.a", "joint.slope")):
-        found = by_name(joint.free)[name]
+    for k, name in enumerate(("global.a", "global.slope")):
+        found = by_name(simultaneous.free)[name]
         assert_allclose(found.su, np.sqrt(covariance[k, k]), rtol=0.02)
         assert abs(found.value - line[k]) < 0.05 * found.su
 
@@ -138,11 +138,11 @@ def populations(small, q):
 
 
 def test_sharing_the_size_of_a_sample_narrows_it(populations):
-    stages = [["P.a", "P.L"], ["P.sd_L", "P.*.B"]]
-    joint = refine_joint(JointModel(populations, shared=["P.L", "P.sd_L"]), stages)
+    stages = [["P.a", "P.L"], ["P.sd_L", "P.*.B_iso"]]
+    simultaneous = refine_simultaneous(SimultaneousModel(populations, shared=["P.L", "P.sd_L"]), stages)
     alone = [by_name(refine(model, stages).free) for model in populations.values()]
     for name in ("P.L", "P.sd_L"):
-        found = by_name(joint.free)[name]
+        found = by_name(simultaneous.free)[name]
         best = 1 / np.sqrt(sum(free[name].su ** -2 for free in alone))
         smallest = min(free[name].su for free in alone)
         # never better than the weighted mean of independent values, up to what B and cell share
@@ -155,7 +155,7 @@ def differenced(problem, values, names):
     """d(residual of all points)/d(parameter), the linear parts solved anew, to fourth order."""
     columns = []
     for name in names:
-        h = {"B": 1e-3, "a0": 1e-4, "alpha": 1e-7}[name.rpartition(".")[2]]
+        h = {"B_iso": 1e-3, "a0": 1e-4, "alpha": 1e-7}[name.rpartition(".")[2]]
         r = []
         for k in (-2, -1, 1, 2):
             moved = values | {name: values[name] + k * h}
@@ -174,15 +174,15 @@ def test_the_sparse_jacobian_is_that_of_the_residual(small, q, warm):
         phase = small.phase(small.cscl())
         models[name] = small.model(q, pattern, np.sqrt(pattern), [phase],
                                    background=small.background(1))
-    exact = (Parameter("joint.a0", A), Parameter("joint.alpha", EXPANSION))
-    model = JointModel(models, shared=["P.Cs.B"], laws=LAW, law_parameters=exact, constants=warm)
-    prior = {name: [parameter_restraint(m, "P.Cl.B", 2.0, 0.1)] for name, m in models.items()}
+    exact = (Parameter("global.a0", Kind.GLOBAL, A), Parameter("global.alpha", Kind.GLOBAL, EXPANSION))
+    model = SimultaneousModel(models, shared=["P.Cs.B_iso"], parametric_constraints=LAW, global_parameters=exact, constants=warm)
+    prior = {name: [parameter_restraint(m, "P.Cl.B_iso", 2.0, 0.1)] for name, m in models.items()}
     free = model.free_names(STAGES)
-    assert free == ["P.Cs.B", "joint.a0", "joint.alpha", "T100:P.Cl.B", "T200:P.Cl.B",
-                    "T300:P.Cl.B"]
+    assert free == ["P.Cs.B_iso", "global.a0", "global.alpha", "T100:P.Cl.B_iso", "T200:P.Cl.B_iso",
+                    "T300:P.Cl.B_iso"]
     values = model.start
     with ThreadPoolExecutor(2) as pool:
-        problem = JointProblem(model, prior, pool)
+        problem = SimultaneousProblem(model, prior, pool)
         full = problem.sparse_jacobian(values, free, reduced=False, central=True)
         expected = differenced(problem, values, free)
     assert full.shape == (3 * (len(q) + 1), len(free))
@@ -194,11 +194,11 @@ def test_the_sparse_jacobian_is_that_of_the_residual(small, q, warm):
 
 def test_the_reduced_problem_has_the_same_normal_equations(series, warm):
     """Length of the residual, gradient and normal matrix, at a place that is no minimum."""
-    model = JointModel(series, shared=["P.*.B"], laws=LAW, law_parameters=LAW_PARAMETERS,
+    model = SimultaneousModel(series, shared=["P.*.B_iso"], parametric_constraints=LAW, global_parameters=LAW_PARAMETERS,
                        constants=warm)
     free, values = model.free_names(STAGES), model.start
     with ThreadPoolExecutor(2) as pool:
-        problem = JointProblem(model, {}, pool)
+        problem = SimultaneousProblem(model, {}, pool)
         reduced, _ = problem.residual(values, free)
         full = np.concatenate([block.residual(model.local(name, values))[0]
                                for name, block in problem.blocks.items()])
@@ -212,44 +212,44 @@ def test_the_reduced_problem_has_the_same_normal_equations(series, warm):
 
 def test_a_restraint_on_what_is_shared_counts_once(cubes):
     models = {"first": cubes(seed=1), "second": cubes(seed=2)}
-    prior = {name: [parameter_restraint(m, "P.Cl.B", 2.5, 1e-3),
+    prior = {name: [parameter_restraint(m, "P.Cl.B_iso", 2.5, 1e-3),
                     parameter_restraint(m, "P.a", 4.1, 1e-5)] for name, m in models.items()}
-    model = JointModel(models, shared=["P.Cl.B"])
+    model = SimultaneousModel(models, shared=["P.Cl.B_iso"])
     kept = {name: [r.name for r in rows] for name, rows in model.distinct_restraints(prior).items()}
-    assert kept == {"first": ["P.Cl.B", "P.a"], "second": ["P.a"]}
-    free = by_name(refine_joint(model, STAGES, restraints=prior).free)
+    assert kept == {"first": ["P.Cl.B_iso", "P.a"], "second": ["P.a"]}
+    free = by_name(refine_simultaneous(model, STAGES, restraints=prior).free)
     # a prior far narrower than what the data say is all there is, and it is there once
-    assert_allclose(free["P.Cl.B"].su, 1e-3, rtol=0.01)
+    assert_allclose(free["P.Cl.B_iso"].su, 1e-3, rtol=0.01)
     assert_allclose(free["second:P.a"].su, 1e-5, rtol=0.05)
 
 
 def test_a_law_of_a_tied_model_reaches_what_is_tied(cubes, warm):
-    models = {name: cubes(edge(t), ties={"P.Cl.B": "2 * P.Cs.B"})
+    models = {name: cubes(edge(t), constraints={"P.Cl.B_iso": "2 * P.Cs.B_iso"})
               for name, t in TEMPERATURES.items()}
-    model = JointModel(models, laws={"P.Cs.B": "joint.b * coth(50 / sample.temperature)"},
-                       law_parameters=(Parameter("joint.b", 0.4),), constants=warm)
-    values = model.local("T200", model.start | {"joint.b": 0.3})
-    assert_allclose(values["P.Cl.B"], 0.6 / np.tanh(0.25), rtol=1e-14)
-    assert model.free_names([["P.*.B"]]) == ["joint.b"]
+    model = SimultaneousModel(models, parametric_constraints={"P.Cs.B_iso": "global.b * coth(50 / sample.temperature)"},
+                       global_parameters=(Parameter("global.b", Kind.GLOBAL, 0.4),), constants=warm)
+    values = model.local("T200", model.start | {"global.b": 0.3})
+    assert_allclose(values["P.Cl.B_iso"], 0.6 / np.tanh(0.25), rtol=1e-14)
+    assert model.free_names([["P.*.B_iso"]]) == ["global.b"]
 
 
 def test_an_impossible_law_is_no_convergence(series, warm):
     """The best straight line through these B would fall below zero at one end."""
-    laws = {"P.Cl.B": "joint.b * (sample.temperature - 130) / 100"}
+    parametric_constraints = {"P.Cl.B_iso": "global.b * (sample.temperature - 130) / 100"}
     with pytest.raises(ValueError, match=r"-0.3 Å\^2 in pattern T100, which is impossible"):
-        JointModel(series, laws=laws, law_parameters=(Parameter("joint.b", 1.0),), constants=warm)
-    laws = {"P.Cl.B": "joint.b - joint.c * (300 - sample.temperature) ** 2"}
-    start = (Parameter("joint.b", 2.0), Parameter("joint.c", 0.0, "", -1e-3, 1e-3))
-    wild = {name: parameter_restraint(m, "P.Cl.B", -3.0, 1e-2) for name, m in series.items()}
-    model = JointModel(series, laws=laws, law_parameters=start, constants=warm)
-    found = refine_joint(model, [["joint.*"]], restraints={"T100": [wild["T100"]]})
+        SimultaneousModel(series, parametric_constraints=parametric_constraints, global_parameters=(Parameter("global.b", Kind.GLOBAL, 1.0),), constants=warm)
+    parametric_constraints = {"P.Cl.B_iso": "global.b - global.c * (300 - sample.temperature) ** 2"}
+    start = (Parameter("global.b", Kind.GLOBAL, 2.0), Parameter("global.c", Kind.GLOBAL, 0.0, -1e-3, 1e-3))
+    wild = {name: parameter_restraint(m, "P.Cl.B_iso", -3.0, 1e-2) for name, m in series.items()}
+    model = SimultaneousModel(series, parametric_constraints=parametric_constraints, global_parameters=start, constants=warm)
+    found = refine_simultaneous(model, [["global.*"]], restraints={"T100": [wild["T100"]]})
     assert not found.converged
     assert "in pattern T100, which is impossible" in found.stop_reason
 
 
 def test_a_stop_keeps_what_was_reached(series):
     cycles = []
-    found = refine_joint(JointModel(series), STAGES, on_cycle=cycles.append,
+    found = refine_simultaneous(SimultaneousModel(series), STAGES, on_cycle=cycles.append,
                          should_stop=lambda: "walltime" if cycles else None)
     assert found.stop_reason == "walltime" and not found.converged
     assert len(cycles) == found.n_cycles == 1 and cycles[0].largest_name.endswith(":P.a")
@@ -258,15 +258,15 @@ def test_a_stop_keeps_what_was_reached(series):
 
 
 def test_at_a_bound_and_undetermined_are_said(series):
-    model = JointModel(series, law_parameters=(Parameter("joint.a", 4.10, "", 4.09, 4.101),),
-                       laws={"P.a": "joint.a"})
-    free = by_name(refine_joint(model, [["joint.a"]]).free)
-    assert free["joint.a"].at_bound
-    twins = JointModel(series, law_parameters=(Parameter("joint.one", 2.0),
-                                               Parameter("joint.two", 2.0)),
-                       laws={"P.a": "joint.one + joint.two"})
-    found = refine_joint(twins, [["P.a"]])
-    assert found.singular and all(p.insensitive and p.su is None for p in found.free)
+    model = SimultaneousModel(series, global_parameters=(Parameter("global.a", Kind.GLOBAL, 4.10, 4.09, 4.101),),
+                       parametric_constraints={"P.a": "global.a"})
+    free = by_name(refine_simultaneous(model, [["global.a"]]).free)
+    assert free["global.a"].at_bound
+    twins = SimultaneousModel(series, global_parameters=(Parameter("global.one", Kind.GLOBAL, 2.0),
+                                               Parameter("global.two", Kind.GLOBAL, 2.0)),
+                       parametric_constraints={"P.a": "global.one + global.two"})
+    found = refine_simultaneous(twins, [["P.a"]])
+    assert found.singular and all(p.undetermined and p.su is None for p in found.free)
     assert by_name(found.patterns["T200"].free)["P.a"].su is None
 
 
@@ -275,36 +275,36 @@ def test_at_a_bound_and_undetermined_are_said(series):
     [
         ({"shared": ["P.q"]}, "no parameter 'P.q'"),
         ({"shared": ["P.*.w"]}, "names no parameter"),
-        ({"shared": ["P.a"], "laws": {"P.a": "joint.a"}}, "shared and has a law"),
-        ({"laws": {"P.q": "joint.a"}}, "no parameter 'P.q'"),
-        ({"laws": {"P.a": "joint.b"}}, "'joint.b', which is no parameter .*joint.a"),
-        ({"laws": {"P.a": "joint.a + P.Cs.B", "P.Cs.B": "P.a"}}, "in a circle"),
-        ({"laws": {"P.a": "joint.a * sample.temperature"}}, "T200 has none"),
-        ({"laws": {"P.a": "4.1"}}, "joint.a has no effect"),
-        ({"laws": {"P.a": "joint.a * 0"}}, "impossible"),
-        ({"laws": {"P.a": "4.1 + 0 * joint.a"}}, "joint.a has no effect"),
+        ({"shared": ["P.a"], "parametric_constraints": {"P.a": "global.a"}}, "shared and has a law"),
+        ({"parametric_constraints": {"P.q": "global.a"}}, "no parameter 'P.q'"),
+        ({"parametric_constraints": {"P.a": "global.b"}}, "'global.b', which is no parameter .*global.a"),
+        ({"parametric_constraints": {"P.a": "global.a + P.Cs.B_iso", "P.Cs.B_iso": "P.a"}}, "in a circle"),
+        ({"parametric_constraints": {"P.a": "global.a * sample.temperature"}}, "T200 has none"),
+        ({"parametric_constraints": {"P.a": "4.1"}}, "global.a has no effect"),
+        ({"parametric_constraints": {"P.a": "global.a * 0"}}, "impossible"),
+        ({"parametric_constraints": {"P.a": "4.1 + 0 * global.a"}}, "global.a has no effect"),
     ],
 )
 def test_what_contradicts_itself_is_refused(series, options, told):
     temperatures = {"T100": {"sample.temperature": 1.0}}
     with pytest.raises(ValueError, match=told):
-        JointModel(series, law_parameters=(Parameter("joint.a", 4.1),), constants=temperatures,
+        SimultaneousModel(series, global_parameters=(Parameter("global.a", Kind.GLOBAL, 4.1),), constants=temperatures,
                    **options)
 
 
 def test_ties_and_sharing_exclude_each_other(cubes):
-    models = {name: cubes(seed=k, ties={"P.Cl.B": "2 * P.Cs.B"}) for k, name in enumerate("ab")}
-    with pytest.raises(ValueError, match="tied in the model"):
-        JointModel(models, shared=["P.Cl.B"])
-    with pytest.raises(ValueError, match="tied in the model"):
-        JointModel(models, laws={"P.Cl.B": "2 * P.Cs.B"})
-    assert JointModel(models, shared=["P.*.B"]).shared == ("P.Cs.B",)
+    models = {name: cubes(seed=k, constraints={"P.Cl.B_iso": "2 * P.Cs.B_iso"}) for k, name in enumerate("ab")}
+    with pytest.raises(ValueError, match="constrained in the model"):
+        SimultaneousModel(models, shared=["P.Cl.B_iso"])
+    with pytest.raises(ValueError, match="constrained in the model"):
+        SimultaneousModel(models, parametric_constraints={"P.Cl.B_iso": "2 * P.Cs.B_iso"})
+    assert SimultaneousModel(models, shared=["P.*.B_iso"]).shared == ("P.Cs.B_iso",)
 
 
 def test_a_shared_parameter_starts_once(cubes):
     models = {"first": cubes(start=4.11), "second": cubes(start=4.12)}
     with pytest.raises(ValueError, match=r"P.a is shared, but second starts it at 4.12"):
-        JointModel(models, shared=["P.a"])
+        SimultaneousModel(models, shared=["P.a"])
 
 
 def test_more_parameters_than_points_are_refused(small):
@@ -315,15 +315,15 @@ def test_more_parameters_than_points_are_refused(small):
         models[name] = small.model(q, *data, [small.phase(small.cscl())],
                                    background=small.background(2))
     with pytest.raises(ValueError, match="pattern first has 6 points for 6 parameters"):
-        refine_joint(JointModel(models), STAGES)
+        refine_simultaneous(SimultaneousModel(models), STAGES)
 
 
-def test_one_pattern_is_not_joint(series):
+def test_one_pattern_is_not_simultaneous(series):
     with pytest.raises(ValueError, match="at least two"):
-        JointModel({"T100": series["T100"]})
+        SimultaneousModel({"T100": series["T100"]})
 
 
-@pytest.mark.parametrize("stage", [["P.q"], ["T999:P.a"], ["joint.q"], ["*.w"]])
+@pytest.mark.parametrize("stage", [["P.q"], ["T999:P.a"], ["global.q"], ["*.w"]])
 def test_unknown_names_in_stages_are_refused(series, stage):
     with pytest.raises(ValueError, match=r"no parameter|names no parameter"):
-        JointModel(series).free_names([stage])
+        SimultaneousModel(series).free_names([stage])

@@ -1,4 +1,4 @@
-"""dse.joint: what is uploaded and refused, and one run from the command line to its outputs."""
+"""dse.simultaneous: what is uploaded and refused, and one run from the command line to its outputs."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ from aiida.plugins import CalculationFactory, ParserFactory
 from click.testing import CliRunner
 from numpy.testing import assert_allclose
 
-from aiida_dse.calculations.engine import JointCalculation
+from aiida_dse.calculations.engine import SimultaneousCalculation
 from aiida_dse.cli.main import main
-from aiida_dse.data.jobs import nodes_of_joint
-from aiida_dse.documents import load_joint, parse_joint
-from aiida_dse.parsers.engine import JointParser
-from aiida_dse.tasks.simultaneous import build_joint
+from aiida_dse.data.jobs import nodes_of_simultaneous
+from aiida_dse.documents import load_simultaneous, parse_simultaneous
+from aiida_dse.parsers.engine import SimultaneousParser
+from aiida_dse.tasks.simultaneous import build_simultaneous
 
 
 @pytest.fixture(scope="module")
 def document(tmp_path_factory, write_case, pattern_text):
-    """The path of a joint document: the salt measured twice, its displacements shared."""
-    folder = tmp_path_factory.mktemp("joint")
+    """The path of a simultaneous document: the salt measured twice, its displacements shared."""
+    folder = tmp_path_factory.mktemp("simultaneous")
     write_case(folder)
     rows = np.loadtxt(io.StringIO(pattern_text))
     rows[:, 1] += rows[:, 2] * np.random.default_rng(9).normal(size=len(rows))
     rows[:, 2] *= np.sqrt(2)
     np.savetxt(folder / "again.xye", rows, fmt="%.12g")
-    path = folder / "joint.yaml"
+    path = folder / "global.yaml"
     path.write_text(yaml.safe_dump({
-        "schema": "aiida-dse/joint/1", "title": "salt twice", "model": "model.yaml",
+        "schema": "aiida-dse/simultaneous/2", "title": "salt twice", "model": "model.yaml",
         "patterns": {
             "warm": {"pattern": {"file": "salt.xye"}, "sample": {"name": "T1", "temperature": 293}},
             "hot": {"pattern": {"file": "again.xye"},
                     "sample": {"name": "T1", "temperature": 310}},
         },
-        "shared": ["salt.*.B"], "refinement": {"stages": [["salt.a", "salt.*.B"]]},
+        "shared": ["salt.*.B_iso"], "refinement": {"stages": [["salt.a", "salt.*.B_iso"]]},
     }))
     return path
 
 
 @pytest.fixture(scope="module")
 def nodes(document):
-    model, patterns, structures, _ = nodes_of_joint(load_joint(document), document.parent)
+    model, patterns, structures, _ = nodes_of_simultaneous(load_simultaneous(document), document.parent)
     return {"model": Dict(model), "patterns": patterns, "structures": structures}
 
 
 def instantiated(inputs):
     runner = get_manager().create_runner(communicator=None)
-    return instantiate_process(runner, JointCalculation, **inputs)
+    return instantiate_process(runner, SimultaneousCalculation, **inputs)
 
 
 def changed(inputs, **sections):
@@ -65,21 +65,21 @@ def changed(inputs, **sections):
 
 
 def test_the_plugins_are_found_by_their_names():
-    assert CalculationFactory("dse.joint") is JointCalculation
-    assert ParserFactory("dse.joint") is JointParser
+    assert CalculationFactory("dse.simultaneous") is SimultaneousCalculation
+    assert ParserFactory("dse.simultaneous") is SimultaneousParser
 
 
 def test_the_uploaded_document_can_be_built_in_its_folder(nodes, code, tmp_path, document):
     process = instantiated(nodes | {"code": code})
     folder = SandboxFolder(tmp_path)
     (one,) = process.prepare_for_submission(folder).codes_info
-    assert one.cmdline_params == ["joint", "model.json", "--output", "results"]
+    assert one.cmdline_params == ["simultaneous", "model.json", "--output", "results"]
     assert set(folder.get_content_list()) == {
         "model.json", "pattern_warm.xye", "pattern_hot.xye", "salt.cif"}
     uploaded = Path(folder.abspath)
-    content = parse_joint(json.loads((uploaded / "model.json").read_text()))
-    sent = build_joint(content, uploaded, threads=1)
-    written = build_joint(load_joint(document), document.parent, threads=1)
+    content = parse_simultaneous(json.loads((uploaded / "model.json").read_text()))
+    sent = build_simultaneous(content, uploaded, threads=1)
+    written = build_simultaneous(load_simultaneous(document), document.parent, threads=1)
     for name, one in sent.patterns.items():
         mine, own = written.patterns[name].model, one.model
         assert_allclose(own.observation.intensity, mine.observation.intensity)
@@ -92,7 +92,7 @@ def test_what_cannot_run_is_refused_before_it_is_stored(nodes, code):
     complete = nodes | {"code": code}
     cases = [
         (changed(complete, shared=["salt.q"]), "no parameter 'salt.q'"),
-        (changed(complete, laws={"salt.a": "joint.a"}), "laws.salt.a"),
+        (changed(complete, parametric_constraints={"salt.a": "global.a"}), "parametric_constraints.salt.a"),
         (complete | {"patterns": {"warm": nodes["patterns"]["warm"]}}, "missing: hot"),
         (complete | {"patterns": dict.fromkeys(("warm", "hot"), nodes["patterns"]["warm"])},
          "same points"),
@@ -106,17 +106,17 @@ def test_what_cannot_run_is_refused_before_it_is_stored(nodes, code):
     assert QueryBuilder().append(CalcJobNode).count() == before
 
 
-@pytest.mark.parametrize("text", ["schema: aiida-dse/model/1", "schema: aiida-dse/joint/1"])
+@pytest.mark.parametrize("text", ["schema: aiida-dse/model/2", "schema: aiida-dse/simultaneous/2"])
 def test_bad_documents_are_refused_at_the_command_line(document, code, tmp_path, text):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
-    done = CliRunner().invoke(main, ["launch", "joint", str(path)])
+    done = CliRunner().invoke(main, ["launch", "simultaneous", str(path)])
     assert done.exit_code == 1 and "Nothing was submitted" in done.output
 
 
 def test_a_dry_run_stores_nothing(document, code):
     before = QueryBuilder().append(Node).count()
-    done = CliRunner().invoke(main, ["launch", "joint", str(document), "--dry-run"])
+    done = CliRunner().invoke(main, ["launch", "simultaneous", str(document), "--dry-run"])
     assert done.exit_code == 0 and "warm: 200 points" in done.output, done.output
     assert QueryBuilder().append(Node).count() == before
 
@@ -127,12 +127,12 @@ def test_a_joint_refinement_from_document_to_figure(document, code, started, cas
         assert done.exit_code == 0, done.output
         return done.output
 
-    told = cli("launch", "joint", document, "--threads", 1, "--wait")
-    node = load_node(int(re.search(r"JointCalculation<(\d+)>", told)[1]))
-    assert node.process_type == "aiida.calculations:dse.joint" and node.is_finished_ok
+    told = cli("launch", "simultaneous", document, "--threads", 1, "--wait")
+    node = load_node(int(re.search(r"SimultaneousCalculation<(\d+)>", told)[1]))
+    assert node.process_type == "aiida.calculations:dse.simultaneous" and node.is_finished_ok
     result = node.outputs.result.get_dict()
     # numbers that a query reaches by a path of names
-    assert_allclose(result["values"]["salt"]["Cs1"]["B"], case.truth["salt.Cs1.B"], atol=0.3)
+    assert_allclose(result["values"]["salt"]["Cs1"]["B_iso"], case.truth["salt.Cs1.B_iso"], atol=0.3)
     for name in ("warm", "hot"):
         a, su = (result["patterns"][name][k]["salt"]["a"] for k in ("values", "su"))
         assert abs(a - case.truth["salt.a"]) < 5 * su
@@ -140,12 +140,12 @@ def test_a_joint_refinement_from_document_to_figure(document, code, started, cas
         found = float(re.search(r"_cell_length_a\s+([\d.]+)", crystal.get_content())[1])
         assert_allclose(found, a, atol=1e-5)
     query = QueryBuilder().append(Dict, filters={
-        "attributes.task": "joint", "attributes.patterns.hot.values.salt.a": {">": 4.1}})
+        "attributes.task": "simultaneous", "attributes.patterns.hot.values.salt.a": {">": 4.1}})
     assert query.count() == 1
     row = next(x for x in cli("list").splitlines() if x.split()[:1] == [str(node.pk)])
-    assert "Joint" in row and "done" in row and "T1" in row and "salt twice" in row
+    assert "Simultaneous" in row and "done" in row and "T1" in row and "salt twice" in row
     shown = cli("show", node.pk)
-    assert "salt.Cs1.B" in shown and "hot" in shown and "310" in shown
-    target = tmp_path / "joint.png"
+    assert "salt.Cs1.B_iso" in shown and "hot" in shown and "310" in shown
+    target = tmp_path / "global.png"
     cli("plot", node.pk, "-o", target)
     assert target.read_bytes().startswith(b"\x89PNG")

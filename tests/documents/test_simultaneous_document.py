@@ -1,4 +1,4 @@
-"""The joint document: what stands where, and how its mistakes are told."""
+"""The simultaneous document: what stands where, and how its mistakes are told."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import copy
 import pytest
 import yaml
 
-from aiida_dse.documents import DocumentError, load_joint, parse_document, parse_joint
+from aiida_dse.documents import DocumentError, load_simultaneous, parse_document, parse_simultaneous
 
 MODEL = {
     "pattern": {"axis": "two_theta", "wavelength": 0.7, "range": [2, 40]},
     "sample": {"name": "S1", "ligand": "DDAB"},
     "phases": {"P": {"structure": "P.cif", "particle": {
-        "shape": "prism", "L": {"mean": 4.0, "sd": 0.5}}}},
+        "shape": "parallelepiped", "L": {"mean": 4.0, "sd": 0.5}}}},
     "background": {"chebyshev": 3},
 }
 DOCUMENT = {
-    "schema": "aiida-dse/joint/1",
+    "schema": "aiida-dse/simultaneous/2",
     "title": "two temperatures",
     "model": MODEL,
     "patterns": {
@@ -26,8 +26,8 @@ DOCUMENT = {
                  "parameters": {"P.a": 4.2}},
     },
     "shared": ["P.L", "P.sd_L"],
-    "parameters": {"joint.a0": {"value": 4.1, "lower": 4.0}, "joint.alpha": 3e-5},
-    "laws": {"P.a": "joint.a0 * (1 + joint.alpha * sample.temperature)"},
+    "parameters": {"global.a0": {"value": 4.1, "lower": 4.0}, "global.alpha": 3e-5},
+    "parametric_constraints": {"P.a": "global.a0 * (1 + global.alpha * sample.temperature)"},
     "refinement": {"stages": [["P.a"], ["P.*"]]},
 }
 
@@ -47,7 +47,7 @@ def changed(**paths):
 
 
 def test_a_pattern_stands_on_top_of_the_model():
-    document = parse_joint(DOCUMENT)
+    document = parse_simultaneous(DOCUMENT)
     cold, warm = document.document_of("T100"), document.document_of("T300")
     assert cold.pattern.file == "a.xye" and cold.pattern.wavelength == 0.7
     assert cold.pattern.range == (2, 40) and warm.pattern.range == (3, 40)
@@ -57,13 +57,13 @@ def test_a_pattern_stands_on_top_of_the_model():
 
 
 def test_the_canonical_form_is_the_same_document():
-    document = parse_joint(DOCUMENT)
-    again = parse_joint(document.canonical())
+    document = parse_simultaneous(DOCUMENT)
+    again = parse_simultaneous(document.canonical())
     assert again.canonical() == document.canonical()
     for name in document.patterns:
         assert again.document_of(name) == document.document_of(name)
-    assert (again.shared, again.laws, again.refinement, again.parameters) == (
-        document.shared, document.laws, document.refinement, document.parameters)
+    assert (again.shared, again.parametric_constraints, again.refinement, again.parameters) == (
+        document.shared, document.parametric_constraints, document.refinement, document.parameters)
 
 
 def test_the_model_may_be_the_file_of_another_analysis(tmp_path):
@@ -76,8 +76,8 @@ def test_the_model_may_be_the_file_of_another_analysis(tmp_path):
     base["sample"]["temperature"] = 298
     (tmp_path / "base" / "model.yaml").write_text(yaml.safe_dump(base))
     content = changed(model="base/model.yaml", refinement=None, patterns__T100__sample=None)
-    (tmp_path / "joint.yaml").write_text(yaml.safe_dump(content))
-    document = load_joint(tmp_path / "joint.yaml")
+    (tmp_path / "global.yaml").write_text(yaml.safe_dump(content))
+    document = load_simultaneous(tmp_path / "global.yaml")
     cold = document.document_of("T100")
     assert cold.phases["P"].structure == "base/P.cif" and cold.pattern.file == "a.xye"
     assert document.title == "two temperatures" and document.refinement.max_cycles == 7
@@ -98,25 +98,25 @@ def test_the_model_may_be_the_file_of_another_analysis(tmp_path):
         ({"model__backgrund": {}}, "model.backgrund: unknown key; did you mean 'background'"),
         ({"model__refinement": {}}, "model.refinement: this key belongs beside 'model'"),
         ({"model__sample": 5}, "model.sample: 5 is no mapping"),
-        ({"parameters__P.a": 4.1}, r"parameters.P.a.*joint"),
-        ({"refinement__starts": 3}, "refinement.*starts = 3, but a joint refinement has one"),
-        ({"lawz": {}}, "lawz: unknown key; did you mean 'laws'"),
+        ({"parameters__P.a": 4.1}, r"parameters.P.a.*simultaneous"),
+        ({"refinement__starts": 3}, "refinement.*starts = 3, but a simultaneous refinement has one"),
+        ({"lawz": {}}, "lawz: unknown key; did you mean 'parametric_constraints'"),
         ({"shared": "P.L"}, "shared"),
         ({"model": "m.yaml"}, "model: the file 'm.yaml' cannot be read here"),
-        ({"schema": "aiida-dse/model/1"}, "schema: aiida-dse/joint/1"),
+        ({"schema": "aiida-dse/model/2"}, "schema: aiida-dse/simultaneous/2"),
     ],
 )
 def test_mistakes_are_told_with_their_place(paths, told):
     with pytest.raises(DocumentError, match=told):
-        parse_joint(changed(**paths))
+        parse_simultaneous(changed(**paths))
 
 
 def test_a_missing_model_file_is_told(tmp_path):
-    (tmp_path / "joint.yaml").write_text(yaml.safe_dump(changed(model="nowhere.yaml")))
+    (tmp_path / "global.yaml").write_text(yaml.safe_dump(changed(model="nowhere.yaml")))
     with pytest.raises(DocumentError, match=r"nowhere.yaml: there is no such file"):
-        load_joint(tmp_path / "joint.yaml")
+        load_simultaneous(tmp_path / "global.yaml")
 
 
 def test_a_joint_document_is_no_model_document():
-    with pytest.raises(DocumentError, match="goes to 'dse-engine joint'"):
+    with pytest.raises(DocumentError, match="goes to 'dse-engine simultaneous'"):
         parse_document(DOCUMENT)

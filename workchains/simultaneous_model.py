@@ -1,4 +1,4 @@
-"""From the single refinements of a series to the joint document that starts at their values."""
+"""From the single refinements of a series to the simultaneous document that starts at their values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from aiida.engine import calcfunction
 from aiida.orm import Dict
 
-from aiida_dse.documents.simultaneous import JOINT_SCHEMA
+from aiida_dse.documents.simultaneous import SIMULTANEOUS_SCHEMA
 from aiida_dse.workchains.refine import model_continued
 
 #: Keys in which the members of a series may differ.
@@ -20,11 +20,11 @@ OWN = ("pattern", "sample", "parameters")
 NO_MODEL = ("schema", "title", "scan", "uncertainty", "refinement")
 
 
-def joint_model_of(
-    joint: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]],
+def simultaneous_model_of(
+    simultaneous: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]],
     results: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """The joint document of members whose models are the same but for pattern, sample and starts.
+    """The simultaneous document of members whose models are the same but for pattern, sample and starts.
 
     Shared parameters start at the mean of the members' values. Raises ValueError where the models
     differ.
@@ -39,39 +39,39 @@ def joint_model_of(
                      != json.dumps(other.get(key), sort_keys=True)]
         if different:
             raise ValueError(f"{name} and {first} differ in {', '.join(sorted(different))}; "
-                             "patterns refined jointly have one model.")
+                             "patterns refined simultaneously have one model.")
     starts = {}
     for name, model in models.items():
         continued = model if results is None else model_continued(dict(model), results[name])
         starts[name] = dict(continued.get("parameters", {}))
-    shared, laws = joint.get("shared", ()), joint.get("laws", {})
+    shared, parametric_constraints = simultaneous.get("shared", ()), simultaneous.get("parametric_constraints", {})
     known = dict.fromkeys(key for own in starts.values() for key in own)
     together = [key for key in known if any(fnmatchcase(key, one) for one in shared)]
     common_starts = {key: _mean([own[key] for own in starts.values() if key in own])
                      for key in together}
-    plan = {**models[first].get("refinement", {}), **joint.get("refinement", {})}
+    plan = {**models[first].get("refinement", {}), **simultaneous.get("refinement", {})}
     return {
-        "schema": JOINT_SCHEMA, "title": joint.get("title", ""),
+        "schema": SIMULTANEOUS_SCHEMA, "title": simultaneous.get("title", ""),
         "model": common | ({"parameters": common_starts} if common_starts else {}),
         "patterns": {
             name: {
                 "pattern": model["pattern"], "sample": model.get("sample", {}),
                 "parameters": {key: value for key, value in starts[name].items()
-                               if key not in common_starts and key not in laws},
+                               if key not in common_starts and key not in parametric_constraints},
             }
             for name, model in models.items()
         },
-        "shared": list(shared), "laws": laws, "parameters": joint.get("parameters", {}),
+        "shared": list(shared), "parametric_constraints": parametric_constraints, "parameters": simultaneous.get("parameters", {}),
         "refinement": {key: value for key, value in plan.items() if key not in ("starts", "seed")},
     }
 
 
 @calcfunction
-def joint_model(joint: Dict, **members: Any) -> Dict:
-    """The joint document of members given as <name>_model and <name>_result."""
+def simultaneous_model(simultaneous: Dict, **members: Any) -> Dict:
+    """The simultaneous document of members given as <name>_model and <name>_result."""
     names = [key.removesuffix("_model") for key in members if key.endswith("_model")]
-    return Dict(joint_model_of(
-        joint.get_dict(), {name: members[f"{name}_model"].get_dict() for name in names},
+    return Dict(simultaneous_model_of(
+        simultaneous.get_dict(), {name: members[f"{name}_model"].get_dict() for name in names},
         {name: members[f"{name}_result"].get_dict() for name in names},
     ))
 

@@ -1,4 +1,4 @@
-"""Joint documents on disk: built, refined by dse-engine, reported; what is wrong with them."""
+"""Simultaneous documents on disk: built, refined by dse-engine, reported; what is wrong with them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from click.testing import CliRunner
 from numpy.testing import assert_allclose
 
 from aiida_dse.cli.engine import main
-from aiida_dse.documents import DocumentError, load_joint
+from aiida_dse.documents import DocumentError, load_simultaneous
 from aiida_dse.io.results import read_result
-from aiida_dse.report.simultaneous_figure import joint_figure
+from aiida_dse.report.simultaneous_figure import simultaneous_figure
 from aiida_dse.report.tables import result_report
-from aiida_dse.tasks.simultaneous import build_joint, run_joint
+from aiida_dse.tasks.simultaneous import build_simultaneous, run_simultaneous
 
-EXPANSION = 4e-5
+LATTICE_SCALE_RANGE = 4e-5
 TEMPERATURES = {"T100": 100, "T200": 200, "T300": 300}
-LAW = {"laws": {"P.a": "joint.a0 * (1 + joint.alpha * (sample.temperature - 300))"},
-       "parameters": {"joint.a0": 4.11, "joint.alpha": {"value": 0, "lower": -1e-3, "upper": 1e-3}}}
+LAW = {"parametric_constraints": {"P.a": "global.a0 * (1 + global.alpha * (sample.temperature - 300))"},
+       "parameters": {"global.a0": 4.11, "global.alpha": {"value": 0, "lower": -1e-3, "upper": 1e-3}}}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def measured(columns):
     direct = sys.modules["_physics_direct"]
     found = {}
     for k, (name, t) in enumerate(TEMPERATURES.items()):
-        a = 4.12 * (1 + EXPANSION * (t - 300))
+        a = 4.12 * (1 + LATTICE_SCALE_RANGE * (t - 300))
         structure = direct.Structure.of(
             (a,) * 3, [("Cs1+", 1.0, 1.0, [(0, 0, 0)]), ("Cl1-", 1.0, 2.0, [(0.5, 0.5, 0.5)])])
         pattern = direct.intensity(direct.block(structure, 3, 3, 3), columns[:, 0], 0.7)
@@ -42,7 +42,7 @@ def measured(columns):
 
 @pytest.fixture
 def series(folder, measured):
-    """A function that writes the joint document, with changes, beside its files."""
+    """A function that writes the simultaneous document, with changes, beside its files."""
     for name, rows in measured.items():
         np.savetxt(folder.path / f"{name}.xye", rows, fmt="%.8g")
     model = folder.document(refinement=None, scan=None)
@@ -50,11 +50,11 @@ def series(folder, measured):
 
     def write(**changes):
         content = {
-            "schema": "aiida-dse/joint/1", "title": "cubes",
+            "schema": "aiida-dse/simultaneous/2", "title": "cubes",
             "model": copy.deepcopy(model),
             "patterns": {name: {"pattern": {"file": f"{name}.xye"}, "sample": {"temperature": t}}
                          for name, t in TEMPERATURES.items()},
-            "shared": ["P.*.B"], "refinement": {"stages": [["P.a"], ["P.*.B"]]},
+            "shared": ["P.*.B_iso"], "refinement": {"stages": [["P.a"], ["P.*.B_iso"]]},
         }
         for key, value in changes.items():
             *keys, last = key.split("__")
@@ -65,7 +65,7 @@ def series(folder, measured):
                 del place[last]
             else:
                 place[last] = value
-        path = folder.path / "joint.yaml"
+        path = folder.path / "global.yaml"
         path.write_text(yaml.safe_dump(content, sort_keys=False))
         return path
 
@@ -73,29 +73,29 @@ def series(folder, measured):
 
 
 def built(path):
-    return build_joint(load_joint(path), path.parent, threads=2)
+    return build_simultaneous(load_simultaneous(path), path.parent, threads=2)
 
 
 def test_a_law_goes_from_the_document_to_every_pattern(series, tmp_path):
     path, output = series(**LAW), tmp_path / "out"
-    done = CliRunner().invoke(main, ["joint", str(path), "-o", str(output)])
+    done = CliRunner().invoke(main, ["simultaneous", str(path), "-o", str(output)])
     assert done.exit_code == 0, done.output
     result = read_result(output)
     summary = result.summary
-    assert summary["task"] == "joint" and summary["status"] == "converged"
+    assert summary["task"] == "simultaneous" and summary["status"] == "converged"
     rows = summary["parameters"]
-    assert set(rows) == {"P.Cs.B", "P.Cl.B", "joint.a0", "joint.alpha"}
-    for name, truth in {"joint.a0": 4.12, "joint.alpha": EXPANSION, "P.Cs.B": 1.0}.items():
+    assert set(rows) == {"P.Cs.B_iso", "P.Cl.B_iso", "global.a0", "global.alpha"}
+    for name, truth in {"global.a0": 4.12, "global.alpha": LATTICE_SCALE_RANGE, "P.Cs.B_iso": 1.0}.items():
         assert abs(rows[name]["value"] - truth) < 4 * rows[name]["su"], name
     for name, t in TEMPERATURES.items():
         own = summary["patterns"][name]
         a = own["parameters"]["P.a"]
-        line = rows["joint.a0"]["value"] * (1 + rows["joint.alpha"]["value"] * (t - 300))
+        line = rows["global.a0"]["value"] * (1 + rows["global.alpha"]["value"] * (t - 300))
         assert_allclose(a["value"], line, rtol=1e-12)
-        assert a["law"] == LAW["laws"]["P.a"] and not a["free"] and a["su"] > 0
-        assert own["parameters"]["P.Cs.B"] == {
-            **own["parameters"]["P.Cs.B"], "shared": True, "value": rows["P.Cs.B"]["value"],
-            "su": pytest.approx(rows["P.Cs.B"]["su"])}
+        assert a["parametric_constraint"] == LAW["parametric_constraints"]["P.a"] and not a["free"] and a["su"] > 0
+        assert own["parameters"]["P.Cs.B_iso"] == {
+            **own["parameters"]["P.Cs.B_iso"], "shared": True, "value": rows["P.Cs.B_iso"]["value"],
+            "su": pytest.approx(rows["P.Cs.B_iso"]["su"])}
         # the bond is half a cube's diagonal, so its s.u. is that of the cell
         (bond,) = [q for k, q in own["derived"]["P"]["quantities"].items() if k.startswith("d(")]
         assert_allclose([bond["value"], bond["su"]],
@@ -108,17 +108,17 @@ def test_a_law_goes_from_the_document_to_every_pattern(series, tmp_path):
     assert_allclose(summary["agreement"]["chi2"], chi2, rtol=1e-9)
     assert summary["agreement"]["n_points"] == 3 * 200
     assert summary["agreement"]["n_parameters"] == 4 + 3 * 2
-    assert list(result.arrays["refinement/names"]) == ["P.Cs.B", "P.Cl.B", "joint.a0",
-                                                       "joint.alpha"]
+    assert list(result.arrays["refinement/names"]) == ["P.Cs.B_iso", "P.Cl.B_iso", "global.a0",
+                                                       "global.alpha"]
     report = result_report(result)
-    for told in ("joint.alpha", "T100", "300.0 K", "law: P.a =", "GoF"):
+    for told in ("global.alpha", "T100", "300.0 K", "law: P.a =", "GoF"):
         assert told in report
     json.dumps(summary, allow_nan=False)
 
 
 def test_the_figure_shows_every_pattern_and_what_differs(series):
-    result = run_joint(built(series(shared=["P.Cs.B"])))
-    figure = joint_figure(result)
+    result = run_simultaneous(built(series(shared=["P.Cs.B_iso"])))
+    figure = simultaneous_figure(result)
     texts = [t.get_text() for part in figure.subfigs for panel in part.axes for t in panel.texts]
     assert all(any(text.startswith(f"{name}, {t} K, GoF") for text in texts)
                for name, t in TEMPERATURES.items())
@@ -128,30 +128,30 @@ def test_the_figure_shows_every_pattern_and_what_differs(series):
     assert_allclose(line.get_xdata(), list(TEMPERATURES.values()))
     assert_allclose(line.get_ydata(), [v["parameters"]["P.a"]["value"] for v in values.values()])
     with pytest.raises(ValueError, match="draw it with fit_figure"):
-        joint_figure(type(result)(result.summary | {"task": "refine"}, result.arrays))
+        simultaneous_figure(type(result)(result.summary | {"task": "refine"}, result.arrays))
     # with all of it common, the fits stand alone
-    assert len(joint_figure(run_joint(built(series(shared=["P.*"])))).subfigs) == 1
+    assert len(simultaneous_figure(run_simultaneous(built(series(shared=["P.*"])))).subfigs) == 1
 
 
 def test_a_walltime_keeps_what_was_reached(series, tmp_path):
     output = tmp_path / "out"
-    done = CliRunner().invoke(main, ["joint", str(series()), "-o", str(output), "--quiet"],
+    done = CliRunner().invoke(main, ["simultaneous", str(series()), "-o", str(output), "--quiet"],
                               env={"DSE_NUM_THREADS": "1"})
     assert done.exit_code == 0
     few = series(refinement={"stages": [["P.*"]], "max_cycles": 2})
-    done = CliRunner().invoke(main, ["joint", str(few), "-o", str(output), "--quiet"])
+    done = CliRunner().invoke(main, ["simultaneous", str(few), "-o", str(output), "--quiet"])
     assert done.exit_code == 3 and read_result(output).status == "not_converged"
-    stopped = run_joint(built(few), should_stop=lambda: "walltime")
+    stopped = run_simultaneous(built(few), should_stop=lambda: "walltime")
     assert stopped.status == "walltime" and set(stopped.summary["patterns"]) == set(TEMPERATURES)
 
 
 def test_a_restraint_of_the_model_is_reported_where_it_counts(series):
-    prior = [{"parameter": "P.Cs.B", "target": 1.2, "sigma": 0.01},
+    prior = [{"parameter": "P.Cs.B_iso", "target": 1.2, "sigma": 0.01},
              {"distance": ["Cs", "Cl"], "target": 3.57, "sigma": 0.01}]
-    summary = run_joint(built(series(model__restraints=prior))).summary
+    summary = run_simultaneous(built(series(model__restraints=prior))).summary
     counted = {name: [key.split("_")[0] for key in rows["restraints"]]
                for name, rows in summary["patterns"].items()}
-    assert counted == {"T100": ["P.Cs.B", "P d(Cs-Cl)"], "T200": ["P d(Cs-Cl)"],
+    assert counted == {"T100": ["P.Cs.B_iso", "P d(Cs-Cl)"], "T200": ["P d(Cs-Cl)"],
                        "T300": ["P d(Cs-Cl)"]}
 
 
@@ -169,22 +169,22 @@ TWINS = {"T100": {"pattern": {"file": "T100.xye"}}, "again": {"pattern": {"file"
     ("changes", "told"),
     [
         ({"shared": ["P.q"]}, r"^shared.*no parameter 'P.q'"),
-        ({"shared": ["P.Cs"]}, r"did you mean P.Cs.B"),
+        ({"shared": ["P.Cs"]}, r"did you mean P.Cs.B_iso"),
         ({"shared": ["P.a"], **LAW}, "P.a is shared and has a law"),
-        ({"model__ties": {"P.Cl.B": "2 * P.Cs.B"}, "laws": {"P.Cl.B": "2"}}, "is tied in the mod"),
-        ({**LAW, "laws": {"P.q": "joint.a0"}}, r"^laws.P.q: there is no parameter"),
-        ({**LAW, "laws": {"P.a": "joint.b0"}}, r"^laws.P.a: .*did you mean joint.a0"),
-        ({**LAW, "laws": {"P.a": "joint.a0 if 1 else 2"}}, r"^laws.P.a: .*not plain arithmetic"),
-        ({"laws": {"P.a": "4 + P.Cs.B", "P.Cs.B": "P.a"}, "shared": []}, "go round in a circle"),
+        ({"model__ties": {"P.Cl.B_iso": "2 * P.Cs.B_iso"}, "parametric_constraints": {"P.Cl.B_iso": "2"}}, "is constrained in the mod"),
+        ({**LAW, "parametric_constraints": {"P.q": "global.a0"}}, r"^parametric_constraints.P.q: there is no parameter"),
+        ({**LAW, "parametric_constraints": {"P.a": "global.b0"}}, r"^parametric_constraints.P.a: .*did you mean global.a0"),
+        ({**LAW, "parametric_constraints": {"P.a": "global.a0 if 1 else 2"}}, r"^parametric_constraints.P.a: .*not plain arithmetic"),
+        ({"parametric_constraints": {"P.a": "4 + P.Cs.B_iso", "P.Cs.B_iso": "P.a"}, "shared": []}, "go round in a circle"),
         ({**LAW, "patterns__T200__sample": None}, r"^patterns.T200.sample.temperature: .*missing"),
-        ({**LAW, "laws": {"P.a": "joint.a0"}}, r"^parameters.joint.alpha: no law names it"),
-        ({**LAW, "laws": {"P.a": "joint.a0 + 0 * joint.alpha"}}, "joint.alpha has no effect"),
-        ({**LAW, "parameters__joint.a0": -4}, r"gives -4 Å in pattern T100, which is impossible"),
-        ({**LAW, "parameters__joint.a0": {"lower": 4}}, r"^parameters.joint.a0.value: .*missing"),
-        ({**LAW, "parameters__joint.a0": {"value": 3, "lower": 4}}, "outside its bounds"),
+        ({**LAW, "parametric_constraints": {"P.a": "global.a0"}}, r"^parameters.global.alpha: no law names it"),
+        ({**LAW, "parametric_constraints": {"P.a": "global.a0 + 0 * global.alpha"}}, "global.alpha has no effect"),
+        ({**LAW, "parameters__simultaneous.a0": -4}, r"gives -4 Å in pattern T100, which is impossible"),
+        ({**LAW, "parameters__simultaneous.a0": {"lower": 4}}, r"^parameters.global.a0.value: .*missing"),
+        ({**LAW, "parameters__simultaneous.a0": {"value": 3, "lower": 4}}, "outside its bounds"),
         ({"patterns": TWINS}, r"^patterns.again.pattern.file: .*same points as that of T100"),
         ({"patterns__T100__pattern__file": "no.xye"}, r"^patterns.T100.pattern: .*no file"),
-        ({"patterns__T100__parameters": {"P.Cs.B": 3}}, "P.Cs.B is shared, but"),
+        ({"patterns__T100__parameters": {"P.Cs.B_iso": 3}}, "P.Cs.B_iso is shared, but"),
         ({"patterns__T100__parameters": {"P.q": 3}}, r"^patterns.T100.parameters.*no param.*P.q"),
         ({"refinement__stages": [["P.q"]]}, r"^refinement.stages: there is no parameter 'P.q'"),
         ({"refinement__stages": [["T400:P.a"]]}, r"^refinement.stages: 'T400:P.a' names no"),
@@ -200,10 +200,10 @@ def test_contradictions_are_refused_with_their_key(series, changes, told):
 def test_a_wrong_axis_of_one_pattern_is_told_by_its_name(series, measured):
     path = series()
     np.savetxt(path.parent / "T200.xye", measured["T200"] * [1.25, 1, 1], fmt="%.8g")
-    done = CliRunner().invoke(main, ["joint", str(path)])
+    done = CliRunner().invoke(main, ["simultaneous", str(path)])
     assert done.exit_code == 2 and done.output.startswith("Error: patterns.T200.pattern"), done
 
 
 def test_the_other_commands_send_a_joint_document_on(series):
     done = CliRunner().invoke(main, ["refine", str(series())])
-    assert done.exit_code == 2 and "dse-engine joint" in done.output
+    assert done.exit_code == 2 and "dse-engine simultaneous" in done.output

@@ -1,0 +1,116 @@
+"""Standard uncertainties: the covariance of refined parameters together with the linear ones.
+
+With D the derivative of the weighted pattern by the free parameters, L the weighted columns of the
+linear coefficients and R the derivative of the restraints, the normal matrix is
+
+    | D^T D + R^T R   D^T L |
+    | L^T D           L^T L |
+
+Its inverse by block elimination: C_pp = (D^T (1 - Q Q^T) D + R^T R)^-1 with Q a basis of L (the
+Jacobian of the variable projection), C_lp = -L^+ D C_pp, C_ll = (L^T L)^-1 + L^+ D C_pp D^T L^+T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aiida_dse.engine.units import FloatArray
+
+#: Relative singular value below which a direction of parameter space is undetermined.
+SINGULAR = 1e-5
+#: A parameter is undetermined where the directions left out would add this share of its variance.
+SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """The unscaled covariance of named quantities; nan for those without an s.u."""
+
+    names: tuple[str, ...]
+    matrix: FloatArray  # (n, n)
+
+    def su(self, name: str) -> float | None:
+        """The unscaled s.u., None where there is none."""
+        k = self.names.index(name)
+        variance = float(self.matrix[k, k])
+        return float(np.sqrt(variance)) if np.isfinite(variance) else None
+
+    def block(self, names: Sequence[str]) -> FloatArray:
+        """(n_names, n_names) of some of the quantities, in the order of `names`."""
+        at = [self.names.index(name) for name in names]
+        return np.asarray(self.matrix[np.ix_(at, at)])
+
+    @property
+    def correlation(self) -> FloatArray:
+        """(n, n), nan where a quantity has no s.u."""
+        deviation = np.sqrt(np.diag(self.matrix))
+        deviation = np.where(deviation > 0, deviation, np.nan)
+        return np.asarray(self.matrix / np.outer(deviation, deviation))
+
+    def propagated(self, gradient: FloatArray) -> FloatArray:
+        """G C G^T (m, m) of m quantities with gradient (m, n); nan where one without s.u. acts."""
+        known = np.isfinite(np.diag(self.matrix))
+        inner = self.matrix[np.ix_(known, known)]
+        found = np.asarray(gradient[:, known] @ inner @ gradient[:, known].T)
+        np.fill_diagonal(found, np.maximum(np.diag(found), 0.0))  # rounding may leave -1e-30
+        lost = (np.abs(gradient[:, ~known]) > 0).any(axis=1)
+        found[lost, :] = found[:, lost] = np.nan
+        return found
+
+
+def inverse_normal(jacobian: FloatArray) -> tuple[FloatArray, np.ndarray]:
+    """(J^T J)^-1 (n_free, n_free), and which parameters (n_free,) the data do not determine.
+
+    From the singular values of the Jacobian (n_rows, n_free), its columns scaled to length one.
+    Directions below SINGULAR are left out; a parameter is undetermined where they, taken at ten
+    times SINGULAR, would add more than SHARE of the variance that is left. Its rows are nan.
+    """
+    n = jacobian.shape[1]
+    if n == 0:
+        return np.zeros((0, 0)), np.zeros(0, dtype=bool)
+    length = np.linalg.norm(jacobian, axis=0)
+    flat = length <= 1e-12 * max(length.max(), 1e-300)
+    scaled = jacobian / np.where(flat, 1.0, length)
+    _, singular, vectors = np.linalg.svd(scaled, full_matrices=False)
+    keep = singular > SINGULAR * singular[0]
+    inverse = (vectors[keep].T / singular[keep] ** 2) @ vectors[keep]
+    floor = np.maximum(singular[~keep], 10 * SINGULAR * singular[0])
+    added = ((vectors[~keep] / floor[:, None]) ** 2).sum(axis=0)
+    undetermined = flat | (added > SHARE * np.diag(inverse))
+    spread = 1 / np.where(flat, 1.0, length)
+    found = inverse * np.outer(spread, spread)
+    found[undetermined, :] = found[:, undetermined] = np.nan
+    return found, undetermined
+
+
+def with_linear(
+    free: FloatArray, derivatives: FloatArray, columns: FloatArray
+) -> FloatArray:
+    """The covariance (n_free + n_linear, ...) from that of the free parameters (n_free, n_free).
+
+    derivatives (n_points, n_free) of the weighted pattern; columns (n_points, n_linear), the
+    weighted patterns of the linear coefficients. Free parameters without s.u. are left out of the
+    linear coefficients' variance.
+    """
+    length = np.linalg.norm(columns, axis=0)
+    length = np.where(length > 0, length, 1.0)
+    scaled = columns / length
+    known = np.isfinite(np.diag(free)) if len(free) else np.zeros(0, dtype=bool)
+    slopes = np.zeros((columns.shape[1], len(free)))
+    if columns.shape[1] and known.any():
+        solution = np.linalg.lstsq(scaled, derivatives[:, known], rcond=None)[0]
+        slopes[:, known] = -solution / length[:, None]
+    own = np.linalg.pinv(scaled.T @ scaled) / np.outer(length, length)
+    inner = np.where(np.isfinite(free), free, 0.0)
+    cross = slopes @ inner
+    n = len(free)
+    found = np.empty((n + len(own),) * 2)
+    found[:n, :n] = free
+    found[n:, :n] = cross
+    found[n:, :n][:, ~known] = np.nan
+    found[:n, n:] = found[n:, :n].T
+    found[n:, n:] = own + cross @ slopes.T
+    return found

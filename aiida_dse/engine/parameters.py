@@ -1,0 +1,314 @@
+"""Parameters of a model: structured names, kinds with their properties, values with bounds and s.u.
+
+Everything that depends on what a parameter *is* (unit, step, starting range, possible values, what
+it changes, when it is refined, its CIF data name, its symbol) is a column of one table, `KINDS`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+Interval = tuple[float, float]
+INFINITE: Interval = (-math.inf, math.inf)
+#: The phase name of parameters that belong to no phase: those of parametric constraints.
+GLOBAL = "global"
+
+
+class ParameterName(str):
+    """'phase.quantity' or 'phase.site.quantity', parsed; a string, so that it can be a key.
+
+    In a simultaneous refinement 'pattern:' before it names the pattern that owns the parameter.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, phase: str, quantity: str, *, site: str = "", pattern: str = "") -> ParameterName:
+        inside = f"{phase}.{site}.{quantity}" if site else f"{phase}.{quantity}"
+        return cls(f"{pattern}:{inside}" if pattern else inside)
+
+    @property
+    def pattern(self) -> str:
+        """The pattern that owns the parameter; '' where it belongs to the whole model."""
+        return self.partition(":")[0] if ":" in self else ""
+
+    @property
+    def shared(self) -> ParameterName:
+        """The same name without the pattern."""
+        return ParameterName(self.rpartition(":")[2])
+
+    @property
+    def phase(self) -> str:
+        return self.shared.partition(".")[0]
+
+    @property
+    def local(self) -> str:
+        """The name inside its phase: 'quantity' or 'site.quantity'."""
+        return self.shared.partition(".")[2]
+
+    @property
+    def site(self) -> str:
+        """The label of the site; '' for parameters of the whole phase."""
+        return self.local.rpartition(".")[0]
+
+    @property
+    def quantity(self) -> str:
+        return self.rpartition(".")[2]
+
+
+class Changes(StrEnum):
+    """The part of the calculation that a parameter changes, from the most to the least costly."""
+
+    COUNTS = "counts"  # how many pairs share a difference vector
+    DISTANCES = "distances"
+    DAMPING = "damping"  # Debye-Waller factors
+    AMPLITUDE = "amplitude"  # occupancies
+    LINEAR = "linear"  # coefficients that are solved inside every evaluation
+
+    @property
+    def moves_distances(self) -> bool:
+        """Whether the distance histograms must be computed again."""
+        return self in (Changes.COUNTS, Changes.DISTANCES)
+
+
+class Kind(StrEnum):
+    """What a parameter is."""
+
+    CELL_LENGTH = "cell_length"
+    CELL_ANGLE = "cell_angle"
+    COORDINATE = "coordinate"
+    B_ISO = "B_iso"
+    OCCUPANCY = "occupancy"
+    SIZE = "size"
+    SIZE_SD = "size_sd"
+    SIZE_ROTATION = "size_rotation"
+    LATTICE_SCALE = "lattice_scale"
+    GLOBAL = "global"
+    SCALE = "scale"
+    BLANK = "blank"
+    BACKGROUND = "background"
+
+    @property
+    def spec(self) -> KindSpec:
+        return KINDS[self]
+
+
+@dataclass(frozen=True)
+class KindSpec:
+    """The properties of a kind of parameter.
+
+    `shift` is a natural step, which scales the search and finite differences; `bounds` and
+    `start_range` are the default bounds and the range of starting points around a value; `possible`
+    are the values that a crystal or particle can have. `stage` is the place in the default stages
+    of a refinement (None: not refined by default). `cif` is the CIF data name, with {} for the
+    quantity. `symbol` is the LaTeX form for figures, '' where the name itself is shown.
+    """
+
+    unit: str
+    shift: Callable[[float], float]
+    bounds: Callable[[float], Interval]
+    start_range: Callable[[float], Interval]
+    possible: Interval
+    changes: Changes
+    stage: int | None = None
+    cif: str = ""
+    symbol: str = ""
+
+
+def _fixed(step: float) -> Callable[[float], float]:
+    return lambda value: step
+
+
+def _relative(share: float) -> Callable[[float], float]:
+    return lambda value: share * abs(value)
+
+
+def _around(*, absolute: float = 0.0, relative: float = 0.0) -> Callable[[float], Interval]:
+    def interval(value: float) -> Interval:
+        half = absolute + relative * abs(value)
+        return value - half, value + half
+
+    return interval
+
+
+def _between(lower: float, upper: float) -> Callable[[float], Interval]:
+    return lambda value: (lower, upper)
+
+
+def _factor_of_two(value: float) -> Interval:
+    return value / 2, value * 2
+
+
+#: Largest B_iso (Å^2) a refinement may reach unless the document specifies another bound.
+B_LIMIT = 30.0
+#: Bounds of the factor by which all distances of a fixed geometry may be scaled.
+LATTICE_SCALE_RANGE = (0.9, 1.1)
+_LENGTH: Interval = (1e-6, 1e6)
+
+KINDS: dict[Kind, KindSpec] = {
+    Kind.CELL_LENGTH: KindSpec(
+        "Å", _relative(1e-3), _around(relative=0.1), _around(relative=0.015), _LENGTH,
+        Changes.DISTANCES, 0, "_cell.length_{}", "{}",
+    ),
+    Kind.CELL_ANGLE: KindSpec(
+        "deg", _fixed(0.1), _around(absolute=10.0), _around(absolute=2.0), (1.0, 179.0),
+        Changes.DISTANCES, 0, "_cell.angle_{}", r"\{}",
+    ),
+    Kind.COORDINATE: KindSpec(
+        "", _fixed(2e-3), _around(absolute=0.15), _around(absolute=0.03), INFINITE,
+        Changes.DISTANCES, 2, "_atom_site.fract_{}", "{}",
+    ),
+    Kind.B_ISO: KindSpec(
+        "Å^2", _fixed(0.1), lambda value: (0.0, max(B_LIMIT, 2 * value)), _factor_of_two,
+        (0.0, 1000.0), Changes.DAMPING, 1, "_atom_site.B_iso_or_equiv", r"B_\mathrm{{iso}}",
+    ),
+    Kind.OCCUPANCY: KindSpec(
+        "", _fixed(0.02), _between(0.0, 1.0), _factor_of_two, (0.0, 1.0),
+        Changes.AMPLITUDE, None, "_atom_site.occupancy", "o",
+    ),
+    Kind.SIZE: KindSpec(
+        "nm", _fixed(0.1), lambda value: (min(0.5, value), max(3 * value, 10.0)), _factor_of_two,
+        _LENGTH, Changes.COUNTS, 0,
+    ),
+    Kind.SIZE_SD: KindSpec(
+        "nm", _fixed(0.1), lambda value: (min(0.05, value), max(5.0, 3 * value)), _factor_of_two,
+        _LENGTH, Changes.COUNTS, 1,
+    ),
+    Kind.SIZE_ROTATION: KindSpec(
+        "deg", _fixed(0.1), _between(-90.0, 90.0), _between(-90.0, 90.0), (-90.0, 90.0),
+        Changes.COUNTS,
+    ),
+    Kind.LATTICE_SCALE: KindSpec(
+        "", _fixed(1e-3), _between(*LATTICE_SCALE_RANGE), _around(relative=0.015), (1e-3, 1e3),
+        Changes.DISTANCES, 0,
+    ),
+    Kind.GLOBAL: KindSpec(
+        "", lambda value: 1e-2 * abs(value) or 1e-6, _between(*INFINITE), _factor_of_two, INFINITE,
+        Changes.DISTANCES,
+    ),
+    Kind.SCALE: KindSpec(
+        "", _relative(1e-2), _between(0.0, math.inf), _factor_of_two, (0.0, math.inf),
+        Changes.LINEAR,
+    ),
+    Kind.BLANK: KindSpec(
+        "", _relative(1e-2), _between(0.0, math.inf), _factor_of_two, (0.0, math.inf),
+        Changes.LINEAR,
+    ),
+    Kind.BACKGROUND: KindSpec(
+        "", _relative(1e-2), _between(*INFINITE), _factor_of_two, INFINITE, Changes.LINEAR,
+    ),
+}
+
+
+class ParameterStatus(StrEnum):
+    """How a parameter took part in a refinement."""
+
+    FIXED = "fixed"
+    FREE = "free"
+    CONSTRAINED = "constrained"  # computed from other parameters
+    AT_BOUND = "at_bound"  # refined, and held at a bound in the end; no s.u.
+    UNDETERMINED = "undetermined"  # refined, but the data do not determine it; no s.u.
+
+    @property
+    def refined(self) -> bool:
+        """Whether the refinement was free to change it."""
+        return self in (ParameterStatus.FREE, ParameterStatus.AT_BOUND,
+                        ParameterStatus.UNDETERMINED)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a model, in the unit of its kind. `su` is its unscaled standard uncertainty.
+
+    Without bounds the kind's default ones hold, widened to include the value.
+    """
+
+    name: ParameterName
+    kind: Kind
+    value: float
+    lower: float = math.nan
+    upper: float = math.nan
+    su: float | None = None
+    status: ParameterStatus = ParameterStatus.FIXED
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", ParameterName(self.name))
+        if not math.isfinite(self.value):
+            raise ValueError(f"{self.name}: the value {self.value} is not a finite number.")
+        lower, upper = self.kind.spec.bounds(self.value)
+        if math.isnan(self.lower):
+            object.__setattr__(self, "lower", min(lower, self.value))
+        if math.isnan(self.upper):
+            object.__setattr__(self, "upper", max(upper, self.value))
+        if not self.lower <= self.upper:
+            raise ValueError(
+                f"{self.name}: the lower bound {self.lower:g} is above the upper bound "
+                f"{self.upper:g} {self.unit}. Swap them."
+            )
+        if not self.lower <= self.value <= self.upper:
+            raise ValueError(
+                f"{self.name}: the value {self.value:g} {self.unit} lies outside its bounds "
+                f"{self.lower:g} ... {self.upper:g}. Move the value or widen the bounds."
+            )
+
+    @property
+    def unit(self) -> str:
+        return self.kind.spec.unit
+
+    @property
+    def shift(self) -> float:
+        """A natural step: it scales the search and finite differences."""
+        if self.kind is Kind.GLOBAL and self.value == 0:
+            span = self.upper - self.lower
+            return 1e-2 * span if math.isfinite(span) and span > 0 else 1e-6
+        return self.kind.spec.shift(self.value)
+
+    def start_range(self, value: float) -> Interval:
+        """The default range of starting points around `value`, inside the bounds."""
+        low, high = self.kind.spec.start_range(value)
+        return max(low, self.lower), min(high, self.upper)
+
+    def changed(self, **changes: object) -> Parameter:
+        """The parameter with other fields."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+def require_possible(name: str, kind: Kind, lower: float, upper: float) -> None:
+    """Raise ValueError unless a crystal or particle can have all values from lower to upper."""
+    low, high = kind.spec.possible
+    if not low <= lower <= upper <= high:
+        raise ValueError(
+            f"{name} would run from {lower:g} to {upper:g} {kind.spec.unit}, but only {low:g} to "
+            f"{high:g} is possible. Correct its value, bounds or constraint."
+        )
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a text selects parameters by wildcards instead of naming one."""
+    return any(character in text for character in "*?[")
+
+
+def select(patterns: Iterable[str], names: Sequence[str]) -> list[str]:
+    """The names that the patterns select ('*' is a wildcard), in the order of `names`.
+
+    Raises ValueError for a pattern that selects nothing, with the nearest name.
+    """
+    chosen: set[str] = set()
+    for pattern in patterns:
+        hits = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+        if not hits:
+            raise ValueError(f"'{pattern}' names no parameter{closest(pattern, names)}.")
+        chosen.update(hits)
+    return [name for name in names if name in chosen]
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """A hint for error messages: the most similar known names."""
+    import difflib
+
+    hits = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
+    return f" (did you mean {' or '.join(hits)}?)" if hits else ""
