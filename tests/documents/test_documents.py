@@ -88,8 +88,8 @@ def test_an_unknown_key_is_named_with_its_nearest(paths, expected):
         ({"phases__P__particle": {"shape": "parallelepiped"}}, "phases.P.particle", "one of the three"),
         ({"phases__P__particle": {"shape": "sphere", "D": -1}}, "phases.P.particle.D",
          "greater than 0"),
-        ({"phases__P__B": {"Cs": -1}}, "phases.P.B.Cs = -1", "greater than or equal to 0"),
-        ({"phases__P__B": {"Cs": "x"}}, 'phases.P.B.Cs = "x"', "number"),
+        ({"phases__P__B_iso": {"Cs": -1}}, "phases.P.B_iso.Cs = -1", "greater than or equal to 0"),
+        ({"phases__P__B_iso": {"Cs": "x"}}, 'phases.P.B_iso.Cs = "x"', "number"),
         ({"phases__1P": BASE["phases"]["P"]}, "phases.1P", "pattern"),
         ({"phases__background": BASE["phases"]["P"]}, "phases", "another name"),
         ({"background__chebyshev": 99}, "background.chebyshev = 99", "less than or equal to 40"),
@@ -126,7 +126,7 @@ def test_a_missing_key_is_named(remove, expected):
 
 
 @pytest.mark.parametrize("paths", [
-    {"pattern__wavelength": True}, {"phases__P__B": {"Cs": True}}, {"pattern__every": True},
+    {"pattern__wavelength": True}, {"phases__P__B_iso": {"Cs": True}}, {"pattern__every": True},
     {"background__chebyshev": False},
 ], ids=str)
 def test_yes_and_no_are_no_numbers(paths):

@@ -214,7 +214,7 @@ def test_points_out_of_reach_are_left_empty_and_counted(model, known):
          "same point"),
         (lambda k: [PathAxis(({"P.Br_eq.x": 0.2}, {"P.a": 8.3}), np.array([0.0]))],
          "no unit in common"),
-        (lambda k: [Axis("P.a", np.array([0.1]), displacement=True)], "no fractional coordinate"),
+        (lambda k: [Axis("P.a", np.array([0.1]), displacement=True)], "not a fractional coordinate"),
     ],
 )
 def test_axes_that_make_no_sense(model, known, make, message):

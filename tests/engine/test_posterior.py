@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aiida_dse.engine.fit.convergence import convergence, split_r_hat
-from aiida_dse.engine.fit.posterior import _moves, sample_posterior
+from aiida_dse.engine.fit.posterior import moves, sample_posterior
 from aiida_dse.engine.fit.refine import refine
 from aiida_dse.engine.model.agreement import serial_correlation
 from aiida_dse.engine.model.restraints import parameter_restraint
@@ -113,7 +113,8 @@ def test_where_the_model_does_not_exist_no_walker_stays(make, best):
     model = make(constraints={"P.Cl.occupancy": f"1 + 0 * sqrt(P.Cs.B_iso - {edge})"},
                  overrides={"P.Cs.B_iso": Parameter("P.Cs.B_iso", Kind.B_ISO, edge + 1e-3, 0, 10)})
     found = SimpleNamespace(
-        free=best.free, values=best.values, covariance=best.covariance, evaluation=best.evaluation
+        free=best.free, values=best.values, covariance=best.covariance, evaluation=best.evaluation,
+        undetermined=(),
     )
     chain = sample_posterior(model, found, 10, seed=4, threads=1)
     assert chain.n_impossible > 10
@@ -161,10 +162,9 @@ def test_too_few_walkers_are_refused(model, best):
 
 def test_a_covariance_that_is_wrong_does_not_change_the_posterior():
     """Proposals half as wide, and beside the truth, lead to the same normal law."""
-    best = SimpleNamespace(free=[SimpleNamespace(value=0.7), SimpleNamespace(value=-0.4)],
-                           covariance=np.array([[0.25, 0.2], [0.2, 0.25]]))
+    proposals = moves(np.array([0.7, -0.4]), np.array([[0.25, 0.2], [0.2, 0.25]]))
     sampler = emcee.EnsembleSampler(
-        24, 2, lambda x: -0.5 * (x**2).sum(axis=1), moves=_moves(best), vectorize=True
+        24, 2, lambda x: -0.5 * (x**2).sum(axis=1), moves=proposals, vectorize=True
     )
     sampler.random_state = np.random.RandomState(5).get_state()
     sampler.run_mcmc(np.random.default_rng(5).normal(size=(24, 2)), 1500)

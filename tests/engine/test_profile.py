@@ -69,8 +69,8 @@ def test_a_lower_minimum_on_the_way_is_told(model, best):
     """From a point that is no minimum, the curve falls before it rises."""
     away = best.values | {"P.Cs.B_iso": best.values["P.Cs.B_iso"] + 2 * best.free[0].su}
     evaluation = model.evaluate(away)
-    free = tuple(replace(p, value=away[p.name]) for p in best.free)
-    wrong = replace(best, values=away, free=free, evaluation=evaluation,
+    parameters = {name: p.changed(value=away[name]) for name, p in best.parameters.items()}
+    wrong = replace(best, values=away, parameters=parameters, evaluation=evaluation,
                     agreement=model.agreement(evaluation, 2))
     profile = profile_likelihood(model, wrong, ["P.Cs.B_iso"], threads=1).profiles["P.Cs.B_iso"]
     chi2, refined = profile.lowest

@@ -49,7 +49,7 @@ def crystal(symbol, cell, sites, **more):
 
 
 def values_of(phase, **changes):
-    """Starting values of a phase; changes as Label__B=..., since dots make no keywords."""
+    """Starting values of a phase; changes as Label__B_iso=..., since dots make no keywords."""
     values = phase.start
     for name, value in changes.items():
         name = name.replace("__", ".")

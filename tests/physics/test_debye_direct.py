@@ -84,7 +84,7 @@ def test_without_coherence_the_self_terms_remain(family, dse, direct):
     crystal = dse.crystals["pbnm"]
     structure = dse.structures["pbnm"]
     phase = dse.phase(crystal, family)
-    huge = {f"{label}__B": 1e7 for label in phase.labels}
+    huge = {f"{label}__B_iso": 1e7 for label in phase.labels}
     atoms = (
         direct.block(structure, 3, 2, 2) if isinstance(family, SingleParallelepiped)
         else direct.sphere(structure, (0, 0, 0), 9.5)
@@ -136,7 +136,7 @@ def test_occupancy_scales_self_terms_once_and_pairs_twice(dse):
     crystal = dse.crystal("F m -3 m", (4.078, 4.078, 4.078), [("Au", "Au", (0, 0, 0), 1, 0.6)])
     phase = dse.phase(crystal, SingleParallelepiped((3, 3, 4)))
     full = dse.intensity(phase, q)
-    own = dse.intensity(phase, q, Au__B=1e7)
+    own = dse.intensity(phase, q, Au__B_iso=1e7)
     for o in (0.9, 0.5, 0.1):
         partial = dse.intensity(phase, q, Au__occupancy=o)
         assert_allclose(partial, o * own + o**2 * (full - own), rtol=1e-10)
@@ -146,7 +146,7 @@ def test_scaling_all_occupancies_of_a_compound(dse):
     q = dse.uneven_q(40)
     phase = dse.phase(dse.crystals["triclinic"], SingleParallelepiped((3, 3, 3)))
     base = {"Bi__occupancy": 0.8, "Fe__occupancy": 0.6, "O__occupancy": 1.0}
-    flat = {f"{label}__B": 1e7 for label in phase.labels}
+    flat = {f"{label}__B_iso": 1e7 for label in phase.labels}
     half = {name: value / 2 for name, value in base.items()}
     full, own = dse.intensity(phase, q, **base), dse.intensity(phase, q, **base, **flat)
     assert_allclose(dse.intensity(phase, q, **half), own / 2 + (full - own) / 4, rtol=1e-10)
@@ -214,7 +214,7 @@ for axis in "xyz":
     values["A." + axis] -= 0.12
     values["B." + axis] += 0.12
 for p in phase.parameters:
-    assert p.lower <= values[p.name] <= p.upper
+    assert p.lower <= values[p.name.local] <= p.upper
 q = np.linspace(0.3, 20, 60)
 sampling = Sampling(q, 0.56456)
 state = phase.state(values, sampling)

@@ -59,7 +59,7 @@ def test_the_self_term_of_a_split_site_counts_one_atom(dse, direct):
     """4 positions at 1/4 have the self term of one bromine."""
     q = dse.uneven_q(30)
     phase = dse.phase(dse.crystals["split"], SingleParallelepiped((2, 2, 2)))
-    found = dse.intensity(phase, q, Pb__B=1e7, Cs__B=1e7, Br__B=1e7)
+    found = dse.intensity(phase, q, Pb__B_iso=1e7, Cs__B_iso=1e7, Br__B_iso=1e7)
     f = direct.form_factors(["Pb2+", "Cs1+", "Br1-"], q, dse.wavelength)
     np.testing.assert_allclose(found, 8 * np.array([1, 1, 3]) @ abs(f) ** 2, rtol=1e-12)
 

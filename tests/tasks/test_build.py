@@ -47,7 +47,7 @@ def test_the_good_document_builds(folder, columns):
         ({"phases__P__block": "zz"}, "phases.P:", "block"),
         ({"phases__P__ions": {"Cs": "Cs9+"}}, "phases.P:", "Cs has Cs, Cs1+"),
         ({"phases__P__ions": {"Xx": "Cs1+"}}, "phases.P:", "its sites are Cs, Cl"),
-        ({"phases__P__B": {"Br": 1}}, "phases.P:", "its sites are Cs, Cl"),
+        ({"phases__P__B_iso": {"Br": 1}}, "phases.P:", "its sites are Cs, Cl"),
         ({"phases__P__particle": {"shape": "sphere", "D": 1.0, "centre": "Xx"}}, "phases.P:",
          "no site 'Xx'"),
         ({"phases__P__particle__cells": [2, 2, 0]}, "phases.P:", "at least 1"),
@@ -158,7 +158,7 @@ def test_incomplete_operations_are_refused(folder):
 
 def test_b_of_the_document_fills_and_overrides_the_cif(folder):
     (folder.path / "CsCl.cif").write_text(folder.cif(b="?"))
-    built = folder.build(phases__P__B={"Cl": 3.5, "Cs1+": 0.5})
+    built = folder.build(phases__P__B_iso={"Cl": 3.5, "Cs1+": 0.5})
     assert built.model.start["P.Cl.B_iso"] == 3.5 and built.model.start["P.Cs.B_iso"] == 0.5
 
 

@@ -115,7 +115,7 @@ def sample_posterior(
     reason = "complete"
     with ThreadPoolExecutor(min(threads or thread_count(), n_walkers)) as pool:
         sampler = emcee.EnsembleSampler(
-            n_walkers, n_free, lambda points: target.many(points, pool), moves=_moves(best),
+            n_walkers, n_free, lambda points: target.many(points, pool), moves=moves(target.centre, _widths(best)),
             vectorize=True,
         )
         if finished:
@@ -245,11 +245,11 @@ def _root(covariance: FloatArray) -> FloatArray:
     return np.asarray(vectors * np.sqrt(np.maximum(values, 1e-12 * values.max())))
 
 
-def _moves(best: Refinement) -> list[tuple[Any, float]]:
+def moves(centre: FloatArray, covariance: FloatArray) -> list[tuple[Any, float]]:
+    """emcee's moves with their shares; independent proposals around centre (n_free,)."""
     import emcee
 
-    centre = np.array([p.value for p in best.free])
-    factor = _root(_widths(best))
+    factor = _root(covariance)
     inverse = np.linalg.inv(factor)
     n_free = len(centre)
 
@@ -264,5 +264,5 @@ def _moves(best: Refinement) -> list[tuple[Any, float]]:
         new = centre + (random.normal(size=points.shape) * width[:, None]) @ factor.T
         return new, log_density(points) - log_density(new)
 
-    moves = (emcee.moves.MHMove(propose), emcee.moves.DEMove(), emcee.moves.DESnookerMove())
-    return list(zip(moves, MOVES.values(), strict=True))
+    made = (emcee.moves.MHMove(propose), emcee.moves.DEMove(), emcee.moves.DESnookerMove())
+    return list(zip(made, MOVES.values(), strict=True))
