@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 
 import aiida_dse
+from aiida_dse.documents.results import DifferentialRow, DifferentialSummary, ReferenceRow
 from aiida_dse.documents.series import DifferentialOptions
+from aiida_dse.documents.status import Status
+from aiida_dse.engine import NUMERICS_VERSION
 from aiida_dse.engine.model.pattern import PatternModel
-from aiida_dse.io.results import RESULT_SCHEMA, Result
+from aiida_dse.io.results import Result
 
 
-def differential(results: Mapping[str, Result], options: DifferentialOptions) -> Result:
+def differential(
+    results: Mapping[str, Result[Any]], options: DifferentialOptions
+) -> Result[DifferentialSummary]:
     """(I - I0)/I0 of simulated or refined patterns on one q axis, I0 that of `reference`.
 
     I is the sum of the phases, as calculated; with options.background it includes background and
@@ -40,18 +45,16 @@ def differential(results: Mapping[str, Result], options: DifferentialOptions) ->
             )
         curves[name] = _intensity(result, options.background)
     labels = {name: _label(result, options.parameter) for name, result in results.items()}
-    found = _result(q0, curves, options, labels)
-    if options.parameter is not None:
-        row = results[options.reference].summary["parameters"][options.parameter]
-        found.summary["unit"] = row["unit"]
-    return found
+    unit = "" if options.parameter is None else \
+        results[options.reference].summary.parameters[options.parameter].unit
+    return _result(q0, curves, options, labels, unit)
 
 
 def differential_of_model(
     model: PatternModel, parameter: str, sweep: Sequence[float], *,
     values: Mapping[str, float] | None = None, scales: Mapping[str, float] | None = None,
     q_range: tuple[float, float] | None = None,
-) -> Result:
+) -> Result[DifferentialSummary]:
     """(I - I0)/I0 of a model as one parameter takes the values of `sweep`, I0 at `values`.
 
     values: all parameters (default: the start); sweep (n,) in the parameter's unit; scales: of the
@@ -75,39 +78,37 @@ def differential_of_model(
         ], axis=0)
         labels[name] = value
     options = DifferentialOptions(reference="reference", parameter=parameter, q_range=q_range)
-    result = _result(model.sampling.q, curves, options, labels)
-    result.summary["unit"] = p.unit
-    return result
+    return _result(model.sampling.q, curves, options, labels, p.unit)
 
 
-def _q(result: Result, name: str) -> np.ndarray:
+def _q(result: Result[Any], name: str) -> np.ndarray:
     if "pattern/q" not in result.arrays:
         raise ValueError(f"'{name}' holds no pattern (it is of task '{result.task}'); give "
                          "simulations or refinements.")
     return np.asarray(result.arrays["pattern/q"])
 
 
-def _intensity(result: Result, background: bool) -> np.ndarray:
+def _intensity(result: Result[Any], background: bool) -> np.ndarray:
     if background:
         return np.asarray(result.arrays["pattern/calculated"])
     return np.asarray(np.sum(
-        [result.arrays[f"components/{name}"] for name in result.summary["phases"]], axis=0))
+        [result.arrays[f"components/{name}"] for name in result.summary.phases], axis=0))
 
 
-def _label(result: Result, parameter: str | None) -> float | None:
+def _label(result: Result[Any], parameter: str | None) -> float | None:
     if parameter is None:
         return None
-    row = result.summary["parameters"].get(parameter)
+    row = result.summary.parameters.get(parameter)
     if row is None:
         raise ValueError(f"the results have no parameter '{parameter}'; correct the option "
                          "'parameter'.")
-    return float(row["value"])
+    return float(row.value)
 
 
 def _result(
     q: np.ndarray, curves: Mapping[str, np.ndarray], options: DifferentialOptions,
-    labels: Mapping[str, float | None],
-) -> Result:
+    labels: Mapping[str, float | None], unit: str,
+) -> Result[DifferentialSummary]:
     low, high = options.q_range or (-np.inf, np.inf)
     inside = (q >= low) & (q <= high)
     if not inside.any():
@@ -118,23 +119,21 @@ def _result(
         raise ValueError(f"the reference '{options.reference}' is {reference.min():g} at its "
                          "lowest: (I - I0)/I0 needs I0 > 0. Narrow q_range.")
     arrays = {"pattern/q": q[inside], "reference/intensity": reference}
-    rows: dict[str, Any] = {}
+    rows: dict[str, DifferentialRow] = {}
     for name, intensity in curves.items():
         if name == options.reference:
             continue
         change = intensity[inside] / reference - 1
         arrays[f"differential/{name}"] = change
         k = int(np.argmax(np.abs(change)))
-        rows[name] = {"at": labels[name], "largest": float(change[k]),
-                      "q_of_largest": float(q[inside][k]),
-                      "rms": float(np.sqrt(np.mean(change**2)))}
-    summary: dict[str, Any] = {
-        "schema": RESULT_SCHEMA, "task": "differential", "status": "complete",
-        "stop_reason": "complete", "title": options.title, "sample": {},
-        "reference": {"name": options.reference, "at": labels[options.reference]},
-        "parameter": options.parameter, "unit": "", "patterns": rows,
-        "options": options.model_dump(mode="json"), "seconds": 0.0,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "engine_version": aiida_dse.__version__, "warnings": [],
-    }
-    return Result(summary, arrays)
+        rows[name] = DifferentialRow(
+            at=labels[name], largest=float(change[k]), q_of_largest=float(q[inside][k]),
+            rms=float(np.sqrt(np.mean(change**2))))
+    return Result(DifferentialSummary(
+        status=Status.COMPLETE, stop_reason="complete", title=options.title,
+        reference=ReferenceRow(name=options.reference, at=labels[options.reference]),
+        parameter=options.parameter, unit=unit, patterns=rows,
+        options=options.model_dump(mode="json"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        engine_version=aiida_dse.__version__, numerics_version=NUMERICS_VERSION,
+    ), arrays)

@@ -10,8 +10,11 @@ import numpy as np
 from scipy.stats import chi2 as chi2_law
 
 import aiida_dse
+from aiida_dse.documents.results import LawRow, RefinementSummary, ScaledValue
 from aiida_dse.documents.series import SeriesOptions
-from aiida_dse.io.results import RESULT_SCHEMA, Result
+from aiida_dse.documents.status import Status
+from aiida_dse.engine import NUMERICS_VERSION
+from aiida_dse.io.results import Result
 
 from .laws import OUTLIER, LawFit, outliers, weighted_line
 from .series_table import SU_NOTE, Row, Series
@@ -26,46 +29,49 @@ LAW_SU_NOTE = (
 )
 
 
-def series_summary(
-    task: str, results: Mapping[str, Result], series: Series, options: SeriesOptions,
+def series_fields(
+    results: Mapping[str, Result[RefinementSummary]], series: Series, options: SeriesOptions,
 ) -> dict[str, Any]:
-    """The part of a series' result that says what went in."""
-    samples = [dict(row.summary.get("sample") or {}) for row in series.rows]
-    common = {key: value for key, value in samples[0].items()
-              if all(sample.get(key) == value for sample in samples)}
-    left_out = [f"{name} is not used: {why}" for name, why in series.excluded.items()]
+    """The fields of a series' summary that state what went in."""
+    samples = [row.summary.sample for row in series.rows]
+    sample = {key: value for key, value in samples[0].items()
+              if all(other.get(key) == value for other in samples)}
     return {
-        "schema": RESULT_SCHEMA, "task": task, "status": "complete", "stop_reason": "complete",
-        "title": options.title, "sample": common, "phases": [series.phase],
-        "phase": series.phase, "refinements": [row.name for row in series.rows],
-        "used": list(series.used), "excluded": dict(series.excluded),
-        "options": options.model_dump(mode="json"), "su": f"{SU_NOTE}; {LAW_SU_NOTE}",
-        "seconds": sum(float(r.summary.get("seconds") or 0.0) for r in results.values()),
+        "status": Status.COMPLETE, "stop_reason": "complete", "title": options.title,
+        "sample": sample, "phases": [series.phase], "phase": series.phase,
+        "refinements": [row.name for row in series.rows], "used": list(series.used),
+        "excluded": dict(series.excluded), "options": options.model_dump(mode="json"),
+        "su": f"{SU_NOTE}; {LAW_SU_NOTE}",
+        "seconds": sum(result.summary.seconds for result in results.values()),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "engine_version": aiida_dse.__version__, "parameters": {}, "warnings": left_out,
+        "engine_version": aiida_dse.__version__, "numerics_version": NUMERICS_VERSION,
     }
 
 
-def number(value: float, su: float | None, scale: float, unit: str) -> dict[str, Any]:
-    """A number of a law as a row of 'parameters': unscaled and scaled s.u."""
-    return {"value": float(value), "unit": unit, "su": su,
-            "su_scaled": None if su is None else su * scale}
+def left_out_warnings(series: Series) -> list[str]:
+    """A remark on every refinement that is not used."""
+    return [f"{name} is not used: {why}." for name, why in series.excluded.items()]
 
 
-def law_row(fit: LawFit, points: Sequence[Row], units: Mapping[str, str]) -> dict[str, Any]:
-    """A law as JSON values: parameters, correlation, chi2, R^2, residuals (s.u. of the points)."""
+def number(
+    value: float, su: float | None, scale: float, unit: str, *, at_bound: bool = False
+) -> ScaledValue:
+    """A number of a law with its unscaled and scaled s.u."""
+    return ScaledValue(value=float(value), unit=unit, su=su, at_bound=at_bound,
+                       su_scaled=None if su is None else su * scale)
+
+
+def law_row(fit: LawFit, points: Sequence[Row], units: Mapping[str, str]) -> LawRow:
+    """A law: its numbers, correlation, chi2, R^2, residuals in s.u. of the points."""
     names = [row.name for row in points]
-    found: dict[str, Any] = {
-        name: number(fit.value(name), fit.su(name), fit.scale, units[name])
-        | {"at_bound": name in fit.at_bound} for name in fit.names
-    }
-    if len(fit.names) == 2:
-        found["correlation"] = fit.correlation(*fit.names)
-    return found | {
-        "chi2": fit.chi2, "chi2_red": fit.chi2_red, "r_squared": fit.r_squared,
-        "n": len(points), "residuals": dict(zip(names, map(float, fit.residuals), strict=True)),
-        "outliers": outliers(fit, names),
-    }
+    return LawRow(
+        numbers={name: number(fit.value(name), fit.su(name), fit.scale, units[name],
+                              at_bound=name in fit.at_bound) for name in fit.names},
+        correlation=fit.correlation(*fit.names) if len(fit.names) == 2 else None,
+        chi2=fit.chi2, chi2_red=fit.chi2_red, r_squared=fit.r_squared, n=len(points),
+        residuals=dict(zip(names, map(float, fit.residuals), strict=True)),
+        outliers=outliers(fit, names),
+    )
 
 
 def line_against(

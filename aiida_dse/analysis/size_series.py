@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from scipy import constants
 
+from aiida_dse.documents.results import (
+    BulkRow,
+    ExcitonRow,
+    LawRow,
+    RefinementSummary,
+    ScaledValue,
+    SizeSummary,
+    SizingSummary,
+    StrainPoint,
+    StrainRow,
+    StrainThroughBulk,
+)
 from aiida_dse.documents.series import BulkModulus, SeriesOptions, SizeOptions, SizingOptions
 from aiida_dse.engine.formatting import with_su
 from aiida_dse.io.results import Result
@@ -18,10 +29,11 @@ from .series_laws import (
     law_row,
     law_warnings,
     left_out,
+    left_out_warnings,
     line_against,
     listed,
     number,
-    series_summary,
+    series_fields,
 )
 from .series_table import Row, Series, series_of
 
@@ -32,8 +44,8 @@ OFF_BULK = 3.0
 
 
 def size_series(
-    results: Mapping[str, Result], options: SizeOptions | None = None
-) -> tuple[Series, Result]:
+    results: Mapping[str, Result[RefinementSummary]], options: SizeOptions | None = None
+) -> tuple[Series, Result[SizeSummary]]:
     """The table of refinements of several sizes, and what it tells.
 
     Volumetric strain (V - V_bulk)/V_bulk against 1/L, L = (L_c L_ab^2)^(1/3): weighted line with
@@ -44,10 +56,11 @@ def size_series(
     """
     options = options or SizeOptions()
     series = _by_size(results, options)
-    summary = series_summary("size_series", results, series, options)
     arrays = series.arrays()
-    warnings: list[str] = summary["warnings"]
-    lines: dict[str, Any] = {}
+    warnings = left_out_warnings(series)
+    numbers: dict[str, ScaledValue] = {}
+    strain: StrainRow | None = None
+    lines: dict[str, LawRow] = {}
     for name in ("volume", "a", "b", "c", "a_k", "zeta", *listed(series, "d(", "angle(")):
         found = line_against(series, name, "1/L") if name in series.names else None
         if found is None:
@@ -57,23 +70,22 @@ def size_series(
         lines[name] = law_row(fit, used, {"intercept": unit, "slope": f"{unit} nm".strip()})
         warnings += law_warnings(f"{name} against 1/L", fit, used) + left_out(series, name)
         if name == "volume":
-            summary["strain"] = _strain(series, fit, used, options, summary["parameters"],
-                                        warnings)
-            bulk = summary["strain"]["V_bulk"]["value"]
+            strain = _strain(series, fit, used, options, numbers, warnings)
+            bulk = strain.V_bulk.value
             for kind, source in (("values", "value"), ("su_scaled", "su")):
                 column = np.array([getattr(row, source)(name) for row in series.rows]) / bulk
                 arrays[f"strain/{kind}"] = column - 1 if kind == "values" else column
         elif name == "zeta":
             for key in ("slope", "intercept"):
-                summary["parameters"][f"zeta.{key}"] = {
-                    k: lines[name][key][k] for k in ("value", "unit", "su", "su_scaled")}
-    summary["lines"] = lines
-    return series, Result(summary, arrays)
+                numbers[f"zeta.{key}"] = lines[name].numbers[key]
+    return series, Result(SizeSummary(
+        **series_fields(results, series, options), numbers=numbers, lines=lines, strain=strain,
+        warnings=warnings), arrays)
 
 
 def sizing_curve(
-    results: Mapping[str, Result], options: SizingOptions | None = None
-) -> tuple[Series, Result]:
+    results: Mapping[str, Result[RefinementSummary]], options: SizingOptions | None = None
+) -> tuple[Series, Result[SizingSummary]]:
     """First exciton energies predicted from the refined sizes; d0 fitted where E1 were measured.
 
     E1(d) with d = 2 L / sqrt(3), L = (L_c L_ab^2)^(1/3) (engine.excitons.ExcitonLaw); the s.u. of
@@ -86,7 +98,6 @@ def sizing_curve(
             raise ValueError(f"'measured' gives an energy for '{name}', which is not among "
                              f"{', '.join(results)}.")
     series = _by_size(results, options, least=1)
-    summary = series_summary("sizing_curve", results, series, options)
     arrays = series.arrays()
     law = ExcitonLaw(options.gap, options.permittivity, options.decay_length, options.alpha)
     d = cuboid_size([row.value("L") for row in series.rows])
@@ -97,15 +108,19 @@ def sizing_curve(
                "sizing/su_E1": slope * su_d, "sizing/spread_E1": slope * spread}
     grid = np.linspace(0.6 * d.min(), 1.3 * d.max(), 300)
     arrays |= {"curves/d": grid, "curves/predicted": law.energy(grid)}
-    summary["predicted"] = {
-        row.name: {"value": float(e), "unit": "eV", "su_scaled": float(su), "spread": float(sd),
-                   "d": float(size)}
+    predicted = {
+        row.name: ExcitonRow(value=float(e), unit="eV", su_scaled=float(su), spread=float(sd),
+                             d=float(size))
         for row, e, su, sd, size in zip(series.rows, law.energy(d), slope * su_d, slope * spread,
                                         d, strict=True)
     }
+    fitted, numbers, warnings = None, {}, left_out_warnings(series)
     if options.measured:
-        _fit_sizing(series, options, summary, arrays)
-    return series, Result(summary, arrays)
+        fitted = _fit_sizing(series, options, arrays, warnings)
+        numbers["d0"] = fitted.numbers["d0"]
+    return series, Result(SizingSummary(
+        **series_fields(results, series, options), predicted=predicted, fitted=fitted,
+        numbers=numbers, warnings=warnings), arrays)
 
 
 def _by_size(results: Mapping[str, Result], options: SeriesOptions, *, least: int = 2) -> Series:
@@ -127,86 +142,84 @@ def _by_size(results: Mapping[str, Result], options: SeriesOptions, *, least: in
 
 def _strain(
     series: Series, fit: LawFit, points: tuple[Row, ...], options: SizeOptions,
-    parameters: dict[str, Any], warnings: list[str],
-) -> dict[str, Any]:
-    """Line of the strain from that of the volume, and the surface energy."""
+    numbers: dict[str, ScaledValue], warnings: list[str],
+) -> StrainRow:
+    """The line of the strain from that of the volume, and the surface energy."""
     scale, modulus = fit.scale, options.bulk_modulus
-    found: dict[str, Any] = {}
+    through_bulk: StrainThroughBulk | None = None
     if options.bulk is None:
         longest = 1 / min(row.value("1/L") for row in points)
         bulk, bulk_su = fit.value("intercept"), fit.su("intercept") or 0.0
         source = f"the line's own value at 1/L = 0, extrapolated from L = {longest:.1f} nm"
         slope = number(*relative_slope(fit), scale, "nm")
         intercept = number(0.0, None, scale, "")  # by definition
-        warnings.append(f"V_bulk = {with_su(bulk, bulk_su * scale)} Å^3 is {source}; give 'bulk' "
-                        "to refer to a measured crystal.")
+        warnings.append(f"V_bulk = {with_su(bulk, bulk_su * scale)} Å^3 is {source}. Specify "
+                        "'bulk' to refer to a measured crystal.")
     else:
         bulk, bulk_su, source = (options.bulk.volume, options.bulk.volume_su, options.bulk.source)
         slope = _relative(fit, "slope", bulk, bulk_su)
-        intercept = _relative(fit, "intercept", bulk, bulk_su) | {"unit": ""}
-        intercept["value"] -= 1
-        if abs(intercept["value"]) > OFF_BULK * intercept["su_scaled"]:
+        line = _relative(fit, "intercept", bulk, bulk_su)
+        intercept = line.model_copy(update={"value": line.value - 1, "unit": ""})
+        if abs(intercept.value) > OFF_BULK * (intercept.su_scaled or 0.0):
             warnings.append(
-                f"the strain line misses the bulk: "
-                f"{with_su(intercept['value'], intercept['su_scaled'])} at 1/L = 0 instead of 0. "
-                f"The line is not the whole law, or V_bulk ({bulk:g} Å^3, {source}) is not the "
-                "limit of these samples. gamma is that of the slope; surface_energy_through_bulk that of "
-                "the line from the bulk."
+                f"The strain line does not pass through the bulk: it is "
+                f"{with_su(intercept.value, intercept.su_scaled)} at 1/L = 0 instead of 0. "
+                "Either the line is not the whole law, or V_bulk "
+                f"({bulk:g} Å^3, {source}) is not the limit of these samples. The surface energy "
+                "is that of the slope; surface_energy_through_bulk is that of the line from the "
+                "bulk."
             )
         direct = line_against(series, "volume", "1/L", through=bulk)
         assert direct is not None  # the same points as the free line
         through = _relative(direct[0], "slope", bulk, bulk_su)
-        found["through_bulk"] = {
-            "slope": through, "chi2_red": direct[0].chi2_red, "r_squared": direct[0].r_squared,
-            "surface_energy": _surface_energy(through, modulus, EV_PER_NM2, "eV/nm^2"),
-        }
-        parameters["surface_energy_through_bulk"] = found["through_bulk"]["surface_energy"]
-    gamma = _surface_energy(slope, modulus, EV_PER_NM2, "eV/nm^2")
-    parameters |= {"strain.slope": slope, "strain.intercept": intercept,
-                   "surface_energy": gamma}
+        through_bulk = StrainThroughBulk(
+            slope=through, chi2_red=direct[0].chi2_red, r_squared=direct[0].r_squared,
+            surface_energy=_surface_energy(through, modulus, EV_PER_NM2, "eV/nm^2"))
+        numbers["surface_energy_through_bulk"] = through_bulk.surface_energy
+    energy = _surface_energy(slope, modulus, EV_PER_NM2, "eV/nm^2")
+    numbers |= {"strain.slope": slope, "strain.intercept": intercept, "surface_energy": energy}
     if modulus.su == 0:
-        warnings.append(f"the s.u. of gamma leaves out that of K = {modulus.value:g} GPa "
-                        f"({modulus.source}), which is given without.")
-    return found | {
-        "law": "dV/V = -4 gamma / (K L)", "slope": slope, "intercept": intercept,
-        "surface_energy": gamma,
-        "surface_energy_SI": _surface_energy(slope, modulus, 1.0, "J/m^2"),
-        "V_bulk": {"value": bulk, "su": bulk_su, "unit": "Å^3", "source": source},
-        "K": modulus.model_dump() | {"unit": "GPa"},
-        "r_squared": fit.r_squared, "chi2_red": fit.chi2_red, "n": len(points),
-        "points": {row.name: {"value": row.value("volume") / bulk - 1,
-                              "su_scaled": row.su("volume") / bulk, "1/L": row.value("1/L")}
-                   for row in points},
-    }
+        warnings.append(f"The s.u. of the surface energy does not include that of K = "
+                        f"{modulus.value:g} GPa ({modulus.source}), which has none.")
+    return StrainRow(
+        law="dV/V = -4 gamma / (K L)", slope=slope, intercept=intercept, surface_energy=energy,
+        surface_energy_SI=_surface_energy(slope, modulus, 1.0, "J/m^2"),
+        V_bulk=BulkRow(value=bulk, su=bulk_su, unit="Å^3", source=source),
+        K=BulkRow(value=modulus.value, su=modulus.su, unit="GPa", source=modulus.source),
+        r_squared=fit.r_squared, chi2_red=fit.chi2_red, n=len(points), through_bulk=through_bulk,
+        points={row.name: StrainPoint(
+            value=row.value("volume") / bulk - 1, su_scaled=row.su("volume") / bulk,
+            inverse_length=row.value("1/L")) for row in points},
+    )
 
 
-def _relative(fit: LawFit, name: str, bulk: float, bulk_su: float) -> dict[str, Any]:
+def _relative(fit: LawFit, name: str, bulk: float, bulk_su: float) -> ScaledValue:
     """A parameter of the volume's line over V_bulk; the s.u. of V_bulk is common to all points.
 
     Their scatter says nothing about it, so it is not scaled with theirs.
     """
     value, su = fit.value(name) / bulk, (fit.su(name) or 0.0) / bulk
     common = value * bulk_su / bulk
-    return {"value": value, "unit": "nm", "su": float(np.hypot(su, common)),
-            "su_scaled": float(np.hypot(su * fit.scale, common))}
+    return ScaledValue(value=value, unit="nm", su=float(np.hypot(su, common)),
+                       su_scaled=float(np.hypot(su * fit.scale, common)))
 
 
 def _surface_energy(
-    slope: Mapping[str, Any], modulus: BulkModulus, factor: float, unit: str
-) -> dict[str, Any]:
+    slope: ScaledValue, modulus: BulkModulus, factor: float, unit: str
+) -> ScaledValue:
     """gamma = -K slope / 4 (GPa nm = J/m^2) times `factor`, with the s.u. of both."""
-    gamma = -modulus.value * slope["value"] / 4 * factor
+    gamma = -modulus.value * slope.value / 4 * factor
     share = gamma * modulus.su / modulus.value
     per_slope = modulus.value / 4 * factor
-    return {"value": gamma, "unit": unit} | {
-        key: float(np.hypot(per_slope * slope[key], share)) for key in ("su", "su_scaled")}
+    return ScaledValue(
+        value=gamma, unit=unit, su=float(np.hypot(per_slope * (slope.su or 0.0), share)),
+        su_scaled=float(np.hypot(per_slope * (slope.su_scaled or 0.0), share)))
 
 
 def _fit_sizing(
-    series: Series, options: SizingOptions, summary: dict[str, Any],
-    arrays: dict[str, np.ndarray],
-) -> None:
-    """d0 through the measured energies, into the summary; E1 columns and the curve."""
+    series: Series, options: SizingOptions, arrays: dict[str, np.ndarray], warnings: list[str]
+) -> LawRow:
+    """d0 through the measured energies; E1 columns and the curve into `arrays`."""
     found = [row for row in series.rows if row.name in series.used
              and row.name in options.measured]
     if not found:
@@ -218,12 +231,11 @@ def _fit_sizing(
                   for key in ("value", "su"))
     constant = {"gap": options.gap, "permittivity": options.permittivity, "alpha": options.alpha}
     fit = fit_decay_length(d, energy, su_energy=su, su_d=su_d, **constant)
-    summary["fitted"] = law_row(fit, found, {"d0": "nm"})
-    summary["parameters"]["d0"] = number(fit.value("d0"), fit.su("d0"), fit.scale, "nm")
-    summary["warnings"] += law_warnings("the sizing curve", fit, found)
+    warnings += law_warnings("the sizing curve", fit, found)
     law = ExcitonLaw(options.gap, options.permittivity, fit.value("d0"), options.alpha)
     arrays["curves/fitted"] = law.energy(arrays["curves/d"])
     for key in ("value", "su"):
         arrays[f"measured/{key}"] = np.array([
             getattr(options.measured[row.name], key) if row.name in options.measured else np.nan
             for row in series.rows])
+    return law_row(fit, found, {"d0": "nm"})

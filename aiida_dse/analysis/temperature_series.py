@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import combinations
-from typing import Any
 
 import gemmi
 import numpy as np
 
+from aiida_dse.documents.results import (
+    DifferenceRow,
+    DisorderRow,
+    DisplacementLaw,
+    DisplacementRow,
+    EvidenceRow,
+    LawRow,
+    RefinementSummary,
+    ScaledValue,
+    StaticRow,
+    TemperatureRange,
+    TemperatureSummary,
+)
 from aiida_dse.documents.series import TemperatureOptions
 from aiida_dse.engine.formatting import with_su
 from aiida_dse.io.results import Result
@@ -25,10 +37,11 @@ from .series_laws import (
     law_row,
     law_warnings,
     left_out,
+    left_out_warnings,
     line_against,
     listed,
     number,
-    series_summary,
+    series_fields,
 )
 from .series_table import Series, series_of
 
@@ -38,8 +51,8 @@ Fits = dict[str, dict[VibrationLaw, LawFit]]  # site: law: fit
 
 
 def temperature_series(
-    results: Mapping[str, Result], options: TemperatureOptions | None = None
-) -> tuple[Series, Result]:
+    results: Mapping[str, Result[RefinementSummary]], options: TemperatureOptions | None = None
+) -> tuple[Series, Result[TemperatureSummary]]:
     """The table of refinements of one sample at several temperatures, and what it tells.
 
     thermal_expansion_V = (1/V_ref) dV/dT and alpha_a, b, c by weighted lines; zeta, distances and angles
@@ -50,18 +63,16 @@ def temperature_series(
     options = options or TemperatureOptions()
     series = series_of(results, options)
     series = _by_temperature(series)
-    summary = series_summary("temperature_series", results, series, options)
+    warnings = left_out_warnings(series)
+    numbers: dict[str, ScaledValue] = {}
     arrays = series.arrays()
     t_ref = options.reference_temperature
     points = [row for row in series.rows if row.name in series.used]
     t = np.array([float(row.temperature or 0.0) for row in points])
-    summary["temperature"] = {"lowest": float(t.min()), "highest": float(t.max()),
-                              "reference": t_ref}
-    warnings: list[str] = summary["warnings"]
     if not t.min() <= t_ref <= t.max():
-        warnings.append(f"the reference temperature {t_ref:g} K lies outside the points' "
-                        f"{t.min():g} to {t.max():g} K: V_ref is extrapolated.")
-    lines: dict[str, Any] = {}
+        warnings.append(f"The reference temperature {t_ref:g} K lies outside the range of the "
+                        f"points, {t.min():g} to {t.max():g} K: V_ref is extrapolated.")
+    lines: dict[str, LawRow] = {}
     for name in ("volume", "a", "b", "c", "a_k", "zeta", *listed(series, "d(", "angle(")):
         found = line_against(series, name, "temperature", origin=t_ref) \
             if name in series.names else None
@@ -73,18 +84,22 @@ def temperature_series(
         warnings += law_warnings(f"{name} against T", fit, used) + left_out(series, name)
         if name in ("volume", "a", "b", "c"):
             short = "V" if name == "volume" else name
-            summary["parameters"][f"alpha_{short}"] = number(
+            numbers[f"thermal_expansion_{short}"] = number(
                 *relative_slope(fit), fit.scale, "1/K")
-    summary["lines"] = lines
     curve_t = np.linspace(0.0, 1.05 * float(t.max()), 200)
     arrays["curves/temperature"] = curve_t
-    fits, sites = _displacements(series, options, summary, warnings)
+    fits, sites = _displacements(series, options, numbers, warnings)
     for site, laws in fits.items():
         for law, fit in laws.items():
             arrays[f"curves/{law}/{site}"] = fit.value("B_static") + VIBRATION_LAWS[law](
-                curve_t, fit.value("theta"), sites[site]["mass"])
-    summary["disorder"] = _disorder(series, options, fits, warnings)
-    return series, Result(summary, arrays)
+                curve_t, fit.value("theta"), sites[site].mass)
+    disorder = _disorder(series, options, fits, warnings)
+    return series, Result(TemperatureSummary(
+        **series_fields(results, series, options), numbers=numbers, lines=lines,
+        temperatures=TemperatureRange(
+            lowest=float(t.min()), highest=float(t.max()), reference=t_ref),
+        displacements=sites, disorder=disorder, warnings=warnings,
+    ), arrays)
 
 
 def _by_temperature(series: Series) -> Series:
@@ -105,13 +120,14 @@ def _by_temperature(series: Series) -> Series:
 
 
 def _displacements(
-    series: Series, options: TemperatureOptions, summary: dict[str, Any], warnings: list[str]
-) -> tuple[Fits, dict[str, Any]]:
-    """B_iso(T) of every site by both laws, into the summary; and the fits."""
+    series: Series, options: TemperatureOptions, numbers: dict[str, ScaledValue],
+    warnings: list[str],
+) -> tuple[Fits, dict[str, DisplacementRow]]:
+    """The fits of B_iso(T) of every site by both laws, and their rows; numbers into `numbers`."""
     fits: Fits = {}
-    rows: dict[str, Any] = {}
+    rows: dict[str, DisplacementRow] = {}
     for quantity in listed(series, "B_iso("):
-        site, points = quantity[2:-1], series.points(quantity)
+        site, points = quantity[len("B_iso("):-1], series.points(quantity)
         t = np.array([float(row.temperature or 0.0) for row in points])
         if len(np.unique(t)) < 2:
             continue  # held fixed, or at its bound
@@ -123,23 +139,25 @@ def _displacements(
         b, su = np.array([row.value(quantity) for row in points]), \
             np.array([row.su(quantity) for row in points])
         fits[site] = {law: fit_displacements(law, t, b, su=su, mass=mass) for law in LAWS}
-        rows[site] = {"element": series.element(site), "mass": mass}
+        made: dict[str, DisplacementLaw] = {}
         for law, fit in fits[site].items():
-            rows[site][law] = law_row(fit, points, LAW_UNITS)
-            rows[site][law]["static"] = _above_zero(site, fit, options.significance)
+            made[law] = DisplacementLaw(
+                **dict(law_row(fit, points, LAW_UNITS)),
+                static=_above_zero(site, fit, options.significance))
             for name, unit in LAW_UNITS.items():
-                summary["parameters"][f"{law}.{site}.{name}"] = number(
+                numbers[f"{law}.{site}.{name}"] = number(
                     fit.value(name), fit.su(name), fit.scale, unit)
         chi2 = {law: fit.chi2 for law, fit in fits[site].items()}
         better = min(LAWS, key=lambda law: chi2[law])
-        rows[site] |= {"better": better, "delta_chi2": abs(chi2["einstein"] - chi2["debye"])}
+        rows[site] = DisplacementRow(
+            element=series.element(site), mass=mass, einstein=made["einstein"],
+            debye=made["debye"], better=better, delta_chi2=abs(chi2["einstein"] - chi2["debye"]))
         fit = fits[site][better]
         warnings += law_warnings(f"B_iso({site}) by {better.capitalize()}'s law", fit, points)
         warnings += left_out(series, quantity)
         if t.min() > fit.value("theta"):
             warnings.append(f"B_iso({site}): the coldest point ({t.min():g} K) is above theta "
                             f"({fit.value('theta'):.0f} K): B_static is extrapolated.")
-    summary["displacements"] = rows
     return fits, rows
 
 
@@ -148,17 +166,18 @@ def _mass(series: Series, site: str) -> float | None:
     return float(gemmi.Element(element).weight) if element else None
 
 
-def _above_zero(site: str, fit: LawFit, limit: float) -> dict[str, Any]:
-    """Is B_static above zero? By how many s.u., in words."""
+def _above_zero(site: str, fit: LawFit, limit: float) -> StaticRow:
+    """Whether B_static is above zero, by how many s.u., and this in words."""
     value, su = fit.value("B_static"), fit.su("B_static")
     if su is None:
-        return {"n_su": 0.0, "above_zero": False,
-                "text": f"B_static({site}) is 0, its bound: no static part"}
+        return StaticRow(n_su=0.0, above_zero=False,
+                         text=f"B_static({site}) is 0, its bound: there is no static part")
     su *= fit.scale
     n_su = value / su
     sign = "above zero" if n_su > limit else "not above zero"
-    return {"n_su": n_su, "above_zero": n_su > limit,
-            "text": f"B_static({site}) = {with_su(value, su)} Å^2, {sign} ({_count(n_su)} s.u.)"}
+    return StaticRow(
+        n_su=n_su, above_zero=n_su > limit,
+        text=f"B_static({site}) = {with_su(value, su)} Å^2, {sign} ({_count(n_su)} s.u.)")
 
 
 def _count(n_su: float) -> str:
@@ -167,7 +186,7 @@ def _count(n_su: float) -> str:
 
 def _disorder(
     series: Series, options: TemperatureOptions, fits: Fits, warnings: list[str]
-) -> list[dict[str, Any]]:
+) -> list[DisorderRow]:
     """Static disorder of one site against another, with the evidence."""
     pairs = options.disorder
     if pairs is None:
@@ -202,27 +221,23 @@ def _disorder(
         else:
             text = (f"B_static({high}) and B_static({low}) differ {text}: no static disorder of "
                     "one against the other is shown")
-        found.append({
-            "sites": [high, low], "difference": difference, "su_scaled": su, "n_su": n_su,
-            "unit": "Å^2", "static_disorder": disordered, "site": high if disordered else None,
-            "verdict": text,
-            "evidence": {
-                "law": law, "limit_su": options.significance,
-                "chi2_red": {site: fits[site][law].chi2_red for site in pair},
-                "B_static": {site: number(fits[site][law].value("B_static"),
-                                          fits[site][law].su("B_static"),
-                                          fits[site][law].scale, "Å^2") for site in pair},
-                "theta": {site: number(fits[site][law].value("theta"),
-                                       fits[site][law].su("theta"),
-                                       fits[site][law].scale, "K") for site in pair},
-                "covariance": verdicts[law][2],
-                "by_law": {
-                    kind: {"difference": sign * verdicts[kind][0], "su_scaled": verdicts[kind][1],
-                           "n_su": by_law[kind]}
-                    for kind in LAWS
-                },
-            },
-        })
+        evidence = EvidenceRow(
+            law=law, limit_su=options.significance,
+            chi2_red={site: fits[site][law].chi2_red for site in pair},
+            B_static={site: number(fits[site][law].value("B_static"), fits[site][law].su("B_static"),
+                                   fits[site][law].scale, "Å^2") for site in pair},
+            theta={site: number(fits[site][law].value("theta"), fits[site][law].su("theta"),
+                                fits[site][law].scale, "K") for site in pair},
+            covariance=verdicts[law][2],
+            by_law={kind: DifferenceRow(
+                difference=sign * verdicts[kind][0], su_scaled=verdicts[kind][1],
+                n_su=by_law[kind]) for kind in LAWS},
+        )
+        found.append(DisorderRow(
+            sites=[high, low], difference=difference, su_scaled=su, n_su=n_su, unit="Å^2",
+            static_disorder=disordered, site=high if disordered else None, verdict=text,
+            evidence=evidence,
+        ))
     return found
 
 

@@ -91,7 +91,7 @@ LARGEST = "nm; populations end here (default: four times the largest starting me
 
 
 class Parallelepiped(Section):
-    """Whole cells: one parallelepiped, a population L_ab x L_c, or quasi-cubes L."""
+    """Whole cells: one parallelepiped of n_a x n_b x n_c cells, or a population L_ab x L_c."""
 
     shape: Literal["parallelepiped"]
     cells: tuple[int, int, int] | None = None
@@ -100,19 +100,27 @@ class Parallelepiped(Section):
     size_axes_rotation: Annotated[float, Field(ge=-90, le=90)] = Field(
         0.0, description="degrees by which the axes of the bivariate size law are rotated"
     )
-    L: SizeLaw | None = None
     largest: Positive | None = Field(None, description=LARGEST)
 
     @model_validator(mode="after")
     def _one_way(self) -> Parallelepiped:
-        given = [self.cells is not None, self.L_ab is not None or self.L_c is not None,
-                 self.L is not None]
-        if sum(given) != 1 or (given[1] and (self.L_ab is None or self.L_c is None)):
+        lengths = (self.L_ab, self.L_c)
+        if (self.cells is None) == (lengths == (None, None)) or (
+            self.cells is None and None in lengths
+        ):
             raise ValueError(
-                "a parallelepiped is given by 'cells: [n_a, n_b, n_c]', or by 'L_ab' and 'L_c' "
-                "(each {mean, sd} in nm), or by 'L' alone: choose one of the three"
+                "a parallelepiped needs either 'cells: [n_a, n_b, n_c]', or both 'L_ab' and 'L_c' "
+                "(each {mean, sd} in nm)"
             )
         return self
+
+
+class QuasiCube(Section):
+    """Whole cells, as high as they are wide: a population of the edge L (nm)."""
+
+    shape: Literal["quasi_cube"]
+    L: SizeLaw
+    largest: Positive | None = Field(None, description=LARGEST)
 
 
 class Sphere(Section):
@@ -126,6 +134,13 @@ class Sphere(Section):
     )
 
 
+#: The sections of a particle by their 'shape'.
+SHAPES: dict[str, type[Section]] = {
+    "parallelepiped": Parallelepiped, "quasi_cube": QuasiCube, "sphere": Sphere,
+}
+Particle = Annotated[Parallelepiped | QuasiCube | Sphere, Field(discriminator="shape")]
+
+
 class Phase(Section):
     """One kind of nanocrystal: structure and particle family, list of atoms, or distances."""
 
@@ -135,7 +150,7 @@ class Phase(Section):
     distances: str | None = Field(
         None, description="HDF5 file of distances sampled before ('dse-engine build')", min_length=1
     )
-    particle: Annotated[Parallelepiped | Sphere, Field(discriminator="shape")] | None = None
+    particle: Particle | None = None
     ions: dict[str, str] = Field({}, description="site label or element -> ion, e.g. Pb: Pb2+")
     B_iso: dict[str, Annotated[float, Field(ge=0, le=100)]] = Field(
         {}, description="site label or element -> starting B_iso, Å^2"
@@ -154,8 +169,8 @@ class Phase(Section):
             )
         if (self.structure is None) != (self.particle is None):
             raise ValueError(
-                "a 'structure' needs a 'particle' (shape: parallelepiped or sphere); a list of 'atoms' is "
-                "one particle already, stored 'distances' are those of particles, and take none"
+                f"a 'structure' needs a 'particle' (shape: {', '.join(SHAPES)}); a list of 'atoms' "
+                "is one particle already, and 'distances' are those of particles: they take none"
             )
         return self
 
@@ -240,3 +255,7 @@ class ModelDocument(Section):
         """The document as plain JSON values, defaults left out: what a node stores."""
         content = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         return {"schema": MODEL_SCHEMA, **content}
+
+    def resolved(self) -> dict[str, Any]:
+        """The document as plain JSON values with its defaults written out: what results store."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os.path
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,17 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from .model import MODEL_SCHEMA, ModelDocument
+from .migration import current_document, is_old_document
+from .model import MODEL_SCHEMA, SHAPES, ModelDocument
 
 Document = TypeVar("Document", bound=BaseModel)
 
 #: Keys whose values are true or false.
 TRUTHS = ("pseudo_cubic", "axis_confirmed", "adaptive", "part_of_grid")
+
+
+class DocumentNote(UserWarning):
+    """A remark on a document that was read."""
 
 
 class DocumentError(ValueError):
@@ -69,10 +75,18 @@ def read_content(path: Path) -> Any:
         ) from None
     try:
         if path.suffix == ".json":
-            return json.loads(text, object_pairs_hook=_unique)
-        return yaml.load(text, Loader=_UniqueKeyLoader)
+            content = json.loads(text, object_pairs_hook=_unique)
+        else:
+            content = yaml.load(text, Loader=_UniqueKeyLoader)
     except (json.JSONDecodeError, yaml.YAMLError, RecursionError) as problem:
         raise DocumentError(f"{path} is not valid YAML or JSON: {problem}") from None
+    if is_old_document(content):
+        warnings.warn(
+            f"{path} is a document of version 0.1 ({content['schema']}). It was read with the names "
+            "that are used since version 0.2; 'dse-engine upgrade' writes it anew.", DocumentNote,
+            stacklevel=2,
+        )
+    return current_document(content)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -113,6 +127,7 @@ def below_folder(content: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def parse_document(content: Any) -> ModelDocument:
     """The model document in plain JSON values. Raises DocumentError."""
+    content = current_document(content)
     if not isinstance(content, dict):
         raise DocumentError(
             "a model document is a mapping with the keys 'pattern' and 'phases'; this is "
@@ -179,7 +194,7 @@ def _booleans(content: Any, path: str) -> Iterator[tuple[str, bool]]:
 
 def _explain(error: Any, kind: type[BaseModel]) -> str:
     """One problem: key path, value, limit, remedy."""
-    keys = [key for key in error["loc"] if key not in ("parallelepiped", "sphere", "SizeLaw", "Start")]
+    keys = [key for key in error["loc"] if key not in (*SHAPES, "SizeLaw", "Start")]
     keys = [key for key in keys if not (isinstance(key, str) and key.startswith("function-"))]
     keys = [key for key in keys
             if not (isinstance(key, str) and ("[" in key or key.startswith("constrained-")))]
@@ -212,7 +227,8 @@ def _keys_at(loc: tuple[Any, ...], kind: type[BaseModel]) -> list[str]:
 
 
 def _section_at(model: Any, key: Any) -> Any:
-    tagged = {"parallelepiped": "Parallelepiped", "sphere": "Sphere"}.get(str(key), str(key))
+    shape = SHAPES.get(str(key))
+    tagged = shape.__name__ if shape else str(key)
     field = model.model_fields.get(key)
     sections = _sections(field.annotation) if field else _sections(model)
     for section in sections:

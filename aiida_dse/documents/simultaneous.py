@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
+from .migration import current_document
 from .model import ModelDocument
 from .plans import RefinementPlan, Start
 from .reading import DocumentError, below_folder, naming, parse_document, read_content, validated
@@ -109,6 +110,13 @@ class SimultaneousDocument(Section):
         }
         return {"schema": SIMULTANEOUS_SCHEMA, **content}
 
+    def resolved(self) -> dict[str, Any]:
+        """The document with the defaults of every pattern written out: what results store."""
+        content = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        content.pop("model")
+        content["patterns"] = {name: self.document_of(name).resolved() for name in self.patterns}
+        return content
+
 
 def load_simultaneous(path: Path) -> SimultaneousDocument:
     """The simultaneous document in a YAML or JSON file. Raises DocumentError."""
@@ -121,6 +129,7 @@ def parse_simultaneous(content: Any, folder: Path | None = None) -> Simultaneous
 
     `folder` is where a model given by its file is looked for. Raises DocumentError.
     """
+    content = current_document(content)
     if not isinstance(content, dict) or content.get("schema") != SIMULTANEOUS_SCHEMA:
         raise DocumentError(
             f"a simultaneous document is a mapping with 'schema: {SIMULTANEOUS_SCHEMA}', 'model' and 'patterns'."

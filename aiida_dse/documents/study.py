@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from .migration import current_document
 from .model import MODEL_SCHEMA, ModelDocument
 from .plans import RefinementPlan, ScanPlan, Start
 from .reading import DocumentError, below_folder, naming, parse_document, read_content, validated
@@ -166,6 +167,7 @@ def parse_study(content: Any, folder: Path | None = None) -> StudyDocument:
 
     `folder` is where model documents given by their files are looked for. Raises DocumentError.
     """
+    content = current_document(content)
     if not isinstance(content, dict) or content.get("schema") != STUDY_SCHEMA:
         raise DocumentError(
             f"a study document is a mapping with 'schema: {STUDY_SCHEMA}', 'name' and 'samples'."

@@ -1,39 +1,69 @@
-"""Results on disk: scalars as JSON, arrays as HDF5, written so that a crash leaves the old file."""
+"""Results on disk: numbers as JSON, arrays as HDF5, written so that a crash leaves the old file."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import h5py
 import numpy as np
+from pydantic import ValidationError
 
-RESULT_SCHEMA = "aiida-dse/result/1"
+from aiida_dse.documents.migration import current_arrays, current_result
+from aiida_dse.documents.results import RESULT_SCHEMA, SUMMARIES, Summary
+from aiida_dse.documents.status import Status, Task
+
 JSON_NAME = "result.json"
 HDF5_NAME = "result.h5"
 
+SummaryType = TypeVar("SummaryType", bound=Summary, covariant=True)
+
 
 @dataclass(frozen=True)
-class Result:
-    """What a task found: `summary` plain JSON values, `arrays` by HDF5 path ('pattern/q')."""
+class Result(Generic[SummaryType]):
+    """What a task found: `summary` its numbers, `arrays` by HDF5 path ('pattern/q')."""
 
-    summary: dict[str, Any]
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
-
-    @property
-    def task(self) -> str:
-        return str(self.summary["task"])
+    summary: SummaryType
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
-    def status(self) -> str:
-        return str(self.summary["status"])
+    def task(self) -> Task:
+        return self.summary.task
+
+    @property
+    def status(self) -> Status:
+        return self.summary.status
+
+    def changed(self, **changes: Any) -> Result[SummaryType]:
+        """The result with other numbers."""
+        return replace(self, summary=self.summary.model_copy(update=changes))
 
 
-def write_result(result: Result, folder: Path) -> None:
+def content_of(summary: Summary) -> dict[str, Any]:
+    """The JSON values of a summary, those at their default left out."""
+    content: dict[str, Any] = plain(
+        summary.model_dump(mode="json", by_alias=True, exclude_defaults=True))
+    return {"schema": RESULT_SCHEMA, "task": summary.task.value, **content}
+
+
+def summary_of(content: Any, where: str = "the result") -> Summary:
+    """The typed summary in JSON values, those of earlier schemas included. Raises ValueError."""
+    try:
+        content = current_result(content)
+        return SUMMARIES[Task(content["task"])].model_validate(content)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        place = ".".join(str(key) for key in first["loc"])
+        raise ValueError(f"{where} is damaged: {place}: {first['msg']}") from None
+    except (KeyError, TypeError, AttributeError, ValueError) as problem:
+        raise ValueError(f"{where} is not a result of aiida-dse: {problem}") from None
+
+
+def write_result(result: Result[Summary], folder: Path) -> None:
     """Write result.h5 and result.json; each is complete or the previous one."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{HDF5_NAME}.part"
@@ -49,22 +79,21 @@ def write_result(result: Result, folder: Path) -> None:
                 file.create_dataset(path, data=array)
     os.replace(partial, folder / HDF5_NAME)
     partial = folder / f".{JSON_NAME}.part"
-    partial.write_text(json.dumps(plain(result.summary), indent=1), encoding="utf-8")
+    partial.write_text(json.dumps(content_of(result.summary), indent=1), encoding="utf-8")
     os.replace(partial, folder / JSON_NAME)
 
 
-def read_result(folder: Path) -> Result:
+def read_result(folder: Path) -> Result[Any]:
     """The result in a folder. Raises ValueError where it is missing, damaged or of another kind."""
+    path = folder / JSON_NAME
     try:
-        summary = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no {JSON_NAME}: the task ended before its result.") \
             from None
     except (OSError, json.JSONDecodeError) as problem:
-        raise ValueError(f"{folder / JSON_NAME} is damaged: {problem}") from None
-    if not isinstance(summary, dict) or summary.get("schema") != RESULT_SCHEMA:
-        raise ValueError(f"{folder / JSON_NAME} is no {RESULT_SCHEMA}.")
-    return Result(summary, read_arrays(folder / HDF5_NAME))
+        raise ValueError(f"{path} is damaged: {problem}") from None
+    return Result(summary_of(content, str(path)), read_arrays(folder / HDF5_NAME))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -81,7 +110,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             file.visititems(take)
     except OSError as problem:
         raise ValueError(f"{path} is missing or damaged: {problem}") from None
-    return arrays
+    return current_arrays(arrays)
 
 
 def plain(value: Any) -> Any:

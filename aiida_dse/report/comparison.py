@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
+from aiida_dse.documents.status import Task
 from aiida_dse.io.results import Result
 
 from .figures import CALCULATED, LABEL, OBSERVED, SMALL, head, new_figure
@@ -13,15 +16,15 @@ from .figures import CALCULATED, LABEL, OBSERVED, SMALL, head, new_figure
 WINDOW = 25
 
 
-def comparison_figure(result: Result, *, width: float = 7.0) -> Figure:
+def comparison_figure(result: Result[Any], *, width: float = 7.0) -> Figure:
     """Weighted residuals against q, a panel for each model, the best by BIC on top.
 
     Grey: (obs - calc) / sigma; line: its running root mean square, which is 1 for a model that
     describes the data. width in inches. Raises ValueError for other tasks.
     """
-    if result.task != "compare":
+    if result.task is not Task.COMPARE:
         raise ValueError(f"the result is of task '{result.task}', not a comparison.")
-    models = result.summary["models"]
+    models = result.summary.models
     figure = new_figure((width, 1.1 + 1.35 * len(models)))
     panels = figure.subplots(len(models), squeeze=False, sharex=True)[:, 0]
     for panel, (name, row) in zip(panels, models.items(), strict=True):
@@ -37,12 +40,11 @@ def comparison_figure(result: Result, *, width: float = 7.0) -> Figure:
         panel.set_ylabel("(obs − calc) / σ", fontsize=SMALL)
         panel.tick_params(labelsize=SMALL, direction="in")
         panel.set_title(
-            f"{name}:  GoF {row['gof']:.3f},  $R_{{\\rm wp}}$ {100 * row['r_wp']:.2f} %,  "
-            f"{row['n_parameters']} parameters,  BIC − best {row['delta_bic']:,.0f}",
+            f"{name}:  GoF {row.gof:.3f},  $R_{{\\rm wp}}$ {100 * row.r_wp:.2f} %,  "
+            f"{row.n_parameters} parameters,  BIC − best {row.delta_bic:,.0f}",
             fontsize=LABEL, loc="left", pad=3,
         )
     panels[-1].set_xlabel("$q$ (1/Å)", fontsize=LABEL)
-    head(figure, Result({key: value for key, value in result.summary.items()
-                          if key not in ("agreement", "title")}),
+    head(figure, result.changed(title=""), with_fit=False, remark=
          f"orange: root mean square over {WINDOW} points, 1 where the model describes the data")
     return figure

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -15,6 +16,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from aiida_dse.documents.status import Task
 from aiida_dse.io.results import Result
 
 #: Okabe and Ito's colours, told apart by colour-blind readers.
@@ -25,17 +27,17 @@ LABEL, SMALL = 8.0, 7.0  # pt
 Pair = tuple[float, float]
 
 
-def fit_figure(result: Result, *, size: Pair = (7.0, 5.0)) -> Figure:
+def fit_figure(result: Result[Any], *, size: Pair = (7.0, 5.0)) -> Figure:
     """Observed and calculated pattern, components, reflections and weighted residual.
 
     size: width and height in inches. The intensity axis is a square-root scale, on which Poisson
     noise has the same height everywhere. Raises ValueError for a scan or a simultaneous refinement.
     """
-    if result.task == "scan":
+    if result.task is Task.SCAN:
         raise ValueError("the result is a scan, without a pattern; draw it with map_figure.")
-    if result.task == "simultaneous":
+    if result.task is Task.SIMULTANEOUS:
         raise ValueError("the result is of several patterns; draw it with simultaneous_figure.")
-    arrays, phases = result.arrays, result.summary["phases"]
+    arrays, phases = result.arrays, result.summary.phases
     q, calculated = arrays["pattern/q"], arrays["pattern/calculated"]
     observed = arrays.get("pattern/observed")
     marked = [name for name in phases if f"reflections/{name}" in arrays]
@@ -77,14 +79,14 @@ def fit_figure(result: Result, *, size: Pair = (7.0, 5.0)) -> Figure:
     return figure
 
 
-def pairs_figure(result: Result, *, size: Pair = (7.0, 3.0)) -> Figure:
+def pairs_figure(result: Result[Any], *, size: Pair = (7.0, 3.0)) -> Figure:
     """Pairs of atoms by their distance, a curve for each phase that was built."""
     figure = new_figure(size)
     panel, end = figure.subplots(), 0.0
-    for (name, row), color in zip(result.summary["distances"].items(), cycle(PHASES), strict=False):
+    for (name, row), color in zip(result.summary.distances.items(), cycle(PHASES), strict=False):
         r, number = (result.arrays[f"pairs/{name}/{key}"] for key in ("r", "number"))
         panel.plot(r, number / 1000, color=color, lw=0.4,
-                   label=f"{name}, {row['atoms']:,.0f} atoms")
+                   label=f"{name}, {row.atoms:,.0f} atoms")
         end = max(end, r[np.flatnonzero(number > 1e-3 * number.max())[-1]])
     panel.set(xlim=(0, 1.02 * end), ylim=(0, None))
     panel.set_xlabel("distance (Å)", fontsize=LABEL)
@@ -109,16 +111,19 @@ def new_figure(size: Pair, *, compress: bool = False) -> Figure:
     return FigureCanvasAgg(Figure(figsize=size, layout=layout)).figure
 
 
-def head(figure: Figure, result: Result, remark: str = "") -> None:
+def head(
+    figure: Figure, result: Result[Any], remark: str = "", *, with_fit: bool = True
+) -> None:
     """Title, sample, agreement and a remark above the panels, wrapped to the width."""
-    sample, fit = result.summary.get("sample") or {}, result.summary.get("agreement")
+    summary = result.summary
+    sample, fit = summary.sample, getattr(summary, "agreement", None)
     words = [f"{sample[key]:g} K" if key == "temperature" else str(sample[key])
              for key in ("name", "ligand", "state", "temperature") if sample.get(key) is not None]
-    title = " · ".join(filter(None, [result.summary.get("title"), ", ".join(words)]))
+    title = " · ".join(filter(None, [summary.title, ", ".join(words)]))
     title = wrapped(title.replace("$", r"\$"), figure, LABEL)
-    if fit:
-        title += (f"\nGoF = {fit['gof']:.3f},  $R_{{\\rm wp}}$ = {100 * fit['r_wp']:.2f} %,  "
-                  f"$R_{{\\rm exp}}$ = {100 * fit['r_exp']:.2f} %")
+    if fit is not None and with_fit:
+        title += (f"\nGoF = {fit.gof:.3f},  $R_{{\\rm wp}}$ = {100 * fit.r_wp:.2f} %,  "
+                  f"$R_{{\\rm exp}}$ = {100 * fit.r_exp:.2f} %")
     if remark:
         title += "\n" + wrapped(remark, figure, LABEL)
     figure.suptitle(title.strip(), fontsize=LABEL)
@@ -130,11 +135,11 @@ def wrapped(text: str, figure: Figure, points: float) -> str:
     return textwrap.fill(text, width, break_on_hyphens=False)  # names of angles have hyphens
 
 
-def _component_colors(result: Result) -> dict[str, str]:
+def _component_colors(result: Result[Any]) -> dict[str, str]:
     """Colour by component: the background, the measured blanks, then the phases."""
     blanks = [path[11:] for path in result.arrays if path.startswith("components/blank.")]
     found = {"background": BACKGROUND} | dict(zip(blanks, cycle(TRACES), strict=False))
-    found |= dict(zip(result.summary["phases"], cycle(PHASES), strict=False))
+    found |= dict(zip(result.summary.phases, cycle(PHASES), strict=False))
     return {name: found[name] for name in found if f"components/{name}" in result.arrays}
 
 

@@ -13,10 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from matplotlib.ticker import MaxNLocator
 
+from aiida_dse.documents.results import PointRow, QuadraticRow, ScanSummary
+from aiida_dse.documents.status import Task
+from aiida_dse.engine.formatting import with_su
+from aiida_dse.engine.parameters import Kind
 from aiida_dse.io.results import Result
 
 from .figures import LABEL, PHASES, SMALL, Pair, head, new_figure, wrapped
-from .numbers import with_su
 
 MINIMUM, QUANTITY, OTHER = "#D55E00", "#CC79A7", "#56B4E9"
 HATCH: dict[str, Any] = {"facecolor": "0.93", "edgecolor": "0.7", "hatch": "////"}
@@ -25,7 +28,7 @@ GOF_LABEL = "GoF = √(reduced χ²)"
 
 
 def map_figure(
-    result: Result, *, size: Pair | None = None, quantity: str | None = None
+    result: Result[Any], *, size: Pair | None = None, quantity: str | None = None
 ) -> Figure:
     """GoF over the scan's axes: a curve, a map, or maps along the third axis.
 
@@ -34,7 +37,7 @@ def map_figure(
     height in inches; None chooses. Raises ValueError for other tasks and unknown quantities.
     """
     summary, gof, axes = _map_of(result)
-    names = summary["axes"]
+    names = [axis.name for axis in summary.axes]
     levels_of = None if quantity is None else _quantity(result, quantity)
     short, units = zip(*(_name_and_unit(summary, name) for name in names), strict=True)
     labels = [f"{name} ({unit})" for name, unit in zip(short, units, strict=True)]
@@ -70,7 +73,7 @@ def map_figure(
 
 
 def curves_figure(
-    result: Result, *, quantity: str | None = None, size: Pair = (5.0, 3.8)
+    result: Result[Any], *, quantity: str | None = None, size: Pair = (5.0, 3.8)
 ) -> Figure:
     """GoF along the first axis, a curve for each value of the second (often a B).
 
@@ -95,34 +98,34 @@ def curves_figure(
     for k in range(curves.shape[1]):
         color = colors.to_rgba(axes[1][k]) if gof.ndim == 2 else PHASES[0]
         panel.plot(x[:, k], curves[:, k], "o-", color=color, ms=2, lw=0.9,
-                   label=_value_text(summary, summary["axes"][1], axes[1][k])
+                   label=_value_text(summary, summary.axes[1].name, axes[1][k])
                    if gof.ndim == 2 else "GoF")
     if np.isfinite(gof).any():
         at = np.unravel_index(int(np.nanargmin(curves)), curves.shape)
         _mark(panel, x[at], curves[at])
-    name, unit = _name_and_unit(summary, quantity or summary["axes"][0])
+    name, unit = _name_and_unit(summary, quantity or summary.axes[0].name)
     panel.set_xlabel(f"{name} ({unit})", fontsize=LABEL)
     panel.set_ylabel(GOF_LABEL, fontsize=LABEL)
     if gof.ndim == 2:
         bar = figure.colorbar(colors, ax=panel, aspect=30)
         bar.ax.set_ylim(*ends)
-        bar.set_label("{} ({})".format(*_name_and_unit(summary, summary["axes"][1])),
+        bar.set_label("{} ({})".format(*_name_and_unit(summary, summary.axes[1].name)),
                       fontsize=LABEL)
     caption = _map_caption(summary, gof, np.inf, hatched=False, landmarks=False)
     return _finished(figure, result, caption)
 
 
-def _map_of(result: Result) -> tuple[dict[str, Any], np.ndarray, list[np.ndarray]]:
-    if result.task != "scan":
+def _map_of(result: Result[Any]) -> tuple[ScanSummary, np.ndarray, list[np.ndarray]]:
+    if result.task is not Task.SCAN:
         raise ValueError(f"the result is of task '{result.task}'; draw it with fit_figure.")
     gof = np.where(np.isfinite(result.arrays["scan/gof"]), result.arrays["scan/gof"], np.nan)
     axes = [np.asarray(result.arrays[f"scan/axis_{k}"]) for k in range(gof.ndim)]
     return result.summary, gof, axes
 
 
-def _quantity(result: Result, name: str) -> np.ndarray:
+def _quantity(result: Result[Any], name: str) -> np.ndarray:
     """A derived quantity at every point of the grid."""
-    known = [row["name"] for row in result.summary.get("quantities", [])]
+    known = [row.name for row in result.summary.quantities]
     if name not in known:
         raise ValueError(
             f"the map holds no quantity '{name}'; it has {', '.join(known) or 'none'}."
@@ -131,7 +134,7 @@ def _quantity(result: Result, name: str) -> np.ndarray:
     return np.broadcast_to(values, result.arrays["scan/gof"].shape)
 
 
-def _finished(figure: Figure, result: Result, caption: str) -> Figure:
+def _finished(figure: Figure, result: Result[Any], caption: str) -> Figure:
     for panel in figure.axes:
         panel.tick_params(labelsize=SMALL)
     head(figure, result)
@@ -139,47 +142,47 @@ def _finished(figure: Figure, result: Result, caption: str) -> Figure:
     return figure
 
 
-def _name_and_unit(summary: dict[str, Any], name: str) -> tuple[str, str]:
+def _name_and_unit(summary: ScanSummary, name: str) -> tuple[str, str]:
     """Axis, parameter or quantity, without its phase where there is only one; unit in words."""
-    units = dict(zip(summary["axes"], summary.get("axis_units", ()), strict=False))
-    units |= {row["name"]: row["unit"] for row in summary.get("quantities", ())}
-    units |= {key: row["unit"] for key, row in summary["parameters"].items()}
+    units = {axis.name: axis.unit for axis in summary.axes}
+    units |= {row.name: row.unit for row in summary.quantities}
+    kinds: dict[str, Kind | None] = {axis.name: axis.kind for axis in summary.axes}
+    units |= {key: row.unit for key, row in summary.parameters.items()}
+    kinds |= {key: row.kind for key, row in summary.parameters.items()}
     unit = units.get(name, "").replace("^2", "²").replace("^3", "³")
-    plain = "fractional" if name.endswith((".x", ".y", ".z")) else "dimensionless"
-    phase, _, rest = name.partition(".")
-    short = rest if summary["phases"] == [phase] else name
-    return short, unit or plain
+    plain = "fractional" if kinds.get(name) is Kind.COORDINATE else "dimensionless"
+    return summary.parts(name)[1], unit or plain
 
 
-def _value_text(summary: dict[str, Any], parameter: str, value: float) -> str:
+def _value_text(summary: ScanSummary, parameter: str, value: float) -> str:
     short, unit = _name_and_unit(summary, parameter)
     return f"{short} = {value:.5g}" + f" {unit}" * (unit not in ("fractional", "dimensionless"))
 
 
 def _map_caption(
-    summary: dict[str, Any], gof: np.ndarray, ceiling: float, *, hatched: bool = True,
+    summary: ScanSummary, gof: np.ndarray, ceiling: float, *, hatched: bool = True,
     landmarks: bool = True,
 ) -> str:
     parts = []
-    if minimum := summary.get("minimum"):
+    if minimum := summary.minimum:
         at = ", ".join(_value_text(summary, k, v) for k, v in minimum.items() if k != "gof")
-        parts.append(f"Lowest GoF {minimum['gof']:.4f} (cross) at {at}.")
-    if position := summary.get("quadratic", {}).get("position"):
-        factor = max(1.0, summary["minimum"]["gof"])
+        parts.append(f"Lowest GoF {summary.lowest_gof:.4f} (cross) at {at}.")
+    if summary.quadratic and (position := summary.quadratic.position):
+        factor = summary.su_scale
         at = ", ".join(
-            f"{_name_and_unit(summary, k)[0]} = {with_su(row['value'], row['su'] * factor)}"
+            f"{_name_and_unit(summary, k)[0]} = {with_su(row.value, (row.su or 0.0) * factor)}"
             for k, row in position.items()
         )
         shape = " (ellipse: 1 s.u.; it may hide below the cross)" if landmarks else ""
         parts.append(f"Between the points{shape}: {at}, s.u. scaled by GoF.")
-    others = summary.get("basins", [])[1:]
+    others = summary.basins[1:]
     if landmarks and others:
         parts.append("Circles: other minima with their GoF, diamonds: saddles towards them.")
     if missing := int(np.isnan(gof).sum()):
         lead = "Hatched: " if hatched else ""
         parts.append(f"{lead}{missing:,} of {gof.size:,} points without a value.")
-    if saved := summary.get("adaptive"):
-        parts.append(f"{saved['n_interpolated']:,} points interpolated.")
+    if saved := summary.adaptive:
+        parts.append(f"{saved.n_interpolated:,} points interpolated.")
     if gof.ndim > 1 and np.nanmax(gof, initial=-np.inf) > ceiling:
         parts.append(f"Colours end at GoF {ceiling:.3g}.")
     return " ".join(parts)
@@ -214,43 +217,45 @@ def _draw_curve(panel: Axes, x: np.ndarray, gof: np.ndarray, x_label: str, y_lab
     panel.set_ylabel(y_label, fontsize=LABEL)
 
 
-def _draw_interval(panel: Axes, summary: dict[str, Any]) -> None:
+def _draw_interval(panel: Axes, summary: ScanSummary) -> None:
     """The s.u. (scaled by GoF) of a curve's minimum, as a bar at its foot."""
-    for row in summary.get("quadratic", {}).get("position", {}).values():
-        width = row["su"] * max(1.0, summary["minimum"]["gof"])
-        panel.errorbar(row["value"], summary["minimum"]["gof"], xerr=width, color=MINIMUM,
+    position = summary.quadratic.position if summary.quadratic else {}
+    for row in position.values():
+        width = (row.su or 0.0) * summary.su_scale
+        panel.errorbar(row.value, summary.lowest_gof, xerr=width, color=MINIMUM,
                        capsize=2, lw=1.0, zorder=4)
 
 
-def _draw_landmarks(panel: Axes, summary: dict[str, Any], at: dict[str, float]) -> None:
+def _draw_landmarks(panel: Axes, summary: ScanSummary, at: dict[str, float]) -> None:
     """Ellipse of the minimum, other minima with their GoF, saddles; those in the plane `at`."""
-    x, y = summary["axes"][:2]
-    quadratic = summary.get("quadratic", {})
-    position = quadratic.get("position", {})
-    if x in position and y in position and _in_plane(summary["minimum"], at):
+    x, y = (axis.name for axis in summary.axes[:2])
+    quadratic = summary.quadratic or QuadraticRow()
+    position = quadratic.position
+    if x in position and y in position and _in_plane(summary.minimum or {}, at):
         # axes of the covariance, in the panel's own units
-        factor = max(1.0, summary["minimum"]["gof"])
-        r = quadratic["correlation"].get(f"{x}, {y}", 0.0)
-        su = np.array([position[x]["su"], position[y]["su"]]) * factor
+        factor = summary.su_scale
+        r = quadratic.correlation.get(f"{x}, {y}", 0.0)
+        su = np.array([position[x].su or 0.0, position[y].su or 0.0]) * factor
         values, vectors = np.linalg.eigh(np.outer(su, su) * np.array([[1, r], [r, 1]]))
         panel.add_patch(Ellipse(
-            (position[x]["value"], position[y]["value"]), *2 * np.sqrt(values),
+            (position[x].value, position[y].value), *2 * np.sqrt(values),
             angle=float(np.degrees(np.arctan2(vectors[1, 0], vectors[0, 0]))), fill=False,
             ec=MINIMUM, lw=1.0, zorder=6))
-    for basin in summary.get("basins", [])[1:]:
-        for place, marker, label in ((basin, "o", "other minimum"),
-                                     (basin.get("saddle"), "D", "saddle")):
-            if place is None or not _in_plane(place["at"], at):
+    for basin in summary.basins[1:]:
+        places: tuple[tuple[PointRow | None, str, str], ...] = (
+            (basin, "o", "other minimum"), (basin.saddle, "D", "saddle"))
+        for place, marker, label in places:
+            if place is None or not _in_plane(place.at, at):
                 continue
-            panel.plot(place["at"][x], place["at"][y], marker, color=OTHER, mec="black", mew=0.6,
+            panel.plot(place.at[x], place.at[y], marker, color=OTHER, mec="black", mew=0.6,
                        ms=5 if marker == "o" else 4, label=label, zorder=5)
-            panel.annotate(f"{place['gof']:.4g}", (place["at"][x], place["at"][y]), (4, 3),
+            panel.annotate(f"{place.gof:.4g}", (place.at[x], place.at[y]), (4, 3),
                            textcoords="offset points", fontsize=SMALL, zorder=6,
                            bbox={"facecolor": "white", "alpha": 0.7, "lw": 0, "pad": 0.6})
 
 
 def _in_plane(place: dict[str, float], at: dict[str, float]) -> bool:
-    return all(place[name] == value for name, value in at.items())
+    return all(place.get(name) == value for name, value in at.items())
 
 
 def _draw_quantity(
@@ -293,7 +298,7 @@ def _draw_map(
 
 def _draw_maps(
     figure: Figure, axes: list[np.ndarray], gof: np.ndarray, limits: Pair, lowest: np.ndarray,
-    labels: list[str], summary: dict[str, Any], equal: bool, quantity: np.ndarray | None,
+    labels: list[str], summary: ScanSummary, equal: bool, quantity: np.ndarray | None,
 ) -> QuadMesh:
     """A map per value of the third axis, then the lowest GoF of each map against that value."""
     n, (width, height) = min(MAX_PANELS, len(axes[2])), figure.get_size_inches()
@@ -308,11 +313,11 @@ def _draw_maps(
         mesh = _draw_map(panel, axes, gof[:, :, slice_], limits, lowest[lowest[:, 2] == slice_],
                          [labels[0] * bottom, labels[1] * left], equal,
                          n_ticks=4 if width / columns > 2 else 2, label_contours=False)
-        _draw_landmarks(panel, summary, {summary["axes"][2]: float(axes[2][slice_])})
+        _draw_landmarks(panel, summary, {summary.axes[2].name: float(axes[2][slice_])})
         if quantity is not None:
             _draw_quantity(panel, axes, quantity[:, :, slice_], label=slice_ in lowest[:, 2])
         panel.tick_params(labelbottom=bottom, labelleft=left)
-        panel.set_title(_value_text(summary, summary["axes"][2], axes[2][slice_]),
+        panel.set_title(_value_text(summary, summary.axes[2].name, axes[2][slice_]),
                         fontsize=SMALL, pad=3)
     best = np.fmin.reduce(gof, axis=(0, 1))
     _draw_curve(panels[-1], axes[2], best, labels[2], "")

@@ -12,10 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
+from aiida_dse.documents.results import ScaledValue
+from aiida_dse.documents.status import Task
+from aiida_dse.engine.formatting import with_su
 from aiida_dse.io.results import Result
 
 from .figures import CALCULATED, LABEL, OBSERVED, SMALL, Pair, head, new_figure
-from .numbers import with_su
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = "osD^vP*"
@@ -24,13 +26,13 @@ PSEUDO_CUBIC = {"a": (np.sqrt(2), "a/√2"), "b": (np.sqrt(2), "b/√2"), "c": (
 T_LABEL, L_LABEL = "$T$ (K)", "$1/L$ (1/nm)"
 
 
-def temperature_figure(result: Result, *, size: Pair = (7.0, 8.0)) -> Figure:
+def temperature_figure(result: Result[Any], *, size: Pair = (7.0, 8.0)) -> Figure:
     """V, cell edges, zeta, B with both laws, distances and angles against T, those there are.
 
     Straight lines and laws are those of the result; error bars are s.u. scaled by max(1, GoF);
     hollow points are not used. Raises ValueError for other tasks.
     """
-    _require(result, "temperature_series")
+    _require(result, Task.TEMPERATURE_SERIES)
     figure = _panels_figure(result, size)
     x = result.arrays["table/temperature"]
     summary = result.summary
@@ -38,19 +40,19 @@ def temperature_figure(result: Result, *, size: Pair = (7.0, 8.0)) -> Figure:
         if kind == "B":
             _draw_displacements(panel, result, names)
             continue
-        _draw_lines(panel, result, kind, names, x, origin=summary["temperature"]["reference"])
+        _draw_lines(panel, result, kind, names, x, origin=summary.temperatures.reference)
         panel.set_xlabel(T_LABEL, fontsize=LABEL)
-        if kind == "volume" and (alpha := summary["parameters"].get("thermal_expansion_V")):
-            shown = with_su(alpha["value"] * 1e6, alpha["su_scaled"] * 1e6)
-            _note(panel, f"$\\thermal_expansion_V$ = {shown} × 10$^{{-6}}$/K\n"
-                         f"at {summary['temperature']['reference']:g} K")
+        if kind == "volume" and (alpha := summary.numbers.get("thermal_expansion_V")):
+            shown = with_su(alpha.value * 1e6, (alpha.su_scaled or 0.0) * 1e6)
+            _note(panel, f"$\\alpha_V$ = {shown} × 10$^{{-6}}$/K\n"
+                         f"at {summary.temperatures.reference:g} K")
     head(figure, result)
     return figure
 
 
-def displacement_figure(result: Result, *, size: Pair = (5.6, 4.4)) -> Figure:
+def displacement_figure(result: Result[Any], *, size: Pair = (5.6, 4.4)) -> Figure:
     """B_iso(T) of every site with Einstein's and Debye's law, B_static at T = 0 (hollow diamonds)."""
-    _require(result, "temperature_series")
+    _require(result, Task.TEMPERATURE_SERIES)
     figure = new_figure(size)
     names = [name for name in _quantities(result) if name.startswith("B_iso(")]
     if not names:
@@ -61,12 +63,12 @@ def displacement_figure(result: Result, *, size: Pair = (5.6, 4.4)) -> Figure:
     return figure
 
 
-def size_figure(result: Result, *, size: Pair = (7.0, 8.0)) -> Figure:
+def size_figure(result: Result[Any], *, size: Pair = (7.0, 8.0)) -> Figure:
     """Strain against 1/L with its line, cell edges, zeta, distances and angles against 1/L.
 
     Error bars as of temperature_figure. Raises ValueError for other tasks.
     """
-    _require(result, "size_series")
+    _require(result, Task.SIZE_SERIES)
     figure = _panels_figure(result, size)
     x, su_x = (result.arrays[f"table/{kind}/1/L"] for kind in ("values", "su_scaled"))
     for panel, (kind, names) in zip(figure.axes, _kinds(result, with_b=False), strict=True):
@@ -80,13 +82,13 @@ def size_figure(result: Result, *, size: Pair = (7.0, 8.0)) -> Figure:
     return figure
 
 
-def sizing_figure(result: Result, *, size: Pair = (5.6, 4.4)) -> Figure:
+def sizing_figure(result: Result[Any], *, size: Pair = (5.6, 4.4)) -> Figure:
     """E1 against d: the predicted curve, the refined sizes on it, measured energies and their fit.
 
     Bars of the predicted points: s.u. of the mean size (thick) and the population's spread (thin).
     """
-    _require(result, "sizing_curve")
-    arrays, options = result.arrays, result.summary["options"]
+    _require(result, Task.SIZING_CURVE)
+    arrays, options = result.arrays, result.summary.options
     figure = new_figure(size)
     panel = figure.add_subplot()
     grid, d = arrays["curves/d"], arrays["sizing/d"]
@@ -98,8 +100,8 @@ def sizing_figure(result: Result, *, size: Pair = (5.6, 4.4)) -> Figure:
         panel.errorbar(d, arrays["sizing/E1"], arrays["sizing/su_E1"], arrays["sizing/su_d"],
                        fmt="o", ms=3.5, color=COLORS[0], lw=1.6, label="refined sizes")
     else:
-        fitted = result.summary["fitted"]["d0"]
-        shown = with_su(fitted["value"], fitted["su_scaled"])
+        fitted = result.summary.fitted.numbers["d0"]
+        shown = with_su(fitted.value, fitted.su_scaled)
         panel.plot(grid, arrays["curves/fitted"], color=CALCULATED, lw=1.0,
                    label=f"fitted, $d_0$ = {shown} nm")
         panel.errorbar(d, arrays["measured/value"], arrays["measured/su"], arrays["sizing/su_d"],
@@ -115,29 +117,29 @@ def sizing_figure(result: Result, *, size: Pair = (5.6, 4.4)) -> Figure:
     return figure
 
 
-def differential_figure(result: Result, *, size: Pair = (7.0, 4.4)) -> Figure:
+def differential_figure(result: Result[Any], *, size: Pair = (7.0, 4.4)) -> Figure:
     """(I - I0)/I0 in per cent against q, and the reference pattern below."""
-    _require(result, "differential")
+    _require(result, Task.DIFFERENTIAL)
     summary, arrays = result.summary, result.arrays
     figure = new_figure(size)
     top, below = figure.subplots(2, sharex=True, height_ratios=[3, 1])
-    q, rows = arrays["pattern/q"], summary["patterns"]
-    ordered = sorted(rows, key=lambda name: (rows[name]["at"] is None, rows[name]["at"] or 0.0))
+    q, rows = arrays["pattern/q"], summary.patterns
+    ordered = sorted(rows, key=lambda name: (rows[name].at is None, rows[name].at or 0.0))
     tones = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, len(ordered)))
-    swept = summary["parameter"]
+    swept = summary.parameter
     for name, tone in zip(ordered, tones, strict=True):
-        value = rows[name]["at"]
-        label = name if value is None else f"{value:g} {summary['unit']}".strip()
+        value = rows[name].at
+        label = name if value is None else f"{value:g} {summary.unit}".strip()
         top.plot(q, 100 * arrays[f"differential/{name}"], color=tone, lw=0.8, label=label)
     top.axhline(0, color="black", lw=0.6)
     top.set_ylabel("$(I - I_0)/I_0$ (%)", fontsize=LABEL)
-    at = summary["reference"]["at"]
-    head = "" if swept is None else f"{swept} ($I_0$: {at:g} {summary['unit']}".rstrip() + ")"
+    at = summary.reference.at
+    head = "" if swept is None else f"{swept} ($I_0$: {at:g} {summary.unit}".rstrip() + ")"
     handles, labels = top.get_legend_handles_labels()
     entry = 0.54 * SMALL * (max(map(len, labels)) + 12) / 72  # inches, line and gap included
     figure.legend(handles, labels, loc="outside lower center", frameon=False,
                   ncols=max(1, min(len(labels), int(size[0] / entry))), fontsize=SMALL,
-                  title=head or f"$I_0$: {summary['reference']['name']}", title_fontsize=SMALL)
+                  title=head or f"$I_0$: {summary.reference.name}", title_fontsize=SMALL)
     below.plot(q, arrays["reference/intensity"], color=OBSERVED, lw=0.8)
     below.set_yscale("log")
     below.set_ylabel("$I_0$\n(arb. units)", fontsize=LABEL)
@@ -148,44 +150,44 @@ def differential_figure(result: Result, *, size: Pair = (7.0, 4.4)) -> Figure:
 
 
 FIGURES = {
-    "temperature_series": temperature_figure, "size_series": size_figure,
-    "sizing_curve": sizing_figure, "differential": differential_figure,
+    Task.TEMPERATURE_SERIES: temperature_figure, Task.SIZE_SERIES: size_figure,
+    Task.SIZING_CURVE: sizing_figure, Task.DIFFERENTIAL: differential_figure,
 }
 
 
-def _require(result: Result, task: str) -> None:
-    if result.task != task:
+def _require(result: Result[Any], task: Task) -> None:
+    if result.task is not task:
         raise ValueError(f"the result is of task '{result.task}', not {task}.")
 
 
-def _finish(figure: Figure, result: Result) -> None:
+def _finish(figure: Figure, result: Result[Any]) -> None:
     for panel in figure.axes:
         panel.tick_params(labelsize=SMALL, direction="in")
     head(figure, result)
 
 
-def _quantities(result: Result) -> list[str]:
+def _quantities(result: Result[Any]) -> list[str]:
     """The table's quantities; a name may hold a slash, as 1/L does."""
     head = "table/values/"
     return [path[len(head):] for path in result.arrays if path.startswith(head)]
 
 
-def _kinds(result: Result, *, with_b: bool) -> list[tuple[str, list[str]]]:
+def _kinds(result: Result[Any], *, with_b: bool) -> list[tuple[str, list[str]]]:
     """What has a panel, with its quantities."""
-    lines = result.summary["lines"]
+    lines = result.summary.lines
     found = [("volume", [name for name in ("volume",) if name in lines]),
              ("edges", [name for name in "abc" if name in lines]),
              ("zeta", [name for name in ("zeta",) if name in lines])]
     if with_b:
-        drawn = result.summary["displacements"]
+        drawn = result.summary.displacements
         found.append(("B", [f"B_iso({site})" for site in drawn]))
     found += [("distances", [name for name in lines if name.startswith("d(")]),
               ("angles", [name for name in lines if name.startswith("angle(")])]
     return [(kind, names) for kind, names in found if names]
 
 
-def _panels_figure(result: Result, size: Pair) -> Figure:
-    kinds = _kinds(result, with_b=result.task == "temperature_series")
+def _panels_figure(result: Result[Any], size: Pair) -> Figure:
+    kinds = _kinds(result, with_b=result.task is Task.TEMPERATURE_SERIES)
     if not kinds:
         raise ValueError("the series has no quantity with an s.u. in two refinements; there is "
                          "nothing to draw.")
@@ -202,7 +204,7 @@ def _panels_figure(result: Result, size: Pair) -> Figure:
 
 
 def _draw_lines(
-    panel: Axes, result: Result, kind: str, names: list[str], x: np.ndarray, *,
+    panel: Axes, result: Result[Any], kind: str, names: list[str], x: np.ndarray, *,
     su_x: np.ndarray | None = None, origin: float,
 ) -> None:
     """Points with error bars, and each quantity's line."""
@@ -213,8 +215,8 @@ def _draw_lines(
         factor, label = PSEUDO_CUBIC[name] if pseudo_cubic else (1.0, _label(name))
         values = result.arrays[f"table/values/{name}"] / factor
         su = result.arrays[f"table/su_scaled/{name}"] / factor
-        row = result.summary["lines"][name]
-        intercept, slope = row["intercept"]["value"], row["slope"]["value"]
+        row = result.summary.lines[name]
+        intercept, slope = (row.numbers[key].value for key in ("intercept", "slope"))
         panel.plot(ends, (intercept + slope * (ends - origin)) / factor, color=color, lw=0.8)
         _draw_points(panel, x, values, su, su_x, used, color, marker, label)
     panel.set_ylabel({
@@ -224,7 +226,7 @@ def _draw_lines(
     }[kind], fontsize=LABEL)
     if len(names) > 1:
         panel.legend(frameon=False, fontsize=SMALL)
-    elif (r_squared := result.summary["lines"][names[0]]["r_squared"]) and kind == "zeta":
+    elif (r_squared := result.summary.lines[names[0]].r_squared) and kind == "zeta":
         _note(panel, f"$R^2$ = {r_squared:.3f}")
 
 
@@ -240,19 +242,19 @@ def _draw_points(
                            capsize=2, label=label if face == color else None)
 
 
-def _draw_strain(panel: Axes, result: Result, x: np.ndarray, su_x: np.ndarray) -> None:
+def _draw_strain(panel: Axes, result: Result[Any], x: np.ndarray, su_x: np.ndarray) -> None:
     """The volumetric strain in per cent with the free line, and the one from the bulk."""
-    strain = result.summary["strain"]
+    strain = result.summary.strain
     ends = np.array([0.0, np.nanmax(x)])
-    slope, intercept = strain["slope"]["value"], strain["intercept"]["value"]
+    slope, intercept = strain.slope.value, strain.intercept.value
     panel.plot(ends, 100 * (intercept + slope * ends), color=COLORS[0], lw=0.9)
-    note = f"$R^2$ = {strain['r_squared']:.4f}\n$\\gamma$ = {_gamma(strain['surface_energy'])}"
-    if through := strain.get("through_bulk"):
-        panel.plot(ends, 100 * through["slope"]["value"] * ends, color="0.5", lw=0.8, ls="--",
+    note = f"$R^2$ = {strain.r_squared:.4f}\n$\\gamma$ = {_gamma(strain.surface_energy)}"
+    if through := strain.through_bulk:
+        panel.plot(ends, 100 * through.slope.value * ends, color="0.5", lw=0.8, ls="--",
                    label="from the bulk")
-        note += f"\nfrom the bulk (dashed): {_gamma(through['surface_energy'])}"
-    modulus = strain["K"]
-    note += f"\n$K$ = {with_su(modulus['value'], modulus['su'] or None)} GPa, given"
+        note += f"\nfrom the bulk (dashed): {_gamma(through.surface_energy)}"
+    modulus = strain.K
+    note += f"\n$K$ = {with_su(modulus.value, modulus.su or None)} GPa, given"
     _draw_points(panel, x, 100 * result.arrays["strain/values"],
                  100 * result.arrays["strain/su_scaled"], su_x, result.arrays["table/used"],
                  COLORS[0], "o", "strain")
@@ -261,28 +263,28 @@ def _draw_strain(panel: Axes, result: Result, x: np.ndarray, su_x: np.ndarray) -
     _note(panel, note)
 
 
-def _gamma(row: dict[str, Any]) -> str:
-    return f"{with_su(row['value'], row['su_scaled'])} eV/nm²".replace("-", "−")
+def _gamma(row: ScaledValue) -> str:
+    return f"{with_su(row.value, row.su_scaled)} eV/nm²".replace("-", "−")
 
 
-def _draw_displacements(panel: Axes, result: Result, names: list[str]) -> None:
+def _draw_displacements(panel: Axes, result: Result[Any], names: list[str]) -> None:
     """B_iso(T): points, Einstein's law full, Debye's dashed, B_static at T = 0."""
     x, arrays = result.arrays["table/temperature"], result.arrays
     used = arrays["table/used"]
     handles = []
     for name, color, marker in zip(names, cycle(COLORS), cycle(MARKERS), strict=False):
-        site = name[2:-1]
+        site = name[len("B_iso("):-1]
         _draw_points(panel, x, arrays[f"table/values/{name}"], arrays[f"table/su_scaled/{name}"],
                      None, used, color, marker, site)
         handles.append(Line2D([], [], ls="", marker=marker, ms=3.5, color=color, label=site))
-        rows = result.summary["displacements"].get(site)
+        rows = result.summary.displacements.get(site)
         if rows is None:
             continue
         for law, style in (("einstein", "-"), ("debye", "--")):
             panel.plot(arrays["curves/temperature"], arrays[f"curves/{law}/{site}"], style,
                        color=color, lw=0.8)
-        static = rows[rows["better"]]["B_static"]
-        panel.errorbar([0], [static["value"]], [static["su_scaled"] or 0.0], fmt="d", ms=5,
+        static = rows.best.numbers["B_static"]
+        panel.errorbar([0], [static.value], [static.su_scaled or 0.0], fmt="d", ms=5,
                        mfc="white", color=color, lw=0.8, capsize=2, zorder=4, clip_on=False)
     handles += [Line2D([], [], color="0.3", lw=0.8, label="Einstein"),
                 Line2D([], [], color="0.3", lw=0.8, ls="--", label="Debye"),

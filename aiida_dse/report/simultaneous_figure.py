@@ -8,6 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from aiida_dse.documents.results import SimultaneousSummary
+from aiida_dse.documents.status import Task
+from aiida_dse.engine.parameters import Kind, ParameterName
 from aiida_dse.io.results import Result
 
 from .figures import CALCULATED, LABEL, OBSERVED, PHASES, SMALL, head, new_figure
@@ -17,17 +20,17 @@ MAX_PARAMETERS = 12
 Points = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def simultaneous_figure(result: Result, *, size: tuple[float, float] | None = None) -> Figure:
+def simultaneous_figure(result: Result[Any], *, size: tuple[float, float] | None = None) -> Figure:
     """All fits stacked, and what differs between the patterns against their temperature.
 
     size: width and height in inches; None chooses. Each pattern is divided by its largest
     intensity and drawn on a square-root scale with its weighted residual below; parameters have
-    s.u. scaled by max(1, GoF), those of parametric_constraints a line through them. Raises ValueError for other
+    s.u. scaled by max(1, GoF), those of parametric constraints as a line through them. Raises ValueError for other
     tasks.
     """
-    if result.task != "simultaneous":
+    if result.task is not Task.SIMULTANEOUS:
         raise ValueError(f"the result is of task '{result.task}'; draw it with fit_figure.")
-    patterns = result.summary["patterns"]
+    patterns = result.summary.patterns
     curves = _parameters(result.summary)
     columns = 1 if len(curves) < 5 else 2
     n_rows = -(-len(curves) // columns)
@@ -42,10 +45,10 @@ def simultaneous_figure(result: Result, *, size: tuple[float, float] | None = No
     return figure
 
 
-def _stack(panel: Any, result: Result) -> None:
+def _stack(panel: Any, result: Result[Any]) -> None:
     """Patterns by temperature, the coldest at the bottom."""
     temperatures = _temperatures(result.summary)
-    names = list(result.summary["patterns"])
+    names = list(result.summary.patterns)
     order = range(len(names)) if temperatures is None else np.argsort(temperatures, kind="stable")
     step = 1.5
     for row, name in enumerate(names[k] for k in order):
@@ -64,10 +67,10 @@ def _stack(panel: Any, result: Result) -> None:
         residual = (part["observed"] - part["calculated"]) / part["sigma"]
         panel.plot(part["q"], base - 0.2 + np.clip(residual, -6, 6) / 40, color=PHASES[0], lw=0.25,
                    label="(obs − calc) / σ, ± 6 at most" if row == 0 else "")
-        rows = result.summary["patterns"][name]
-        t = rows["sample"].get("temperature")
+        rows = result.summary.patterns[name]
+        t = rows.sample.get("temperature")
         told = name + (f", {t:g} K" if t is not None else "")
-        panel.annotate(f"{told}, GoF {rows['agreement']['gof']:.3f}", (0.98, base + 0.62),
+        panel.annotate(f"{told}, GoF {rows.agreement.gof:.3f}", (0.98, base + 0.62),
                        xycoords=("axes fraction", "data"), ha="right", fontsize=SMALL)
     panel.set(ylim=(-0.45, step * len(names) - 0.3), yticks=[])
     panel.set_xlabel("$q$ (1/Å)", fontsize=LABEL)
@@ -106,29 +109,30 @@ def _draw_parameters(
     figure.supxlabel("pattern" if temperatures is None else "T (K)", fontsize=LABEL)
 
 
-def _temperatures(summary: dict[str, Any]) -> np.ndarray | None:
-    found = [rows["sample"].get("temperature") for rows in summary["patterns"].values()]
+def _temperatures(summary: SimultaneousSummary) -> np.ndarray | None:
+    found = [row.sample.get("temperature") for row in summary.patterns.values()]
     return None if any(t is None for t in found) else np.array(found, dtype=float)
 
 
-def _parameters(summary: dict[str, Any]) -> dict[str, dict[str, Points]]:
-    """Panels: all B of a phase in one, every other own or law-given parameter in its own."""
-    factor = max(1.0, summary["agreement"]["gof"])
-    patterns = list(summary["patterns"].values())
-    single = len(summary["phases"]) == 1
+def _parameters(summary: SimultaneousSummary) -> dict[str, dict[str, Points]]:
+    """Panels: all B_iso of a phase in one, every other parameter that varies in its own."""
+    patterns = list(summary.patterns.values())
+    single = len(summary.phases) == 1
     panels: dict[str, dict[str, Points]] = {}
-    for name, first in patterns[0]["parameters"].items():
-        rows = [rows["parameters"][name] for rows in patterns]
-        if first.get("shared") or not any(row["free"] or "parametric_constraint" in row for row in rows):
+    for name, first in patterns[0].parameters.items():
+        rows = [pattern.parameters[name] for pattern in patterns]
+        varies = any(row.status.refined or row.parametric_constraint for row in rows)
+        if first.shared or not varies:
             continue
-        phase, _, local = name.partition(".")
-        short = local if single else name
-        unit = first["unit"].replace("^2", "²")
-        if local.endswith(".B_iso"):
-            title, curve = ("B" if single else f"{phase} B") + " (Å²)", local.removesuffix(".B_iso")
+        parsed, (_, short) = ParameterName(name), summary.parts(name)
+        unit = first.unit.replace("^2", "²")
+        if first.kind is Kind.B_ISO:
+            title = ("$B$" if single else f"{parsed.phase} $B$") + " (Å²)"
+            curve = parsed.site
         else:
             title, curve = short + (f" ({unit})" if unit else ""), short
-        values = np.array([row["value"] for row in rows])
-        su = np.array([np.nan if row["su"] is None else row["su"] * factor for row in rows])
-        panels.setdefault(title, {})[curve] = (values, su, np.array(["parametric_constraint" in r for r in rows]))
+        values = np.array([row.value for row in rows])
+        su = np.array([np.nan if row.su is None else row.su * summary.su_scale for row in rows])
+        panels.setdefault(title, {})[curve] = (
+            values, su, np.array([row.parametric_constraint is not None for row in rows]))
     return dict(list(panels.items())[:MAX_PARAMETERS])

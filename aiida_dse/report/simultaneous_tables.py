@@ -1,83 +1,85 @@
-"""A simultaneous refinement as text: what is common, then a column for each pattern."""
+"""A simultaneous refinement as text: common parameters, then a column for each pattern."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
+from aiida_dse.documents.results import PatternRow, SimultaneousSummary, Value
+from aiida_dse.engine.formatting import with_su
+from aiida_dse.engine.parameters import ParameterStatus
 from aiida_dse.tasks.simultaneous import BuiltSimultaneous
-
-from .numbers import with_su
 
 #: Patterns side by side in a table.
 COLUMNS = 5
+MARKS = {ParameterStatus.AT_BOUND: "at its bound", ParameterStatus.UNDETERMINED: "undetermined"}
 
 
-def simultaneous_lines(summary: dict[str, Any]) -> list[str]:
-    """Common parameters and parametric_constraints; own and law-given parameters by pattern. s.u. scaled by GoF."""
-    factor = max(1.0, summary["agreement"]["gof"])
+def simultaneous_lines(summary: SimultaneousSummary) -> list[str]:
+    """Common parameters and parametric constraints, then the parameters of every pattern.
+
+    s.u. are scaled by GoF.
+    """
+    factor = summary.su_scale
     lines = [f"{'common parameter':28} {'value':>16} unit   (s.u. scaled by max(1, GoF) = "
              f"{factor:.3f})"]
-    for name, row in summary["parameters"].items():
-        if row["free"]:
-            lines.append(f"{name:28} {_shown(row, factor):>16} {row['unit']:5} {_flags(row)}"
-                         .rstrip())
-    lines += [f"law: {name} = {law}" for name, law in summary["parametric_constraints"].items()]
-    patterns = list(summary["patterns"].items())
+    for name, row in summary.parameters.items():
+        if row.status.refined:
+            lines.append(f"{name:28} {_shown(row, factor):>16} {row.unit:5} "
+                         f"{MARKS.get(row.status, '')}".rstrip())
+    lines += [f"parametric constraint: {name} = {text}"
+              for name, text in summary.parametric_constraints.items()]
+    patterns = list(summary.patterns.items())
     for begin in range(0, len(patterns), COLUMNS):
         lines += ["", *_columns(patterns[begin : begin + COLUMNS], factor)]
-    for name, row in ((n, r) for _, rows in patterns for n, r in rows["restraints"].items()):
-        lines.append(f"restraint {name:34} {row['value']:10.5g} {row['unit']:5} asked for "
-                     f"{with_su(row['target'], row['sigma'])}, adds {row['chi2']:.3g} to chi2")
+    for _, pattern in patterns:
+        for name, one in pattern.restraints.items():
+            lines.append(f"restraint {name:34} {one.value:10.5g} {one.unit:5} target "
+                         f"{with_su(one.target, one.sigma)}, contributes {one.chi2:.3g} to chi2")
     return lines
 
 
-def _columns(patterns: list[tuple[str, dict[str, Any]]], factor: float) -> Iterator[str]:
-    def line(head: str, cell: Callable[[dict[str, Any]], str], tail: str = "") -> str:
+def _columns(patterns: list[tuple[str, PatternRow]], factor: float) -> Iterator[str]:
+    def line(head: str, cell: Callable[[PatternRow], str], tail: str = "") -> str:
         cells = " ".join(f"{cell(rows):>13}" for _, rows in patterns)
         return f"{head:28} {cells} {tail}".rstrip()
 
     yield f"{'':28} " + " ".join(f"{name:>13}" for name, _ in patterns)
-    if any("temperature" in rows["sample"] for _, rows in patterns):
-        yield line("temperature", lambda rows: f"{rows['sample'].get('temperature', '')}", "K")
-    yield line("GoF", lambda rows: f"{rows['agreement']['gof']:.4f}")
-    yield line("Rwp", lambda rows: f"{100 * rows['agreement']['r_wp']:.2f}", "%")
+    if any("temperature" in rows.sample for _, rows in patterns):
+        yield line("temperature", lambda rows: f"{rows.sample.get('temperature', '')}", "K")
+    yield line("GoF", lambda rows: f"{rows.agreement.gof:.4f}")
+    yield line("Rwp", lambda rows: f"{100 * rows.agreement.r_wp:.2f}", "%")
     first = patterns[0][1]
-    for name, row in first["parameters"].items():
-        if (row["free"] and not row.get("shared")) or "parametric_constraint" in row or "constraint" in row:
-            told = [_flags(rows["parameters"][name]) for _, rows in patterns]
-            ends = "; ".join(f"{flag} in {pattern}" for (pattern, _), flag
-                             in zip(patterns, told, strict=True) if flag)
-            yield line(name, partial(_parameter, name, factor),
-                       f"{row['unit']} {'(law)' if 'law' in row else ''} {ends}")
-    for phase, quantities in first["derived"].items():
-        for name, row in quantities.get("quantities", {}).items():
-            yield line(f"{phase} {name}", partial(_quantity, phase, name, factor), row["unit"])
+    for name, row in first.parameters.items():
+        own = row.status.refined and not row.shared
+        if not (own or row.parametric_constraint or row.constraint):
+            continue
+        marks = [MARKS.get(rows.parameters[name].status, "") for _, rows in patterns]
+        ends = "; ".join(f"{mark} in {pattern}" for (pattern, _), mark
+                         in zip(patterns, marks, strict=True) if mark)
+        by_constraint = "(parametric constraint)" if row.parametric_constraint else ""
+        yield line(name, partial(_parameter, name, factor), f"{row.unit} {by_constraint} {ends}")
+    for phase, derived in first.derived.items():
+        for name, quantity in derived.quantities.items():
+            yield line(f"{phase} {name}", partial(_quantity, phase, name, factor), quantity.unit)
 
 
-def _parameter(name: str, factor: float, rows: dict[str, Any]) -> str:
-    return _shown(rows["parameters"][name], factor)
+def _parameter(name: str, factor: float, rows: PatternRow) -> str:
+    return _shown(rows.parameters[name], factor)
 
 
-def _quantity(phase: str, name: str, factor: float, rows: dict[str, Any]) -> str:
-    return _shown(rows["derived"][phase]["quantities"].get(name), factor)
+def _quantity(phase: str, name: str, factor: float, rows: PatternRow) -> str:
+    return _shown(rows.derived[phase].quantities.get(name), factor)
 
 
-def _shown(row: dict[str, Any] | None, factor: float) -> str:
+def _shown(row: Value | None, factor: float) -> str:
     if row is None:
         return "-"
-    return with_su(row["value"], None if row["su"] is None else row["su"] * factor)
-
-
-def _flags(row: dict[str, Any]) -> str:
-    flags = [text for key, text in (("at_bound", "at its bound"), ("undetermined", "undetermined"))
-             if row.get(key)]
-    return "; ".join(flags)
+    return with_su(row.value, None if row.su is None else row.su * factor)
 
 
 def simultaneous_validation_report(built: BuiltSimultaneous) -> str:
-    """What a simultaneous document would do: data, common parameters, parametric_constraints, what is free."""
+    """The contents of a simultaneous document: data, common and free parameters, constraints."""
     model = built.model
     lines = ["The document is valid."]
     for name, one in built.patterns.items():
@@ -90,9 +92,10 @@ def simultaneous_validation_report(built: BuiltSimultaneous) -> str:
         lines.append(f"{name:32} {p.value:12.6g} {p.lower:10.5g} {p.upper:10.5g} {p.unit}")
     for name, law in model.parametric_constraints.items():
         values = ", ".join(f"{model.local(k, model.start)[name]:.6g}" for k in model.models)
-        lines.append(f"law: {name} = {law.expression}; at the start {values}")
+        lines.append(f"parametric constraint: {name} = {law.expression}; at the start {values}")
     free = model.free_names(built.stages)
     own = [name for name in free if name not in model.shared and name not in model.global_parameters]
-    lines += ["", f"free in the end: {len(free)} parameters, {len(own)} of them patterns' own"]
+    lines += ["", f"Free in the last stage: {len(free)} parameters, {len(own)} of them "
+              "pattern-specific"]
     lines += [f"stage {k + 1}: {', '.join(stage)}" for k, stage in enumerate(built.stages)]
     return "\n".join(lines)

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiida_dse.documents import StudyDocument
+from aiida_dse.engine.formatting import with_su
 from aiida_dse.tasks.estimate import Estimate
-
-from .numbers import with_su
 
 
 def plan_report(

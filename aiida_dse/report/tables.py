@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from aiida_dse.documents.results import (
+    BuildSummary,
+    ComparisonSummary,
+    DifferentialSummary,
+    Fitted,
+    PhaseRow,
+    RefinementSummary,
+    ScanSummary,
+    SeriesSummary,
+    SimulationSummary,
+    SimultaneousSummary,
+    Summary,
+    UncertaintySummary,
+)
+from aiida_dse.engine.formatting import with_su
 from aiida_dse.engine.maps.grid import Coordinate
+from aiida_dse.engine.model.agreement import Agreement
+from aiida_dse.engine.parameters import ParameterStatus
 from aiida_dse.io.results import Result
 from aiida_dse.tasks.build import BuiltModel
 
-from .numbers import with_su
-from .series import REPORTS, series_report
+from .series import series_report
 from .simultaneous_tables import simultaneous_lines
 from .uncertainty_table import uncertainty_lines
 
+#: How the parameters that were refined but have no s.u. are marked.
+MARKS = {ParameterStatus.AT_BOUND: "at its bound", ParameterStatus.UNDETERMINED: "undetermined"}
 #: Grid steps of more s.u. than this leave the minimum between the points uncertain.
 COARSE = 5.0
 
 
 def validation_report(built: BuiltModel) -> str:
-    """What a document would do: data, parameters with bounds, linear terms, stages, grid."""
+    """The contents of a document: data, parameters with bounds, linear terms, stages, grid."""
     model = built.model
     q = model.sampling.q
     lines = [
@@ -46,7 +62,7 @@ def validation_report(built: BuiltModel) -> str:
         lines.append(f"scan: {shape} = {total:,} points over "
                      + ", ".join(axis_text(axis) for axis in built.axes))
         if missing := int(built.grid.unreachable.sum()):
-            lines.append(f"  {missing:,} of them cannot be reached and will be left empty")
+            lines.append(f"  {missing:,} of them are unreachable and will be left empty")
     if plan := built.document.uncertainty:
         asked = ["profile of " + ", ".join(plan.profile)] if plan.profile else []
         if plan.bootstrap:
@@ -58,207 +74,209 @@ def validation_report(built: BuiltModel) -> str:
 
 
 def axis_text(axis: Coordinate) -> str:
-    """An axis with its range: names of quantities and paths do not tell it."""
+    """An axis with its range."""
     return f"{axis.name} = {axis.values[0]:.5g} ... {axis.values[-1]:.5g} {axis.unit}".rstrip()
 
 
-def result_report(result: Result) -> str:
+def result_report(result: Result[Summary]) -> str:
     """The outcome of a task, as printed at its end and by 'show'."""
     summary = result.summary
-    if summary["task"] in REPORTS:
-        return series_report(result)
-    lines = [f"{summary['task']}: {summary['status']} ({summary['stop_reason']}), "
-             f"{summary['seconds']:.1f} s"]
-    if "n_evaluations" in summary:
-        method = summary.get("method", "least_squares")
-        lines[0] += f", {summary['n_evaluations']:,} evaluations by {method}"
-    if summary["task"] == "compare":
-        return "\n".join([*lines, *comparison_lines(summary),
-                          *(f"note: {warning}" for warning in summary["warnings"])])
-    if "agreement" in summary:
-        lines += agreement_lines(summary["agreement"])
-    if summary["task"] in ("refine", "uncertainty"):
-        lines += ["", *parameter_lines(summary), *restraint_lines(summary),
-                  *search_lines(summary)]
-    if summary["task"] == "simultaneous":
+    if isinstance(summary, SeriesSummary | DifferentialSummary):
+        return series_report(summary)
+    first = f"{summary.task}: {summary.status} ({summary.stop_reason}), {summary.seconds:.1f} s"
+    if isinstance(summary, RefinementSummary | SimultaneousSummary):
+        method = summary.method if isinstance(summary, RefinementSummary) else "least_squares"
+        first += f", {summary.n_evaluations:,} evaluations by {method}"
+    lines = [first]
+    if isinstance(summary, ComparisonSummary):
+        lines += comparison_lines(summary)
+    elif isinstance(summary, Fitted):
+        lines += agreement_lines(summary.agreement)
+    if isinstance(summary, RefinementSummary):
+        lines += ["", *parameter_lines(summary), *restraint_lines(summary), *search_lines(summary),
+                  *derived_lines(summary.derived, summary.su_scale)]
+    elif isinstance(summary, SimulationSummary):
+        if summary.agreement is not None:
+            lines += agreement_lines(summary.agreement)
+        lines += derived_lines(summary.derived, 1.0)
+    elif isinstance(summary, SimultaneousSummary):
         lines += ["", *simultaneous_lines(summary)]
-    if summary["task"] == "build":
+    elif isinstance(summary, BuildSummary):
         lines += distances_lines(summary)
-    if summary["task"] == "scan":
+    elif isinstance(summary, ScanSummary):
         lines += scan_lines(summary)
-    lines += derived_lines(summary)
-    if summary.get("uncertainty"):
+    if isinstance(summary, UncertaintySummary):
         lines += uncertainty_lines(summary)
-    lines += [f"note: {warning}" for warning in summary["warnings"]]
+    lines += [f"note: {warning}" for warning in summary.warnings]
     return "\n".join(lines)
 
 
-def agreement_lines(fit: dict[str, Any]) -> list[str]:
+def agreement_lines(fit: Agreement) -> list[str]:
+    """The figures of merit of a fit."""
     return [
-        f"Rwp {100 * fit['r_wp']:.2f} % (background subtracted "
-        f"{100 * fit['r_wp_background_subtracted']:.2f} %), Rexp {100 * fit['r_exp']:.2f} %, "
-        f"GoF {fit['gof']:.4f} (= sqrt of reduced chi2), {fit['n_points']} points, "
-        f"{fit['n_parameters']} parameters incl. linear ones",
+        f"Rwp {100 * fit.r_wp:.2f} % (background subtracted "
+        f"{100 * fit.r_wp_background_subtracted:.2f} %), Rexp {100 * fit.r_exp:.2f} %, "
+        f"GoF {fit.gof:.4f} (= sqrt of reduced chi2), {fit.n_points} points, "
+        f"{fit.n_parameters} parameters including linear ones",
     ]
 
 
-def distances_lines(summary: dict[str, Any]) -> list[str]:
-    """The stores of a build: what they hold and up to where they are good."""
+def distances_lines(summary: BuildSummary) -> list[str]:
+    """The pair distances of every phase: sites, range, and up to which q they serve."""
     lines = []
-    for name, row in summary["distances"].items():
+    for name, row in summary.distances.items():
         lines.append(
-            f"{name}: {row['atoms']:,.0f} atoms in the mean particle, {len(row['sites'])} sites "
-            f"({', '.join(row['sites'])}), distances up to {row['r_max']:.1f} Å on a grid of "
-            f"{row['step']:.4f} Å, good up to q = {row['q_max']:.3g} 1/Å"
+            f"{name}: {row.atoms:,.0f} atoms in the mean particle, {len(row.sites)} sites "
+            f"({', '.join(row.sites)}), distances up to {row.r_max:.1f} Å on a grid of "
+            f"{row.step:.4f} Å, accurate up to q = {row.q_max:.3g} 1/Å"
         )
         if sizes := ", ".join(f"{key} = {round(value, 9):.4g}"
-                              for key, value in row["sizes"].items() if key != "atoms"):
+                              for key, value in row.sizes.items() if key != "atoms"):
             lines.append(f"  its population (lengths in nm): {sizes}")
     return lines
 
 
-def parameter_lines(summary: dict[str, Any]) -> list[str]:
-    """Refined parameters with s.u. scaled by GoF."""
-    factor = max(1.0, summary["agreement"]["gof"])
-    serial = summary.get("serial_correlation")
+def parameter_lines(summary: RefinementSummary) -> list[str]:
+    """Refined and constrained parameters, then the linear coefficients, with s.u. scaled by GoF."""
+    serial = summary.serial_correlation
     lines = []
     if serial:
         lines.append(
-            f"residuals correlate over {serial['autocorrelation_time']:.1f} points, which leaves "
-            f"{serial['n_effective']:.0f} independent ones: s.u. up to {serial['su_factor']:.2f} "
-            "times as large, in the second column"
+            f"The residuals are serially correlated over {serial.autocorrelation_time:.1f} points "
+            f"({serial.n_effective:.0f} effectively independent); the second column lists s.u. "
+            f"enlarged by {serial.su_factor:.2f}."
         )
     second = f" {'serially corr.':>16}" if serial else ""
     lines.append(f"{'parameter':28} {'value':>16}{second} unit   "
-                 f"(s.u. scaled by max(1, GoF) = {factor:.3f})")
-    for name, row in summary["parameters"].items():
-        if not (row["free"] or "constraint" in row):
+                 f"(s.u. scaled by max(1, GoF) = {summary.su_scale:.3f})")
+    for name, row in summary.parameters.items():
+        if not (row.status.refined or row.constraint):
             continue
-        su = None if row["su"] is None else row["su"] * factor
-        flags = [text for key, text in (("at_bound", "at its bound"),
-                                        ("undetermined", "undetermined")) if row.get(key)]
-        if "constraint" in row:
-            flags.append(f"= {row['constraint']}")
-        wider = None if su is None or not serial else su * serial["su_factor"]
-        second = f" {with_su(row['value'], wider):>16}" if serial else ""
-        lines.append(f"{name:28} {with_su(row['value'], su):>16}{second} {row['unit']:5} "
+        su = summary.scaled(row.su)
+        flags = [MARKS[row.status]] if row.status in MARKS else []
+        if row.constraint:
+            flags.append(f"= {row.constraint}")
+        wider = None if su is None or not serial else su * serial.su_factor
+        second = f" {with_su(row.value, wider):>16}" if serial else ""
+        lines.append(f"{name:28} {with_su(row.value, su):>16}{second} {row.unit:5} "
                      + "; ".join(flags))
-    for name, row in summary["linear"].items():
-        su = None if row["su"] is None else row["su"] * factor
-        lines.append(f"{name:28} {with_su(row['value'], su):>16}")
+    for name, term in summary.linear.items():
+        lines.append(f"{name:28} {with_su(term.value, summary.scaled(term.su)):>16}")
     return lines
 
 
-def comparison_lines(summary: dict[str, Any]) -> list[str]:
+def comparison_lines(summary: ComparisonSummary) -> list[str]:
     """The models of a comparison, the best by BIC first."""
-    wide = max(len(name) for name in summary["models"]) + 2
+    wide = max(len(name) for name in summary.models) + 2
     lines = [f"{'model':{wide}}{'GoF':>9}{'Rwp/%':>8}{'parameters':>12}{'points':>8}"
              f"{'chi2':>12}{'AIC - best':>13}{'BIC - best':>13}  ended"]
-    for name, row in summary["models"].items():
+    for name, row in summary.models.items():
         lines.append(
-            f"{name:{wide}}{row['gof']:9.4f}{100 * row['r_wp']:8.2f}{row['n_parameters']:12d}"
-            f"{row['n_points']:8d}{row['chi2']:12.1f}{row['delta_aic']:13.1f}"
-            f"{row['delta_bic']:13.1f}  {row['status']}"
+            f"{name:{wide}}{row.gof:9.4f}{100 * row.r_wp:8.2f}{row.n_parameters:12d}"
+            f"{row.n_points:8d}{row.chi2:12.1f}{row.delta_aic:13.1f}"
+            f"{row.delta_bic:13.1f}  {row.status}"
         )
     return lines
 
 
-def restraint_lines(summary: dict[str, Any]) -> list[str]:
-    """What the restraints asked for, what they got, and what they add to chi2."""
-    rows = summary.get("restraints", {})
+def restraint_lines(summary: RefinementSummary) -> list[str]:
+    """The target of every restraint, its value and its contribution to chi2."""
+    rows = summary.restraints
     if not rows:
         return []
-    total = sum(row["chi2"] for row in rows.values())
-    lines = [f"restraints add {total:.3g} to chi2 = {summary['agreement']['chi2']:.6g} "
-             "(GoF counts the pattern only)"]
+    total = sum(row.chi2 for row in rows.values())
+    lines = [f"The restraints contribute {total:.3g} to chi2 = {summary.agreement.chi2:.6g} "
+             "(the GoF counts the pattern only)."]
     for name, row in rows.items():
-        lines.append(f"  {name:34} {row['value']:10.5g} {row['unit']:5} asked for "
-                     f"{with_su(row['target'], row['sigma'])}, adds {row['chi2']:.3g}")
+        lines.append(f"  {name:34} {row.value:10.5g} {row.unit:5} target "
+                     f"{with_su(row.target, row.sigma)}, contributes {row.chi2:.3g} to chi2")
     return lines
 
 
-def search_lines(summary: dict[str, Any]) -> list[str]:
-    """The minima of a multi-start search, the lowest first, by what sets them apart."""
-    search = summary.get("search")
-    if not search:
+def search_lines(summary: RefinementSummary) -> list[str]:
+    """The minima of a search from many starts, the lowest first, by what distinguishes them."""
+    search = summary.search
+    if search is None:
         return []
-    best = search["minima"][0]["values"]
-    lines = [f"{search['n_tried']} of {search['n_starts']} starts led to {len(search['minima'])} "
-             f"minima, {len(search['failures'])} led nowhere"]
-    for minimum in search["minima"]:
-        apart = sorted(best, key=lambda name: -abs(minimum["values"][name] - best[name])
-                       / max(1e-9, summary["parameters"][name]["su"] or 1.0))[:4]
-        shown = ", ".join(f"{name} {minimum['values'][name]:.5g}" for name in apart)
-        lines.append(f"  GoF {minimum['gof']:.4f} from {len(minimum['starts'])}"
-                     + (f": {shown}" if minimum["values"] != best else "  (above)"))
+    best = search.minima[0].values
+    lines = [f"{search.n_tried} of {search.n_starts} starting points converged to "
+             f"{len(search.minima)} distinct minima; {len(search.failures)} failed"]
+    for minimum in search.minima:
+        values = minimum.values
+        apart = sorted(best, key=lambda name: -abs(values[name] - best[name])
+                       / max(1e-9, summary.parameters[name].su or 1.0))[:4]
+        shown = ", ".join(f"{name} {values[name]:.5g}" for name in apart)
+        lines.append(f"  GoF {minimum.gof:.4f} from {len(minimum.starts)}"
+                     + (f": {shown}" if values != best else "  (above)"))
     return lines
 
 
-def derived_lines(summary: dict[str, Any]) -> list[str]:
-    factor = max(1.0, summary.get("agreement", {}).get("gof", 1.0))
+def derived_lines(derived: dict[str, PhaseRow], factor: float) -> list[str]:
+    """Sizes and derived quantities of every phase, with s.u. multiplied by `factor`."""
     lines = []
-    for phase, rows in summary.get("derived", {}).items():
-        sizes = ", ".join(f"{name} {value:.3f}" for name, value in rows["sizes"].items())
+    for phase, rows in derived.items():
+        sizes = ", ".join(f"{name} {row.value:.3f}" for name, row in rows.sizes.items())
         lines.append(f"{phase} population: {sizes}")
-        for name, row in rows.get("quantities", {}).items():
-            su = None if row["su"] is None else row["su"] * factor
-            lines.append(f"{phase + ' ' + name:34} {with_su(row['value'], su):>14} {row['unit']}")
+        for name, row in rows.quantities.items():
+            su = None if row.su is None else row.su * factor
+            lines.append(f"{phase + ' ' + name:34} {with_su(row.value, su):>14} {row.unit}")
     return lines
 
 
-def scan_lines(summary: dict[str, Any]) -> list[str]:
-    shape = " x ".join(str(n) for n in summary["shape"])
-    lines = [f"grid {shape}, {summary['n_done']} points done"]
-    if missing := summary.get("n_unreachable"):
-        lines.append(f"  {missing} points have no structure with the values asked for")
-    if saved := summary.get("adaptive"):
-        total = saved["n_evaluated"] + saved["n_interpolated"]
-        lines.append(f"  {saved['n_evaluated']} computed, {saved['n_interpolated']} interpolated "
-                     f"({100 * saved['n_interpolated'] / total:.0f} % saved)")
-    if summary["minimum"]:
-        at = ", ".join(f"{k} = {v:.6g}" for k, v in summary["minimum"].items() if k != "gof")
-        lines.append(f"lowest GoF {summary['minimum']['gof']:.4f} at {at}")
-    for row in summary.get("quantities", []):
-        if row.get("varies"):
-            value = summary["minimum_quantities"][row["name"]]
-            lines.append(f"  there {row['name']} = {value:.5g} {row['unit']}".rstrip())
+def scan_lines(summary: ScanSummary) -> list[str]:
+    """The size of a map, its lowest point, minima and saddles."""
+    shape = " x ".join(str(n) for n in summary.shape)
+    lines = [f"grid {shape}, {summary.n_done} points done"]
+    if missing := summary.n_unreachable:
+        lines.append(f"  {missing} grid points are unreachable (no structure has the requested "
+                     "values) and were left empty")
+    if saved := summary.adaptive:
+        total = saved.n_evaluated + saved.n_interpolated
+        lines.append(f"  {saved.n_evaluated} computed, {saved.n_interpolated} interpolated "
+                     f"({100 * saved.n_interpolated / total:.0f} % saved)")
+    if summary.minimum:
+        at = ", ".join(f"{k} = {v:.6g}" for k, v in summary.minimum.items() if k != "gof")
+        lines.append(f"lowest GoF {summary.lowest_gof:.4f} at {at}")
+    for row in summary.quantities:
+        if row.varies:
+            value = summary.minimum_quantities[row.name]
+            lines.append(f"  {row.name} = {value:.5g} {row.unit} at this point".rstrip())
     lines += _minimum_lines(summary)
-    for basin in summary.get("basins", [])[1:]:
-        at, saddle = basin["at"], basin.get("saddle")
-        where = ", ".join(f"{name} = {value:.6g}" for name, value in at.items())
-        lines.append(f"another minimum, GoF {basin['gof']:.4f} at {where}"
-                     + (f"; saddle towards a deeper one at GoF {saddle['gof']:.4f}" if saddle
-                        else ""))
+    for basin in summary.basins[1:]:
+        where = ", ".join(f"{name} = {value:.6g}" for name, value in basin.at.items())
+        lines.append(f"secondary minimum: GoF {basin.gof:.4f} at {where}"
+                     + (f"; the barrier to a deeper minimum is at GoF {basin.saddle.gof:.4f}"
+                        if basin.saddle else ""))
     return lines
 
 
-def _minimum_lines(summary: dict[str, Any]) -> list[str]:
+def _minimum_lines(summary: ScanSummary) -> list[str]:
     """The minimum between the points; s.u. are printed scaled by GoF, as for a refinement."""
-    quadratic = summary.get("quadratic", {})
-    if "missing" in quadratic:
-        return [f"no minimum between the points: {quadratic['missing']}"]
-    if not quadratic:
+    quadratic = summary.quadratic
+    if quadratic is None:
         return []
-    factor = max(1.0, summary["minimum"]["gof"])
-    at = ", ".join(f"{name} = {with_su(row['value'], row['su'] * factor)}"
-                   for name, row in quadratic["position"].items())
-    lines = [f"paraboloid's minimum at {at} (s.u. at the values of what is not mapped or refined "
-             "at each point)"]
-    if (width := quadratic["widest_step_in_su"] / factor) > COARSE:
-        lines.append(f"  the grid's steps are up to {width:.0f} s.u. wide: a finer grid around it "
-                     "tells more")
+    if quadratic.missing:
+        return [f"No minimum between the points: {quadratic.missing}"]
+    factor = summary.su_scale
+    at = ", ".join(f"{name} = {with_su(row.value, (row.su or 0.0) * factor)}"
+                   for name, row in quadratic.position.items())
+    lines = [f"Minimum of the fitted paraboloid: {at} (s.u. are conditional: parameters neither on "
+             "an axis nor refined at every point are held fixed)"]
+    if (width := (quadratic.widest_step_in_su or 0.0) / factor) > COARSE:
+        lines.append(f"  The grid steps are up to {width:.0f} s.u. wide; repeat with a finer grid "
+                     "around this minimum.")
     unknown = []
-    for name, row in quadratic.get("delta_chi2", {}).items():
-        if row["minus"] is None and row["plus"] is None:
+    for name, row in quadratic.delta_chi2.items():
+        if row.minus is None and row.plus is None:
             unknown.append(name)
             continue
-        sides = ", ".join(f"{sign}{row[side] * factor:.2g}" for sign, side in
-                          (("-", "minus"), ("+", "plus")) if row[side] is not None)
-        why = f"({row['missing']})" if row["missing"] else ""
+        sides = ", ".join(f"{sign}{width * factor:.2g}" for sign, width in
+                          (("-", row.minus), ("+", row.plus)) if width is not None)
+        why = f"({row.missing})" if row.missing else ""
         lines.append(f"  s.u. of {name} from Delta chi2 = 1, scaled: "
                      + " ".join(filter(None, [sides, why])))
     if unknown:
-        lines.append(f"  no s.u. from Delta chi2 = 1 of {', '.join(unknown)}: the grid is too "
-                     "coarse or does not reach it")
+        lines.append(f"  No Delta chi2 = 1 interval for {', '.join(unknown)}: the grid is too "
+                     "coarse, or ends before chi2 has risen by 1.")
     return lines + [f"  correlation of {pair}: {r:+.3f}"
-                    for pair, r in quadratic["correlation"].items()]
+                    for pair, r in quadratic.correlation.items()]

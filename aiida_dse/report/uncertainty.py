@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,12 +22,12 @@ REFINED, SAMPLED = CALCULATED, PHASES[0]
 MOST_DRAWN = 20_000
 
 
-def uncertainty_figure(result: Result, what: str | None = None) -> Figure:
+def uncertainty_figure(result: Result[Any], what: str | None = None) -> Figure:
     """The figure `what` (corner, profile, bootstrap or fit), or the first one there is.
 
     Raises ValueError, naming what there is, for a figure without data.
     """
-    figures: dict[str, tuple[str, Callable[[Result], Figure]]] = {
+    figures: dict[str, tuple[str, Callable[[Result[Any]], Figure]]] = {
         "corner": ("posterior/samples", corner_figure),
         "profile": ("profile/", profile_figure),
         "bootstrap": ("bootstrap/values", bootstrap_figure),
@@ -43,7 +44,7 @@ def uncertainty_figure(result: Result, what: str | None = None) -> Figure:
     return figures[wanted][1](result)
 
 
-def corner_figure(result: Result) -> Figure:
+def corner_figure(result: Result[Any]) -> Figure:
     """Posterior of every pair of parameters; least-squares value and unscaled s.u. marked."""
     import corner
 
@@ -88,38 +89,39 @@ def corner_figure(result: Result) -> Figure:
     edge = 1.25 if n > 4 else 1.0  # inches for labels
     figure.subplots_adjust(left=edge / size, bottom=edge / size, right=1 - 0.15 / size,
                            top=1 - 0.75 / size, wspace=0.06, hspace=0.06)
-    row = result.summary["uncertainty"]["posterior"]
-    verdict = "" if row.get("converged", True) else "; NOT CONVERGED"
-    head(figure, result, f"posterior of {row['n_walkers']} walkers x {row['n_steps']} steps"
+    row = result.summary.uncertainty.posterior
+    verdict = "; NOT CONVERGED" if row.converged is False else ""
+    head(figure, result, f"posterior of {row.n_walkers} walkers x {row.n_steps} steps"
          f"{verdict}; contours hold 39 and 86 %; orange: refined value, dashed: unscaled s.u.")
     return figure
 
 
-def profile_figure(result: Result) -> Figure:
+def profile_figure(result: Result[Any]) -> Figure:
     """Rise of chi2 with each profiled parameter, and the parabola of its covariance."""
-    rows = result.summary["uncertainty"]["profile"]
+    rows = result.summary.uncertainty.profile
     figure, panels = _panels(len(rows))
     for panel, (name, row) in zip(panels, rows.items(), strict=False):
-        x, rise = [row["value"]], [0.0]
+        x, rise = [row.value], [0.0]
         for side in ("below", "above"):
             at = f"profile/{name}/{side}"
             if f"{at}/value" in result.arrays:
                 x += result.arrays[f"{at}/value"].tolist()
-                rise += (result.arrays[f"{at}/chi2"] - row["chi2_min"]).tolist()
+                rise += (result.arrays[f"{at}/chi2"] - row.chi2_min).tolist()
         order = np.argsort(x)
         along = np.linspace(min(x), max(x), 100)
-        panel.plot(along, ((along - row["value"]) / row["su"]) ** 2, "--", color=REFINED, lw=0.9)
+        panel.plot(along, ((along - row.value) / row.su) ** 2, "--", color=REFINED, lw=0.9)
         places, height = np.array(x)[order], np.array(rise)[order]
         # between the points, sqrt(rise) is nearly straight
-        root = np.sign(places - row["value"]) * np.sqrt(np.maximum(height, 0.0))
+        root = np.sign(places - row.value) * np.sqrt(np.maximum(height, 0.0))
         panel.plot(along, np.interp(along, places, root) ** 2, color=SAMPLED, lw=0.9)
         panel.plot(places, height, "o", color=SAMPLED, ms=2.5)
         top = max(6.0, 1.05 * max(rise))
         for level in (1, 4):
             panel.axhline(level, color=OBSERVED, lw=0.5, ls=":")
-        for side, bound in (("below", "lower"), ("above", "upper")):
-            if row[side] == "bound":
-                panel.axvline(result.summary["parameters"][name][bound], color="black", lw=1.2)
+        bounds = result.summary.parameters[name]
+        for ended, bound in ((row.below, bounds.lower), (row.above, bounds.upper)):
+            if ended == "bound":
+                panel.axvline(bound, color="black", lw=1.2)
         panel.set_ylim(min(0.0, 1.05 * min(rise)) - 0.02 * top, top)
         _dress(panel, _label(result, name, " "))
     _outer_label(panels, len(rows), "Δχ²")
@@ -128,9 +130,9 @@ def profile_figure(result: Result) -> Figure:
     return figure
 
 
-def bootstrap_figure(result: Result) -> Figure:
+def bootstrap_figure(result: Result[Any]) -> Figure:
     """Refined values of the bootstrap samples, and the normal law of value and s.u."""
-    names, row = _names(result), result.summary["uncertainty"]["bootstrap"]
+    names, row = _names(result), result.summary.uncertainty.bootstrap
     values = result.arrays["bootstrap/values"][result.arrays["bootstrap/outcome"] == 1]
     figure, panels = _panels(len(names))
     for k, (panel, name) in enumerate(zip(panels, names, strict=False)):
@@ -144,31 +146,30 @@ def bootstrap_figure(result: Result) -> Figure:
         panel.set_yticks([])
         _dress(panel, _label(result, name, " "))
     _outer_label(panels, len(names), "density")
-    head(figure, result, f"{row['n_refined']} of {row['n_samples']} bootstrap samples (blue), "
+    head(figure, result, f"{row.n_refined} of {row.n_samples} bootstrap samples (blue), "
          "normal law of refined value and unscaled s.u. (orange)")
     return figure
 
 
-def posterior_samples(result: Result) -> np.ndarray:
+def posterior_samples(result: Result[Any]) -> np.ndarray:
     """(n, n_free) samples of the chain after its burn-in."""
-    row, samples = result.summary["uncertainty"]["posterior"], result.arrays["posterior/samples"]
-    return samples[row.get("burn_in", 0) // row["thin"]:].reshape(-1, samples.shape[2])
+    row, samples = result.summary.uncertainty.posterior, result.arrays["posterior/samples"]
+    return samples[(row.burn_in or 0) // row.thin:].reshape(-1, samples.shape[2])
 
 
-def _names(result: Result) -> list[str]:
-    return [str(name) for name in result.arrays["refinement/names"]]
+def _names(result: Result[Any]) -> list[str]:
+    return list(result.summary.free)
 
 
-def _refined(result: Result, name: str) -> tuple[float, float]:
-    row = result.summary["parameters"][name]
-    return row["value"], row["su"]
+def _refined(result: Result[Any], name: str) -> tuple[float, float]:
+    row = result.summary.parameters[name]
+    return row.value, row.su or 0.0
 
 
-def _label(result: Result, name: str, space: str) -> str:
+def _label(result: Result[Any], name: str, space: str) -> str:
     """A parameter without the name of the only phase, with its unit."""
-    unit = result.summary["parameters"][name]["unit"]
-    if len(result.summary["phases"]) == 1:
-        name = name.partition(".")[2]
+    unit = result.summary.parameters[name].unit
+    _, name = result.summary.parts(name)
     return f"{name}{space}({unit.replace('^2', '²')})" if unit else name
 
 

@@ -4,98 +4,106 @@ from __future__ import annotations
 
 from typing import Any
 
+from aiida_dse.documents.results import (
+    BootstrapRow,
+    PosteriorRow,
+    SpreadRow,
+    UncertaintyRow,
+    UncertaintySummary,
+)
+
 #: Why a side of a profile has no limit.
 OPEN = {"bound": "bound", "flat": "flat", "": "unfinished"}
 
 
-def uncertainty_lines(summary: dict[str, Any]) -> list[str]:
+def uncertainty_lines(summary: UncertaintySummary) -> list[str]:
     """Half-widths of the 68.3 % intervals side by side, scaled profile intervals, verdicts."""
-    found = summary["uncertainty"]
-    posterior, bootstrap = found.get("posterior", {}), found.get("bootstrap", {})
+    found = summary.uncertainty
+    if not (found.profile or found.bootstrap or found.posterior):
+        return []
     lines = ["", *_progress_lines(found)]
-    columns = {name: [row["value"], row["su"], *_profile_widths(found, name),
-                      _sd(bootstrap, name), _sd(posterior, name)]
-               for name, row in summary["parameters"].items() if row["free"]}
+    columns = {name: [row.value, row.su, *_profile_widths(found, name),
+                      _sd(found.bootstrap, name), _sd(found.posterior, name)]
+               for name, row in summary.free.items()}
     lines += [
-        "s.u. and half-widths of 68.3 % intervals, all unscaled (times max(1, GoF) = "
-        f"{max(1.0, summary['agreement']['gof']):.3f} where the misfit is to count)",
+        "s.u. and half-widths of 68.3 % intervals, all unscaled (multiply by max(1, GoF) = "
+        f"{summary.su_scale:.3f} to allow for the misfit)",
         f"{'':34} {'value':>11} {'s.u.':>9} {'profile -':>10} {'+':>9} {'bootstrap':>10} "
         f"{'posterior':>10} {'R-hat':>6} {'eff. n':>7}",
     ]
-    diagnostics = posterior.get("parameters", {})
+    diagnostics = found.posterior.parameters if found.posterior else {}
     for name, numbers in columns.items():
         lines.append(_row(name, numbers) + _diagnosis(diagnostics.get(name)))
-    for phase, rows in found.get("derived", {}).items():
+    for phase, rows in found.derived.items():
         for name, row in rows.items():
-            widths = [row[kind]["sd"] if kind in row else None
-                      for kind in ("bootstrap", "posterior")]
+            widths = [None if spread is None else spread.sd
+                      for spread in (row.bootstrap, row.posterior)]
             if not any(width is not None and width > 1e-12 for width in widths):
                 continue  # constant in this model, such as a correlation of zero
-            lines.append(_row(f"{phase} {name}", [row["value"], row["su"], None, None, *widths])
-                         + (f"  {row['unit']}" if row["unit"] else ""))
+            lines.append(_row(f"{phase} {name}", [row.value, row.su, None, None, *widths])
+                         + (f"  {row.unit}" if row.unit else ""))
     return lines + _profile_lines(summary)
 
 
-def _progress_lines(found: dict[str, Any]) -> list[str]:
+def _progress_lines(found: UncertaintyRow) -> list[str]:
     lines = []
-    if row := found.get("bootstrap"):
+    if row := found.bootstrap:
         lines.append(
-            f"bootstrap: {row['n_refined']} of {row['n_samples']} samples refined, "
-            f"{row['n_not_converged']} did not converge, {row['n_failed']} failed, "
-            f"{row['n_pending']} not done; seed {row['seed']}"
+            f"bootstrap: {row.n_refined} of {row.n_samples} samples refined, "
+            f"{row.n_not_converged} did not converge, {row.n_failed} failed, "
+            f"{row.n_pending} not done; seed {row.seed}"
         )
-    if row := found.get("posterior"):
+    if chain := found.posterior:
         lines.append(
-            f"posterior: {row['n_walkers']} walkers, {row['n_steps']} steps, acceptance "
-            f"{row['acceptance']:.2f}, {row['n_impossible']} impossible proposals; seed "
-            f"{row['seed']}"
+            f"posterior: {chain.n_walkers} walkers, {chain.n_steps} steps, acceptance "
+            f"{chain.acceptance:.2f}, {chain.n_impossible} impossible proposals; seed {chain.seed}"
         )
-        if "converged" in row:
-            longest = max((p["autocorrelation_time"] or float("nan")
-                           for p in row["parameters"].values()), default=float("nan"))
+        if chain.converged is not None:
+            longest = max((p.autocorrelation_time or float("nan")
+                           for p in chain.parameters.values()), default=float("nan"))
             lines.append(
-                f"  {'converged' if row['converged'] else 'NOT CONVERGED'}: burn-in "
-                f"{row['burn_in']} steps, longest autocorrelation time {longest:.1f} steps"
-                + "".join(f"; {reason}" for reason in row["reasons"])
+                f"  {'converged' if chain.converged else 'NOT CONVERGED'}: burn-in "
+                f"{chain.burn_in} steps, longest autocorrelation time {longest:.1f} steps"
+                + "".join(f"; {reason}" for reason in chain.reasons)
             )
     return lines
 
 
-def _profile_widths(found: dict[str, Any], name: str) -> list[Any]:
-    row = found.get("profile", {}).get(name)
+def _profile_widths(found: UncertaintyRow, name: str) -> list[Any]:
+    row = found.profile.get(name)
     if row is None:
         return [None, None]
-    low, high = row["interval_68"]
-    return [OPEN.get(row["below"], "open") if low is None else row["value"] - low,
-            OPEN.get(row["above"], "open") if high is None else high - row["value"]]
+    low, high = row.interval_68
+    return [OPEN.get(row.below, "open") if low is None else row.value - low,
+            OPEN.get(row.above, "open") if high is None else high - row.value]
 
 
-def _profile_lines(summary: dict[str, Any]) -> list[str]:
-    rows = summary["uncertainty"].get("profile", {})
+def _profile_lines(summary: UncertaintySummary) -> list[str]:
+    rows = summary.uncertainty.profile
     if not rows:
         return []
-    factor = max(1.0, summary["agreement"]["gof"]) ** 2
+    factor = summary.su_scale**2
     lines = [f"profile intervals at chi2 = min + {factor:.3f} (68.3 %) and + {4 * factor:.3f} "
              "(95.4 %), scaled by max(1, GoF)^2"]
     for name, row in rows.items():
-        unit = summary["parameters"][name]["unit"]
-        shown = [f"{_end(row['scaled_' + key], 0)} ... {_end(row['scaled_' + key], 1)}"
-                 for key in ("68", "95")]
-        ends = [f"the curve ends at the bound {side}" if row[side] == "bound"
-                else f"{side}: {row[side]}"
-                for side in ("below", "above") if row[side] not in ("", "risen")]
+        unit = summary.parameters[name].unit
+        shown = [f"{_end(interval, 0)} ... {_end(interval, 1)}"
+                 for interval in (row.scaled_68, row.scaled_95)]
+        ends = [f"the curve ends at the bound {side}" if ended == "bound" else f"{side}: {ended}"
+                for side, ended in (("below", row.below), ("above", row.above))
+                if ended not in ("", "risen")]
         lines.append(f"{name:34} {shown[0]:>24}  {shown[1]:>24} {unit}"
                      + "".join(f"; {end}" for end in ends))
     return lines
 
 
-def _end(interval: list[float | None], k: int) -> str:
+def _end(interval: tuple[float | None, float | None], k: int) -> str:
     return "?" if interval[k] is None else f"{interval[k]:.6g}"
 
 
-def _sd(part: dict[str, Any], name: str) -> float | None:
-    row = part.get("parameters", {}).get(name)
-    return None if row is None else row["sd"]
+def _sd(part: BootstrapRow | PosteriorRow | None, name: str) -> float | None:
+    row = part.parameters.get(name) if part else None
+    return None if row is None else row.sd
 
 
 def _row(name: str, numbers: list[Any]) -> str:
@@ -107,7 +115,7 @@ def _row(name: str, numbers: list[Any]) -> str:
     )
 
 
-def _diagnosis(row: dict[str, Any] | None) -> str:
-    if row is None or row["r_hat"] is None:
+def _diagnosis(row: SpreadRow | None) -> str:
+    if row is None or row.r_hat is None:
         return ""
-    return f" {row['r_hat']:6.3f} {row['effective_samples']:7.0f}"
+    return f" {row.r_hat:6.3f} {row.effective_samples or 0.0:7.0f}"

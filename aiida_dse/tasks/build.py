@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from aiida_dse.documents import ModelDocument
-from aiida_dse.documents.model import CurveFile, Parallelepiped, SizeLaw, Sphere
+from aiida_dse.documents.model import CurveFile, Parallelepiped, QuasiCube, SizeLaw, Sphere
 from aiida_dse.documents.model import Phase as PhaseSection
 from aiida_dse.documents.plans import RestraintSection, Start
 from aiida_dse.documents.reading import located
@@ -280,7 +280,9 @@ def _with_ions_and_b(crystal: Crystal, section: PhaseSection) -> Crystal:
 DEFAULT_LARGEST = 4.0
 
 
-def _family(crystal: Crystal, particle: Parallelepiped | Sphere) -> tuple[Family, dict[str, float]]:
+def _family(
+    crystal: Crystal, particle: Parallelepiped | QuasiCube | Sphere
+) -> tuple[Family, dict[str, float]]:
     laws = [law for law in (getattr(particle, name, None) for name in ("L_ab", "L_c", "L", "D"))
             if isinstance(law, SizeLaw)]
     cell = crystal.cell
@@ -299,13 +301,13 @@ def _family(crystal: Crystal, particle: Parallelepiped | Sphere) -> tuple[Family
     if isinstance(particle, Parallelepiped):
         if particle.cells is not None:
             return SingleParallelepiped(particle.cells), {}
-        if particle.L is not None:
-            return QuasiCubePopulation(largest), {"L": particle.L.mean, "sd_L": particle.L.sd}
         assert particle.L_ab is not None and particle.L_c is not None
         return ParallelepipedPopulation(largest), {
             "L_ab": particle.L_ab.mean, "sd_ab": particle.L_ab.sd,
             "L_c": particle.L_c.mean, "sd_c": particle.L_c.sd, "size_axes_rotation": particle.size_axes_rotation,
         }
+    if isinstance(particle, QuasiCube):
+        return QuasiCubePopulation(largest), {"L": particle.L.mean, "sd_L": particle.L.sd}
     if isinstance(particle.centre, str):
         at = crystal.special_position(particle.centre)
         centre = (float(at[0]), float(at[1]), float(at[2]))

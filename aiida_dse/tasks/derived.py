@@ -1,65 +1,216 @@
-"""Quantities derived from refined parameters: sizes, volume, distances, angles, strain."""
+"""Quantities that follow from refined parameters, with their joint covariance.
+
+For each phase: the cell, volume, sizes, displacements, statistics of the population, and the
+distances and angles that the document asks for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from aiida_dse.engine.crystal.geometry import propagated
-from aiida_dse.engine.crystal.structure import COORDINATES
+from aiida_dse.documents.results import PhaseRow, SiteRow, Value
+from aiida_dse.engine.crystal.structure import CELL_LENGTHS, CELL_PARAMETERS
 from aiida_dse.engine.fit.covariance import Covariance
 from aiida_dse.engine.model.derivatives import DIFFERENCE
-from aiida_dse.engine.model.phase import CrystalPhase
-from aiida_dse.engine.model.quantities import evaluated
+from aiida_dse.engine.model.phase import CrystalPhase, Phase, PhaseState
+from aiida_dse.engine.model.quantities import CrystalQuantity, evaluated
+from aiida_dse.engine.units import FloatArray
+from aiida_dse.io.structures import cif_text
 
 from .build import BuiltModel
 from .grids import known_quantities
 
+#: Before the name of a statistic of the population, to keep it apart from parameters of the law.
+SIZES = "sizes."
 
-def derived_rows(
-    built: BuiltModel, values: Mapping[str, float], covariance: Covariance | None
-) -> dict[str, Any]:
-    """Sizes, volume and the requested distances and angles of each phase, with unscaled s.u."""
+
+@dataclass(frozen=True)
+class Quantities:
+    """Derived quantities of one phase at one set of values.
+
+    gradient (n, n_free) by the refined parameters `free`; covariance (n, n), unscaled, nan for
+    quantities without s.u.
+    """
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    values: FloatArray
+    free: tuple[str, ...]
+    gradient: FloatArray
+    covariance: FloatArray
+
+    def rows(self, *, sizes: bool) -> dict[str, Value]:
+        """The statistics of the population, or all other quantities, by name."""
+        found = {}
+        for k, (name, unit) in enumerate(zip(self.names, self.units, strict=True)):
+            if name.startswith(SIZES) is sizes:
+                variance = float(self.covariance[k, k])
+                found[name.removeprefix(SIZES)] = Value(
+                    value=float(self.values[k]), unit=unit,
+                    su=float(np.sqrt(variance)) if np.isfinite(variance) else None)
+        return found
+
+    def arrays(self, phase: str) -> dict[str, np.ndarray]:
+        """Names, gradient and covariance under their paths."""
+        return {
+            f"quantities/{phase}/names": np.array(self.names, dtype=str),
+            f"quantities/{phase}/free": np.array(self.free, dtype=str),
+            f"quantities/{phase}/gradient": self.gradient,
+            f"quantities/{phase}/covariance": self.covariance,
+        }
+
+
+#: Names and units of quantities, and their values at given parameter values.
+Function = tuple[tuple[str, ...], tuple[str, ...], Callable[[Mapping[str, float]], FloatArray]]
+
+
+def quantity_function(
+    built: BuiltModel, phase: Phase, reference: Mapping[str, float]
+) -> Function:
+    """The quantities of a phase; which atoms are neighbours is settled at `reference`."""
+    model, index = built.model, built.model.phases.index(phase)
+    wanted: list[CrystalQuantity] = []
+    if isinstance(phase, CrystalPhase):
+        known = known_quantities(built.document, model, dict(reference))
+        wanted = [one for one in known.values() if one.phase == phase.name]
+
+    def rows(values: Mapping[str, float]) -> list[tuple[str, str, float]]:
+        local = model.local(index, values)
+        found: list[tuple[str, str, float]] = []
+        if isinstance(phase, CrystalPhase):
+            cell = phase.structure(local).cell
+            found += [(name, "Å" if name in CELL_LENGTHS else "deg", getattr(cell, name))
+                      for name in CELL_PARAMETERS]
+            found += [(one.name, one.unit, float(value))
+                      for one, value in zip(wanted, evaluated(model, wanted, values), strict=True)]
+        statistics = phase.size_statistics(local)
+        found += edge_rows(local, statistics)
+        found += [(f"B_iso({label})", "Å^2", local[f"{label}.B_iso"]) for label in phase.labels]
+        return found + [(SIZES + name, unit_of_statistic(name), value)
+                        for name, value in statistics.items()]
+
+    start = rows(reference)
+    names, units = tuple(row[0] for row in start), tuple(row[1] for row in start)
+    return names, units, lambda values: np.array([row[2] for row in rows(values)])
+
+
+def unit_of_statistic(name: str) -> str:
+    """The unit of a statistic of the population."""
+    if name in ("correlation", "atoms", "cut_share"):
+        return ""
+    return "1/nm" if name == "surface_to_volume" else "nm"
+
+
+def derived_quantities(
+    built: BuiltModel, phase: Phase, values: Mapping[str, float], covariance: Covariance | None
+) -> Quantities:
+    """The quantities of a phase at complete `values`, propagated by central differences."""
     model = built.model
-    found: dict[str, Any] = {}
+    names, units, function = quantity_function(built, phase, values)
+    free = tuple(name for name in covariance.names if name in model.parameters) \
+        if covariance is not None else ()
+    gradient = np.zeros((len(names), len(free)))
+    for k, name in enumerate(free):
+        step = model.parameters[name].shift * DIFFERENCE
+        ends = [function(model.constrained(dict(values) | {name: values[name] + sign * step}))
+                for sign in (1, -1)]
+        gradient[:, k] = (ends[0] - ends[1]) / (2 * step)
+    spread = np.full((len(names),) * 2, np.nan)
+    if covariance is not None and free:
+        spread = Covariance(free, covariance.block(free)).propagated(gradient)
+    still = ~(np.abs(gradient) > 0).any(axis=1)
+    spread[still, :] = spread[:, still] = np.nan
+    return Quantities(names, units, function(values), free, gradient, spread)
+
+
+def phase_rows(
+    built: BuiltModel, values: Mapping[str, float], states: Sequence[PhaseState],
+    covariance: Covariance | None = None,
+) -> tuple[dict[str, PhaseRow], dict[str, np.ndarray]]:
+    """What follows from the parameters of every phase, and the arrays that go with it.
+
+    states: of the phases at these values.
+    """
+    model = built.model
+    rows: dict[str, PhaseRow] = {}
+    arrays: dict[str, np.ndarray] = {}
     for index, phase in enumerate(model.phases):
         local = model.local(index, values)
-        rows: dict[str, Any] = {"sizes": phase.size_statistics(local)}
+        found = derived_quantities(built, phase, values, covariance)
+        arrays |= found.arrays(phase.name)
+        row = PhaseRow(
+            sizes=found.rows(sizes=True), quantities=found.rows(sizes=False),
+            composition=composition(phase, local, states[index].atoms),
+        )
         if isinstance(phase, CrystalPhase):
-            names = [name for name in covariance.names if name in model.parameters] \
-                if covariance is not None else []
-            quantities = propagated(
-                quantities_of(built, index, values), values, names,
-                covariance.block(names) if covariance is not None else np.zeros((0, 0)),
-                [model.parameters[name].shift * DIFFERENCE for name in names],
-            )
-            rows["quantities"] = {
-                q.name: {"value": q.value, "unit": q.unit, "su": q.su} for q in quantities
-            }
             crystal = phase.structure(local)
-            rows["cell"] = asdict(crystal.cell)
-            rows["sites"] = {
-                site.label: dict(zip(COORDINATES, site.position, strict=True))
-                | {"ion": site.ion, "B_iso": site.b_iso, "occupancy": site.occupancy}
-                for site in crystal.sites
-            }
-        found[phase.name] = rows
+            row = row.model_copy(update={
+                "cell": asdict(crystal.cell),
+                "sites": {
+                    site.label: SiteRow(
+                        x=site.position[0], y=site.position[1], z=site.position[2], ion=site.ion,
+                        B_iso=site.b_iso, occupancy=site.occupancy)
+                    for site in crystal.sites
+                },
+            })
+        rows[phase.name] = row
+    return rows, arrays
+
+
+def composition(
+    phase: Phase, local: Mapping[str, float], atoms: FloatArray
+) -> dict[str, float]:
+    """Ion: mean number per particle, from the atoms (n_sites,) of full occupancy."""
+    occupancy, _ = phase.occupancy_and_b(local)
+    found: dict[str, float] = {}
+    for ion, number in zip(phase.ions, atoms * occupancy, strict=True):
+        found[ion] = found.get(ion, 0.0) + float(number)
     return found
 
 
-def quantities_of(
-    built: BuiltModel, index: int, reference: Mapping[str, float]
-) -> Callable[[Mapping[str, float]], list[tuple[str, float, str]]]:
-    """A function of the parameter values; which atoms are neighbours is settled at `reference`."""
-    model, phase = built.model, built.model.phases[index]
-    wanted = [q for q in known_quantities(built.document, model, dict(reference)).values()
-              if q.phase == phase.name]
+def refined_cifs(built: BuiltModel, values: Mapping[str, float]) -> dict[str, str]:
+    """Phase: its crystal at the values, as the text of a CIF."""
+    model = built.model
+    return {phase.name: cif_text(phase.structure(model.local(index, values)))
+            for index, phase in enumerate(model.phases) if isinstance(phase, CrystalPhase)}
 
-    def quantities(values: Mapping[str, float]) -> list[tuple[str, float, str]]:
-        return [(q.name, float(value), q.unit)
-                for q, value in zip(wanted, evaluated(model, wanted, values), strict=True)]
 
-    return quantities
+def edge_rows(
+    local: Mapping[str, float], statistics: Mapping[str, float]
+) -> list[tuple[str, str, float]]:
+    """Mean lengths of the size law and L, the edge of the cube of the same volume (nm).
+
+    sd_L is the spread of L in the population: of a product of powers of log-normal lengths.
+    """
+    if "L_ab" in local:
+        # along rotated axes the law's means are no lengths of the particles; the projections are
+        turned = local.get("size_axes_rotation", 0.0) != 0.0
+        names = ("mean_ab", "sd_ab", "mean_c", "sd_c") if turned else (
+            "L_ab", "sd_ab", "L_c", "sd_c")
+        source = statistics if turned else local
+        ab, sd_ab, c, sd_c = (float(source[name]) for name in names)
+        w_ab, w_c = (np.sqrt(np.log1p((sd / mean) ** 2)) for sd, mean in ((sd_ab, ab), (sd_c, c)))
+        shared = statistics.get("correlation", 0.0) if turned else 0.0
+        width2 = (4 * w_ab**2 + w_c**2 + 4 * shared * w_ab * w_c) / 9
+        edge = float((c * ab**2) ** (1 / 3))
+        rows = [("L_ab", "nm", ab), ("L_c", "nm", c), ("L", "nm", edge),
+                ("sd_L", "nm", edge * float(np.sqrt(np.expm1(width2))))]
+    elif "L" in local:
+        edge = local["L"]
+        rows = [("L", "nm", edge), ("sd_L", "nm", local["sd_L"])]
+    elif "D" in local or "D" in statistics:
+        diameter = float(local.get("D", statistics.get("D", np.nan)))
+        share = float((np.pi / 6) ** (1 / 3))
+        edge = share * diameter
+        rows = [("D", "nm", diameter), ("L", "nm", edge)]
+        if "sd_D" in local:
+            rows.append(("sd_L", "nm", share * local["sd_D"]))
+    elif {"L_a", "L_b", "L_c"} <= set(statistics):
+        edge = float(np.prod([statistics[name] for name in ("L_a", "L_b", "L_c")]) ** (1 / 3))
+        rows = [("L", "nm", edge)]
+    else:
+        return []
+    return [*rows, ("1/L", "1/nm", 1 / edge)]

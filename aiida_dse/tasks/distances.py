@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 import aiida_dse
+from aiida_dse.documents.results import BuildSummary, DistancesRow
+from aiida_dse.documents.status import Status
 from aiida_dse.engine.model.fixed_geometry import (
     AtomListPhase,
     PairDistances,
@@ -22,7 +24,7 @@ from aiida_dse.io.distances import write_distances
 from aiida_dse.io.results import Result
 
 from .build import BuiltModel
-from .summary import common_summary, structure_rows, unrefined_rows
+from .summary import common, structure_rows, unrefined_rows
 
 #: Bin width (Å) of the pair-distance distribution that the result shows.
 SHOWN_STEP = 0.05
@@ -41,7 +43,7 @@ def require_geometry(built: BuiltModel) -> None:
                              "'structure' or 'atoms' to build new ones.")
 
 
-def run_build(built: BuiltModel, folder: Path) -> Result:
+def run_build(built: BuiltModel, folder: Path) -> Result[BuildSummary]:
     """Sample the distances at the starting values, for the pattern's q and the tolerance.
 
     A store for each phase is written to `folder`. Raises ValueError where a phase is one already.
@@ -49,37 +51,37 @@ def run_build(built: BuiltModel, folder: Path) -> Result:
     require_geometry(built)
     model, clock = built.model, time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    rows, told = structure_rows(built), {}
+    rows, distances = structure_rows(built), {}
     arrays: dict[str, np.ndarray] = {}
     for index, phase in enumerate(model.phases):
         assert isinstance(phase, CrystalPhase | AtomListPhase)
         section = built.document.phases[phase.name]
         stored = sample(phase, model.local(index, model.start), model.sampling, {
-            **rows[phase.name], "phase": section.model_dump(mode="json", exclude_defaults=True),
+            **rows[phase.name].model_dump(), "phase": section.model_dump(mode="json", exclude_defaults=True),
             "sha256": built.files[section.file], "engine_version": aiida_dse.__version__,
         })
         write_distances(stored, folder / store_name(phase.name))
-        told[phase.name] = facts_of(stored, model.sampling.tolerance)
+        distances[phase.name] = distances_row(stored, model.sampling.tolerance)
         r, pairs = pair_distribution(stored)
         arrays |= {f"pairs/{phase.name}/r": r, f"pairs/{phase.name}/number": pairs}
-    summary = common_summary(built, "build", "complete", "complete", time.monotonic() - clock)
-    summary["parameters"] = unrefined_rows(model)
-    summary["distances"] = told
-    return Result(summary, arrays)
+    return Result(BuildSummary(
+        **common(built, Status.COMPLETE, "complete", time.monotonic() - clock),
+        parameters=unrefined_rows(model), distances=distances,
+    ), arrays)
 
 
-def facts_of(stored: PairDistances, tolerance: float) -> dict[str, object]:
+def distances_row(stored: PairDistances, tolerance: float) -> DistancesRow:
     """What one searches stores by; lengths in Å, sizes in nm."""
     shape = stored.histograms.shape
-    return {
-        "name": stored.about.get("name", ""), "space_group": stored.about.get("space_group", ""),
-        "sites": dict(zip(stored.labels, stored.ions, strict=True)),
-        "atoms": float(stored.atoms.sum()), "sizes": dict(stored.sizes),
-        "values": dict(stored.about.get("values", {})),
-        "step": stored.step, "n_channels": shape[0], "n_bins": shape[1],
-        "r_max": (shape[1] - GRID_MARGIN) * stored.step,
-        "q_max": stored.q_max(tolerance), "tolerance": tolerance,
-    }
+    return DistancesRow(
+        name=stored.about.get("name", ""), space_group=stored.about.get("space_group", ""),
+        sites=dict(zip(stored.labels, stored.ions, strict=True)),
+        atoms=float(stored.atoms.sum()), sizes=dict(stored.sizes),
+        values=dict(stored.about.get("values", {})),
+        step=stored.step, n_channels=shape[0], n_bins=shape[1],
+        r_max=(shape[1] - GRID_MARGIN) * stored.step,
+        q_max=stored.q_max(tolerance), tolerance=tolerance,
+    )
 
 
 def pair_distribution(stored: PairDistances) -> tuple[FloatArray, FloatArray]:

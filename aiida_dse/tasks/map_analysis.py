@@ -1,39 +1,74 @@
-"""What a finished GoF map says, as plain values: the same for one job or many tiles."""
+"""Minima, saddles and uncertainties of a GoF map: the same for one job or many tiles."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 
-from aiida_dse.engine.maps.minima import LARGEST_FLOOD, basins, profile_interval, quadratic_minimum
+from aiida_dse.documents.results import (
+    AdaptiveRow,
+    BasinRow,
+    DeltaChi2Row,
+    PointRow,
+    QuadraticRow,
+    ScanSummary,
+    Value,
+)
+from aiida_dse.engine.maps.minima import (
+    LARGEST_FLOOD,
+    basins,
+    profile_interval,
+    quadratic_minimum,
+)
 from aiida_dse.engine.units import FloatArray
 
+#: Local minima that are listed.
+MOST_BASINS = 20
 
-def map_analysis(
-    summary: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    """What the arrays of a finished map say besides its lowest point: see `analysed`; the derived
-    quantities there ('minimum_quantities'); of an adaptive map, how many points were computed."""
+
+def map_analysis(summary: ScanSummary, arrays: Mapping[str, np.ndarray]) -> ScanSummary:
+    """The summary of a map with its lowest point, the minimum between the points, and its basins.
+
+    arrays: those of the map by path. Parameters that the map moves or refines have their value at
+    the lowest point.
+    """
     gof, chi2 = arrays["scan/gof"], arrays["scan/chi2"]
     axes = [arrays[f"scan/axis_{k}"] for k in range(gof.ndim)]
-    found = analysed(summary["axes"], axes, gof, chi2, summary["n_points_pattern"])
-    lowest = np.unravel_index(int(np.nanargmin(gof)), gof.shape)
-    found["minimum_quantities"] = {
-        row["name"]: float(np.broadcast_to(arrays[f"scan/quantity_{k}"], gof.shape)[lowest])
-        for k, row in enumerate(summary["quantities"])
-    }
-    found["quantities"] = [
-        row | {"varies": _varies(arrays[f"scan/quantity_{k}"])}
-        for k, row in enumerate(summary["quantities"])
+    names = [axis.name for axis in summary.axes]
+    at = tuple(int(i) for i in np.unravel_index(int(np.nanargmin(gof)), gof.shape))
+
+    def there(path: str) -> float:
+        return float(np.broadcast_to(arrays[path], gof.shape)[at])
+
+    moved = {name: there(f"scan/moved_{k}") for k, name in enumerate(summary.moved)}
+    moved |= {name: there(f"scan/refined/{name}") for name in summary.refined}
+    minimum = {name: float(axis[i]) for name, axis, i in zip(names, axes, at, strict=True)}
+    quantities = [
+        row.model_copy(update={"varies": _varies(arrays[f"scan/quantity_{k}"])})
+        for k, row in enumerate(summary.quantities)
     ]
+    parameters = {
+        name: row.model_copy(update={"value": moved[name], "start": row.value})
+        if name in moved else row for name, row in summary.parameters.items()
+    }
+    adaptive = None
     if "scan/evaluated" in arrays:
         computed = int(arrays["scan/evaluated"].sum())
-        found["adaptive"] = {"n_evaluated": computed,
-                             "n_interpolated": summary["n_done"] - computed}
-    return found
+        adaptive = AdaptiveRow(n_evaluated=computed, n_interpolated=summary.n_done - computed)
+    edges = [name for name, axis, i in zip(names, axes, at, strict=True)
+             if len(axis) > 2 and i in (0, len(axis) - 1)]
+    return summary.model_copy(update={
+        "minimum": minimum | moved | {"gof": float(gof[at])},
+        "minimum_quantities": {row.name: there(f"scan/quantity_{k}")
+                               for k, row in enumerate(quantities)},
+        "quantities": quantities, "parameters": parameters, "adaptive": adaptive,
+        "quadratic": quadratic_row(names, axes, chi2),
+        "basins": basin_rows(names, axes, gof, chi2, summary.n_points_pattern),
+        "warnings": [*summary.warnings, *(
+            f"The lowest point lies at the edge of the axis {name}. Extend the axis."
+            for name in edges)],
+    })
 
 
 def _varies(values: np.ndarray) -> bool:
@@ -42,51 +77,50 @@ def _varies(values: np.ndarray) -> bool:
     return bool(len(known) and np.ptp(known) > 1e-9 * max(1.0, float(np.abs(known).max())))
 
 
-def analysed(
-    names: Sequence[str], axes: Sequence[FloatArray], gof: FloatArray, chi2: FloatArray,
-    n_points: int,
-) -> dict[str, Any]:
-    """'quadratic': position, s.u. and correlation of the minimum, and its s.u. from Delta chi2 = 1,
-    or the reason for none; 'basins': the local minima with the saddles towards deeper ones."""
-    found: dict[str, Any] = {}
+def quadratic_row(
+    names: Sequence[str], axes: Sequence[FloatArray], chi2: FloatArray
+) -> QuadraticRow:
+    """Position, s.u. and correlation of the minimum of a paraboloid, and its s.u. from
+    Delta chi2 = 1; or the reason why there is none."""
     minimum = quadratic_minimum(axes, chi2)
     if isinstance(minimum, str):
-        found["quadratic"] = {"missing": minimum}
-    else:
-        found["quadratic"] = {
-            "chi2": minimum.chi2,
-            "position": {
-                name: {"value": float(value), "su": float(su)}
-                for name, value, su in zip(names, minimum.position, minimum.su, strict=True)
-                if np.isfinite(value)
-            },
-            # a paraboloid through points many s.u. apart is not the bottom of the valley
-            "widest_step_in_su": max(
-                float(np.diff(axis).mean() / su)
-                for axis, su in zip(axes, minimum.su, strict=True) if np.isfinite(su)
-            ),
-            "correlation": {
-                f"{names[i]}, {names[j]}": float(minimum.correlation[i, j])
-                for j in range(len(names)) for i in range(j)
-                if np.isfinite(minimum.correlation[i, j])
-            },
-            "delta_chi2": {
-                name: asdict(profile_interval(axes, chi2, k, minimum))
-                for k, name in enumerate(names) if np.isfinite(minimum.position[k])
-            },
-        }
-    if gof.size <= LARGEST_FLOOD:
-        found["basins"] = [
-            _point(names, axes, gof, basin.at)
-            | ({} if basin.saddle is None
-               else {"saddle": _point(names, axes, gof, basin.saddle)})
-            for basin in basins(chi2, n_points)[:20]
-        ]
-    return found
+        return QuadraticRow(missing=minimum)
+    found = [k for k in range(len(names)) if np.isfinite(minimum.position[k])]
+    intervals = {names[k]: profile_interval(axes, chi2, k, minimum) for k in found}
+    return QuadraticRow(
+        chi2=minimum.chi2,
+        position={names[k]: Value(value=float(minimum.position[k]), su=float(minimum.su[k]))
+                  for k in found},
+        # a paraboloid through points many s.u. apart is not the bottom of the valley
+        widest_step_in_su=max(
+            float(np.diff(axis).mean() / su)
+            for axis, su in zip(axes, minimum.su, strict=True) if np.isfinite(su)
+        ),
+        correlation={
+            f"{names[i]}, {names[j]}": float(minimum.correlation[i, j])
+            for j in range(len(names)) for i in range(j)
+            if np.isfinite(minimum.correlation[i, j])
+        },
+        delta_chi2={name: DeltaChi2Row(minus=one.minus, plus=one.plus, missing=one.missing)
+                    for name, one in intervals.items()},
+    )
 
 
-def _point(
-    names: Sequence[str], axes: Sequence[FloatArray], gof: FloatArray, at: tuple[int, ...]
-) -> dict[str, Any]:
-    where = {name: float(axis[i]) for name, axis, i in zip(names, axes, at, strict=True)}
-    return {"at": where, "gof": float(gof[at])}
+def basin_rows(
+    names: Sequence[str], axes: Sequence[FloatArray], gof: FloatArray, chi2: FloatArray,
+    n_points: int,
+) -> list[BasinRow]:
+    """The local minima, the lowest first, with the saddles towards deeper ones."""
+    if gof.size > LARGEST_FLOOD:
+        return []
+
+    def where(at: tuple[int, ...]) -> dict[str, float]:
+        return {name: float(axis[i]) for name, axis, i in zip(names, axes, at, strict=True)}
+
+    return [
+        BasinRow(
+            at=where(basin.at), gof=float(gof[basin.at]),
+            saddle=None if basin.saddle is None else PointRow(
+                at=where(basin.saddle), gof=float(gof[basin.saddle])))
+        for basin in basins(chi2, n_points)[:MOST_BASINS]
+    ]

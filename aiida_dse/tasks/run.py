@@ -4,33 +4,46 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from aiida_dse.documents.plans import RefinementPlan
+from aiida_dse.documents.results import (
+    AxisRow,
+    MinimumRow,
+    QuantityRow,
+    RefinementSummary,
+    RestraintRow,
+    ScanSummary,
+    SearchRow,
+    SimulationSummary,
+)
+from aiida_dse.documents.status import Status
 from aiida_dse.engine.crystal.geometry import reflections
 from aiida_dse.engine.fit.freedom import check_freedom
 from aiida_dse.engine.fit.leastsquares import Cycle
 from aiida_dse.engine.fit.minimisers import Evaluations, refine_without_derivatives
 from aiida_dse.engine.fit.multistart import SearchProgress, multi_start
 from aiida_dse.engine.fit.refine import Refinement, default_stages, refine
-from aiida_dse.engine.maps.grid import quantities_on
+from aiida_dse.engine.maps.grid import Coordinate, quantities_on
 from aiida_dse.engine.maps.scan import GofMap, ScanProgress, scan
 from aiida_dse.engine.model.agreement import SERIAL_LIMIT, Agreement, serial_correlation
+from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase
-from aiida_dse.engine.parameters import ParameterStatus
+from aiida_dse.engine.parameters import Kind
 from aiida_dse.io.results import Result, write_result
 
 from .build import BuiltModel
-from .derived import derived_rows
+from .derived import phase_rows, refined_cifs
 from .map_analysis import map_analysis
 from .summary import (
     axis_arrays,
-    common_summary,
+    common,
     covariance_arrays,
+    linear_rows,
     parameter_rows,
     pattern_arrays,
     unrefined_rows,
@@ -46,7 +59,7 @@ CHECKPOINT_INTERVAL = 10.0
 StopCheck = Callable[[], str | None]
 
 
-def run_simulate(built: BuiltModel) -> Result:
+def run_simulate(built: BuiltModel) -> Result[SimulationSummary]:
     """The pattern at the starting values: on its own, or with scales and background fitted."""
     model = built.model
     clock = time.monotonic()
@@ -65,12 +78,11 @@ def run_simulate(built: BuiltModel) -> Result:
         arrays |= {f"components/{name}": part for name, part in parts.items()}
         arrays["pattern/calculated"] = np.sum(list(parts.values()), axis=0)
         fit = None
-    summary = common_summary(built, "simulate", "complete", "complete", time.monotonic() - clock)
-    summary["parameters"] = unrefined_rows(model)
-    summary["derived"] = derived_rows(built, model.start, None)
-    if fit:
-        summary["agreement"] = asdict(fit)
-    return Result(summary, arrays)
+    derived, _ = phase_rows(built, model.start, evaluation.states)
+    return Result(SimulationSummary(
+        **common(built, Status.COMPLETE, "complete", time.monotonic() - clock),
+        parameters=unrefined_rows(model), derived=derived, agreement=fit,
+    ), arrays)
 
 
 def run_refine(
@@ -78,7 +90,7 @@ def run_refine(
     should_stop: StopCheck | None = None, start: Mapping[str, float] | None = None,
     on_search: Callable[[SearchProgress], None] | None = None,
     on_descent: Callable[[Evaluations], None] | None = None,
-) -> Result:
+) -> Result[RefinementSummary]:
     """The refinement of the document, from its starting values or from `start`.
 
     With several `starts`, that of the lowest minimum; the others are listed in its 'search'.
@@ -107,73 +119,74 @@ def run_refine(
     )
     result = refinement_result(built, search.minima[0].refinement)
     tried = sum(len(minimum.starts) for minimum in search.minima) + len(search.failures)
-    result.summary["search"] = {
-        "n_starts": plan.starts, "n_tried": tried, "seed": plan.seed,
-        "stop_reason": search.stop_reason,
-        "minima": [
-            {"gof": m.refinement.agreement.gof, "chi2": m.chi2, "starts": list(m.starts),
-             "converged": m.refinement.converged,
-             "values": {name: m.refinement.values[name] for name in search.names}}
+    warnings = list(result.summary.warnings)
+    if search.stop_reason != "complete":
+        warnings.append(f"The search ended ({search.stop_reason}) after {tried} of {plan.starts} "
+                        "starting points.")
+    found_minima = SearchRow(
+        n_starts=plan.starts, n_tried=tried, seed=plan.seed, stop_reason=search.stop_reason,
+        minima=[
+            MinimumRow(
+                gof=m.refinement.agreement.gof, chi2=m.chi2, starts=list(m.starts),
+                converged=m.refinement.converged,
+                values={name: m.refinement.values[name] for name in search.names})
             for m in search.minima
         ],
-        "failures": {str(k): why for k, why in search.failures.items()},
-    }
-    result.summary.update(seconds=search.seconds, n_evaluations=search.n_evaluations)
-    if search.stop_reason != "complete":
-        result.summary["warnings"].append(
-            f"the search ended ({search.stop_reason}) after {tried} of {plan.starts} starts"
-        )
-    result.arrays["search/starts"] = search.starts
-    result.arrays["search/names"] = np.array(search.names, dtype=str)
-    return result
+        failures={str(k): why for k, why in search.failures.items()},
+    )
+    arrays = dict(result.arrays) | {
+        "search/starts": search.starts, "search/names": np.array(search.names, dtype=str)}
+    return replace(result.changed(
+        search=found_minima, seconds=search.seconds, n_evaluations=search.n_evaluations,
+        warnings=warnings), arrays=arrays)
 
 
-def refinement_result(built: BuiltModel, found: Refinement) -> Result:
+def status_of(converged: bool, undetermined: Sequence[str], stop_reason: str) -> Status:
+    """How a refinement ended."""
+    if stop_reason in (Status.WALLTIME, Status.INTERRUPTED):
+        return Status(stop_reason)
+    if not converged:
+        return Status.NOT_CONVERGED
+    return Status.UNDETERMINED if undetermined else Status.CONVERGED
+
+
+def refinement_result(built: BuiltModel, found: Refinement) -> Result[RefinementSummary]:
+    """The typed numbers and the arrays of a refinement."""
     model = built.model
-    status = "converged" if found.converged else "not_converged"
-    if found.stop_reason in ("walltime", "interrupted"):
-        status = found.stop_reason
-    elif found.converged and found.undetermined:
-        status = "singular"
-    summary = common_summary(built, "refine", status, found.stop_reason, found.seconds)
-    summary |= {
-        "agreement": asdict(found.agreement),
-        "parameters": parameter_rows(found.parameters, model.start, model.constraints),
-        "linear": {p.name: {"value": p.value, "su": p.su,
-                            "at_zero": p.status is ParameterStatus.AT_BOUND}
-                   for p in found.linear},
-        "derived": derived_rows(built, found.values, found.covariance),
-        "restraints": {
-            r.name: {"value": r.value(found.values), "target": r.target, "sigma": r.sigma,
-                     "unit": r.unit, "chi2": r.deviation(found.values) ** 2}
+    status = status_of(found.converged, found.undetermined, found.stop_reason)
+    derived, arrays = phase_rows(
+        built, found.values, found.evaluation.states, found.covariance)
+    serial = serial_correlation(found.evaluation.linear.residual) \
+        if found.agreement.durbin_watson < SERIAL_LIMIT else None
+    summary = RefinementSummary(
+        **common(built, status, found.stop_reason, found.seconds) | {
+            "warnings": list(found.warnings)},
+        agreement=found.agreement,
+        parameters=parameter_rows(found.parameters, model.start, model.constraints),
+        linear=linear_rows(found.linear), derived=derived,
+        restraints={
+            r.name: RestraintRow(value=r.value(found.values), target=r.target, sigma=r.sigma,
+                                 unit=r.unit, chi2=r.deviation(found.values) ** 2)
             for r in built.restraints
         },
-        "warnings": list(found.warnings),
-        "method": (built.document.refinement or RefinementPlan()).method,
-        "n_cycles": found.n_cycles,
-        "n_evaluations": found.n_evaluations,
-    }
-    if found.agreement.durbin_watson < SERIAL_LIMIT:
-        serial = serial_correlation(found.evaluation.linear.residual)
-        summary["serial_correlation"] = asdict(serial)
-        for row in summary["parameters"].values():
-            if row["su"] is not None:
-                row["su_serial"] = row["su"] * serial.su_factor
-    arrays = pattern_arrays(model, found.evaluation)
-    for phase in model.phases:
+        method=(built.document.refinement or RefinementPlan()).method,
+        n_cycles=found.n_cycles, n_evaluations=found.n_evaluations, serial_correlation=serial,
+        cif=refined_cifs(built, found.values),
+    )
+    arrays |= pattern_arrays(model, found.evaluation) | covariance_arrays(found.covariance)
+    for index, phase in enumerate(model.phases):
         if isinstance(phase, CrystalPhase):
-            index = model.phases.index(phase)
             crystal = phase.structure(model.local(index, found.values))
             q_max = min(TICKS_Q_MAX, float(model.sampling.q.max()))
             arrays[f"reflections/{phase.name}"] = reflections(crystal, q_max)
-    return Result(summary, arrays | covariance_arrays(found.covariance))
+    return Result(summary, arrays)
 
 
 def run_scan(
     built: BuiltModel, *, on_progress: Callable[[ScanProgress], None] | None = None,
     should_stop: StopCheck | None = None, checkpoint: Path | None = None,
-    finished: Result | None = None, threads: int | None = None,
-) -> Result:
+    finished: Result[ScanSummary] | None = None, threads: int | None = None,
+) -> Result[ScanSummary]:
     """The GoF map of the document; kept in `checkpoint` as it fills, continued from `finished`."""
     plan = built.document.scan
     if plan is None:
@@ -196,27 +209,12 @@ def run_scan(
     return scan_result(built, found)
 
 
-def scan_result(built: BuiltModel, found: GofMap) -> Result:
-    status = "complete" if found.complete else found.stop_reason
-    summary = common_summary(built, "scan", status, found.stop_reason, found.seconds)
+def scan_result(built: BuiltModel, found: GofMap) -> Result[ScanSummary]:
+    """The typed numbers and the arrays of a map, finished or not."""
     grid, done = found.grid, int(np.isfinite(found.gof).sum())
-    ended = found.stop_reason != "running"
+    ended = found.stop_reason != Status.RUNNING
+    status = Status.COMPLETE if found.complete else Status(found.stop_reason)
     quantities = quantity_arrays(built, found) if ended else {}
-    summary |= {
-        "axes": [axis.name for axis in grid.axes],
-        "axis_units": [axis.unit for axis in grid.axes],
-        # times the document's values: the length of a path
-        "axis_scales": [axis.scale for axis in grid.axes],
-        "shape": list(found.gof.shape),
-        "n_done": done,
-        "n_unreachable": int(grid.unreachable.sum()),
-        "moved": list(grid.moved),
-        "refined": list(found.refined),
-        "quantities": [{"name": name, "unit": built.quantities[name].unit} for name in quantities],
-        "n_points_pattern": found.n_points,
-        "minimum": found.minimum if done else None,
-        "parameters": unrefined_rows(built.model),
-    }
     arrays: dict[str, np.ndarray] = {
         "scan/gof": found.gof, "scan/chi2": found.chi2, "scan/n_active": found.n_active,
     }
@@ -230,18 +228,32 @@ def scan_result(built: BuiltModel, found: GofMap) -> Result:
         arrays[f"scan/refined/{name}"] = values
     if found.evaluated is not None:
         arrays["scan/evaluated"] = found.evaluated.astype(np.uint8)
-    if ended and done:
-        summary |= map_analysis(summary, arrays)
-    return Result(summary, arrays)
+    summary = ScanSummary(
+        **common(built, status, found.stop_reason, found.seconds),
+        axes=[AxisRow(name=axis.name, unit=axis.unit, scale=axis.scale,
+                      kind=axis_kind(built.model, axis)) for axis in grid.axes],
+        shape=list(found.gof.shape), n_done=done, n_unreachable=int(grid.unreachable.sum()),
+        n_points_pattern=found.n_points, moved=list(grid.moved), refined=list(found.refined),
+        quantities=[QuantityRow(name=name, unit=built.quantities[name].unit)
+                    for name in quantities],
+        parameters=unrefined_rows(built.model),
+    )
+    return Result(map_analysis(summary, arrays) if ended and done else summary, arrays)
+
+
+def axis_kind(model: PatternModel, axis: Coordinate) -> Kind | None:
+    """The kind of parameter that an axis runs over; None for quantities and paths."""
+    parameter = model.parameters.get(axis.name)
+    if parameter is None:
+        return Kind.SCALE if axis.name in model.linear_names else None
+    return parameter.kind
 
 
 def quantity_arrays(built: BuiltModel, found: GofMap) -> dict[str, np.ndarray]:
     """Derived quantities over the grid, length 1 along axes that do not move them; none if huge."""
     names = list(built.quantities)
-    if found.refined:
-        size = found.gof.size
-    else:
-        size = math.prod(found.grid.shape[k] for k in found.grid.outer)
+    outer = math.prod(found.grid.shape[k] for k in found.grid.outer)
+    size = found.gof.size if found.refined else outer
     if size > MAX_QUANTITY_POINTS:
         return {}
     values = quantities_on(built.model, found.grid, list(built.quantities.values()),
@@ -249,14 +261,14 @@ def quantity_arrays(built: BuiltModel, found: GofMap) -> dict[str, np.ndarray]:
     return dict(zip(names, values, strict=True))
 
 
-def map_of(built: BuiltModel, result: Result) -> GofMap:
+def map_of(built: BuiltModel, result: Result[ScanSummary]) -> GofMap:
     """The GoF map in a scan result of the same document, finished or not."""
     arrays, grid = result.arrays, built.grid
     assert grid is not None
-    refined = {name: arrays[f"scan/refined/{name}"] for name in result.summary["refined"]}
+    refined = {name: arrays[f"scan/refined/{name}"] for name in result.summary.refined}
     evaluated = arrays.get("scan/evaluated")
     return GofMap(
         grid, arrays["scan/gof"], arrays["scan/chi2"], arrays["scan/n_active"], refined,
-        result.summary["n_points_pattern"], result.summary["seconds"],
-        result.summary["stop_reason"], None if evaluated is None else evaluated.astype(bool),
+        result.summary.n_points_pattern, result.summary.seconds, result.summary.stop_reason,
+        None if evaluated is None else evaluated.astype(bool),
     )

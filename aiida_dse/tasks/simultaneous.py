@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from aiida_dse.documents import DocumentError, SimultaneousDocument
 from aiida_dse.documents.plans import Start
 from aiida_dse.documents.reading import located
+from aiida_dse.documents.results import DataRow, PatternRow, SimultaneousSummary
 from aiida_dse.engine.fit.leastsquares import Cycle
 from aiida_dse.engine.fit.simultaneous_fit import SimultaneousRefinement, refine_simultaneous
 from aiida_dse.engine.fit.simultaneous_model import TEMPERATURE, SimultaneousModel
@@ -22,11 +22,8 @@ from aiida_dse.io.results import Result
 
 from .build import BuiltModel, build
 from .peak_positions import check_axis
-from .run import StopCheck, refinement_result
-from .summary import common_summary, covariance_arrays, document_hash, parameter_rows
-
-#: What a pattern's part of the summary has in common with the result of a refinement.
-OWN_KEYS = ("sample", "data", "agreement", "parameters", "linear", "derived", "restraints")
+from .run import StopCheck, refinement_result, status_of
+from .summary import common, covariance_arrays, document_hash, parameter_rows
 
 
 @dataclass(frozen=True)
@@ -150,7 +147,7 @@ def _refuse_repeated_patterns(document: SimultaneousDocument, patterns: Mapping[
 def run_simultaneous(
     built: BuiltSimultaneous, *, on_cycle: Callable[[Cycle], None] | None = None,
     should_stop: StopCheck | None = None,
-) -> Result:
+) -> Result[SimultaneousSummary]:
     """The simultaneous refinement of the document, from its starting values."""
     plan = built.document.refinement
     found = refine_simultaneous(
@@ -161,51 +158,49 @@ def run_simultaneous(
     return simultaneous_result(built, found)
 
 
-def simultaneous_result(built: BuiltSimultaneous, found: SimultaneousRefinement) -> Result:
-    """The summary and arrays; each pattern's as for a refinement, under 'patterns/NAME'."""
-    patterns: dict[str, dict[str, Any]] = {}
+def simultaneous_result(
+    built: BuiltSimultaneous, found: SimultaneousRefinement
+) -> Result[SimultaneousSummary]:
+    """The numbers and arrays; each pattern's as for a refinement, under 'patterns/NAME'."""
+    patterns: dict[str, PatternRow] = {}
     arrays: dict[str, np.ndarray] = {}
+    constraints = {name: one.expression
+                   for name, one in built.model.parametric_constraints.items()}
     for name, one in built.patterns.items():
         own = refinement_result(one, found.patterns[name])
-        patterns[name] = {key: own.summary[key] for key in OWN_KEYS}
-        for local, row in patterns[name]["parameters"].items():
-            if local in built.model.shared:
-                row["shared"] = True
-            if local in built.model.parametric_constraints:
-                row["parametric_constraint"] = built.model.parametric_constraints[local].expression
-                row["free"] = False
+        summary, data = own.summary, own.summary.data
+        assert data is not None
+        patterns[name] = PatternRow(
+            sample=summary.sample, data=data, agreement=summary.agreement, linear=summary.linear,
+            derived=summary.derived, restraints=summary.restraints, cif=summary.cif,
+            parameters={
+                local: row.model_copy(update={
+                    "shared": local in built.model.shared,
+                    "parametric_constraint": constraints.get(local)})
+                for local, row in summary.parameters.items()
+            },
+        )
         arrays |= {f"patterns/{name}/{path}": array for path, array in own.arrays.items()}
-    status = "converged" if found.converged else "not_converged"
-    if found.stop_reason in ("walltime", "interrupted"):
-        status = found.stop_reason
-    elif found.converged and found.undetermined:
-        status = "singular"
+    status = status_of(found.converged, found.undetermined, found.stop_reason)
     first = next(iter(built.patterns.values()))
-    summary = common_summary(first, "simultaneous", status, found.stop_reason, found.seconds)
-    samples = [rows["sample"] for rows in patterns.values()]
-    summary |= {
-        "title": built.document.title,
-        "document_sha256": document_hash(built.document),
+    samples = [row.sample for row in patterns.values()]
+    common_names = (*built.model.shared, *built.model.global_parameters)
+    fields = common(first, status, found.stop_reason, found.seconds) | {
+        "title": built.document.title, "document_sha256": document_hash(built.document),
+        "document": built.document.resolved(), "warnings": list(found.warnings),
         "sample": {key: value for key, value in samples[0].items()
                    if all(sample.get(key) == value for sample in samples)},
-        "data": {"n_points": found.agreement.n_points,
-                 "sha256": {file: sha for one in built.patterns.values()
-                            for file, sha in one.files.items()}},
-        "agreement": asdict(found.agreement),
-        "parameters": _common_rows(built.model, found),
-        "parametric_constraints": {name: law.expression for name, law in built.model.parametric_constraints.items()},
-        "patterns": patterns,
-        "undetermined": list(found.undetermined),
-        "warnings": list(found.warnings),
-        "n_cycles": found.n_cycles,
-        "n_evaluations": found.n_evaluations,
+        "data": DataRow(
+            n_points=found.agreement.n_points,
+            sha256={file: sha for one in built.patterns.values()
+                    for file, sha in one.files.items()}),
     }
-    return Result(summary, arrays | covariance_arrays(found.covariance))
-
-
-def _common_rows(
-    model: SimultaneousModel, found: SimultaneousRefinement
-) -> dict[str, dict[str, Any]]:
-    """What belongs to no single pattern: shared parameters and the global ones."""
-    common = (*model.shared, *model.global_parameters)
-    return parameter_rows({name: found.parameters[name] for name in common}, model.start)
+    return Result(SimultaneousSummary(
+        **fields, agreement=found.agreement,
+        # what belongs to no single pattern: shared parameters and the global ones
+        parameters=parameter_rows({name: found.parameters[name] for name in common_names},
+                                  built.model.start),
+        parametric_constraints=constraints, patterns=patterns,
+        undetermined=list(found.undetermined), n_cycles=found.n_cycles,
+        n_evaluations=found.n_evaluations,
+    ), arrays | covariance_arrays(found.covariance))

@@ -15,72 +15,85 @@ import xraydb
 
 import aiida_dse
 from aiida_dse.documents import ModelDocument, SimultaneousDocument
+from aiida_dse.documents.results import (
+    DataRow,
+    LinearRow,
+    ParameterRow,
+    StructureRow,
+    Tables,
+)
+from aiida_dse.documents.status import Status
+from aiida_dse.engine import NUMERICS_VERSION
 from aiida_dse.engine.fit.covariance import Covariance
 from aiida_dse.engine.model.constraints import Constraint
 from aiida_dse.engine.model.fixed_geometry import PairDistancesPhase
 from aiida_dse.engine.model.pattern import Evaluation, PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.engine.parameters import Parameter
-from aiida_dse.io.results import RESULT_SCHEMA
 
 from .build import BuiltModel
 
+#: Libraries whose versions results record.
+LIBRARIES = ("numpy", "scipy", "numba", "finufft", "xraydb", "gemmi", "emcee")
 
-def common_summary(
-    built: BuiltModel, task: str, status: str, reason: str, seconds: float
-) -> dict[str, Any]:
-    """What every result says: task, outcome, sample, structures, data, versions, tables."""
-    document, q = built.document, built.model.sampling.q
+
+def common(built: BuiltModel, status: Status, reason: str, seconds: float) -> dict[str, Any]:
+    """The fields of a summary that every task of one model has."""
+    document = built.document
     structures = structure_rows(built)
-    libraries = ("numpy", "scipy", "numba", "finufft", "xraydb", "gemmi")
     return {
-        "schema": RESULT_SCHEMA,
-        "task": task,
-        "status": status,
-        "stop_reason": reason,
-        "title": document.title,
+        "status": status, "stop_reason": reason, "title": document.title,
         "sample": document.sample.model_dump(exclude_none=True),
-        "phases": list(document.phases),
-        "structures": structures,
-        # a list beside them: a search need not know the phases' names
-        "space_groups": sorted({row["space_group"] for row in structures.values()} - {""}),
-        "document_sha256": document_hash(document),
-        "data": {
-            "n_points": len(q), "q_min": float(q[0]), "q_max": float(q[-1]),
-            "wavelength": built.model.observation.wavelength, "sha256": built.files,
-        },
-        "seconds": seconds,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "engine_version": aiida_dse.__version__,
-        "libraries": {name: importlib.metadata.version(name) for name in libraries},
-        "tables": scattering_tables(),
-        "warnings": [],
+        "phases": list(document.phases), "structures": structures,
+        "space_groups": sorted({row.space_group for row in structures.values()} - {""}),
+        "document_sha256": document_hash(document), "document": document.resolved(),
+        "data": data_row(built), "seconds": seconds,
+        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "tables": scattering_tables(), **versions(),
     }
 
 
-def structure_rows(built: BuiltModel) -> dict[str, dict[str, str]]:
+def versions() -> dict[str, Any]:
+    """When and by which version of the package a result was made."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "engine_version": aiida_dse.__version__, "numerics_version": NUMERICS_VERSION,
+    }
+
+
+def data_row(built: BuiltModel) -> DataRow:
+    """The points of the pattern that were used."""
+    q = built.model.sampling.q
+    return DataRow(
+        n_points=len(q), q_min=float(q[0]), q_max=float(q[-1]),
+        wavelength=built.model.observation.wavelength, sha256=built.files,
+    )
+
+
+def structure_rows(built: BuiltModel) -> dict[str, StructureRow]:
     """Name and space group (Hermann-Mauguin without spaces, '' if unknown) of each phase."""
     rows = {}
     for phase in built.model.phases:
-        rows[phase.name] = {"name": "atom list", "space_group": ""}
+        rows[phase.name] = StructureRow(name="atom list")
         if isinstance(phase, CrystalPhase):
-            rows[phase.name] = {"name": phase.crystal.name,
-                                "space_group": "".join(phase.crystal.space_group.split())}
+            rows[phase.name] = StructureRow(
+                name=phase.crystal.name, space_group="".join(phase.crystal.space_group.split()))
         elif isinstance(phase, PairDistancesPhase):
             # as of what the distances were sampled from
-            rows[phase.name] = {key: str(phase.stored.about.get(key, ""))
-                                for key in ("name", "space_group")}
+            rows[phase.name] = StructureRow(
+                name=str(phase.stored.about.get("name", "")),
+                space_group=str(phase.stored.about.get("space_group", "")))
     return rows
 
 
-def scattering_tables() -> dict[str, str]:
+def scattering_tables() -> Tables:
     """Which tables the form factors came from, and the version of the file that holds them."""
-    told = re.search(r"XrayDB Version:\s*([^\s,]+)", xraydb.get_xraydb().get_version())
-    return {
-        "file": f"XrayDB {told[1] if told else 'of unknown version'}",
-        "f0": "Waasmaier & Kirfel, Acta Cryst. A51 (1995) 416",
-        "f1_f2": "Chantler, J. Phys. Chem. Ref. Data 29 (2000) 597",
-    }
+    found = re.search(r"XrayDB Version:\s*([^\s,]+)", xraydb.get_xraydb().get_version())
+    return Tables(
+        file=f"XrayDB {found[1] if found else 'of unknown version'}",
+        f0="Waasmaier & Kirfel, Acta Cryst. A51 (1995) 416",
+        f1_f2="Chantler, J. Phys. Chem. Ref. Data 29 (2000) 597",
+    )
 
 
 def document_hash(document: ModelDocument | SimultaneousDocument) -> str:
@@ -114,24 +127,27 @@ def pattern_arrays(model: PatternModel, evaluation: Evaluation) -> dict[str, np.
 def parameter_rows(
     parameters: Mapping[str, Parameter], start: Mapping[str, float],
     constraints: Sequence[Constraint] = (),
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, ParameterRow]:
     """Every parameter with kind, value, unit, unscaled s.u., status, bounds and constraint."""
     expressions = {one.target: one.expression for one in constraints}
     found = {}
     for name, p in parameters.items():
-        row: dict[str, Any] = {
-            "kind": p.kind.value, "value": p.value, "unit": p.unit, "su": p.su,
-            "status": p.status.value,
-        }
-        if p.status.refined:
-            row |= {"lower": p.lower, "upper": p.upper, "start": start[name]}
-        if name in expressions:
-            row["constraint"] = expressions[name]
-        found[name] = row
+        refined = p.status.refined
+        found[str(name)] = ParameterRow(
+            kind=p.kind, value=p.value, unit=p.unit, su=p.su, status=p.status,
+            lower=p.lower if refined else None, upper=p.upper if refined else None,
+            start=start[name] if refined else None, constraint=expressions.get(name),
+        )
     return found
 
 
-def unrefined_rows(model: PatternModel) -> dict[str, dict[str, Any]]:
+def linear_rows(linear: Sequence[Parameter]) -> dict[str, LinearRow]:
+    """Scale factors, blanks and background terms."""
+    return {str(p.name): LinearRow(kind=p.kind, value=p.value, su=p.su, status=p.status)
+            for p in linear}
+
+
+def unrefined_rows(model: PatternModel) -> dict[str, ParameterRow]:
     """The parameters at their starting values, none of them refined."""
     start = model.start
     parameters = {

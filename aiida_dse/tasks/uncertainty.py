@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,15 @@ import numpy as np
 
 from aiida_dse.documents import DocumentError
 from aiida_dse.documents.plans import RefinementPlan, UncertaintyPlan
+from aiida_dse.documents.results import (
+    BootstrapRow,
+    PosteriorRow,
+    ProfileRow,
+    UncertaintyRow,
+    UncertaintySummary,
+    su_scale,
+)
+from aiida_dse.documents.status import Status, Task
 from aiida_dse.engine.fit.bootstrap import (
     FAILED,
     NOT_CONVERGED,
@@ -72,8 +81,8 @@ def run_uncertainty(
     built: BuiltModel, *, on_cycle: Callable[[Cycle], None] | None = None,
     on_progress: Callable[[UncertaintyProgress], None] | None = None,
     should_stop: StopCheck | None = None, checkpoint: Path | None = None,
-    finished: Result | None = None, threads: int | None = None,
-) -> Result:
+    finished: Result[UncertaintySummary] | None = None, threads: int | None = None,
+) -> Result[UncertaintySummary]:
     """Refine from the document's start (once: no multi-start), then do what 'uncertainty' asks.
 
     Kept in `checkpoint` as it grows; points, samples and steps in `finished` are not computed
@@ -93,8 +102,7 @@ def run_uncertainty(
     )
     if best.stop_reason in ("walltime", "interrupted") and finished is not None:
         # nothing new, and nothing of the earlier run may be lost
-        told = {"status": best.stop_reason, "stop_reason": best.stop_reason}
-        return Result(finished.summary | told, finished.arrays)
+        return finished.changed(status=Status(best.stop_reason), stop_reason=best.stop_reason)
     work = _Work(built, best, wanted, clock, on_progress, should_stop, checkpoint, finished,
                  threads)
     if best.converged and not best.undetermined:
@@ -111,7 +119,7 @@ class _Work:
     def __init__(
         self, built: BuiltModel, best: Refinement, wanted: UncertaintyPlan, clock: float,
         on_progress: Callable[[UncertaintyProgress], None] | None, should_stop: StopCheck | None,
-        checkpoint: Path | None, finished: Result | None, threads: int | None,
+        checkpoint: Path | None, finished: Result[UncertaintySummary] | None, threads: int | None,
     ) -> None:
         self.built, self.best, self.wanted, self.clock = built, best, wanted, clock
         self.on_progress, self.should_stop = on_progress, should_stop
@@ -124,7 +132,7 @@ class _Work:
         self.reason = "complete"
         self.kept = time.monotonic()
         if finished is not None:
-            names = tuple(finished.arrays["refinement/names"].tolist())
+            names = tuple(finished.summary.free)
             self.rays = rays_of(finished)
             self.samples = bootstrap_of(finished, names) if wanted.bootstrap else None
             self.chain = chain_of(finished, names) if wanted.posterior else None
@@ -188,20 +196,16 @@ class _Work:
     ) -> None:
         if self._due:
             assert self.checkpoint is not None
-            write_result(self._raw("running", "running"), self.checkpoint)
+            write_result(self._raw(Status.RUNNING, "running"), self.checkpoint)
             self.kept = time.monotonic()
         if self.on_progress:
             elapsed = time.monotonic() - clock
             self.on_progress(UncertaintyProgress(part, unit, begun, done, total, note, elapsed))
 
-    def _raw(self, status: str, reason: str) -> Result:
+    def _raw(self, status: Status, reason: str) -> Result[UncertaintySummary]:
         """What continuing needs, without any analysis."""
-        summary = self.refinement.summary | {
-            "task": "uncertainty", "status": status, "stop_reason": reason,
-            "seconds": time.monotonic() - self.clock,
-            "warnings": list(self.refinement.summary["warnings"]),
-        }
-        found, arrays = {}, dict(self.refinement.arrays)
+        found: dict[str, Any] = {}
+        arrays = dict(self.refinement.arrays)
         if self.profiles is not None:
             found["profile"] = profile_rows(self.profiles, self.best)
             arrays |= profile_arrays(self.profiles)
@@ -218,68 +222,86 @@ class _Work:
                 "posterior/last_log_posterior": self.chain.last_log_posterior,
                 "posterior/accepted": self.chain.accepted,
             }
-        return Result(summary | {"uncertainty": found}, arrays)
+        return Result(self._summary(
+            status=status, stop_reason=reason, uncertainty=UncertaintyRow(**found)), arrays)
 
-    def result(self) -> Result:
-        """Everything with intervals, correlations, verdicts and what they mean for the reader."""
+    def _summary(self, **changes: Any) -> UncertaintySummary:
+        """The summary of the refinement as one of this task."""
+        fields = {name: getattr(self.refinement.summary, name)
+                  for name in type(self.refinement.summary).model_fields}
+        return UncertaintySummary(**fields | {
+            "task": Task.UNCERTAINTY, "seconds": time.monotonic() - self.clock} | changes)
+
+    def result(self) -> Result[UncertaintySummary]:
+        """Everything with intervals, correlations, verdicts and remarks for the reader."""
+        warnings = list(self.refinement.summary.warnings)
         if not self.best.converged or self.best.undetermined:
-            summary = self.refinement.summary | {"task": "uncertainty", "uncertainty": {}}
-            summary["warnings"] = [
-                *summary["warnings"], "no profile, bootstrap or posterior was made: they need a "
-                "refinement that converged with every free parameter determined.",
-            ]
-            return Result(summary, self.refinement.arrays)
-        raw = self._raw("complete" if self.reason == "complete" else self.reason, self.reason)
-        summary, arrays = raw.summary, raw.arrays
-        found, warnings = summary["uncertainty"], summary["warnings"]
+            warnings.append(
+                "Profile, bootstrap and posterior were skipped: they require a converged "
+                "refinement in which the data determine every free parameter.")
+            # what was asked for was not done
+            status = self.refinement.summary.status
+            return Result(self._summary(
+                warnings=warnings,
+                status=Status.UNDETERMINED if status is Status.CONVERGED else status,
+            ), self.refinement.arrays)
+        raw = self._raw(
+            Status.COMPLETE if self.reason == "complete" else Status(self.reason), self.reason)
+        summary, arrays, part = raw.summary, dict(raw.arrays), raw.summary.uncertainty
+        changes: dict[str, Any] = {}
         names = [p.name for p in self.best.free]
         spreads: dict[str, np.ndarray] = {}
         if self.profiles is not None:
-            warnings += profile_warnings(found["profile"])
-        if self.samples is not None and len(refined := self.samples.refined) > 1:
-            found["bootstrap"]["parameters"] = spread_rows(names, refined, self.best.values)
-            arrays["bootstrap/correlation"] = correlation_of(refined)
-            spreads["bootstrap"] = refined
-        if self.samples is not None:
-            warnings += bootstrap_warnings(found["bootstrap"])
-        if self.chain is not None and len(self.chain.samples):
-            row, each, kept = judged(self.chain)
-            found["posterior"] |= row | {"parameters": {
-                name: one | {key: float(values[k]) for key, values in each.items()}
-                for k, (name, one) in enumerate(spread_rows(names, kept, self.best.values).items())
-            }}
+            warnings += profile_warnings(part.profile)
+        if part.bootstrap is not None and self.samples is not None:
+            warnings += bootstrap_warnings(part.bootstrap)
+            if len(refined := self.samples.refined) > 1:
+                part = part.model_copy(update={"bootstrap": part.bootstrap.model_copy(update={
+                    "parameters": spread_rows(names, refined, self.best.values)})})
+                arrays["bootstrap/correlation"] = correlation_of(refined)
+                spreads["bootstrap"] = refined
+        if part.posterior is not None and self.chain is not None and len(self.chain.samples):
+            verdict, each, kept = judged(self.chain)
+            rows = {
+                name: row.model_copy(update={key: float(values[k]) for key, values in each.items()})
+                for k, (name, row) in enumerate(
+                    spread_rows(names, kept, self.best.values).items())
+            }
+            part = part.model_copy(update={
+                "posterior": part.posterior.model_copy(update=verdict | {"parameters": rows})})
             arrays["posterior/correlation"] = correlation_of(kept)
             spreads["posterior"] = kept
-            if not row["converged"]:
-                warnings.append("the posterior is not converged: " + "; ".join(row["reasons"])
-                                + ". Raise 'steps' and continue.")
+            if not verdict["converged"]:
+                reasons = "; ".join(verdict["reasons"])
+                warnings.append(f"The posterior did not converge: {reasons}. Raise 'steps' and "
+                                "continue.")
                 if self.reason == "complete":
-                    summary |= {"status": "posterior_not_converged",
-                                "stop_reason": "; ".join(row["reasons"])}
+                    changes = {"status": Status.POSTERIOR_NOT_CONVERGED, "stop_reason": reasons}
         if spreads:
-            found["derived"] = derived_spread(self.built, self.best, names, spreads)
-        return Result(summary, arrays)
+            part = part.model_copy(update={
+                "derived": derived_spread(self.built, self.best, names, spreads)})
+        return Result(summary.model_copy(update={
+            "uncertainty": part, "warnings": warnings, **changes}), arrays)
 
 
-def profile_rows(profiles: Profiles, best: Refinement) -> dict[str, Any]:
+def profile_rows(profiles: Profiles, best: Refinement) -> dict[str, ProfileRow]:
     """Intervals of each profiled parameter: at min + 1 and + 4, and at these times GoF^2."""
-    scale = max(1.0, best.agreement.gof) ** 2
-    rows: dict[str, Any] = {}
+    scale = su_scale(best.agreement.gof) ** 2
+    rows: dict[str, ProfileRow] = {}
     for name, one in profiles.profiles.items():
-        row: dict[str, Any] = {
-            "value": one.parameter.value, "su": one.parameter.su, "chi2_min": one.chi2_min,
-            "below": one.below.ended, "above": one.above.ended,
-            "n_points": len(one.below.values) + len(one.above.values),
-        }
-        for key, rise in RISES.items():
-            row[f"interval_{key}"] = list(one.interval(rise))
-            row[f"scaled_{key}"] = list(one.interval(rise * scale))
+        lower = None
         if one.lowest is not None:
             chi2, values = one.lowest
-            row["lower_minimum"] = {
-                "chi2": chi2, "values": dict(zip(profiles.names, map(float, values), strict=True))
-            }
-        rows[name] = row
+            lower = {"chi2": chi2,
+                     "values": dict(zip(profiles.names, map(float, values), strict=True))}
+        rows[name] = ProfileRow(
+            value=one.parameter.value, su=one.parameter.su, chi2_min=one.chi2_min,
+            below=one.below.ended, above=one.above.ended,
+            n_points=len(one.below.values) + len(one.above.values),
+            interval_68=one.interval(RISES["68"]), interval_95=one.interval(RISES["95"]),
+            scaled_68=one.interval(RISES["68"] * scale),
+            scaled_95=one.interval(RISES["95"] * scale), lower_minimum=lower,
+        )
     return rows
 
 
@@ -295,49 +317,54 @@ def profile_arrays(profiles: Profiles) -> dict[str, np.ndarray]:
     return found
 
 
-def profile_warnings(rows: dict[str, Any]) -> list[str]:
-    """What a profile says beyond its interval."""
+def profile_warnings(rows: Mapping[str, ProfileRow]) -> list[str]:
+    """Remarks on profiles beyond their intervals."""
     found = []
     for name, row in rows.items():
-        if "lower_minimum" in row:
+        if row.lower_minimum is not None:
             found.append(
-                f"the profile of {name} met a lower minimum, chi2 = "
-                f"{row['lower_minimum']['chi2']:.6g} against {row['chi2_min']:.6g}: refine again "
+                f"The profile of {name} passed a lower minimum, chi2 = "
+                f"{row.lower_minimum['chi2']:.6g} instead of {row.chi2_min:.6g}. Refine again "
                 "from there (uncertainty.profile of the result holds its values)."
             )
-        for side in SIDES.values():
-            if row[side] == "flat":
-                found.append(f"chi2 hardly rises {side} {name} = {row['value']:.6g}: no limit "
-                             "on that side was found.")
-            elif row[side] not in ("", "risen", "bound"):
-                found.append(f"the profile of {name} ends {side}: {row[side]}")
+        for side, ended in (("below", row.below), ("above", row.above)):
+            if ended == "flat":
+                found.append(f"chi2 stays flat {side} {name} = {row.value:.6g}: no limit was found "
+                             "on that side.")
+            elif ended not in ("", "risen", "bound"):
+                found.append(f"The profile of {name} ends {side}: {ended}")
     return found
 
 
-def bootstrap_row(samples: Bootstrap) -> dict[str, Any]:
+def bootstrap_row(samples: Bootstrap) -> BootstrapRow:
     """How many samples there are and what became of them."""
-    counts = {key: int((samples.outcome == outcome).sum()) for key, outcome in (
-        ("n_refined", REFINED), ("n_not_converged", NOT_CONVERGED), ("n_failed", FAILED),
-        ("n_pending", PENDING))}
-    return {"n_samples": len(samples.chi2), "seed": samples.seed} | counts | {
-        "failures": {str(k): why for k, why in samples.failures.items()}}
+    def count(outcome: int) -> int:
+        return int((samples.outcome == outcome).sum())
+
+    return BootstrapRow(
+        n_samples=len(samples.chi2), seed=samples.seed, n_refined=count(REFINED),
+        n_not_converged=count(NOT_CONVERGED), n_failed=count(FAILED), n_pending=count(PENDING),
+        failures={str(k): why for k, why in samples.failures.items()},
+    )
 
 
-def bootstrap_warnings(row: dict[str, Any]) -> list[str]:
-    lost = row["n_failed"] + row["n_not_converged"]
+def bootstrap_warnings(row: BootstrapRow) -> list[str]:
+    """A remark on the samples that are missing."""
+    lost = row.n_failed + row.n_not_converged
     if not lost:
         return []
-    first = next(iter(row["failures"].values()), "")
-    return [f"{lost} of {row['n_samples']} bootstrap samples are missing: {row['n_failed']} failed"
-            + (f" (the first: {first})" if first else "")
-            + f", {row['n_not_converged']} did not converge."]
+    first = next(iter(row.failures.values()), "")
+    return [f"{lost} of {row.n_samples} bootstrap samples are missing: {row.n_failed} failed"
+            + (f" (first error: {first})" if first else "")
+            + f", {row.n_not_converged} did not converge."]
 
 
-def chain_row(chain: Chain) -> dict[str, Any]:
-    return {
-        "n_walkers": len(chain.last), "n_steps": chain.n_steps, "thin": chain.thin,
-        "seed": chain.seed, "acceptance": chain.acceptance, "n_impossible": chain.n_impossible,
-    }
+def chain_row(chain: Chain) -> PosteriorRow:
+    """The size and acceptance of a chain."""
+    return PosteriorRow(
+        n_walkers=len(chain.last), n_steps=chain.n_steps, thin=chain.thin, seed=chain.seed,
+        acceptance=chain.acceptance, n_impossible=chain.n_impossible,
+    )
 
 
 def judged(chain: Chain) -> tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray]:
@@ -353,39 +380,41 @@ def judged(chain: Chain) -> tuple[dict[str, Any], dict[str, np.ndarray], np.ndar
     }, kept
 
 
-def rays_of(result: Result) -> list[Ray]:
+def rays_of(result: Result[UncertaintySummary]) -> list[Ray]:
     """The sides of the profiles in a result, finished or not."""
     found = []
-    for name, row in result.summary["uncertainty"].get("profile", {}).items():
-        for side, word in SIDES.items():
-            at = f"profile/{name}/{word}"
+    for name, row in result.summary.uncertainty.profile.items():
+        for side, ended in ((-1, row.below), (1, row.above)):
+            at = f"profile/{name}/{SIDES[side]}"
             if f"{at}/value" in result.arrays:
                 values, chi2, refined = (
                     result.arrays[f"{at}/{key}"] for key in ("value", "chi2", "refined")
                 )
-                found.append(Ray(name, side, values, chi2, refined, row[word]))
+                found.append(Ray(name, side, values, chi2, refined, ended))
     return found
 
 
-def bootstrap_of(result: Result, names: tuple[str, ...]) -> Bootstrap | None:
+def bootstrap_of(
+    result: Result[UncertaintySummary], names: tuple[str, ...]
+) -> Bootstrap | None:
     """The bootstrap samples in a result."""
-    row, arrays = result.summary["uncertainty"].get("bootstrap"), result.arrays
+    row, arrays = result.summary.uncertainty.bootstrap, result.arrays
     if row is None:
         return None
     return Bootstrap(
         names, arrays["bootstrap/values"], arrays["bootstrap/chi2"], arrays["bootstrap/outcome"],
-        {int(k): why for k, why in row["failures"].items()}, row["seed"], 0.0, "finished",
+        {int(k): why for k, why in row.failures.items()}, row.seed, 0.0, "finished",
     )
 
 
-def chain_of(result: Result, names: tuple[str, ...]) -> Chain | None:
+def chain_of(result: Result[UncertaintySummary], names: tuple[str, ...]) -> Chain | None:
     """The posterior's chain in a result."""
-    row, arrays = result.summary["uncertainty"].get("posterior"), result.arrays
+    row, arrays = result.summary.uncertainty.posterior, result.arrays
     if row is None:
         return None
     return Chain(
         names, arrays["posterior/samples"], arrays["posterior/log_posterior"],
         arrays["posterior/last"], arrays["posterior/last_log_posterior"],
-        arrays["posterior/accepted"], row["n_steps"], row["thin"], row["n_impossible"],
-        row["seed"], 0.0, "finished",
+        arrays["posterior/accepted"], row.n_steps, row.thin, row.n_impossible,
+        row.seed, 0.0, "finished",
     )

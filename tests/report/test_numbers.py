@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from aiida_dse.report.numbers import with_su
+from aiida_dse.engine.formatting import with_su
 
 
 @pytest.mark.parametrize(
