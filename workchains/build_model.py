@@ -9,7 +9,8 @@ from aiida.engine import BaseRestartWorkChain, ProcessHandlerReport, process_han
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida.orm import CalcJobNode, Int
 
-from aiida_dse.calculations.engine import BuildCalculation
+from aiida_dse.calculations.engine import BuildCalculation, add_exits
+from aiida_dse.documents.status import Failure
 from aiida_dse.workchains.protocol import DEFAULT, read_protocol, set_job, set_model
 
 
@@ -29,7 +30,7 @@ class BuildModelWorkChain(BaseRestartWorkChain):
             cls.results,
             cls.summarise,
         )
-        spec.exit_code(401, "ERROR_INVALID_INPUT", message="The engine refused its input: {detail}")
+        add_exits(spec, Failure.INVALID_INPUT)
 
     @classmethod
     def get_builder_from_protocol(

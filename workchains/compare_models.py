@@ -11,8 +11,9 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida.orm import CifData, Dict, Int, SinglefileData, StructureData
 
 from aiida_dse.calculations.analysis import compare_refinements
-from aiida_dse.calculations.engine import RefineCalculation
+from aiida_dse.calculations.engine import RefineCalculation, add_exits
 from aiida_dse.data.pattern import PatternData
+from aiida_dse.documents.status import PartsFailed
 from aiida_dse.workchains.members import why_failed
 from aiida_dse.workchains.protocol import DEFAULT, model_of, read_protocol, set_job
 from aiida_dse.workchains.refine import RefineWorkChain
@@ -47,10 +48,7 @@ class CompareModelsWorkChain(WorkChain):
         spec.output("result", valid_type=Dict, help="Ranking, figures of merit, AIC and BIC.")
         spec.output("arrays", valid_type=SinglefileData, help="Residuals of all models, as HDF5.")
         spec.default_output_node = "result"
-        spec.exit_code(401, "ERROR_NOTHING_TO_COMPARE",
-                       message="Fewer than two models have a result: {detail}")
-        spec.exit_code(402, "ERROR_SOME_MODELS_FAILED",
-                       message="Compared without the models that failed: {detail}")
+        add_exits(spec, PartsFailed.NOTHING_FINISHED, PartsFailed.SOME_FAILED)
 
     @classmethod
     def get_builder_from_protocol(
@@ -114,7 +112,7 @@ class CompareModelsWorkChain(WorkChain):
         """Rank the models; say which are missing."""
         failures = "; ".join(f"{name}: {why}" for name, why in self.ctx.failures.items())
         if len(self.ctx.done) < 2:
-            return self.exit_codes.ERROR_NOTHING_TO_COMPARE.format(detail=failures or "none")
+            return self.exit_codes.ERROR_NOTHING_FINISHED.format(detail=failures or "none")
         nodes: dict[str, Any] = {}
         for name in self.ctx.done:
             outputs = self.ctx[f"model_{name}"].outputs
@@ -125,7 +123,7 @@ class CompareModelsWorkChain(WorkChain):
         ranking = found["result"]["ranking"]
         self.report(f"best by BIC: {ranking[0]}; then {', '.join(ranking[1:])}")
         if failures:
-            return self.exit_codes.ERROR_SOME_MODELS_FAILED.format(detail=failures)
+            return self.exit_codes.ERROR_SOME_FAILED.format(detail=failures)
         return None
 
 

@@ -11,13 +11,15 @@ from aiida.engine import ExitCode, ToContext, WorkChain, calcfunction, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida.orm import ArrayData, Dict, Float, Int
 
-from aiida_dse.calculations.engine import ScanCalculation
+from aiida_dse.calculations.engine import ScanCalculation, add_exits
 from aiida_dse.data.jobs import built_from_nodes
 from aiida_dse.data.options import speed_of
 from aiida_dse.data.pattern import PatternData
-from aiida_dse.data.results import arrays_of, best_rows, nested_values
+from aiida_dse.data.results import arrays_of, map_node, summary_from_node, summary_node
 from aiida_dse.documents import parse_document
 from aiida_dse.documents.plans import ScanAxis, ScanPlan
+from aiida_dse.documents.results import ScanSummary
+from aiida_dse.documents.status import EXITS, Failure, PartsFailed, Status
 from aiida_dse.tasks.estimate import seconds_per_point
 from aiida_dse.tasks.map_analysis import map_analysis
 from aiida_dse.workchains.protocol import DEFAULT, read_protocol, set_job, set_model
@@ -103,57 +105,34 @@ def merge_tiles(model: Dict, **tiles: Any) -> dict[str, Any]:
     """
     plan = parse_document(model.get_dict()).scan
     assert plan is not None
-    results = {key: tiles[key.removesuffix("_arrays") + "_result"].get_dict()
+    results = {key: summary_from_node(tiles[key.removesuffix("_arrays") + "_result"])
                for key in tiles if key.endswith("_arrays")}
     if not results:
         raise ValueError("no tile finished: there is nothing to merge")
     summary = next(iter(results.values()))
-    axes = [scale * axis.points()
-            for scale, axis in zip(summary["axis_scales"], plan.axes, strict=True)]
+    assert isinstance(summary, ScanSummary)
+    axes = [row.scale * axis.points() for row, axis in zip(summary.axes, plan.axes, strict=True)]
     merged = _merged(axes, [arrays_of(tiles[key]) for key in sorted(results)])
-    node = ArrayData()
-    for path, values in merged.items():
-        node.set_array(path.removeprefix("scan/").replace("/", "_").replace(".", "_"), values)
-    names = summary["axes"]
-    node.base.attributes.set("axes", names)
     gof = merged["scan/gof"]
     n_done = int(np.isfinite(gof).sum())
-    unreachable = sum(result["n_unreachable"] for result in results.values())
-    kept = ("schema", "title", "sample", "phases", "structures", "space_groups", "data",
-            "engine_version", "libraries", "tables", "axes",
-            "axis_units", "axis_scales", "moved", "refined", "quantities", "parameters", "values",
-            "n_points_pattern")
-    result = {key: summary[key] for key in kept if key in summary} | {
-        "task": "scan", "status": "complete" if n_done + unreachable == gof.size else "partial",
+    unreachable = sum(one.n_unreachable for one in results.values() if isinstance(one, ScanSummary))
+    whole = summary.model_copy(update={
+        "status": Status.COMPLETE if n_done + unreachable == gof.size else Status.PARTIAL,
         "stop_reason": f"{n_done} of {gof.size} points", "shape": list(gof.shape),
-        "n_done": n_done, "n_unreachable": unreachable,
-        "seconds": sum(result["seconds"] for result in results.values()),
-        "minimum": None, "warnings": [],
-    }
+        "n_done": n_done, "n_unreachable": unreachable, "warnings": [], "minimum": None,
+        "quadratic": None, "basins": [], "adaptive": None, "document": None,
+        "document_sha256": None,
+        "seconds": sum(one.seconds for one in results.values()),
+        # those at the start: of the lowest point is found anew
+        "parameters": {
+            name: row if row.start is None else row.model_copy(
+                update={"value": row.start, "start": None})
+            for name, row in summary.parameters.items()
+        },
+    })
     if n_done:
-        result |= _lowest(summary, axes, merged) | map_analysis(result, merged)
-        result["values"] = nested_values(best_rows(result))
-    return {"map": node, "result": Dict(result)}
-
-
-def _lowest(
-    summary: dict[str, Any], axes: list[np.ndarray], merged: dict[str, np.ndarray]
-) -> dict[str, Any]:
-    """'minimum', and 'warnings' where it lies at the edge."""
-    gof, names = merged["scan/gof"], summary["axes"]
-    at = np.unravel_index(int(np.nanargmin(gof)), gof.shape)
-    minimum = {name: float(axis[i]) for name, axis, i in zip(names, axes, at, strict=True)}
-    paths = {name: f"scan/moved_{k}" for k, name in enumerate(summary["moved"])}
-    paths |= {name: f"scan/refined/{name}" for name in summary["refined"]}
-    minimum |= {name: float(np.broadcast_to(merged[path], gof.shape)[at])
-                for name, path in paths.items()}
-    edge = [name for name, axis, i in zip(names, axes, at, strict=True)
-            if len(axis) > 2 and i in (0, len(axis) - 1)]
-    return {
-        "minimum": minimum | {"gof": float(gof[at])},
-        "warnings": [f"the minimum lies at the edge of the axis {name}: extend it"
-                     for name in edge],
-    }
+        whole = map_analysis(whole, merged)
+    return {"map": map_node(whole, merged), "result": summary_node(whole)}
 
 
 def _merged(
@@ -210,9 +189,7 @@ class GridSearchWorkChain(WorkChain):
         spec.output("map", valid_type=ArrayData, help="gof, chi2, axis_0 ... and refined values.")
         spec.output("result", valid_type=Dict, help="Minimum, axes, sample and versions.")
         spec.default_output_node = "result"
-        spec.exit_code(401, "ERROR_NO_TILE_FINISHED", message="No tile finished: {detail}")
-        spec.exit_code(402, "ERROR_SOME_TILES_FAILED",
-                       message="The map has holes where tiles failed: {detail}")
+        add_exits(spec, PartsFailed.NOTHING_FINISHED, PartsFailed.SOME_FAILED)
 
     @classmethod
     def get_builder_from_protocol(
@@ -289,10 +266,9 @@ class GridSearchWorkChain(WorkChain):
                 self.ctx[f"finished_{index}"] = calculation
                 continue
             why = calculation.exit_message or f"state {calculation.process_state}"
-            codes = ScanCalculation.exit_codes
-            if calculation.exit_status == codes.ERROR_WALLTIME.status:
+            if calculation.exit_status == EXITS[Status.WALLTIME].number:
                 self.ctx.partial[index] = calculation
-            final = calculation.exit_status == codes.ERROR_INVALID_INPUT.status
+            final = calculation.exit_status == EXITS[Failure.INVALID_INPUT].number
             if final or self.ctx.attempts[index] >= self.inputs.max_attempts.value:
                 self.ctx.failures[index] = why
                 self.report(f"tile {index} is given up: {why}")
@@ -300,7 +276,8 @@ class GridSearchWorkChain(WorkChain):
                 self.ctx.waiting.append(index)
                 self.report(f"tile {index} runs again: {why}")
         # a tile without a point in reach has no minimum
-        found = [self.ctx[f"finished_{k}"].outputs.result["minimum"] for k in self.ctx.done]
+        found = [self.ctx[f"finished_{k}"].outputs.result.get_dict().get("minimum")
+                 for k in self.ctx.done]
         best = min((minimum["gof"] for minimum in found if minimum), default=math.nan)
         self.report(f"{len(self.ctx.done)} of {len(self.ctx.tiles)} tiles, best GoF {best:.4f}")
 
@@ -314,15 +291,15 @@ class GridSearchWorkChain(WorkChain):
                 tiles[f"tile_{index}_result"] = source.outputs.result
         failures = "; ".join(f"tile {k}: {why}" for k, why in self.ctx.failures.items())
         if not tiles:
-            return self.exit_codes.ERROR_NO_TILE_FINISHED.format(detail=failures)
+            return self.exit_codes.ERROR_NOTHING_FINISHED.format(detail=failures)
         merged = merge_tiles(self.inputs.scan.model, **tiles)
         self.out("map", merged["map"])
         self.out("result", merged["result"])
-        minimum = merged["result"]["minimum"] or {"gof": math.nan}
+        minimum = merged["result"].get_dict().get("minimum") or {"gof": math.nan}
         at = ", ".join(f"{name} = {value:.6g}" for name, value in minimum.items() if name != "gof")
         self.report(f"lowest GoF {minimum['gof']:.4f} at {at}")
         if failures:
-            return self.exit_codes.ERROR_SOME_TILES_FAILED.format(detail=failures)
+            return self.exit_codes.ERROR_SOME_FAILED.format(detail=failures)
         return None
 
 

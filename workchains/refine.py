@@ -15,28 +15,30 @@ from aiida.engine import (
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida.orm import CalcJobNode, Dict, Int
 
-from aiida_dse.calculations.engine import RefineCalculation
+from aiida_dse.calculations.engine import RefineCalculation, add_exits
 from aiida_dse.data.pattern import PatternData
+from aiida_dse.data.results import summary_from_node
+from aiida_dse.documents.results import RefinementSummary, ScanSummary, Summary
+from aiida_dse.documents.status import Failure, Status
 from aiida_dse.workchains.protocol import DEFAULT, read_protocol, set_job, set_model
 
 
-def model_continued(model: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+def model_continued(model: dict[str, Any], summary: Summary) -> dict[str, Any]:
     """A model document that starts at the values of a result, where it has these parameters."""
     starts = dict(model.get("parameters", {}))
-    for name, row in result["parameters"].items():
-        if row["free"] or name in starts:
+    moved = set(summary.moved) | set(summary.refined) if isinstance(summary, ScanSummary) else set()
+    for name, row in summary.parameters.items():
+        if row.status.refined or name in starts or name in moved:
             given = starts.get(name)
             bounds = dict(given) if isinstance(given, dict) else {}
-            starts[name] = bounds | {"value": row["value"]}
-    minimum = {k: v for k, v in (result.get("minimum") or {}).items() if k != "gof"}
-    starts |= {name: {"value": value} for name, value in minimum.items()}
+            starts[name] = bounds | {"value": row.value}
     return model | {"parameters": starts}
 
 
 @calcfunction
 def continued_model(model: Dict, result: Dict) -> Dict:
     """The model document with the values of an earlier analysis as its start."""
-    return Dict(model_continued(model.get_dict(), result.get_dict()))
+    return Dict(model_continued(model.get_dict(), summary_from_node(result)))
 
 
 class RefineWorkChain(BaseRestartWorkChain):
@@ -55,11 +57,7 @@ class RefineWorkChain(BaseRestartWorkChain):
             cls.results,
             cls.summarise,
         )
-        spec.exit_code(401, "ERROR_NOT_CONVERGED",
-                       message="The refinement did not converge, even continued: {detail}")
-        spec.exit_code(402, "ERROR_SINGULAR",
-                       message="Some free parameters are undetermined: {detail}")
-        spec.exit_code(403, "ERROR_INVALID_INPUT", message="The engine refused its input: {detail}")
+        add_exits(spec, Status.NOT_CONVERGED, Status.UNDETERMINED, Failure.INVALID_INPUT)
 
     @classmethod
     def get_builder_from_protocol(
@@ -81,12 +79,12 @@ class RefineWorkChain(BaseRestartWorkChain):
 
     def summarise(self) -> None:
         """Report the outcome in one line."""
-        result = self.outputs["result"].get_dict()
-        fit = result["agreement"]
+        summary = summary_from_node(self.outputs["result"])
+        assert isinstance(summary, RefinementSummary)
+        fit = summary.agreement
         self.report(
-            f"{result['title'] or 'refinement'}: {result['status']}, GoF {fit['gof']:.4f}, "
-            f"Rwp {100 * fit['r_wp']:.2f} %, {result['n_cycles']} cycles, "
-            f"{result['seconds']:.0f} s"
+            f"{summary.title or 'refinement'}: {summary.status}, GoF {fit.gof:.4f}, "
+            f"Rwp {100 * fit.r_wp:.2f} %, {summary.n_cycles} cycles, {summary.seconds:.0f} s"
         )
 
     @process_handler(priority=400, exit_codes=[RefineCalculation.exit_codes.ERROR_WALLTIME])
@@ -112,12 +110,12 @@ class RefineWorkChain(BaseRestartWorkChain):
         self.report(f"not converged at GoF {gof:.4f}: continuing")
         return ProcessHandlerReport(True)
 
-    @process_handler(priority=380, exit_codes=[RefineCalculation.exit_codes.ERROR_SINGULAR])
+    @process_handler(priority=380, exit_codes=[RefineCalculation.exit_codes.ERROR_UNDETERMINED])
     def stop_at_undetermined(self, calculation: CalcJobNode) -> ProcessHandlerReport:
         """A restart cannot determine what the data do not: hand out the result as it is."""
         self._attach(calculation)
         detail = (calculation.exit_message or "").partition(": ")[2]
-        return ProcessHandlerReport(True, self.exit_codes.ERROR_SINGULAR.format(detail=detail))
+        return ProcessHandlerReport(True, self.exit_codes.ERROR_UNDETERMINED.format(detail=detail))
 
     @process_handler(priority=370, exit_codes=[RefineCalculation.exit_codes.ERROR_INVALID_INPUT])
     def stop_at_refused_input(self, calculation: CalcJobNode) -> ProcessHandlerReport:

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 from aiida.engine import ExitCode, ToContext, WorkChain, if_, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida.orm import CifData, Dict, Int, SinglefileData, StructureData
-from aiida_dse.workchains.simultaneous_model import simultaneous_model, simultaneous_model_of
 
-from aiida_dse.calculations.engine import RefineCalculation, SimultaneousCalculation
+from aiida_dse.calculations.engine import RefineCalculation, SimultaneousCalculation, add_exits
 from aiida_dse.data.grouping import put_into_group
 from aiida_dse.data.pattern import PatternData
+from aiida_dse.documents.status import EXITS, PartsFailed, Status
 from aiida_dse.documents.study import SeriesPlan, parse_plan
 from aiida_dse.workchains.members import (
     MEMBER_INPUTS,
@@ -27,6 +27,10 @@ from aiida_dse.workchains.members import (
 )
 from aiida_dse.workchains.protocol import DEFAULT, model_of, read_protocol, set_job
 from aiida_dse.workchains.refine import RefineWorkChain, continued_model
+from aiida_dse.workchains.simultaneous_model import simultaneous_model, simultaneous_model_of
+
+#: Exit statuses of refinements whose values may be used.
+MINIMUM_EXITS = tuple(EXITS[status].number for status in Status if status.is_minimum)
 
 
 class SeriesWorkChain(WorkChain):
@@ -75,13 +79,7 @@ class SeriesWorkChain(WorkChain):
         spec.expose_outputs(SimultaneousCalculation, namespace="simultaneous",
                             namespace_options={"required": False})
         spec.default_output_node = "result"
-        spec.exit_code(401, "ERROR_NOTHING_REFINED", message="No member was refined: {detail}")
-        spec.exit_code(402, "ERROR_SOME_MEMBERS_FAILED",
-                       message="The series is complete but for what failed: {detail}")
-        spec.exit_code(403, "ERROR_ANALYSIS_IMPOSSIBLE",
-                       message="The refinements cannot be analysed as a series: {detail}")
-        spec.exit_code(404, "ERROR_JOINT_FAILED",
-                       message="The simultaneous refinement failed: {detail}")
+        add_exits(spec, *PartsFailed)
 
     @classmethod
     def get_builder_from_protocol(
@@ -209,7 +207,6 @@ class SeriesWorkChain(WorkChain):
 
     def inspect_members(self) -> None:
         """Keep every member with a result; name the others."""
-        usable = (0, RefineWorkChain.exit_codes.ERROR_SINGULAR.status)
         for name in self.ctx.running:
             process = self.ctx[f"member_{name}"]
             why = why_failed(process)
@@ -217,7 +214,7 @@ class SeriesWorkChain(WorkChain):
                 self.ctx.ended.append(name)
                 self.out(f"refined.{name}", process.outputs.result)
                 gof = process.outputs.result["agreement"]["gof"]
-                if process.exit_status in usable:
+                if process.exit_status in MINIMUM_EXITS:
                     self.ctx.gofs[name] = gof
                     self.report(f"{name}: GoF {gof:.4f}"
                                 + (f" ({why})" if process.exit_status else ""))
@@ -232,7 +229,7 @@ class SeriesWorkChain(WorkChain):
         """The table and what it tells, without the poor_fits; their names go with the failed."""
         self.ctx.problem = None
         if not self.ctx.gofs:
-            return self.exit_codes.ERROR_NOTHING_REFINED.format(detail=self._told())
+            return self.exit_codes.ERROR_NOTHING_FINISHED.format(detail=self._told())
         options = dict(self.plan.analysis)
         own = set(options.get("exclude", ()))
         excluded = {name for name in own if name in self.ctx.ended}
@@ -311,21 +308,20 @@ class SeriesWorkChain(WorkChain):
         self.out_many(self.exposed_outputs(job, SimultaneousCalculation, namespace="simultaneous"))
         if "result" in job.outputs:
             self.report(f"simultaneous refinement: GoF {job.outputs.result['agreement']['gof']:.4f}")
-        singular = SimultaneousCalculation.exit_codes.ERROR_SINGULAR.status
-        if job.exit_status not in (0, singular):
+        if job.exit_status not in MINIMUM_EXITS:
             self.ctx.simultaneous_problem = job.exit_message or f"it ended as {job.process_state.value}"
 
     def conclude(self) -> ExitCode | None:
         """Say what is missing."""
         codes = self.exit_codes
         if self.ctx.problem:
-            return codes.ERROR_ANALYSIS_IMPOSSIBLE.format(
+            return codes.ERROR_NO_ANALYSIS.format(
                 detail="; ".join(part for part in (self.ctx.problem, self._told()) if part))
         if self.ctx.get("simultaneous_problem"):
-            return codes.ERROR_JOINT_FAILED.format(
+            return codes.ERROR_SIMULTANEOUS_FAILED.format(
                 detail="; ".join(part for part in (self.ctx.simultaneous_problem, self._told()) if part))
         if self.ctx.failures:
-            return codes.ERROR_SOME_MEMBERS_FAILED.format(detail=self._told())
+            return codes.ERROR_SOME_FAILED.format(detail=self._told())
         return None
 
     def _told(self) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 from aiida.engine import calcfunction
 from aiida.orm import Dict
 
+from aiida_dse.data.results import summary_from_node
+from aiida_dse.documents.results import Summary
 from aiida_dse.documents.simultaneous import SIMULTANEOUS_SCHEMA
 from aiida_dse.workchains.refine import model_continued
 
@@ -22,7 +24,7 @@ NO_MODEL = ("schema", "title", "scan", "uncertainty", "refinement")
 
 def simultaneous_model_of(
     simultaneous: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]],
-    results: Mapping[str, Mapping[str, Any]] | None = None,
+    results: Mapping[str, Summary] | None = None,
 ) -> dict[str, Any]:
     """The simultaneous document of members whose models are the same but for pattern, sample and starts.
 
@@ -72,7 +74,7 @@ def simultaneous_model(simultaneous: Dict, **members: Any) -> Dict:
     names = [key.removesuffix("_model") for key in members if key.endswith("_model")]
     return Dict(simultaneous_model_of(
         simultaneous.get_dict(), {name: members[f"{name}_model"].get_dict() for name in names},
-        {name: members[f"{name}_result"].get_dict() for name in names},
+        {name: summary_from_node(members[f"{name}_result"]) for name in names},
     ))
 
 

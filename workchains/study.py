@@ -10,12 +10,13 @@ from aiida.engine import ExitCode, ToContext, WorkChain, calcfunction, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida.orm import CifData, Dict, Float, Int, SinglefileData, StructureData
 
-from aiida_dse.calculations.engine import RefineCalculation, ScanCalculation
+from aiida_dse.calculations.engine import RefineCalculation, ScanCalculation, add_exits
 from aiida_dse.data.grouping import put_into_group
 from aiida_dse.data.options import speed_of
 from aiida_dse.data.pattern import PatternData
 from aiida_dse.data.studies import read_study, study_inputs
 from aiida_dse.documents import StudyDocument
+from aiida_dse.documents.status import PartsFailed
 from aiida_dse.workchains.compare_models import CompareModelsWorkChain
 from aiida_dse.workchains.grid_search import GridSearchWorkChain
 from aiida_dse.workchains.members import MEMBER_INPUTS, for_any_task, sample_of, why_failed
@@ -51,10 +52,11 @@ def _numbers(kind: str, result: Mapping[str, Any]) -> dict[str, Any]:
         return {key: result["agreement"][key] for key in ("gof", "r_wp")} | {
             "status": result["status"], "sample": result["sample"]}
     if kind == "series":
-        return {key: result[key] for key in ("task", "phase", "used", "excluded", "parameters")} | {
+        return {key: result.get(key, {}) for key in (
+            "task", "phase", "used", "excluded", "numbers")} | {
             "disorder": [row["verdict"] for row in result.get("disorder", ())]}
     if kind == "map":
-        return {key: result[key] for key in ("axes", "shape", "n_done", "minimum", "status")}
+        return {key: result.get(key) for key in ("axes", "shape", "n_done", "minimum", "status")}
     return {"ranking": result["ranking"], "models": {
         name: {key: row[key] for key in ("gof", "r_wp", "bic")}
         for name, row in result["models"].items()}}
@@ -98,9 +100,7 @@ class StudyWorkChain(WorkChain):
         )
         spec.output("summary", valid_type=Dict, help="Every step with its outcome and numbers.")
         spec.default_output_node = "summary"
-        spec.exit_code(401, "ERROR_NOTHING_FINISHED", message="No step finished: {detail}")
-        spec.exit_code(402, "ERROR_SOME_STEPS_FAILED",
-                       message="The study is complete but for what failed: {detail}")
+        add_exits(spec, PartsFailed.NOTHING_FINISHED, PartsFailed.SOME_FAILED)
 
     @classmethod
     def get_builder_from_protocol(
@@ -257,7 +257,7 @@ class StudyWorkChain(WorkChain):
         if not results:
             return self.exit_codes.ERROR_NOTHING_FINISHED.format(detail=told)
         if told:
-            return self.exit_codes.ERROR_SOME_STEPS_FAILED.format(detail=told)
+            return self.exit_codes.ERROR_SOME_FAILED.format(detail=told)
         return None
 
     @classmethod

@@ -7,7 +7,7 @@ from typing import Any
 from aiida.engine import calcfunction
 
 from aiida_dse.analysis.comparison import compare
-from aiida_dse.data.results import arrays_of, result_nodes
+from aiida_dse.data.results import arrays_of, result_nodes, summary_from_node
 from aiida_dse.io.results import Result
 
 
@@ -16,7 +16,7 @@ def compare_refinements(**refinements: Any) -> dict[str, Any]:
     """The comparison of refinements given as <model>_result (Dict) and <model>_arrays (HDF5)."""
     names = sorted(key.removesuffix("_result") for key in refinements if key.endswith("_result"))
     found = compare({
-        name: Result(refinements[f"{name}_result"].get_dict(),
+        name: Result(summary_from_node(refinements[f"{name}_result"]),
                      arrays_of(refinements[f"{name}_arrays"]))
         for name in names
     })

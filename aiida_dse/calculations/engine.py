@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 from aiida.common.datastructures import CalcInfo, CodeInfo
 from aiida.common.folders import Folder
@@ -11,7 +11,6 @@ from aiida.engine import CalcJob
 from aiida.engine.processes.calcjobs.calcjob import CalcJobProcessSpec
 from aiida.orm import CifData, Dict, SinglefileData, StructureData
 
-import aiida_dse
 from aiida_dse.data.distances import DistancesData
 from aiida_dse.data.jobs import (
     MODEL_NAME,
@@ -21,12 +20,17 @@ from aiida_dse.data.jobs import (
     simultaneous_job_files,
 )
 from aiida_dse.data.pattern import PatternData
+from aiida_dse.data.results import summary_from_node
+from aiida_dse.documents.status import EXITS, JOB_FAILURES, Outcome, Status
+from aiida_dse.engine import NUMERICS_VERSION
 from aiida_dse.engine.fit.freedom import check_freedom
-from aiida_dse.io.results import HDF5_NAME, JSON_NAME
+from aiida_dse.io.outcome import OUTCOME_NAME
+from aiida_dse.io.results import HDF5_NAME, JSON_NAME, content_of
 from aiida_dse.tasks.build import BuiltModel
 from aiida_dse.tasks.distances import require_geometry, store_name
 from aiida_dse.tasks.peak_positions import check_axis
 from aiida_dse.tasks.simultaneous import check_axes_of
+from aiida_dse.tasks.summary import scattering_tables
 from aiida_dse.tasks.uncertainty import require_uncertainty
 
 #: Share of the walltime after which a task stops by itself, to leave time for writing.
@@ -36,18 +40,14 @@ STDOUT, STDERR = "engine.out", "engine.err"
 SCHEDULER_STDERR = "_scheduler-stderr.txt"
 
 
-def _cache_version() -> int:
-    """The engine's version as a number: a result of another version is never reused."""
-    major, minor, patch = (int(part) for part in aiida_dse.__version__.split(".")[:3])
-    return 10000 * major + 100 * minor + patch
-
-
 class EngineCalculation(CalcJob):
     """A task of dse-engine: a model document with its pattern, structures and blanks."""
 
     TASK = ""
     COMPARES = True  # with data, for as long as the walltime lets it
-    CACHE_VERSION = _cache_version()
+    #: How the task may end besides success.
+    ENDINGS: ClassVar[tuple[Status, ...]] = (Status.WALLTIME, Status.INTERRUPTED)
+    CACHE_VERSION = NUMERICS_VERSION
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
@@ -74,18 +74,17 @@ class EngineCalculation(CalcJob):
         spec.output("arrays", valid_type=SinglefileData, help="All arrays, as HDF5.")
         spec.default_output_node = "result"
 
-        spec.exit_code(310, "ERROR_NO_RESULT", invalidates_cache=True,
-                       message="The engine left no result: {detail}")
-        spec.exit_code(311, "ERROR_DAMAGED_RESULT", invalidates_cache=True,
-                       message="The result cannot be read: {detail}")
-        spec.exit_code(312, "ERROR_OUT_OF_MEMORY", invalidates_cache=True,
-                       message="The engine ran out of memory: {detail}")
-        spec.exit_code(313, "ERROR_DISK_FULL", invalidates_cache=True,
-                       message="The disk of the computer is full: {detail}")
-        spec.exit_code(320, "ERROR_INVALID_INPUT",
-                       message="The engine refused its input: {detail}")
-        spec.exit_code(400, "ERROR_WALLTIME", invalidates_cache=True,
-                       message="The walltime ended the task; the outputs hold what was finished.")
+        add_exits(spec, *JOB_FAILURES, *cls.ENDINGS)
+
+    @classmethod
+    def is_valid_cache(cls, node: Any) -> bool:
+        """Whether a finished job may stand for a new one: its numbers must be of this engine."""
+        if not super().is_valid_cache(node):
+            return False
+        result = node.outputs.result.get_dict() if "result" in node.outputs else {}
+        tables = scattering_tables().model_dump()
+        return (result.get("numerics_version") == NUMERICS_VERSION
+                and result.get("tables", tables) == tables)
 
     @classmethod
     def _check(cls, inputs: dict[str, Any], _: Any) -> str | None:
@@ -133,7 +132,8 @@ class EngineCalculation(CalcJob):
         calculation.codes_info = [code]
         calculation.local_copy_list = self._copied()
         calculation.retrieve_temporary_list = [
-            f"{RESULT_FOLDER}/{name}" for name in (JSON_NAME, HDF5_NAME, *self._more_results())
+            f"{RESULT_FOLDER}/{name}"
+            for name in (JSON_NAME, HDF5_NAME, OUTCOME_NAME, *self._more_results())
         ]
         calculation.retrieve_list = [STDOUT, STDERR]
         return calculation
@@ -191,31 +191,41 @@ class BuildCalculation(EngineCalculation):
         return [store_name(name) for name in self.inputs.structures]
 
 
-def _define_refined(spec: CalcJobProcessSpec) -> None:
-    """What a refinement adds, of one pattern or several."""
+def add_exits(spec: Any, *outcomes: Outcome) -> None:
+    """Exit codes of a process from the table of outcomes; one number once."""
+    for one in dict.fromkeys(EXITS[outcome] for outcome in outcomes):
+        if one.number:
+            spec.exit_code(one.number, one.label, message=one.message,
+                           invalidates_cache=not one.cachable)
+
+
+def _define_structures(spec: CalcJobProcessSpec) -> None:
     spec.output_namespace("structures", valid_type=CifData, dynamic=True,
                           help="The refined crystals.")
-    spec.exit_code(410, "ERROR_NOT_CONVERGED",
-                   message="The refinement did not converge: {detail}")
-    spec.exit_code(420, "ERROR_SINGULAR",
-                   message="Some free parameters are undetermined: {detail}")
+
+
+#: How a refinement may end besides success.
+REFINEMENT_ENDINGS = (
+    Status.WALLTIME, Status.INTERRUPTED, Status.NOT_CONVERGED, Status.UNDETERMINED)
 
 
 class RefineCalculation(EngineCalculation):
     """Least-squares refinement of a model against a pattern."""
 
     TASK = "refine"
+    ENDINGS = REFINEMENT_ENDINGS
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
         super().define(spec)
-        _define_refined(spec)
+        _define_structures(spec)
 
 
 class SimultaneousCalculation(EngineCalculation):
     """Least-squares refinement of several patterns together; 'model' is a simultaneous document."""
 
     TASK = "simultaneous"
+    ENDINGS = REFINEMENT_ENDINGS
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
@@ -225,7 +235,7 @@ class SimultaneousCalculation(EngineCalculation):
             "patterns", valid_type=PatternData, dynamic=True,
             help="The observed patterns, under their names in the simultaneous document.",
         )
-        _define_refined(spec)
+        _define_structures(spec)
 
     @classmethod
     def _check(cls, inputs: dict[str, Any], _: Any) -> str | None:
@@ -273,7 +283,7 @@ class ResumableCalculation(EngineCalculation):
         if self._resumes:
             folder.get_subfolder(RESULT_FOLDER, create=True)
             with folder.open(f"{RESULT_FOLDER}/{JSON_NAME}", "w") as handle:
-                json.dump(self.inputs.finished.result.get_dict(), handle)
+                json.dump(content_of(summary_from_node(self.inputs.finished.result)), handle)
         return calculation
 
     def _copied(self) -> list[tuple[str, str, str]]:
@@ -302,17 +312,7 @@ class UncertaintyCalculation(ResumableCalculation):
     """
 
     TASK = "uncertainty"
-
-    @classmethod
-    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
-        super().define(spec)
-        spec.exit_code(410, "ERROR_NOT_CONVERGED",
-                       message="The refinement did not converge: {detail}")
-        spec.exit_code(420, "ERROR_SINGULAR",
-                       message="Some free parameters are undetermined: {detail}")
-        spec.exit_code(430, "ERROR_POSTERIOR_NOT_CONVERGED",
-                       message="The posterior is not converged; the outputs hold the chain, to be "
-                               "continued with more steps: {detail}")
+    ENDINGS = (*REFINEMENT_ENDINGS, Status.POSTERIOR_NOT_CONVERGED)
 
     @classmethod
     def _check_plan(cls, built: BuiltModel) -> None:

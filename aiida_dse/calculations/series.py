@@ -12,7 +12,7 @@ from aiida_dse.analysis import differential as patterns
 from aiida_dse.analysis import size_series as sizes
 from aiida_dse.analysis import temperature_series as temperatures
 from aiida_dse.analysis.series_table import Series
-from aiida_dse.data.results import arrays_of, result_nodes
+from aiida_dse.data.results import arrays_of, result_nodes, summary_from_node
 from aiida_dse.documents.sections import Section
 from aiida_dse.documents.series import (
     DifferentialOptions,
@@ -60,7 +60,7 @@ def differential(options: Any, **patterns_: Any) -> dict[str, Any]:
     """
     chosen = parse_options(DifferentialOptions, options.get_dict())
     found = patterns.differential(_results(patterns_), chosen)
-    summary, arrays = result_nodes(Result(plain(found.summary), found.arrays))
+    summary, arrays = result_nodes(found)
     return {"result": summary, "arrays": arrays}
 
 
@@ -70,11 +70,11 @@ def _analysed(
 ) -> dict[str, Any]:
     chosen = parse_options(kind, None if options is None else options.get_dict())
     series, found = analysis(_results(refinements), chosen)
-    summary, arrays = result_nodes(Result(plain(found.summary), found.arrays))
+    summary, arrays = result_nodes(found)
     return {"table": Dict(plain(series.plain())), "result": summary, "arrays": arrays}
 
 
-def _results(nodes: dict[str, Any]) -> dict[str, Result]:
+def _results(nodes: dict[str, Any]) -> dict[str, Result[Any]]:
     """{<name>_result: Dict, <name>_arrays: SinglefileData} as results by name.
 
     Raises ValueError for an input without its other half.
@@ -85,5 +85,5 @@ def _results(nodes: dict[str, Any]) -> dict[str, Result]:
         for end, what in (("_result", "numbers"), ("_arrays", "arrays")):
             if f"{name}{end}" not in nodes:
                 raise ValueError(f"'{name}' comes without its {what}: give '{name}{end}' too.")
-    return {name: Result(nodes[f"{name}_result"].get_dict(), arrays_of(nodes[f"{name}_arrays"]))
+    return {name: Result(summary_from_node(nodes[f"{name}_result"]), arrays_of(nodes[f"{name}_arrays"]))
             for name in names}

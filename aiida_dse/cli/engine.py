@@ -15,13 +15,9 @@ import time  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from contextlib import contextmanager  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Any, NoReturn  # noqa: E402
+from typing import Any  # noqa: E402
 
 import click  # noqa: E402
-
-#: Exit status by result status; AiiDA's parsers read result.json instead.
-EXIT_STATUS = {"converged": 0, "complete": 0, "singular": 0, "not_converged": 3, "walltime": 4,
-               "posterior_not_converged": 5, "interrupted": 130}
 
 _document = click.argument("document", type=click.Path(path_type=Path))
 _output = click.option(
@@ -41,6 +37,11 @@ _quiet = click.option("--quiet", is_flag=True, help="No progress.")
 @click.version_option(package_name="aiida-dse")
 def main() -> None:
     """Debye scattering analysis of nanocrystals."""
+    import warnings
+
+    from aiida_dse.documents.reading import print_notes
+
+    warnings.showwarning = print_notes
 
 
 @main.command()
@@ -54,16 +55,16 @@ def validate(document: Path | None, schema: bool) -> None:
         click.echo(json.dumps(ModelDocument.model_json_schema(by_alias=True), indent=1))
         return
     if document is None:
-        raise click.UsageError("name the document to check, or ask for the --schema")
-    if _is_simultaneous(document):
-        from aiida_dse.report.simultaneous_tables import simultaneous_validation_report
+        raise click.UsageError("Name the document to check, or ask for the --schema.")
+    with _refusals():
+        if _is_simultaneous(document):
+            from aiida_dse.report.simultaneous_tables import simultaneous_validation_report
 
-        click.echo(simultaneous_validation_report(_build_simultaneous(document)))
-        return
-    built = _build(document)
-    from aiida_dse.report.tables import validation_report
+            click.echo(simultaneous_validation_report(_build_simultaneous(document)))
+        else:
+            from aiida_dse.report.tables import validation_report
 
-    click.echo(validation_report(built))
+            click.echo(validation_report(_build(document)))
 
 
 @main.command()
@@ -74,10 +75,8 @@ def simulate(document: Path, output: Path, threads: int | None) -> None:
     """Compute the pattern at the starting values."""
     from aiida_dse.tasks.run import run_simulate
 
-    built = _build(document, threads)
-    with _reporting():
-        result = run_simulate(built)
-    _finish(result, output)
+    with _task(output):
+        _finish(run_simulate(_build(document, threads)), output)
 
 
 @main.command("build")
@@ -85,13 +84,11 @@ def simulate(document: Path, output: Path, threads: int | None) -> None:
 @_output
 @_threads
 def build_(document: Path, output: Path, threads: int | None) -> None:
-    """Sample the distances of every phase once: stores that take the place of structures."""
+    """Sample the pair distances of every phase once, to be used in place of its structure."""
     from aiida_dse.tasks.distances import run_build
 
-    built = _build(document, threads)
-    with _reporting():
-        result = run_build(built, output)
-    _finish(result, output)
+    with _task(output):
+        _finish(run_build(_build(document, threads), output), output)
 
 
 @main.command()
@@ -106,17 +103,16 @@ def refine(
     """Refine the document's parameters against its pattern."""
     from aiida_dse.tasks.run import run_refine
 
-    built = _build(document, threads)
-    _needs_data(built)
-    with _reporting(), _progress(quiet) as show:
+    with _task(output), _progress(quiet) as show:
+        built = _build(document, threads, measured=True)
         result = run_refine(built, on_cycle=show.cycle, on_search=show.search,
                             on_descent=show.descent, should_stop=_stop_check(walltime))
-    _finish(result, output)
+        _finish(result, output)
 
 
 _continue = click.option(
     "--continue", "continued", is_flag=True,
-    help="Keep what is finished in the result that the output folder already holds.",
+    help="Keep the finished part of the result that the output folder already holds.",
 )
 
 
@@ -134,17 +130,13 @@ def scan(
     """Map the GoF over the axes of the document's 'scan'."""
     from aiida_dse.tasks.run import run_scan
 
-    built = _build(document, 1)
-    _needs_data(built)
-    if built.document.scan is None:
-        _fail("the document has no 'scan'; add one with its 'axes'.")
-    finished = _finished(output, built) if continued else None
-    with _reporting(), _progress(quiet) as show:
+    with _task(output), _progress(quiet) as show:
+        built = _build(document, 1, measured=True)
         result = run_scan(
             built, on_progress=show.scan, should_stop=_stop_check(walltime), checkpoint=output,
-            finished=finished, threads=threads,
+            finished=_finished(output, built) if continued else None, threads=threads,
         )
-    _finish(result, output)
+        _finish(result, output)
 
 
 @main.command()
@@ -161,18 +153,15 @@ def uncertainty(
     """Refine, then find the profiles, bootstrap and posterior of the document's 'uncertainty'."""
     from aiida_dse.tasks.uncertainty import require_uncertainty, run_uncertainty
 
-    built = _build(document, 1)
-    _needs_data(built)
-    with _reporting():
+    with _task(output), _progress(quiet) as show:
+        built = _build(document, 1, measured=True)
         require_uncertainty(built)
-    finished = _finished(output, built) if continued else None
-    with _reporting(), _progress(quiet) as show:
         result = run_uncertainty(
             built, on_cycle=show.cycle, on_progress=show.uncertainty,
-            should_stop=_stop_check(walltime), checkpoint=output, finished=finished,
-            threads=threads,
+            should_stop=_stop_check(walltime), checkpoint=output,
+            finished=_finished(output, built) if continued else None, threads=threads,
         )
-    _finish(result, output)
+        _finish(result, output)
 
 
 @main.command()
@@ -192,23 +181,13 @@ def compare(
     from aiida_dse.io.results import read_result, write_result
     from aiida_dse.tasks.run import run_refine
 
-    sources: dict[str, Path] = {}
-    for text in models:
-        name, sign, rest = text.rpartition("=")
-        path = Path(rest)
-        name = name if sign else path.stem
-        if not name or "/" in name:
-            _fail(f"'{text}': write NAME=MODEL, the name without a slash.")
-        if name in sources:
-            _fail(f"two models are called '{name}'; tell them apart with NAME=MODEL.")
-        sources[name] = path
-    # all documents are checked before the first is refined
-    built = {name: _build(path, threads) for name, path in sources.items() if not path.is_dir()}
-    for each in built.values():
-        _needs_data(each)
-    stop = _stop_check(walltime)
-    results = {}
-    with _reporting():
+    with _task(output):
+        sources = _named_models(models)
+        # all documents are checked before the first is refined
+        built = {name: _build(path, threads, measured=True) for name, path in sources.items()
+                 if not path.is_dir()}
+        stop = _stop_check(walltime)
+        results = {}
         for name, path in sources.items():
             if name in built:
                 with _progress(quiet) as show:
@@ -218,8 +197,21 @@ def compare(
                 write_result(results[name], output / name)
             else:
                 results[name] = read_result(path)
-        result = compared(results)
-    _finish(result, output)
+        _finish(compared(results), output)
+
+
+def _named_models(models: tuple[str, ...]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for text in models:
+        name, sign, rest = text.rpartition("=")
+        path = Path(rest)
+        name = name if sign else path.stem
+        if not name or "/" in name:
+            raise ValueError(f"'{text}' is not of the form NAME=MODEL, the name without a slash.")
+        if name in found:
+            raise ValueError(f"Two models are called '{name}'. Distinguish them with NAME=MODEL.")
+        found[name] = path
+    return found
 
 
 @main.command()
@@ -231,13 +223,35 @@ def compare(
 def simultaneous(
     document: Path, output: Path, walltime: float | None, threads: int | None, quiet: bool
 ) -> None:
-    """Refine several patterns together: a simultaneous document with shared parameters and laws."""
+    """Refine several patterns simultaneously, with shared parameters and parametric constraints."""
     from aiida_dse.tasks.simultaneous import run_simultaneous
 
-    built = _build_simultaneous(document, threads)
-    with _reporting(), _progress(quiet) as show:
+    with _task(output), _progress(quiet) as show:
+        built = _build_simultaneous(document, threads)
         result = run_simultaneous(built, on_cycle=show.cycle, should_stop=_stop_check(walltime))
-    _finish(result, output)
+        _finish(result, output)
+
+
+@main.command()
+@click.argument("document", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: standard output.")
+def upgrade(document: Path, output: Path | None) -> None:
+    """Write a document of version 0.1 with the names that are used since version 0.2."""
+    import warnings
+
+    import yaml
+
+    from aiida_dse.documents.reading import DocumentNote, read_content
+
+    with _refusals():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DocumentNote)
+            content = read_content(document)
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        if output is None:
+            click.echo(text, nl=False)
+        else:
+            output.write_text(text, encoding="utf-8")
 
 
 @main.command()
@@ -253,17 +267,17 @@ def selftest() -> None:
     sys.exit(0 if error < LIMIT else 1)
 
 
-def _build(document: Path, threads: int | None = None) -> Any:
+def _build(document: Path, threads: int | None = None, *, measured: bool = False) -> Any:
+    """The checked model of a document; `measured`: it must have a pattern to compare with."""
     from aiida_dse.documents import load_document
     from aiida_dse.tasks.build import build
     from aiida_dse.tasks.peak_positions import check_axis
 
-    try:
-        built = build(load_document(document), document.parent, threads=threads)
-        remark = check_axis(built)
-    except ValueError as problem:
-        _fail(str(problem))
-    if remark:
+    built = build(load_document(document), document.parent, threads=threads)
+    if measured and not built.measured:
+        raise ValueError("pattern: there is no 'file' to compare with. Name the measured pattern, "
+                         "or use 'dse-engine simulate'.")
+    if remark := check_axis(built):
         click.echo(f"note: {remark}", err=True)
     return built
 
@@ -272,10 +286,7 @@ def _is_simultaneous(document: Path) -> bool:
     from aiida_dse.documents import SIMULTANEOUS_SCHEMA
     from aiida_dse.documents.reading import read_content
 
-    try:
-        content = read_content(document)
-    except ValueError as problem:
-        _fail(str(problem))
+    content = read_content(document)
     return isinstance(content, dict) and content.get("schema") == SIMULTANEOUS_SCHEMA
 
 
@@ -283,57 +294,61 @@ def _build_simultaneous(document: Path, threads: int | None = None) -> Any:
     from aiida_dse.documents import load_simultaneous
     from aiida_dse.tasks.simultaneous import build_simultaneous, check_axes_of
 
-    try:
-        built = build_simultaneous(load_simultaneous(document), document.parent, threads=threads)
-        remarks = check_axes_of(built)
-    except ValueError as problem:
-        _fail(str(problem))
-    for remark in remarks:
+    built = build_simultaneous(load_simultaneous(document), document.parent, threads=threads)
+    for remark in check_axes_of(built):
         click.echo(f"note: {remark}", err=True)
     return built
 
 
 def _finished(output: Path, built: Any) -> Any:
     """The result that a folder holds, if any; it must be of the same document and files."""
-    from aiida_dse.io.results import read_result
+    from aiida_dse.io.results import JSON_NAME, read_result
     from aiida_dse.tasks.summary import document_hash
 
-    if not (output / "result.json").exists():
+    if not (output / JSON_NAME).exists():
         return None
     try:
         finished = read_result(output)
     except ValueError as problem:
-        _fail(f"{problem} Give another --output, or leave out --continue to begin again.")
-    same = finished.summary.get("document_sha256") == document_hash(built.document)
-    if not same or finished.summary["data"]["sha256"] != built.files:
-        _fail(f"{output} holds the result of another document or other files; give another "
-              "--output.")
+        raise ValueError(f"{problem} Choose another --output, or leave out --continue to begin "
+                         "again.") from None
+    data = finished.summary.data
+    if finished.summary.document_sha256 != document_hash(built.document) \
+            or data is None or data.sha256 != built.files:
+        raise ValueError(f"{output} holds the result of another document or of other files. "
+                         "Choose another --output.")
     return finished
 
 
-def _needs_data(built: Any) -> None:
-    if not built.measured:
-        _fail("pattern: there is no 'file' to compare with; 'dse-engine simulate' needs none.")
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Print why a command cannot go on, and leave with the exit status of that failure."""
+    from aiida_dse.documents.status import EXITS, Failure
+    from aiida_dse.io.outcome import failure_of
+
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as problem:
+        failure = failure_of(problem)
+        if failure.failure is Failure.INTERNAL:
+            raise
+        click.echo(f"Error: {failure}", err=True)
+        sys.exit(EXITS[failure.failure].command)
 
 
 @contextmanager
-def _reporting() -> Iterator[None]:
-    """A refusal met on the way is told like one met at the start."""
-    try:
+def _task(output: Path) -> Iterator[None]:
+    """A task whose outcome is kept in the output folder, also where it fails."""
+    from aiida_dse.io.outcome import reporting
+
+    with _refusals(), reporting(output):
         yield
-    except ValueError as problem:
-        _fail(str(problem))
-
-
-def _fail(message: str) -> NoReturn:
-    click.echo(f"Error: {message}", err=True)
-    sys.exit(2)
 
 
 def _stop_check(walltime: float | None) -> Callable[[], str | None]:
     begin = time.monotonic()
     signalled: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, geometry: signalled.append(number))
+    signal.signal(signal.SIGTERM, lambda number, frame: signalled.append(number))
 
     def check() -> str | None:
         if signalled or (walltime and time.monotonic() - begin > walltime):
@@ -352,20 +367,17 @@ def _progress(quiet: bool) -> Any:
 
 
 def _finish(result: Any, output: Path) -> None:
+    """Write and print a result; leave with the exit status of how it ended."""
+    from aiida_dse.documents.status import EXITS
+    from aiida_dse.io.outcome import RunOutcome, write_outcome
     from aiida_dse.io.results import write_result
     from aiida_dse.report.tables import result_report
 
-    try:
-        write_result(result, output)
-    except OSError as problem:
-        _fail(f"the results could not be written to {output}: {problem}. Free space, or give "
-              "another --output.")
+    write_result(result, output)
+    write_outcome(output, RunOutcome("finished"))
     click.echo(result_report(result))
     click.echo(f"Results: {output / 'result.json'}, {output / 'result.h5'}")
-    status = EXIT_STATUS.get(result.status, 1)
-    if result.task == "uncertainty" and result.status == "singular":
-        status = EXIT_STATUS["not_converged"]  # what was asked for was not done
-    sys.exit(status)
+    sys.exit(EXITS[result.status].command)
 
 
 if __name__ == "__main__":

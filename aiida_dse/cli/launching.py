@@ -145,19 +145,20 @@ def _to_go_on_with(
     """An earlier dse.uncertainty of the same refinement, to go on with; else None."""
     from aiida_dse.tasks.summary import document_hash
 
-    from .showing import analysis_outputs
+    from .showing import analysis_result
 
-    node, result, arrays = analysis_outputs(start_from)
-    if node.process_type != "aiida.calculations:dse.uncertainty" or arrays is None:
+    node, result = analysis_result(start_from)
+    if node.process_type != "aiida.calculations:dse.uncertainty" or result is None:
         return None
     # its refinement must begin where it began, or the samples would be around another minimum
     start = node.inputs.model.get_dict().get("parameters", {})
     again = parse_document(content.canonical() | {"parameters": start})
     checked = checked_document(again, document.parent, pattern_node, None)
-    same = document_hash(checked.built.document) == result["document_sha256"]
-    if not same or checked.built.files != result["data"]["sha256"]:
+    data = result.summary.data
+    same = document_hash(checked.built.document) == result.summary.document_sha256
+    if not same or data is None or checked.built.files != data.sha256:
         return None
-    return checked, {"result": result, "arrays": node.outputs.arrays}
+    return checked, {"result": node.outputs.result, "arrays": node.outputs.arrays}
 
 
 def launch_comparison(

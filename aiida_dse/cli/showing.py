@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from aiida_dse.documents.status import Task
 from aiida_dse.io.results import Result
 
 #: The processes that 'aiida-dse list' shows.
@@ -66,14 +67,14 @@ def print_analysis(pk: str) -> None:
     from aiida_dse.report.study import study_report
     from aiida_dse.report.tables import result_report
 
-    node, result, _ = analysis_outputs(pk)
+    node, result = analysis_result(pk)
     click.echo(f"{node.process_label}<{node.pk}> {node.label}".rstrip())
     if node.exit_status:
         click.echo(f"exit {node.exit_status}: {node.exit_message}")
     if "summary" in node.outputs and result is None:
         click.echo(study_report(node.outputs.summary.get_dict()))
     if result is not None:
-        click.echo(result_report(Result(result.get_dict())))
+        click.echo(result_report(result))
 
 
 def plot_analysis(
@@ -87,18 +88,18 @@ def plot_analysis(
     from aiida_dse.report.simultaneous_figure import simultaneous_figure
     from aiida_dse.report.uncertainty import uncertainty_figure
 
-    node, summary, arrays = analysis_outputs(pk)
-    if summary is None or arrays is None:
+    node, result = analysis_result(pk)
+    if result is None or not result.arrays:
         raise click.ClickException(
             f"{node.process_label}<{node.pk}> has no results to plot (state: "
             f"{node.process_state.value if node.process_state else 'unknown'})."
         )
-    result = Result(summary.get_dict(), arrays)
-    draw = {"simultaneous": simultaneous_figure, "compare": comparison_figure, "build": pairs_figure} | FIGURES
+    draw = {Task.SIMULTANEOUS: simultaneous_figure, Task.COMPARE: comparison_figure,
+            Task.BUILD: pairs_figure} | FIGURES
     try:
         if curves:
             figure = curves_figure(result, quantity=quantity)
-        elif result.task == "scan":
+        elif result.task is Task.SCAN:
             figure = map_figure(result, quantity=quantity)
         elif result.task in draw:
             figure = draw[result.task](result)
@@ -113,8 +114,8 @@ def plot_analysis(
     click.echo(f"wrote {output}")
 
 
-def analysis_outputs(pk: str) -> tuple[Any, Any, Any]:
-    """The process, its result Dict (or None) and its arrays by path (or None)."""
+def analysis_result(pk: str) -> tuple[Any, Result[Any] | None]:
+    """The process of a node and its result, None without one."""
     from aiida.common.exceptions import NotExistent
     from aiida.orm import ArrayData, Dict, ProcessNode, SinglefileData, load_node
 
@@ -131,14 +132,9 @@ def analysis_outputs(pk: str) -> tuple[Any, Any, Any]:
             f"node {node.pk} is a {type(node).__name__}, not an analysis; 'aiida-dse list' shows "
             "them."
         )
-    outputs = node.outputs
-    result = outputs.result if "result" in outputs else None
-    arrays = None
-    if "arrays" in outputs:
-        from aiida_dse.data.results import arrays_of
+    from aiida_dse.data.results import result_of
 
-        arrays = arrays_of(outputs.arrays)
-    elif "map" in outputs:
-        arrays = {f"scan/{name}": outputs.map.get_array(name)
-                  for name in outputs.map.get_arraynames()}
-    return node, result, arrays
+    try:
+        return node, result_of(node)
+    except ValueError as problem:
+        raise click.ClickException(str(problem)) from None

@@ -145,12 +145,12 @@ def job_inputs(
 
 def _result_of(identifier: str) -> Any:
     """The result Dict of an analysis."""
-    from .showing import analysis_outputs
+    from .showing import analysis_result
 
-    node, result, _ = analysis_outputs(identifier)
+    node, result = analysis_result(identifier)
     if result is None:
         fail(f"{node.process_label}<{node.pk}> has no result to start from")
-    return result
+    return node.outputs.result
 
 
 def _daemon_must_run() -> None:

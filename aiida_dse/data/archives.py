@@ -61,9 +61,10 @@ def counted() -> Counted:
     """Nodes and results of the loaded profile."""
     from aiida.orm import Dict, Node, QueryBuilder
 
-    from aiida_dse.io.results import RESULT_SCHEMA
+    from aiida_dse.documents.migration import RESULT_SCHEMAS
 
-    results = QueryBuilder().append(Dict, filters={"attributes.schema": RESULT_SCHEMA})
+    results = QueryBuilder().append(Dict, filters={
+        "attributes.schema": {"in": list(RESULT_SCHEMAS)}})
     return Counted(QueryBuilder().append(Node).count(), results.count())
 
 

@@ -12,9 +12,9 @@ from aiida.orm.pydantic import OrmMetadataField
 
 from aiida_dse.engine.model.fixed_geometry import PairDistances
 from aiida_dse.io.distances import read_distances
-from aiida_dse.tasks.distances import facts_of
+from aiida_dse.tasks.distances import distances_row
 
-from .results import nested_values
+from .results import nested
 
 
 class DistancesData(SinglefileData):
@@ -47,10 +47,10 @@ class DistancesData(SinglefileData):
         """
         stored = read_distances(path)
         node = cls(file=str(path.resolve()))
-        facts: dict[str, Any] = facts_of(stored, tolerance)
+        facts: dict[str, Any] = distances_row(stored, tolerance).model_dump()
         facts["content_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
         # a query reaches values.Pb.B_iso, not a key with dots in it
-        facts["values"] = nested_values({k: {"value": v} for k, v in facts["values"].items()})
+        facts["values"] = nested(facts["values"])
         for key, value in facts.items():
             node.base.attributes.set(key, value)
         return node

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from aiida_dse.io.results import RESULT_SCHEMA
+from aiida_dse.documents.migration import RESULT_SCHEMAS, old_names
 
 if TYPE_CHECKING:
     import pandas
@@ -30,11 +30,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "phases": ("attributes.phases",), "space_groups": ("attributes.space_groups",),
     "gof": ("attributes.agreement.gof", "attributes.minimum.gof"),
     "r_wp": ("attributes.agreement.r_wp",), "chi2": ("attributes.agreement.chi2",),
-    "wavelength": ("attributes.data.wavelength",), "seconds": ("attributes.seconds",),
+    "wavelength": ("attributes.data.wavelength",), "seconds": ("extras.seconds", "attributes.seconds"),
     "engine": ("attributes.engine_version",),
     # what series tell: thermal expansion (1/K) and surface energy (eV/nm^2)
-    "thermal_expansion_V": ("attributes.parameters.thermal_expansion_V.value",),
-    "surface_energy": ("attributes.parameters.surface_energy.value",),
+    "thermal_expansion_V": (
+        "attributes.numbers.thermal_expansion_V.value", "attributes.parameters.alpha_V.value"),
+    "surface_energy": (
+        "attributes.numbers.surface_energy.value", "attributes.parameters.gamma.value"),
 }
 #: Columns that hold numbers: what a condition may compare.
 NUMBERS = ("pk", "temperature", "gof", "r_wp", "chi2", "wavelength", "seconds", "thermal_expansion_V",
@@ -58,11 +60,14 @@ def paths_of(name: str) -> tuple[str, ...]:
     phase, _, rest = whole.partition(".")
     if not rest:
         raise ValueError(f"'{name}' names no quantity; write it as CsPbBr3.a.su.")
-    paths = [f"attributes.{'su' if kind == 'su' else 'values'}.{whole}"]
+    paths = [f"attributes.parameters.{whole}.{kind}"]
+    # where version 0.1 kept it
+    paths += [f"attributes.{'su' if kind == 'su' else 'values'}.{old}" for old in old_names(whole)]
     if "." not in rest:
         paths.append(f"attributes.derived.{phase}.quantities.{rest}.{kind}")
         if kind == "value":
-            paths.append(f"attributes.derived.{phase}.sizes.{rest}")
+            paths += [f"attributes.derived.{phase}.sizes.{rest}.value",
+                      f"attributes.derived.{phase}.sizes.{rest}"]
     return tuple(paths)
 
 
@@ -123,7 +128,7 @@ def find_rows(
         conditions.append(("temperature", number_range(temperature)))
     if max_gof is not None:
         conditions.append(("gof", {"<=": max_gof}))
-    filters: list[dict[str, Any]] = [{"attributes.schema": RESULT_SCHEMA}]
+    filters: list[dict[str, Any]] = [{"attributes.schema": {"in": list(RESULT_SCHEMAS)}}]
     texts = {"task": task, "status": status, "sample": sample, "ligand": ligand, "state": state}
     filters += [{COLUMNS[name][0]: text} for name, text in texts.items() if text is not None]
     filters += [_any_of(paths_of(name), asked) for name, asked in conditions]

@@ -1,62 +1,97 @@
-"""Results as nodes, and nodes as results."""
+"""Results as nodes, and nodes as results.
+
+In a node the parameters are nested, so that a query reaches 'attributes.parameters.P.Br.x.value'.
+What differs from run to run (time, duration) is kept in the extras, outside the node's hash.
+"""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from aiida.orm import Dict, SinglefileData
+from aiida.orm import ArrayData, Dict, ProcessNode, SinglefileData
 
-from aiida_dse.io.results import HDF5_NAME, Result, read_arrays, write_result
+from aiida_dse.documents.results import ScanSummary, Summary
+from aiida_dse.io.results import (
+    HDF5_NAME,
+    Result,
+    content_of,
+    read_arrays,
+    summary_of,
+    write_result,
+)
+
+#: Fields of a summary that are kept in the extras of its node.
+IN_EXTRAS = ("seconds", "created")
+#: What marks a row among nested ones.
+_LEAF = ("value", "kind")
 
 
-def nested_values(parameters: dict[str, Any], key: str = "value") -> dict[str, Any]:
-    """{'p.Br.x': {'value': 1}} -> {'p': {'Br': {'x': 1}}}: what a query can reach by a path."""
+def nested(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """{'p.Br.x': row} -> {'p': {'Br': {'x': row}}}: what a query can reach by a path."""
     found: dict[str, Any] = {}
-    for name, row in parameters.items():
-        if row.get(key) is None:
-            continue
+    for name, row in rows.items():
         *path, last = name.split(".")
         branch = found
         for part in path:
             branch = branch.setdefault(part, {})
-        branch[last] = row[key]
+        branch[last] = row
     return found
 
 
-def best_rows(summary: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of a result; those of a map at its lowest point, not at the start."""
-    lowest = {k: {"value": v} for k, v in (summary.get("minimum") or {}).items() if k != "gof"}
-    return dict(summary["parameters"]) | lowest
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The rows of `nested` parameters by name."""
+    found: dict[str, Any] = {}
+    for key, item in content.items():
+        name = f"{prefix}.{key}" if prefix else key
+        if isinstance(item, Mapping) and all(mark in item for mark in _LEAF):
+            found[name] = item
+        elif isinstance(item, Mapping):
+            found |= flat(item, name)
+    return found
 
 
-def summary_node(result: Result) -> Dict:
-    """The numbers of a result, parameter values and s.u. also where a query reaches them."""
-    summary = dict(result.summary)
-    if "parameters" in summary:
-        summary["values"] = nested_values(best_rows(summary))
-        summary["su"] = nested_values(summary["parameters"], "su")
-    if summary["task"] == "simultaneous":
-        summary["patterns"] = {
-            name: {**rows, "values": nested_values(rows["parameters"]),
-                   "su": nested_values(rows["parameters"], "su")}
-            for name, rows in summary["patterns"].items()
-        }
-    for kind, row in summary.get("uncertainty", {}).items():
-        if kind in ("bootstrap", "posterior") and "parameters" in row:
-            # beside 'su', for queries: 'posterior_sd.CsPbBr3.a'
-            summary[f"{kind}_sd"] = nested_values(row["parameters"], "sd")
-    return Dict(summary)
+def summary_node(summary: Summary) -> Dict:
+    """The numbers of a result as an unstored node, without the structures' CIFs."""
+    content = content_of(summary)
+    content.pop("cif", None)
+    extras = {key: content.pop(key) for key in IN_EXTRAS if key in content}
+    if "parameters" in content:
+        content["parameters"] = nested(content["parameters"])
+    for pattern in content.get("patterns", {}).values():
+        if "parameters" in pattern:
+            pattern.pop("cif", None)
+            pattern["parameters"] = nested(pattern["parameters"])
+    node = Dict(content)
+    node.base.extras.set_many(extras)
+    node.label = summary.title or summary.task.value
+    node.description = f"{summary.task.value}: {summary.status.value}"
+    return node
 
 
-def result_nodes(result: Result) -> tuple[Dict, SinglefileData]:
+def summary_from_node(node: Dict) -> Summary:
+    """The typed numbers in a result node, also of earlier versions. Raises ValueError."""
+    content: dict[str, Any] = node.get_dict()
+    if str(content.get("schema")) != "aiida-dse/result/1":
+        if "parameters" in content:
+            content["parameters"] = flat(content["parameters"])
+        for pattern in content.get("patterns", {}).values():
+            if "parameters" in pattern:
+                pattern["parameters"] = flat(pattern["parameters"])
+        content |= {key: node.base.extras.get(key) for key in IN_EXTRAS
+                    if key in node.base.extras.all}
+    return summary_of(content, f"node {node.pk}")
+
+
+def result_nodes(result: Result[Any]) -> tuple[Dict, SinglefileData]:
     """The Dict of a result's numbers and the file of its arrays, unstored."""
     with tempfile.TemporaryDirectory() as folder:
         write_result(result, Path(folder))
         arrays = SinglefileData(file=str(Path(folder) / HDF5_NAME), filename=HDF5_NAME)
-    return summary_node(result), arrays
+    return summary_node(result.summary), arrays
 
 
 def arrays_of(node: SinglefileData) -> dict[str, np.ndarray]:
@@ -65,3 +100,46 @@ def arrays_of(node: SinglefileData) -> dict[str, np.ndarray]:
         path = Path(folder) / HDF5_NAME
         path.write_bytes(node.get_content(mode="rb"))
         return read_arrays(path)
+
+
+def map_node(summary: ScanSummary, arrays: Mapping[str, np.ndarray]) -> ArrayData:
+    """A map as an unstored node; 'attributes.contents' has name, unit and path of every array."""
+    names = {f"scan/axis_{k}": (axis.name, axis.unit) for k, axis in enumerate(summary.axes)}
+    names |= {f"scan/quantity_{k}": (row.name, row.unit)
+              for k, row in enumerate(summary.quantities)}
+    units = {name: row.unit for name, row in summary.parameters.items()}
+    names |= {f"scan/moved_{k}": (name, units.get(name, ""))
+              for k, name in enumerate(summary.moved)}
+    names |= {f"scan/refined/{name}": (name, units.get(name, "")) for name in summary.refined}
+    node, contents = ArrayData(), {}
+    for path, values in arrays.items():
+        key = "".join(c if c.isalnum() else "_" for c in path.removeprefix("scan/"))
+        name, unit = names.get(path, (path.removeprefix("scan/"), ""))
+        node.set_array(key, np.asarray(values))
+        contents[key] = {"path": path, "name": name, "unit": unit}
+    node.base.attributes.set("contents", contents)
+    node.base.attributes.set("axes", [axis.name for axis in summary.axes])
+    node.base.attributes.set("axis_units", [axis.unit for axis in summary.axes])
+    node.label = summary.title or "map"
+    node.description = f"GoF over {', '.join(axis.name for axis in summary.axes)}"
+    return node
+
+
+def arrays_of_map(node: ArrayData) -> dict[str, np.ndarray]:
+    """The arrays of a map by the path that they have in a result file."""
+    contents = node.base.attributes.get("contents", {})
+    return {contents.get(key, {}).get("path", f"scan/{key}"): node.get_array(key)
+            for key in node.get_arraynames()}
+
+
+def result_of(process: ProcessNode) -> Result[Any] | None:
+    """The result that a process put out; None without one. Raises ValueError if it is damaged."""
+    outputs = process.outputs
+    if "result" not in outputs:
+        return None
+    arrays: dict[str, np.ndarray] = {}
+    if "arrays" in outputs:
+        arrays = arrays_of(outputs.arrays)
+    elif "map" in outputs:
+        arrays = arrays_of_map(outputs.map)
+    return Result(summary_from_node(outputs.result), arrays)

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+#: Schemas of results that can be read.
+RESULT_SCHEMAS = ("aiida-dse/result/2", "aiida-dse/result/1")
 #: Old and new names of a parameter's quantity.
 QUANTITIES = {"B": "B_iso", "phi": "size_axes_rotation", "expansion": "lattice_scale"}
 _NAME = re.compile(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os.path
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,17 @@ TRUTHS = ("pseudo_cubic", "axis_confirmed", "adaptive", "part_of_grid")
 
 class DocumentNote(UserWarning):
     """A remark on a document that was read."""
+
+
+def print_notes(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """A `warnings.showwarning` that prints notes on documents as a line, without their place."""
+    if issubclass(category, DocumentNote):
+        print(f"note: {message}", file=sys.stderr)
+    else:
+        _SHOW(message, category, *place)
+
+
+_SHOW = warnings.showwarning
 
 
 class DocumentError(ValueError):

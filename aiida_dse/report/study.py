@@ -48,8 +48,8 @@ def study_report(summary: Mapping[str, Any]) -> str:
         lines.append(f"series {name} <{row['pk'] or '-'}>: "
                      + (f"{len(row['used'])} used" if "used" in row else "no analysis"))
         for key in ("thermal_expansion_V", "surface_energy"):
-            if (number := row.get("parameters", {}).get(key)) is not None:
-                su = number["su_scaled"]
+            if (number := row.get("numbers", {}).get(key)) is not None:
+                su = number.get("su_scaled")
                 lines.append(f"  {key} = {with_su(number['value'], su)} {number['unit']}")
         lines += [f"  {verdict}" for verdict in row.get("disorder", ())]
     for name, row in summary["maps"].items():

@@ -1,0 +1,96 @@
+"""outcome.json: how a run of dse-engine ended, for parsers; written even where no result is.
+
+The file is reserved at the start of a run, so that a full disk cannot prevent its last words.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+import aiida_dse
+from aiida_dse.documents.status import Failure
+from aiida_dse.engine import NUMERICS_VERSION
+
+OUTCOME_NAME = "outcome.json"
+#: Bytes reserved for the file.
+RESERVED = 4096
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """state: 'running', 'finished' (there is a result) or 'failed'."""
+
+    state: str
+    failure: str = ""
+    message: str = ""
+    engine_version: str = aiida_dse.__version__
+    numerics_version: int = NUMERICS_VERSION
+
+
+class EngineFailure(Exception):
+    """A run that cannot go on, with the class of its failure and a message for the user."""
+
+    def __init__(self, failure: Failure, message: str) -> None:
+        super().__init__(message)
+        self.failure = failure
+
+
+def write_outcome(folder: Path, outcome: RunOutcome) -> None:
+    """Write the file in place; an error to do so is ignored, since it would hide the first one."""
+    text = json.dumps(asdict(outcome))
+    if len(text.encode()) >= RESERVED:
+        text = json.dumps(asdict(RunOutcome(
+            outcome.state, outcome.failure, outcome.message[: RESERVED // 8])))
+    content = text.encode().ljust(RESERVED)
+    path = folder / OUTCOME_NAME
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("r+b" if path.exists() else "wb") as file:
+            file.write(content)
+    except OSError:
+        return
+
+
+def read_outcome(folder: Path) -> RunOutcome | None:
+    """How the run in a folder ended; None where the file is missing or damaged."""
+    try:
+        content = json.loads((folder / OUTCOME_NAME).read_text(encoding="utf-8"))
+        return RunOutcome(**content)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def failure_of(problem: BaseException) -> EngineFailure:
+    """The class of an exception: bad input, no memory, a full disk, or a fault of the engine."""
+    if isinstance(problem, EngineFailure):
+        return problem
+    if isinstance(problem, ValueError) and not isinstance(problem, np.linalg.LinAlgError):
+        return EngineFailure(Failure.INVALID_INPUT, str(problem))
+    if isinstance(problem, MemoryError):
+        return EngineFailure(Failure.OUT_OF_MEMORY, str(problem) or "an array did not fit")
+    if isinstance(problem, OSError) and problem.errno in _FULL:
+        return EngineFailure(Failure.DISK_FULL, str(problem))
+    return EngineFailure(Failure.INTERNAL, f"{type(problem).__name__}: {problem}")
+
+
+@contextmanager
+def reporting(folder: Path) -> Iterator[None]:
+    """Keep outcome.json in `folder` up to date while a task runs; exceptions pass on."""
+    write_outcome(folder, RunOutcome("running"))
+    try:
+        yield
+    except SystemExit:
+        raise
+    except (Exception, KeyboardInterrupt) as problem:
+        failure = failure_of(problem)
+        write_outcome(folder, RunOutcome("failed", failure.failure.value, str(failure)))
+        raise
+    write_outcome(folder, RunOutcome("finished"))
