@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
+import json
 import re
-from collections import Counter
+import threading
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +18,17 @@ from aiida_dse.documents.model import CurveFile, Parallelepiped, QuasiCube, Size
 from aiida_dse.documents.model import Phase as PhaseSection
 from aiida_dse.documents.plans import RestraintSection, Start
 from aiida_dse.documents.reading import located
+from aiida_dse.engine.crystal.disorder import excluded_pairs
 from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.fit.freedom import check_freedom
 from aiida_dse.engine.fit.posterior import require_walkers
 from aiida_dse.engine.fit.refine import default_stages, free_names
 from aiida_dse.engine.maps.grid import Coordinate, Grid
-from aiida_dse.engine.model.fixed_geometry import AtomListPhase, PairDistancesPhase
+from aiida_dse.engine.model.fixed_geometry import (
+    AtomListPhase,
+    PairDistances,
+    PairDistancesPhase,
+)
 from aiida_dse.engine.model.pattern import Background, ObservedPattern, PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase, Phase
 from aiida_dse.engine.model.quantities import CrystalQuantity
@@ -44,11 +50,9 @@ from aiida_dse.engine.particles.shapes import (
 )
 from aiida_dse.engine.scattering.form_factors import element_of, ion_symbol
 from aiida_dse.engine.units import FloatArray, q_from_two_theta, two_theta_from_q
-from aiida_dse.io.distances import read_distances
-from aiida_dse.io.patterns import MeasuredPattern, read_pattern
-from aiida_dse.io.structures import read_cif, read_xyz
 
 from .grids import check_names, grid_of_document, known_quantities
+from .sources import Atoms, FolderSource, Source, Structure
 
 
 @dataclass(frozen=True)
@@ -71,16 +75,40 @@ class BuiltModel:
         return self.grid.axes if self.grid else ()
 
 
-def build(document: ModelDocument, folder: Path, *, threads: int | None = None) -> BuiltModel:
-    """Read the files of a document (paths relative to `folder`) and check all of it.
+def build(
+    document: ModelDocument, source: Source | Path, *, threads: int | None = None
+) -> BuiltModel:
+    """Read the data of a document and check all of it.
 
-    Raises DocumentError with the key and the reason; nothing is computed yet.
+    source: where the data are; a folder for files named relative to it. A model that was built
+    from the same document and data is not built again. Raises DocumentError with the key and the
+    reason; nothing is computed yet.
     """
+    if isinstance(source, Path):
+        source = FolderSource(source)
+    if not source.digest:
+        return _built(document, source, threads)
+    key = (json.dumps(document.canonical(), sort_keys=True), source.digest, threads)
+    with _lock:
+        if key not in _known:
+            _known[key] = _built(document, source, threads)
+            while len(_known) > MOST_KEPT:
+                _known.popitem(last=False)
+        _known.move_to_end(key)
+        return _known[key]
+
+
+#: Models that are kept in memory.
+MOST_KEPT = 8
+_known: OrderedDict[tuple[str, str, int | None], BuiltModel] = OrderedDict()
+_lock = threading.Lock()
+
+
+def _built(document: ModelDocument, source: Source, threads: int | None) -> BuiltModel:
     pattern = document.pattern
-    files: dict[str, str] = {}
     if pattern.file is not None:
         with located("pattern"):
-            measured = _measured(pattern, folder, files, pattern.range, pattern.every)
+            measured = source.pattern(pattern)
             axis = measured.axis
             observation = ObservedPattern(
                 measured.q, measured.intensity, measured.sigma, measured.wavelength,
@@ -93,11 +121,11 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
     phases = []
     for name, section in document.phases.items():
         with located(f"phases.{name}"):
-            phases.append(_phase(name, section, folder, files))
+            phases.append(_phase(name, section, source.structure(name, section)))
     blanks = {}
     for name, blank in document.background.blanks.items():
         with located(f"background.blanks.{name}"):
-            blanks[name] = _blank(blank, folder, files, observation)
+            blanks[name] = _blank(source, name, blank, observation)
     with located("parameters, constraints or background"):
         model = PatternModel(
             observation, phases,
@@ -141,7 +169,7 @@ def build(document: ModelDocument, folder: Path, *, threads: int | None = None) 
     # looking for neighbours takes a moment, and only maps name quantities
     quantities = known_quantities(document, model, start) if document.scan else {}
     grid = grid_of_document(document, model, quantities)
-    return BuiltModel(document, model, stages, restraints, quantities, grid, files, axis,
+    return BuiltModel(document, model, stages, restraints, quantities, grid, dict(source.files), axis,
                       pattern.file is not None)
 
 
@@ -182,31 +210,6 @@ def _restraints(section: RestraintSection, model: PatternModel) -> list[Restrain
     return angle_restraints(model, phase, section.angle, section.target, section.sigma)
 
 
-def _existing(folder: Path, file: str, files: dict[str, str]) -> Path:
-    path = folder / file
-    if not path.is_file():
-        raise ValueError(
-            f"there is no file '{file}' in {folder.resolve()}. Paths in a document are relative "
-            "to the document's own folder."
-        )
-    files[file] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return path
-
-
-def _measured(
-    section: CurveFile, folder: Path, files: dict[str, str],
-    range_: tuple[float, float] | None = None, every: int = 1,
-) -> MeasuredPattern:
-    assert section.file is not None
-    path = _existing(folder, section.file, files)
-    grid = None if section.grid is None else (section.grid.start, section.grid.step)
-    return read_pattern(
-        path, axis=section.axis, wavelength=section.wavelength, sigma=section.sigma,
-        axis_grid=grid, intensity_column=section.intensity_column,
-        sigma_column=section.sigma_column, range_=range_, every=every,
-    )
-
-
 def _simulated(document: ModelDocument) -> ObservedPattern:
     pattern = document.pattern
     assert pattern.grid and pattern.grid.stop and pattern.axis and pattern.wavelength
@@ -226,12 +229,12 @@ def _simulated(document: ModelDocument) -> ObservedPattern:
 
 
 def _blank(
-    section: CurveFile, folder: Path, files: dict[str, str], observation: ObservedPattern
+    source: Source, name: str, section: CurveFile, observation: ObservedPattern
 ) -> FloatArray:
     """A measured blank at the pattern's q: by linear interpolation, without extrapolation."""
     if section.file is None:
         raise ValueError("a blank needs a 'file'.")
-    blank = _measured(section, folder, files)
+    blank = source.blank(name, section)
     if blank.q[0] > observation.q[0] * 1.001 or blank.q[-1] < observation.q[-1] * 0.999:
         raise ValueError(
             f"the blank covers q = {blank.q[0]:.3f} ... {blank.q[-1]:.3f} 1/Å, the pattern "
@@ -241,20 +244,16 @@ def _blank(
     return np.interp(observation.q, blank.q, blank.intensity)
 
 
-def _phase(name: str, section: PhaseSection, folder: Path, files: dict[str, str]) -> Phase:
-    path = _existing(folder, section.file, files)
-    if section.atoms is not None:
-        return _atom_list(name, section, path)
-    if section.distances is not None:
-        return _stored(name, section, path)
+def _phase(name: str, section: PhaseSection, found: Structure) -> Phase:
+    if isinstance(found, Atoms):
+        return _atom_list(name, section, found)
+    if isinstance(found, PairDistances):
+        return _pair_distances(name, section, found)
     assert section.particle is not None
-    crystal = replace(read_cif(path, block=section.block), termination=section.termination)
-    crystal = _with_ions_and_b(crystal, section)
+    crystal = _with_ions_and_b(replace(found, termination=section.termination), section)
     family, sizes = _family(crystal, section.particle)
     phase = CrystalPhase(name, crystal, family, sizes, section.exclusion_distance)
-    phase.parameters  # noqa: B018 - raises where B is missing
-    from aiida_dse.engine.crystal.disorder import excluded_pairs
-
+    phase.parameters  # noqa: B018 - raises where B_iso is missing
     excluded_pairs(crystal, section.exclusion_distance)
     return phase
 
@@ -318,28 +317,28 @@ def _family(
     return SingleSphere(particle.D, centre), {}
 
 
-def _atom_list(name: str, section: PhaseSection, path: Path) -> AtomListPhase:
-    labels, positions = read_xyz(path)
-    kinds = list(Counter(labels))
+def _atom_list(name: str, section: PhaseSection, atoms: Atoms) -> AtomListPhase:
+    kinds = list(Counter(atoms.labels))
     elements = [re.sub(r"[^A-Za-z].*$", "", label) for label in kinds]
-    _require_labels(section, path, kinds, elements)
+    _require_labels(section, kinds, elements)
     ions, b_iso = [], []
     for label, element in zip(kinds, elements, strict=True):
         ions.append(ion_symbol(section.ions.get(label, section.ions.get(element, element))))
         b_iso.append(section.B_iso.get(label, section.B_iso.get(element)))
     index = {label: k for k, label in enumerate(kinds)}
     phase = AtomListPhase(
-        name, tuple(kinds), tuple(ions), np.array([index[label] for label in labels]),
-        positions, tuple(b_iso), (1.0,) * len(kinds), section.exclusion_distance,
+        name, tuple(kinds), tuple(ions), np.array([index[label] for label in atoms.labels]),
+        atoms.positions, tuple(b_iso), (1.0,) * len(kinds), section.exclusion_distance,
     )
-    phase.parameters  # noqa: B018 - raises where B is missing
+    phase.parameters  # noqa: B018 - raises where B_iso is missing
     return phase
 
 
-def _stored(name: str, section: PhaseSection, path: Path) -> PairDistancesPhase:
-    stored = read_distances(path)
+def _pair_distances(
+    name: str, section: PhaseSection, stored: PairDistances
+) -> PairDistancesPhase:
     elements = [element_of(ion) for ion in stored.ions]
-    _require_labels(section, path, stored.labels, elements)
+    _require_labels(section, stored.labels, elements)
     ions, b_iso = [], []
     for label, element, ion, b in zip(stored.labels, elements, stored.ions, stored.b_iso,
                                       strict=True):
@@ -349,11 +348,12 @@ def _stored(name: str, section: PhaseSection, path: Path) -> PairDistancesPhase:
 
 
 def _require_labels(
-    section: PhaseSection, path: Path, labels: Sequence[str], elements: Sequence[str]
+    section: PhaseSection, labels: Sequence[str], elements: Sequence[str]
 ) -> None:
     for key in (*section.ions, *section.B_iso):
         if key not in labels and key not in elements:
-            raise ValueError(f"'{key}' is no label of {path.name}: {', '.join(labels)}.")
+            raise ValueError(
+                f"{section.file} has no label '{key}'; its labels are {', '.join(labels)}.")
 
 
 def _overrides(document: ModelDocument, phases: list[Phase]) -> dict[str, Parameter]:

@@ -23,6 +23,7 @@ from aiida_dse.io.results import Result
 from .build import BuiltModel, build
 from .peak_positions import check_axis
 from .run import StopCheck, refinement_result, status_of
+from .sources import Source
 from .summary import common, covariance_arrays, document_hash, parameter_rows
 
 
@@ -38,9 +39,12 @@ class BuiltSimultaneous:
 
 
 def build_simultaneous(
-    document: SimultaneousDocument, folder: Path, *, threads: int | None = None
+    document: SimultaneousDocument, source: Callable[[str], Source] | Path, *,
+    threads: int | None = None,
 ) -> BuiltSimultaneous:
-    """Read the files of all patterns (paths relative to `folder`) and check all of it.
+    """Read the data of all patterns and check all of it.
+
+    source: of each pattern by its name, or a folder for files named relative to it.
 
     Raises DocumentError with the key and the reason; nothing is refined yet.
     """
@@ -48,7 +52,8 @@ def build_simultaneous(
     for name in document.patterns:
         own = document.document_of(name)
         try:
-            patterns[name] = build(own, folder, threads=1)
+            patterns[name] = build(
+                own, source if isinstance(source, Path) else source(name), threads=1)
         except DocumentError as problem:
             raise DocumentError(document.placed(name, str(problem))) from None
     _refuse_repeated_patterns(document, patterns)

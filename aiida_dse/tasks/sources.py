@@ -1,0 +1,99 @@
+"""Sources of the data that a document names: files of a folder, nodes of a database, or memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from aiida_dse.documents.model import CurveFile
+from aiida_dse.documents.model import Phase as PhaseSection
+from aiida_dse.engine.crystal.structure import Crystal
+from aiida_dse.engine.model.fixed_geometry import PairDistances
+from aiida_dse.engine.units import FloatArray
+from aiida_dse.io.distances import read_distances
+from aiida_dse.io.patterns import MeasuredPattern, read_pattern
+from aiida_dse.io.structures import read_cif, read_xyz
+
+
+@dataclass(frozen=True)
+class Atoms:
+    """A list of atoms: labels (n,) and positions (n, 3) Å."""
+
+    labels: tuple[str, ...]
+    positions: FloatArray
+
+
+Structure = Crystal | Atoms | PairDistances
+
+
+class Source(Protocol):
+    """Data under the places that a document has for them; ValueError where they are missing."""
+
+    def pattern(self, section: CurveFile) -> MeasuredPattern:
+        """The observed pattern of the document, limited to its range."""
+
+    def blank(self, name: str, section: CurveFile) -> MeasuredPattern:
+        """A measured blank."""
+
+    def structure(self, phase: str, section: PhaseSection) -> Structure:
+        """What a phase comes from: a crystal, a list of atoms, or pair distances."""
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """Name: SHA-256 of what has been read so far."""
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal content, before anything is read."""
+
+
+@dataclass
+class FolderSource:
+    """The files of a folder; paths in a document are relative to it."""
+
+    folder: Path
+    files: dict[str, str] = field(default_factory=dict)
+
+    def pattern(self, section: CurveFile) -> MeasuredPattern:
+        return self._curve(section)
+
+    def blank(self, name: str, section: CurveFile) -> MeasuredPattern:
+        return self._curve(section)
+
+    def structure(self, phase: str, section: PhaseSection) -> Structure:
+        path = self._existing(section.file)
+        if section.atoms is not None:
+            labels, positions = read_xyz(path)
+            return Atoms(tuple(labels), positions)
+        if section.distances is not None:
+            return read_distances(path)
+        return read_cif(path, block=section.block)
+
+    @property
+    def digest(self) -> str:
+        """Of the folder's name: files may change, so nothing read from them is kept."""
+        return ""
+
+    def _curve(self, section: CurveFile) -> MeasuredPattern:
+        assert section.file is not None
+        path = self._existing(section.file)
+        grid = None if section.grid is None else (section.grid.start, section.grid.step)
+        return read_pattern(
+            path, axis=section.axis, wavelength=section.wavelength, sigma=section.sigma,
+            axis_grid=grid, intensity_column=section.intensity_column,
+            sigma_column=section.sigma_column, range_=getattr(section, "range", None),
+            every=getattr(section, "every", 1),
+        )
+
+    def _existing(self, file: str) -> Path:
+        path = self.folder / file
+        if not path.is_file():
+            raise ValueError(
+                f"there is no file '{file}' in {self.folder.resolve()}. Paths in a document are "
+                "relative to the folder of the document."
+            )
+        self.files[file] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return path
