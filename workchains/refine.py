@@ -5,100 +5,129 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aiida.engine import ProcessHandlerReport, process_handler
-from aiida.orm import CalcJobNode, Dict
-
-from aiida_dse.calculations.engine import RefineCalculation, SimultaneousCalculation
-from aiida_dse.data.jobs import (
-    ModelNodes,
-    model_node,
-    simultaneous_job_document,
-    simultaneous_of_nodes,
+from aiida.engine import (
+    BaseRestartWorkChain,
+    ProcessHandlerReport,
+    calcfunction,
+    process_handler,
+    while_,
 )
+from aiida.engine.processes.workchains.workchain import WorkChainSpec
+from aiida.orm import CalcJobNode, Dict, Int
+
+from aiida_dse.calculations.engine import RefineCalculation, add_exits
+from aiida_dse.data.pattern import PatternData
 from aiida_dse.data.results import summary_from_node
-from aiida_dse.data.same_content import NodesByContent
-from aiida_dse.documents import SimultaneousDocument, parse_simultaneous
-from aiida_dse.documents.results import Fitted
-from aiida_dse.documents.status import EXITS, Status
-from aiida_dse.tasks.simultaneous import check_axes_of
-from aiida_dse.workchains.restart import EngineRestartWorkChain
-
-#: A continued refinement that lowers the GoF by less than this is stuck.
-STUCK = 1e-6
+from aiida_dse.documents.results import RefinementSummary, ScanSummary, Summary
+from aiida_dse.documents.status import Failure, Status
+from aiida_dse.workchains.protocol import DEFAULT, read_protocol, set_job, set_model
 
 
-class RefineWorkChain(EngineRestartWorkChain):
+def model_continued(model: dict[str, Any], summary: Summary) -> dict[str, Any]:
+    """A model document that starts at the values of a result, where it has these parameters."""
+    starts = dict(model.get("parameters", {}))
+    moved = set(summary.moved) | set(summary.refined) if isinstance(summary, ScanSummary) else set()
+    for name, row in summary.parameters.items():
+        if row.status.refined or name in starts or name in moved:
+            given = starts.get(name)
+            bounds = dict(given) if isinstance(given, dict) else {}
+            starts[name] = bounds | {"value": row.value}
+    return model | {"parameters": starts}
+
+
+@calcfunction
+def continued_model(model: Dict, result: Dict) -> Dict:
+    """The model document with the values of an earlier analysis as its start."""
+    return Dict(model_continued(model.get_dict(), summary_from_node(result)))
+
+
+class RefineWorkChain(BaseRestartWorkChain):
     """Run dse.refine; go on from the last values after the walltime or without convergence."""
 
     _process_class = RefineCalculation
-    NAMESPACE = "refine"
 
-    def line(self, result: Any) -> str:
-        summary = summary_from_node(result)
-        assert isinstance(summary, Fitted)
+    @classmethod
+    def define(cls, spec: WorkChainSpec) -> None:  # type: ignore[override]
+        super().define(spec)
+        spec.expose_inputs(RefineCalculation, namespace="refine")
+        spec.expose_outputs(RefineCalculation)
+        spec.outline(
+            cls.setup,
+            while_(cls.should_run_process)(cls.run_process, cls.inspect_process),
+            cls.results,
+            cls.summarise,
+        )
+        add_exits(spec, Status.NOT_CONVERGED, Status.UNDETERMINED, Failure.INVALID_INPUT)
+
+    @classmethod
+    def get_builder_from_protocol(
+        cls, code: Any, model: Any, pattern: PatternData, structures: Mapping[str, Any],
+        blanks: Mapping[str, Any] | None = None, protocol: str = DEFAULT,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """A builder; what the model (a Dict or mapping) does not say itself, the protocol does."""
+        settings = read_protocol(protocol, overrides)
+        builder = cls.get_builder()
+        set_job(builder.refine, code, settings)
+        set_model(builder.refine, settings, model, structures, pattern, blanks)
+        builder.max_iterations = Int(settings["max_iterations"])
+        return builder
+
+    def setup(self) -> None:
+        super().setup()
+        self.ctx.inputs = self.exposed_inputs(RefineCalculation, "refine")
+
+    def summarise(self) -> None:
+        """Report the outcome in one line."""
+        summary = summary_from_node(self.outputs["result"])
+        assert isinstance(summary, RefinementSummary)
         fit = summary.agreement
-        cycles = getattr(summary, "n_cycles", 0)
-        return (f"{summary.title or 'refinement'}: {summary.status}, GoF {fit.gof:.4f}, "
-                f"Rwp {100 * fit.r_wp:.2f} %, {cycles} cycles, {summary.seconds:.0f} s")
+        self.report(
+            f"{summary.title or 'refinement'}: {summary.status}, GoF {fit.gof:.4f}, "
+            f"Rwp {100 * fit.r_wp:.2f} %, {summary.n_cycles} cycles, {summary.seconds:.0f} s"
+        )
 
-    @process_handler(priority=390)
-    def go_on_until_converged(self, calculation: CalcJobNode) -> ProcessHandlerReport | None:
-        """Continue; give up, with the outputs attached, where that changes little."""
-        if calculation.exit_status != EXITS[Status.NOT_CONVERGED].number:
-            return None
+    @process_handler(priority=400, exit_codes=[RefineCalculation.exit_codes.ERROR_WALLTIME])
+    def go_on_after_walltime(self, calculation: CalcJobNode) -> ProcessHandlerReport:
+        """Continue from the values that were reached."""
+        self._continue_from(calculation)
+        self.report(f"{calculation.process_label}<{calculation.pk}> met its walltime: continuing")
+        return ProcessHandlerReport(True)
+
+    @process_handler(priority=390, exit_codes=[RefineCalculation.exit_codes.ERROR_NOT_CONVERGED])
+    def go_on_until_converged(self, calculation: CalcJobNode) -> ProcessHandlerReport:
+        """Continue once more; give up, with the outputs attached, where that changes little."""
         gof = calculation.outputs.result["agreement"]["gof"]
         previous = self.ctx.get("last_gof")
         self.ctx.last_gof = gof
-        stuck = previous is not None and previous - gof < STUCK
+        stuck = previous is not None and previous - gof < 1e-6
         if stuck or self.ctx.iteration >= self.inputs.max_iterations.value:
-            return self.ended(calculation, Status.NOT_CONVERGED)
-        self.continue_from(calculation)
+            self._attach(calculation)
+            return ProcessHandlerReport(
+                True, self.exit_codes.ERROR_NOT_CONVERGED.format(detail=f"GoF {gof:.4f}")
+            )
+        self._continue_from(calculation)
         self.report(f"not converged at GoF {gof:.4f}: continuing")
         return ProcessHandlerReport(True)
 
-    @process_handler(priority=380)
-    def stop_at_undetermined(self, calculation: CalcJobNode) -> ProcessHandlerReport | None:
+    @process_handler(priority=380, exit_codes=[RefineCalculation.exit_codes.ERROR_UNDETERMINED])
+    def stop_at_undetermined(self, calculation: CalcJobNode) -> ProcessHandlerReport:
         """A restart cannot determine what the data do not: hand out the result as it is."""
-        if calculation.exit_status != EXITS[Status.UNDETERMINED].number:
-            return None
-        return self.ended(calculation, Status.UNDETERMINED)
+        self._attach(calculation)
+        detail = (calculation.exit_message or "").partition(": ")[2]
+        return ProcessHandlerReport(True, self.exit_codes.ERROR_UNDETERMINED.format(detail=detail))
 
+    @process_handler(priority=370, exit_codes=[RefineCalculation.exit_codes.ERROR_INVALID_INPUT])
+    def stop_at_refused_input(self, calculation: CalcJobNode) -> ProcessHandlerReport:
+        """The same input would be refused again."""
+        detail = (calculation.exit_message or "").partition(": ")[2]
+        return ProcessHandlerReport(True, self.exit_codes.ERROR_INVALID_INPUT.format(detail=detail))
 
-class SimultaneousWorkChain(RefineWorkChain):
-    """Run dse.simultaneous; go on from the last values after the walltime or without convergence.
+    def _continue_from(self, calculation: CalcJobNode) -> None:
+        self.ctx.inputs["model"] = continued_model(
+            self.ctx.inputs["model"], calculation.outputs.result
+        )
 
-    Also known as a parametric refinement: 'model' is a simultaneous document.
-    """
-
-    _process_class = SimultaneousCalculation
-    NAMESPACE = "simultaneous"
-
-    @classmethod
-    def get_builder_from_protocol(  # type: ignore[override]
-        cls, code: Any, model: Any, patterns: Mapping[str, Any],
-        structures: Mapping[str, Any], blanks: Mapping[str, Any] | None = None,
-        protocol: str | None = None, overrides: Mapping[str, Any] | None = None,
-        options: Mapping[str, Any] | None = None, *, threads: int | None = None,
-        label: str | None = None,
-    ) -> Any:
-        """A builder for a simultaneous document (or mapping, or Dict) and its patterns by name.
-
-        The arguments are those of `dse.refine`. Raises ValueError for what cannot run.
-        """
-        inputs = cls.get_protocol_inputs(protocol, overrides)
-        content = model.get_dict() if isinstance(model, Dict) else model
-        document = content if isinstance(content, SimultaneousDocument) \
-            else parse_simultaneous(dict(content))
-        content = simultaneous_job_document(document, patterns, structures, blanks or {})
-        check_axes_of(simultaneous_of_nodes(content, patterns, structures, blanks or {}))
-        builder = cls.get_builder()
-        namespace = builder[cls.NAMESPACE]
-        cls.set_job(namespace, code, inputs, overrides, options, threads)
-        cls.set_chain(builder, inputs)
-        known = NodesByContent()
-        namespace.patterns = known.each(dict(patterns))
-        for key, value in known.data(ModelNodes(None, structures, blanks or {})).items():
-            namespace[key] = value
-        namespace.model = model_node(content)
-        builder.metadata.label = label if label is not None else document.title
-        return builder
+    def _attach(self, calculation: CalcJobNode) -> None:
+        outputs: dict[str, Any] = self.exposed_outputs(calculation, RefineCalculation)
+        self.out_many(outputs)
