@@ -38,7 +38,7 @@ def main() -> None:
     _, result, _ = analysis_outputs(str(refinement))
     compare(result.get_dict())
 
-    values = {name: row["value"] for name, row in result["parameters"].items()}
+    values = {name: row.value for name, row in result.parameters.items()}
     common |= {"pattern_node": pattern, "threads": 1, "start_from": str(refinement),
                "max_concurrent": 2, "tile_seconds": 60.0}
     title("4. Map of the cell edges a x b")
@@ -88,7 +88,7 @@ def compare(result: dict) -> None:
     given = {f"{PHASE}.{edge}": value for edge, value in zip("abc", truth["cell"], strict=True)}
     for label in ("Cs", "Br_ax", "Br_eq"):
         given |= {f"{PHASE}.{label}.{x}": v for x, v in zip("xyz", truth[label], strict=True)}
-    given |= {f"{PHASE}.{label}.B_iso": value for label, value in truth["B_iso"].items()}
+    given |= {f"{PHASE}.{label}.B_iso": value for label, value in truth["B"].items()}
     given |= {f"{PHASE}.{name}": truth[name] for name in ("L_ab", "sd_ab", "L_c", "sd_c")}
     a, b, c = truth["cell"]
     edge = 2**0.5 * (a * b * c / 4) ** (1 / 3)
@@ -97,14 +97,14 @@ def compare(result: dict) -> None:
         "d(Pb-Br_eq)_1": truth["d2"], "d(Pb-Br_eq)_2": truth["d1"], "d(Pb-Br_ax)_1": truth["d_ax"],
         "angle(Pb-Br_eq-Pb)_1": truth["angle_eq"], "angle(Pb-Br_ax-Pb)_1": truth["angle_ax"],
     }
-    factor = max(1.0, result["agreement"]["gof"])
-    rows = [(name, row, given[name]) for name, row in result["parameters"].items()
-            if row["free"] and name in given]
-    quantities = result["derived"][PHASE]["quantities"]
+    factor = max(1.0, result.agreement.gof)
+    rows = [(name, row, given[name]) for name, row in result.parameters.items()
+            if row.free and name in given]
+    quantities = result.derived[PHASE].quantities
     rows += [(name, quantities[name], value) for name, value in derived.items()]
     print(f"\n{'':28} {'refined (s.u.)':>16} {'published/truth':>16} {'difference / s.u.':>18}")
     for name, row, value in rows:
-        su = row["su"] * factor
+        su = row.su * factor
         print(f"{name:28} {with_su(row['value'], su):>16} {value:16.5g} "
               f"{(row['value'] - value) / su:18.1f}")
 

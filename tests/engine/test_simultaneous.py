@@ -223,7 +223,7 @@ def test_a_restraint_on_what_is_shared_counts_once(cubes):
     assert_allclose(free["second:P.a"].su, 1e-5, rtol=0.05)
 
 
-def test_a_law_of_a_tied_model_reaches_what_is_tied(cubes, warm):
+def test_a_parametric_constraint_of_a_constrained_model_reaches_what_is_constrained(cubes, warm):
     models = {name: cubes(edge(t), constraints={"P.Cl.B_iso": "2 * P.Cs.B_iso"})
               for name, t in TEMPERATURES.items()}
     model = SimultaneousModel(models, parametric_constraints={"P.Cs.B_iso": "global.b * coth(50 / sample.temperature)"},
@@ -233,7 +233,7 @@ def test_a_law_of_a_tied_model_reaches_what_is_tied(cubes, warm):
     assert model.free_names([["P.*.B_iso"]]) == ["global.b"]
 
 
-def test_an_impossible_law_is_no_convergence(series, warm):
+def test_an_impossible_constraint_is_no_convergence(series, warm):
     """The best straight line through these B would fall below zero at one end."""
     parametric_constraints = {"P.Cl.B_iso": "global.b * (sample.temperature - 130) / 100"}
     with pytest.raises(ValueError, match=r"-0.3 Å\^2 in pattern T100, which is impossible"):
@@ -275,7 +275,7 @@ def test_at_a_bound_and_undetermined_are_said(series):
     [
         ({"shared": ["P.q"]}, "no parameter 'P.q'"),
         ({"shared": ["P.*.w"]}, "names no parameter"),
-        ({"shared": ["P.a"], "parametric_constraints": {"P.a": "global.a"}}, "shared and has a law"),
+        ({"shared": ["P.a"], "parametric_constraints": {"P.a": "global.a"}}, "shared and has a parametric constraint"),
         ({"parametric_constraints": {"P.q": "global.a"}}, "no parameter 'P.q'"),
         ({"parametric_constraints": {"P.a": "global.b"}}, "'global.b', which is no parameter .*global.a"),
         ({"parametric_constraints": {"P.a": "global.a + P.Cs.B_iso", "P.Cs.B_iso": "P.a"}}, "circular"),
