@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from aiida_dse.engine.model.agreement import Agreement, SerialCorrelation
+from aiida_dse.engine.model.agreement import Agreement, SerialCorrelation, su_scale
 from aiida_dse.engine.parameters import Kind, ParameterName, ParameterStatus
 
 from .status import Status, Task
@@ -177,11 +177,6 @@ class Fitted(Summary):
     def scaled(self, su: float | None) -> float | None:
         """An s.u. as printed."""
         return None if su is None else su * self.su_scale
-
-
-def su_scale(gof: float) -> float:
-    """max(1, GoF): the factor by which s.u. are scaled where they are printed or weigh points."""
-    return max(1.0, gof)
 
 
 class MinimumRow(Record):

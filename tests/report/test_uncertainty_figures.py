@@ -112,6 +112,17 @@ def test_lost_bootstrap_samples_are_not_drawn(tmp_path):
     save_figure(figure, tmp_path / "bootstrap.png")
 
 
+def test_a_parameter_at_its_bound_is_drawn_without_a_normal_law(tmp_path):
+    result = made("bootstrap", "posterior")
+    rows = result.summary.parameters
+    held = rows["P.a"].model_copy(update={"su": None, "status": ParameterStatus.AT_BOUND})
+    result = result.changed(parameters=rows | {"P.a": held})
+    with np.errstate(all="raise"):
+        panel = uncertainty_figure(result, "bootstrap").axes[0]
+        uncertainty_figure(result, "corner")
+    assert vertical(panel) == [VALUES[0]]
+
+
 def test_a_figure_without_data_is_refused_with_what_there_is():
     with pytest.raises(ValueError, match=r"'corner'; it has profile, bootstrap\."):
         uncertainty_figure(made("profile", "bootstrap"), "corner")

@@ -12,6 +12,7 @@ from aiida_dse.documents.results import UncertaintyRow
 from aiida_dse.documents.status import Status
 from aiida_dse.engine.fit import bootstrap as bootstrap_module
 from aiida_dse.engine.fit.refine import refine
+from aiida_dse.engine.parameters import ParameterStatus
 from aiida_dse.io.results import read_result
 from aiida_dse.tasks.run import refinement_result, run_refine
 from aiida_dse.tasks.uncertainty import run_uncertainty
@@ -127,6 +128,27 @@ def test_undetermined_parameters_end_the_task(folder, tmp_path):
     assert outcome.exit_code == 6 and "Profile, bootstrap and posterior were skipped" in \
         outcome.output
     assert read_result(tmp_path / "o").status is Status.UNDETERMINED
+
+
+def test_a_parameter_at_its_bound_has_no_profile_but_samples(folder):
+    """B_iso(Cl) is held 25 s.u. above its best value; the others are not lost for it."""
+    model = built(folder, PLAN | {"profile": ["P.*.B_iso"]})
+    bounded = folder.build(
+        uncertainty=PLAN | {"profile": ["P.*.B_iso"]}, refinement={"stages": STAGES},
+        parameters=FIXED | {"P.Cl.B_iso": {"value": 2.6, "lower": 2.5}})
+    free, held = (run_uncertainty(one, threads=1).summary for one in (model, bounded))
+    assert set(free.uncertainty.profile) == {"P.Cs.B_iso", "P.Cl.B_iso"}
+    assert held.parameters["P.Cl.B_iso"].status is ParameterStatus.AT_BOUND
+    assert set(held.uncertainty.profile) == {"P.Cs.B_iso"}
+    assert any("P.Cl.B_iso has no profile" in text for text in held.warnings)
+    assert held.uncertainty.bootstrap.n_refined == 6
+    assert held.uncertainty.posterior.parameters["P.Cl.B_iso"].median > 2.5
+    # the s.u. of the other is what it is with this one fixed there
+    fixed = run_refine(folder.build(refinement={"stages": [["P.Cs.B_iso"]]},
+                                    parameters=FIXED | {"P.Cl.B_iso": 2.5})).summary
+    assert held.parameters["P.Cs.B_iso"].su == pytest.approx(
+        fixed.parameters["P.Cs.B_iso"].su, rel=1e-3)
+    assert held.agreement.n_parameters == fixed.agreement.n_parameters == 1 + 2
 
 
 class Clock:
