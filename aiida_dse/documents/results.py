@@ -6,6 +6,7 @@ Arrays (patterns, maps, covariances, chains) are kept beside them, in HDF5. All 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -27,6 +28,15 @@ def _number(value: Any) -> Any:
 Number = Annotated[float, BeforeValidator(_number)]
 
 
+def _numbers(value: Any) -> Any:
+    return {key: _number(item) for key, item in value.items()} \
+        if isinstance(value, Mapping) else value
+
+
+#: Figures of merit; those of a perfect fit may be nan.
+Fit = Annotated[Agreement, BeforeValidator(_numbers)]
+
+
 class Record(BaseModel):
     """A part of a result."""
 
@@ -42,12 +52,12 @@ class Value(Record):
 
 
 class ParameterRow(Value):
-    """A parameter: how it took part, between which bounds, from which start."""
+    """A parameter: how it took part, between which bounds (None: unbounded), from which start."""
 
     kind: Kind
     status: ParameterStatus
-    lower: Number | None = None
-    upper: Number | None = None
+    lower: float | None = None
+    upper: float | None = None
     start: float | None = None
     constraint: str | None = None
     #: In a simultaneous refinement: one value for all patterns, or given by a constraint over them.
@@ -167,7 +177,7 @@ class Summary(Record):
 class Fitted(Summary):
     """A result that has been compared with data."""
 
-    agreement: Agreement
+    agreement: Fit
 
     @property
     def su_scale(self) -> float:
@@ -226,7 +236,7 @@ class SimulationSummary(Summary):
 
     task: Literal[Task.SIMULATE] = Task.SIMULATE
     derived: dict[str, PhaseRow]
-    agreement: Agreement | None = None
+    agreement: Fit | None = None
 
 
 class PatternRow(Record):
@@ -234,7 +244,7 @@ class PatternRow(Record):
 
     sample: dict[str, Any] = {}
     data: DataRow
-    agreement: Agreement
+    agreement: Fit
     parameters: dict[str, ParameterRow]
     linear: dict[str, LinearRow]
     derived: dict[str, PhaseRow]
@@ -546,7 +556,7 @@ class DifferenceRow(Record):
 class EvidenceRow(Record):
     law: str
     limit_su: float
-    chi2_red: dict[str, float]
+    chi2_red: dict[str, Number]
     B_static: dict[str, ScaledValue]
     theta: dict[str, ScaledValue]
     covariance: float
