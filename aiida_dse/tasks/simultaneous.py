@@ -62,7 +62,9 @@ def build_simultaneous(
     _check_parametric_constraints(document, patterns, global_parameters)
     with located("shared, parametric_constraints or parameters"):
         simultaneous = SimultaneousModel(
-            models, shared=document.shared, parametric_constraints=document.parametric_constraints, global_parameters=global_parameters,
+            models, shared=document.shared,
+            parametric_constraints=document.parametric_constraints,
+            global_parameters=global_parameters,
             constants={name: _constants(built) for name, built in patterns.items()},
         )
     stages = [list(stage) for stage in document.refinement.stages or simultaneous.default_stages()]

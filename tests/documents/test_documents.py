@@ -230,7 +230,8 @@ FULL = changed(
                "particle": {"shape": "sphere", "D": {"mean": 3, "sd": 1}, "centre": "Pb"}},
     phases__R={"atoms": "e.xyz", "B_iso": {"C": 1}},
     phases__S={"structure": "d.cif", "particle": {
-        "shape": "parallelepiped", "L_ab": {"mean": 5, "sd": 1}, "L_c": {"mean": 6, "sd": 1}, "size_axes_rotation": 20}},
+        "shape": "parallelepiped", "L_ab": {"mean": 5, "sd": 1}, "L_c": {"mean": 6, "sd": 1},
+        "size_axes_rotation": 20}},
     background={"chebyshev": 3, "inverse_q": [1, 4],
                 "blanks": {"air": {"file": "a.xye", "axis": "two_theta", "sigma": "2 %"}}},
     parameters={"P.a": 8.2, "P.b": {"value": 8.3, "lower": 8.0}, "P.c": {"upper": 12.0}},

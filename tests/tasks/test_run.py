@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from aiida_dse.cli.engine import main
-from aiida_dse.documents.status import Status
+from aiida_dse.documents import DocumentError
+from aiida_dse.documents.status import EXITS, Failure, Status
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.parameters import ParameterStatus
+from aiida_dse.io.outcome import (
+    OUTCOME_NAME,
+    RESERVED,
+    EngineFailure,
+    RunOutcome,
+    read_outcome,
+)
 from aiida_dse.io.results import read_result
 from aiida_dse.tasks.run import map_of, run_refine, run_scan, run_simulate
 
@@ -34,8 +44,9 @@ def run(*arguments):
 
 
 def refused(outcome, *words):
-    """Exit 2, one message, no traceback."""
-    assert outcome.exit_code == 2, (outcome.exit_code, outcome.exception, outcome.output)
+    """Exit status of invalid input, one message, no traceback."""
+    assert outcome.exit_code == EXITS[Failure.INVALID_INPUT].command == 2, (
+        outcome.exit_code, outcome.exception, outcome.output)
     assert "Error" in outcome.output
     for word in words:
         assert word in outcome.output
@@ -247,10 +258,85 @@ def test_a_signal_leaves_the_points_that_are_done(folder, tmp_path, number, stat
     assert process.returncode == code, stdout + stderr
     assert "Traceback" not in stderr
     result = read_result(out)
-    assert result.status == status
+    assert result.status == status and EXITS[result.status].command == code
+    assert read_outcome(out) == RunOutcome("finished")
     done = np.isfinite(result.arrays["scan/gof"])
     assert 0 < result.summary.n_done == done.sum() < done.size
     assert result.summary.minimum["gof"] == np.nanmin(result.arrays["scan/gof"])
+
+
+#: What ends a task, and what is to be said of it.
+FAILURES = [
+    (DocumentError("pattern: this key is missing"), Failure.INVALID_INPUT),
+    (MemoryError("Unable to allocate 9 TiB"), Failure.OUT_OF_MEMORY),
+    (OSError(errno.ENOSPC, "No space left on device"), Failure.DISK_FULL),
+    (OSError(errno.EDQUOT, "Disk quota exceeded"), Failure.DISK_FULL),
+    (np.linalg.LinAlgError("SVD did not converge"), Failure.INTERNAL),
+    (ZeroDivisionError("division by zero"), Failure.INTERNAL),
+    (EngineFailure(Failure.OTHER_ENGINE, "numerics 2"), Failure.OTHER_ENGINE),
+]
+
+
+@pytest.mark.parametrize(("problem", "failure"), FAILURES, ids=lambda x: type(x).__name__)
+def test_a_failure_exits_with_its_status_and_leaves_its_reason(
+    folder, tmp_path, monkeypatch, problem, failure
+):
+    def fails(*arguments, **options):
+        raise problem
+
+    monkeypatch.setattr("aiida_dse.tasks.run.run_refine", fails)
+    outcome = run("refine", folder.write(), "-o", tmp_path / "o", "--quiet")
+    assert outcome.exit_code == EXITS[failure].command
+    if failure is Failure.INTERNAL:
+        assert outcome.exception is problem  # with its traceback
+    else:
+        assert f"Error: {problem}" in outcome.stderr
+    told = read_outcome(tmp_path / "o")
+    assert (told.state, told.failure) == ("failed", failure.value) and str(problem) in told.message
+    assert [path.name for path in (tmp_path / "o").iterdir()] == [OUTCOME_NAME]
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status is not Status.RUNNING],
+                         ids=str)
+def test_the_exit_status_is_that_of_the_result(folder, tmp_path, monkeypatch, status):
+    result = run_refine(folder.build()).changed(status=status)
+    monkeypatch.setattr("aiida_dse.tasks.run.run_refine", lambda *a, **k: result)
+    outcome = run("refine", folder.write(), "-o", tmp_path / "o", "--quiet")
+    assert outcome.exit_code == EXITS[status].command
+    assert read_result(tmp_path / "o").status is status
+    assert read_outcome(tmp_path / "o") == RunOutcome("finished")
+
+
+@pytest.mark.parametrize("name", ["result.json", "result.h5"])
+def test_a_disk_that_is_full_at_the_end_is_told(folder, tmp_path, name):
+    """The device /dev/full refuses every byte, as a full disk does."""
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    out = tmp_path / "o"
+    out.mkdir()
+    (out / f".{name}.part").symlink_to("/dev/full")
+    process = _engine("refine", folder.write(), "-o", out, "--quiet")
+    _, stderr = process.communicate(timeout=180)
+    assert process.returncode == EXITS[Failure.DISK_FULL].command, stderr
+    assert "Error:" in stderr and "Traceback" not in stderr
+    told = read_outcome(out)
+    assert (told.state, told.failure) == ("failed", Failure.DISK_FULL.value)
+    assert "No space left" in told.message and not (out / "result.json").exists()
+    assert (out / OUTCOME_NAME).stat().st_size == RESERVED
+
+
+def test_a_run_that_is_killed_was_still_running(folder, tmp_path):
+    """SIGKILL leaves no words: 'running' is what a parser finds."""
+    axes = [{"parameter": "P.a", "start": 4.0, "stop": 4.3, "step": 0.00002},
+            {"parameter": "P.Cl.B_iso", "values": [1.0, 2.0, 3.0]}]
+    out = tmp_path / "o"
+    process = _engine("scan", folder.write(scan__axes=axes), "-o", out)
+    try:
+        assert "points" in process.stderr.readline()
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+    assert read_outcome(out) == RunOutcome("running")
 
 
 def test_restraints_are_reported_beside_the_fit(folder, tmp_path):
@@ -309,7 +395,5 @@ def test_other_methods_go_through_the_document(folder):
 
 
 def test_many_starts_go_with_least_squares_only(folder):
-    from aiida_dse.documents import DocumentError
-
     with pytest.raises(DocumentError, match="4 starts go with the method least_squares"):
         folder.build(refinement={"starts": 4, "method": "cobyqa"})

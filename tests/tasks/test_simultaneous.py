@@ -23,8 +23,12 @@ from aiida_dse.tasks.simultaneous import build_simultaneous, run_simultaneous
 
 EXPANSION = 4e-5
 TEMPERATURES = {"T100": 100, "T200": 200, "T300": 300}
-LAW = {"parametric_constraints": {"P.a": "global.a0 * (1 + global.alpha * (sample.temperature - 300))"},
-       "parameters": {"global.a0": 4.11, "global.alpha": {"value": 0, "lower": -1e-3, "upper": 1e-3}}}
+LAW = {
+    "parametric_constraints": {
+        "P.a": "global.a0 * (1 + global.alpha * (sample.temperature - 300))"},
+    "parameters": {
+        "global.a0": 4.11, "global.alpha": {"value": 0, "lower": -1e-3, "upper": 1e-3}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -175,13 +179,18 @@ TWINS = {"T100": {"pattern": {"file": "T100.xye"}}, "again": {"pattern": {"file"
         ({"shared": ["P.q"]}, r"^shared.*no parameter 'P.q'"),
         ({"shared": ["P.Cs"]}, r"no parameter 'P.Cs' \(did you mean .*P.Cs.B_iso"),
         ({"shared": ["P.a"], **LAW}, "P.a is shared and has a parametric constraint"),
-        ({"model__constraints": {"P.Cl.B_iso": "2 * P.Cs.B_iso"}, "parametric_constraints": {"P.Cl.B_iso": "2"}}, "is constrained in the mod"),
-        ({**LAW, "parametric_constraints": {"P.q": "global.a0"}}, r"^parametric_constraints.P.q: there is no parameter"),
-        ({**LAW, "parametric_constraints": {"P.a": "global.b0"}}, r"^parametric_constraints.P.a: .*did you mean global.a0"),
-        ({**LAW, "parametric_constraints": {"P.a": "global.a0 if 1 else 2"}}, r"^parametric_constraints.P.a: .*not plain arithmetic"),
+        ({"model__constraints": {"P.Cl.B_iso": "2 * P.Cs.B_iso"},
+          "parametric_constraints": {"P.Cl.B_iso": "2"}}, "is constrained in the mod"),
+        ({**LAW, "parametric_constraints": {"P.q": "global.a0"}},
+         r"^parametric_constraints.P.q: there is no parameter"),
+        ({**LAW, "parametric_constraints": {"P.a": "global.b0"}},
+         r"^parametric_constraints.P.a: .*did you mean global.a0"),
+        ({**LAW, "parametric_constraints": {"P.a": "global.a0 if 1 else 2"}},
+         r"^parametric_constraints.P.a: .*not plain arithmetic"),
         ({"parametric_constraints": {"P.a": "4 + P.Cs.B_iso", "P.Cs.B_iso": "P.a"}, "shared": []}, "are circular"),
         ({**LAW, "patterns__T200__sample": None}, r"^patterns.T200.sample.temperature: .*missing"),
-        ({**LAW, "parametric_constraints": {"P.a": "global.a0"}}, r"^parameters.global.alpha: no parametric constraint names it"),
+        ({**LAW, "parametric_constraints": {"P.a": "global.a0"}},
+         r"^parameters.global.alpha: no parametric constraint names it"),
         ({**LAW, "parametric_constraints": {"P.a": "global.a0 + 0 * global.alpha"}}, "global.alpha has no effect"),
         ({**LAW, "parameters__global.a0": -4}, r"gives -4 Å in pattern T100, which is impossible"),
         ({**LAW, "parameters__global.a0": {"lower": 4}}, r"^parameters.global.a0.value: .*missing"),

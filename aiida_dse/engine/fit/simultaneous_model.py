@@ -65,7 +65,9 @@ class SimultaneousModel:
                     f"{next(iter(self.models))}: {', '.join(sorted(different)) or 'constraints'}."
                 )
 
-    def _parametric_constraints(self, parametric_constraints: Mapping[str, str], first: PatternModel) -> dict[str, Constraint]:
+    def _parametric_constraints(
+        self, parametric_constraints: Mapping[str, str], first: PatternModel
+    ) -> dict[str, Constraint]:
         known = [*self.local_names, *self.global_parameters, TEMPERATURE]
         found = {}
         for target, text in parametric_constraints.items():
