@@ -118,7 +118,7 @@ def test_a_stage_leaves_the_others_at_their_start(cube_model):
     assert found.values["P.a"] != start["P.a"]
 
 
-def test_cell_coordinates_and_displacements_of_one_prism_are_recovered(small, q, pbnm_data):
+def test_cell_coordinates_and_displacements_of_one_parallelepiped_are_recovered(small, q, pbnm_data):
     """Cell, coordinates of both Br sites and three B of a 160-atom parallelepiped of CsPbBr3."""
     model = pbnm_model(small, q, pbnm_data, cell=(8.19, 8.42, 11.74))
     model = small.model(
@@ -147,7 +147,7 @@ def test_occupancy_is_recovered(small, q):
     settle(found, {"P.Cl.occupancy": 0.8, "P.Cl.B_iso": 2.0})
 
 
-def test_ties_hold_exactly(small, q, pbnm_data):
+def test_constraints_hold_exactly(small, q, pbnm_data):
     constraints = {"P.Br_ax.B_iso": "1.5 * P.Br_eq.B_iso + 0.1", "P.b": "sqrt(P.a * P.a + 3.3)"}
     model = pbnm_model(small, q, pbnm_data, constraints=constraints)
     found = refine(model, [["P.[ab]", "P.*.B_iso"]])
@@ -321,7 +321,7 @@ def test_jacobian_of_cell_and_coordinates(small, q, exact_pbnm):
     assert_columns(model, names, relative=2e-3)
 
 
-def test_jacobian_of_tied_parameters(small, q, exact_pbnm):
+def test_jacobian_of_constrained_parameters(small, q, exact_pbnm):
     pattern, phase = exact_pbnm
     constraints = {"P.Br_ax.B_iso": "0.8 + P.Br_eq.B_iso", "P.b": "P.a + 0.2"}
     model = small.model(q, pattern, np.sqrt(pattern), [phase], constraints=constraints)

@@ -297,7 +297,7 @@ def test_what_contradicts_itself_is_refused(series, options, told):
                    **options)
 
 
-def test_ties_and_sharing_exclude_each_other(cubes):
+def test_constraints_and_sharing_exclude_each_other(cubes):
     models = {name: cubes(seed=k, constraints={"P.Cl.B_iso": "2 * P.Cs.B_iso"}) for k, name in enumerate("ab")}
     with pytest.raises(ValueError, match="constrained in the model"):
         SimultaneousModel(models, shared=["P.Cl.B_iso"])

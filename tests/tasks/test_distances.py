@@ -35,14 +35,14 @@ def test_a_store_scatters_like_its_structure(folder, stored):
     np.testing.assert_allclose(*calculated, rtol=2e-6)
 
 
-def test_an_expanded_store_scatters_like_the_larger_cell(folder, stored):
+def test_a_scaled_store_scatters_like_the_larger_cell(folder, stored):
     larger = run_simulate(folder.build(parameters={"P.a": 4.12 * 1.004}))
     of_store = run_simulate(folder.build(**stored | {"parameters": {"P.lattice_scale": 1.004}}))
     calculated = [r.arrays["pattern/calculated"] for r in (larger, of_store)]
     np.testing.assert_allclose(*calculated, rtol=2e-6)
 
 
-def test_refining_its_expansion_finds_the_cell_that_the_structure_finds(folder, stored):
+def test_refining_its_lattice_scale_finds_the_cell_that_the_structure_finds(folder, stored):
     of_structure = run_refine(folder.build()).summary
     of_store = run_refine(folder.build(**stored)).summary
     assert of_store.status == of_structure.status == "converged"
