@@ -132,6 +132,13 @@ def test_the_covariance_of_a_row_is_that_of_the_refined_parameters(population):
             scale = row.su(one) * row.su(other)
             assert row.covariance_of(one, other) / scale == pytest.approx(
                 expected[i, j] / scale, abs=1e-5), (one, other)
+    assert set(name for name, one in found.summary.derived["P"].quantities.items()
+               if one.su is None) == {"alpha", "beta", "gamma"}
+    # zero but for rounding, which must not be propagated
+    sizes = found.summary.derived["P"].sizes
+    assert sizes["correlation"].su is None and abs(sizes["correlation"].value) < 1e-12
+    assert sizes["mean_ab"].su == pytest.approx(
+        found.summary.parameters["P.L_ab"].su, rel=0.1)
     assert abs(expected[0, 2]) > 0.01 * row.su("volume") * row.su("L")  # worth the test
 
 
