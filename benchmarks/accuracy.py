@@ -81,7 +81,7 @@ def refined(built: BuiltModel) -> tuple[dict[str, float], dict, float]:
     """Refined values, the summary and the seconds it took."""
     begin = time.perf_counter()
     summary = run_refine(built).summary
-    values = {name: row["value"] for name, row in summary["parameters"].items()}
+    values = {name: row.value for name, row in summary.parameters.items()}
     return values, summary, time.perf_counter() - begin
 
 
@@ -102,17 +102,17 @@ def fit_cspbbr3(path: Path, truth: dict) -> Row:
     content["pattern"]["file"] = str(path.resolve())
     values, summary, seconds = refined(build(parse_document(content), EXAMPLE))
     off = {name.removeprefix("CsPbBr3."): value for name, value in values.items()}
-    quantities = summary["derived"]["CsPbBr3"]["quantities"]
+    quantities = summary.derived["CsPbBr3"].quantities
     cell = max((off[edge] - true for edge, true in zip("abc", truth["cell"], strict=True)), key=abs)
     sizes = max((100 * (off[n] / truth[n] - 1) for n in ("L_ab", "L_c")), key=abs)
-    angles = [quantities[f"angle(Pb-Br_{k}-Pb)_1"]["value"] - truth[f"angle_{k}"]
+    angles = [quantities[f"angle(Pb-Br_{k}-Pb)_1"].value - truth[f"angle_{k}"]
               for k in ("eq", "ax")]
-    b_iso = max((off[f"{label}.B_iso"] - true for label, true in truth["B_iso"].items()), key=abs)
+    b_iso = max((off[f"{label}.B_iso"] - true for label, true in truth["B"].items()), key=abs)
     small = truth["name"] in ("size_05nm", "size_11nm")
     return Row(truth["name"], {
-        "GoF": (summary["agreement"]["gof"], 1.03 if small else 1.05), "cell/Å": (cell, 0.003),
+        "GoF": (summary.agreement.gof, 1.03 if small else 1.05), "cell/Å": (cell, 0.003),
         "angle/deg": (max(angles, key=abs), 0.5), "size/%": (sizes, 2.0),
-        "B/Å^2": (b_iso, 0.25 if small else 0.3),
+        "B_iso/Å^2": (b_iso, 0.25 if small else 0.3),
     }, seconds)
 
 
@@ -121,7 +121,7 @@ def pbs_patterns() -> list[Path]:
 
 
 def fit_pbs(path: Path, *, debussy_spheres: bool = True) -> Row:
-    """Cell, diameter and its spread, two B; Compton scattering, a constant, the solvent's trace.
+    """Cell, diameter and its spread, two B_iso; Compton scattering, a constant, the solvent.
 
     With the engine's own spheres, cut by atom distance, the surface is not the one behind the
     patterns: GoF is then reported only (docs/measured.md).
@@ -155,15 +155,15 @@ def fit_pbs(path: Path, *, debussy_spheres: bool = True) -> Row:
     edge = PRIMITIVE_EDGE * (1 if debussy_spheres else 2**0.5)
     judged = spread >= 10 and mean >= 3
     shown = {
-        "GoF": (summary["agreement"]["gof"], 1.15 if judged and debussy_spheres else None),
+        "GoF": (summary.agreement.gof, 1.15 if judged and debussy_spheres else None),
         "size/%": (100 * (values["PbS.D"] / mean - 1), 1.5 if judged else None),
         "spread/points": (100 * values["PbS.sd_D"] / values["PbS.D"] - spread,
                           1.5 if judged else None),
         "lattice_scale": (values["PbS.a"] / edge - expansion, 0.0005 if judged else None),
-        "s.u. size/%": (100 * (summary["parameters"]["PbS.D"]["su"] or nan) / mean, None),
+        "s.u. size/%": (100 * (summary.parameters["PbS.D"].su or nan) / mean, None),
     }
     if debussy_spheres:
-        linear = {name: row["value"] for name, row in summary["linear"].items()}
+        linear = {name: row.value for name, row in summary.linear.items()}
         cells = mean_cells({"D": values["PbS.D"], "sd_D": values["PbS.sd_D"]})
         share = linear["blank.compton"] / (linear["PbS.scale"] * cells)
         shown["Compton/table"] = (share, None)

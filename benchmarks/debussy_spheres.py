@@ -22,6 +22,7 @@ from scipy.fft import irfftn, next_fast_len, rfftn
 from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase
+from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.particles.shapes import PairCounts
 from aiida_dse.engine.particles.size_laws import LogNormal, discrete_weights
 from aiida_dse.engine.particles.sphere_counting import MergedPairs
@@ -62,7 +63,7 @@ ELECTRON_REST_ENERGY = 510998.95  # eV
 class DebussySpheres:
     """Log-normal population over the series of spheres; takes PRIMITIVE_CELL."""
 
-    parameters: ClassVar[tuple[str, ...]] = ("D", "sd_D")
+    parameters: ClassVar[Mapping[str, Kind]] = {"D": Kind.SIZE, "sd_D": Kind.SIZE_SD}
     isotropic: ClassVar[bool] = False  # the diameters stay when the cell expands
 
     def pair_counts(self, crystal: Crystal, sizes: Mapping[str, float]) -> PairCounts:

@@ -139,10 +139,10 @@ def refinement() -> None:
         built = build(parse_document(content), EXAMPLE)
         begin = time.perf_counter()
         result = run_refine(built)
-        fit = result.summary["agreement"]
+        fit = result.summary.agreement
         row(f"18-parameter refinement, {size} nm, from bulk-like start",
             time.perf_counter() - begin, limit,
-            f"GoF {fit['gof']:.4f}, {result.summary['n_evaluations']} evaluations")
+            f"GoF {fit.gof:.4f}, {result.summary.n_evaluations} evaluations")
 
 
 def map_content() -> dict:

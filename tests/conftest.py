@@ -2,63 +2,93 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+EXAMPLE = Path(__file__).parents[1] / "examples" / "cspbbr3"
 EDGES = (8.2, 8.3, 11.7)
-SU = {"a": 3e-4, "b": 3e-4, "c": 5e-4, "L_ab": 0.03, "L_c": 0.03, "Pb.B_iso": 0.01, "Br_ax.B_iso": 0.05,
-      "Br_eq.B_iso": 0.03}
-UNITS = {"a": "Å", "b": "Å", "c": "Å", "L_ab": "nm", "L_c": "nm", "sd_ab": "nm", "sd_c": "nm",
-         "size_axes_rotation": "deg"}
+#: Standard uncertainties of the free parameters, by their names inside the phase.
+SU = {"a": 3e-4, "b": 3e-4, "c": 5e-4, "L_ab": 0.03, "L_c": 0.03, "Pb.B_iso": 0.01,
+      "Br_ax.B_iso": 0.05, "Br_eq.B_iso": 0.03}
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    """Commands without --output write into a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+
+@lru_cache(maxsize=1)
+def perovskite():
+    """A Pbnm perovskite 'P' of the example on a short grid, with its bonds, angles and zeta."""
+    from aiida_dse.documents import parse_document
+    from aiida_dse.tasks.build import build
+
+    length = {"mean": 9.0, "sd": 1.0}
+    return build(parse_document({
+        "pattern": {"axis": "q_inverse_angstrom", "wavelength": 0.56,
+                    "grid": {"start": 0.5, "step": 0.1, "stop": 10.4}},
+        "phases": {"P": {"structure": "CsPbBr3.cif", "particle": {
+            "shape": "parallelepiped", "L_ab": length, "L_c": length, "largest": 14.0}}},
+        "derived": {"P": {"angles": [["Pb", "Br_ax", "Pb"]], "pseudo_cubic": True}},
+    }), EXAMPLE, threads=1)
 
 
 def refinement(
     *, temperature=None, cell=EDGES, sizes=(9.0, 9.0), b=(1.0, 2.0, 1.5), gof=1.0,
-    status="converged", correlation=0.0, su=SU, listed=None, name="sample",
+    status="converged", correlation=0.0, su=SU, name="sample",
 ):
-    """A refined Pbnm perovskite 'P': cell, L_ab and L_c, B of Pb, Br_ax and Br_eq.
+    """A refined Pbnm perovskite 'P': cell, L_ab and L_c, B_iso of Pb, Br_ax and Br_eq.
 
-    correlation: between the last two free parameters, the B of the bromines.
+    correlation: between the last two free parameters, the B_iso of the bromines.
     """
+    from aiida_dse.documents.results import ParameterRow, PhaseRow, RefinementSummary, SiteRow
+    from aiida_dse.documents.status import Status
+    from aiida_dse.engine.fit.covariance import Covariance
+    from aiida_dse.engine.model.agreement import Agreement
+    from aiida_dse.engine.parameters import ParameterStatus
     from aiida_dse.io.results import Result
+    from aiida_dse.tasks.derived import derived_quantities
+    from aiida_dse.tasks.summary import covariance_arrays
 
-    values = dict(zip("abc", cell, strict=True)) | dict(zip(("L_ab", "L_c"), sizes, strict=True))
-    values |= dict(zip(("Pb.B_iso", "Br_ax.B_iso", "Br_eq.B_iso"), b, strict=True))
-    held = {"sd_ab": 1.0, "sd_c": 1.2, "size_axes_rotation": 0.0}
-    free = list(su)
-    matrix = np.diag([su[key] ** 2 for key in free])
-    matrix[-1, -2] = matrix[-2, -1] = correlation * su[free[-1]] * su[free[-2]]
-    parameters = {
-        f"P.{key}": {"value": value, "unit": UNITS.get(key, "Å^2"), "su": su.get(key),
-                     "free": key in su}
-        for key, value in (values | held).items()
-    }
-    derived = {
-        "sizes": {"mean_ab": sizes[0], "sd_ab": 1.0, "mean_c": sizes[1], "sd_c": 1.2,
-                  "correlation": 0.0},
-        "cell": dict(zip("abc", cell, strict=True))
-        | {"alpha": 90.0, "beta": 90.0, "gamma": 90.0},
-        "quantities": {"zeta": {"value": 0.0, "unit": "", "su": None},
-                       "angle(Pb-Br_ax-Pb)_1": {"value": 160.0, "unit": "deg", "su": 0.1}}
-        | (listed or {}),
-        "sites": {"Pb": {"ion": "Pb2+"}, "Br_ax": {"ion": "Br1-"}, "Br_eq": {"ion": "Br1-"}},
-    }
-    sample = {"name": name, "ligand": "DDAB"}
-    if temperature is not None:
-        sample["temperature"] = temperature
-    summary = {
-        "schema": "aiida-dse/result/1", "task": "refine", "status": status,
-        "stop_reason": "converged", "title": "", "phases": ["P"], "sample": sample,
-        "agreement": {"gof": gof, "r_wp": 0.03, "r_exp": 0.03 / gof}, "parameters": parameters,
-        "derived": {"P": derived}, "warnings": [], "seconds": 1.0, "document_sha256": "0",
-    }
-    q = np.linspace(0.5, 10, 100)
-    return Result(summary, {
-        "refinement/names": np.array([f"P.{key}" for key in free]),
-        "refinement/covariance": matrix, "pattern/q": q,
-        "pattern/calculated": 100 + 1000 * np.exp(-b[0] * q**2 / (8 * np.pi**2)),
-        "components/P": 1000 * np.exp(-b[0] * q**2 / (8 * np.pi**2)),
-    })
+    built = perovskite()
+    (phase,) = built.model.phases
+    given = dict(zip("abc", cell, strict=True)) | dict(zip(("L_ab", "L_c"), sizes, strict=True))
+    given |= dict(zip(("Pb.B_iso", "Br_ax.B_iso", "Br_eq.B_iso"), b, strict=True))
+    given |= {"sd_ab": 1.0, "sd_c": 1.2, "size_axes_rotation": 0.0}
+    values = dict(built.model.start) | {f"P.{key}": value for key, value in given.items()}
+    matrix = np.diag([su[key] ** 2 for key in su])
+    keys = list(su)
+    matrix[-1, -2] = matrix[-2, -1] = correlation * su[keys[-1]] * su[keys[-2]]
+    covariance = Covariance(tuple(f"P.{key}" for key in su), matrix)
+    quantities = derived_quantities(built, phase, values, covariance)
+    crystal = phase.structure({p.name.local: values[p.name] for p in phase.parameters})
+    summary = RefinementSummary(
+        status=Status(status), stop_reason=status, phases=["P"], document_sha256="0", seconds=1.0,
+        sample={"name": name, "ligand": "DDAB"} | (
+            {} if temperature is None else {"temperature": temperature}),
+        agreement=Agreement(
+            n_points=100, n_parameters=10, chi2=90 * gof**2, r_p=0.03, r_wp=0.03, r_exp=0.03 / gof,
+            gof=gof, r_wp_background_subtracted=0.03, durbin_watson=2.0),
+        parameters={
+            p.name: ParameterRow(
+                kind=p.kind, value=values[p.name], unit=p.unit, su=su.get(p.name.local),
+                status=ParameterStatus.FREE if p.name.local in su else ParameterStatus.FIXED)
+            for p in phase.parameters},
+        linear={}, n_cycles=1, n_evaluations=1,
+        derived={"P": PhaseRow(
+            sizes=quantities.rows(sizes=True), quantities=quantities.rows(sizes=False),
+            sites={site.label: SiteRow(
+                **dict(zip("xyz", site.position, strict=True)), ion=site.ion, B_iso=site.b_iso,
+                occupancy=site.occupancy) for site in crystal.sites})},
+    )
+    q = built.model.sampling.q
+    phase_part = 1000 * np.exp(-b[0] * q**2 / (8 * np.pi**2))
+    return Result(summary, quantities.arrays("P") | covariance_arrays(covariance) | {
+        "pattern/q": q, "pattern/calculated": 100 + phase_part, "components/P": phase_part})
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,12 @@ Arrays (patterns, maps, covariances, chains) are kept beside them, in HDF5. All 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from aiida_dse.engine.model.agreement import Agreement, SerialCorrelation
+from aiida_dse.engine.model.agreement import Agreement, SerialCorrelation, su_scale
 from aiida_dse.engine.parameters import Kind, ParameterName, ParameterStatus
 
 from .status import Status, Task
@@ -25,6 +26,15 @@ def _number(value: Any) -> Any:
 
 #: A number that may be nan, which JSON files and nodes hold as null.
 Number = Annotated[float, BeforeValidator(_number)]
+
+
+def _numbers(value: Any) -> Any:
+    return {key: _number(item) for key, item in value.items()} \
+        if isinstance(value, Mapping) else value
+
+
+#: Figures of merit; those of a perfect fit may be nan.
+Fit = Annotated[Agreement, BeforeValidator(_numbers)]
 
 
 class Record(BaseModel):
@@ -42,12 +52,12 @@ class Value(Record):
 
 
 class ParameterRow(Value):
-    """A parameter: how it took part, between which bounds, from which start."""
+    """A parameter: how it took part, between which bounds (None: unbounded), from which start."""
 
     kind: Kind
     status: ParameterStatus
-    lower: Number | None = None
-    upper: Number | None = None
+    lower: float | None = None
+    upper: float | None = None
     start: float | None = None
     constraint: str | None = None
     #: In a simultaneous refinement: one value for all patterns, or given by a constraint over them.
@@ -167,7 +177,7 @@ class Summary(Record):
 class Fitted(Summary):
     """A result that has been compared with data."""
 
-    agreement: Agreement
+    agreement: Fit
 
     @property
     def su_scale(self) -> float:
@@ -177,11 +187,6 @@ class Fitted(Summary):
     def scaled(self, su: float | None) -> float | None:
         """An s.u. as printed."""
         return None if su is None else su * self.su_scale
-
-
-def su_scale(gof: float) -> float:
-    """max(1, GoF): the factor by which s.u. are scaled where they are printed or weigh points."""
-    return max(1.0, gof)
 
 
 class MinimumRow(Record):
@@ -231,7 +236,7 @@ class SimulationSummary(Summary):
 
     task: Literal[Task.SIMULATE] = Task.SIMULATE
     derived: dict[str, PhaseRow]
-    agreement: Agreement | None = None
+    agreement: Fit | None = None
 
 
 class PatternRow(Record):
@@ -239,7 +244,7 @@ class PatternRow(Record):
 
     sample: dict[str, Any] = {}
     data: DataRow
-    agreement: Agreement
+    agreement: Fit
     parameters: dict[str, ParameterRow]
     linear: dict[str, LinearRow]
     derived: dict[str, PhaseRow]
@@ -551,7 +556,7 @@ class DifferenceRow(Record):
 class EvidenceRow(Record):
     law: str
     limit_su: float
-    chi2_red: dict[str, float]
+    chi2_red: dict[str, Number]
     B_static: dict[str, ScaledValue]
     theta: dict[str, ScaledValue]
     covariance: float

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import h5py
@@ -14,6 +13,7 @@ from aiida_dse.engine.scattering.histograms import GRID_MARGIN
 from aiida_dse.engine.scattering.pairs import site_channels
 
 from .results import plain
+from .storage import hdf5_image, replace_file
 
 DISTANCES_SCHEMA = "aiida-dse/distances/1"
 
@@ -28,8 +28,8 @@ def write_distances(stored: PairDistances, path: Path) -> None:
     n_bins = stored.histograms.shape[1]
     channels = [[stored.labels[s], stored.labels[t]]
                 for s, t in site_channels(len(stored.labels))]
-    partial = path.with_name(f".{path.name}.part")
-    with h5py.File(partial, "w") as file:
+
+    def fill(file: h5py.File) -> None:
         file.attrs["schema"] = DISTANCES_SCHEMA
         file.attrs["step"] = stored.step
         for key in ("sizes", "about"):
@@ -43,7 +43,8 @@ def write_distances(stored: PairDistances, path: Path) -> None:
         for key, numbers in (("atoms", stored.atoms), ("occupancy", stored.occupancy),
                              ("B", stored.b_iso)):
             file.create_dataset(key, data=np.asarray(numbers, dtype=float))
-    os.replace(partial, path)
+
+    replace_file(path, hdf5_image(fill))
 
 
 def read_distances(path: Path) -> PairDistances:
@@ -59,7 +60,7 @@ def read_distances(path: Path) -> PairDistances:
                      for key in ("labels", "ions")}
             numbers = {key: tuple(file[key][()].tolist()) for key in ("B", "occupancy")}
             return PairDistances(
-                texts["labels"], texts["ions"], numbers["B_iso"], numbers["occupancy"],
+                texts["labels"], texts["ions"], numbers["B"], numbers["occupancy"],
                 file["atoms"][()], file["weights"][()], float(file.attrs["step"]),
                 json.loads(file.attrs["sizes"]), json.loads(file.attrs["about"]),
             )

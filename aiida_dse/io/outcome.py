@@ -9,7 +9,7 @@ import errno
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +46,9 @@ class EngineFailure(Exception):
 def write_outcome(folder: Path, outcome: RunOutcome) -> None:
     """Write the file in place; an error to do so is ignored, since it would hide the first one."""
     text = json.dumps(asdict(outcome))
-    if len(text.encode()) >= RESERVED:
-        text = json.dumps(asdict(RunOutcome(
-            outcome.state, outcome.failure, outcome.message[: RESERVED // 8])))
+    while len(text.encode()) > RESERVED:
+        outcome = replace(outcome, message=outcome.message[: len(outcome.message) * 3 // 4])
+        text = json.dumps(asdict(outcome))
     content = text.encode().ljust(RESERVED)
     path = folder / OUTCOME_NAME
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,8 @@ from pydantic import ValidationError
 from aiida_dse.documents.migration import current_arrays, current_result
 from aiida_dse.documents.results import RESULT_SCHEMA, SUMMARIES, Summary
 from aiida_dse.documents.status import Status, Task
+
+from .storage import hdf5_image, replace_file
 
 JSON_NAME = "result.json"
 HDF5_NAME = "result.h5"
@@ -65,9 +66,8 @@ def summary_of(content: Any, where: str = "the result") -> Summary:
 
 def write_result(result: Result[Summary], folder: Path) -> None:
     """Write result.h5 and result.json; each is complete or the previous one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{HDF5_NAME}.part"
-    with h5py.File(partial, "w") as file:
+
+    def fill(file: h5py.File) -> None:
         file.attrs["schema"] = RESULT_SCHEMA
         for path, values in result.arrays.items():
             array = np.asarray(values)
@@ -77,10 +77,11 @@ def write_result(result: Result[Summary], folder: Path) -> None:
                 file.create_dataset(path, data=array, compression="gzip", shuffle=True)
             else:
                 file.create_dataset(path, data=array)
-    os.replace(partial, folder / HDF5_NAME)
-    partial = folder / f".{JSON_NAME}.part"
-    partial.write_text(json.dumps(content_of(result.summary), indent=1), encoding="utf-8")
-    os.replace(partial, folder / JSON_NAME)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / HDF5_NAME, hdf5_image(fill))
+    text = json.dumps(content_of(result.summary), indent=1)
+    replace_file(folder / JSON_NAME, text.encode())
 
 
 def read_result(folder: Path) -> Result[Any]:

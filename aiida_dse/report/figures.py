@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from aiida_dse.documents.status import Task
+from aiida_dse.engine.parameters import Kind
 from aiida_dse.io.results import Result
 
 #: Okabe and Ito's colours, told apart by colour-blind readers.
@@ -24,6 +25,7 @@ OBSERVED, CALCULATED, BACKGROUND = "#4D4D4D", "#D55E00", "#8C8C8C"
 PHASES = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9")
 TRACES = ("#E69F00", "#000000", "#009E73", "#CC79A7")
 LABEL, SMALL = 8.0, 7.0  # pt
+B_SYMBOL = f"${Kind.B_ISO.spec.symbol.format()}$"
 Pair = tuple[float, float]
 
 

@@ -17,7 +17,7 @@ from aiida_dse.documents.status import Task
 from aiida_dse.engine.formatting import with_su
 from aiida_dse.io.results import Result
 
-from .figures import CALCULATED, LABEL, OBSERVED, SMALL, Pair, head, new_figure
+from .figures import B_SYMBOL, CALCULATED, LABEL, OBSERVED, SMALL, Pair, head, new_figure
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = "osD^vP*"
@@ -294,7 +294,7 @@ def _draw_displacements(panel: Axes, result: Result[Any], names: list[str]) -> N
     panel.set_xlim(-0.04 * np.nanmax(x), 1.05 * np.nanmax(x))
     panel.set_ylim(bottom=0)
     panel.set_xlabel(T_LABEL, fontsize=LABEL)
-    panel.set_ylabel("$B$ (Å²)", fontsize=LABEL)
+    panel.set_ylabel(f"{B_SYMBOL} (Å²)", fontsize=LABEL)
 
 
 def _note(panel: Axes, text: str) -> None:

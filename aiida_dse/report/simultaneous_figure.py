@@ -13,7 +13,7 @@ from aiida_dse.documents.status import Task
 from aiida_dse.engine.parameters import Kind, ParameterName
 from aiida_dse.io.results import Result
 
-from .figures import CALCULATED, LABEL, OBSERVED, PHASES, SMALL, head, new_figure
+from .figures import B_SYMBOL, CALCULATED, LABEL, OBSERVED, PHASES, SMALL, head, new_figure
 
 #: Panels of parameters beside the fits.
 MAX_PARAMETERS = 12
@@ -127,7 +127,7 @@ def _parameters(summary: SimultaneousSummary) -> dict[str, dict[str, Points]]:
         parsed, (_, short) = ParameterName(name), summary.parts(name)
         unit = first.unit.replace("^2", "²")
         if first.kind is Kind.B_ISO:
-            title = ("$B$" if single else f"{parsed.phase} $B$") + " (Å²)"
+            title = (B_SYMBOL if single else f"{parsed.phase} {B_SYMBOL}") + " (Å²)"
             curve = parsed.site
         else:
             title, curve = short + (f" ({unit})" if unit else ""), short

@@ -141,8 +141,11 @@ def bootstrap_figure(result: Result[Any]) -> Figure:
                    color=SAMPLED, alpha=0.6)
         along = np.linspace(min(values[:, k].min(), value - 3 * su),
                             max(values[:, k].max(), value + 3 * su), 100)
-        normal = np.exp(-0.5 * ((along - value) / su) ** 2) / (su * math.sqrt(2 * math.pi))
-        panel.plot(along, normal, color=REFINED, lw=0.9)
+        if su > 0:
+            normal = np.exp(-0.5 * ((along - value) / su) ** 2) / (su * math.sqrt(2 * math.pi))
+            panel.plot(along, normal, color=REFINED, lw=0.9)
+        else:  # at its bound
+            panel.axvline(value, color=REFINED, lw=0.9)
         panel.set_yticks([])
         _dress(panel, _label(result, name, " "))
     _outer_label(panels, len(names), "density")

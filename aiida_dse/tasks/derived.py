@@ -63,6 +63,9 @@ class Quantities:
         }
 
 
+#: A quantity that a natural step of a parameter changes by less, relative to itself or to 1, stands
+#: still: the correlation of two independent laws is 1e-17 with a slope of rounding errors.
+ROUNDING = 1e-10
 #: Names and units of quantities, and their values at given parameter values.
 Function = tuple[tuple[str, ...], tuple[str, ...], Callable[[Mapping[str, float]], FloatArray]]
 
@@ -121,9 +124,11 @@ def derived_quantities(
     spread = np.full((len(names),) * 2, np.nan)
     if covariance is not None and free:
         spread = Covariance(free, covariance.block(free)).propagated(gradient)
-    still = ~(np.abs(gradient) > 0).any(axis=1)
+    found = function(values)
+    shifts = np.array([model.parameters[name].shift for name in free])
+    still = ~(np.abs(gradient) * shifts > ROUNDING * np.maximum(1.0, np.abs(found))[:, None]).any(axis=1)
     spread[still, :] = spread[:, still] = np.nan
-    return Quantities(names, units, function(values), free, gradient, spread)
+    return Quantities(names, units, found, free, gradient, spread)
 
 
 def phase_rows(

@@ -58,14 +58,13 @@ def build_simultaneous(
             raise DocumentError(document.placed(name, str(problem))) from None
     _refuse_repeated_patterns(document, patterns)
     models = {name: built.model for name, built in patterns.items()}
-    if "simultaneous" in next(iter(patterns.values())).document.phases:
-        raise DocumentError("model.phases.simultaneous: 'simultaneous' begins the names of the parametric_constraints' parameters; "
-                            "give the phase another name.")
     global_parameters = [_global_parameter(name, given) for name, given in document.parameters.items()]
     _check_parametric_constraints(document, patterns, global_parameters)
     with located("shared, parametric_constraints or parameters"):
         simultaneous = SimultaneousModel(
-            models, shared=document.shared, parametric_constraints=document.parametric_constraints, global_parameters=global_parameters,
+            models, shared=document.shared,
+            parametric_constraints=document.parametric_constraints,
+            global_parameters=global_parameters,
             constants={name: _constants(built) for name, built in patterns.items()},
         )
     stages = [list(stage) for stage in document.refinement.stages or simultaneous.default_stages()]
@@ -123,12 +122,13 @@ def _check_parametric_constraints(
             for name, built in patterns.items():
                 if not _constants(built):
                     raise DocumentError(f"patterns.{name}.{TEMPERATURE}: this key is missing, but "
-                                        f"the law of {target} uses it; add it (K)")
+                                        f"the parametric constraint of {target} uses it; add it (K)")
     for p in parameters:
         if p.name not in used:
             raise DocumentError(
-                f"parameters.{p.name}: no law names it{closest(p.name, used)}. Use it in one of "
-                "the 'parametric_constraints', or remove it."
+                f"parameters.{p.name}: no parametric constraint names it"
+                f"{closest(p.name, used)}. Use it in one of the 'parametric_constraints', or "
+                "remove it."
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -135,7 +136,8 @@ def parameter_rows(
         refined = p.status.refined
         found[str(name)] = ParameterRow(
             kind=p.kind, value=p.value, unit=p.unit, su=p.su, status=p.status,
-            lower=p.lower if refined else None, upper=p.upper if refined else None,
+            lower=p.lower if refined and math.isfinite(p.lower) else None,
+            upper=p.upper if refined and math.isfinite(p.upper) else None,
             start=start[name] if refined else None, constraint=expressions.get(name),
         )
     return found

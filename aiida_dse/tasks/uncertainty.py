@@ -18,7 +18,6 @@ from aiida_dse.documents.results import (
     ProfileRow,
     UncertaintyRow,
     UncertaintySummary,
-    su_scale,
 )
 from aiida_dse.documents.status import Status, Task
 from aiida_dse.engine.fit.bootstrap import (
@@ -35,6 +34,7 @@ from aiida_dse.engine.fit.leastsquares import Cycle
 from aiida_dse.engine.fit.posterior import Chain, sample_posterior
 from aiida_dse.engine.fit.profile import Profiles, Ray, profile_likelihood
 from aiida_dse.engine.fit.refine import Refinement, default_stages, refine
+from aiida_dse.engine.model.agreement import su_scale
 from aiida_dse.engine.parameters import select
 from aiida_dse.engine.resources import StopCheck
 from aiida_dse.io.results import Result, write_result
@@ -90,7 +90,7 @@ def run_uncertainty(
     Nothing follows a refinement that did not converge or left parameters undetermined.
     """
     wanted, plan = require_uncertainty(built), built.document.refinement or RefinementPlan()
-    if finished is not None and finished.task != "uncertainty":
+    if finished is not None and finished.task is not Task.UNCERTAINTY:
         raise ValueError(f"the finished result is of the task '{finished.task}': start without it.")
     model = built.model
     clock = time.monotonic()
@@ -100,7 +100,7 @@ def run_uncertainty(
         model, stages, on_cycle=on_cycle, should_stop=should_stop,
         restraints=built.restraints, max_cycles=plan.max_cycles, tolerance=plan.tolerance,
     )
-    if best.stop_reason in ("walltime", "interrupted") and finished is not None:
+    if best.stop_reason in (Status.WALLTIME, Status.INTERRUPTED) and finished is not None:
         # nothing new, and nothing of the earlier run may be lost
         return finished.changed(status=Status(best.stop_reason), stop_reason=best.stop_reason)
     work = _Work(built, best, wanted, clock, on_progress, should_stop, checkpoint, finished,
@@ -129,6 +129,8 @@ class _Work:
         self.profiles: Profiles | None = None
         self.samples: Bootstrap | None = None
         self.chain: Chain | None = None
+        #: Parameters that ended at a bound: there is no s.u. to step by.
+        self.without_su = [p.name for p in best.free if p.su is None]
         self.reason = "complete"
         self.kept = time.monotonic()
         if finished is not None:
@@ -138,7 +140,8 @@ class _Work:
             self.chain = chain_of(finished, names) if wanted.posterior else None
 
     def profile(self) -> None:
-        names = select(self.wanted.profile, [p.name for p in self.best.free])
+        names = [name for name in select(self.wanted.profile, [p.name for p in self.best.free])
+                 if name not in self.without_su]
         begun, clock = sum(bool(ray.ended) for ray in self.rays), time.monotonic()
 
         def on_ray(profiles: Profiles, done: int, total: int) -> None:
@@ -253,6 +256,9 @@ class _Work:
         spreads: dict[str, np.ndarray] = {}
         if self.profiles is not None:
             warnings += profile_warnings(part.profile)
+            warnings += [f"{name} has no profile, since it ended at its bound. Widen the bound."
+                         for name in select(self.wanted.profile, names)
+                         if name in self.without_su]
         if part.bootstrap is not None and self.samples is not None:
             warnings += bootstrap_warnings(part.bootstrap)
             if len(refined := self.samples.refined) > 1:

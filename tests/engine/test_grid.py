@@ -161,7 +161,7 @@ def test_a_map_along_a_path_is_point_by_point_evaluation(model, known):
     assert angle.minimum.keys() == {known[ANGLE].full_name, *XY, "gof"}
 
 
-def test_ties_follow_point_by_point(small, q):
+def test_constraints_follow_point_by_point(small, q):
     data = small.counts(small.pbnm_intensity(q))
     model = small.model(q, *data, [small.phase(small.pbnm(), (2, 2, 2))],
                         constraints={"P.Cs.x": "0.5 + P.Br_eq.x / 10", "P.b": "P.a + 0.2"})
@@ -171,7 +171,7 @@ def test_ties_follow_point_by_point(small, q):
     assert_allclose(full["P.b"], [8.4, 8.5])
 
 
-def test_a_tied_parameter_is_not_varied(small, q, known):
+def test_a_constrained_parameter_is_not_varied(small, q, known):
     data = small.counts(small.pbnm_intensity(q))
     model = small.model(q, *data, [small.phase(small.pbnm(), (2, 2, 2))],
                         constraints={"P.Br_eq.y": "0.5 - P.Br_eq.x"})

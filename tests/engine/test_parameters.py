@@ -72,7 +72,7 @@ def test_an_unknown_name_is_told_with_the_nearest():
         Constraint.parse("P.Br_ax.B_iso", "2 * P.Br_eqq.B_iso", KNOWN)
 
 
-def test_a_tie_to_itself_is_refused():
+def test_a_constraint_to_itself_is_refused():
     with pytest.raises(ValueError, match="refers to itself"):
         Constraint.parse("P.a", "P.a + 1", KNOWN)
 
@@ -92,7 +92,7 @@ def test_chains_are_put_in_order():
 
 
 @pytest.mark.parametrize("expression", ["9 ** 9 ** 9 ** 9", "1 / 0", "log(P.a - 10)", "exp(1e9)"])
-def test_a_value_that_cannot_be_computed_names_the_tie(expression):
+def test_a_value_that_cannot_be_computed_names_the_constraint(expression):
     """Overflow, division by zero and domain errors are said like every other mistake."""
     begin = time.monotonic()
     with pytest.raises(ValueError, match=r"P\.Br_eq\.B_iso"):

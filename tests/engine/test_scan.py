@@ -33,7 +33,7 @@ def axes_of(*names):
 
 @pytest.fixture(scope="module")
 def blanks(q):
-    """A trace that is in the data, and one that could only come with a negative scale."""
+    """A blank that is in the data, and one that could only come with a negative scale."""
     return {"solvent": 900 * np.exp(-((q - 2.2) ** 2)), "air": 300 / q}
 
 
@@ -105,7 +105,7 @@ def test_the_map_is_lowest_at_the_truth(model):
     assert 0.85 < found.minimum["gof"] < 1.15
 
 
-def test_without_background_or_traces(small, q, data):
+def test_without_background_or_blanks(small, q, data):
     model = small.model(q, *data, [small.phase(small.cscl(occupancy=0.8))])
     for names in (["P.a", "P.Cs.B_iso"], ["P.scale"], ["P.a", "P.scale"]):
         axes = axes_of(*names)
@@ -114,7 +114,7 @@ def test_without_background_or_traces(small, q, data):
             assert found.chi2[index] == pytest.approx(brute_force(model, axes, index)[0], rel=1e-7)
 
 
-def test_a_tie_moves_along_with_its_source(small, q, data):
+def test_a_constrained_parameter_moves_along_with_its_source(small, q, data):
     phase = small.phase(small.cscl(occupancy=0.8))
     model = small.model(q, *data, [phase], constraints={"P.Cl.B_iso": "2 * P.Cs.B_iso", "P.Cs.occupancy": "1.0"})
     axes = axes_of("P.a", "P.Cs.B_iso")
@@ -123,7 +123,7 @@ def test_a_tie_moves_along_with_its_source(small, q, data):
         assert found.chi2[index] == pytest.approx(brute_force(model, axes, index)[0], rel=1e-7)
 
 
-def test_a_tie_that_moves_distances_makes_its_source_an_outer_axis(small, q, data):
+def test_a_constraint_that_moves_distances_makes_its_source_an_outer_axis(small, q, data):
     phase = small.phase(small.cscl(occupancy=0.8))
     model = small.model(q, *data, [phase], constraints={"P.a": "4.10 + 0.02 * P.Cs.B_iso"})
     axes = axes_of("P.Cs.B_iso", "P.Cl.occupancy")
@@ -314,7 +314,7 @@ def test_impossible_values_are_refused_before_anything_is_computed(model, name, 
         check_axes(model, [Axis(name, np.array(values))])
 
 
-def test_a_tied_parameter_is_no_axis(small, q, data):
+def test_a_constrained_parameter_is_no_axis(small, q, data):
     model = small.model(q, *data, [small.phase(small.cscl())], constraints={"P.Cl.B_iso": "2 * P.Cs.B_iso"})
     with pytest.raises(ValueError, match=r"constrained to '2 \* P\.Cs\.B_iso'"):
         check_axes(model, [Axis("P.Cl.B_iso", np.array([1.0]))])

@@ -89,8 +89,8 @@ def test_two_measurements_of_one_sample_halve_the_variance(cubes):
 
 
 def test_a_cell_law_finds_the_expansion_it_was_made_with(series, warm):
-    model = SimultaneousModel(series, shared=["P.*.B_iso"], parametric_constraints=LAW, global_parameters=LAW_PARAMETERS,
-                       constants=warm)
+    model = SimultaneousModel(series, shared=["P.*.B_iso"], parametric_constraints=LAW,
+                              global_parameters=LAW_PARAMETERS, constants=warm)
     simultaneous = refine_simultaneous(model, STAGES)
     free = by_name(simultaneous.free)
     assert simultaneous.converged and set(free) == {"global.a0", "global.alpha", "P.Cs.B_iso", "P.Cl.B_iso"}
@@ -110,9 +110,11 @@ def test_a_cell_law_finds_the_expansion_it_was_made_with(series, warm):
 
 def test_the_uncertainty_of_a_law_is_that_of_a_weighted_line(series, warm):
     """With nothing else in common, the law's s.u. are those of a line through separate cells."""
-    model = SimultaneousModel(series, parametric_constraints={"P.a": "global.a + global.slope * (sample.temperature - 300)"},
-                       global_parameters=(Parameter("global.a", Kind.GLOBAL, 4.11), Parameter("global.slope", Kind.GLOBAL, 1e-4)),
-                       constants=warm)
+    model = SimultaneousModel(
+        series, constants=warm,
+        parametric_constraints={"P.a": "global.a + global.slope * (sample.temperature - 300)"},
+        global_parameters=(Parameter("global.a", Kind.GLOBAL, 4.11),
+                           Parameter("global.slope", Kind.GLOBAL, 1e-4)))
     simultaneous = refine_simultaneous(model, STAGES, tolerance=1e-3)
     cells = [refine(m, STAGES, tolerance=1e-3).free[0] for m in series.values()]
     design = np.array([[1.0, t - 300] for t in TEMPERATURES.values()])
@@ -175,7 +177,8 @@ def test_the_sparse_jacobian_is_that_of_the_residual(small, q, warm):
         models[name] = small.model(q, pattern, np.sqrt(pattern), [phase],
                                    background=small.background(1))
     exact = (Parameter("global.a0", Kind.GLOBAL, A), Parameter("global.alpha", Kind.GLOBAL, EXPANSION))
-    model = SimultaneousModel(models, shared=["P.Cs.B_iso"], parametric_constraints=LAW, global_parameters=exact, constants=warm)
+    model = SimultaneousModel(models, shared=["P.Cs.B_iso"], parametric_constraints=LAW,
+                              global_parameters=exact, constants=warm)
     prior = {name: [parameter_restraint(m, "P.Cl.B_iso", 2.0, 0.1)] for name, m in models.items()}
     free = model.free_names(STAGES)
     assert free == ["P.Cs.B_iso", "global.a0", "global.alpha", "T100:P.Cl.B_iso", "T200:P.Cl.B_iso",
@@ -194,8 +197,8 @@ def test_the_sparse_jacobian_is_that_of_the_residual(small, q, warm):
 
 def test_the_reduced_problem_has_the_same_normal_equations(series, warm):
     """Length of the residual, gradient and normal matrix, at a place that is no minimum."""
-    model = SimultaneousModel(series, shared=["P.*.B_iso"], parametric_constraints=LAW, global_parameters=LAW_PARAMETERS,
-                       constants=warm)
+    model = SimultaneousModel(series, shared=["P.*.B_iso"], parametric_constraints=LAW,
+                              global_parameters=LAW_PARAMETERS, constants=warm)
     free, values = model.free_names(STAGES), model.start
     with ThreadPoolExecutor(2) as pool:
         problem = SimultaneousProblem(model, {}, pool)
@@ -223,7 +226,7 @@ def test_a_restraint_on_what_is_shared_counts_once(cubes):
     assert_allclose(free["second:P.a"].su, 1e-5, rtol=0.05)
 
 
-def test_a_law_of_a_tied_model_reaches_what_is_tied(cubes, warm):
+def test_a_parametric_constraint_of_a_constrained_model_reaches_what_is_constrained(cubes, warm):
     models = {name: cubes(edge(t), constraints={"P.Cl.B_iso": "2 * P.Cs.B_iso"})
               for name, t in TEMPERATURES.items()}
     model = SimultaneousModel(models, parametric_constraints={"P.Cs.B_iso": "global.b * coth(50 / sample.temperature)"},
@@ -233,15 +236,17 @@ def test_a_law_of_a_tied_model_reaches_what_is_tied(cubes, warm):
     assert model.free_names([["P.*.B_iso"]]) == ["global.b"]
 
 
-def test_an_impossible_law_is_no_convergence(series, warm):
+def test_an_impossible_constraint_is_no_convergence(series, warm):
     """The best straight line through these B would fall below zero at one end."""
     parametric_constraints = {"P.Cl.B_iso": "global.b * (sample.temperature - 130) / 100"}
     with pytest.raises(ValueError, match=r"-0.3 Å\^2 in pattern T100, which is impossible"):
-        SimultaneousModel(series, parametric_constraints=parametric_constraints, global_parameters=(Parameter("global.b", Kind.GLOBAL, 1.0),), constants=warm)
+        SimultaneousModel(series, parametric_constraints=parametric_constraints, constants=warm,
+                          global_parameters=(Parameter("global.b", Kind.GLOBAL, 1.0),))
     parametric_constraints = {"P.Cl.B_iso": "global.b - global.c * (300 - sample.temperature) ** 2"}
     start = (Parameter("global.b", Kind.GLOBAL, 2.0), Parameter("global.c", Kind.GLOBAL, 0.0, -1e-3, 1e-3))
     wild = {name: parameter_restraint(m, "P.Cl.B_iso", -3.0, 1e-2) for name, m in series.items()}
-    model = SimultaneousModel(series, parametric_constraints=parametric_constraints, global_parameters=start, constants=warm)
+    model = SimultaneousModel(series, parametric_constraints=parametric_constraints,
+                              global_parameters=start, constants=warm)
     found = refine_simultaneous(model, [["global.*"]], restraints={"T100": [wild["T100"]]})
     assert not found.converged
     assert "in pattern T100, which is impossible" in found.stop_reason
@@ -275,7 +280,7 @@ def test_at_a_bound_and_undetermined_are_said(series):
     [
         ({"shared": ["P.q"]}, "no parameter 'P.q'"),
         ({"shared": ["P.*.w"]}, "names no parameter"),
-        ({"shared": ["P.a"], "parametric_constraints": {"P.a": "global.a"}}, "shared and has a law"),
+        ({"shared": ["P.a"], "parametric_constraints": {"P.a": "global.a"}}, "shared and has a parametric constraint"),
         ({"parametric_constraints": {"P.q": "global.a"}}, "no parameter 'P.q'"),
         ({"parametric_constraints": {"P.a": "global.b"}}, "'global.b', which is no parameter .*global.a"),
         ({"parametric_constraints": {"P.a": "global.a + P.Cs.B_iso", "P.Cs.B_iso": "P.a"}}, "circular"),
@@ -292,7 +297,7 @@ def test_what_contradicts_itself_is_refused(series, options, told):
                    **options)
 
 
-def test_ties_and_sharing_exclude_each_other(cubes):
+def test_constraints_and_sharing_exclude_each_other(cubes):
     models = {name: cubes(seed=k, constraints={"P.Cl.B_iso": "2 * P.Cs.B_iso"}) for k, name in enumerate("ab")}
     with pytest.raises(ValueError, match="constrained in the model"):
         SimultaneousModel(models, shared=["P.Cl.B_iso"])

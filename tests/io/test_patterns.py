@@ -474,7 +474,7 @@ def test_pbs_intensities_on_a_grid():
 
 
 @needs_data
-def test_toluene_trace():
+def test_toluene_blank():
     path = DATA / "pbs_qdots" / "Toluene.xye"
     pattern = read_pattern(path, axis="two_theta", wavelength=0.564162, sigma="column")
     assert pattern.sigma[0] == 6.4419040144187173e-2

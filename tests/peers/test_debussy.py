@@ -46,5 +46,6 @@ def test_debussy_spheres_hold_their_cells():
 
 
 def test_a_missed_limit_is_named():
-    row = accuracy.Row("x", {"GoF": (1.2, 1.1), "size": (0.5, None), "B_iso": (float("nan"), 1.0)}, 0)
-    assert row.missed == ["GoF", "B"]
+    row = accuracy.Row("x", {"GoF": (1.2, 1.1), "size": (0.5, None),
+                             "B_iso": (float("nan"), 1.0)}, 0)
+    assert row.missed == ["GoF", "B_iso"]

@@ -32,23 +32,23 @@ def refinements(start):
 
 def deviation(row, truth):
     """Difference from the truth in s.u., unscaled and scaled."""
-    return [abs(row["value"] - truth) / row[key] for key in ("su", "su_scaled")]
+    return [abs(row.value - truth) / getattr(row, key) for key in ("su", "su_scaled")]
 
 
 def test_expansion_einstein_laws_and_static_disorder():
     results, truths = refinements("dry09nm")
     _, found = temperature_series(results)
-    rows = found.summary["parameters"]
+    rows = found.summary.numbers
     assert max(deviation(rows["thermal_expansion_V"], 1.1e-4)) < 3
     law = next(iter(truths.values()))["einstein"]
     for site, truth in law.items():
         assert max(deviation(rows[f"einstein.{site}.theta"], truth["theta_K"])) < 3, site
         assert max(deviation(rows[f"einstein.{site}.B_static"], truth["B_static"])) < 3, site
-        assert found.summary["displacements"][site]["einstein"]["static"]["above_zero"]
-    (verdict,) = found.summary["disorder"]
-    assert verdict["sites"] == ["Br_ax", "Br_eq"] and verdict["n_su"] > 5
-    assert abs(verdict["difference"] - 1.2) < 3 * verdict["su_scaled"]
-    assert verdict["verdict"].endswith("static disorder of Br_ax")
+        assert found.summary.displacements[site].einstein.static.above_zero
+    (verdict,) = found.summary.disorder
+    assert verdict.sites == ["Br_ax", "Br_eq"] and verdict.n_su > 5
+    assert abs(verdict.difference - 1.2) < 3 * verdict.su_scaled
+    assert verdict.verdict.endswith("static disorder of Br_ax")
 
 
 def test_strain_zeta_and_angles_against_size():
@@ -72,9 +72,9 @@ def test_strain_zeta_and_angles_against_size():
         own = weighted_line(
             inverse, truth, su_y=su, su_x=[rows[key].su("1/L") for key in truths],
             covariance_xy=np.nan_to_num([rows[key].covariance_of(name, "1/L") for key in truths]))
-        line = found.summary["lines"][name]
+        line = found.summary.lines[name]
         for key in ("slope", "intercept"):
-            assert max(deviation(line[key], own.value(key))) < 3, (name, key)
-    assert found.summary["strain"]["r_squared"] > 0.99
+            assert max(deviation(line.numbers[key], own.value(key))) < 3, (name, key)
+    assert found.summary.strain.r_squared > 0.99
     # the patterns' volumes are on no line to the bulk, and that is said
-    assert any("misses the bulk" in text for text in found.summary["warnings"])
+    assert any("does not pass through the bulk" in text for text in found.summary.warnings)

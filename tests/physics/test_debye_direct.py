@@ -27,7 +27,7 @@ def large(request, dse, direct):
     return request.param, atoms, q, direct.intensity(atoms, q, dse.wavelength)
 
 
-def test_a_prism_scatters_like_the_sum_over_its_atoms(large, dse):
+def test_a_parallelepiped_scatters_like_the_sum_over_its_atoms(large, dse):
     name, _, q, expected = large
     phase = dse.phase(dse.crystals[name], SingleParallelepiped(BLOCKS[name]))
     # measured: pbnm 7e-8, wurtzite 3e-7, triclinic 1.1e-7

@@ -85,7 +85,7 @@ def test_sweep_and_solve_on_a_perfect_fit():
 
 
 def test_columns_of_very_different_size():
-    """A pattern of 1e9 electron units beside a trace of order one."""
+    """A pattern of 1e9 electron units beside a blank of order one."""
     observed, sigma, free, blanks, patterns = _problem(5, noise=0.1)
     expected = _reference(observed, sigma, free, blanks, patterns)
     found = LinearProblem(observed, sigma, free, blanks).solve(patterns * 1e9)

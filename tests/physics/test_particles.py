@@ -35,7 +35,7 @@ def _larger(length, mean, sd):
 
 @pytest.mark.parametrize("cells", [(1, 1, 1), (1, 4, 2), (5, 1, 1)])
 @pytest.mark.parametrize("name", ["pbnm", "wurtzite", "triclinic", "rock_salt"])
-def test_thin_prisms(name, cells, dse, direct):
+def test_thin_parallelepipeds(name, cells, dse, direct):
     """Where nearly every cell is at a face."""
     q = dse.uneven_q(40)
     expected = direct.intensity(direct.block(dse.structures[name], *cells), q, dse.wavelength)
@@ -45,7 +45,7 @@ def test_thin_prisms(name, cells, dse, direct):
     assert dse.worst(dse.intensity(phase, q, tolerance=1e-8), expected) < 3e-9
 
 
-def test_a_narrow_law_is_a_single_prism(dse):
+def test_a_narrow_law_is_a_single_parallelepiped(dse):
     q = dse.uneven_q(80)
     crystal = dse.crystals["pbnm"]
     step = math.sqrt(8.207 * 8.407) / 10, 1.1756
@@ -58,7 +58,7 @@ def test_a_narrow_law_is_a_single_prism(dse):
 
 @pytest.mark.parametrize("phi", [0.0, 25.0])
 @pytest.mark.parametrize("name", ["pbnm", "triclinic"])
-def test_a_population_is_the_number_weighted_sum_of_its_prisms(name, phi, dse):
+def test_a_population_is_the_number_weighted_sum_of_its_parallelepipeds(name, phi, dse):
     q = dse.uneven_q(80)
     crystal = dse.crystals[name]
     sizes = {"L_ab": 1.9, "sd_ab": 0.35, "L_c": 2.2, "sd_c": 0.5, "size_axes_rotation": phi}
@@ -252,6 +252,6 @@ def test_moving_sites_and_cell_match_a_crystal_built_there(dse, direct):
 
 
 @pytest.mark.parametrize("cells", [(0, 1, 1), (201, 1, 1)])
-def test_impossible_prisms_are_refused(cells):
+def test_impossible_parallelepipeds_are_refused(cells):
     with pytest.raises(ValueError, match="cell"):
         SingleParallelepiped(cells)

@@ -10,11 +10,31 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from numpy.testing import assert_allclose
 
+from aiida_dse.documents.results import (
+    AxisRow,
+    BasinRow,
+    ComparisonSummary,
+    ModelRow,
+    ParameterRow,
+    PointRow,
+    QuadraticRow,
+    QuantityRow,
+    RefinementSummary,
+    ScanSummary,
+    SimulationSummary,
+    Value,
+)
+from aiida_dse.documents.status import Status
+from aiida_dse.engine.model.agreement import Agreement
+from aiida_dse.engine.parameters import Kind, ParameterStatus
 from aiida_dse.io.results import Result
 from aiida_dse.report.figures import fit_figure, save_figure
 from aiida_dse.report.map_figures import curves_figure, map_figure
 
 WAVELENGTH = 0.56  # Å
+FIT = Agreement(
+    n_points=900, n_parameters=9, chi2=1356.8, r_p=0.04, r_wp=0.0512, r_exp=0.0415, gof=1.234,
+    r_wp_background_subtracted=0.06, durbin_watson=2.0)
 
 
 def refined(n_phases: int = 2, *, observed: bool = True, reflections: bool = True) -> Result:
@@ -27,21 +47,22 @@ def refined(n_phases: int = 2, *, observed: bool = True, reflections: bool = Tru
         "pattern/q": q, "pattern/calculated": calculated,
         "pattern/two_theta": 2 * np.degrees(np.arcsin(q * WAVELENGTH / (4 * np.pi))),
     } | {f"components/{name}": part for name, part in parts.items()}
-    summary = {
-        "task": "refine", "status": "converged", "title": "Dots", "phases": names,
-        "sample": {"name": "a_5nm", "temperature": 298.0},
-    }
+    common = {"title": "Dots", "phases": names, "derived": {}, "stop_reason": "",
+              "sample": {"name": "a_5nm", "temperature": 298.0}}
+    if reflections:
+        arrays |= {f"reflections/{name}": np.linspace(1, 6, 40) for name in names}
     if observed:
         noise = np.random.default_rng(1).normal(size=len(q))
         sigma = np.sqrt(calculated)
         arrays |= {"pattern/observed": calculated + sigma * noise, "pattern/sigma": sigma}
-        summary["agreement"] = {"gof": 1.234, "r_wp": 0.0512, "r_exp": 0.0415}
-    if reflections:
-        arrays |= {f"reflections/{name}": np.linspace(1, 6, 40) for name in names}
-    return Result(summary, arrays)
+        return Result(RefinementSummary(
+            status=Status.CONVERGED, agreement=FIT, linear={}, n_cycles=1, n_evaluations=1,
+            **common), arrays)
+    return Result(SimulationSummary(status=Status.COMPLETE, **common), arrays)
 
 
-UNITS = {"P.a": "Å", "P.b": "Å", "P.Br.x": "", "P.Br.y": "", "P.Br.B_iso": "Å^2", "P.size": "nm"}
+KINDS = {"P.a": Kind.CELL_LENGTH, "P.b": Kind.CELL_LENGTH, "P.Br.x": Kind.COORDINATE,
+         "P.Br.y": Kind.COORDINATE, "P.Br.B_iso": Kind.B_ISO, "P.L": Kind.SIZE}
 
 
 def scanned(*axes: tuple[str, np.ndarray], steep: float = 1.0) -> Result:
@@ -49,11 +70,15 @@ def scanned(*axes: tuple[str, np.ndarray], steep: float = 1.0) -> Result:
     mesh = np.meshgrid(*(np.arange(len(values)) - 2.0 for _, values in axes), indexing="ij")
     gof = 1.1 + steep * 0.05 * np.sum(np.square(mesh), axis=0)
     minimum = {name: float(values[2]) for name, values in axes} | {"gof": 1.1}
-    summary = {
-        "task": "scan", "status": "complete", "title": "Map", "sample": {}, "phases": ["P"],
-        "axes": [name for name, _ in axes], "minimum": minimum,
-        "parameters": {name: {"value": 0.0, "unit": unit} for name, unit in UNITS.items()},
-    }
+    summary = ScanSummary(
+        status=Status.COMPLETE, stop_reason="complete", title="Map", phases=["P"],
+        axes=[AxisRow(name=name, unit=KINDS[name].spec.unit, kind=KINDS[name])
+              for name, _ in axes],
+        shape=list(gof.shape), n_done=gof.size, n_points_pattern=900, minimum=minimum,
+        parameters={name: ParameterRow(kind=kind, value=0.0, unit=kind.spec.unit,
+                                       status=ParameterStatus.FIXED)
+                    for name, kind in KINDS.items()},
+    )
     return Result(summary, {"scan/gof": gof} | {
         f"scan/axis_{k}": values for k, (_, values) in enumerate(axes)})
 
@@ -118,7 +143,7 @@ def test_two_theta_axis_obeys_bragg():
 def test_calculation_without_data_or_reflections(n_phases):
     result = refined(n_phases, observed=False, reflections=False)
     del result.arrays["pattern/two_theta"]
-    figure = fit_figure(Result(result.summary | {"task": "simulate"}, result.arrays))
+    figure = fit_figure(result)
     (top,) = figure.axes
     assert len(top.lines) == n_phases + 3 and not top.child_axes
     assert not labelled(figure, "observed")
@@ -171,10 +196,10 @@ def test_map_has_first_axis_across_and_its_minimum_marked():
 
 
 def test_axes_of_different_kind_fill_the_page():
-    axes = ("P.Br.x", np.linspace(0.2, 0.3, 5)), ("P.size", np.linspace(4, 6, 5))
+    axes = ("P.Br.x", np.linspace(0.2, 0.3, 5)), ("P.L", np.linspace(4, 6, 5))
     panel = map_figure(scanned(*axes)).axes[0]
     assert panel.get_aspect() == "auto"
-    assert (panel.get_xlabel(), panel.get_ylabel()) == ("Br.x (fractional)", "size (nm)")
+    assert (panel.get_xlabel(), panel.get_ylabel()) == ("Br.x (fractional)", "L (nm)")
 
 
 def test_cells_without_a_value_are_hatched_and_counted():
@@ -193,7 +218,7 @@ def test_cells_without_a_value_are_hatched_and_counted():
 @pytest.mark.parametrize("axes", [(A,), (A, B), (A, B, B_ISO)], ids=["1D", "2D", "3D"])
 def test_scan_without_any_value_has_no_minimum(axes):
     result = holed(scanned(*axes), (...,))
-    figure = map_figure(Result(result.summary | {"minimum": None}, result.arrays))
+    figure = map_figure(result.changed(minimum=None))
     figure.canvas.draw()
     assert not labelled(figure, "minimum")
     assert "without a value" in caption(figure)
@@ -270,21 +295,20 @@ def with_landmarks(*axes):
     place = {name: float(values[4]) for name, values in axes}
     between = {name: float(values[3]) for name, values in axes}
     names = [name for name, _ in axes]
-    summary = result.summary | {
-        "axis_units": ["Å"] * len(axes),
-        "quadratic": {
-            "position": {n: {"value": at[n], "su": 0.5 * float(v[1] - v[0])} for n, v in axes},
-            "correlation": {f"{a}, {b}": 0.6 for a, b in pairwise(names)},
-        },
-        "basins": [{"at": at, "gof": 1.1},
-                   {"at": place, "gof": 1.234, "saddle": {"at": between, "gof": 1.456}}],
-        "quantities": [{"name": "P.volume", "unit": "Å^3"},
-                       {"name": "P.angle(Pb-Br-Pb)_1", "unit": "deg"}],
-    }
+    found = result.changed(
+        quadratic=QuadraticRow(
+            position={n: Value(value=at[n], su=0.5 * float(v[1] - v[0])) for n, v in axes},
+            correlation={f"{a}, {b}": 0.6 for a, b in pairwise(names)},
+        ),
+        basins=[BasinRow(at=at, gof=1.1),
+                BasinRow(at=place, gof=1.234, saddle=PointRow(at=between, gof=1.456))],
+        quantities=[QuantityRow(name="P.volume", unit="Å^3"),
+                    QuantityRow(name="P.angle(Pb-Br-Pb)_1", unit="deg", varies=True)],
+    )
     shape = result.arrays["scan/gof"].shape
     angle = 160 + np.arange(shape[0]).reshape(-1, *(1,) * (len(shape) - 1)) ** 2.0
     arrays = {"scan/quantity_0": np.full((1,) * len(shape), 800.0), "scan/quantity_1": angle}
-    return Result(summary, result.arrays | arrays)
+    return Result(found.summary, result.arrays | arrays)
 
 
 def test_other_minima_and_saddles_are_marked_with_their_gof():
@@ -350,10 +374,14 @@ def test_a_comparison_has_a_panel_for_each_model():
     from aiida_dse.report.comparison import comparison_figure
 
     q, noise = np.linspace(1, 10, 200), np.random.default_rng(2).normal(size=(2, 200))
-    row = {"gof": 1.0, "r_wp": 0.02, "n_parameters": 5, "delta_bic": 0.0}
-    models = {"right": row, "wrong": row | {"delta_bic": 1234.5}}
+    row = ModelRow(
+        gof=1.0, r_wp=0.02, r_wp_background_subtracted=0.03, chi2=195.0, n_parameters=5,
+        n_points=200, aic=205.0, bic=221.5, durbin_watson=2.0, status=Status.CONVERGED, phases=[])
+    models = {"right": row, "wrong": row.model_copy(update={"delta_bic": 1234.5})}
     result = Result(
-        {"task": "compare", "models": models, "sample": {"name": "T1"}, "phases": []},
+        ComparisonSummary(
+            status=Status.COMPLETE, stop_reason="complete", sample={"name": "T1"}, agreement=FIT,
+            best="right", ranking=list(models), models=models),
         {f"models/{name}/{key}": values for name, part in zip(models, noise, strict=True)
          for key, values in (("q", q), ("residual", part))},
     )
@@ -362,4 +390,4 @@ def test_a_comparison_has_a_panel_for_each_model():
     assert [title.partition(":")[0] for title in titles] == ["right", "wrong"]
     assert "1,234" in titles[1]
     with pytest.raises(ValueError, match="'scan'"):
-        comparison_figure(Result({"task": "scan"}))
+        comparison_figure(scanned(A))

@@ -49,7 +49,7 @@ def labels(figure):
 def test_the_tables_show_values_units_and_sources(analyses):
     text = result_report(analyses["temperature_series"])
     assert "6 of 7 refinements of P used" in text
-    assert re.search(r"thermal_expansion_V = 110\.0\d*\(\d+\) 1e-6/K", text)
+    assert re.search(r"alpha_V = 110\.0\d*\(\d+\) 1e-6/K", text)
     assert re.search(r"Br_ax +einstein +88\.\d*\(\d+\) +1\.60\d*\(\d+\)", text)
     assert "static disorder of Br_ax" in text and "T45 is not used" in text
     text = result_report(analyses["size_series"])
@@ -75,7 +75,7 @@ def test_temperature_panels_draw_points_laws_and_what_is_not_used(analyses):
     result = analyses["temperature_series"]
     figure = temperature_figure(result)
     assert labels(figure) == ["$V$ (Å³)", "pseudo-cubic edges (Å)",
-                              "irreducible strain $\\zeta$", "$B$ (Å²)", "angles (deg)"]
+                              "irreducible strain $\\zeta$", "$B_\\mathrm{iso}$ (Å²)", "angles (deg)"]
     line = figure.axes[0].lines[0]
     volume = dict(zip(result.arrays["table/temperature"], result.arrays["table/values/volume"],
                       strict=True))

@@ -5,41 +5,61 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from aiida_dse.documents.results import (
+    BootstrapRow,
+    ParameterRow,
+    PosteriorRow,
+    ProfileRow,
+    UncertaintyRow,
+    UncertaintySummary,
+)
+from aiida_dse.documents.status import Status
+from aiida_dse.engine.model.agreement import Agreement
+from aiida_dse.engine.parameters import Kind, ParameterStatus
 from aiida_dse.io.results import Result
 from aiida_dse.report.figures import save_figure
 from aiida_dse.report.uncertainty import posterior_samples, uncertainty_figure
 
 NAMES = ["P.a", "P.Br_eq.B_iso", "P.Br_eq.x"]
-VALUES, SU, UNITS = [8.2, 2.0, 0.29], [0.001, 0.1, 0.0005], ["Å", "Å^2", ""]
+VALUES, SU = [8.2, 2.0, 0.29], [0.001, 0.1, 0.0005]
+KINDS = [Kind.CELL_LENGTH, Kind.B_ISO, Kind.COORDINATE]
 
 
 def made(*parts):
     """A result of independent normal parameters, with the parts that are asked for."""
     random = np.random.default_rng(1)
-    found, arrays = {}, {"refinement/names": np.array(NAMES)}
+    found, arrays = {}, {}
     if "posterior" in parts:
-        found["posterior"] = {"n_walkers": 12, "n_steps": 90, "thin": 2, "burn_in": 20,
-                              "converged": False}
+        found["posterior"] = PosteriorRow(
+            n_walkers=12, n_steps=90, thin=2, seed=0, acceptance=0.4, n_impossible=0, burn_in=20,
+            converged=False)
         arrays["posterior/samples"] = VALUES + SU * random.normal(size=(45, 12, 3))
         arrays["posterior/samples"][:10] = 99.0  # the burn-in is not to be shown
     if "bootstrap" in parts:
-        found["bootstrap"] = {"n_refined": 49, "n_samples": 50}
+        found["bootstrap"] = BootstrapRow(
+            n_samples=50, seed=0, n_refined=49, n_not_converged=0, n_failed=1, n_pending=0)
         arrays["bootstrap/values"] = VALUES + SU * random.normal(size=(50, 3))
         arrays["bootstrap/outcome"] = np.array([1] * 49 + [3])
     if "profile" in parts:
         steps = np.arange(1, 6) * 0.5
-        found["profile"] = {"P.Br_eq.B_iso": {"value": 2.0, "su": 0.1, "chi2_min": 100.0,
-                                          "below": "risen", "above": "bound"}}
+        found["profile"] = {"P.Br_eq.B_iso": ProfileRow(
+            value=2.0, su=0.1, chi2_min=100.0, below="risen", above="bound", n_points=10,
+            interval_68=(1.9, 2.1), interval_95=(1.8, 2.2), scaled_68=(1.89, 2.11),
+            scaled_95=(1.78, 2.22))}
         for side, sign in (("below", -1), ("above", 1)):
             arrays[f"profile/P.Br_eq.B_iso/{side}/value"] = 2.0 + sign * 0.1 * steps
             arrays[f"profile/P.Br_eq.B_iso/{side}/chi2"] = 100.0 + steps**2
-    rows = {n: {"value": v, "su": s, "unit": u, "lower": 0.0, "upper": v + 2.5 * s}
-            for n, v, s, u in zip(NAMES, VALUES, SU, UNITS, strict=True)}
-    return Result({
-        "task": "uncertainty", "status": "complete", "title": "Dots", "sample": {},
-        "phases": ["P"], "parameters": rows, "uncertainty": found,
-        "agreement": {"gof": 1.1, "r_wp": 0.05, "r_exp": 0.045},
-    }, arrays)
+    rows = {
+        name: ParameterRow(kind=kind, value=value, su=su, unit=kind.spec.unit, lower=0.0,
+                           upper=value + 2.5 * su, start=value, status=ParameterStatus.FREE)
+        for name, value, su, kind in zip(NAMES, VALUES, SU, KINDS, strict=True)}
+    return Result(UncertaintySummary(
+        status=Status.COMPLETE, stop_reason="complete", title="Dots", phases=["P"],
+        parameters=rows, uncertainty=UncertaintyRow(**found), linear={}, derived={}, n_cycles=1,
+        n_evaluations=1, agreement=Agreement(
+            n_points=100, n_parameters=9, chi2=110.0, r_p=0.04, r_wp=0.05, r_exp=0.045, gof=1.1,
+            r_wp_background_subtracted=0.06, durbin_watson=2.0),
+    ), arrays)
 
 
 def texts(figure):
@@ -90,6 +110,17 @@ def test_lost_bootstrap_samples_are_not_drawn(tmp_path):
         area = sum(bar.get_width() * bar.get_height() for bar in panel.patches)
         assert area == pytest.approx(1.0)
     save_figure(figure, tmp_path / "bootstrap.png")
+
+
+def test_a_parameter_at_its_bound_is_drawn_without_a_normal_law(tmp_path):
+    result = made("bootstrap", "posterior")
+    rows = result.summary.parameters
+    held = rows["P.a"].model_copy(update={"su": None, "status": ParameterStatus.AT_BOUND})
+    result = result.changed(parameters=rows | {"P.a": held})
+    with np.errstate(all="raise"):
+        panel = uncertainty_figure(result, "bootstrap").axes[0]
+        uncertainty_figure(result, "corner")
+    assert vertical(panel) == [VALUES[0]]
 
 
 def test_a_figure_without_data_is_refused_with_what_there_is():

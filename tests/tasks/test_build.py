@@ -82,9 +82,12 @@ def test_the_good_document_builds(folder, columns):
         ({"background__blanks": {"air": {"file": "zz.xye"}}}, "background.blanks.air:", "zz.xye"),
         ({"background__blanks": {"air": {"axis": "two_theta"}}}, "background.blanks.air:",
          "needs a 'file'"),
-        ({"constraints": {"P.Cs.B_iso": "P.Cs.B_iso"}}, "parameters, constraints", "refers to itself"),
-        ({"constraints": {"P.Cs.B_iso": "__import__('os')"}}, "parameters, constraints", "plain arithmetic"),
-        ({"constraints": {"P.Cs.B_iso": "P.Cl.B_iso", "P.Cl.B_iso": "P.Cs.B_iso"}}, "parameters, constraints", "circle"),
+        ({"constraints": {"P.Cs.B_iso": "P.Cs.B_iso"}}, "parameters, constraints",
+         "refers to itself"),
+        ({"constraints": {"P.Cs.B_iso": "__import__('os')"}}, "parameters, constraints",
+         "plain arithmetic"),
+        ({"constraints": {"P.Cs.B_iso": "P.Cl.B_iso", "P.Cl.B_iso": "P.Cs.B_iso"}},
+         "parameters, constraints", "circular"),
         ({"constraints": {"P.zz": "P.a"}}, "parameters, constraints", "'P.zz'"),
         ({"derived": {"P": {"distances": [["Cs", "Br"]]}}}, "derived.P:", "no site 'Br'"),
         ({"pattern": GRID | {"grid": {"start": 1, "step": 1e-9, "stop": 9}}}, "pattern.grid:",
@@ -112,7 +115,7 @@ def test_q_in_inverse_nm_mistaken_for_inverse_angstrom(folder, columns):
 
 
 @pytest.mark.parametrize("part", [slice(20, None), slice(0, -20)], ids=["late", "early"])
-def test_a_trace_that_ends_before_the_pattern(folder, columns, part):
+def test_a_blank_that_ends_before_the_pattern(folder, columns, part):
     np.savetxt(folder.path / "air.xye", columns[part], fmt="%.8g")
     air = {"air": {"file": "air.xye", "axis": "q_inverse_angstrom", "wavelength": 0.7,
                    "sigma": "column"}}
@@ -163,8 +166,8 @@ def test_b_of_the_document_fills_and_overrides_the_cif(folder):
 
 
 @pytest.mark.parametrize("particle", [
-    {"shape": "parallelepiped", "L": {"mean": 5000, "sd": 1}},
-    {"shape": "parallelepiped", "L": {"mean": 0.05, "sd": 0.001}}, {"shape": "sphere", "D": 5000.0},
+    {"shape": "quasi_cube", "L": {"mean": 5000, "sd": 1}},
+    {"shape": "quasi_cube", "L": {"mean": 0.05, "sd": 0.001}}, {"shape": "sphere", "D": 5000.0},
 ], ids=str)
 def test_a_size_that_cannot_be_is_refused_when_built(folder, particle):
     """'dse-engine validate' must not call a document valid that no task can begin."""
@@ -172,7 +175,7 @@ def test_a_size_that_cannot_be_is_refused_when_built(folder, particle):
 
 
 @pytest.mark.parametrize("expression", ["log(-P.a)", "1 / 0", "9 ** 9 ** 9 ** 9", "-3 * P.a"])
-def test_a_tie_without_a_possible_value_is_refused_when_built(folder, expression):
+def test_a_constraint_without_a_possible_value_is_refused_when_built(folder, expression):
     assert "P.Cs.B_iso" in refusal(folder, constraints={"P.Cs.B_iso": expression})
 
 
@@ -212,7 +215,7 @@ def test_a_special_position_of_the_example_cannot_be_freed():
     ({"parameters": {"P.a": {"value": 5.0, "lower": 4.0, "upper": 4.3}}}, "outside its bounds"),
     ({"parameters": {"P.Cl.occupancy": 0.0}}, r"P\.Cl\.B_iso has no effect: P\.Cl\.occupancy is 0"),
     ({"scales": {"P": 0.0}}, r"P\.a has no effect: the scale of P"),
-    ({"constraints": {"P.Cs.B_iso": "P.Cl.B_iso + 1", "P.Cl.B_iso": "P.Cs.B_iso - 1"}}, "round in a circle"),
+    ({"constraints": {"P.Cs.B_iso": "P.Cl.B_iso + 1", "P.Cl.B_iso": "P.Cs.B_iso - 1"}}, "are circular"),
     ({"restraints": [{"distance": ["Cs", "Br"], "target": 3.5, "sigma": 0.1}]}, "Br"),
 ])
 def test_what_cannot_be_refined_is_refused_before_it_runs(folder, changes, told):

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from aiida_dse.analysis.comparison import compare
 from aiida_dse.cli.engine import main
+from aiida_dse.documents.status import Task
 from aiida_dse.io.results import read_result
 from aiida_dse.tasks.run import run_refine, run_scan
 
@@ -30,37 +31,37 @@ def stiff(folder):
 
 def test_the_criteria_follow_from_the_residuals(full, stiff):
     found = compare({"stiff": stiff, "full": full})
-    assert found.summary["ranking"] == ["full", "stiff"] and found.summary["best"] == "full"
+    assert found.summary.ranking == ["full", "stiff"] and found.summary.best == "full"
     for name, k in (("full", 3 + 2), ("stiff", 1 + 2)):  # a, B, B; constant and scale
         residual = found.arrays[f"models/{name}/residual"]
         chi2, n = float(np.sum(residual**2)), len(residual)
-        row = found.summary["models"][name]
-        assert row["n_parameters"] == k and row["n_points"] == n == 200
-        assert row["chi2"] == pytest.approx(chi2)
-        assert row["aic"] == pytest.approx(chi2 + 2 * k)
-        assert row["bic"] == pytest.approx(chi2 + k * np.log(n))
-        assert row["gof"] == pytest.approx(np.sqrt(chi2 / (n - k)))
-    rows = found.summary["models"]
-    assert rows["full"]["delta_bic"] == 0
-    assert rows["stiff"]["delta_bic"] == pytest.approx(rows["stiff"]["bic"] - rows["full"]["bic"])
-    assert found.summary["warnings"] == []
+        row = found.summary.models[name]
+        assert row.n_parameters == k and row.n_points == n == 200
+        assert row.chi2 == pytest.approx(chi2)
+        assert row.aic == pytest.approx(chi2 + 2 * k)
+        assert row.bic == pytest.approx(chi2 + k * np.log(n))
+        assert row.gof == pytest.approx(np.sqrt(chi2 / (n - k)))
+    rows = found.summary.models
+    assert rows["full"].delta_bic == 0
+    assert rows["stiff"].delta_bic == pytest.approx(rows["stiff"].bic - rows["full"].bic)
+    assert found.summary.warnings == []
 
 
 def test_terms_that_bring_nothing_cost_more_by_bic(folder, full):
     """Ten Chebyshev terms where the data hold a constant: chi2 falls, BIC rises."""
     rich = run_refine(folder.build(refinement=STAGES, background={"chebyshev": 10}))
     found = compare({"rich": rich, "full": full}).summary
-    assert found["models"]["rich"]["chi2"] < found["models"]["full"]["chi2"]
-    assert found["ranking"] == ["full", "rich"]
+    assert found.models["rich"].chi2 < found.models["full"].chi2
+    assert found.ranking == ["full", "rich"]
     assert any("different backgrounds" in text and "chebyshev_9" in text
-               for text in found["warnings"])
+               for text in found.warnings)
 
 
 @pytest.mark.parametrize("change", [{"pattern__range": [1.5, 9.0]}, {"pattern__every": 2},
                                     {"pattern__sigma": "5 %"}])
 def test_other_data_are_called_so(folder, full, change):
     other = run_refine(folder.build(refinement=STAGES, **change))
-    (warning,) = [w for w in compare({"a": full, "b": other}).summary["warnings"]
+    (warning,) = [w for w in compare({"a": full, "b": other}).summary.warnings
                   if "different data" in w]
     assert "cannot be compared" in warning
 
@@ -68,8 +69,8 @@ def test_other_data_are_called_so(folder, full, change):
 def test_a_good_ranking_of_bad_models_is_called_so(folder, stiff):
     other = run_refine(folder.build(refinement={"stages": [["P.a"]]}, parameters={"P.Cs.B_iso": 7.0}))
     found = compare({"a": stiff, "b": other}).summary
-    assert found["models"][found["best"]]["gof"] > 1.2
-    assert any("overstate" in text for text in found["warnings"])
+    assert found.models[found.best].gof > 1.2
+    assert any("overstate" in text for text in found.warnings)
 
 
 def test_what_is_no_comparison_is_refused(folder, full):
@@ -90,12 +91,12 @@ def test_the_command_takes_documents_and_finished_results(folder):
         "compare", f"full={folder.path / 'kept'}", f"stiff={path}", "-o", str(out), "--quiet"])
     assert shown.exit_code == 0, shown.output
     assert shown.output.index("full") < shown.output.index("stiff ")
-    assert read_result(out).summary["best"] == "full"
-    assert json.loads((out / "stiff" / "result.json").read_text())["task"] == "refine"
+    assert read_result(out).summary.best == "full"
+    assert json.loads((out / "stiff" / "result.json").read_text())["task"] == Task.REFINE
 
 
 @pytest.mark.parametrize(("models", "told"), [
-    (["model.yaml", "model.yaml"], "two models are called 'model'"),
+    (["model.yaml", "model.yaml"], "Two models are called 'model'"),
     (["a/b=model.yaml"], "without a slash"),
     (["model.yaml", "x=missing.yaml"], "no such file"),
 ])
@@ -104,4 +105,5 @@ def test_bad_lists_of_models_are_refused(folder, monkeypatch, models, told):
     monkeypatch.chdir(folder.path)
     shown = CliRunner().invoke(main, ["compare", *models, "--quiet"])
     assert shown.exit_code == 2 and told in shown.output
-    assert not (folder.path / "results").exists()
+    # how it ended is told to whoever started the job, but nothing was computed
+    assert [path.name for path in (folder.path / "results").iterdir()] == ["outcome.json"]

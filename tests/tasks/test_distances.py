@@ -35,24 +35,24 @@ def test_a_store_scatters_like_its_structure(folder, stored):
     np.testing.assert_allclose(*calculated, rtol=2e-6)
 
 
-def test_an_expanded_store_scatters_like_the_larger_cell(folder, stored):
+def test_a_scaled_store_scatters_like_the_larger_cell(folder, stored):
     larger = run_simulate(folder.build(parameters={"P.a": 4.12 * 1.004}))
     of_store = run_simulate(folder.build(**stored | {"parameters": {"P.lattice_scale": 1.004}}))
     calculated = [r.arrays["pattern/calculated"] for r in (larger, of_store)]
     np.testing.assert_allclose(*calculated, rtol=2e-6)
 
 
-def test_refining_its_expansion_finds_the_cell_that_the_structure_finds(folder, stored):
+def test_refining_its_lattice_scale_finds_the_cell_that_the_structure_finds(folder, stored):
     of_structure = run_refine(folder.build()).summary
     of_store = run_refine(folder.build(**stored)).summary
-    assert of_store["status"] == of_structure["status"] == "converged"
-    cell = 4.12 * of_store["parameters"]["P.lattice_scale"]["value"]
-    assert cell == pytest.approx(of_structure["parameters"]["P.a"]["value"], abs=2e-5)
+    assert of_store.status == of_structure.status == "converged"
+    cell = 4.12 * of_store.parameters["P.lattice_scale"].value
+    assert cell == pytest.approx(of_structure.parameters["P.a"].value, abs=2e-5)
     for name in ("P.Cs.B_iso", "P.Cl.B_iso"):
-        assert of_store["parameters"][name]["value"] == pytest.approx(
-            of_structure["parameters"][name]["value"], abs=2e-4)
-    assert of_store["agreement"]["gof"] == pytest.approx(of_structure["agreement"]["gof"], rel=1e-4)
-    assert of_store["structures"]["P"] == of_structure["structures"]["P"]
+        assert of_store.parameters[name].value == pytest.approx(
+            of_structure.parameters[name].value, abs=2e-4)
+    assert of_store.agreement.gof == pytest.approx(of_structure.agreement.gof, rel=1e-4)
+    assert of_store.structures["P"] == of_structure.structures["P"]
 
 
 def test_a_map_over_a_store_is_that_over_the_cell(folder, stored):
@@ -68,13 +68,13 @@ def test_a_map_over_a_store_is_that_over_the_cell(folder, stored):
 
 
 def test_a_population_is_stored_with_its_sizes(folder):
-    particle = {"shape": "parallelepiped", "L": {"mean": 1.5, "sd": 0.3}}
+    particle = {"shape": "quasi_cube", "L": {"mean": 1.5, "sd": 0.3}}
     population = {"phases": {"P": {"structure": "CsCl.cif", "particle": particle}}}
     result = run_build(folder.build(**population), folder.path)
     kept = read_distances(folder.path / store_name("P"))
-    told = result.summary["distances"]["P"]
+    told = result.summary.distances["P"]
     assert kept.sizes["mean_ab"] == pytest.approx(1.5, rel=0.02)
-    assert told["sizes"] == dict(kept.sizes)
+    assert told.sizes == dict(kept.sizes)
     assert kept.about["values"]["sd_L"] == pytest.approx(0.3)
     of_store = folder.build(phases={"P": {"distances": store_name("P")}}, parameters={},
                      derived={}, refinement=None, scan=None)
@@ -123,7 +123,7 @@ def test_the_command_builds_and_the_next_one_uses_it(folder):
     path = folder.write(parameters={"P.a": 4.12})
     outcome = CliRunner().invoke(main, ["build", str(path), "-o", str(folder.path / "out")])
     assert outcome.exit_code == 0, outcome.output
-    assert "good up to q = " in outcome.output and "54 atoms" in outcome.output
+    assert "accurate up to q = " in outcome.output and "54 atoms" in outcome.output
     result = read_result(folder.path / "out")
     assert result.task == "build" and result.status == "complete"
     with h5py.File(folder.path / "out" / store_name("P")) as file:
@@ -189,7 +189,7 @@ def test_a_phase_has_one_source(folder, stored):
     both = {"P": {"distances": "x.h5", "atoms": "x.xyz"}}
     with pytest.raises(DocumentError, match=r"one of 'structure'.*'distances'"):
         parse_document({"pattern": {"file": "a"}, "phases": both})
-    with pytest.raises(DocumentError, match="'X' is no label"):
+    with pytest.raises(DocumentError, match="has no label 'X'; its labels are Cs, Cl"):
         folder.build(**stored | {"phases": {"P": {"distances": store_name("P"), "B_iso": {"X": 1.0}}}})
 
 

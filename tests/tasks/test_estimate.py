@@ -13,7 +13,7 @@ from aiida_dse.tasks.estimate import (
 from aiida_dse.tasks.selftest import selftest, speed
 
 POPULATION = {"P": {"structure": "CsCl.cif",
-                    "particle": {"shape": "parallelepiped", "L": {"mean": 2.0, "sd": 0.3}}}}
+                    "particle": {"shape": "quasi_cube", "L": {"mean": 2.0, "sd": 0.3}}}}
 
 
 def axes(*names, n=3):

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from aiida_dse.cli.engine import main
+from aiida_dse.documents import DocumentError
+from aiida_dse.documents.status import EXITS, Failure, Status
 from aiida_dse.engine.model.pattern import PatternModel
+from aiida_dse.engine.parameters import ParameterStatus
+from aiida_dse.io.outcome import (
+    OUTCOME_NAME,
+    RESERVED,
+    EngineFailure,
+    RunOutcome,
+    read_outcome,
+)
 from aiida_dse.io.results import read_result
 from aiida_dse.tasks.run import map_of, run_refine, run_scan, run_simulate
 
@@ -32,8 +44,9 @@ def run(*arguments):
 
 
 def refused(outcome, *words):
-    """Exit 2, one message, no traceback."""
-    assert outcome.exit_code == 2, (outcome.exit_code, outcome.exception, outcome.output)
+    """Exit status of invalid input, one message, no traceback."""
+    assert outcome.exit_code == EXITS[Failure.INVALID_INPUT].command == 2, (
+        outcome.exit_code, outcome.exception, outcome.output)
     assert "Error" in outcome.output
     for word in words:
         assert word in outcome.output
@@ -74,7 +87,7 @@ def test_simulate_on_a_grid(folder, tmp_path):
     assert outcome.exit_code == 0, outcome.output
     result = read_result(out)
     assert (result.task, result.status) == ("simulate", "complete")
-    assert "agreement" not in result.summary and "pattern/observed" not in result.arrays
+    assert result.summary.agreement is None and "pattern/observed" not in result.arrays
     assert len(result.arrays["pattern/q"]) == 81
     alone = run_simulate(folder.build(pattern=GRID, refinement=None, scan=None))
     np.testing.assert_allclose(
@@ -84,7 +97,7 @@ def test_simulate_on_a_grid(folder, tmp_path):
 
 def test_simulate_with_data_fits_scale_and_background(folder):
     result = run_simulate(folder.build(parameters={"P.a": 4.12}))
-    assert 0.85 < result.summary["agreement"]["gof"] < 1.15
+    assert 0.85 < result.summary.agreement.gof < 1.15
     parts = [v for k, v in result.arrays.items() if k.startswith("components/")]
     np.testing.assert_allclose(sum(parts), result.arrays["pattern/calculated"], rtol=1e-9)
 
@@ -96,15 +109,16 @@ def test_refine_from_the_command_line(folder, tmp_path):
     assert "GoF" in outcome.output and str(out / "result.json") in outcome.output
     result = read_result(out)
     assert result.status == "converged"
-    row = result.summary["parameters"]["P.a"]
-    assert row["free"] and abs(row["value"] - 4.12) < 4 * row["su"] and row["start"] == 4.11
-    assert not result.summary["parameters"]["P.Cs.occupancy"]["free"]
-    derived = result.summary["derived"]["P"]["quantities"]
+    row = result.summary.parameters["P.a"]
+    assert row.status.refined and abs(row.value - 4.12) < 4 * row.su and row.start == 4.11
+    assert not result.summary.parameters["P.Cs.occupancy"].status.refined
+    derived = result.summary.derived["P"].quantities
     bond, volume = derived["d(Cs-Cl)_1"], derived["volume"]
-    assert bond["value"] == pytest.approx(row["value"] * np.sqrt(3) / 2, rel=1e-12)
-    assert bond["su"] == pytest.approx(row["su"] * np.sqrt(3) / 2, rel=1e-4)
-    assert volume["su"] == pytest.approx(3 * row["value"] ** 2 * row["su"], rel=1e-4)
-    assert result.arrays["refinement/names"].tolist() == ["P.a", "P.Cs.B_iso", "P.Cl.B_iso"]
+    assert bond.value == pytest.approx(row.value * np.sqrt(3) / 2, rel=1e-12)
+    assert bond.su == pytest.approx(row.su * np.sqrt(3) / 2, rel=1e-4)
+    assert volume.su == pytest.approx(3 * row.value**2 * row.su, rel=1e-4)
+    assert result.arrays["covariance/names"].tolist() == [
+        "P.a", "P.Cs.B_iso", "P.Cl.B_iso", "background.chebyshev_0", "P.scale"]
     json.loads((out / "result.json").read_text(), parse_constant=pytest.fail)
 
 
@@ -121,22 +135,23 @@ def test_a_walltime_keeps_the_values_and_exits_4(folder, tmp_path, monkeypatch):
     outcome = run("refine", folder.write(), "-o", tmp_path / "a", "--quiet", "--walltime", 5)
     assert outcome.exit_code == 4, outcome.output
     result = read_result(tmp_path / "a")
-    assert result.status == "walltime" and result.summary["n_cycles"] == 1
+    assert result.status == "walltime" and result.summary.n_cycles == 1
     outcome = run("scan", folder.write(), "-o", tmp_path / "b", "--quiet")
     assert outcome.exit_code in (0, 4)  # four blocks: the last may be done already
 
 
-def test_an_undetermined_parameter_makes_the_result_singular(folder):
+def test_an_undetermined_parameter_is_told_by_the_status(folder):
     section = folder.document()["phases"]["P"]
     built = folder.build(
         phases__Q=section, scales={"Q": 1e-30}, refinement={"stages": [["P.a", "Q.a"]]}
     )
     result = run_refine(built)
-    assert result.status == "singular"
-    row = result.summary["parameters"]["Q.a"]
-    assert row["undetermined"] and row["su"] is None
-    volume = result.summary["derived"]["Q"]["quantities"]["volume"]
-    assert volume["su"] is None
+    assert result.status is Status.UNDETERMINED
+    row = result.summary.parameters["Q.a"]
+    assert row.status is ParameterStatus.UNDETERMINED and row.su is None
+    assert result.summary.undetermined == ["Q.a"]
+    volume = result.summary.derived["Q"].quantities["volume"]
+    assert volume.su is None
 
 
 def test_scan_continue_and_what_it_refuses(folder, tmp_path):
@@ -145,8 +160,8 @@ def test_scan_continue_and_what_it_refuses(folder, tmp_path):
     outcome = run("scan", document, "-o", out, "--quiet")
     assert outcome.exit_code == 0, outcome.output
     result = read_result(out)
-    assert result.summary["n_done"] == 12 and result.summary["shape"] == [4, 3]
-    assert result.summary["minimum"]["P.a"] == 4.12
+    assert result.summary.n_done == 12 and result.summary.shape == [4, 3]
+    assert result.summary.minimum["P.a"] == 4.12
     again = run("scan", document, "-o", out, "--quiet", "--continue")
     assert again.exit_code == 0
     np.testing.assert_array_equal(read_result(out).arrays["scan/chi2"], result.arrays["scan/chi2"])
@@ -203,7 +218,7 @@ def test_commands_that_the_document_does_not_provide_for(folder):
 
 
 def test_a_particle_too_large_is_told_not_traced(folder, tmp_path):
-    particle = {"shape": "parallelepiped", "L": {"mean": 5000, "sd": 1}}
+    particle = {"shape": "quasi_cube", "L": {"mean": 5000, "sd": 1}}
     document = folder.write(phases__P__particle=particle, pattern=GRID)
     refused(run("simulate", document, "-o", tmp_path / "o"), "limit is 200")
 
@@ -243,10 +258,85 @@ def test_a_signal_leaves_the_points_that_are_done(folder, tmp_path, number, stat
     assert process.returncode == code, stdout + stderr
     assert "Traceback" not in stderr
     result = read_result(out)
-    assert result.status == status
+    assert result.status == status and EXITS[result.status].command == code
+    assert read_outcome(out) == RunOutcome("finished")
     done = np.isfinite(result.arrays["scan/gof"])
-    assert 0 < result.summary["n_done"] == done.sum() < done.size
-    assert result.summary["minimum"]["gof"] == np.nanmin(result.arrays["scan/gof"])
+    assert 0 < result.summary.n_done == done.sum() < done.size
+    assert result.summary.minimum["gof"] == np.nanmin(result.arrays["scan/gof"])
+
+
+#: What ends a task, and what is to be said of it.
+FAILURES = [
+    (DocumentError("pattern: this key is missing"), Failure.INVALID_INPUT),
+    (MemoryError("Unable to allocate 9 TiB"), Failure.OUT_OF_MEMORY),
+    (OSError(errno.ENOSPC, "No space left on device"), Failure.DISK_FULL),
+    (OSError(errno.EDQUOT, "Disk quota exceeded"), Failure.DISK_FULL),
+    (np.linalg.LinAlgError("SVD did not converge"), Failure.INTERNAL),
+    (ZeroDivisionError("division by zero"), Failure.INTERNAL),
+    (EngineFailure(Failure.OTHER_ENGINE, "numerics 2"), Failure.OTHER_ENGINE),
+]
+
+
+@pytest.mark.parametrize(("problem", "failure"), FAILURES, ids=lambda x: type(x).__name__)
+def test_a_failure_exits_with_its_status_and_leaves_its_reason(
+    folder, tmp_path, monkeypatch, problem, failure
+):
+    def fails(*arguments, **options):
+        raise problem
+
+    monkeypatch.setattr("aiida_dse.tasks.run.run_refine", fails)
+    outcome = run("refine", folder.write(), "-o", tmp_path / "o", "--quiet")
+    assert outcome.exit_code == EXITS[failure].command
+    if failure is Failure.INTERNAL:
+        assert outcome.exception is problem  # with its traceback
+    else:
+        assert f"Error: {problem}" in outcome.stderr
+    told = read_outcome(tmp_path / "o")
+    assert (told.state, told.failure) == ("failed", failure.value) and str(problem) in told.message
+    assert [path.name for path in (tmp_path / "o").iterdir()] == [OUTCOME_NAME]
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status is not Status.RUNNING],
+                         ids=str)
+def test_the_exit_status_is_that_of_the_result(folder, tmp_path, monkeypatch, status):
+    result = run_refine(folder.build()).changed(status=status)
+    monkeypatch.setattr("aiida_dse.tasks.run.run_refine", lambda *a, **k: result)
+    outcome = run("refine", folder.write(), "-o", tmp_path / "o", "--quiet")
+    assert outcome.exit_code == EXITS[status].command
+    assert read_result(tmp_path / "o").status is status
+    assert read_outcome(tmp_path / "o") == RunOutcome("finished")
+
+
+@pytest.mark.parametrize("name", ["result.json", "result.h5"])
+def test_a_disk_that_is_full_at_the_end_is_told(folder, tmp_path, name):
+    """The device /dev/full refuses every byte, as a full disk does."""
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    out = tmp_path / "o"
+    out.mkdir()
+    (out / f".{name}.part").symlink_to("/dev/full")
+    process = _engine("refine", folder.write(), "-o", out, "--quiet")
+    _, stderr = process.communicate(timeout=180)
+    assert process.returncode == EXITS[Failure.DISK_FULL].command, stderr
+    assert "Error:" in stderr and "Traceback" not in stderr
+    told = read_outcome(out)
+    assert (told.state, told.failure) == ("failed", Failure.DISK_FULL.value)
+    assert "No space left" in told.message and not (out / "result.json").exists()
+    assert (out / OUTCOME_NAME).stat().st_size == RESERVED
+
+
+def test_a_run_that_is_killed_was_still_running(folder, tmp_path):
+    """SIGKILL leaves no words: 'running' is what a parser finds."""
+    axes = [{"parameter": "P.a", "start": 4.0, "stop": 4.3, "step": 0.00002},
+            {"parameter": "P.Cl.B_iso", "values": [1.0, 2.0, 3.0]}]
+    out = tmp_path / "o"
+    process = _engine("scan", folder.write(scan__axes=axes), "-o", out)
+    try:
+        assert "points" in process.stderr.readline()
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+    assert read_outcome(out) == RunOutcome("running")
 
 
 def test_restraints_are_reported_beside_the_fit(folder, tmp_path):
@@ -255,24 +345,24 @@ def test_restraints_are_reported_beside_the_fit(folder, tmp_path):
               {"parameter": "P.Cs.B_iso", "target": 1.0, "sigma": 0.5}]
     document = folder.write(restraints=wanted, refinement__stages=[["P.a", "P.Cs.B_iso"]])
     told = run("refine", document, "-o", tmp_path / "o")
-    assert "restraints add" in told.output and "P d(Cs-Cl)_1" in told.output
+    assert "restraints contribute" in told.output and "P d(Cs-Cl)_1" in told.output
     summary = read_result(tmp_path / "o").summary
-    rows = summary["restraints"]
+    rows = summary.restraints
     assert set(rows) == {"P d(Cs-Cl)_1", "P.Cs.B_iso"}
-    length = summary["parameters"]["P.a"]["value"] * 3**0.5 / 2
-    assert rows["P d(Cs-Cl)_1"]["value"] == pytest.approx(length, rel=1e-9)
-    assert rows["P d(Cs-Cl)_1"]["chi2"] == pytest.approx(((length - 3.5) / 0.05) ** 2, rel=1e-6)
+    length = summary.parameters["P.a"].value * 3**0.5 / 2
+    assert rows["P d(Cs-Cl)_1"].value == pytest.approx(length, rel=1e-9)
+    assert rows["P d(Cs-Cl)_1"].chi2 == pytest.approx(((length - 3.5) / 0.05) ** 2, rel=1e-6)
 
 
 def test_several_starts_are_told_and_stored(folder, tmp_path):
     document = folder.write(refinement__stages=[["P.a", "P.Cs.B_iso"]], refinement__starts=4)
     told = run("refine", document, "-o", tmp_path / "o")
-    assert "4 of 4 starts led to 1 minima, 0 led nowhere" in told.output
+    assert "4 of 4 starting points converged to 1 distinct minima; 0 failed" in told.output
     assert "4 of 4 starts" in told.stderr
     result = read_result(tmp_path / "o")
-    [minimum] = result.summary["search"]["minima"]
-    assert minimum["starts"] == [0, 1, 2, 3]
-    assert minimum["values"]["P.a"] == result.summary["parameters"]["P.a"]["value"]
+    [minimum] = result.summary.search.minima
+    assert minimum.starts == [0, 1, 2, 3]
+    assert minimum.values["P.a"] == result.summary.parameters["P.a"].value
     assert result.arrays["search/starts"].shape == (4, 2)
 
 
@@ -282,13 +372,13 @@ def test_a_map_tells_its_minimum_between_the_points(folder, tmp_path):
     told = run("scan", folder.write(scan__axes=axes), "-o", tmp_path / "o", "--quiet")
     assert told.exit_code == 0, told.output
     summary = read_result(tmp_path / "o").summary
-    position = summary["quadratic"]["position"]
+    position = summary.quadratic.position
     for name, step in (("P.a", 0.01), ("P.Cs.B_iso", 0.5)):
-        assert abs(position[name]["value"] - summary["minimum"][name]) < step
-        assert position[name]["su"] > 0
-    assert "paraboloid's minimum at P.a = " in told.output
-    assert summary["basins"][0]["gof"] == summary["minimum"]["gof"]
-    assert summary["basins"][0]["at"]["P.a"] == summary["minimum"]["P.a"]
+        assert abs(position[name].value - summary.minimum[name]) < step
+        assert position[name].su > 0
+    assert "Minimum of the fitted paraboloid: P.a = " in told.output
+    assert summary.basins[0].gof == summary.minimum["gof"]
+    assert summary.basins[0].at["P.a"] == summary.minimum["P.a"]
 
 
 def test_other_methods_go_through_the_document(folder):
@@ -298,14 +388,12 @@ def test_other_methods_go_through_the_document(folder):
     stages = {"stages": [["P.a"], ["P.*.B_iso"]]}
     usual = run_refine(folder.build(refinement=stages)).summary
     other = run_refine(folder.build(refinement=stages | {"method": "cobyqa"})).summary
-    assert (usual["method"], other["method"]) == ("least_squares", "cobyqa")
-    for name, row in usual["parameters"].items():
-        if row["free"]:
-            assert abs(other["parameters"][name]["value"] - row["value"]) < 0.2 * row["su"]
+    assert (usual.method, other.method) == ("least_squares", "cobyqa")
+    for name, row in usual.parameters.items():
+        if row.status.refined:
+            assert abs(other.parameters[name].value - row.value) < 0.2 * row.su
 
 
 def test_many_starts_go_with_least_squares_only(folder):
-    from aiida_dse.documents import DocumentError
-
     with pytest.raises(DocumentError, match="4 starts go with the method least_squares"):
         folder.build(refinement={"starts": 4, "method": "cobyqa"})

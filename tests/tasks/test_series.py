@@ -23,15 +23,11 @@ from aiida_dse.documents.series import (
     TemperatureOptions,
     parse_options,
 )
+from aiida_dse.documents.status import Status, Task
 from aiida_dse.io.results import plain
 from aiida_dse.tasks.run import run_refine, run_simulate
 
 BULK = Bulk(volume=793.1, source="test")
-
-
-def changed(result, **parts):
-    """A result whose summary differs."""
-    return dataclasses.replace(result, summary=result.summary | parts)
 
 
 def test_a_row_follows_from_the_parameters(refined):
@@ -57,9 +53,9 @@ def test_what_was_held_has_no_uncertainty_and_no_law(refined):
     series, found = temperature_series(results)
     assert np.isnan(series.rows[0].su("B_iso(Pb)")) and np.isnan(series.rows[0].su("b"))
     assert series.rows[0].su("volume") > 0
-    assert set(found.summary["displacements"]) == {"Br_ax", "Br_eq"}
-    assert "thermal_expansion_a" in found.summary["parameters"]
-    assert "alpha_b" not in found.summary["parameters"]
+    assert set(found.summary.displacements) == {"Br_ax", "Br_eq"}
+    assert "thermal_expansion_a" in found.summary.numbers
+    assert "thermal_expansion_b" not in found.summary.numbers
 
 
 def test_the_spread_of_l_is_that_of_a_drawn_population(refined):
@@ -78,10 +74,15 @@ def test_the_table_agrees_with_the_refinement_it_comes_from(folder):
     found = run_refine(folder.build(derived={"P": {"distances": [["Cs", "Cl"]]}}))
     series = series_table({"cubes": found})
     (row,) = series.rows
-    rows = found.summary["derived"]["P"]["quantities"]
+    rows = found.summary.derived["P"].quantities
     for name in rows:
-        assert row.value(name) == pytest.approx(rows[name]["value"])
-        assert row.su(name) == pytest.approx(rows[name]["su"] * row.factor)
+        assert row.value(name) == pytest.approx(rows[name].value)
+        if rows[name].su is None:  # an angle of a cube
+            assert np.isnan(row.su(name))
+        else:
+            assert row.su(name) == pytest.approx(rows[name].su * row.factor)
+    assert {name for name in rows if rows[name].su is not None} == {
+        "a", "b", "c", "volume", "d(Cs-Cl)_1", "L", "1/L", "B_iso(Cs)", "B_iso(Cl)"}
     assert row.su("c") == pytest.approx(row.su("a"))
     assert row.value("c") == row.value("a")
     assert row.value("L") == pytest.approx(0.3 * row.value("a"), rel=1e-3)
@@ -89,7 +90,59 @@ def test_the_table_agrees_with_the_refinement_it_comes_from(folder):
     assert json.loads(text)["rows"]["cubes"]["quantities"]["B_iso(Cl)"]["su"] > 0
 
 
-def test_a_tied_parameter_has_the_uncertainty_of_its_source(folder):
+@pytest.fixture
+def population(folder):
+    """A function that builds a population of cuboids with other keys; its pattern has noise."""
+    length = {"L_ab": {"mean": 1.6, "sd": 0.3}, "L_c": {"mean": 2.2, "sd": 0.4}}
+    particle = {"shape": "parallelepiped", "largest": 4.0, **length}
+
+    def built(**keys):
+        return folder.build(scan=None, phases__P__particle=particle, background={"chebyshev": 1},
+                            **{"parameters": {"P.a": 4.12}} | keys)
+
+    q = folder.columns[:, 0]
+    mean = run_simulate(built(refinement=None)).arrays["components/P"]
+    counts = np.random.default_rng(8).poisson(2e5 * mean / mean.max() + 1000.0)
+    np.savetxt(folder.path / "cubes.xye", np.c_[q, counts, np.sqrt(counts)], fmt="%.8g")
+    return built
+
+
+def test_the_covariance_of_a_row_is_that_of_the_refined_parameters(population):
+    """Volume, bond and L of cuboids by hand from the covariance that the refinement stored."""
+    found = run_refine(population(
+        parameters={"P.a": 4.115, "P.L_ab": 1.7}, derived={"P": {"distances": [["Cs", "Cl"]]}},
+        refinement={"stages": [["P.a", "P.L_*"], ["P.*.B_iso"]]}))
+    assert found.status is Status.CONVERGED
+    (row,) = series_table({"one": found}).rows
+    names = found.arrays["covariance/names"].tolist()
+    at = [names.index(name) for name in ("P.a", "P.L_ab", "P.L_c", "P.Cl.B_iso")]
+    covariance = found.arrays["covariance/matrix"][np.ix_(at, at)]
+    a, ab, c = (found.summary.parameters[f"P.{name}"].value for name in ("a", "L_ab", "L_c"))
+    edge = (c * ab**2) ** (1 / 3)
+    slopes = {
+        "volume": [3 * a**2, 0, 0, 0], "d(Cs-Cl)_1": [3**0.5 / 2, 0, 0, 0],
+        "L": [0, 2 / 3 * edge / ab, edge / c / 3, 0],
+        "1/L": [0, -2 / 3 / edge / ab, -1 / edge / c / 3, 0], "B_iso(Cl)": [0, 0, 0, 1],
+    }
+    gradient = np.array(list(slopes.values()))
+    expected = gradient @ covariance @ gradient.T * row.factor**2
+    for i, one in enumerate(slopes):
+        assert row.su(one) == pytest.approx(np.sqrt(expected[i, i]), rel=1e-5)
+        for j, other in enumerate(slopes):
+            scale = row.su(one) * row.su(other)
+            assert row.covariance_of(one, other) / scale == pytest.approx(
+                expected[i, j] / scale, abs=1e-5), (one, other)
+    assert set(name for name, one in found.summary.derived["P"].quantities.items()
+               if one.su is None) == {"alpha", "beta", "gamma"}
+    # zero but for rounding, which must not be propagated
+    sizes = found.summary.derived["P"].sizes
+    assert sizes["correlation"].su is None and abs(sizes["correlation"].value) < 1e-12
+    assert sizes["mean_ab"].su == pytest.approx(
+        found.summary.parameters["P.L_ab"].su, rel=0.1)
+    assert abs(expected[0, 2]) > 0.01 * row.su("volume") * row.su("L")  # worth the test
+
+
+def test_a_constrained_parameter_has_the_uncertainty_of_its_source(folder):
     found = run_refine(folder.build(constraints={"P.Cl.B_iso": "2 * P.Cs.B_iso"}, scan=None,
                                     refinement={"stages": [["P.a", "P.Cs.B_iso"]]}))
     (row,) = series_table({"one": found}).rows
@@ -104,27 +157,27 @@ def test_what_is_not_used_is_listed_with_its_reason(temperatures, refined):
     }
     series, found = temperature_series(
         results, TemperatureOptions(exclude=("odd",), max_gof=5.0))
-    assert set(found.summary["excluded"]) == {"bad", "poor", "odd"}
-    assert "not_converged" in found.summary["excluded"]["bad"]
-    assert "9.00" in found.summary["excluded"]["poor"]
-    assert found.summary["parameters"]["thermal_expansion_V"]["value"] == pytest.approx(1.1e-4, rel=1e-6)
+    assert set(found.summary.excluded) == {"bad", "poor", "odd"}
+    assert "not_converged" in found.summary.excluded["bad"]
+    assert "9.00" in found.summary.excluded["poor"]
+    assert found.summary.numbers["thermal_expansion_V"].value == pytest.approx(1.1e-4, rel=1e-6)
     assert "bad" in series.plain()["rows"]
-    assert sum("is not used" in text for text in found.summary["warnings"]) == 3
+    assert sum("is not used" in text for text in found.summary.warnings) == 3
 
 
 def test_expansion_displacements_and_disorder_come_out_as_they_went_in(temperatures):
     _, found = temperature_series(temperatures)
-    rows = found.summary["parameters"]
-    assert rows["thermal_expansion_V"]["value"] == pytest.approx(1.1e-4, rel=1e-6)
+    rows = found.summary.numbers
+    assert rows["thermal_expansion_V"].value == pytest.approx(1.1e-4, rel=1e-6)
     for name, theta, static in (("Pb", 64, 0.3), ("Br_ax", 88, 1.6), ("Br_eq", 88, 0.4)):
-        assert rows[f"einstein.{name}.theta"]["value"] == pytest.approx(theta, rel=1e-4)
-        assert rows[f"einstein.{name}.B_static"]["value"] == pytest.approx(static, abs=1e-4)
-        assert found.summary["displacements"][name]["better"] == "einstein"
-    (verdict,) = found.summary["disorder"]
-    assert verdict["sites"] == ["Br_ax", "Br_eq"] and verdict["static_disorder"]
-    assert verdict["difference"] == pytest.approx(1.2, abs=1e-3)
-    assert verdict["verdict"].startswith("B_static(Br_ax) exceeds B_static(Br_eq) by 1.20(")
-    assert verdict["verdict"].endswith("s.u.: static disorder of Br_ax")
+        assert rows[f"einstein.{name}.theta"].value == pytest.approx(theta, rel=1e-4)
+        assert rows[f"einstein.{name}.B_static"].value == pytest.approx(static, abs=1e-4)
+        assert found.summary.displacements[name].better == "einstein"
+    (verdict,) = found.summary.disorder
+    assert verdict.sites == ["Br_ax", "Br_eq"] and verdict.static_disorder
+    assert verdict.difference == pytest.approx(1.2, abs=1e-3)
+    assert verdict.verdict.startswith("B_static(Br_ax) exceeds B_static(Br_eq) by 1.20(")
+    assert verdict.verdict.endswith("s.u.: static disorder of Br_ax")
 
 
 def test_the_difference_of_two_static_parts_knows_their_correlation(temperatures, refined):
@@ -133,37 +186,39 @@ def test_the_difference_of_two_static_parts_knows_their_correlation(temperatures
     for r in (-0.9, 0.0, 0.9):
         results = {}
         for name, result in temperatures.items():
-            rows = result.summary["parameters"]
+            rows = result.summary.parameters
             results[name] = refined(
-                temperature=result.summary["sample"]["temperature"], correlation=r,
-                b=[rows[f"P.{site}.B_iso"]["value"] for site in ("Pb", "Br_ax", "Br_eq")])
-        (verdict,) = temperature_series(results)[1].summary["disorder"]
-        found[r] = verdict["su_scaled"]
-    own = [temperature_series(results)[1].summary["parameters"][f"einstein.{site}.B_static"]["su"]
+                temperature=result.summary.sample["temperature"], correlation=r,
+                b=[rows[f"P.{site}.B_iso"].value for site in ("Pb", "Br_ax", "Br_eq")])
+        (verdict,) = temperature_series(results)[1].summary.disorder
+        found[r] = verdict.su_scaled
+    own = [temperature_series(results)[1].summary.numbers[f"einstein.{site}.B_static"].su
            for site in ("Br_ax", "Br_eq")]
     assert found[0.0] == pytest.approx(np.hypot(*own), rel=1e-3)
     assert found[-0.9] ** 2 - found[0.0] ** 2 == pytest.approx(1.8 * own[0] * own[1], rel=1e-3)
     assert found[0.9] ** 2 - found[0.0] ** 2 == pytest.approx(-1.8 * own[0] * own[1], rel=1e-3)
 
 
-def test_equal_sites_are_not_called_disordered(temperatures):
+def test_equal_sites_are_not_called_disordered(temperatures, refined):
     results = {}
     for name, result in temperatures.items():
-        rows = dict(result.summary["parameters"])
-        rows["P.Br_ax.B_iso"] = rows["P.Br_ax.B_iso"] | {"value": rows["P.Br_eq.B_iso"]["value"] + 0.02}
-        results[name] = changed(result, parameters=rows)
-    (verdict,) = temperature_series(results)[1].summary["disorder"]
-    assert not verdict["static_disorder"] and verdict["site"] is None
-    assert "no static disorder" in verdict["verdict"]
+        rows = result.summary.parameters
+        pb, eq = (rows[f"P.{site}.B_iso"].value for site in ("Pb", "Br_eq"))
+        results[name] = refined(temperature=result.summary.temperature, correlation=-0.3,
+                                b=(pb, eq + 0.02, eq))
+    (verdict,) = temperature_series(results)[1].summary.disorder
+    assert not verdict.static_disorder and verdict.site is None
+    assert "no static disorder" in verdict.verdict
 
 
 def test_a_gof_of_two_doubles_every_uncertainty(temperatures):
-    worse = {name: changed(result, agreement=result.summary["agreement"] | {"gof": 2.0})
+    worse = {name: result.changed(
+                 agreement=dataclasses.replace(result.summary.agreement, gof=2.0))
              for name, result in temperatures.items()}
-    one, two = (temperature_series(r)[1].summary["parameters"] for r in (temperatures, worse))
+    one, two = (temperature_series(r)[1].summary.numbers for r in (temperatures, worse))
     for name in one:
-        assert two[name]["su"] == pytest.approx(2 * one[name]["su"], rel=1e-3)
-        assert two[name]["value"] == pytest.approx(one[name]["value"])
+        assert two[name].su == pytest.approx(2 * one[name].su, rel=1e-3)
+        assert two[name].value == pytest.approx(one[name].value)
 
 
 def test_what_is_no_temperature_series_is_refused(temperatures, refined):
@@ -171,69 +226,68 @@ def test_what_is_no_temperature_series_is_refused(temperatures, refined):
         temperature_series(temperatures | {"none": refined()})
     with pytest.raises(ValueError, match="two temperatures"):
         temperature_series({"a": refined(temperature=5.0), "b": refined(temperature=5.0)})
-    two = changed(refined(temperature=5.0), phases=["P", "Q"])
+    two = refined(temperature=5.0).changed(phases=["P", "Q"])
     with pytest.raises(ValueError, match="say which 'phase'"):
         temperature_series({"a": two})
     with pytest.raises(ValueError, match="no phase 'X'"):
         temperature_series(temperatures, TemperatureOptions(phase="X"))
     with pytest.raises(ValueError, match="'scan'"):
-        temperature_series({"a": changed(refined(), task="scan")})
+        temperature_series({"a": refined().changed(task=Task.SCAN)})
 
 
 def test_warnings_of_few_points_and_extrapolation(temperatures):
     two = {name: temperatures[name] for name in ("T6", "T45", "T100")}
-    warnings = temperature_series(two)[1].summary["warnings"]
+    warnings = temperature_series(two)[1].summary.warnings
     assert any("only 3 points" in text for text in warnings)
     assert any("300 K lies outside" in text and "extrapolated" in text for text in warnings)
     hot = {name: temperatures[name] for name in ("T150", "T200", "T250", "T300")}
-    warnings = temperature_series(hot)[1].summary["warnings"]
+    warnings = temperature_series(hot)[1].summary.warnings
     assert any("above theta" in text and "B_iso(Pb)" in text for text in warnings)
 
 
 def test_the_surface_energy_of_the_paper(sizes):
     """PHYSICS.md sec. 5: 2.3 % at 5 nm with K = 15 GPa is -2.7 eV/nm^2."""
     _, found = size_series(sizes, SizeOptions(bulk=BULK))
-    rows, strain = found.summary["parameters"], found.summary["strain"]
-    assert strain["points"]["L5"]["value"] == pytest.approx(0.023)
-    assert rows["strain.slope"]["value"] == pytest.approx(0.115, rel=1e-6)
-    assert rows["strain.intercept"]["value"] == pytest.approx(0, abs=1e-8)
-    assert strain["r_squared"] == pytest.approx(1)
-    assert rows["gamma"]["value"] == pytest.approx(-2.7, abs=0.02)
-    assert strain["surface_energy_SI"]["value"] == pytest.approx(-15 * 0.115 / 4)
-    assert rows["surface_energy_through_bulk"]["value"] == pytest.approx(rows["gamma"]["value"])
-    assert strain["K"]["value"] == 15 and "inferred" in strain["K"]["source"]
-    assert any("leaves out that of K" in text for text in found.summary["warnings"])
+    rows, strain = found.summary.numbers, found.summary.strain
+    assert strain.points["L5"].value == pytest.approx(0.023)
+    assert rows["strain.slope"].value == pytest.approx(0.115, rel=1e-6)
+    assert rows["strain.intercept"].value == pytest.approx(0, abs=1e-8)
+    assert strain.r_squared == pytest.approx(1)
+    assert rows["surface_energy"].value == pytest.approx(-2.7, abs=0.02)
+    assert strain.surface_energy_SI.value == pytest.approx(-15 * 0.115 / 4)
+    assert rows["surface_energy_through_bulk"].value == pytest.approx(rows["surface_energy"].value)
+    assert strain.K.value == 15 and "inferred" in strain.K.source
+    assert any("does not include that of K" in text for text in found.summary.warnings)
 
 
 def test_without_a_bulk_the_line_gives_it(sizes):
-    strain = size_series(sizes)[1].summary["strain"]
-    assert strain["V_bulk"]["value"] == pytest.approx(793.1)
-    assert strain["slope"]["value"] == pytest.approx(0.115, rel=1e-6)
-    assert "extrapolated from L = 11.0 nm" in strain["V_bulk"]["source"]
+    strain = size_series(sizes)[1].summary.strain
+    assert strain.V_bulk.value == pytest.approx(793.1)
+    assert strain.slope.value == pytest.approx(0.115, rel=1e-6)
+    assert "extrapolated from L = 11.0 nm" in strain.V_bulk.source
 
 
 def test_a_line_that_misses_the_bulk_is_called_so(sizes):
     _, found = size_series(sizes, SizeOptions(bulk=Bulk(volume=800.0, source="another crystal")))
-    assert any("misses the bulk" in text and "another crystal" in text
-               for text in found.summary["warnings"])
+    assert any("does not pass through the bulk" in text and "another crystal" in text
+               for text in found.summary.warnings)
 
 
-def test_the_uncertainty_of_k_enters_gamma(sizes):
+def test_the_uncertainty_of_k_enters_the_surface_energy(sizes):
     modulus = BulkModulus(value=15.0, su=1.5, source="test")
-    rows = size_series(sizes, SizeOptions(bulk=BULK, bulk_modulus=modulus))[1].summary[
-        "parameters"]
-    share = np.hypot(0.1, rows["strain.slope"]["su"] / rows["strain.slope"]["value"])
-    assert rows["gamma"]["su"] == pytest.approx(abs(rows["gamma"]["value"]) * share)
+    rows = size_series(sizes, SizeOptions(bulk=BULK, bulk_modulus=modulus))[1].summary.numbers
+    share = np.hypot(0.1, rows["strain.slope"].su / rows["strain.slope"].value)
+    assert rows["surface_energy"].su == pytest.approx(abs(rows["surface_energy"].value) * share)
 
 
 def test_sizing_predicts_with_uncertainty_and_spread(sizes):
     series, found = sizing_curve(sizes)
     law, row = ExcitonLaw(2.38, 7.3, 6.1), series.rows[0]
     ends = law.energy(2 / np.sqrt(3) * (row.value("L") + row.su("L") * np.array([1, -1])))
-    shown = found.summary["predicted"]["L5"]
-    assert shown["value"] == pytest.approx(float(law.energy(10 / np.sqrt(3))))
-    assert shown["su_scaled"] == pytest.approx(abs(ends[1] - ends[0]) / 2, rel=1e-3)
-    assert shown["spread"] / shown["su_scaled"] == pytest.approx(
+    shown = found.summary.predicted["L5"]
+    assert shown.value == pytest.approx(float(law.energy(10 / np.sqrt(3))))
+    assert shown.su_scaled == pytest.approx(abs(ends[1] - ends[0]) / 2, rel=1e-3)
+    assert shown.spread / shown.su_scaled == pytest.approx(
         row.value("sd_L") / row.su("L"))
 
 
@@ -243,7 +297,7 @@ def test_sizing_finds_the_decay_length_behind_measured_energies(sizes):
                                                  / np.sqrt(3))), "su": 0.005}
                 for name in sizes}
     _, found = sizing_curve(sizes, SizingOptions(measured=measured))
-    assert found.summary["parameters"]["d0"]["value"] == pytest.approx(5.05, rel=1e-5)
+    assert found.summary.numbers["d0"].value == pytest.approx(5.05, rel=1e-5)
     with pytest.raises(ValueError, match="'other'"):
         sizing_curve(sizes, SizingOptions(measured={"other": {"value": 2.5, "su": 0.01}}))
 
@@ -260,7 +314,7 @@ def test_a_differential_pattern_is_the_share_that_changed(folder):
     }
     found = differential(simulated, DifferentialOptions(reference="start", parameter="P.Cl.B_iso"))
     assert found.arrays["differential/scaled"] == pytest.approx(0.2)
-    assert found.summary["patterns"]["hot"]["at"] == 4.0 and found.summary["unit"] == "Å^2"
+    assert found.summary.patterns["hot"].at == 4.0 and found.summary.unit == "Å^2"
     model = folder.build(pattern__file=None, pattern__grid=grid, pattern__sigma=None,
                          refinement=None, scan=None, background=None).model
     swept = differential_of_model(model, "P.Cl.B_iso", [2.0, 4.0], values={"P.Cl.B_iso": 2.0})

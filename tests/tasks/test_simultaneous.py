@@ -14,15 +14,21 @@ from numpy.testing import assert_allclose
 
 from aiida_dse.cli.engine import main
 from aiida_dse.documents import DocumentError, load_simultaneous
-from aiida_dse.io.results import read_result
+from aiida_dse.documents.status import Task
+from aiida_dse.engine.parameters import ParameterStatus
+from aiida_dse.io.results import content_of, read_result
 from aiida_dse.report.simultaneous_figure import simultaneous_figure
 from aiida_dse.report.tables import result_report
 from aiida_dse.tasks.simultaneous import build_simultaneous, run_simultaneous
 
-LATTICE_SCALE_RANGE = 4e-5
+EXPANSION = 4e-5
 TEMPERATURES = {"T100": 100, "T200": 200, "T300": 300}
-LAW = {"parametric_constraints": {"P.a": "global.a0 * (1 + global.alpha * (sample.temperature - 300))"},
-       "parameters": {"global.a0": 4.11, "global.alpha": {"value": 0, "lower": -1e-3, "upper": 1e-3}}}
+LAW = {
+    "parametric_constraints": {
+        "P.a": "global.a0 * (1 + global.alpha * (sample.temperature - 300))"},
+    "parameters": {
+        "global.a0": 4.11, "global.alpha": {"value": 0, "lower": -1e-3, "upper": 1e-3}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +37,7 @@ def measured(columns):
     direct = sys.modules["_physics_direct"]
     found = {}
     for k, (name, t) in enumerate(TEMPERATURES.items()):
-        a = 4.12 * (1 + LATTICE_SCALE_RANGE * (t - 300))
+        a = 4.12 * (1 + EXPANSION * (t - 300))
         structure = direct.Structure.of(
             (a,) * 3, [("Cs1+", 1.0, 1.0, [(0, 0, 0)]), ("Cl1-", 1.0, 2.0, [(0.5, 0.5, 0.5)])])
         pattern = direct.intensity(direct.block(structure, 3, 3, 3), columns[:, 0], 0.7)
@@ -76,44 +82,45 @@ def built(path):
     return build_simultaneous(load_simultaneous(path), path.parent, threads=2)
 
 
-def test_a_law_goes_from_the_document_to_every_pattern(series, tmp_path):
+def test_a_parametric_constraint_goes_from_the_document_to_every_pattern(series, tmp_path):
     path, output = series(**LAW), tmp_path / "out"
     done = CliRunner().invoke(main, ["simultaneous", str(path), "-o", str(output)])
     assert done.exit_code == 0, done.output
     result = read_result(output)
     summary = result.summary
-    assert summary["task"] == "simultaneous" and summary["status"] == "converged"
-    rows = summary["parameters"]
+    assert summary.task == "simultaneous" and summary.status == "converged"
+    rows = summary.parameters
     assert set(rows) == {"P.Cs.B_iso", "P.Cl.B_iso", "global.a0", "global.alpha"}
-    for name, truth in {"global.a0": 4.12, "global.alpha": LATTICE_SCALE_RANGE, "P.Cs.B_iso": 1.0}.items():
-        assert abs(rows[name]["value"] - truth) < 4 * rows[name]["su"], name
+    for name, truth in {"global.a0": 4.12, "global.alpha": EXPANSION, "P.Cs.B_iso": 1.0}.items():
+        assert abs(rows[name].value - truth) < 4 * rows[name].su, name
     for name, t in TEMPERATURES.items():
-        own = summary["patterns"][name]
-        a = own["parameters"]["P.a"]
-        line = rows["global.a0"]["value"] * (1 + rows["global.alpha"]["value"] * (t - 300))
-        assert_allclose(a["value"], line, rtol=1e-12)
-        assert a["parametric_constraint"] == LAW["parametric_constraints"]["P.a"] and not a["free"] and a["su"] > 0
-        assert own["parameters"]["P.Cs.B_iso"] == {
-            **own["parameters"]["P.Cs.B_iso"], "shared": True, "value": rows["P.Cs.B_iso"]["value"],
-            "su": pytest.approx(rows["P.Cs.B_iso"]["su"])}
+        own = summary.patterns[name]
+        a = own.parameters["P.a"]
+        line = rows["global.a0"].value * (1 + rows["global.alpha"].value * (t - 300))
+        assert_allclose(a.value, line, rtol=1e-12)
+        assert a.parametric_constraint == LAW["parametric_constraints"]["P.a"] and a.su > 0
+        assert a.status is ParameterStatus.CONSTRAINED
+        cs = own.parameters["P.Cs.B_iso"]
+        assert cs.shared and cs.value == rows["P.Cs.B_iso"].value
+        assert cs.su == pytest.approx(rows["P.Cs.B_iso"].su)
         # the bond is half a cube's diagonal, so its s.u. is that of the cell
-        (bond,) = [q for k, q in own["derived"]["P"]["quantities"].items() if k.startswith("d(")]
-        assert_allclose([bond["value"], bond["su"]],
-                        np.array([a["value"], a["su"]]) * np.sqrt(3) / 2, rtol=1e-4)
+        (bond,) = [q for k, q in own.derived["P"].quantities.items() if k.startswith("d(")]
+        assert_allclose([bond.value, bond.su],
+                        np.array([a.value, a.su]) * np.sqrt(3) / 2, rtol=1e-4)
         residual = (result.arrays[f"patterns/{name}/pattern/observed"]
                     - result.arrays[f"patterns/{name}/pattern/calculated"]
                     ) / result.arrays[f"patterns/{name}/pattern/sigma"]
-        assert_allclose(residual @ residual, own["agreement"]["chi2"], rtol=1e-9)
-    chi2 = sum(own["agreement"]["chi2"] for own in summary["patterns"].values())
-    assert_allclose(summary["agreement"]["chi2"], chi2, rtol=1e-9)
-    assert summary["agreement"]["n_points"] == 3 * 200
-    assert summary["agreement"]["n_parameters"] == 4 + 3 * 2
-    assert list(result.arrays["refinement/names"]) == ["P.Cs.B_iso", "P.Cl.B_iso", "global.a0",
+        assert_allclose(residual @ residual, own.agreement.chi2, rtol=1e-9)
+    chi2 = sum(own.agreement.chi2 for own in summary.patterns.values())
+    assert_allclose(summary.agreement.chi2, chi2, rtol=1e-9)
+    assert summary.agreement.n_points == 3 * 200
+    assert summary.agreement.n_parameters == 4 + 3 * 2
+    assert list(result.arrays["covariance/names"]) == ["P.Cs.B_iso", "P.Cl.B_iso", "global.a0",
                                                        "global.alpha"]
     report = result_report(result)
-    for told in ("global.alpha", "T100", "300.0 K", "law: P.a =", "GoF"):
+    for told in ("global.alpha", "T100", "300.0 K", "parametric constraint: P.a =", "GoF"):
         assert told in report
-    json.dumps(summary, allow_nan=False)
+    json.dumps(content_of(summary), allow_nan=False)
 
 
 def test_the_figure_shows_every_pattern_and_what_differs(series):
@@ -123,12 +130,12 @@ def test_the_figure_shows_every_pattern_and_what_differs(series):
     assert all(any(text.startswith(f"{name}, {t} K, GoF") for text in texts)
                for name, t in TEMPERATURES.items())
     titles = [panel.get_title() for panel in figure.subfigs[1].axes]
-    assert titles == ["a (Å)", "B (Å²)"]
-    (line, *_), values = figure.subfigs[1].axes[0].lines, result.summary["patterns"]
+    assert titles == ["a (Å)", "$B_\\mathrm{iso}$ (Å²)"]
+    (line, *_), values = figure.subfigs[1].axes[0].lines, result.summary.patterns
     assert_allclose(line.get_xdata(), list(TEMPERATURES.values()))
-    assert_allclose(line.get_ydata(), [v["parameters"]["P.a"]["value"] for v in values.values()])
+    assert_allclose(line.get_ydata(), [v.parameters["P.a"].value for v in values.values()])
     with pytest.raises(ValueError, match="draw it with fit_figure"):
-        simultaneous_figure(type(result)(result.summary | {"task": "refine"}, result.arrays))
+        simultaneous_figure(result.changed(task=Task.REFINE))
     # with all of it common, the fits stand alone
     assert len(simultaneous_figure(run_simultaneous(built(series(shared=["P.*"])))).subfigs) == 1
 
@@ -142,23 +149,24 @@ def test_a_walltime_keeps_what_was_reached(series, tmp_path):
     done = CliRunner().invoke(main, ["simultaneous", str(few), "-o", str(output), "--quiet"])
     assert done.exit_code == 3 and read_result(output).status == "not_converged"
     stopped = run_simultaneous(built(few), should_stop=lambda: "walltime")
-    assert stopped.status == "walltime" and set(stopped.summary["patterns"]) == set(TEMPERATURES)
+    assert stopped.status == "walltime" and set(stopped.summary.patterns) == set(TEMPERATURES)
 
 
 def test_a_restraint_of_the_model_is_reported_where_it_counts(series):
     prior = [{"parameter": "P.Cs.B_iso", "target": 1.2, "sigma": 0.01},
              {"distance": ["Cs", "Cl"], "target": 3.57, "sigma": 0.01}]
     summary = run_simultaneous(built(series(model__restraints=prior))).summary
-    counted = {name: [key.split("_")[0] for key in rows["restraints"]]
-               for name, rows in summary["patterns"].items()}
+    counted = {name: [key.removesuffix("_1") for key in rows.restraints]
+               for name, rows in summary.patterns.items()}
     assert counted == {"T100": ["P.Cs.B_iso", "P d(Cs-Cl)"], "T200": ["P d(Cs-Cl)"],
                        "T300": ["P d(Cs-Cl)"]}
 
 
-def test_validate_tells_what_a_joint_document_would_do(series):
+def test_validate_tells_what_a_simultaneous_document_would_do(series):
     done = CliRunner().invoke(main, ["validate", str(series(**LAW))])
     assert done.exit_code == 0, done.output
-    for told in ("T200: 200 points", "law: P.a", "4.11, 4.11, 4.11", "free in the end: 4 param"):
+    for told in ("T200: 200 points", "parametric constraint: P.a", "4.11, 4.11, 4.11",
+                 "Free in the last stage: 4 parameters"):
         assert told in done.output
 
 
@@ -169,19 +177,24 @@ TWINS = {"T100": {"pattern": {"file": "T100.xye"}}, "again": {"pattern": {"file"
     ("changes", "told"),
     [
         ({"shared": ["P.q"]}, r"^shared.*no parameter 'P.q'"),
-        ({"shared": ["P.Cs"]}, r"did you mean P.Cs.B_iso"),
-        ({"shared": ["P.a"], **LAW}, "P.a is shared and has a law"),
-        ({"model__ties": {"P.Cl.B_iso": "2 * P.Cs.B_iso"}, "parametric_constraints": {"P.Cl.B_iso": "2"}}, "is constrained in the mod"),
-        ({**LAW, "parametric_constraints": {"P.q": "global.a0"}}, r"^parametric_constraints.P.q: there is no parameter"),
-        ({**LAW, "parametric_constraints": {"P.a": "global.b0"}}, r"^parametric_constraints.P.a: .*did you mean global.a0"),
-        ({**LAW, "parametric_constraints": {"P.a": "global.a0 if 1 else 2"}}, r"^parametric_constraints.P.a: .*not plain arithmetic"),
-        ({"parametric_constraints": {"P.a": "4 + P.Cs.B_iso", "P.Cs.B_iso": "P.a"}, "shared": []}, "go round in a circle"),
+        ({"shared": ["P.Cs"]}, r"no parameter 'P.Cs' \(did you mean .*P.Cs.B_iso"),
+        ({"shared": ["P.a"], **LAW}, "P.a is shared and has a parametric constraint"),
+        ({"model__constraints": {"P.Cl.B_iso": "2 * P.Cs.B_iso"},
+          "parametric_constraints": {"P.Cl.B_iso": "2"}}, "is constrained in the mod"),
+        ({**LAW, "parametric_constraints": {"P.q": "global.a0"}},
+         r"^parametric_constraints.P.q: there is no parameter"),
+        ({**LAW, "parametric_constraints": {"P.a": "global.b0"}},
+         r"^parametric_constraints.P.a: .*did you mean global.a0"),
+        ({**LAW, "parametric_constraints": {"P.a": "global.a0 if 1 else 2"}},
+         r"^parametric_constraints.P.a: .*not plain arithmetic"),
+        ({"parametric_constraints": {"P.a": "4 + P.Cs.B_iso", "P.Cs.B_iso": "P.a"}, "shared": []}, "are circular"),
         ({**LAW, "patterns__T200__sample": None}, r"^patterns.T200.sample.temperature: .*missing"),
-        ({**LAW, "parametric_constraints": {"P.a": "global.a0"}}, r"^parameters.global.alpha: no law names it"),
+        ({**LAW, "parametric_constraints": {"P.a": "global.a0"}},
+         r"^parameters.global.alpha: no parametric constraint names it"),
         ({**LAW, "parametric_constraints": {"P.a": "global.a0 + 0 * global.alpha"}}, "global.alpha has no effect"),
-        ({**LAW, "parameters__simultaneous.a0": -4}, r"gives -4 Å in pattern T100, which is impossible"),
-        ({**LAW, "parameters__simultaneous.a0": {"lower": 4}}, r"^parameters.global.a0.value: .*missing"),
-        ({**LAW, "parameters__simultaneous.a0": {"value": 3, "lower": 4}}, "outside its bounds"),
+        ({**LAW, "parameters__global.a0": -4}, r"gives -4 Å in pattern T100, which is impossible"),
+        ({**LAW, "parameters__global.a0": {"lower": 4}}, r"^parameters.global.a0.value: .*missing"),
+        ({**LAW, "parameters__global.a0": {"value": 3, "lower": 4}}, "outside its bounds"),
         ({"patterns": TWINS}, r"^patterns.again.pattern.file: .*same points as that of T100"),
         ({"patterns__T100__pattern__file": "no.xye"}, r"^patterns.T100.pattern: .*no file"),
         ({"patterns__T100__parameters": {"P.Cs.B_iso": 3}}, "P.Cs.B_iso is shared, but"),
@@ -204,6 +217,6 @@ def test_a_wrong_axis_of_one_pattern_is_told_by_its_name(series, measured):
     assert done.exit_code == 2 and done.output.startswith("Error: patterns.T200.pattern"), done
 
 
-def test_the_other_commands_send_a_joint_document_on(series):
+def test_the_other_commands_send_a_simultaneous_document_on(series):
     done = CliRunner().invoke(main, ["refine", str(series())])
     assert done.exit_code == 2 and "dse-engine simultaneous" in done.output

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from aiida_dse.documents import DocumentError
+from aiida_dse.documents.results import UncertaintyRow
+from aiida_dse.documents.status import Status
 from aiida_dse.engine.fit import bootstrap as bootstrap_module
 from aiida_dse.engine.fit.refine import refine
+from aiida_dse.engine.parameters import ParameterStatus
 from aiida_dse.io.results import read_result
 from aiida_dse.tasks.run import refinement_result, run_refine
 from aiida_dse.tasks.uncertainty import run_uncertainty
@@ -46,17 +49,17 @@ def test_from_the_command_line_to_result_and_table(folder, tmp_path):
     result = read_result(out)
     assert (result.task, result.status) == ("uncertainty", "posterior_not_converged")
     json.loads((out / "result.json").read_text(), parse_constant=pytest.fail)
-    found, row = result.summary["uncertainty"], result.summary["parameters"]["P.Cl.B_iso"]
-    low, high = found["profile"]["P.Cl.B_iso"]["interval_68"]
-    assert (high - low) / 2 == pytest.approx(row["su"], rel=0.02)
+    found, row = result.summary.uncertainty, result.summary.parameters["P.Cl.B_iso"]
+    low, high = found.profile["P.Cl.B_iso"].interval_68
+    assert (high - low) / 2 == pytest.approx(row.su, rel=0.02)
     # the scaled interval holds where chi2 has risen by GoF^2
-    wide = found["profile"]["P.Cl.B_iso"]["scaled_68"]
-    factor = max(1.0, result.summary["agreement"]["gof"])
+    wide = found.profile["P.Cl.B_iso"].scaled_68
+    factor = result.summary.su_scale
     assert (wide[1] - wide[0]) / (high - low) == pytest.approx(factor, rel=0.01)
-    assert list(found["profile"]) == ["P.Cl.B_iso"]
+    assert list(found.profile) == ["P.Cl.B_iso"]
     assert result.arrays["bootstrap/values"].shape == (6, 2)
     assert result.arrays["posterior/samples"].shape == (16, 10, 2)
-    assert not found["posterior"]["converged"] and found["posterior"]["reasons"]
+    assert not found.posterior.converged and found.posterior.reasons
 
 
 def test_derived_quantities_are_those_of_the_samples(folder):
@@ -64,19 +67,19 @@ def test_derived_quantities_are_those_of_the_samples(folder):
     plan = {"bootstrap": {"samples": 5}, "posterior": {"steps": 8}}
     model = folder.build(uncertainty=plan, refinement={"stages": [["P.a"]]})
     result = run_uncertainty(model, threads=1)
-    rows = result.summary["uncertainty"]["derived"]["P"]
+    rows = result.summary.uncertainty.derived["P"]
     a = result.arrays["bootstrap/values"][:, 0]
-    assert rows["volume"]["bootstrap"]["sd"] == pytest.approx((a**3).std(ddof=1), rel=1e-9)
-    assert rows["d(Cs-Cl)_1"]["bootstrap"]["median"] == pytest.approx(
+    assert rows["volume"].bootstrap.sd == pytest.approx((a**3).std(ddof=1), rel=1e-9)
+    assert rows["d(Cs-Cl)_1"].bootstrap.median == pytest.approx(
         np.median(a) * 3**0.5 / 2, rel=1e-9)
-    assert rows["L_a"]["bootstrap"]["mean"] == pytest.approx(a.mean() * 3 / 10, rel=1e-9)
+    assert rows["L_a"].bootstrap.mean == pytest.approx(a.mean() * 3 / 10, rel=1e-9)
     kept = result.arrays["posterior/samples"][
-        result.summary["uncertainty"]["posterior"]["burn_in"]:]
-    assert rows["volume"]["posterior"]["median"] == pytest.approx(
+        result.summary.uncertainty.posterior.burn_in:]
+    assert rows["volume"].posterior.median == pytest.approx(
         np.median(kept) ** 3, rel=1e-4)
-    assert rows["volume"]["su"] == pytest.approx(
-        3 * result.summary["parameters"]["P.a"]["value"] ** 2
-        * result.summary["parameters"]["P.a"]["su"], rel=1e-4)
+    assert rows["volume"].su == pytest.approx(
+        3 * result.summary.parameters["P.a"].value ** 2
+        * result.summary.parameters["P.a"].su, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +114,8 @@ def test_nothing_follows_a_refinement_that_failed(folder, tmp_path):
     outcome = run("uncertainty", short, "-o", tmp_path / "o", "--quiet")
     assert outcome.exit_code == 3, outcome.output
     result = read_result(tmp_path / "o")
-    assert (result.status, result.summary["uncertainty"]) == ("not_converged", {})
+    assert (result.status, result.summary.uncertainty) == (
+        Status.NOT_CONVERGED, UncertaintyRow())
 
 
 def test_undetermined_parameters_end_the_task(folder, tmp_path):
@@ -121,9 +125,30 @@ def test_undetermined_parameters_end_the_task(folder, tmp_path):
                         parameters=FIXED | {"Q.a": 4.12},
                         refinement={"stages": [["P.Cs.B_iso", "Q.Cs.B_iso"]]})
     outcome = run("uncertainty", path, "-o", tmp_path / "o", "--quiet")
-    assert outcome.exit_code == 3 and "no profile, bootstrap or posterior was made" in \
+    assert outcome.exit_code == 6 and "Profile, bootstrap and posterior were skipped" in \
         outcome.output
-    assert read_result(tmp_path / "o").status == "singular"
+    assert read_result(tmp_path / "o").status is Status.UNDETERMINED
+
+
+def test_a_parameter_at_its_bound_has_no_profile_but_samples(folder):
+    """B_iso(Cl) is held 25 s.u. above its best value; the others are not lost for it."""
+    model = built(folder, PLAN | {"profile": ["P.*.B_iso"]})
+    bounded = folder.build(
+        uncertainty=PLAN | {"profile": ["P.*.B_iso"]}, refinement={"stages": STAGES},
+        parameters=FIXED | {"P.Cl.B_iso": {"value": 2.6, "lower": 2.5}})
+    free, held = (run_uncertainty(one, threads=1).summary for one in (model, bounded))
+    assert set(free.uncertainty.profile) == {"P.Cs.B_iso", "P.Cl.B_iso"}
+    assert held.parameters["P.Cl.B_iso"].status is ParameterStatus.AT_BOUND
+    assert set(held.uncertainty.profile) == {"P.Cs.B_iso"}
+    assert any("P.Cl.B_iso has no profile" in text for text in held.warnings)
+    assert held.uncertainty.bootstrap.n_refined == 6
+    assert held.uncertainty.posterior.parameters["P.Cl.B_iso"].median > 2.5
+    # the s.u. of the other is what it is with this one fixed there
+    fixed = run_refine(folder.build(refinement={"stages": [["P.Cs.B_iso"]]},
+                                    parameters=FIXED | {"P.Cl.B_iso": 2.5})).summary
+    assert held.parameters["P.Cs.B_iso"].su == pytest.approx(
+        fixed.parameters["P.Cs.B_iso"].su, rel=1e-3)
+    assert held.agreement.n_parameters == fixed.agreement.n_parameters == 1 + 2
 
 
 class Clock:
@@ -150,8 +175,8 @@ def test_an_interrupted_task_goes_on_to_the_same_end(folder, questions):
         if name.startswith(("bootstrap", "posterior")):
             np.testing.assert_array_equal(found.arrays[name], whole.arrays[name], name)
     np.testing.assert_allclose(
-        found.summary["uncertainty"]["profile"]["P.Cl.B_iso"]["interval_68"],
-        whole.summary["uncertainty"]["profile"]["P.Cl.B_iso"]["interval_68"], rtol=1e-5,
+        found.summary.uncertainty.profile["P.Cl.B_iso"].interval_68,
+        whole.summary.uncertainty.profile["P.Cl.B_iso"].interval_68, rtol=1e-5,
     )
 
 
@@ -159,7 +184,7 @@ def test_a_walltime_in_the_refinement_loses_nothing_of_an_earlier_run(folder):
     model = built(folder, PLAN)
     part = run_uncertainty(model, threads=1, should_stop=Clock(40))
     again = run_uncertainty(model, threads=1, should_stop=Clock(0), finished=part)
-    assert again.status == "walltime" and again.summary["n_cycles"] == part.summary["n_cycles"]
+    assert again.status == "walltime" and again.summary.n_cycles == part.summary.n_cycles
     assert set(again.arrays) == set(part.arrays)
     assert "bootstrap/values" in again.arrays
 
@@ -204,7 +229,7 @@ def test_a_checkpoint_is_enough_to_go_on_from(folder, tmp_path, monkeypatch):
     with pytest.raises(MemoryError):
         run_uncertainty(model, threads=1, checkpoint=tmp_path / "o", on_progress=killed)
     kept = read_result(tmp_path / "o")
-    assert kept.status == "running" and kept.summary["uncertainty"]["posterior"]["n_steps"] == 9
+    assert kept.status == "running" and kept.summary.uncertainty.posterior.n_steps == 9
     found, whole = run_uncertainty(model, threads=1, finished=kept), run_uncertainty(
         model, threads=1)
     for name in ("bootstrap/values", "posterior/samples"):
@@ -218,13 +243,12 @@ def test_correlated_residuals_widen_the_s_u_beside_not_instead(folder):
                np.c_[q, counts + 6 * sigma * np.sin(3 * q), sigma], fmt="%.8g")
     model = folder.build(refinement={"stages": STAGES}, parameters=FIXED)
     result = run_refine(model)
-    serial = result.summary["serial_correlation"]
-    assert result.summary["agreement"]["durbin_watson"] < 1.5
-    assert serial["su_factor"] > 1.5
-    row = result.summary["parameters"]["P.Cs.B_iso"]
-    covariance = result.arrays["refinement/covariance"]
-    assert row["su"] == pytest.approx(np.sqrt(covariance[0, 0]))
-    assert row["su_serial"] == pytest.approx(row["su"] * serial["su_factor"])
+    serial = result.summary.serial_correlation
+    assert result.summary.agreement.durbin_watson < 1.5
+    assert serial.su_factor > 1.5
+    row = result.summary.parameters["P.Cs.B_iso"]
+    covariance = result.arrays["covariance/matrix"]
+    assert row.su == pytest.approx(np.sqrt(covariance[0, 0]))
     from aiida_dse.report.tables import result_report
 
     assert "serially corr." in result_report(result)
@@ -233,5 +257,4 @@ def test_correlated_residuals_widen_the_s_u_beside_not_instead(folder):
 def test_uncorrelated_residuals_are_left_alone(folder):
     model = folder.build(refinement={"stages": STAGES}, parameters=FIXED)
     result = refinement_result(model, refine(model.model, STAGES))
-    assert "serial_correlation" not in result.summary
-    assert "su_serial" not in result.summary["parameters"]["P.Cs.B_iso"]
+    assert result.summary.serial_correlation is None

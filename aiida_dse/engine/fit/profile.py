@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
+from aiida_dse.engine.model.agreement import su_scale
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.phase import PhaseState
 from aiida_dse.engine.model.restraints import Restraint, deviations
@@ -135,7 +136,7 @@ def profile_likelihood(
             for name in wanted for side in (-1, 1)}
     rays |= {(ray.parameter, ray.side): ray for ray in finished
              if (ray.parameter, ray.side) in rays}
-    limit = RISE * max(1.0, best.agreement.gof) ** 2
+    limit = RISE * su_scale(best.agreement.gof) ** 2
 
     def profiles(reason: str) -> Profiles:
         return Profiles(

@@ -1,4 +1,4 @@
-"""Several patterns whose parameters are one for all, follow parametric_constraints, or are each pattern's own."""
+"""Several patterns whose parameters are shared, given by parametric constraints, or their own."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from aiida_dse.engine.units import FloatArray
 
 from .refine import default_stages
 
-#: Laws may name the temperature (K) of the pattern.
+#: Parametric constraints may name the temperature (K) of the pattern.
 TEMPERATURE = "sample.temperature"
 
 
 class SimultaneousModel:
-    """Pattern models whose parameters are shared, given by parametric_constraints, or their own.
+    """Pattern models whose parameters are shared, given by parametric constraints, or their own.
 
     Names of the whole: a shared parameter as in its models ('P.L'), a pattern's own one after the
-    pattern ('T300:P.a'), the parameters of parametric_constraints as given ('global.a0'). `parametric_constraints` give a parameter of
-    every pattern by constraint arithmetic in the parameters of parametric_constraints, in other parameters of the same
-    pattern and in `constants[pattern]`. Raises ValueError for what contradicts itself.
+    pattern ('T300:P.a'), the global ones as given ('global.a0'). `parametric_constraints` give a
+    parameter of every pattern by arithmetic in the global parameters, in other parameters of the
+    same pattern and in `constants[pattern]`. Raises ValueError for what contradicts itself.
     """
 
     def __init__(
@@ -65,22 +65,24 @@ class SimultaneousModel:
                     f"{next(iter(self.models))}: {', '.join(sorted(different)) or 'constraints'}."
                 )
 
-    def _parametric_constraints(self, parametric_constraints: Mapping[str, str], first: PatternModel) -> dict[str, Constraint]:
+    def _parametric_constraints(
+        self, parametric_constraints: Mapping[str, str], first: PatternModel
+    ) -> dict[str, Constraint]:
         known = [*self.local_names, *self.global_parameters, TEMPERATURE]
         found = {}
         for target, text in parametric_constraints.items():
             first.require(target)
             if target in self.constrained:
                 raise ValueError(
-                    f"the law of {target}: it is constrained in the model already. Remove the constraint or the "
-                    "law."
+                    f"the parametric constraint of {target}: it is constrained in the model "
+                    "already. Remove one of the two."
                 )
             found[target] = Constraint.parse(target, text, known)
             for pattern, constants in self.constants.items():
                 if TEMPERATURE in found[target].sources and TEMPERATURE not in constants:
                     raise ValueError(
-                        f"the law of {target} uses {TEMPERATURE}, but pattern {pattern} has none. "
-                        "Give it in the pattern's 'sample'."
+                        f"the parametric constraint of {target} uses {TEMPERATURE}, but pattern "
+                        f"{pattern} has none. Give it in the pattern's 'sample'."
                     )
         self._order = ordered_constraints([*first.constraints, *found.values()])
         return found
@@ -93,7 +95,8 @@ class SimultaneousModel:
                 first.require(pattern)
             for name in select([pattern], self.local_names):
                 if name in self.parametric_constraints:
-                    raise ValueError(f"{name} is shared and has a law; it can be only one of them.")
+                    raise ValueError(f"{name} is shared and has a parametric constraint; it can "
+                                     "have only one of them.")
                 if name not in self.constrained:
                     chosen.add(name)
                 elif exact:
@@ -125,14 +128,14 @@ class SimultaneousModel:
         for pattern in self.models:
             self.local(pattern, start)
         for name in self.global_parameters:
-            # a step to either side: at its start a law may be flat in a parameter
+            # a step to either side: at its start a constraint may be flat in a parameter
             step = self.parameters[name].shift
             ends = [start | {name: start[name] + s * step} for s in (1, -1)]
             if all(self._computed(k, end) == self._computed(k, start)
                    for k in self.models for end in ends):
                 raise ValueError(
-                    f"{name} has no effect on any parameter of any pattern. Use it in a law, or "
-                    "remove it."
+                    f"{name} has no effect on any parameter of any pattern. Use it in a "
+                    "parametric constraint, or remove it."
                 )
 
     @property
@@ -143,7 +146,7 @@ class SimultaneousModel:
     def local(self, pattern: str, values: Mapping[str, float]) -> dict[str, float]:
         """The complete values of one pattern's model at values of the whole.
 
-        Raises ValueError where a law gives what no crystal or particle can have.
+        Raises ValueError where a constraint gives what no crystal or particle can have.
         """
         full = self._computed(pattern, values)
         for name in self.parametric_constraints:
@@ -152,9 +155,10 @@ class SimultaneousModel:
                 require_possible(name, parameter.kind, full[name], full[name])
             except ValueError:
                 raise ValueError(
-                    f"the law {name} = '{self.parametric_constraints[name].expression}' gives {full[name]:g} {parameter.unit} "
-                    f"in pattern {pattern}, which is impossible. Correct the law, or the starts "
-                    "and bounds of its parameters."
+                    f"the parametric constraint {name} = "
+                    f"'{self.parametric_constraints[name].expression}' gives {full[name]:g} "
+                    f"{parameter.unit} in pattern {pattern}, which is impossible. Correct it, or "
+                    "the starts and bounds of its parameters."
                 ) from None
         return full
 
@@ -208,8 +212,8 @@ class SimultaneousModel:
     def free_names(self, stages: Sequence[Sequence[str]]) -> list[str]:
         """What the stages free together, in the order of the whole; ValueError for unknown names.
 
-        A model's parameter ('P.a', or a wildcard) frees it in all patterns or, where a law gives
-        it, the parameters of that law; names of the whole are taken as they are.
+        A model's parameter ('P.a', or a wildcard) frees it in all patterns or, where a
+        parametric constraint gives it, the global parameters of that one; names of the whole are taken as they are.
         """
         chosen: set[str] = set()
         names = [*self.parameters, *(n for n in self.local_names if n not in self.parameters)]

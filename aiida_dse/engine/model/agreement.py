@@ -68,6 +68,11 @@ def agreement(
     )
 
 
+def su_scale(gof: float) -> float:
+    """max(1, GoF): the factor by which s.u. are scaled where they are printed or weigh points."""
+    return max(1.0, gof)
+
+
 @dataclass(frozen=True)
 class SerialCorrelation:
     """What correlated residuals leave of a pattern's information."""

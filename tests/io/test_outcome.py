@@ -1,0 +1,133 @@
+"""outcome.json: the last words of a run, whatever ended it, also on a full disk."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import BaseModel
+
+from aiida_dse import __version__
+from aiida_dse.documents import DocumentError
+from aiida_dse.documents.status import Failure
+from aiida_dse.engine import NUMERICS_VERSION
+from aiida_dse.io.outcome import (
+    OUTCOME_NAME,
+    RESERVED,
+    EngineFailure,
+    RunOutcome,
+    failure_of,
+    read_outcome,
+    reporting,
+    write_outcome,
+)
+
+
+class Section(BaseModel):
+    x: int
+
+
+def invalid():
+    Section(x="no number")
+
+
+def singular():
+    np.linalg.inv(np.zeros((2, 2)))
+
+
+def raised(problem):
+    def run():
+        raise problem
+
+    return run
+
+
+FAILURES = [
+    (raised(DocumentError("pattern: no 'file'")), Failure.INVALID_INPUT, "pattern: no 'file'"),
+    (raised(ValueError("q reaches 80 1/Å")), Failure.INVALID_INPUT, "q reaches 80 1/Å"),
+    (invalid, Failure.INVALID_INPUT, "x"),
+    (raised(MemoryError()), Failure.OUT_OF_MEMORY, "did not fit"),
+    (raised(MemoryError("Unable to allocate 9 TiB")), Failure.OUT_OF_MEMORY, "9 TiB"),
+    (raised(OSError(errno.ENOSPC, "No space left on device")), Failure.DISK_FULL, "No space"),
+    (raised(OSError(errno.EDQUOT, "Disk quota exceeded")), Failure.DISK_FULL, "quota"),
+    (raised(OSError(errno.EACCES, "Permission denied")), Failure.INTERNAL, "Permission denied"),
+    # a ValueError by inheritance, but no fault of the input
+    (singular, Failure.INTERNAL, "LinAlgError"),
+    (raised(np.linalg.LinAlgError("SVD did not converge")), Failure.INTERNAL, "SVD"),
+    (raised(ZeroDivisionError("division by zero")), Failure.INTERNAL, "ZeroDivisionError"),
+    (raised(KeyError("P.a")), Failure.INTERNAL, "P.a"),
+    (raised(KeyboardInterrupt()), Failure.INTERNAL, "KeyboardInterrupt"),
+    (raised(EngineFailure(Failure.OTHER_ENGINE, "numerics 2, not 1")), Failure.OTHER_ENGINE,
+     "numerics 2"),
+]
+
+
+@pytest.mark.parametrize(("run", "failure", "told"), FAILURES,
+                         ids=lambda x: str(x) if isinstance(x, Failure) else "")
+def test_a_failure_is_told_by_its_class(tmp_path, run, failure, told):
+    with pytest.raises(BaseException) as problem, reporting(tmp_path):
+        assert read_outcome(tmp_path).state == "running"
+        run()
+    assert failure_of(problem.value).failure is failure
+    found = read_outcome(tmp_path)
+    assert (found.state, found.failure) == ("failed", failure.value) and told in found.message
+    assert Failure(found.failure) is failure  # as a parser reads it
+
+
+def test_a_run_that_ends_well_is_finished(tmp_path):
+    with reporting(tmp_path / "new" / "folder"):
+        first = read_outcome(tmp_path / "new" / "folder")
+    assert first == RunOutcome("running")
+    assert first.engine_version == __version__ and first.numerics_version == NUMERICS_VERSION
+    assert read_outcome(tmp_path / "new" / "folder") == RunOutcome("finished")
+
+
+def test_an_exit_after_the_last_words_leaves_them(tmp_path):
+    """sys.exit with the status of a walltime is no failure."""
+    with pytest.raises(SystemExit), reporting(tmp_path):
+        write_outcome(tmp_path, RunOutcome("finished"))
+        raise SystemExit(4)
+    assert read_outcome(tmp_path).state == "finished"
+
+
+@pytest.mark.parametrize("message", ["", "x", "Å" * 100, "Å" * 3000, "\n\"\\" * 3000, "𝛘" * 5000,
+                                     "/data/\udce9t\udce9" * 500])
+def test_the_file_never_changes_its_size(tmp_path, message):
+    """What is reserved at the start holds any message: no block is asked of a full disk."""
+    path = tmp_path / OUTCOME_NAME
+    write_outcome(tmp_path, RunOutcome("running"))
+    place = path.stat().st_ino
+    write_outcome(tmp_path, RunOutcome("failed", Failure.DISK_FULL.value, message))
+    assert path.stat().st_size == RESERVED and path.stat().st_ino == place
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert message.startswith(found["message"]) and bool(found["message"]) == bool(message)
+    write_outcome(tmp_path, RunOutcome("finished"))
+    assert path.stat().st_size == RESERVED and read_outcome(tmp_path).message == ""
+
+
+def test_a_disk_that_refuses_the_words_hides_nothing(tmp_path, monkeypatch):
+    """The first error is the one that is raised."""
+    def full(self, *arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(ValueError, match="the real reason"), reporting(tmp_path):
+        monkeypatch.setattr(Path, "open", full)
+        raise ValueError("the real reason")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"state": "running", "more": 1}', "\xff"])
+def test_a_damaged_file_is_no_outcome(tmp_path, text):
+    (tmp_path / OUTCOME_NAME).write_bytes(text.encode("latin-1"))
+    assert read_outcome(tmp_path) is None
+    assert read_outcome(tmp_path / "none") is None
+
+
+def test_an_earlier_run_does_not_speak_for_this_one(tmp_path):
+    write_outcome(tmp_path, RunOutcome("failed", Failure.INTERNAL.value, "long ago"))
+    with reporting(tmp_path):
+        found = read_outcome(tmp_path)
+    assert found == RunOutcome("running") and not re.search("ago", found.message)

@@ -1,0 +1,125 @@
+"""What the code keeps to, read from its own syntax trees."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aiida_dse.documents.status import Failure, PartsFailed, Status, Task
+from aiida_dse.engine.parameters import KINDS
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted([*(ROOT / "aiida_dse").rglob("*.py"), *(ROOT / "workchains").rglob("*.py")])
+OUTCOMES = {member.value for kind in (Status, Failure, PartsFailed, Task) for member in kind}
+#: Quantities that a name may end in: what the table of kinds calls them, and the fixed names.
+QUANTITIES = {kind.value for kind in KINDS} | {
+    "B", "B_iso", "x", "y", "z", "a", "b", "c", "alpha", "beta", "gamma", "occupancy", "scale",
+    "lattice_scale", "size_axes_rotation", "L", "D", "L_ab", "L_c", "sd_L", "sd_D", "sd_ab", "sd_c",
+}
+#: Files that may still ask a name for its kind, each with the reason.
+BY_NAME = {
+    # CHEAP_SUFFIXES; being replaced by KindSpec.changes
+    "workchains/grid_search.py",
+}
+
+
+def nodes(*kinds: type[ast.AST]) -> Iterator[tuple[str, ast.AST, ast.Module]]:
+    for path in FILES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, kinds):
+                yield path.relative_to(ROOT).as_posix(), node, tree
+
+
+def texts(node: ast.expr, tree: ast.Module) -> list[str]:
+    """The strings that an expression stands for; names of constants of the module included."""
+    found = [part.value for part in ast.walk(node)
+             if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+    for name in (part.id for part in ast.walk(node) if isinstance(part, ast.Name)):
+        for statement in tree.body:
+            if isinstance(statement, ast.Assign) and any(
+                    isinstance(target, ast.Name) and target.id == name
+                    for target in statement.targets):
+                found += texts(statement.value, ast.Module([], []))
+    return found
+
+
+def last_name(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def test_outcomes_are_compared_as_members_not_as_words():
+    """`status is Status.CONVERGED`: a word that is renamed would silently never be equal."""
+    found = []
+    for place, node, _ in nodes(ast.Compare, ast.MatchValue):
+        if place == "aiida_dse/documents/status.py":
+            continue
+        sides = [node.left, *node.comparators] if isinstance(node, ast.Compare) else [node.value]
+        words = {text for side in sides for text in texts(side, ast.Module([], []))}
+        asked = {last_name(side) for side in sides}
+        if words & OUTCOMES and (isinstance(node, ast.MatchValue) or asked & {"status", "task"}):
+            found.append(f"{place}:{node.lineno}: {ast.unparse(node)}")
+    assert not found, "\n".join(found)
+
+
+def test_no_name_is_asked_for_its_kind():
+    """`parameter.kind is Kind.B_ISO`, not `name.endswith('.B_iso')`."""
+    found = []
+    for place, node, tree in nodes(ast.Call, ast.Compare):
+        if place in BY_NAME or place == "aiida_dse/documents/migration.py":
+            continue  # documents of version 0.1 have nothing but names
+        if isinstance(node, ast.Call):
+            if last_name(node.func) not in ("endswith", "startswith", "fnmatch", "fnmatchcase"):
+                continue
+            suffixes = {text.lstrip("*") for one in node.args for text in texts(one, tree)
+                        if text.lstrip("*").startswith(".")}
+            asked = {suffix[1:] for suffix in suffixes} & QUANTITIES
+        else:
+            # name.rpartition(".")[2] == "B_iso", or name.quantity == "B_iso"
+            sides = [node.left, *node.comparators]
+            parsed = any(isinstance(part, ast.Attribute)
+                         and part.attr in ("rpartition", "split", "rsplit", "quantity")
+                         for side in sides for part in ast.walk(side))
+            asked = parsed and {text for side in sides for text in texts(side, tree)} & QUANTITIES
+        if asked:
+            found.append(f"{place}:{node.lineno}: {ast.unparse(node)}")
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("place", sorted(BY_NAME))
+def test_what_is_allowed_is_still_needed(place):
+    assert re.search(r"endswith\(CHEAP_SUFFIXES\)", (ROOT / place).read_text(encoding="utf-8")), \
+        f"take {place} out of BY_NAME"
+
+
+def test_the_factor_of_s_u_is_computed_in_one_place():
+    """max(1, GoF) is `engine.model.agreement.su_scale`."""
+    found = []
+    for place, node, _ in nodes(ast.Call):
+        if last_name(node.func) in ("max", "maximum", "fmax") and len(node.args) == 2:
+            one, other = node.args
+            for limit, value in ((one, other), (other, one)):
+                if isinstance(limit, ast.Constant) and limit.value == 1 \
+                        and last_name(value) == "gof":
+                    found.append(place)
+    assert found == ["aiida_dse/engine/model/agreement.py"]
+
+
+def test_the_checks_find_what_they_look_for(monkeypatch, tmp_path):
+    """Each of them, on code that does it wrong."""
+    (tmp_path / "wrong.py").write_text(
+        'ENDS = (".B_iso", ".occupancy")\n'
+        'a = result.status == "converged"\n'
+        'b = name.endswith(ENDS)\n'
+        'c = max(1.0, fit.gof)\n')
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    monkeypatch.setitem(globals(), "FILES", [tmp_path / "wrong.py"])
+    for check in (test_outcomes_are_compared_as_members_not_as_words,
+                  test_no_name_is_asked_for_its_kind,
+                  test_the_factor_of_s_u_is_computed_in_one_place):
+        with pytest.raises(AssertionError, match=r"wrong\.py"):
+            check()
