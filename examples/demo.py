@@ -105,8 +105,8 @@ def compare(summary: RefinementSummary) -> None:
     print(f"\n{'':28} {'refined (s.u.)':>16} {'published/truth':>16} {'difference / s.u.':>18}")
     for name, row, value in rows:
         su = summary.scaled(row.su)
-        print(f"{name:28} {with_su(row['value'], su):>16} {value:16.5g} "
-              f"{(row['value'] - value) / su:18.1f}")
+        print(f"{name:28} {with_su(row.value, su):>16} {value:16.5g} "
+              f"{(row.value - value) / su:18.1f}")
 
 
 def title(text: str) -> None:

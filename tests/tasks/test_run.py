@@ -381,6 +381,33 @@ def test_a_map_tells_its_minimum_between_the_points(folder, tmp_path):
     assert summary.basins[0].at["P.a"] == summary.minimum["P.a"]
 
 
+def test_the_parameters_of_a_map_are_those_of_its_lowest_point(folder):
+    """Swept, moved by a constraint and refined at every point; what was given is the start."""
+    axes = [{"parameter": "P.a", "values": [4.10, 4.12, 4.14]}]
+    result = run_scan(folder.build(
+        scan={"axes": axes, "refine": ["P.Cl.B_iso"]}, refinement=None,
+        parameters={"P.a": 4.11, "P.Cl.B_iso": 2.5}), threads=1)
+    summary = result.summary
+    rows, at = summary.parameters, int(np.argmin(result.arrays["scan/gof"]))
+    assert (rows["P.a"].value, rows["P.a"].start) == (4.12, 4.11)
+    assert rows["P.Cl.B_iso"].value == result.arrays["scan/refined/P.Cl.B_iso"][at]
+    assert rows["P.Cl.B_iso"].start == 2.5 and abs(rows["P.Cl.B_iso"].value - 2) < 0.1
+    assert rows["P.Cs.B_iso"].start is None and rows["P.Cs.B_iso"].value == 1.0
+    assert summary.minimum == {"P.a": 4.12, "P.Cl.B_iso": rows["P.Cl.B_iso"].value,
+                               "gof": summary.lowest_gof}
+
+
+@pytest.mark.parametrize(("values", "told"), [
+    ([4.14, 4.16, 4.18], True), ([4.06, 4.08, 4.10], True), ([4.10, 4.12, 4.14], False),
+    ([4.14, 4.16], False),  # two values are all edge
+])
+def test_a_lowest_point_at_an_edge_is_remarked_on(folder, values, told):
+    axes = [{"parameter": "P.a", "values": values},
+            {"parameter": "P.Cl.B_iso", "values": [1.0, 2.0, 3.0]}]
+    found = run_scan(folder.build(scan={"axes": axes}, parameters={"P.a": 4.12}), threads=1)
+    assert any("edge of the axis P.a" in text for text in found.summary.warnings) is told
+
+
 def test_other_methods_go_through_the_document(folder):
     """The same minimum, and the result says by which method and how many evaluations."""
     from aiida_dse.tasks.run import run_refine
