@@ -204,10 +204,13 @@ def _restraints(section: RestraintSection, model: PatternModel) -> list[Restrain
     phase = model.phases[names.index(wanted)]
     if not isinstance(phase, CrystalPhase):
         raise ValueError("distances and angles are restrained in phases with a structure.")
+    options = {"multiplicity": section.multiplicity, "cutoff": section.cutoff,
+               "coordination": section.coordination}
     if section.distance is not None:
-        return distance_restraints(model, phase, section.distance, section.target, section.sigma)
+        return distance_restraints(
+            model, phase, section.distance, section.target, section.sigma, **options)
     assert section.angle is not None
-    return angle_restraints(model, phase, section.angle, section.target, section.sigma)
+    return angle_restraints(model, phase, section.angle, section.target, section.sigma, **options)
 
 
 def _simulated(document: ModelDocument) -> ObservedPattern:

@@ -69,8 +69,7 @@ class Background:
         span = angle[-1] - angle[0]
         scaled = (2 * angle - angle[0] - angle[-1]) / span if span > 0 else np.zeros(len(angle))
         names = [f"background.chebyshev_{k}" for k in range(self.chebyshev)]
-        columns = [chebyshev.chebval(scaled, np.eye(self.chebyshev)[k])
-                   for k in range(self.chebyshev)]
+        columns = list(chebyshev.chebvander(scaled, max(0, self.chebyshev - 1)).T[: self.chebyshev])
         for power in self.inverse_q:
             names.append(f"background.inverse_q{power}")
             columns.append((observation.q[0] / observation.q) ** power)
