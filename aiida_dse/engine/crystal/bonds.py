@@ -120,8 +120,8 @@ class _Search:
             possible = ", ".join(str(count) for count in counts[:4])
             raise ValueError(
                 f"{self.crystal.name}: {centre} cannot have {coordination} neighbours {kind}, since "
-                f"symmetry makes several of them equal; {possible} ... are possible. Correct the "
-                "coordination number, or specify a cutoff."
+                f"symmetry makes several of them equal; the possible numbers begin with {possible}. "
+                "Correct the coordination number, or specify a cutoff."
             )
         return found[: counts.index(coordination) + 1]
 
