@@ -105,3 +105,11 @@ def test_bad_lists_of_models_are_refused(folder, monkeypatch, models, told):
     shown = CliRunner().invoke(main, ["compare", *models, "--quiet"])
     assert shown.exit_code == 2 and told in shown.output
     assert not (folder.path / "results").exists()
+
+
+def test_a_model_under_restraints_is_warned_about(folder, full):
+    prior = {"parameter": "P.Cs.B_iso", "target": 1.0, "sigma": 0.1}
+    tied = run_refine(folder.build(refinement=STAGES, restraints=[prior]))
+    warnings = compare({"tied": tied, "full": full}).summary.warnings
+    assert any(text.startswith("tied: refined under restraints") for text in warnings)
+    assert not any("restraints" in text for text in compare({"a": full, "b": full}).summary.warnings)

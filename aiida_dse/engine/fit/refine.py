@@ -33,6 +33,10 @@ from aiida_dse.engine.units import FloatArray
 from .covariance import Covariance, inverse_normal, with_linear
 from .leastsquares import Cycle, Descent
 
+#: Noise of a blank, as a share of sigma of the pattern, beyond which a refinement warns: at 0.3 the
+#: true sigma is 4 % larger.
+BLANK_NOISE = 0.3
+
 
 @dataclass(frozen=True)
 class Refinement:
@@ -218,7 +222,8 @@ def outcome(
         covariance=covariance, evaluation=evaluation, converged=descent.converged,
         stop_reason=descent.reason, n_cycles=descent.n_cycles,
         n_evaluations=problem.n_evaluations, seconds=time.monotonic() - descent.clock,
-        warnings=tuple(fit_warnings(refined, covariance, fit, linear)),
+        warnings=(*fit_warnings(refined, covariance, fit, linear),
+                  *blank_warnings(model, evaluation)),
     )
 
 
@@ -271,6 +276,16 @@ def refined_parameters(
             value=value, su=su, status=status,
             lower=min(start.lower, value), upper=max(start.upper, value))
     return found
+
+
+def blank_warnings(model: PatternModel, evaluation: Evaluation) -> list[str]:
+    """Blanks whose own noise, which chi2 does not count, is comparable to that of the pattern."""
+    return [
+        f"The s.u. of blank {name}, scaled, is {ratio:.2f} times that of the pattern (limit "
+        f"{BLANK_NOISE:g}). chi2 does not count it: GoF is too large, and the standard uncertainties "
+        "take as signal what is noise of the blank. Measure the blank for longer, or smooth it."
+        for name, ratio in model.blank_noise(evaluation).items() if ratio > BLANK_NOISE
+    ]
 
 
 def fit_warnings(

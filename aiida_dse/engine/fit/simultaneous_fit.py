@@ -25,7 +25,15 @@ from aiida_dse.engine.units import FloatArray
 
 from .covariance import Covariance, inverse_normal, with_linear
 from .leastsquares import Cycle, Descent
-from .refine import PatternProblem, Refinement, at_bound, fit_warnings, linear_parameters, refined_parameters
+from .refine import (
+    PatternProblem,
+    Refinement,
+    at_bound,
+    blank_warnings,
+    fit_warnings,
+    linear_parameters,
+    refined_parameters,
+)
 from .simultaneous_model import SimultaneousModel
 
 T = TypeVar("T")
@@ -247,7 +255,7 @@ def _pattern_outcome(
         evaluation=evaluation, converged=descent.converged, stop_reason=descent.reason,
         n_cycles=descent.n_cycles, n_evaluations=block.n_evaluations,
         seconds=time.monotonic() - descent.clock,
-        warnings=tuple(fit_warnings((), own, fit, linear)),
+        warnings=(*fit_warnings((), own, fit, linear), *blank_warnings(block.model, evaluation)),
     )
 
 
