@@ -26,7 +26,8 @@ def compare(results: Mapping[str, Result[RefinementSummary]]) -> Result[Comparis
     taken as known, so -2 ln L = chi2 + const.). Restraints enter neither chi2 nor n, while the
     parameters that they hold count in k, so restrained models are warned about. Akaike, IEEE Trans.
     Autom. Control 19 (1974) 716; Schwarz, Ann. Stat. 6 (1978) 461. Warns where data or background
-    differ: chi2 of other points cannot be compared. Raises ValueError for fewer than two models or what is no refinement.
+    differ: chi2 of other points cannot be compared. Raises ValueError for fewer than two models or
+    what is no refinement.
     """
     if len(results) < 2:
         raise ValueError(f"{len(results)} model cannot be compared: at least two are needed.")

@@ -316,3 +316,44 @@ def test_a_shared_parameter_at_its_bound(model, small, q, expected):
     for one in found.patterns.values():
         assert one.parameters["P.Cs.B_iso"].status is ParameterStatus.AT_BOUND
         assert one.parameters["P.Cs.B_iso"].su is None
+
+
+# --- linear coefficients that the data do not determine -------------------------------------------
+
+
+def linear_by_name(found):
+    return {p.name: p for p in found.linear}
+
+
+def test_a_blank_that_looks_like_the_background_is_undetermined(small, q):
+    """Neither it nor the constant has an s.u.; the others keep theirs, but for the blank's sin(q)."""
+    pattern = small.cscl_intensity(q, 3)
+    flat = 1 + 1e-7 * np.sin(q)
+    mean = 4e4 * pattern / pattern.max() + 500 + 3000 * flat
+    found, without = (
+        refine(small.model(q, mean, np.sqrt(mean), [small.phase(small.cscl())],
+                           background=small.background(1, blanks=blanks)), [["P.a"]])
+        for blanks in ({"capillary": flat}, {}))
+    linear = linear_by_name(found)
+    for name in ("background.chebyshev_0", "blank.capillary"):
+        assert linear[name].su is None and linear[name].status is ParameterStatus.UNDETERMINED
+        assert any(text.startswith(f"{name} is not determined") for text in found.warnings)
+    assert_allclose(linear["P.scale"].su, linear_by_name(without)["P.scale"].su, rtol=0.02)
+    assert_allclose(found.covariance.su("P.a"), without.covariance.su("P.a"), rtol=0.02)
+
+
+def test_a_scale_that_an_undetermined_parameter_replaces_has_no_uncertainty(small, q):
+    """Without pair terms (B of 1e4 Å^2) a pattern is scale times occupancy: neither is known."""
+    atoms = small.cscl_intensity(q, 3)
+    gas = small.cscl_intensity(q, 2, b=(1e4, 1e4), occupancy=0.5)
+    mean = 4e4 * atoms / atoms.max() + 3e4 * gas / gas.max()
+    free = small.crystal("P m -3 m", (4.12,) * 3, [
+        ("Cs", "Cs1+", (0, 0, 0), 0.5, 1e4), ("Cl", "Cl1-", (0.5, 0.5, 0.5), 0.5, 1e4)])
+    q_phase = small.phase(free, (2, 2, 2), name="Q")
+    model = small.model(q, mean, np.sqrt(mean), [small.phase(small.cscl()), q_phase],
+                        constraints={"Q.Cs.occupancy": "Q.Cl.occupancy"})
+    found = refine(model, [["P.a", "Q.Cl.occupancy"]])
+    assert found.undetermined == ("Q.Cl.occupancy",)
+    linear = linear_by_name(found)
+    assert linear["Q.scale"].su is None and linear["Q.scale"].status is ParameterStatus.UNDETERMINED
+    assert linear["P.scale"].su > 0 and found.covariance.su("P.a") > 0

@@ -207,7 +207,10 @@ def outcome(
     bound = {name for name in free if at_bound(model.parameters[name], values[name])}
     moving = [name for name in free if name not in bound]
     derivatives = problem.derivatives(evaluation, moving, central=True)
-    inverse, lost = inverse_normal(problem.projected(evaluation, derivatives, moving))
+    projected = problem.projected(evaluation, derivatives, moving)
+    restrained = projected[problem.n_points:]
+    inverse, lost = inverse_normal(
+        projected, np.sqrt((derivatives**2).sum(axis=0) + (restrained**2).sum(axis=0)))
     undetermined = {name for name, is_lost in zip(moving, lost, strict=True) if is_lost}
     active = evaluation.linear.active
     columns = model.linear_columns(evaluation)[:, active] / model.observation.sigma[:, None]
@@ -230,17 +233,19 @@ def outcome(
 def linear_parameters(
     model: PatternModel, evaluation: Evaluation, covariance: Covariance
 ) -> tuple[Parameter, ...]:
-    """Scales, blanks and background with s.u.; those held at zero have none."""
-    return tuple(
-        Parameter(
-            ParameterName(name), kind, float(value), lower=kind.spec.possible[0],
-            su=covariance.su(name) if is_active else None,
-            status=ParameterStatus.FREE if is_active else ParameterStatus.AT_BOUND,
-        )
-        for (name, kind), value, is_active in zip(
-            model.linear_kinds.items(), evaluation.linear.coefficients,
-            evaluation.linear.active, strict=True)
-    )
+    """Scales, blanks and background with s.u.; those held at zero or undetermined have none."""
+    found = []
+    for (name, kind), value, is_active in zip(
+        model.linear_kinds.items(), evaluation.linear.coefficients, evaluation.linear.active,
+        strict=True,
+    ):
+        su, status = None, ParameterStatus.AT_BOUND
+        if is_active:
+            su = covariance.su(name)
+            status = ParameterStatus.UNDETERMINED if su is None else ParameterStatus.FREE
+        found.append(Parameter(ParameterName(name), kind, float(value),
+                               lower=kind.spec.possible[0], su=su, status=status))
+    return tuple(found)
 
 
 def at_bound(start: Parameter, value: float) -> bool:
@@ -303,6 +308,7 @@ def fit_warnings(
             found.append(f"{p.name} = {p.value:.6g} {p.unit} is at its bound and was held there for "
                          "the standard uncertainties; it has none itself. Widen the bound or fix "
                          "the parameter.")
+    for p in (*free, *linear):
         if p.status is ParameterStatus.UNDETERMINED:
             found.append(f"{p.name} is not determined by the data (it has no effect, or its effect "
                          "cannot be separated from that of others), so no s.u. is given. Fix or "

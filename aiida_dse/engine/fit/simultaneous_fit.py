@@ -119,6 +119,8 @@ class SimultaneousProblem:
         }
         self.pool = pool
         self.refused = ""
+        #: Of each pattern by its own parameters, where the last Jacobian was computed.
+        self.derivatives: dict[str, FloatArray] = {}
         self._residuals: dict[str, FloatArray] = {}
         self._at: Mapping[str, float] = {}
 
@@ -163,9 +165,10 @@ class SimultaneousProblem:
             self.residual(values, free)
 
         def block(name: str) -> sparse.csr_array:
-            jacobian = self.blocks[name].jacobian(
-                self.model.local(name, values), self.model.followers(name, free), central=central
-            )
+            own, followers = self.blocks[name], self.model.followers(name, free)
+            base = own.at(self.model.local(name, values))
+            self.derivatives[name] = own.derivatives(base, followers, central=central)
+            jacobian = own.projected(base, self.derivatives[name], followers)
             if reduced:
                 residual = self._residuals[name]
                 triangle = np.asarray(
@@ -195,7 +198,11 @@ def _outcome(
     model = problem.model
     bound = {name for name in free if at_bound(model.parameters[name], values[name])}
     moving = [name for name in free if name not in bound]
-    inverse, lost = inverse_normal(problem.jacobian(values, moving, central=True))
+    jacobian = problem.jacobian(values, moving, central=True)
+    squares = sum(
+        (((derivatives @ model.slopes(name, values, moving)) ** 2).sum(axis=0)
+         for name, derivatives in problem.derivatives.items()), np.zeros(len(moving)))
+    inverse, lost = inverse_normal(jacobian, np.sqrt(squares))
     undetermined = {name for name, is_lost in zip(moving, lost, strict=True) if is_lost}
     covariance = Covariance(tuple(moving), inverse)
     parameters: dict[str, Parameter] = {}
@@ -235,7 +242,7 @@ def _pattern_outcome(
     acting = model.followers(name, moving)
     slopes = model.slopes(name, values, moving)
     carried = covariance.propagated(slopes)
-    derivatives = block.derivatives(evaluation, acting, central=True)
+    derivatives = problem.derivatives[name]
     active = evaluation.linear.active
     columns = block.model.linear_columns(evaluation)[:, active]
     columns = columns / block.model.observation.sigma[:, None]
