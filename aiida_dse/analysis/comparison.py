@@ -23,9 +23,11 @@ def compare(results: Mapping[str, Result[RefinementSummary]]) -> Result[Comparis
     """The models in `results` (name: a refinement), the best first.
 
     AIC = chi2 + 2 k and BIC = chi2 + k ln n (k parameters, linear ones included; n points; sigma
-    taken as known, so -2 ln L = chi2 + const.). Akaike, IEEE Trans. Autom. Control 19 (1974) 716;
-    Schwarz, Ann. Stat. 6 (1978) 461. Warns where data or background differ: chi2 of other points
-    cannot be compared. Raises ValueError for fewer than two models or what is no refinement.
+    taken as known, so -2 ln L = chi2 + const.). Restraints enter neither chi2 nor n, while the
+    parameters that they hold count in k, so restrained models are warned about. Akaike, IEEE Trans.
+    Autom. Control 19 (1974) 716; Schwarz, Ann. Stat. 6 (1978) 461. Warns where data or background
+    differ: chi2 of other points cannot be compared. Raises ValueError for fewer than two models or
+    what is no refinement.
     """
     if len(results) < 2:
         raise ValueError(f"{len(results)} model cannot be compared: at least two are needed.")
@@ -49,7 +51,8 @@ def compare(results: Mapping[str, Result[RefinementSummary]]) -> Result[Comparis
         seconds=sum(result.summary.seconds for result in results.values()),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         engine_version=aiida_dse.__version__, numerics_version=NUMERICS_VERSION,
-        warnings=[*_differences(results, ranked[0]), *_fit_warnings(rows, ranked)],
+        warnings=[*_differences(results, ranked[0]), *_restraint_warnings(results, ranked),
+                  *_fit_warnings(rows, ranked)],
     )
     arrays = {}
     for name in ranked:
@@ -108,6 +111,19 @@ def _data(data: DataRow | None) -> str:
 
 def _background(result: Result[RefinementSummary]) -> set[str]:
     return {name for name, row in result.summary.linear.items() if row.kind is not Kind.SCALE}
+
+
+def _restraint_warnings(
+    results: Mapping[str, Result[RefinementSummary]], ranked: list[str]
+) -> list[str]:
+    restrained = [name for name in ranked if results[name].summary.restraints]
+    if not restrained:
+        return []
+    return [
+        f"{', '.join(restrained)}: refined under restraints, which AIC and BIC do not count, while k "
+        "counts the parameters that they hold. The criteria are too severe for these models; compare "
+        "them with refinements without restraints or with the parameters fixed."
+    ]
 
 
 def _fit_warnings(rows: Mapping[str, ModelRow], ranked: list[str]) -> list[str]:

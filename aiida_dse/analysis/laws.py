@@ -87,7 +87,9 @@ def weighted_line(
     y; without su_x the ordinary weighted line; `through_origin` holds the intercept at 0 and
     leaves 'slope' alone. R^2 = 1 - sum w (y - y(x))^2 / sum w (y - mean)^2, against the weighted
     mean in both cases. The covariance takes the weights as constant, which for errors mostly in x
-    makes s.u. about one per cent larger than York's. Raises ValueError for fewer than two distinct
+    makes s.u. about one per cent larger than York's. As in every least squares whose weights depend
+    on the slope, the log-determinant of the weights is left out: the slope is biased where su_x is
+    not small against the spread of x. Raises ValueError for fewer than two distinct
     x or s.u. that are not positive.
     Source: York, Evensen, Martínez & Delgado, Am. J. Phys. 72 (2004) 367.
     """

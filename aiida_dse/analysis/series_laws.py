@@ -118,8 +118,8 @@ def law_warnings(what: str, fit: LawFit, points: Sequence[Row]) -> list[str]:
     dof = fit.degrees_of_freedom
     if dof > 0 and chi2_law.sf(fit.chi2, dof) < IMPROBABLE:
         found.append(f"{what}: chi2_red = {fit.chi2_red:.3g} of {len(points)} points; they do not "
-                     "follow this law within their s.u. (scaled s.u. allow for it as if it were "
-                     "chance).")
+                     "follow this law within their s.u. (the scaled s.u. treat this misfit as "
+                     "random scatter).")
     for name in fit.at_bound:
         found.append(f"{what}: {name} = {fit.value(name):.4g} is held by its bound and has no s.u.")
     return found

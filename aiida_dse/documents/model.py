@@ -202,6 +202,9 @@ class Derived(Section):
 
     distances: tuple[tuple[str, str], ...] = Field((), description="pairs of site labels")
     angles: tuple[tuple[str, str, str], ...] = Field((), description="site, vertex, site")
+    cutoff: Positive | None = Field(
+        None, description="Å; longest bond to a neighbour (default: 1.25 times the shortest of a pair)"
+    )
     pseudo_cubic: bool = Field(False, description="a_k and zeta of an orthorhombic perovskite")
 
 

@@ -47,17 +47,39 @@ class RefinementPlan(Section):
 class RestraintSection(Section):
     """Something known besides the pattern: adds ((value - target) / sigma)^2 to chi2."""
 
-    distance: tuple[str, str] | None = Field(None, description="two site labels; Å")
-    angle: tuple[str, str, str] | None = Field(None, description="site, vertex, site; degrees")
+    distance: tuple[str, str] | None = Field(
+        None, description="two site labels, Å; all symmetry-independent bonds between them"
+    )
+    angle: tuple[str, str, str] | None = Field(
+        None, description="site, vertex, site, degrees; all symmetry-independent angles near target"
+    )
     parameter: str | None = Field(None, description="a prior, in the parameter's unit")
     phase: Name | None = Field(None, description="needed where there are several")
     target: Finite
     sigma: Positive
+    multiplicity: bool = Field(
+        False, description="count a bond or angle as often as it occurs around one atom"
+    )
+    cutoff: Positive | None = Field(
+        None, description="Å; longest bond to a neighbour (default: 1.25 times the shortest)"
+    )
+    coordination: Annotated[int, Field(ge=1, le=48)] | None = Field(
+        None, description="number of nearest neighbours, instead of a cutoff"
+    )
 
     @model_validator(mode="after")
     def _one_kind(self) -> RestraintSection:
         if sum(kind is not None for kind in (self.distance, self.angle, self.parameter)) != 1:
-            raise ValueError("give one of 'distance', 'angle' and 'parameter'")
+            raise ValueError("specify one of 'distance', 'angle' and 'parameter'")
+        if self.parameter is not None and (
+            self.multiplicity or self.cutoff is not None or self.coordination is not None
+        ):
+            raise ValueError(
+                "'multiplicity', 'cutoff' and 'coordination' belong to a 'distance' or an 'angle'; "
+                "remove them from the restraint on a parameter"
+            )
+        if self.cutoff is not None and self.coordination is not None:
+            raise ValueError("'cutoff' and 'coordination' exclude each other; keep one of them")
         return self
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import gemmi
@@ -40,9 +41,9 @@ def read_cif(path: Path, *, block: str | None = None) -> Crystal:
         raise ValueError(f"{path.name} gives no unit cell (_cell_length_a ... are missing).")
     b_iso = _displacements(chosen)
     assemblies = _column(chosen, "_atom_site_disorder_assembly")
+    types = _column(chosen, "_atom_site_type_symbol")
     sites = []
     for index, site in enumerate(structure.sites):
-        symbol = site.type_symbol or site.element.name
         if not all(np.isfinite(site.fract.tolist())):
             raise ValueError(
                 f"{path.name}: site {site.label} has no coordinates. Give fract_x, y and z."
@@ -50,7 +51,7 @@ def read_cif(path: Path, *, block: str | None = None) -> Crystal:
         assembly = assemblies[index] if assemblies else ""
         sites.append(
             Site(
-                site.label, ion_symbol(symbol),
+                site.label, _ion(path, site.label, types[index] if types else ""),
                 (site.fract.x, site.fract.y, site.fract.z), site.occ, b_iso.get(site.label),
                 "" if assembly in (".", "?") else assembly, int(site.disorder_group),
             )
@@ -87,6 +88,9 @@ def cif_text(crystal: Crystal) -> str:
 def read_xyz(path: Path) -> tuple[list[str], FloatArray]:
     """Labels and positions (n, 3) Å of an XYZ file; a label is an element, or element and number.
 
+    What element a label means is decided later, by its letters ('Ca1' is calcium, 'CA1' is refused)
+    or by the ions that the document names for labels.
+
     Raises ValueError with the line number of what cannot be read.
     """
     try:
@@ -116,6 +120,25 @@ def read_xyz(path: Path) -> tuple[list[str], FloatArray]:
             )
         labels.append(fields[0])
     return labels, positions
+
+
+def _ion(path: Path, label: str, type_symbol: str) -> str:
+    """The ion of a site: by its type symbol in any case, or by the letters its label begins with.
+
+    _atom_site_type_symbol holds elements and nothing else, and many programs write it in capitals;
+    a label may hold anything after its element, so there the case decides.
+    """
+    if type_symbol.strip() not in ("", ".", "?"):
+        return ion_symbol(type_symbol, any_case=True)
+    letters = "".join(itertools.takewhile(str.isalpha, label))
+    try:
+        return ion_symbol(letters)
+    except ValueError:
+        raise ValueError(
+            f"{path.name}: the element of site {label} is not certain, since the file has no "
+            f"_atom_site_type_symbol and '{letters}' is no element symbol in capital and small "
+            "letter. Add the column _atom_site_type_symbol."
+        ) from None
 
 
 def _symmetry(path: Path, structure: gemmi.SmallStructure) -> tuple[tuple[str, ...], str]:

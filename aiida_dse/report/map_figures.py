@@ -173,7 +173,8 @@ def _map_caption(
             f"{_name_and_unit(summary, k)[0]} = {with_su(row.value, (row.su or 0.0) * factor)}"
             for k, row in position.items()
         )
-        shape = " (ellipse: 1 s.u.; it may hide below the cross)" if landmarks else ""
+        shape = (" (ellipse: 1 s.u., conditional on the parameters that are held; it may be hidden by "
+                 "the cross)") if landmarks else ""
         parts.append(f"Between the points{shape}: {at}, s.u. scaled by GoF.")
     others = summary.basins[1:]
     if landmarks and others:

@@ -36,7 +36,8 @@ def _shown(row: ScaledValue, factor: float = 1.0) -> str:
 
 
 def _line_rows(summary: SeriesSummary, against: str, at: str) -> list[str]:
-    lines = ["", f"straight lines against {against} (s.u. scaled by max(1, sqrt(chi2_red)))",
+    lines = ["", f"straight lines against {against} (s.u. scaled by max(1, sqrt(chi2_red)), "
+             "on top of the GoF of each refinement: conservative)",
              f"{'quantity':24}{at:>20}{'slope':>18} {'unit':12}{'R^2':>8}{'chi2_red':>10}{'n':>4}"]
     for name, row in summary.lines.items():
         slope = row.numbers["slope"]

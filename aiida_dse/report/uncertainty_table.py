@@ -66,6 +66,8 @@ def _progress_lines(found: UncertaintyRow) -> list[str]:
                 f"{chain.burn_in} steps, longest autocorrelation time {longest:.1f} steps"
                 + "".join(f"; {reason}" for reason in chain.reasons)
             )
+            lines.append("  R-hat compares walkers of one ensemble, which are not independent: the "
+                         "autocorrelation time is the stricter criterion")
     return lines
 
 

@@ -122,14 +122,15 @@ def _built(document: ModelDocument, source: Source, threads: int | None) -> Buil
     for name, section in document.phases.items():
         with located(f"phases.{name}"):
             phases.append(_phase(name, section, source.structure(name, section)))
-    blanks = {}
+    blanks, blank_sigma = {}, {}
     for name, blank in document.background.blanks.items():
         with located(f"background.blanks.{name}"):
-            blanks[name] = _blank(source, name, blank, observation)
+            blanks[name], blank_sigma[name] = _blank(source, name, blank, observation)
     with located("parameters, constraints or background"):
         model = PatternModel(
             observation, phases,
-            Background(document.background.chebyshev, document.background.inverse_q, blanks),
+            Background(document.background.chebyshev, document.background.inverse_q, blanks,
+                       blank_sigma),
             overrides=_overrides(document, phases), fixed_scales=document.scales,
             constraints=document.constraints, tolerance=document.tolerance, threads=threads,
         )
@@ -204,10 +205,15 @@ def _restraints(section: RestraintSection, model: PatternModel) -> list[Restrain
     phase = model.phases[names.index(wanted)]
     if not isinstance(phase, CrystalPhase):
         raise ValueError("distances and angles are restrained in phases with a structure.")
+    target, sigma = section.target, section.sigma
     if section.distance is not None:
-        return distance_restraints(model, phase, section.distance, section.target, section.sigma)
+        return distance_restraints(
+            model, phase, section.distance, target, sigma, multiplicity=section.multiplicity,
+            cutoff=section.cutoff, coordination=section.coordination)
     assert section.angle is not None
-    return angle_restraints(model, phase, section.angle, section.target, section.sigma)
+    return angle_restraints(
+        model, phase, section.angle, target, sigma, multiplicity=section.multiplicity,
+        cutoff=section.cutoff, coordination=section.coordination)
 
 
 def _simulated(document: ModelDocument) -> ObservedPattern:
@@ -230,8 +236,12 @@ def _simulated(document: ModelDocument) -> ObservedPattern:
 
 def _blank(
     source: Source, name: str, section: CurveFile, observation: ObservedPattern
-) -> FloatArray:
-    """A measured blank at the pattern's q: by linear interpolation, without extrapolation."""
+) -> tuple[FloatArray, FloatArray]:
+    """A measured blank at the pattern's q and its s.u.: by linear interpolation, never beyond it.
+
+    Between two points the s.u. of the interpolated value is smaller (by up to a root of two), but
+    then neighbouring values share their noise.
+    """
     if section.file is None:
         raise ValueError("a blank needs a 'file'.")
     blank = source.blank(name, section)
@@ -241,7 +251,8 @@ def _blank(
             f"{observation.q[0]:.3f} ... {observation.q[-1]:.3f}. Limit the pattern's 'range' to "
             "what the blank covers."
         )
-    return np.interp(observation.q, blank.q, blank.intensity)
+    return (np.interp(observation.q, blank.q, blank.intensity),
+            np.interp(observation.q, blank.q, blank.sigma))
 
 
 def _phase(name: str, section: PhaseSection, found: Structure) -> Phase:

@@ -26,7 +26,7 @@ def known_quantities(
             wanted = document.derived.get(phase.name, Derived())
             found += crystal_quantities(
                 model, phase, reference, distances=wanted.distances, angles_=wanted.angles,
-                pseudo_cubic=wanted.pseudo_cubic,
+                pseudo_cubic=wanted.pseudo_cubic, cutoff=wanted.cutoff,
             )
     return {quantity.full_name: quantity for quantity in found}
 

@@ -282,3 +282,20 @@ def test_a_range_includes_its_ends():
     document = parse_document(FULL)
     assert document.scan.axes[1].size == 11
     assert document.scan.axes[1].points().tolist() == [round(1 + 0.1 * k, 12) for k in range(11)]
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"parameter": "P.a", "multiplicity": True}, "belong to a 'distance' or an 'angle'"),
+    ({"parameter": "P.a", "cutoff": 3.0}, "belong to a 'distance' or an 'angle'"),
+    ({"distance": ["Pb", "Br"], "cutoff": 3.0, "coordination": 6}, "exclude each other"),
+    ({"distance": ["Pb", "Br"], "parameter": "P.a"}, "specify one of"),
+])
+def test_restraints_that_contradict_themselves(options, message):
+    from pydantic import ValidationError
+
+    from aiida_dse.documents.plans import RestraintSection
+
+    assert RestraintSection(distance=("Pb", "Br"), target=3.0, sigma=0.1, coordination=6,
+                            multiplicity=True).coordination == 6
+    with pytest.raises(ValidationError, match=message):
+        RestraintSection(target=3.0, sigma=0.1, **options)

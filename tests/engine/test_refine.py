@@ -369,3 +369,18 @@ def test_pattern_derivative_against_the_direct_sum(small, q):
         found = pattern_derivative(model, base, name)
         error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
         assert error < 1e-3, (name, error)
+
+
+@pytest.mark.parametrize(("noise", "warned"), [(0.1, False), (0.6, True)])
+def test_a_noisy_blank_is_warned_about(small, q, noise, warned):
+    """Half the scale of a blank halves its noise: what counts is the noise in the pattern."""
+    pattern = small.cscl_intensity(q)
+    hump = 1000 * np.exp(-((q - 2.0) ** 2))
+    expected = 5e4 * pattern / pattern.max() + 500 + 0.5 * hump
+    sigma = np.sqrt(expected)
+    background = small.background(1, blanks={"solvent": hump},
+                                  blank_sigma={"solvent": 2 * noise * sigma})
+    model = small.model(q, expected, sigma, [small.phase(small.cscl())], background=background)
+    found = refine(model, [["P.a"]])
+    assert model.blank_noise(found.evaluation)["solvent"] == pytest.approx(noise, rel=0.02)
+    assert any("blank solvent" in text and "0.60 times" in text for text in found.warnings) == warned

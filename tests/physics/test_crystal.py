@@ -214,3 +214,21 @@ def test_bad_sites_are_refused_by_name(dse):
         dse.crystal("P 1", (5, 6, 7), [*ATOM, ATOM[0]])
     with pytest.raises(ValueError, match=r"occupancy 1\.2"):
         dse.crystal("P 1", (5, 6, 7), [("A", "Pb", (0, 0, 0), 1.2, 1.0)])
+
+
+@pytest.mark.parametrize("parameters", [
+    (5.87, 5.87, 5.87, 90, 90, 90), (4.2985, 4.2985, 7.0152, 90, 90, 120),
+    (8.2, 5.7, 11.7, 90, 93.1, 90), (6.13, 7.29, 8.41, 77.9, 97.3, 109.6)])
+def test_the_cell_matrix_is_the_cholesky_factor_of_the_metric(parameters, direct):
+    """a along x and b in the xy plane: the one upper-triangular root with positive diagonal."""
+    cell = Cell(*parameters)
+    np.testing.assert_allclose(cell.matrix, direct.lattice_vectors(*parameters).T, atol=1e-13)
+    assert cell.volume == pytest.approx(np.linalg.det(cell.matrix), rel=1e-13)
+
+
+@pytest.mark.parametrize("parameters", [
+    (5, 6, 7, 60, 60, 120), (5, 6, 7, 80, 97, 10), (5, 6, 7, 90, 90, 0), (5, 6, 7, 90, -90, 90),
+    (5, -6, 7)])
+def test_cells_that_do_not_close(parameters):
+    with pytest.raises(ValueError, match="has no volume"):
+        Cell(*parameters)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from aiida_dse.engine.crystal.disorder import excluded_pairs
+from aiida_dse.engine.model.fixed_geometry import AtomListPhase
 from aiida_dse.engine.particles.shapes import (
     ParallelepipedPopulation,
     SingleParallelepiped,
@@ -236,3 +237,26 @@ def test_a_negative_group_excludes_its_near_symmetry_image(dse, direct):
     assert absent.any()
     expected = direct.intensity(atoms, q, dse.wavelength, absent=absent)
     assert dse.worst(dse.intensity(dse.phase(crystal, SingleParallelepiped((3, 3, 3))), q), expected) < 1e-6
+
+
+# --- lists of atoms ------------------------------------------------------------------------------
+
+
+def _atoms(occupancy, distance):
+    return AtomListPhase("atoms", ("A", "B"), ("Pb2+", "Br1-"), np.array([0, 1]),
+                         np.array([[0.0, 0.0, 0.0], [distance, 0.0, 0.0]]), (1.0, 1.0), occupancy)
+
+
+@pytest.mark.parametrize("occupancy", [(1.0, 1.0), (1.0, 0.5), (0.5, 1.0)])
+@pytest.mark.parametrize("distance", [0.0, 0.9])
+def test_a_full_atom_at_the_place_of_another_is_refused(occupancy, distance):
+    """Also beside a partly occupied one: at no distance their pair term would be infinite."""
+    with pytest.raises(ValueError, match=r"\(A, occupancy .*\(B, occupancy .*limit is 1\.2"):
+        _atoms(occupancy, distance)
+
+
+def test_two_partly_occupied_atoms_are_alternatives(dse):
+    q = dse.uneven_q(20)
+    near, far = (dse.intensity(_atoms((0.5, 0.5), distance), q) for distance in (0.3, 500.0))
+    assert np.isfinite(near).all()
+    np.testing.assert_allclose(near, far, rtol=1e-2)  # no pair term

@@ -77,7 +77,7 @@ def test_what_is_no_comparison_is_refused(folder, full):
     with pytest.raises(ValueError, match="at least two"):
         compare({"full": full})
     with pytest.raises(ValueError, match="'scan'"):
-        compare({"full": full, "map": run_scan(folder.build(), threads=1)})
+        compare({"full": full, "map": run_scan(folder.build())})
 
 
 def test_the_command_takes_documents_and_finished_results(folder):
@@ -107,3 +107,11 @@ def test_bad_lists_of_models_are_refused(folder, monkeypatch, models, told):
     assert shown.exit_code == 2 and told in shown.output
     # how it ended is told to whoever started the job, but nothing was computed
     assert [path.name for path in (folder.path / "results").iterdir()] == ["outcome.json"]
+
+
+def test_a_model_under_restraints_is_warned_about(folder, full):
+    prior = {"parameter": "P.Cs.B_iso", "target": 1.0, "sigma": 0.1}
+    tied = run_refine(folder.build(refinement=STAGES, restraints=[prior]))
+    warnings = compare({"tied": tied, "full": full}).summary.warnings
+    assert any(text.startswith("tied: refined under restraints") for text in warnings)
+    assert not any("restraints" in text for text in compare({"a": full, "b": full}).summary.warnings)

@@ -6,6 +6,7 @@ import numpy as np
 
 from aiida_dse.engine.units import FloatArray
 
+from .neighbours import pairs_within
 from .structure import Crystal, Site
 
 EXCLUSION_DISTANCE = 1.2
@@ -22,10 +23,13 @@ def excluded_pairs(
     symmetry images of a negative group are alternatives when near. Raises ValueError where a
     fully occupied position comes that close to another, naming both and the distance.
     """
-    near = _near_pairs(crystal, exclusion_distance)
+    near = pairs_within(crystal.cell.matrix, crystal.positions(), exclusion_distance)
     declared = _declared_alternatives(crystal)
     excluded: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
-    for i, j, u, distance in near:
+    for i, j, cell, distance in zip(near.first.tolist(), near.second.tolist(), near.cells.tolist(),
+                                    near.lengths.tolist(), strict=True):
+        if i > j:
+            continue
         first = crystal.sites[crystal.basis_atoms[i].site]
         second = crystal.sites[crystal.basis_atoms[j].site]
         if _coexist(first, second):
@@ -38,7 +42,7 @@ def excluded_pairs(
                 "lower both occupancies (alternatives of one atom), or lower "
                 "'exclusion_distance'."
             )
-        excluded.setdefault((i, j), []).append(u)
+        excluded.setdefault((i, j), []).append((cell[0], cell[1], cell[2]))
     for (i, j), differences in declared.items():
         known = excluded.setdefault((i, j), [])
         known.extend(u for u in differences if u not in known)
@@ -48,28 +52,6 @@ def excluded_pairs(
 def _coexist(first: Site, second: Site) -> bool:
     """One positive disorder group of one assembly is present as a whole."""
     return first.group > 0 and (first.assembly, first.group) == (second.assembly, second.group)
-
-
-def _near_pairs(
-    crystal: Crystal, distance: float
-) -> list[tuple[int, int, tuple[int, int, int], float]]:
-    matrix = crystal.cell.matrix
-    heights = 1 / np.linalg.norm(np.linalg.inv(matrix), axis=1)
-    reach = np.ceil(distance / heights).astype(int) + 2
-    cells = np.stack(
-        np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), axis=-1
-    ).reshape(-1, 3)
-    positions = crystal.positions()
-    found = []
-    for i in range(len(positions)):
-        for j in range(i, len(positions)):
-            lengths = np.linalg.norm((cells + positions[j] - positions[i]) @ matrix.T, axis=1)
-            for k in np.flatnonzero(lengths < distance):
-                if i == j and not cells[k].any():
-                    continue
-                u = (int(cells[k, 0]), int(cells[k, 1]), int(cells[k, 2]))
-                found.append((i, j, u, float(lengths[k])))
-    return found
 
 
 def _declared_alternatives(

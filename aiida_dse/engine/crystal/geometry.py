@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import gemmi
 import numpy as np
 
 from aiida_dse.engine.units import FloatArray
@@ -12,8 +13,6 @@ from aiida_dse.engine.units import FloatArray
 from .structure import Crystal
 
 Lengths = FloatArray | float
-#: Neighbours of a kind are those within this factor of the nearest one.
-SHELL = 1.25
 
 
 @dataclass(frozen=True)
@@ -61,36 +60,34 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Bond:
-    """Atom `first` of the home cell and atom `second` of another."""
+    """Atom `first` of the home cell and atom `second` of another.
+
+    `multiplicity` bonds from the first atom are equal to it by symmetry, itself included.
+    """
 
     first: int
     second: int
     cell: tuple[int, int, int]
+    multiplicity: int = field(default=1, compare=False)
 
 
-def bonds(geometry: Geometry, first: str, second: str) -> list[Bond]:
-    """The bonds from one atom of `first` to its nearest shell of `second`, shortest first.
+@dataclass(frozen=True)
+class BondAngle:
+    """Two bonds from one atom; `multiplicity` angles at that atom are equal to it by symmetry."""
 
-    Bonds of the same length (within 1e-4 Å) are listed once.
+    first: Bond
+    last: Bond
+    multiplicity: int = field(default=1, compare=False)
+
+
+def angle(geometry: Geometry, between: BondAngle) -> FloatArray:
+    """The angle (...,) in degrees that two bonds u, v from one atom span: atan2(|u x v|, u.v).
+
+    Accurate to rounding at all angles, where the arc cosine loses half the digits near 180 degrees.
     """
-    shell = _shell(geometry, first, second)
-    lengths = np.array([geometry.length(bond) for bond in shell])
-    return [shell[k] for k in _distinct(lengths, 1e-4)]
-
-
-def angles(geometry: Geometry, first: str, vertex: str, last: str) -> list[tuple[Bond, Bond]]:
-    """Pairs of bonds from an atom of `vertex` that span distinct angles, largest first."""
-    one, other = _shell(geometry, vertex, first), _shell(geometry, vertex, last)
-    pairs = [(u, v) for u in one for v in other if u != v]
-    values = np.array([angle(geometry, pair) for pair in pairs])
-    return [pairs[k] for k in _distinct(values, 1e-3)][::-1]
-
-
-def angle(geometry: Geometry, pair: tuple[Bond, Bond]) -> FloatArray:
-    """The angle (degrees) that two bonds from one atom span."""
-    u, v = geometry.vector(pair[0]), geometry.vector(pair[1])
-    lengths = np.linalg.norm(u, axis=-1) * np.linalg.norm(v, axis=-1)
-    return np.asarray(np.degrees(np.arccos(np.clip((u * v).sum(axis=-1) / lengths, -1, 1))))
+    u, v = geometry.vector(between.first), geometry.vector(between.last)
+    across = np.linalg.norm(np.cross(u, v), axis=-1)
+    return np.asarray(np.degrees(np.arctan2(across, (u * v).sum(axis=-1))))
 
 
 def pseudo_cubic_edge(a: Lengths, b: Lengths, c: Lengths) -> FloatArray:
@@ -107,21 +104,17 @@ def irreducible_strain(a: Lengths, b: Lengths, c: Lengths) -> FloatArray:
 
 
 def reflections(crystal: Crystal, q_max: float) -> FloatArray:
-    """Distinct q (1/Å) of the reflections up to q_max that the symmetry does not extinguish."""
-    reciprocal = 2 * np.pi * np.linalg.inv(crystal.cell.matrix)
-    reach = np.floor(q_max / (2 * np.pi) * np.linalg.norm(crystal.cell.matrix, axis=0)).astype(int)
-    axes = [np.arange(-n, n + 1) for n in reach]
-    hkl = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    q = np.linalg.norm(hkl @ reciprocal, axis=1)
-    inside = (q > 1e-9) & (q <= q_max)
-    hkl, q = hkl[inside], q[inside]
-    present = np.ones(len(hkl), dtype=bool)
-    for op in crystal.symmetry:
-        unmoved = (hkl @ op.rotation == hkl).all(axis=1)
-        phase = hkl @ op.translation
-        present &= ~(unmoved & (np.abs(phase - np.round(phase)) > 1e-6))
-    found = q[present]
-    return np.asarray(found[_distinct(found, 1e-5)])
+    """Distinct q (1/Å) of the reflections up to q_max that the symmetry does not extinguish.
+
+    The symmetry operations decide, as they are listed, so any setting is possible.
+    """
+    cell = gemmi.UnitCell(*crystal.cell.parameters)
+    group = gemmi.GroupOps([gemmi.Op(triplet) for triplet in crystal.operations])
+    # one of each pair of opposite reflections, without any other symmetry
+    hkl = gemmi.make_miller_array(cell, gemmi.SpaceGroup("P 1"), 2 * np.pi / q_max)
+    present = np.ascontiguousarray(hkl[~group.systematic_absences(hkl)])
+    q = np.sort(2 * np.pi * np.sqrt(cell.calculate_1_d2_array(present)))
+    return np.asarray(q[np.diff(q, prepend=0.0) > 1e-5])
 
 
 def propagated(
@@ -173,27 +166,3 @@ def propagated_covariance(
     found[~moves] = np.nan
     found[:, ~moves] = np.nan
     return found
-
-
-def _shell(geometry: Geometry, centre: str, kind: str) -> list[Bond]:
-    """Bonds from one atom of `centre` to its nearest shell of `kind`."""
-    first = geometry.labels.index(centre)
-    cells = np.stack(np.meshgrid(*[(-2, -1, 0, 1, 2)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    found = [
-        (float(np.linalg.norm(geometry.vector(bond))), bond)
-        for second, label in enumerate(geometry.labels)
-        if label == kind
-        for cell in cells
-        if (bond := Bond(first, second, (int(cell[0]), int(cell[1]), int(cell[2]))))
-    ]
-    found = sorted((row for row in found if row[0] > 0.3), key=lambda row: row[0])
-    return [bond for length, bond in found if length <= SHELL * found[0][0]]
-
-
-def _distinct(values: FloatArray, tolerance: float) -> np.ndarray:
-    """Indices of distinct values in increasing order."""
-    order = np.argsort(values)
-    if not len(order):
-        return order
-    keep = np.concatenate([[True], np.diff(values[order]) > tolerance])
-    return np.asarray(order[keep])

@@ -33,7 +33,7 @@ class Cell:
     gamma: float = 90.0
 
     def __post_init__(self) -> None:
-        if not min(self.a, self.b, self.c) > 0 or not np.isfinite(self.volume):
+        if not min(self.parameters) > 0 or not np.isfinite(self.volume):
             raise ValueError(
                 f"the cell {self} has no volume. Edges are positive lengths in Å, angles in "
                 "degrees that can close a cell."
@@ -45,25 +45,17 @@ class Cell:
     @cached_property
     def matrix(self) -> FloatArray:
         """(3, 3) Å; columns are the lattice vectors a, b, c; a lies along x, b in the xy plane."""
-        cos_a, cos_b, cos_g = (
-            0.0 if angle == 90 else float(np.cos(np.radians(angle)))
-            for angle in (self.alpha, self.beta, self.gamma)
-        )
-        sin_g = np.sqrt(1 - cos_g**2)
-        c_y = (cos_a - cos_b * cos_g) / sin_g
-        c_z = np.sqrt(max(1 - cos_b**2 - c_y**2, 0.0))
-        return np.array(
-            [
-                [self.a, self.b * cos_g, self.c * cos_b],
-                [0.0, self.b * sin_g, self.c * c_y],
-                [0.0, 0.0, self.c * c_z],
-            ]
-        )
+        return np.array(gemmi.UnitCell(*self.parameters).orth.mat.tolist())
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """a, b, c in Å and alpha, beta, gamma in degrees."""
+        return self.a, self.b, self.c, self.alpha, self.beta, self.gamma
 
     @property
     def volume(self) -> float:
         """Cell volume in Å^3; nan where the angles close no cell."""
-        volume = float(np.linalg.det(self.matrix))
+        volume = gemmi.UnitCell(*self.parameters).volume
         return volume if volume > 1e-9 else float("nan")
 
 

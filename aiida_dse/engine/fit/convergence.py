@@ -2,7 +2,9 @@
 
 Integrated autocorrelation time after J. Goodman and J. Weare, Commun. Appl. Math. Comput. Sci. 5
 (2010) 65 (emcee's estimate); split R-hat after A. Gelman et al., Bayesian Data Analysis (2013),
-11.4, each half of a walker's way being a chain.
+11.4, each half of a walker's way being a chain. The walkers of one ensemble propose moves from each
+other and are not independent chains, so R-hat is optimistic: the number of autocorrelation times is
+the stricter criterion, and neither notices minima that no walker has visited.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def convergence(samples: FloatArray, *, thin: int = 1) -> Convergence:
     if n_stored < 8:
         nothing = np.full(n_free, np.nan)
         return Convergence(0, n_stored, nothing, nothing, nothing,
-                           (f"{n_stored} steps tell nothing",))
+                           (f"{n_stored} stored steps are too few to judge (at least 8)",))
     longest = np.max(_autocorrelation_time(samples))
     burn_in = n_stored // 2
     if np.isfinite(longest):
@@ -72,7 +74,7 @@ def split_r_hat(samples: FloatArray) -> FloatArray:
     """sqrt(((n - 1) W + B) / (n W)) of the half chains of `samples` (n, n_walkers, n_free).
 
     W is the mean variance within a half chain, B / n the variance of their means; 1 when all
-    half chains tell the same.
+    half chains agree.
     """
     n = len(samples) // 2
     halves = np.concatenate([samples[:n], samples[-n:]], axis=1)

@@ -61,19 +61,27 @@ class Covariance:
         return found
 
 
-def inverse_normal(jacobian: FloatArray) -> tuple[FloatArray, np.ndarray]:
+def inverse_normal(
+    jacobian: FloatArray, lengths: FloatArray | None = None
+) -> tuple[FloatArray, np.ndarray]:
     """(J^T J)^-1 (n_free, n_free), and which parameters (n_free,) the data do not determine.
 
     From the singular values of the Jacobian (n_rows, n_free), its columns scaled to length one.
     Directions below SINGULAR are left out; a parameter is undetermined where they, taken at ten
     times SINGULAR, would add more than SHARE of the variance that is left. Its rows are nan.
+
+    lengths (n_free,) are those of the columns before the linear part was projected out: a column of
+    which less than SINGULAR is left can be replaced by linear coefficients, and what remains of it
+    is rounding.
     """
     n = jacobian.shape[1]
     if n == 0:
         return np.zeros((0, 0)), np.zeros(0, dtype=bool)
     length = np.linalg.norm(jacobian, axis=0)
     flat = length <= 1e-12 * max(length.max(), 1e-300)
-    scaled = jacobian / np.where(flat, 1.0, length)
+    if lengths is not None:
+        flat |= length <= SINGULAR * lengths
+    scaled = np.where(flat, 0.0, jacobian / np.where(flat, 1.0, length))
     _, singular, vectors = np.linalg.svd(scaled, full_matrices=False)
     keep = singular > SINGULAR * singular[0]
     inverse = (vectors[keep].T / singular[keep] ** 2) @ vectors[keep]
@@ -93,16 +101,17 @@ def with_linear(
 
     derivatives (n_points, n_free) of the weighted pattern; columns (n_points, n_linear), the
     weighted patterns of the linear coefficients. Free parameters without s.u. are left out of the
-    linear coefficients' variance.
+    linear coefficients' variance; a coefficient that takes part in an undetermined direction, of the
+    linear coefficients alone or together with those parameters, has no s.u. (nan) either.
     """
-    length = np.linalg.norm(columns, axis=0)
-    length = np.where(length > 0, length, 1.0)
-    scaled = columns / length
+    scaled, length = _normalised(columns)
     known = np.isfinite(np.diag(free)) if len(free) else np.zeros(0, dtype=bool)
     slopes = np.zeros((columns.shape[1], len(free)))
     if columns.shape[1] and known.any():
         solution = np.linalg.lstsq(scaled, derivatives[:, known], rcond=None)[0]
         slopes[:, known] = -solution / length[:, None]
+    unknown, _ = _normalised(derivatives[:, ~known])
+    lost = inverse_normal(np.hstack([unknown, scaled]))[1][unknown.shape[1]:]
     own = np.linalg.pinv(scaled.T @ scaled) / np.outer(length, length)
     inner = np.where(np.isfinite(free), free, 0.0)
     cross = slopes @ inner
@@ -113,4 +122,13 @@ def with_linear(
     found[n:, :n][:, ~known] = np.nan
     found[:n, n:] = found[n:, :n].T
     found[n:, n:] = own + cross @ slopes.T
+    found[n:][lost] = np.nan
+    found[:, n:][:, lost] = np.nan
     return found
+
+
+def _normalised(columns: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Columns of length one (zero ones as they are), and the lengths they were divided by."""
+    length = np.linalg.norm(columns, axis=0)
+    length = np.where(length > 0, length, 1.0)
+    return columns / length, length

@@ -33,6 +33,10 @@ from aiida_dse.engine.units import FloatArray
 from .covariance import Covariance, inverse_normal, with_linear
 from .leastsquares import Cycle, Descent
 
+#: Noise of a blank, as a share of sigma of the pattern, beyond which a refinement warns: at 0.3 the
+#: true sigma is 4 % larger.
+BLANK_NOISE = 0.3
+
 
 @dataclass(frozen=True)
 class Refinement:
@@ -203,7 +207,10 @@ def outcome(
     bound = {name for name in free if at_bound(model.parameters[name], values[name])}
     moving = [name for name in free if name not in bound]
     derivatives = problem.derivatives(evaluation, moving, central=True)
-    inverse, lost = inverse_normal(problem.projected(evaluation, derivatives, moving))
+    projected = problem.projected(evaluation, derivatives, moving)
+    restrained = projected[problem.n_points:]
+    inverse, lost = inverse_normal(
+        projected, np.sqrt((derivatives**2).sum(axis=0) + (restrained**2).sum(axis=0)))
     undetermined = {name for name, is_lost in zip(moving, lost, strict=True) if is_lost}
     active = evaluation.linear.active
     columns = model.linear_columns(evaluation)[:, active] / model.observation.sigma[:, None]
@@ -218,24 +225,27 @@ def outcome(
         covariance=covariance, evaluation=evaluation, converged=descent.converged,
         stop_reason=descent.reason, n_cycles=descent.n_cycles,
         n_evaluations=problem.n_evaluations, seconds=time.monotonic() - descent.clock,
-        warnings=tuple(fit_warnings(refined, covariance, fit, linear)),
+        warnings=(*fit_warnings(refined, covariance, fit, linear),
+                  *blank_warnings(model, evaluation)),
     )
 
 
 def linear_parameters(
     model: PatternModel, evaluation: Evaluation, covariance: Covariance
 ) -> tuple[Parameter, ...]:
-    """Scales, blanks and background with s.u.; those held at zero have none."""
-    return tuple(
-        Parameter(
-            ParameterName(name), kind, float(value), lower=kind.spec.possible[0],
-            su=covariance.su(name) if is_active else None,
-            status=ParameterStatus.FREE if is_active else ParameterStatus.AT_BOUND,
-        )
-        for (name, kind), value, is_active in zip(
-            model.linear_kinds.items(), evaluation.linear.coefficients,
-            evaluation.linear.active, strict=True)
-    )
+    """Scales, blanks and background with s.u.; those held at zero or undetermined have none."""
+    found = []
+    for (name, kind), value, is_active in zip(
+        model.linear_kinds.items(), evaluation.linear.coefficients, evaluation.linear.active,
+        strict=True,
+    ):
+        su, status = None, ParameterStatus.AT_BOUND
+        if is_active:
+            su = covariance.su(name)
+            status = ParameterStatus.UNDETERMINED if su is None else ParameterStatus.FREE
+        found.append(Parameter(ParameterName(name), kind, float(value),
+                               lower=kind.spec.possible[0], su=su, status=status))
+    return tuple(found)
 
 
 def at_bound(start: Parameter, value: float) -> bool:
@@ -273,6 +283,16 @@ def refined_parameters(
     return found
 
 
+def blank_warnings(model: PatternModel, evaluation: Evaluation) -> list[str]:
+    """Blanks whose own noise, which chi2 does not count, is comparable to that of the pattern."""
+    return [
+        f"The s.u. of blank {name}, scaled, is {ratio:.2f} times that of the pattern (limit "
+        f"{BLANK_NOISE:g}). chi2 does not count it: GoF is too large, and the standard uncertainties "
+        "take as signal what is noise of the blank. Measure the blank for longer, or smooth it."
+        for name, ratio in model.blank_noise(evaluation).items() if ratio > BLANK_NOISE
+    ]
+
+
 def fit_warnings(
     free: Sequence[Parameter], covariance: Covariance, fit: Agreement, linear: Sequence[Parameter]
 ) -> list[str]:
@@ -288,6 +308,7 @@ def fit_warnings(
             found.append(f"{p.name} = {p.value:.6g} {p.unit} is at its bound and was held there for "
                          "the standard uncertainties; it has none itself. Widen the bound or fix "
                          "the parameter.")
+    for p in (*free, *linear):
         if p.status is ParameterStatus.UNDETERMINED:
             found.append(f"{p.name} is not determined by the data (it has no effect, or its effect "
                          "cannot be separated from that of others), so no s.u. is given. Fix or "

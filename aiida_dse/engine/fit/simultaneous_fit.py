@@ -25,7 +25,15 @@ from aiida_dse.engine.units import FloatArray
 
 from .covariance import Covariance, inverse_normal, with_linear
 from .leastsquares import Cycle, Descent
-from .refine import PatternProblem, Refinement, at_bound, fit_warnings, linear_parameters, refined_parameters
+from .refine import (
+    PatternProblem,
+    Refinement,
+    at_bound,
+    blank_warnings,
+    fit_warnings,
+    linear_parameters,
+    refined_parameters,
+)
 from .simultaneous_model import SimultaneousModel
 
 T = TypeVar("T")
@@ -111,6 +119,8 @@ class SimultaneousProblem:
         }
         self.pool = pool
         self.refused = ""
+        #: Of each pattern by its own parameters, where the last Jacobian was computed.
+        self.derivatives: dict[str, FloatArray] = {}
         self._residuals: dict[str, FloatArray] = {}
         self._at: Mapping[str, float] = {}
 
@@ -155,9 +165,10 @@ class SimultaneousProblem:
             self.residual(values, free)
 
         def block(name: str) -> sparse.csr_array:
-            jacobian = self.blocks[name].jacobian(
-                self.model.local(name, values), self.model.followers(name, free), central=central
-            )
+            own, followers = self.blocks[name], self.model.followers(name, free)
+            base = own.at(self.model.local(name, values))
+            self.derivatives[name] = own.derivatives(base, followers, central=central)
+            jacobian = own.projected(base, self.derivatives[name], followers)
             if reduced:
                 residual = self._residuals[name]
                 triangle = np.asarray(
@@ -187,7 +198,11 @@ def _outcome(
     model = problem.model
     bound = {name for name in free if at_bound(model.parameters[name], values[name])}
     moving = [name for name in free if name not in bound]
-    inverse, lost = inverse_normal(problem.jacobian(values, moving, central=True))
+    jacobian = problem.jacobian(values, moving, central=True)
+    squares = sum(
+        (((derivatives @ model.slopes(name, values, moving)) ** 2).sum(axis=0)
+         for name, derivatives in problem.derivatives.items()), np.zeros(len(moving)))
+    inverse, lost = inverse_normal(jacobian, np.sqrt(squares))
     undetermined = {name for name, is_lost in zip(moving, lost, strict=True) if is_lost}
     covariance = Covariance(tuple(moving), inverse)
     parameters: dict[str, Parameter] = {}
@@ -227,7 +242,7 @@ def _pattern_outcome(
     acting = model.followers(name, moving)
     slopes = model.slopes(name, values, moving)
     carried = covariance.propagated(slopes)
-    derivatives = block.derivatives(evaluation, acting, central=True)
+    derivatives = problem.derivatives[name]
     active = evaluation.linear.active
     columns = block.model.linear_columns(evaluation)[:, active]
     columns = columns / block.model.observation.sigma[:, None]
@@ -247,7 +262,7 @@ def _pattern_outcome(
         evaluation=evaluation, converged=descent.converged, stop_reason=descent.reason,
         n_cycles=descent.n_cycles, n_evaluations=block.n_evaluations,
         seconds=time.monotonic() - descent.clock,
-        warnings=tuple(fit_warnings((), own, fit, linear)),
+        warnings=(*fit_warnings((), own, fit, linear), *blank_warnings(block.model, evaluation)),
     )
 
 

@@ -87,16 +87,19 @@ class AtomListPhase(FixedGeometryPhase):
     exclusion_distance: float = EXCLUSION_DISTANCE
 
     def __post_init__(self) -> None:
-        full = np.flatnonzero(np.array(self.occupancy)[self.site_of_atom] >= 1)
-        near = cKDTree(self.positions[full]).query_pairs(self.exclusion_distance)
-        if near:
-            i, j = (int(full[k]) for k in min(near))
+        occupancy = np.array(self.occupancy)[self.site_of_atom]
+        near = cKDTree(self.positions).query_pairs(self.exclusion_distance, output_type="ndarray")
+        # two partially occupied positions are alternatives of one atom
+        near = near[(occupancy[near] >= 1).any(axis=1)]
+        if len(near):
+            i, j = (int(k) for k in min(near.tolist()))
             distance = float(np.linalg.norm(self.positions[i] - self.positions[j]))
             raise ValueError(
-                f"{self.name}: atoms {i + 1} ({self.labels[self.site_of_atom[i]]}) and {j + 1} "
-                f"({self.labels[self.site_of_atom[j]]}) are {distance:.3f} Å apart; the limit is "
-                f"{self.exclusion_distance:g} Å. Are the coordinates in Å? Correct them, or lower "
-                "'exclusion_distance'."
+                f"{self.name}: atoms {i + 1} ({self.labels[self.site_of_atom[i]]}, occupancy "
+                f"{occupancy[i]:g}) and {j + 1} ({self.labels[self.site_of_atom[j]]}, occupancy "
+                f"{occupancy[j]:g}) are {distance:.3f} Å apart; the limit is "
+                f"{self.exclusion_distance:g} Å. Are the coordinates in Å? Correct them, lower both "
+                "occupancies (alternatives of one atom), or lower 'exclusion_distance'."
             )
 
     def size_statistics(self, values: Mapping[str, float]) -> dict[str, float]:

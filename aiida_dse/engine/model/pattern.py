@@ -57,11 +57,16 @@ class ObservedPattern:
 
 @dataclass(frozen=True)
 class Background:
-    """Linear components: Chebyshev terms over the range in 2theta, powers of 1/q, blanks."""
+    """Linear components: Chebyshev terms over the range in 2theta, powers of 1/q, blanks.
+
+    blank_sigma (n_points,) by blank: the s.u. of its intensities. They do not enter chi2, but a
+    refinement warns where they are comparable to those of the pattern.
+    """
 
     chebyshev: int = 0
     inverse_q: tuple[int, ...] = ()
     blanks: Mapping[str, FloatArray] = field(default_factory=dict)
+    blank_sigma: Mapping[str, FloatArray] = field(default_factory=dict)
 
     def free_columns(self, observation: ObservedPattern) -> tuple[list[str], FloatArray]:
         """Names and columns (n_points, n) of the terms that may take either sign."""
@@ -69,8 +74,7 @@ class Background:
         span = angle[-1] - angle[0]
         scaled = (2 * angle - angle[0] - angle[-1]) / span if span > 0 else np.zeros(len(angle))
         names = [f"background.chebyshev_{k}" for k in range(self.chebyshev)]
-        columns = [chebyshev.chebval(scaled, np.eye(self.chebyshev)[k])
-                   for k in range(self.chebyshev)]
+        columns = list(chebyshev.chebvander(scaled, max(0, self.chebyshev - 1)).T[: self.chebyshev])
         for power in self.inverse_q:
             names.append(f"background.inverse_q{power}")
             columns.append((observation.q[0] / observation.q) ** power)
@@ -314,6 +318,18 @@ class PatternModel:
         return np.asarray(
             np.sum([part for name, part in parts.items() if name not in phases], axis=0)
         )
+
+    def blank_noise(self, evaluation: Evaluation) -> dict[str, float]:
+        """The scaled s.u. of each blank over that of the pattern, root mean square of all points.
+
+        Blanks without known s.u. are left out.
+        """
+        coefficients = dict(zip(self.linear_names, evaluation.linear.coefficients, strict=True))
+        return {
+            name: float(coefficients[f"blank.{name}"]
+                        * np.sqrt(np.mean((sigma / self.observation.sigma) ** 2)))
+            for name, sigma in self.background.blank_sigma.items()
+        }
 
     def calculated(self, evaluation: Evaluation) -> FloatArray:
         return np.asarray(

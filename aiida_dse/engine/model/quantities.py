@@ -8,12 +8,12 @@ from functools import partial
 
 import numpy as np
 
+from aiida_dse.engine.crystal.bonds import angles, bonds
 from aiida_dse.engine.crystal.geometry import (
     Bond,
+    BondAngle,
     Geometry,
     angle,
-    angles,
-    bonds,
     irreducible_strain,
     pseudo_cubic_edge,
 )
@@ -50,12 +50,14 @@ class CrystalQuantity:
 def crystal_quantities(
     model: PatternModel, phase: CrystalPhase, reference: Mapping[str, float], *,
     distances: Sequence[tuple[str, str]] = (), angles_: Sequence[tuple[str, str, str]] = (),
-    pseudo_cubic: bool = False,
+    pseudo_cubic: bool = False, cutoff: float | None = None,
 ) -> list[CrystalQuantity]:
     """Volume, the bonds between pairs of sites, the angles site-vertex-site, a_k and zeta.
 
     Which atoms are neighbours, and the order in which bonds (shortest first) and angles (largest
-    first) are numbered, is settled at the `reference` values.
+    first) are numbered, is settled at the `reference` values. Bonds and angles that are equal by
+    symmetry are one. `cutoff` (Å) is the largest length of a bond; without it neighbours are those
+    within 1.25 times the shortest.
     """
     start = geometries_of(model, phase, reference)
 
@@ -64,12 +66,14 @@ def crystal_quantities(
 
     found = [quantity("volume", "Å^3", lambda geometry: geometry.volume)]
     for first, second in distances:
-        for k, bond in enumerate(bonds(start, first, second)):
+        for k, bond in enumerate(bonds(phase.crystal, start, first, second, cutoff=cutoff,
+                                       exclusion_distance=phase.exclusion_distance)):
             found.append(quantity(f"d({first}-{second})_{k + 1}", "Å", partial(_length, bond)))
     for sites in angles_:
-        for k, pair in enumerate(angles(start, *sites)):
+        for k, between in enumerate(angles(phase.crystal, start, *sites, cutoff=cutoff,
+                                           exclusion_distance=phase.exclusion_distance)):
             found.append(quantity(f"angle({'-'.join(sites)})_{k + 1}", "deg",
-                                  partial(_span, pair)))
+                                  partial(_span, between)))
     if pseudo_cubic:
         found.append(quantity("a_k", "Å", lambda geometry: pseudo_cubic_edge(*geometry.edges)))
         found.append(quantity("zeta", "", lambda geometry: irreducible_strain(*geometry.edges)))
@@ -80,8 +84,8 @@ def _length(bond: Bond, geometry: Geometry) -> FloatArray:
     return geometry.length(bond)
 
 
-def _span(pair: tuple[Bond, Bond], geometry: Geometry) -> FloatArray:
-    return angle(geometry, pair)
+def _span(between: BondAngle, geometry: Geometry) -> FloatArray:
+    return angle(geometry, between)
 
 
 def geometries_of(model: PatternModel, phase: CrystalPhase, values: Mapping[str, Numbers]) -> Geometry:

@@ -24,21 +24,33 @@ class ScatteringFactor:
     imaginary: float  # f''
 
 
-def ion_symbol(species: str) -> str:
+def ion_symbol(species: str, *, any_case: bool = False) -> str:
     """The name under which an ion is tabulated: 'Cs+' and 'Cs1+' -> 'Cs1+', 'Ti' -> 'Ti'.
 
-    Raises ValueError for a species that the Waasmaier-Kirfel table does not hold, naming the
-    states it does hold for that element.
+    Element symbols are case-sensitive, since 'CA' is calcium in one file and the label of a carbon
+    atom in another; a single letter or a symbol with a charge has one meaning only. `any_case`
+    accepts 'PB' and 'pb': for sources that hold nothing but element symbols (_atom_site_type_symbol
+    of a CIF). Raises ValueError for a species that the Waasmaier-Kirfel table does not hold, naming
+    the states it does hold for that element.
     """
-    match = re.fullmatch(r"\s*([A-Za-z][a-z]?)\s*(?:(\d*)([+-])|([+-])(\d+))?\s*", species)
-    element = match.group(1).capitalize() if match else species
-    known = _states_of(element)
+    match = re.fullmatch(r"\s*([A-Za-z]{1,2})\s*(?:(\d*)([+-])|([+-])(\d+))?\s*", species)
+    written = match.group(1) if match else species
+    element = written.capitalize()
+    known = _states_of(element) if match else ()
     if match is None or not known:
         raise ValueError(
             f"'{species}' is no element or ion with a tabulated form factor. Write it like "
             "'Pb', 'Pb2+' or 'Br1-'."
         )
     sign = match.group(3) or match.group(4)
+    if len(written) == 2 and written != element and sign is None and not any_case:
+        first = written[0].upper()
+        other = f" or {first} (a label that begins with its element)" if _states_of(first) else ""
+        raise ValueError(
+            f"'{species}' is ambiguous: {element}{other}? Element symbols are a capital and a small "
+            f"letter. Write '{element}' in the file, or specify what it is under the phase's 'ions' "
+            f"({species.strip()}: {element})."
+        )
     if sign is None or (match.group(2) == "0" or match.group(5) == "0"):
         return element
     charge = match.group(2) or match.group(5) or "1"

@@ -1,0 +1,75 @@
+"""What element a site of a file is: capitals, labels and type symbols."""
+
+from __future__ import annotations
+
+import pytest
+
+from aiida_dse.engine.scattering.form_factors import ion_symbol
+from aiida_dse.io.structures import cif_text, read_cif, read_xyz
+
+HEAD = """data_test
+_cell_length_a 5.9
+_cell_length_b 5.9
+_cell_length_c 5.9
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+loop_
+_space_group_symop_operation_xyz
+'x,y,z'
+loop_
+_atom_site_label
+"""
+
+
+def written(folder, rows, types=False):
+    path = folder / "test.cif"
+    column = "_atom_site_type_symbol\n" if types else ""
+    axes = "".join(f"_atom_site_fract_{axis}\n" for axis in "xyz")
+    path.write_text(HEAD + column + axes + "\n".join(rows) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(("species", "ion"), [
+    ("Ca", "Ca"), ("C", "C"), ("c", "C"), ("O2-", "O2-"), ("Pb+2", "Pb2+"), ("Cs+", "Cs1+"),
+    # a charge belongs to an element, not to a label
+    ("PB2+", "Pb2+"), ("ca2+", "Ca2+"), ("CO2+", "Co2+"), ("Ti0+", "Ti")])
+def test_species_with_one_meaning(species, ion):
+    assert ion_symbol(species) == ion
+
+
+@pytest.mark.parametrize(("species", "choice"), [
+    ("CA", "Ca or C "), ("CO", "Co or C "), ("PB", "Pb or P "), ("pb", "Pb or P "), ("cS", "Cs or C ")])
+def test_capitals_are_not_taken_for_an_element(species, choice):
+    """'CA1' in the file of a molecule is carbon alpha, not calcium."""
+    with pytest.raises(ValueError, match=f"ambiguous: {choice}.*under the phase's 'ions'"):
+        ion_symbol(species)
+    assert ion_symbol(species, any_case=True) == species.capitalize()
+
+
+def test_a_type_symbol_may_be_written_in_capitals(tmp_path):
+    path = written(tmp_path, ["CA1 C 0 0 0", "PB1 PB2+ 0.5 0.5 0.5", "O1 O2- 0.5 0 0", "TI1 TI 0.5 0.5 0"],
+                   types=True)
+    crystal = read_cif(path)
+    assert [site.ion for site in crystal.sites] == ["C", "Pb2+", "O2-", "Ti"]
+    again = tmp_path / "again.cif"
+    again.write_text(cif_text(crystal))
+    assert [site.ion for site in read_cif(again).sites] == ["C", "Pb2+", "O2-", "Ti"]
+
+
+def test_without_type_symbols_the_label_begins_with_the_element(tmp_path):
+    crystal = read_cif(written(tmp_path, ["Pb1 0 0 0", "Br_eq 0.5 0.5 0.5", "O1 0.5 0 0"]))
+    assert [site.ion for site in crystal.sites] == ["Pb", "Br", "O"]
+
+
+@pytest.mark.parametrize("label", ["CA1", "PB1", "Ow1"])
+def test_labels_that_leave_the_element_open_are_refused(tmp_path, label):
+    with pytest.raises(ValueError, match=f"element of site {label} is not certain.*type_symbol"):
+        read_cif(written(tmp_path, [f"{label} 0 0 0"]))
+
+
+def test_labels_of_atoms_are_kept_as_written(tmp_path):
+    path = tmp_path / "test.xyz"
+    path.write_text("2\n\nCA1 0 0 0\nPb 3.0 0 0\n")
+    labels, positions = read_xyz(path)
+    assert labels == ["CA1", "Pb"] and positions[1].tolist() == [3.0, 0.0, 0.0]
