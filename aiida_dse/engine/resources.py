@@ -90,6 +90,10 @@ class Resources:
                 yield waiting.popleft().result()
 
 
+#: What is used where nothing is specified: one thread.
+ONE_THREAD = Resources()
+
+
 def spread(
     work: Callable[[Item, StopCheck], Found],
     items: Sequence[Item],

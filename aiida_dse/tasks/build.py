@@ -48,6 +48,7 @@ from aiida_dse.engine.particles.shapes import (
     SingleSphere,
     SpherePopulation,
 )
+from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.scattering.form_factors import element_of, ion_symbol
 from aiida_dse.engine.units import FloatArray, q_from_two_theta, two_theta_from_q
 
@@ -76,7 +77,7 @@ class BuiltModel:
 
 
 def build(
-    document: ModelDocument, source: Source | Path, *, threads: int | None = None
+    document: ModelDocument, source: Source | Path, *, resources: Resources = ONE_THREAD
 ) -> BuiltModel:
     """Read the data of a document and check all of it.
 
@@ -87,11 +88,11 @@ def build(
     if isinstance(source, Path):
         source = FolderSource(source)
     if not source.digest:
-        return _built(document, source, threads)
-    key = (json.dumps(document.canonical(), sort_keys=True), source.digest, threads)
+        return _built(document, source, resources)
+    key = (json.dumps(document.canonical(), sort_keys=True), source.digest, resources)
     with _lock:
         if key not in _known:
-            _known[key] = _built(document, source, threads)
+            _known[key] = _built(document, source, resources)
             while len(_known) > MOST_KEPT:
                 _known.popitem(last=False)
         _known.move_to_end(key)
@@ -100,11 +101,11 @@ def build(
 
 #: Models that are kept in memory.
 MOST_KEPT = 8
-_known: OrderedDict[tuple[str, str, int | None], BuiltModel] = OrderedDict()
+_known: OrderedDict[tuple[str, str, Resources], BuiltModel] = OrderedDict()
 _lock = threading.Lock()
 
 
-def _built(document: ModelDocument, source: Source, threads: int | None) -> BuiltModel:
+def _built(document: ModelDocument, source: Source, resources: Resources) -> BuiltModel:
     pattern = document.pattern
     if pattern.file is not None:
         with located("pattern"):
@@ -131,7 +132,7 @@ def _built(document: ModelDocument, source: Source, threads: int | None) -> Buil
             observation, phases,
             Background(document.background.chebyshev, document.background.inverse_q, blanks),
             overrides=_overrides(document, phases), fixed_scales=document.scales,
-            constraints=document.constraints, tolerance=document.tolerance, threads=threads,
+            constraints=document.constraints, tolerance=document.tolerance, resources=resources,
         )
     for phase in phases:
         if isinstance(phase, PairDistancesPhase):

@@ -34,6 +34,7 @@ from aiida_dse.engine.model.agreement import SERIAL_LIMIT, Agreement, serial_cor
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.engine.parameters import Kind
+from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.io.results import Result, write_result
 
 from .build import BuiltModel
@@ -185,7 +186,7 @@ def refinement_result(built: BuiltModel, found: Refinement) -> Result[Refinement
 def run_scan(
     built: BuiltModel, *, on_progress: Callable[[ScanProgress], None] | None = None,
     should_stop: StopCheck | None = None, checkpoint: Path | None = None,
-    finished: Result[ScanSummary] | None = None, threads: int | None = None,
+    finished: Result[ScanSummary] | None = None, resources: Resources = ONE_THREAD,
 ) -> Result[ScanSummary]:
     """The GoF map of the document; kept in `checkpoint` as it fills, continued from `finished`."""
     plan = built.document.scan
@@ -204,7 +205,7 @@ def run_scan(
     found = scan(
         built.model, built.grid, refine_at_each_point=plan.refine, restraints=built.restraints,
         adaptive=plan.adaptive, on_progress=on_progress, on_block=keep, should_stop=should_stop,
-        threads=threads, finished=known,
+        resources=resources, finished=known,
     )
     return scan_result(built, found)
 

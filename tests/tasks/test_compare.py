@@ -76,7 +76,7 @@ def test_what_is_no_comparison_is_refused(folder, full):
     with pytest.raises(ValueError, match="at least two"):
         compare({"full": full})
     with pytest.raises(ValueError, match="'scan'"):
-        compare({"full": full, "map": run_scan(folder.build(), threads=1)})
+        compare({"full": full, "map": run_scan(folder.build())})
 
 
 def test_the_command_takes_documents_and_finished_results(folder):

@@ -63,7 +63,7 @@ def test_derived_quantities_are_those_of_the_samples(folder):
     """a alone is free: volume and distance of a sample follow from it by hand."""
     plan = {"bootstrap": {"samples": 5}, "posterior": {"steps": 8}}
     model = folder.build(uncertainty=plan, refinement={"stages": [["P.a"]]})
-    result = run_uncertainty(model, threads=1)
+    result = run_uncertainty(model)
     rows = result.summary["uncertainty"]["derived"]["P"]
     a = result.arrays["bootstrap/values"][:, 0]
     assert rows["volume"]["bootstrap"]["sd"] == pytest.approx((a**3).std(ddof=1), rel=1e-9)
@@ -140,10 +140,10 @@ class Clock:
 @pytest.mark.parametrize("questions", [8, 26, 40], ids=["early", "middle", "late"])
 def test_an_interrupted_task_goes_on_to_the_same_end(folder, questions):
     model = built(folder, PLAN)
-    whole = run_uncertainty(model, threads=1)
-    part = run_uncertainty(model, threads=1, should_stop=Clock(questions))
+    whole = run_uncertainty(model)
+    part = run_uncertainty(model, should_stop=Clock(questions))
     assert part.status == "walltime"
-    found = run_uncertainty(model, threads=1, finished=part)
+    found = run_uncertainty(model, finished=part)
     assert found.status == whole.status == "posterior_not_converged"
     assert set(found.arrays) == set(whole.arrays)
     for name in whole.arrays:
@@ -157,8 +157,8 @@ def test_an_interrupted_task_goes_on_to_the_same_end(folder, questions):
 
 def test_a_walltime_in_the_refinement_loses_nothing_of_an_earlier_run(folder):
     model = built(folder, PLAN)
-    part = run_uncertainty(model, threads=1, should_stop=Clock(40))
-    again = run_uncertainty(model, threads=1, should_stop=Clock(0), finished=part)
+    part = run_uncertainty(model, should_stop=Clock(40))
+    again = run_uncertainty(model, should_stop=Clock(0), finished=part)
     assert again.status == "walltime" and again.summary["n_cycles"] == part.summary["n_cycles"]
     assert set(again.arrays) == set(part.arrays)
     assert "bootstrap/values" in again.arrays
@@ -202,11 +202,11 @@ def test_a_checkpoint_is_enough_to_go_on_from(folder, tmp_path, monkeypatch):
             raise MemoryError
 
     with pytest.raises(MemoryError):
-        run_uncertainty(model, threads=1, checkpoint=tmp_path / "o", on_progress=killed)
+        run_uncertainty(model, checkpoint=tmp_path / "o", on_progress=killed)
     kept = read_result(tmp_path / "o")
     assert kept.status == "running" and kept.summary["uncertainty"]["posterior"]["n_steps"] == 9
-    found, whole = run_uncertainty(model, threads=1, finished=kept), run_uncertainty(
-        model, threads=1)
+    found, whole = run_uncertainty(model, finished=kept), run_uncertainty(
+        model)
     for name in ("bootstrap/values", "posterior/samples"):
         np.testing.assert_array_equal(found.arrays[name], whole.arrays[name])
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.restraints import Restraint, deviations
-from aiida_dse.engine.resources import Resources, StopCheck, spread
+from aiida_dse.engine.resources import ONE_THREAD, Resources, StopCheck, spread
 from aiida_dse.engine.units import FloatArray
 
 from .refine import Refinement, refine
@@ -76,7 +76,7 @@ def bootstrap(
     seed: int = 0,
     restraints: Sequence[Restraint] = (),
     finished: Bootstrap | None = None,
-    resources: Resources = Resources(),
+    resources: Resources = ONE_THREAD,
     on_sample: Callable[[Bootstrap, int, int], None] | None = None,
     should_stop: StopCheck | None = None,
 ) -> Bootstrap:

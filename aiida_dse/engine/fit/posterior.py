@@ -22,7 +22,7 @@ import numpy as np
 
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.restraints import Restraint, deviations
-from aiida_dse.engine.resources import Resources, StopCheck
+from aiida_dse.engine.resources import ONE_THREAD, Resources, StopCheck
 from aiida_dse.engine.units import FloatArray
 
 from .refine import Refinement
@@ -73,7 +73,7 @@ def sample_posterior(
     seed: int = 0,
     restraints: Sequence[Restraint] = (),
     finished: Chain | None = None,
-    resources: Resources = Resources(),
+    resources: Resources = ONE_THREAD,
     on_step: Callable[[Callable[[], Chain], int], None] | None = None,
     should_stop: StopCheck | None = None,
 ) -> Chain:

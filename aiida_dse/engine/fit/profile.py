@@ -20,7 +20,7 @@ from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.phase import PhaseState
 from aiida_dse.engine.model.restraints import Restraint, deviations
 from aiida_dse.engine.parameters import Parameter
-from aiida_dse.engine.resources import Resources, StopCheck, spread
+from aiida_dse.engine.resources import ONE_THREAD, Resources, StopCheck, spread
 from aiida_dse.engine.units import FloatArray
 
 from .refine import Refinement, refine
@@ -111,7 +111,7 @@ def profile_likelihood(
     *,
     restraints: Sequence[Restraint] = (),
     finished: Sequence[Ray] = (),
-    resources: Resources = Resources(),
+    resources: Resources = ONE_THREAD,
     on_ray: Callable[[Profiles, int, int], None] | None = None,
     should_stop: StopCheck | None = None,
 ) -> Profiles:

@@ -20,7 +20,7 @@ from scipy import sparse
 from aiida_dse.engine.model.agreement import Agreement, agreement
 from aiida_dse.engine.model.restraints import Restraint
 from aiida_dse.engine.parameters import Parameter, ParameterStatus
-from aiida_dse.engine.resources import Resources
+from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import FloatArray
 
 from .covariance import Covariance, inverse_normal, with_linear
@@ -71,7 +71,7 @@ def refine_simultaneous(
     tolerance: float = 0.01,
     on_cycle: Callable[[Cycle], None] | None = None,
     should_stop: Callable[[], str | None] | None = None,
-    resources: Resources = Resources(),
+    resources: Resources = ONE_THREAD,
 ) -> SimultaneousRefinement:
     """Refine all patterns as one least-squares problem, in stages, as `refine` does with one.
 

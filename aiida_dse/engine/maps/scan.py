@@ -15,17 +15,16 @@ from itertools import product
 import numpy as np
 
 from aiida_dse.engine.fit.refine import refine
+from aiida_dse.engine.memo import Memo
 from aiida_dse.engine.model.pattern import Evaluation, PatternModel
 from aiida_dse.engine.model.phase import PhaseState
 from aiida_dse.engine.model.restraints import Restraint
-from aiida_dse.engine.memo import Memo
-from aiida_dse.engine.resources import Resources, StopCheck, spread
+from aiida_dse.engine.resources import ONE_THREAD, Resources, StopCheck, spread
 from aiida_dse.engine.units import FloatArray
 
 from . import adaptive as coarse_to_fine
 from .axes import MapAxis
 from .grid import Coordinate, Grid, grid_of, refinable
-
 
 #: Blocks of outer points that a round is cut into where it has so many, and points of a block.
 LEAST_BLOCKS, LARGEST_BLOCK = 32, 32
@@ -102,7 +101,7 @@ def scan(
     on_progress: Callable[[ScanProgress], None] | None = None,
     on_block: Callable[[GofMap], None] | None = None,
     should_stop: Callable[[], str | None] | None = None,
-    resources: Resources = Resources(),
+    resources: Resources = ONE_THREAD,
     finished: GofMap | None = None,
 ) -> GofMap:
     """The GoF map of a model over the axes; other parameters stay at `start`.

@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from aiida_dse.engine.crystal.disorder import EXCLUSION_DISTANCE
 from aiida_dse.engine.memo import Memo
 from aiida_dse.engine.parameters import LATTICE_SCALE_RANGE, Kind, Parameter, ParameterName
-from aiida_dse.engine.resources import Resources
+from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.scattering import debye
 from aiida_dse.engine.scattering.histograms import (
     LARGEST_STEP,
@@ -116,7 +116,7 @@ class AtomListPhase(FixedGeometryPhase):
             step, lambda: self.histograms(step, sampling.resources))
         return known, step
 
-    def histograms(self, step: float, resources: Resources = Resources()) -> FloatArray:
+    def histograms(self, step: float, resources: Resources = ONE_THREAD) -> FloatArray:
         """(n_channels, n_bins) of 1/r on a grid of `step` Å."""
         channels = site_channels(len(self.labels))
         channel_of_pair = np.zeros((len(self.labels),) * 2, dtype=np.int64)

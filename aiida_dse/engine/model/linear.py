@@ -10,7 +10,6 @@ from scipy.optimize import nnls
 
 from aiida_dse.engine.units import FloatArray
 
-
 #: A column this near (relative to its length) to the span of the free columns carries no weight.
 IN_FREE_SPAN = 1e-10
 #: Columns nearer than this to the span of others (relative to their length) lose digits in normal

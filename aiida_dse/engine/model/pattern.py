@@ -12,7 +12,7 @@ from numpy.polynomial import chebyshev
 
 from aiida_dse.engine.memo import Memo
 from aiida_dse.engine.parameters import Kind, Parameter, ParameterName, closest
-from aiida_dse.engine.resources import Resources
+from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.scattering import debye
 from aiida_dse.engine.units import FloatArray, two_theta_from_q
 
@@ -107,7 +107,7 @@ class PatternModel:
         overrides: Mapping[str, Parameter] | None = None,
         fixed_scales: Mapping[str, float] | None = None,
         tolerance: float = TOLERANCE,
-        resources: Resources = Resources(),
+        resources: Resources = ONE_THREAD,
     ) -> None:
         names = [phase.name for phase in phases]
         for name in names:

@@ -19,7 +19,7 @@ from aiida_dse.engine.crystal.structure import CELL_LENGTHS, COORDINATES, Crysta
 from aiida_dse.engine.memo import Memo
 from aiida_dse.engine.parameters import Kind, Parameter, ParameterName
 from aiida_dse.engine.particles.shapes import Family, PairCounts
-from aiida_dse.engine.resources import Resources
+from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.scattering import debye
 from aiida_dse.engine.scattering.form_factors import scattering_factor
 from aiida_dse.engine.scattering.histograms import grid_step, lattice_histograms
@@ -43,7 +43,7 @@ class Sampling:
     q: FloatArray
     wavelength: float
     tolerance: float = TOLERANCE
-    resources: Resources = Resources()
+    resources: Resources = ONE_THREAD
 
     @cached_property
     def step(self) -> float:
@@ -253,7 +253,7 @@ class CrystalPhase(Sites):
         return PhaseState(keys, counts_key, counts, weights, sums, atoms)
 
     def histograms(
-        self, values: Mapping[str, float], step: float, resources: Resources = Resources()
+        self, values: Mapping[str, float], step: float, resources: Resources = ONE_THREAD
     ) -> tuple[FloatArray, FloatArray]:
         """(n_channels, n_bins) of 1/r on a grid of `step` Å, and (n_sites,) atoms, of the mean
         particle at the given values."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.parameters import Kind
-from aiida_dse.engine.resources import Resources
+from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import FloatArray
 
 from .size_laws import (
@@ -68,7 +68,7 @@ class Family(Protocol):
     isotropic: ClassVar[bool]
 
     def pair_counts(
-        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources, *,
+        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
         stretch: float = 1.0,
     ) -> PairCounts:
         """Mean pair counts at `sizes` (nm).
@@ -105,7 +105,7 @@ class SingleParallelepiped:
         _check_extent(max(self.cells))
 
     def pair_counts(
-        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources, *,
+        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
         stretch: float = 1.0,
     ) -> PairCounts:
         n_a, n_b, n_c = self.cells
@@ -153,7 +153,9 @@ class ParallelepipedPopulation:
         """Number weights (n_ab, n_c), and the lengths (n_ab,), (n_c,) nm that they belong to."""
         law = self.law(sizes)
         step_ab, step_c = _steps(crystal)
-        end_ab, end_c = law.ends(powers=self.powers, largest=self.largest)
+        # a cell beyond where the law ends, since that lies among the lengths a row stands for
+        end_ab, end_c = (min(end + step, self.largest) for end, step in zip(
+            law.ends(powers=self.powers), (step_ab, step_c), strict=True))
         _check_extent(int(max(end_ab / step_ab, end_c / step_c)))
         length_ab, counted_ab = whole_lengths(step_ab, end_ab)
         length_c, counted_c = whole_lengths(step_c, end_c)
@@ -162,7 +164,7 @@ class ParallelepipedPopulation:
         return number, length_ab, length_c
 
     def pair_counts(
-        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources, *,
+        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
         stretch: float = 1.0,
     ) -> PairCounts:
         number, _, _ = self.number_weights(crystal, sizes)
@@ -201,7 +203,8 @@ class QuasiCubePopulation:
         """Number weights (n_ab, n_c), and the lengths (n_ab,), (n_c,) nm that they belong to."""
         law = self.law(sizes)
         step_ab, step_c = _steps(crystal)
-        end = law.end(dimensions=3, largest=self.largest)
+        # a cell beyond where the law ends, since that lies among the lengths a row stands for
+        end = min(law.end(dimensions=3) + step_ab, self.largest)
         _check_extent(int(end / min(step_ab, step_c)))
         length_ab, counted = whole_lengths(step_ab, end)
         by_length = number_weights(law.log_density(length_ab), counted)
@@ -215,7 +218,7 @@ class QuasiCubePopulation:
         return number, length_ab, np.arange(1.0, number.shape[1] + 1) * step_c
 
     def pair_counts(
-        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources, *,
+        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
         stretch: float = 1.0,
     ) -> PairCounts:
         number, _, _ = self.number_weights(crystal, sizes)
@@ -239,7 +242,7 @@ class SingleSphere:
     isotropic: ClassVar[bool] = True
 
     def pair_counts(
-        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources, *,
+        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
         stretch: float = 1.0,
     ) -> PairCounts:
         return _sphere_counts(crystal, self.centre, self.diameter, None, resources)
@@ -269,7 +272,7 @@ class SpherePopulation:
         return LogNormal(sizes["D"], sizes["sd_D"])
 
     def pair_counts(
-        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources, *,
+        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
         stretch: float = 1.0,
     ) -> PairCounts:
         law = LogNormal(sizes["D"] / stretch, sizes["sd_D"] / stretch)

@@ -15,7 +15,7 @@ import finufft
 import numpy as np
 from numba import njit
 
-from aiida_dse.engine.resources import Resources
+from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import FloatArray
 
 from .form_factors import ScatteringFactor
@@ -27,7 +27,7 @@ NUFFT_TOLERANCE = 1e-10
 
 
 def sine_sums(
-    histograms: FloatArray, q: FloatArray, *, step: float, resources: Resources
+    histograms: FloatArray, q: FloatArray, *, step: float, resources: Resources = ONE_THREAD
 ) -> FloatArray:
     """S(q) = sum_k sin(q r_k) / (q r_k) of each channel, from histograms of 1/r.
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numba import njit
 
-from aiida_dse.engine.resources import Resources
+from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import FloatArray
 
 from .pairs import PairClass, PairWeights
@@ -47,7 +47,7 @@ def lattice_histograms(
     channels: Sequence[int],
     *,
     step: float,
-    resources: Resources,
+    resources: Resources = ONE_THREAD,
 ) -> FloatArray:
     """(n_channels, n_bins) histograms of C/r for the wanted channels of a crystal.
 
@@ -114,7 +114,7 @@ def atom_histograms(
     step: float,
     excluded: float = 0.0,
     partial: np.ndarray | None = None,
-    resources: Resources,
+    resources: Resources = ONE_THREAD,
 ) -> FloatArray:
     """(n_channels, n_bins) histograms of 1/r over all pairs of an atom list: the general route.
 
