@@ -151,7 +151,9 @@ def _strain(
     """The line of the strain from that of the volume, and the surface energy."""
     scale, modulus = fit.scale, options.bulk_modulus
     surface = line_against(series, "volume", SURFACE)
-    assert surface is not None  # the same points as those of the lengths
+    if surface is None:
+        raise ValueError(f"the results hold no '{SURFACE}', which the surface energy is computed "
+                         "from: they are of an older version. Refine again.")
     through_bulk: StrainThroughBulk | None = None
     if options.bulk is None:
         longest = 1 / min(row.value("1/L") for row in points)

@@ -242,15 +242,18 @@ class _Work:
         )
 
     def block(self, points: Sequence[tuple[int, ...]], stopping: StopCheck) -> None:
-        """Evaluate neighbouring outer points one after another, each helping the next."""
+        """Evaluate neighbouring outer points one after another, each helping the next.
+
+        A block that was begun computes one point at least, so every run of a scan gets further.
+        """
         previous: Sequence[PhaseState] | None = None
         start = dict(self.base)
-        for point in points:
-            if stopping():
+        for k, point in enumerate(points):
+            if k and stopping():
                 return
             index = [0] * len(self.grid.shape)
-            for k, i in zip(self.outer, point, strict=True):
-                index[k] = i
+            for axis, i in zip(self.outer, point, strict=True):
+                index[axis] = i
             if self.local:
                 start, previous = self._refined_point(index, start, previous)
                 continue
