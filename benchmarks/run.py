@@ -236,7 +236,8 @@ if __name__ == "__main__":
     if "--memory" in sys.argv:
         largest_pattern()
         sys.exit()
-    print(f"{Resources.from_environment().threads} threads, numpy {np.__version__}, Python {sys.version.split()[0]}")
+    threads = Resources.from_environment().threads
+    print(f"{threads} threads, numpy {np.__version__}, Python {sys.version.split()[0]}")
     single_particles()
     memory()
     population()

@@ -195,7 +195,8 @@ def _strain(
         warnings.append(f"The s.u. of the surface energy does not include that of K = "
                         f"{modulus.value:g} GPa ({modulus.source}), which has none.")
     return StrainRow(
-        law="dV/V = -(2/3) gamma (A/V) / K", slope=slope, intercept=intercept, surface_energy=energy,
+        law="dV/V = -(2/3) gamma (A/V) / K", slope=slope, intercept=intercept,
+        surface_energy=energy,
         surface_energy_SI=_surface_energy(per_surface, modulus, 1.0, "J/m^2"),
         V_bulk=BulkRow(value=bulk, su=bulk_su, unit="Å^3", source=source),
         K=BulkRow(value=modulus.value, su=modulus.su, unit="GPa", source=modulus.source),

@@ -31,7 +31,9 @@ _walltime = click.option(
 )
 
 
-def _resources_of(context: click.Context, option: click.Parameter, threads: int | None) -> Resources:
+def _resources_of(
+    context: click.Context, option: click.Parameter, threads: int | None
+) -> Resources:
     """The only place of the command where the environment decides on threads and memory."""
     try:
         return Resources.from_environment(threads)

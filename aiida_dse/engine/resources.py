@@ -144,7 +144,7 @@ def _cores() -> int:
 
 
 def _physical_memory() -> float:
-    """Bytes of memory of this computer; twice DEFAULT_MEMORY where the system does not report it."""
+    """Bytes of memory of this computer; twice DEFAULT_MEMORY where it does not report them."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError, OSError):

@@ -78,7 +78,7 @@ def largest_jump(found, noise):
 
 
 def signatures(shape, crystal, sizes, name, value):
-    """What is counted: the shape of the tables, the commonest height of each N, non-zero numbers."""
+    """What is counted: shape of the tables, commonest height of each N, non-zero numbers."""
     at, now, stretch = crystal, sizes, 1.0
     if name in sizes:
         now = sizes | {name: value}

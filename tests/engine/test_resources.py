@@ -27,7 +27,8 @@ def phase_of(small, kind):
     if kind == "parallelepipeds":
         return CrystalPhase("P", crystal, ParallelepipedPopulation(), BLOCK)
     if kind == "spheres":
-        return CrystalPhase("P", crystal, SpherePopulation((0.1, 0.3, 0.4)), {"D": 2.0, "sd_D": 0.3})
+        shape = SpherePopulation((0.1, 0.3, 0.4))
+        return CrystalPhase("P", crystal, shape, {"D": 2.0, "sd_D": 0.3})
     cells = np.stack(np.meshgrid(*[np.arange(5)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     atoms = (cells[:, None] + crystal.positions()).reshape(-1, 3) @ crystal.cell.matrix.T
     return AtomListPhase(
