@@ -24,8 +24,11 @@ from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.particles.shapes import PairCounts
-from aiida_dse.engine.particles.size_laws import LogNormal, discrete_weights
+from aiida_dse.engine.particles.size_laws import LogNormal
+from aiida_dse.engine.particles.size_laws import number_weights as normalised
+from aiida_dse.engine.particles.size_statistics import sphere_measures
 from aiida_dse.engine.particles.sphere_counting import MergedPairs
+from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import FloatArray, photon_energy
 from aiida_dse.tasks.build import BuiltModel
 
@@ -66,7 +69,10 @@ class DebussySpheres:
     parameters: ClassVar[Mapping[str, Kind]] = {"D": Kind.SIZE, "sd_D": Kind.SIZE_SD}
     isotropic: ClassVar[bool] = False  # the diameters stay when the cell expands
 
-    def pair_counts(self, crystal: Crystal, sizes: Mapping[str, float]) -> PairCounts:
+    def pair_counts(
+        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
+        stretch: float = 1.0,
+    ) -> PairCounts:
         number = number_weights(sizes)
         pairs = np.einsum("k,ckd->cd", number, _pairs_by_square())
         largest = 1 + int(np.flatnonzero(number > NEGLIGIBLE)[-1])
@@ -84,11 +90,13 @@ class DebussySpheres:
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
         number = number_weights(sizes)
         mean = float(number @ DIAMETERS)
-        return {"mean_D": mean, "sd_D": float(number @ (DIAMETERS - mean) ** 2) ** 0.5}
+        sd = float(number @ (DIAMETERS - mean) ** 2) ** 0.5
+        return {"mean_D": mean, "sd_D": sd} | sphere_measures(mean)
 
 
 def number_weights(sizes: Mapping[str, float]) -> FloatArray:
-    return discrete_weights(LogNormal(sizes["D"], sizes["sd_D"]), DIAMETERS)
+    law = LogNormal(sizes["D"], sizes["sd_D"])
+    return normalised(law.log_density(DIAMETERS), np.ones(N_SPHERES))
 
 
 def mean_cells(sizes: Mapping[str, float]) -> float:

@@ -26,7 +26,7 @@ from aiida_dse.engine.maps.axes import Axis
 from aiida_dse.engine.maps.scan import scan
 from aiida_dse.engine.model.phase import CrystalPhase, Sampling
 from aiida_dse.engine.particles.shapes import ParallelepipedPopulation, SingleParallelepiped
-from aiida_dse.engine.resources import thread_count
+from aiida_dse.engine.resources import Resources
 from aiida_dse.engine.scattering import debye
 from aiida_dse.io.structures import read_cif
 from aiida_dse.tasks.build import build
@@ -68,7 +68,7 @@ def row(what: str, seconds: float, limit: str = "", other: str = "") -> None:
 
 def single(cells: tuple[int, int, int]) -> tuple[CrystalPhase, Sampling, dict[str, float]]:
     phase = CrystalPhase("p", read_cif(EXAMPLE / "CsPbBr3.cif"), SingleParallelepiped(cells), {})
-    return phase, Sampling(Q, 0.56456), phase.start
+    return phase, Sampling(Q, 0.56456, resources=Resources.from_environment()), phase.start
 
 
 def single_particles() -> None:
@@ -120,7 +120,7 @@ def debye_calculator(crystal, cells, engine: float) -> None:
 
 def population() -> None:
     crystal = read_cif(EXAMPLE / "CsPbBr3.cif")
-    sampling = Sampling(Q, 0.56456)
+    sampling = Sampling(Q, 0.56456, resources=Resources.from_environment())
     phase = CrystalPhase("p", crystal, ParallelepipedPopulation(),
                          {"L_ab": 5.0, "sd_ab": 0.7, "L_c": 5.1, "sd_c": 0.8, "size_axes_rotation": 0.0})
     values = phase.start
@@ -160,7 +160,7 @@ def map_axes() -> list[Axis]:
 
 
 def grid() -> float:
-    model = build(parse_document(map_content()), EXAMPLE, threads=1).model
+    model = build(parse_document(map_content()), EXAMPLE).model
     found = scan(model, map_axes())
     row("10 000-point Br_eq map x 11 B, in the engine", found.seconds, "limit 60 s",
         f"{found.seconds / 1e4 * 1e3:.2f} ms a point, lowest GoF {found.minimum['gof']:.4f}")
@@ -236,7 +236,8 @@ if __name__ == "__main__":
     if "--memory" in sys.argv:
         largest_pattern()
         sys.exit()
-    print(f"{thread_count()} threads, numpy {np.__version__}, Python {sys.version.split()[0]}")
+    threads = Resources.from_environment().threads
+    print(f"{threads} threads, numpy {np.__version__}, Python {sys.version.split()[0]}")
     single_particles()
     memory()
     population()

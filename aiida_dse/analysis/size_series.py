@@ -23,7 +23,7 @@ from aiida_dse.documents.series import BulkModulus, SeriesOptions, SizeOptions, 
 from aiida_dse.engine.formatting import with_su
 from aiida_dse.io.results import Result
 
-from .excitons import ExcitonLaw, cuboid_size, fit_decay_length
+from .excitons import ExcitonLaw, fit_decay_length
 from .laws import LawFit, relative_slope
 from .series_laws import (
     law_row,
@@ -39,6 +39,8 @@ from .series_table import Row, Series, series_of
 
 #: eV/nm^2 in one J/m^2.
 EV_PER_NM2 = 1e-18 / constants.e
+#: The quantities of a shape on which the surface energy and the exciton energy depend.
+SURFACE, CONFINEMENT = "surface_to_volume", "confinement_diameter"
 #: Lines that miss the bulk at 1/L = 0 by more s.u. than this are remarked on.
 OFF_BULK = 3.0
 
@@ -49,8 +51,9 @@ def size_series(
     """The table of refinements of several sizes, and what it tells.
 
     Volumetric strain (V - V_bulk)/V_bulk against 1/L, L = (L_c L_ab^2)^(1/3): weighted line with
-    errors in both axes and their covariance; surface energy gamma = -K slope / 4 from
-    dV/V = -4 gamma / (K L), in eV/nm^2 and J/m^2. zeta, cell edges, distances and angles against
+    errors in both axes and their covariance. Surface energy gamma = -(3/2) K slope of the same
+    line against the surface-to-volume ratio, from dV/V = -(2/3) gamma (A/V) / K (-4 gamma / (K L)
+    for a cube), in eV/nm^2 and J/m^2. zeta, cell edges, distances and angles against
     1/L by lines alike. Without `bulk` V_bulk is the line's own value at 1/L = 0. Raises ValueError
     where fewer than two sizes are left.
     """
@@ -88,9 +91,9 @@ def sizing_curve(
 ) -> tuple[Series, Result[SizingSummary]]:
     """First exciton energies predicted from the refined sizes; d0 fitted where E1 were measured.
 
-    E1(d) with d = 2 L / sqrt(3), L = (L_c L_ab^2)^(1/3) (engine.excitons.ExcitonLaw); the s.u. of
-    E1 is that of L, its spread that of the population's L. Raises ValueError for a measured energy
-    without a refinement and where no refinement has a size.
+    E1(d) (excitons.ExcitonLaw) with the confinement diameter d of the shape: D for spheres,
+    2 L / sqrt(3) for cuboids; the s.u. of E1 is that of d, its spread that of the population's L.
+    Raises ValueError for a measured energy without a refinement and where no refinement has a size.
     """
     options = options or SizingOptions()
     for name in options.measured:
@@ -100,9 +103,10 @@ def sizing_curve(
     series = _by_size(results, options, least=1)
     arrays = series.arrays()
     law = ExcitonLaw(options.gap, options.permittivity, options.decay_length, options.alpha)
-    d = cuboid_size([row.value("L") for row in series.rows])
-    su_d = cuboid_size([row.su("L") for row in series.rows])
-    spread = cuboid_size([row.value("sd_L") for row in series.rows])
+    d = np.array([row.value(CONFINEMENT) for row in series.rows])
+    su_d = np.array([row.su(CONFINEMENT) for row in series.rows])
+    # all lengths of a shape grow together
+    spread = d * [row.value("sd_L") / row.value("L") for row in series.rows]
     slope = np.abs(law.slope(d))
     arrays |= {"sizing/d": d, "sizing/su_d": su_d, "sizing/E1": law.energy(d),
                "sizing/su_E1": slope * su_d, "sizing/spread_E1": slope * spread}
@@ -146,18 +150,24 @@ def _strain(
 ) -> StrainRow:
     """The line of the strain from that of the volume, and the surface energy."""
     scale, modulus = fit.scale, options.bulk_modulus
+    surface = line_against(series, "volume", SURFACE)
+    if surface is None:
+        raise ValueError(f"the results hold no '{SURFACE}', which the surface energy is computed "
+                         "from: they are of an older version. Refine again.")
     through_bulk: StrainThroughBulk | None = None
     if options.bulk is None:
         longest = 1 / min(row.value("1/L") for row in points)
         bulk, bulk_su = fit.value("intercept"), fit.su("intercept") or 0.0
         source = f"the line's own value at 1/L = 0, extrapolated from L = {longest:.1f} nm"
         slope = number(*relative_slope(fit), scale, "nm")
+        per_surface = number(*relative_slope(surface[0]), surface[0].scale, "nm")
         intercept = number(0.0, None, scale, "")  # by definition
         warnings.append(f"V_bulk = {with_su(bulk, bulk_su * scale)} Å^3 is {source}. Specify "
                         "'bulk' to refer to a measured crystal.")
     else:
         bulk, bulk_su, source = (options.bulk.volume, options.bulk.volume_su, options.bulk.source)
         slope = _relative(fit, "slope", bulk, bulk_su)
+        per_surface = _relative(surface[0], "slope", bulk, bulk_su)
         line = _relative(fit, "intercept", bulk, bulk_su)
         intercept = line.model_copy(update={"value": line.value - 1, "unit": ""})
         if abs(intercept.value) > OFF_BULK * (intercept.su_scaled or 0.0):
@@ -172,18 +182,22 @@ def _strain(
         direct = line_against(series, "volume", "1/L", through=bulk)
         assert direct is not None  # the same points as the free line
         through = _relative(direct[0], "slope", bulk, bulk_su)
+        to_bulk = line_against(series, "volume", SURFACE, through=bulk)
+        assert to_bulk is not None
         through_bulk = StrainThroughBulk(
             slope=through, chi2_red=direct[0].chi2_red, r_squared=direct[0].r_squared,
-            surface_energy=_surface_energy(through, modulus, EV_PER_NM2, "eV/nm^2"))
+            surface_energy=_surface_energy(
+                _relative(to_bulk[0], "slope", bulk, bulk_su), modulus, EV_PER_NM2, "eV/nm^2"))
         numbers["surface_energy_through_bulk"] = through_bulk.surface_energy
-    energy = _surface_energy(slope, modulus, EV_PER_NM2, "eV/nm^2")
+    energy = _surface_energy(per_surface, modulus, EV_PER_NM2, "eV/nm^2")
     numbers |= {"strain.slope": slope, "strain.intercept": intercept, "surface_energy": energy}
     if modulus.su == 0:
         warnings.append(f"The s.u. of the surface energy does not include that of K = "
                         f"{modulus.value:g} GPa ({modulus.source}), which has none.")
     return StrainRow(
-        law="dV/V = -4 gamma / (K L)", slope=slope, intercept=intercept, surface_energy=energy,
-        surface_energy_SI=_surface_energy(slope, modulus, 1.0, "J/m^2"),
+        law="dV/V = -(2/3) gamma (A/V) / K", slope=slope, intercept=intercept,
+        surface_energy=energy,
+        surface_energy_SI=_surface_energy(per_surface, modulus, 1.0, "J/m^2"),
         V_bulk=BulkRow(value=bulk, su=bulk_su, unit="Å^3", source=source),
         K=BulkRow(value=modulus.value, su=modulus.su, unit="GPa", source=modulus.source),
         r_squared=fit.r_squared, chi2_red=fit.chi2_red, n=len(points), through_bulk=through_bulk,
@@ -207,10 +221,14 @@ def _relative(fit: LawFit, name: str, bulk: float, bulk_su: float) -> ScaledValu
 def _surface_energy(
     slope: ScaledValue, modulus: BulkModulus, factor: float, unit: str
 ) -> ScaledValue:
-    """gamma = -K slope / 4 (GPa nm = J/m^2) times `factor`, with the s.u. of both."""
-    gamma = -modulus.value * slope.value / 4 * factor
+    """gamma = -(3/2) K slope (GPa nm = J/m^2) times `factor`, with the s.u. of both.
+
+    `slope` (nm): d(dV/V) / d(A/V). Exact for isotropic strain: the work of the surface,
+    gamma dA = (2/3) gamma A dV/V, against the elastic energy of the volume.
+    """
+    gamma = -1.5 * modulus.value * slope.value * factor
     share = gamma * modulus.su / modulus.value
-    per_slope = modulus.value / 4 * factor
+    per_slope = 1.5 * modulus.value * factor
     return ScaledValue(
         value=gamma, unit=unit, su=float(np.hypot(per_slope * (slope.su or 0.0), share)),
         su_scaled=float(np.hypot(per_slope * (slope.su_scaled or 0.0), share)))
@@ -225,8 +243,8 @@ def _fit_sizing(
     if not found:
         raise ValueError("no refinement with a measured energy is usable: "
                          + "; ".join(f"{n}: {why}" for n, why in series.excluded.items()))
-    d = cuboid_size([row.value("L") for row in found])
-    su_d = np.nan_to_num(cuboid_size([row.su("L") for row in found]))
+    d = np.array([row.value(CONFINEMENT) for row in found])
+    su_d = np.nan_to_num([row.su(CONFINEMENT) for row in found])
     energy, su = (np.array([getattr(options.measured[row.name], key) for row in found])
                   for key in ("value", "su"))
     constant = {"gap": options.gap, "permittivity": options.permittivity, "alpha": options.alpha}

@@ -19,6 +19,8 @@ from typing import Any  # noqa: E402
 
 import click  # noqa: E402
 
+from aiida_dse.engine.resources import ONE_THREAD, Resources  # noqa: E402
+
 _document = click.argument("document", type=click.Path(path_type=Path))
 _output = click.option(
     "-o", "--output", type=click.Path(file_okay=False, path_type=Path), default=Path("results"),
@@ -27,8 +29,21 @@ _output = click.option(
 _walltime = click.option(
     "--walltime", type=click.FloatRange(min=1), help="Stop after so many seconds, keeping results."
 )
+
+
+def _resources_of(
+    context: click.Context, option: click.Parameter, threads: int | None
+) -> Resources:
+    """The only place of the command where the environment decides on threads and memory."""
+    try:
+        return Resources.from_environment(threads)
+    except ValueError as problem:
+        raise click.UsageError(str(problem)) from None
+
+
 _threads = click.option(
-    "--threads", type=click.IntRange(min=1), help="Threads to use (default: the cores allowed)."
+    "--threads", "resources", type=click.IntRange(min=1), callback=_resources_of,
+    help="Threads to use (default: the cores allowed).",
 )
 _quiet = click.option("--quiet", is_flag=True, help="No progress.")
 
@@ -71,24 +86,24 @@ def validate(document: Path | None, schema: bool) -> None:
 @_document
 @_output
 @_threads
-def simulate(document: Path, output: Path, threads: int | None) -> None:
+def simulate(document: Path, output: Path, resources: Resources) -> None:
     """Compute the pattern at the starting values."""
     from aiida_dse.tasks.run import run_simulate
 
     with _task(output):
-        _finish(run_simulate(_build(document, threads)), output)
+        _finish(run_simulate(_build(document, resources)), output)
 
 
 @main.command("build")
 @_document
 @_output
 @_threads
-def build_(document: Path, output: Path, threads: int | None) -> None:
+def build_(document: Path, output: Path, resources: Resources) -> None:
     """Sample the pair distances of every phase once, to be used in place of its structure."""
     from aiida_dse.tasks.distances import run_build
 
     with _task(output):
-        _finish(run_build(_build(document, threads), output), output)
+        _finish(run_build(_build(document, resources), output), output)
 
 
 @main.command()
@@ -98,13 +113,13 @@ def build_(document: Path, output: Path, threads: int | None) -> None:
 @_threads
 @_quiet
 def refine(
-    document: Path, output: Path, walltime: float | None, threads: int | None, quiet: bool
+    document: Path, output: Path, walltime: float | None, resources: Resources, quiet: bool
 ) -> None:
     """Refine the document's parameters against its pattern."""
     from aiida_dse.tasks.run import run_refine
 
     with _task(output), _progress(quiet) as show:
-        built = _build(document, threads, measured=True)
+        built = _build(document, resources, measured=True)
         result = run_refine(built, on_cycle=show.cycle, on_search=show.search,
                             on_descent=show.descent, should_stop=_stop_check(walltime))
         _finish(result, output)
@@ -124,17 +139,17 @@ _continue = click.option(
 @_quiet
 @_continue
 def scan(
-    document: Path, output: Path, walltime: float | None, threads: int | None, quiet: bool,
+    document: Path, output: Path, walltime: float | None, resources: Resources, quiet: bool,
     continued: bool,
 ) -> None:
     """Map the GoF over the axes of the document's 'scan'."""
     from aiida_dse.tasks.run import run_scan
 
     with _task(output), _progress(quiet) as show:
-        built = _build(document, 1, measured=True)
+        built = _build(document, measured=True)
         result = run_scan(
             built, on_progress=show.scan, should_stop=_stop_check(walltime), checkpoint=output,
-            finished=_finished(output, built) if continued else None, threads=threads,
+            finished=_finished(output, built) if continued else None, resources=resources,
         )
         _finish(result, output)
 
@@ -147,19 +162,19 @@ def scan(
 @_quiet
 @_continue
 def uncertainty(
-    document: Path, output: Path, walltime: float | None, threads: int | None, quiet: bool,
+    document: Path, output: Path, walltime: float | None, resources: Resources, quiet: bool,
     continued: bool,
 ) -> None:
     """Refine, then find the profiles, bootstrap and posterior of the document's 'uncertainty'."""
     from aiida_dse.tasks.uncertainty import require_uncertainty, run_uncertainty
 
     with _task(output), _progress(quiet) as show:
-        built = _build(document, 1, measured=True)
+        built = _build(document, measured=True)
         require_uncertainty(built)
         result = run_uncertainty(
             built, on_cycle=show.cycle, on_progress=show.uncertainty,
             should_stop=_stop_check(walltime), checkpoint=output,
-            finished=_finished(output, built) if continued else None, threads=threads,
+            finished=_finished(output, built) if continued else None, resources=resources,
         )
         _finish(result, output)
 
@@ -171,7 +186,7 @@ def uncertainty(
 @_threads
 @_quiet
 def compare(
-    models: tuple[str, ...], output: Path, walltime: float | None, threads: int | None, quiet: bool
+    models: tuple[str, ...], output: Path, walltime: float | None, resources: Resources, quiet: bool
 ) -> None:
     """Compare models of one pattern: documents (refined first) or folders with refinements.
 
@@ -184,7 +199,7 @@ def compare(
     with _task(output):
         sources = _named_models(models)
         # all documents are checked before the first is refined
-        built = {name: _build(path, threads, measured=True) for name, path in sources.items()
+        built = {name: _build(path, resources, measured=True) for name, path in sources.items()
                  if not path.is_dir()}
         stop = _stop_check(walltime)
         results = {}
@@ -221,13 +236,13 @@ def _named_models(models: tuple[str, ...]) -> dict[str, Path]:
 @_threads
 @_quiet
 def simultaneous(
-    document: Path, output: Path, walltime: float | None, threads: int | None, quiet: bool
+    document: Path, output: Path, walltime: float | None, resources: Resources, quiet: bool
 ) -> None:
     """Refine several patterns simultaneously, with shared parameters and parametric constraints."""
     from aiida_dse.tasks.simultaneous import run_simultaneous
 
     with _task(output), _progress(quiet) as show:
-        built = _build_simultaneous(document, threads)
+        built = _build_simultaneous(document, resources)
         result = run_simultaneous(built, on_cycle=show.cycle, should_stop=_stop_check(walltime))
         _finish(result, output)
 
@@ -267,13 +282,13 @@ def selftest() -> None:
     sys.exit(0 if error < LIMIT else 1)
 
 
-def _build(document: Path, threads: int | None = None, *, measured: bool = False) -> Any:
+def _build(document: Path, resources: Resources = ONE_THREAD, *, measured: bool = False) -> Any:
     """The checked model of a document; `measured`: it must have a pattern to compare with."""
     from aiida_dse.documents import load_document
     from aiida_dse.tasks.build import build
     from aiida_dse.tasks.peak_positions import check_axis
 
-    built = build(load_document(document), document.parent, threads=threads)
+    built = build(load_document(document), document.parent, resources=resources)
     if measured and not built.measured:
         raise ValueError("pattern: there is no 'file' to compare with. Name the measured pattern, "
                          "or use 'dse-engine simulate'.")
@@ -290,11 +305,11 @@ def _is_simultaneous(document: Path) -> bool:
     return isinstance(content, dict) and content.get("schema") == SIMULTANEOUS_SCHEMA
 
 
-def _build_simultaneous(document: Path, threads: int | None = None) -> Any:
+def _build_simultaneous(document: Path, resources: Resources = ONE_THREAD) -> Any:
     from aiida_dse.documents import load_simultaneous
     from aiida_dse.tasks.simultaneous import build_simultaneous, check_axes_of
 
-    built = build_simultaneous(load_simultaneous(document), document.parent, threads=threads)
+    built = build_simultaneous(load_simultaneous(document), document.parent, resources=resources)
     for remark in check_axes_of(built):
         click.echo(f"note: {remark}", err=True)
     return built

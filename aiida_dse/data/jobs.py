@@ -107,7 +107,7 @@ def built_from_nodes(
     """The forward model of a set of nodes: the check that runs before anything is submitted."""
     content, files = job_files(model, pattern, structures, blanks)
     with _written(files) as folder:
-        return build(parse_document(content), folder, threads=1)
+        return build(parse_document(content), folder)
 
 
 def simultaneous_from_nodes(
@@ -117,7 +117,7 @@ def simultaneous_from_nodes(
     """The same for several patterns together."""
     content, files = simultaneous_job_files(model, patterns, structures, blanks)
     with _written(files) as folder:
-        return build_simultaneous(parse_simultaneous(content), folder, threads=1)
+        return build_simultaneous(parse_simultaneous(content), folder)
 
 
 @contextmanager

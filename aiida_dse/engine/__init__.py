@@ -1,14 +1,15 @@
 """The Debye scattering engine: crystals, particles, distances, patterns, refinement.
 
 Nothing below this package imports AiiDA; it runs wherever numpy, scipy, numba, finufft,
-xraydb and gemmi do.
+xraydb and gemmi do. Nothing here reads the environment: see `resources.Resources`.
 """
 
-import os as _os
-
-# The threads of the non-uniform FFT must sleep while they wait: where cores are shared they would
-# otherwise spin against each other (seen: a refinement ten times slower). Read when finufft loads.
-_os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-#: The version of the numbers: raised whenever the engine computes other ones for the same input.
-NUMERICS_VERSION = 1
+#: Version of the numbers that the engine computes. Results of one version may stand for each
+#: other (AiiDA's cache, continued maps); those of two versions may not.
+#:
+#: Raise it by one in the commit that changes any number a result holds, for the same document and
+#: files, by more than rounding: patterns, counts, statistics, s.u., which points an adaptive map
+#: computes, when a refinement stops. Leave it where only speed, text or new keys change.
+#: `tests/engine/test_golden_patterns.py` fails where patterns move without it; after raising it
+#: run `python tests/engine/test_golden_patterns.py` to store the new patterns.
+NUMERICS_VERSION: int = 1

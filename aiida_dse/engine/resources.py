@@ -1,24 +1,97 @@
-"""How many threads the engine may use, and independent pieces of work spread over them."""
+"""Threads and memory that a calculation may use, and independent pieces of work shared out to them.
+
+Nothing in the engine looks at the environment: the outermost command makes one `Resources` and
+passes it down. Resources decide how fast a result comes, never which inputs are accepted nor a
+single bit of the result: pieces of work do not depend on the number of threads, and their results
+are combined in the order of the pieces.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from typing import TypeVar
 
 StopCheck = Callable[[], str | None]
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
+#: Memory (bytes) that is assumed where nothing is specified.
+DEFAULT_MEMORY = 4e9
 
-def thread_count() -> int:
-    """DSE_NUM_THREADS, else OMP_NUM_THREADS, else the cores this process may run on."""
-    for name in ("DSE_NUM_THREADS", "OMP_NUM_THREADS"):
-        value = os.environ.get(name, "")
-        if value.isdigit() and int(value) > 0:
-            return int(value)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+@dataclass(frozen=True)
+class Resources:
+    """Threads, and the memory (bytes) that the work arrays of all of them may take together."""
+
+    threads: int = 1
+    memory: float = DEFAULT_MEMORY
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ValueError(f"{self.threads} threads cannot compute anything; use at least 1.")
+        if not self.memory > 0:
+            raise ValueError(f"the memory is {self.memory:g} bytes; it must be above 0.")
+
+    @classmethod
+    def from_environment(
+        cls, threads: int | None = None, environment: Mapping[str, str] | None = None
+    ) -> Resources:
+        """The resources of this process; for the outermost command only.
+
+        Threads: as asked for, else DSE_NUM_THREADS, else OMP_NUM_THREADS, else the cores this
+        process may run on. Memory: DSE_MEMORY in GB, else half of that of the computer.
+        """
+        known = os.environ if environment is None else environment
+        if threads is None:
+            given = [known.get(name, "") for name in ("DSE_NUM_THREADS", "OMP_NUM_THREADS")]
+            threads = next((int(n) for n in given if n.isdigit() and int(n) > 0), _cores())
+        try:
+            memory = float(known["DSE_MEMORY"]) * 1e9
+        except KeyError:
+            memory = _physical_memory() / 2
+        except ValueError:
+            raise ValueError(
+                f"DSE_MEMORY is '{known['DSE_MEMORY']}'; it must be a number of GB, such as 8."
+            ) from None
+        return cls(threads, memory)
+
+    def share(self, n: int) -> Resources:
+        """The resources of each of `n` workers that run at the same time."""
+        n = max(1, n)
+        return Resources(max(1, self.threads // n), self.memory / n)
+
+    def workers(self, n_items: int, bytes_each: float = 0.0) -> int:
+        """How many of `n_items` run at the same time if each needs `bytes_each`; at least one."""
+        fitting = self.memory // bytes_each if bytes_each > 0 else n_items
+        return int(max(1, min(self.threads, n_items, fitting)))
+
+    def ordered(
+        self, work: Callable[[Item], Found], items: Sequence[Item], *, bytes_each: float = 0.0
+    ) -> Iterator[Found]:
+        """`work(item)` of all items in their order, on as many threads as there is memory for.
+
+        No more results than workers wait to be taken, so memory stays bounded.
+        """
+        workers = self.workers(len(items), bytes_each)
+        if workers == 1:
+            yield from map(work, items)
+            return
+        with ThreadPoolExecutor(workers) as pool:
+            waiting: deque[Future[Found]] = deque()
+            for item in items:
+                if len(waiting) == workers:
+                    yield waiting.popleft().result()
+                waiting.append(pool.submit(work, item))
+            while waiting:
+                yield waiting.popleft().result()
+
+
+#: What is used where nothing is specified: one thread.
+ONE_THREAD = Resources()
 
 
 def spread(
@@ -27,13 +100,15 @@ def spread(
     *,
     on_done: Callable[[Item, Found], None],
     should_stop: StopCheck | None = None,
-    threads: int | None = None,
+    resources: Resources,
 ) -> str:
     """Do `work(item, stopping)` for all items; 'complete', 'interrupted' or why it was stopped.
 
-    `on_done` receives what was found, in the calling thread. `stopping` returns a reason once the
+    `on_done` receives each result, in the calling thread. `stopping` returns a reason once the
     work is to end: long work should ask it and return what it has.
     """
+    if not items:
+        return "complete"
     reason: list[str] = []
 
     def stopping() -> str | None:
@@ -41,7 +116,7 @@ def spread(
             reason.append(why)
         return reason[0] if reason else None
 
-    pool = ThreadPoolExecutor(max(1, min(threads or thread_count(), len(items))))
+    pool = ThreadPoolExecutor(resources.workers(len(items)))
     waiting: dict[Future[Found], Item] = {}
     try:
         waiting |= {pool.submit(work, item, stopping): item for item in items}
@@ -61,3 +136,16 @@ def spread(
         if not future.cancelled():
             on_done(item, future.result())
     return reason[0] if reason else "complete"
+
+
+def _cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _physical_memory() -> float:
+    """Bytes of memory of this computer; twice DEFAULT_MEMORY where it does not report them."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return 2 * DEFAULT_MEMORY

@@ -48,6 +48,8 @@ from aiida_dse.engine.particles.shapes import (
     SingleSphere,
     SpherePopulation,
 )
+from aiida_dse.engine.particles.size_laws import LogNormal
+from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.scattering.form_factors import element_of, ion_symbol
 from aiida_dse.engine.units import FloatArray, q_from_two_theta, two_theta_from_q
 
@@ -76,7 +78,7 @@ class BuiltModel:
 
 
 def build(
-    document: ModelDocument, source: Source | Path, *, threads: int | None = None
+    document: ModelDocument, source: Source | Path, *, resources: Resources = ONE_THREAD
 ) -> BuiltModel:
     """Read the data of a document and check all of it.
 
@@ -87,11 +89,11 @@ def build(
     if isinstance(source, Path):
         source = FolderSource(source)
     if not source.digest:
-        return _built(document, source, threads)
-    key = (json.dumps(document.canonical(), sort_keys=True), source.digest, threads)
+        return _built(document, source, resources)
+    key = (json.dumps(document.canonical(), sort_keys=True), source.digest, resources)
     with _lock:
         if key not in _known:
-            _known[key] = _built(document, source, threads)
+            _known[key] = _built(document, source, resources)
             while len(_known) > MOST_KEPT:
                 _known.popitem(last=False)
         _known.move_to_end(key)
@@ -100,11 +102,11 @@ def build(
 
 #: Models that are kept in memory.
 MOST_KEPT = 8
-_known: OrderedDict[tuple[str, str, int | None], BuiltModel] = OrderedDict()
+_known: OrderedDict[tuple[str, str, Resources], BuiltModel] = OrderedDict()
 _lock = threading.Lock()
 
 
-def _built(document: ModelDocument, source: Source, threads: int | None) -> BuiltModel:
+def _built(document: ModelDocument, source: Source, resources: Resources) -> BuiltModel:
     pattern = document.pattern
     if pattern.file is not None:
         with located("pattern"):
@@ -132,7 +134,7 @@ def _built(document: ModelDocument, source: Source, threads: int | None) -> Buil
             Background(document.background.chebyshev, document.background.inverse_q, blanks,
                        blank_sigma),
             overrides=_overrides(document, phases), fixed_scales=document.scales,
-            constraints=document.constraints, tolerance=document.tolerance, threads=threads,
+            constraints=document.constraints, tolerance=document.tolerance, resources=resources,
         )
     for phase in phases:
         if isinstance(phase, PairDistancesPhase):
@@ -288,6 +290,8 @@ def _with_ions_and_b(crystal: Crystal, section: PhaseSection) -> Crystal:
 
 #: Populations end at this multiple of the largest starting mean unless the document says where.
 DEFAULT_LARGEST = 4.0
+#: A law of which less than this reaches the smallest particle is a mistake.
+LEAST_SHARE = 1e-9
 
 
 def _family(
@@ -308,6 +312,7 @@ def _family(
                 "sizes in nm? Lower the mean, or raise 'largest'; the limit is "
                 f"{MAX_CELLS_ALONG_EDGE} cells along an edge."
             )
+    _require_particles(crystal, particle)
     if isinstance(particle, Parallelepiped):
         if particle.cells is not None:
             return SingleParallelepiped(particle.cells), {}
@@ -326,6 +331,22 @@ def _family(
     if isinstance(particle.D, SizeLaw):
         return SpherePopulation(centre, largest), {"D": particle.D.mean, "sd_D": particle.D.sd}
     return SingleSphere(particle.D, centre), {}
+
+
+def _require_particles(
+    crystal: Crystal, particle: Parallelepiped | QuasiCube | Sphere
+) -> None:
+    """Raise ValueError for laws that lie below half the smallest edge of whole cells."""
+    cell = crystal.cell
+    step_ab = float(np.sqrt(cell.a * cell.b)) / 10
+    for name, step in (("L_ab", step_ab), ("L", step_ab), ("L_c", cell.c / 10)):
+        law = getattr(particle, name, None)
+        if isinstance(law, SizeLaw) and LogNormal(law.mean, law.sd).beyond(step / 2) < LEAST_SHARE:
+            raise ValueError(
+                f"the law of {name}, {law.mean:g}({law.sd:g}) nm, lies below half the edge of one "
+                f"cell, {step / 2:.3g} nm, so no particle size carries any weight. Are the sizes "
+                "in nm? Raise the mean."
+            )
 
 
 def _atom_list(name: str, section: PhaseSection, atoms: Atoms) -> AtomListPhase:

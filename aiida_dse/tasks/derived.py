@@ -12,11 +12,16 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from aiida_dse.documents.results import PhaseRow, SiteRow, Value
-from aiida_dse.engine.crystal.structure import CELL_LENGTHS, CELL_PARAMETERS
+from aiida_dse.engine.crystal.structure import CELL_LENGTHS, CELL_PARAMETERS, Cell
 from aiida_dse.engine.fit.covariance import Covariance
 from aiida_dse.engine.model.derivatives import DIFFERENCE
 from aiida_dse.engine.model.phase import CrystalPhase, Phase, PhaseState
 from aiida_dse.engine.model.quantities import CrystalQuantity, evaluated
+from aiida_dse.engine.particles.size_statistics import (
+    block_measures,
+    sphere_measures,
+    statistic_unit,
+)
 from aiida_dse.engine.units import FloatArray
 from aiida_dse.io.structures import cif_text
 
@@ -25,6 +30,8 @@ from .grids import known_quantities
 
 #: Before the name of a statistic of the population, to keep it apart from parameters of the law.
 SIZES = "sizes."
+#: Measures of the body that are quantities of their own where the size law has parameters.
+MEASURES = {"surface_to_volume", "confinement_diameter"}
 
 
 @dataclass(frozen=True)
@@ -90,21 +97,16 @@ def quantity_function(
             found += [(one.name, one.unit, float(value))
                       for one, value in zip(wanted, evaluated(model, wanted, values), strict=True)]
         statistics = phase.size_statistics(local)
-        found += edge_rows(local, statistics)
+        of_crystal = phase.structure(local).cell if isinstance(phase, CrystalPhase) else None
+        found += edge_rows(local, statistics, of_crystal)
         found += [(f"B_iso({label})", "Å^2", local[f"{label}.B_iso"]) for label in phase.labels]
-        return found + [(SIZES + name, unit_of_statistic(name), value)
-                        for name, value in statistics.items()]
+        by_law = {name for name, _, _ in found} & MEASURES
+        return found + [(SIZES + name, statistic_unit(name), value)
+                        for name, value in statistics.items() if name not in by_law]
 
     start = rows(reference)
     names, units = tuple(row[0] for row in start), tuple(row[1] for row in start)
     return names, units, lambda values: np.array([row[2] for row in rows(values)])
-
-
-def unit_of_statistic(name: str) -> str:
-    """The unit of a statistic of the population."""
-    if name in ("correlation", "atoms", "cut_share"):
-        return ""
-    return "1/nm" if name == "surface_to_volume" else "nm"
 
 
 def derived_quantities(
@@ -184,12 +186,16 @@ def refined_cifs(built: BuiltModel, values: Mapping[str, float]) -> dict[str, st
 
 
 def edge_rows(
-    local: Mapping[str, float], statistics: Mapping[str, float]
+    local: Mapping[str, float], statistics: Mapping[str, float], cell: Cell | None
 ) -> list[tuple[str, str, float]]:
-    """Mean lengths of the size law and L, the edge of the cube of the same volume (nm).
+    """Mean lengths of the size law and L = (L_c L_ab^2)^(1/3), (pi/6)^(1/3) D for spheres (nm).
 
     sd_L is the spread of L in the population: of a product of powers of log-normal lengths.
+    surface_to_volume (1/nm) and confinement_diameter (nm) are those of the particle with the
+    lengths of the law; without a `cell` its edges are taken as perpendicular.
     """
+    cell = cell or Cell(1.0, 1.0, 1.0)
+    step = np.sqrt(cell.a * cell.b) / 10
     if "L_ab" in local:
         # along rotated axes the law's means are no lengths of the particles; the projections are
         turned = local.get("size_axes_rotation", 0.0) != 0.0
@@ -201,21 +207,30 @@ def edge_rows(
         shared = statistics.get("correlation", 0.0) if turned else 0.0
         width2 = (4 * w_ab**2 + w_c**2 + 4 * shared * w_ab * w_c) / 9
         edge = float((c * ab**2) ** (1 / 3))
+        measures = block_measures(cell, ab / step, ab / step, 10 * c / cell.c)
         rows = [("L_ab", "nm", ab), ("L_c", "nm", c), ("L", "nm", edge),
                 ("sd_L", "nm", edge * float(np.sqrt(np.expm1(width2))))]
     elif "L" in local:
         edge = local["L"]
+        measures = block_measures(cell, edge / step, edge / step, 10 * edge / cell.c)
         rows = [("L", "nm", edge), ("sd_L", "nm", local["sd_L"])]
     elif "D" in local or "D" in statistics:
         diameter = float(local.get("D", statistics.get("D", np.nan)))
         share = float((np.pi / 6) ** (1 / 3))
         edge = share * diameter
+        measures = sphere_measures(diameter)
         rows = [("D", "nm", diameter), ("L", "nm", edge)]
         if "sd_D" in local:
             rows.append(("sd_L", "nm", share * local["sd_D"]))
     elif {"L_a", "L_b", "L_c"} <= set(statistics):
-        edge = float(np.prod([statistics[name] for name in ("L_a", "L_b", "L_c")]) ** (1 / 3))
+        edges = [statistics[name] for name in ("L_a", "L_b", "L_c")]
+        edge = float(np.prod(edges) ** (1 / 3))
+        measures = block_measures(
+            cell, *(10 * length / own for length, own in zip(
+                edges, (cell.a, cell.b, cell.c), strict=True)))
         rows = [("L", "nm", edge)]
     else:
         return []
-    return [*rows, ("1/L", "1/nm", 1 / edge)]
+    return [*rows, ("1/L", "1/nm", 1 / edge),
+            ("surface_to_volume", "1/nm", measures["surface_to_volume"]),
+            ("confinement_diameter", "nm", measures["confinement_diameter"])]

@@ -140,7 +140,7 @@ def _explained(
 def _lines_of(model: PatternModel) -> tuple[FloatArray, FloatArray] | None:
     """q grid (n,) and the patterns (n_phases, n) over their smooth self terms."""
     grid = np.linspace(0.3, Q_MAX, 3000)
-    sampling = Sampling(grid, model.observation.wavelength, tolerance=1e-3, threads=1)
+    sampling = Sampling(grid, model.observation.wavelength, tolerance=1e-3)
     patterns = []
     for index, phase in enumerate(model.phases):
         small = _small(phase)

@@ -34,6 +34,8 @@ from aiida_dse.engine.model.agreement import SERIAL_LIMIT, Agreement, serial_cor
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.engine.parameters import Kind
+from aiida_dse.engine.particles.size_statistics import cut_law_warning
+from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.io.results import Result, write_result
 
 from .build import BuiltModel
@@ -150,6 +152,13 @@ def status_of(converged: bool, undetermined: Sequence[str], stop_reason: str) ->
     return Status.UNDETERMINED if undetermined else Status.CONVERGED
 
 
+def size_warnings(model: PatternModel, values: Mapping[str, float]) -> list[str]:
+    """Remarks on phases whose size law reaches beyond its `largest` at these values."""
+    remarks = [cut_law_warning(phase.name, phase.size_statistics(model.local(k, values)))
+               for k, phase in enumerate(model.phases)]
+    return [remark for remark in remarks if remark]
+
+
 def refinement_result(built: BuiltModel, found: Refinement) -> Result[RefinementSummary]:
     """The typed numbers and the arrays of a refinement."""
     model = built.model
@@ -160,7 +169,7 @@ def refinement_result(built: BuiltModel, found: Refinement) -> Result[Refinement
         if found.agreement.durbin_watson < SERIAL_LIMIT else None
     summary = RefinementSummary(
         **common(built, status, found.stop_reason, found.seconds) | {
-            "warnings": list(found.warnings)},
+            "warnings": [*found.warnings, *size_warnings(model, found.values)]},
         agreement=found.agreement,
         parameters=parameter_rows(found.parameters, model.start, model.constraints),
         linear=linear_rows(found.linear), derived=derived,
@@ -185,7 +194,7 @@ def refinement_result(built: BuiltModel, found: Refinement) -> Result[Refinement
 def run_scan(
     built: BuiltModel, *, on_progress: Callable[[ScanProgress], None] | None = None,
     should_stop: StopCheck | None = None, checkpoint: Path | None = None,
-    finished: Result[ScanSummary] | None = None, threads: int | None = None,
+    finished: Result[ScanSummary] | None = None, resources: Resources = ONE_THREAD,
 ) -> Result[ScanSummary]:
     """The GoF map of the document; kept in `checkpoint` as it fills, continued from `finished`."""
     plan = built.document.scan
@@ -204,7 +213,7 @@ def run_scan(
     found = scan(
         built.model, built.grid, refine_at_each_point=plan.refine, restraints=built.restraints,
         adaptive=plan.adaptive, on_progress=on_progress, on_block=keep, should_stop=should_stop,
-        threads=threads, finished=known,
+        resources=resources, finished=known,
     )
     return scan_result(built, found)
 

@@ -58,7 +58,7 @@ def speed() -> float:
     """
     phase = CrystalPhase("speed", _crystal(), SingleParallelepiped((40, 40, 40)), {})
     q = np.linspace(0.5, 17.0, 6000)
-    model = PatternModel(ObservedPattern(q, np.ones(len(q)), np.ones(len(q)), 0.7), [phase], threads=1)
+    model = PatternModel(ObservedPattern(q, np.ones(len(q)), np.ones(len(q)), 0.7), [phase])
     before, best = model.states(model.start), np.inf
     for step in range(5):
         values = model.start | {"speed.a": 4.13 + 0.001 * step}

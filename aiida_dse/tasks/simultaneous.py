@@ -18,6 +18,7 @@ from aiida_dse.engine.fit.simultaneous_fit import SimultaneousRefinement, refine
 from aiida_dse.engine.fit.simultaneous_model import TEMPERATURE, SimultaneousModel
 from aiida_dse.engine.model.constraints import Constraint
 from aiida_dse.engine.parameters import Kind, Parameter, ParameterName, closest
+from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.io.results import Result
 
 from .build import BuiltModel, build
@@ -35,12 +36,12 @@ class BuiltSimultaneous:
     patterns: dict[str, BuiltModel]
     model: SimultaneousModel
     stages: list[list[str]]
-    threads: int | None
+    resources: Resources
 
 
 def build_simultaneous(
     document: SimultaneousDocument, source: Callable[[str], Source] | Path, *,
-    threads: int | None = None,
+    resources: Resources = ONE_THREAD,
 ) -> BuiltSimultaneous:
     """Read the data of all patterns and check all of it.
 
@@ -53,7 +54,7 @@ def build_simultaneous(
         own = document.document_of(name)
         try:
             patterns[name] = build(
-                own, source if isinstance(source, Path) else source(name), threads=1)
+                own, source if isinstance(source, Path) else source(name))
         except DocumentError as problem:
             raise DocumentError(document.placed(name, str(problem))) from None
     _refuse_repeated_patterns(document, patterns)
@@ -74,7 +75,7 @@ def build_simultaneous(
     # a restraint on shared parameters alone is one piece of knowledge, however many patterns
     kept = simultaneous.distinct_restraints({name: built.restraints for name, built in patterns.items()})
     patterns = {name: replace(built, restraints=kept[name]) for name, built in patterns.items()}
-    return BuiltSimultaneous(document, patterns, simultaneous, stages, threads)
+    return BuiltSimultaneous(document, patterns, simultaneous, stages, resources)
 
 
 def check_axes_of(built: BuiltSimultaneous) -> list[str]:
@@ -158,7 +159,7 @@ def run_simultaneous(
     found = refine_simultaneous(
         built.model, built.stages, on_cycle=on_cycle, should_stop=should_stop,
         restraints={name: one.restraints for name, one in built.patterns.items()},
-        max_cycles=plan.max_cycles, tolerance=plan.tolerance, threads=built.threads,
+        max_cycles=plan.max_cycles, tolerance=plan.tolerance, resources=built.resources,
     )
     return simultaneous_result(built, found)
 

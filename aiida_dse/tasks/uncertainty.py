@@ -36,7 +36,7 @@ from aiida_dse.engine.fit.profile import Profiles, Ray, profile_likelihood
 from aiida_dse.engine.fit.refine import Refinement, default_stages, refine
 from aiida_dse.engine.model.agreement import su_scale
 from aiida_dse.engine.parameters import select
-from aiida_dse.engine.resources import StopCheck
+from aiida_dse.engine.resources import ONE_THREAD, Resources, StopCheck
 from aiida_dse.io.results import Result, write_result
 
 from .build import BuiltModel
@@ -81,12 +81,12 @@ def run_uncertainty(
     built: BuiltModel, *, on_cycle: Callable[[Cycle], None] | None = None,
     on_progress: Callable[[UncertaintyProgress], None] | None = None,
     should_stop: StopCheck | None = None, checkpoint: Path | None = None,
-    finished: Result[UncertaintySummary] | None = None, threads: int | None = None,
+    finished: Result[UncertaintySummary] | None = None, resources: Resources = ONE_THREAD,
 ) -> Result[UncertaintySummary]:
     """Refine from the document's start (once: no multi-start), then do what 'uncertainty' asks.
 
     Kept in `checkpoint` as it grows; points, samples and steps in `finished` are not computed
-    again. The model should have been built with threads=1: the work is spread over `threads`.
+    again.
     Nothing follows a refinement that did not converge or left parameters undetermined.
     """
     wanted, plan = require_uncertainty(built), built.document.refinement or RefinementPlan()
@@ -104,7 +104,7 @@ def run_uncertainty(
         # nothing new, and nothing of the earlier run may be lost
         return finished.changed(status=Status(best.stop_reason), stop_reason=best.stop_reason)
     work = _Work(built, best, wanted, clock, on_progress, should_stop, checkpoint, finished,
-                 threads)
+                 resources)
     if best.converged and not best.undetermined:
         for asked, part in ((wanted.profile, work.profile), (wanted.bootstrap, work.bootstrap),
                             (wanted.posterior, work.posterior)):
@@ -119,11 +119,11 @@ class _Work:
     def __init__(
         self, built: BuiltModel, best: Refinement, wanted: UncertaintyPlan, clock: float,
         on_progress: Callable[[UncertaintyProgress], None] | None, should_stop: StopCheck | None,
-        checkpoint: Path | None, finished: Result[UncertaintySummary] | None, threads: int | None,
+        checkpoint: Path | None, finished: Result[UncertaintySummary] | None, resources: Resources,
     ) -> None:
         self.built, self.best, self.wanted, self.clock = built, best, wanted, clock
         self.on_progress, self.should_stop = on_progress, should_stop
-        self.checkpoint, self.threads = checkpoint, threads
+        self.checkpoint, self.resources = checkpoint, resources
         self.refinement = refinement_result(built, best)
         self.rays: list[Ray] = []
         self.profiles: Profiles | None = None
@@ -150,7 +150,7 @@ class _Work:
 
         self.profiles = profile_likelihood(
             self.built.model, self.best, names, restraints=self.built.restraints,
-            finished=self.rays, threads=self.threads, on_ray=on_ray, should_stop=self.should_stop,
+            finished=self.rays, resources=self.resources, on_ray=on_ray, should_stop=self.should_stop,
         )
         self.reason = self.profiles.stop_reason
 
@@ -167,7 +167,7 @@ class _Work:
 
         self.samples = bootstrap(
             self.built.model, self.best, plan.samples, seed=plan.seed,
-            restraints=self.built.restraints, finished=self.samples, threads=self.threads,
+            restraints=self.built.restraints, finished=self.samples, resources=self.resources,
             on_sample=on_sample, should_stop=self.should_stop,
         )
         self.reason = self.samples.stop_reason
@@ -184,7 +184,7 @@ class _Work:
 
         self.chain = sample_posterior(
             self.built.model, self.best, plan.steps, n_walkers=plan.walkers, seed=plan.seed,
-            restraints=self.built.restraints, finished=self.chain, threads=self.threads,
+            restraints=self.built.restraints, finished=self.chain, resources=self.resources,
             on_step=on_step, should_stop=self.should_stop,
         )
         self.reason = self.chain.stop_reason

@@ -149,7 +149,7 @@ def test_the_uploaded_document_can_be_built_in_its_folder(inputs, case, prepare,
     assert set(folder.get_content_list()) == {"model.json", "pattern.xye", "salt.cif"}
     uploaded = Path(folder.abspath)
     content = json.loads((uploaded / "model.json").read_text())
-    built = build(parse_document(content), uploaded, threads=1)
+    built = build(parse_document(content), uploaded)
     assert built.measured and len(built.axes) == 2
     assert information.retrieve_temporary_list == ["results/result.json", "results/result.h5"]
     assert information.retrieve_list == ["engine.out", "engine.err"]

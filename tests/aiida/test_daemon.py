@@ -88,7 +88,7 @@ def assert_complete_map(node, inputs):
     built = built_from_nodes(
         inputs["model"].get_dict(), inputs["pattern"], inputs["structures"], {}
     )
-    expected = run_scan(built, threads=1)
+    expected = run_scan(built)
     found = node.outputs.map
     for name in ("gof", "chi2", "n_active", "axis_0", "axis_1"):
         assert_allclose(found.get_array(name), expected.arrays[f"scan/{name}"], rtol=1e-9)

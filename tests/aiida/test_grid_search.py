@@ -33,7 +33,7 @@ def document(*axes, **plan):
 
 
 def scanned(content):
-    return run_scan(build(parse_document(content), EXAMPLE, threads=1), threads=1)
+    return run_scan(build(parse_document(content), EXAMPLE))
 
 
 def merged(content, tiles):

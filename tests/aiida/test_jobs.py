@@ -67,12 +67,12 @@ def test_the_files_of_a_job_describe_themselves(inputs, tmp_path):
     assert content["sample"]["temperature"] == 293.0
     for name, held in files.items():
         (tmp_path / name).write_bytes(held)
-    assert build(parse_document(content), tmp_path, threads=1).measured
+    assert build(parse_document(content), tmp_path).measured
 
 
 def test_the_job_computes_what_the_document_computes(inputs, write_case, tmp_path):
     path = write_case(tmp_path)
-    ours = calculated(build(load_document(path), path.parent, threads=1))
+    ours = calculated(build(load_document(path), path.parent))
     assert_allclose(calculated(built_from_nodes(*parts(inputs))), ours, rtol=1e-12)
 
 

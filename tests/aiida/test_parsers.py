@@ -151,7 +151,7 @@ def test_why_it_did_not_converge_is_told(parse, refined):
 
 
 def test_a_scan_and_a_simulation_are_complete(parse, built):
-    outputs, node = parse("scan", result=run_scan(built, threads=1))
+    outputs, node = parse("scan", result=run_scan(built))
     assert node.is_finished_ok
     assert outputs["result"].get_dict()["shape"] == [6, 4]
     outputs, node = parse("simulate", result=run_simulate(built))
@@ -160,7 +160,7 @@ def test_a_scan_and_a_simulation_are_complete(parse, built):
 
 
 def test_a_scan_out_of_time_keeps_its_points(parse, built):
-    partial = run_scan(built, threads=1, should_stop=lambda: "walltime")
+    partial = run_scan(built, should_stop=lambda: "walltime")
     assert partial.status == "walltime"
     outputs, node = parse("scan", result=partial)
     assert node.exit_status == 400
@@ -206,7 +206,7 @@ def test_a_result_of_another_task_is_damaged_and_does_not_except(parse, built):
 
 @pytest.fixture(scope="module")
 def weighed(built):
-    return run_uncertainty(built, threads=1)
+    return run_uncertainty(built)
 
 
 def test_a_short_posterior_is_told_with_its_outputs(parse, weighed):
@@ -236,7 +236,7 @@ def test_each_end_of_an_uncertainty_has_its_exit_code(parse, weighed, status, ex
 
 def test_a_full_disk_after_a_checkpoint_is_told(parse, built):
     """A scan that dies with its disk full leaves its last checkpoint behind."""
-    partial = with_status(run_scan(built, threads=1, should_stop=lambda: "walltime"), "running")
+    partial = with_status(run_scan(built, should_stop=lambda: "walltime"), "running")
     _, node = parse("scan", result=partial, stderr="OSError: [Errno 28] No space left on device")
     assert node.exit_status in (313, 400)
     assert not node.is_finished_ok

@@ -78,8 +78,8 @@ def test_the_uploaded_document_can_be_built_in_its_folder(nodes, code, tmp_path,
         "model.json", "pattern_warm.xye", "pattern_hot.xye", "salt.cif"}
     uploaded = Path(folder.abspath)
     content = parse_simultaneous(json.loads((uploaded / "model.json").read_text()))
-    sent = build_simultaneous(content, uploaded, threads=1)
-    written = build_simultaneous(load_simultaneous(document), document.parent, threads=1)
+    sent = build_simultaneous(content, uploaded)
+    written = build_simultaneous(load_simultaneous(document), document.parent)
     for name, one in sent.patterns.items():
         mine, own = written.patterns[name].model, one.model
         assert_allclose(own.observation.intensity, mine.observation.intensity)

@@ -111,9 +111,9 @@ def test_every_sample_of_the_example_study_can_be_built():
     for name in study.samples:
         document = study.document_of(name)
         assert Path(document.pattern.file).stem in truths
-        assert build(document, path.parent, threads=1).measured
+        assert build(document, path.parent).measured
     (map_,) = study.named_maps()
-    assert build(study.map_document(map_), path.parent, threads=1).grid.shape == (11, 11)
+    assert build(study.map_document(map_), path.parent).grid.shape == (11, 11)
     (comparison,) = study.named_comparisons()
     for document in study.compared_documents(comparison).values():
-        assert build(document, path.parent, threads=1).measured
+        assert build(document, path.parent).measured

@@ -86,7 +86,6 @@ class Small:
 
     def model(self, q, intensity, sigma, phases, *, background=None, **options):
         observation = ObservedPattern(q, intensity, sigma, self.wavelength)
-        options.setdefault("threads", 1)
         return PatternModel(observation, phases, background or Background(), **options)
 
     background = Background

@@ -92,14 +92,14 @@ def test_an_adaptive_scan_agrees_with_the_full_one(model):
 
 def test_an_adaptive_scan_that_was_stopped_goes_on(model):
     blocks = []
-    part = scan(model, AXES, adaptive=True, threads=1, on_block=blocks.append,
+    part = scan(model, AXES, adaptive=True, on_block=blocks.append,
                 should_stop=lambda: "walltime" if len(blocks) >= 5 else None)
     assert part.stop_reason == "walltime" and not part.complete
     done = np.isfinite(part.chi2).sum()
     counts = []
-    found = scan(model, AXES, adaptive=True, finished=part, threads=1,
+    found = scan(model, AXES, adaptive=True, finished=part,
                  on_progress=lambda progress: counts.append(progress.done))
-    whole = scan(model, AXES, adaptive=True, threads=1)
+    whole = scan(model, AXES, adaptive=True)
     assert 0 < done < counts[0] <= counts[-1] == whole.evaluated.sum()
     assert_array_equal(found.evaluated, whole.evaluated)
     assert_allclose(found.chi2, whole.chi2, rtol=1e-9)

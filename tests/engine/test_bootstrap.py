@@ -9,6 +9,7 @@ from aiida_dse.engine.fit import bootstrap as module
 from aiida_dse.engine.fit.bootstrap import bootstrap, resampled
 from aiida_dse.engine.fit.refine import refine
 from aiida_dse.engine.model.restraints import parameter_restraint
+from aiida_dse.engine.resources import Resources
 
 FREE = ["P.Cs.B_iso", "P.Cl.B_iso"]
 N = 80
@@ -28,7 +29,7 @@ def best(model):
 
 @pytest.fixture(scope="module")
 def samples(model, best):
-    return bootstrap(model, best, N, seed=3, threads=1)
+    return bootstrap(model, best, N, seed=3)
 
 
 def test_resampled_intensities_are_counts_with_the_data_s_noise():
@@ -63,9 +64,9 @@ def test_spread_and_mean_are_those_of_the_least_squares_fit(best, samples):
 
 
 def test_samples_depend_on_seed_and_number_only(model, best, samples):
-    again = bootstrap(model, best, 3, seed=3, threads=2)
+    again = bootstrap(model, best, 3, seed=3, resources=Resources(2))
     np.testing.assert_array_equal(again.values, samples.values[:3])
-    other = bootstrap(model, best, 3, seed=4, threads=1)
+    other = bootstrap(model, best, 3, seed=4)
     assert (other.values != again.values).all()
 
 
@@ -76,12 +77,12 @@ def test_a_continued_bootstrap_is_the_uninterrupted_one(model, best, samples, mo
         calls.append(1)
         return "walltime" if len(calls) > 8 else None
 
-    part = bootstrap(model, best, 12, seed=3, threads=1, should_stop=soon)
+    part = bootstrap(model, best, 12, seed=3, should_stop=soon)
     n = int((part.outcome != module.PENDING).sum())
     assert part.stop_reason == "walltime" and 0 < n < 12
     done = []
     monkeypatch.setattr(module, "refine", lambda *a, **k: done.append(1) or refine(*a, **k))
-    found = bootstrap(model, best, 12, seed=3, threads=1, finished=part)
+    found = bootstrap(model, best, 12, seed=3, finished=part)
     assert found.complete and len(done) == 12 - n
     np.testing.assert_array_equal(found.values, samples.values[:12])
     np.testing.assert_array_equal(found.chi2, samples.chi2[:12])
@@ -98,7 +99,7 @@ def test_failed_samples_are_counted(model, best, monkeypatch):
         return refine(*arguments, **options)
 
     monkeypatch.setattr(module, "refine", unlucky)
-    found = bootstrap(model, best, 4, threads=1)
+    found = bootstrap(model, best, 4)
     assert found.failures == {1: "no such particle"}
     assert found.outcome.tolist() == [1, module.FAILED, 1, 1]
     assert len(found.refined) == 3 and np.isnan(found.values[1]).all()
@@ -108,5 +109,5 @@ def test_what_a_restraint_asks_for_is_resampled_as_well(model):
     """A parameter that only its restraint knows spreads by the restraint's sigma."""
     strong = [parameter_restraint(model, "P.Cs.B_iso", 1.0, 1e-5)]
     fixed = refine(model, [["P.Cs.B_iso"]], restraints=strong)
-    found = bootstrap(model, fixed, 40, restraints=strong, threads=1)
+    found = bootstrap(model, fixed, 40, restraints=strong)
     assert abs(found.refined.std(ddof=1) / 1e-5 - 1) < 4 / np.sqrt(78)

@@ -149,13 +149,13 @@ def test_the_length_of_a_path_is_the_sum_of_its_cartesian_lines(model):
 def test_a_map_along_a_path_is_point_by_point_evaluation(model, known):
     axes = [PathAxis(({"P.Br_eq.x": 0.28, "P.Br_eq.y": 0.22}, {}), np.linspace(0, 1, 4)),
             Axis("P.Br_eq.B_iso", np.array([1.0, 2.0]))]
-    found = scan(model, axes, threads=1)
+    found = scan(model, axes)
     assert found.grid.inner == (1,)
     for index, values in points(model, found.grid):
         evaluation = model.evaluate(values)
         gof = model.agreement(evaluation, 0).gof
         assert found.gof[index] == pytest.approx(gof, rel=1e-9)
-    angle = scan(model, [QuantityAxis(known[ANGLE], np.array([158.0, 161.0]), XY)], threads=1)
+    angle = scan(model, [QuantityAxis(known[ANGLE], np.array([158.0, 161.0]), XY)])
     for index, values in points(model, angle.grid):
         assert angle.chi2[index] == pytest.approx(model.evaluate(values).chi2, rel=1e-9)
     assert angle.minimum.keys() == {known[ANGLE].full_name, *XY, "gof"}
@@ -188,7 +188,7 @@ def test_points_out_of_reach_are_left_empty_and_counted(model, known):
     axis = QuantityAxis(known[SHORT], np.array([2.97, 4.5]), XY)
     grid = grid_of(model, [axis, Axis("P.Br_eq.B_iso", np.array([1.0, 2.0, 3.0]))])
     assert grid.unreachable.tolist() == [[False] * 3, [True] * 3]
-    found = scan(model, grid, threads=1)
+    found = scan(model, grid)
     assert found.complete and np.isfinite(found.gof[0]).all() and np.isnan(found.gof[1]).all()
 
 

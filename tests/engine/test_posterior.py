@@ -14,6 +14,7 @@ from aiida_dse.engine.fit.refine import refine
 from aiida_dse.engine.model.agreement import serial_correlation
 from aiida_dse.engine.model.restraints import parameter_restraint
 from aiida_dse.engine.parameters import Kind, Parameter
+from aiida_dse.engine.resources import Resources
 
 FREE = ["P.Cs.B_iso", "P.Cl.B_iso"]
 
@@ -44,7 +45,7 @@ def best(model):
 
 @pytest.fixture(scope="module")
 def chain(model, best):
-    return sample_posterior(model, best, 200, seed=1, threads=1)
+    return sample_posterior(model, best, 200, seed=1)
 
 
 def on_a_grid(model, best, extra=lambda values: 0.0, n=25, reach=4.5):
@@ -87,7 +88,7 @@ def test_a_bound_cuts_the_posterior_and_no_walker_passes(make, best):
     bounded = Parameter("P.Cs.B_iso", Kind.B_ISO, at, at - 0.3 * su, at + 10 * su)
     model = make(overrides={"P.Cs.B_iso": bounded})
     found = refine(model, [FREE])
-    chain = sample_posterior(model, found, 250, seed=2, threads=1)
+    chain = sample_posterior(model, found, 250, seed=2)
     assert chain.samples[:, :, 0].min() >= bounded.lower
     verdict = convergence(chain.samples)
     kept = chain.samples[verdict.burn_in:].reshape(-1, 2)
@@ -100,7 +101,7 @@ def test_restraints_join_the_posterior(model, best):
     su = best.free[0].su
     narrow = [parameter_restraint(model, "P.Cs.B_iso", best.values["P.Cs.B_iso"] + su, su / 2)]
     found = refine(model, [FREE], restraints=narrow)
-    chain = sample_posterior(model, found, 150, seed=3, restraints=narrow, threads=1)
+    chain = sample_posterior(model, found, 150, seed=3, restraints=narrow)
     verdict = convergence(chain.samples)
     mean, sd = on_a_grid(model, found, lambda values: narrow[0].deviation(values) ** 2)
     agrees(chain.samples[verdict.burn_in:].reshape(-1, 2), verdict, mean, sd)
@@ -116,25 +117,25 @@ def test_where_the_model_does_not_exist_no_walker_stays(make, best):
         free=best.free, values=best.values, covariance=best.covariance, evaluation=best.evaluation,
         undetermined=(),
     )
-    chain = sample_posterior(model, found, 10, seed=4, threads=1)
+    chain = sample_posterior(model, found, 10, seed=4)
     assert chain.n_impossible > 10
     assert chain.samples[:, :, 0].min() >= edge
 
 
 def test_a_chain_depends_on_its_seed_only_and_can_be_continued(model, best, chain):
-    part = sample_posterior(model, best, 7, seed=1, threads=2)
-    whole = sample_posterior(model, best, 20, seed=1, threads=1, finished=part)
+    part = sample_posterior(model, best, 7, seed=1, resources=Resources(2))
+    whole = sample_posterior(model, best, 20, seed=1, finished=part)
     np.testing.assert_array_equal(whole.samples, chain.samples[:20])
     np.testing.assert_array_equal(whole.log_posterior, chain.log_posterior[:20])
     assert whole.n_steps == 20 and whole.accepted.sum() > part.accepted.sum()
-    other = sample_posterior(model, best, 7, seed=8, threads=1)
+    other = sample_posterior(model, best, 7, seed=8)
     assert (other.samples[-1] != part.samples[-1]).any()
     with pytest.raises(ValueError, match="the seed 1"):
         sample_posterior(model, best, 20, seed=8, finished=part)
 
 
 def test_the_reason_to_stop_ends_the_walk(model, best):
-    found = sample_posterior(model, best, 50, threads=1, should_stop=lambda: "walltime")
+    found = sample_posterior(model, best, 50, should_stop=lambda: "walltime")
     assert (found.n_steps, found.stop_reason) == (0, "walltime")
     assert found.samples.shape == (0, 16, 2)
 
@@ -149,7 +150,7 @@ def test_an_interruption_drops_the_step_it_fell_into(model, best, chain, monkeyp
         return evaluate(*arguments)
 
     monkeypatch.setattr(model, "evaluate", pressed)
-    found = sample_posterior(model, best, 50, seed=1, threads=1)
+    found = sample_posterior(model, best, 50, seed=1)
     assert found.stop_reason == "interrupted" and 0 < found.n_steps < 5
     np.testing.assert_array_equal(found.samples, chain.samples[: found.n_steps])
     assert "Traceback" not in capsys.readouterr().err

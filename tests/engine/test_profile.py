@@ -39,7 +39,7 @@ def chi2_over_the_other(model, best, name, value):
 
 @pytest.mark.parametrize("rise", [1.0, 4.0])
 def test_chi2_has_risen_at_the_ends_of_an_interval(model, best, rise):
-    found = profile_likelihood(model, best, ["P.Cl.B_iso"], threads=1)
+    found = profile_likelihood(model, best, ["P.Cl.B_iso"])
     assert found.complete and found.stop_reason == "complete"
     profile = found.profiles["P.Cl.B_iso"]
     for end in profile.interval(rise):
@@ -57,7 +57,7 @@ def test_a_bound_ends_the_interval_on_its_side(small, q, model, best):
     bounded = Parameter("P.Cs.B_iso", Kind.B_ISO, at, at - 0.4 * su, at + 10 * su)
     tight = small.model(q, model.observation.intensity, model.observation.sigma, model.phases,
                         background=model.background, overrides={"P.Cs.B_iso": bounded})
-    profile = profile_likelihood(tight, refine(tight, [FREE]), ["P.Cs.B_iso"], threads=1).profiles[
+    profile = profile_likelihood(tight, refine(tight, [FREE]), ["P.Cs.B_iso"]).profiles[
         "P.Cs.B_iso"]
     low, high = profile.interval(1.0)
     assert profile.below.ended == "bound" and profile.above.ended == "risen"
@@ -72,26 +72,26 @@ def test_a_lower_minimum_on_the_way_is_told(model, best):
     parameters = {name: p.changed(value=away[name]) for name, p in best.parameters.items()}
     wrong = replace(best, values=away, parameters=parameters, evaluation=evaluation,
                     agreement=model.agreement(evaluation, 2))
-    profile = profile_likelihood(model, wrong, ["P.Cs.B_iso"], threads=1).profiles["P.Cs.B_iso"]
+    profile = profile_likelihood(model, wrong, ["P.Cs.B_iso"]).profiles["P.Cs.B_iso"]
     chi2, refined = profile.lowest
     assert chi2 < wrong.agreement.chi2 - 1
     assert refined[0] < away["P.Cs.B_iso"]
 
 
 def test_an_interrupted_profile_goes_on_where_it_was(model, best):
-    whole = profile_likelihood(model, best, FREE, threads=1)
+    whole = profile_likelihood(model, best, FREE)
     calls = []
 
     def soon():
         calls.append(1)
         return "walltime" if len(calls) > 12 else None
 
-    part = profile_likelihood(model, best, FREE, threads=1, should_stop=soon)
+    part = profile_likelihood(model, best, FREE, should_stop=soon)
     assert part.stop_reason == "walltime" and not part.complete
     rays = [ray for p in part.profiles.values() for ray in (p.below, p.above)]
     n_points = sum(len(ray.values) for ray in rays)
     assert n_points > 0
-    found = profile_likelihood(model, best, FREE, threads=1, finished=rays)
+    found = profile_likelihood(model, best, FREE, finished=rays)
     assert found.complete
     for name in FREE:
         for side in ("below", "above"):

@@ -344,7 +344,7 @@ def test_jacobian_with_polarisation_and_a_fixed_scale(small, q, exact_pbnm):
     seen = 3.5 * pattern * (1 + np.cos(angle) ** 2) / 2
     observation = ObservedPattern(q, seen, np.sqrt(seen), small.wavelength, "unpolarised")
     model = PatternModel(
-        observation, [phase], small.background(1), fixed_scales={"P": 3.5}, threads=1
+        observation, [phase], small.background(1), fixed_scales={"P": 3.5}
     )
     assert model.evaluate(model.start).chi2 < 1e-6
     assert_columns(model, ["P.Pb.B_iso", "P.Br_ax.occupancy"], relative=1e-5)

@@ -14,6 +14,7 @@ from aiida_dse.engine.maps import scan as scan_module
 from aiida_dse.engine.maps.axes import MAX_POINTS, Axis, check_axes
 from aiida_dse.engine.maps.scan import scan
 from aiida_dse.engine.model.pattern import PatternModel
+from aiida_dse.engine.resources import Resources
 
 AXES = {
     "P.a": np.array([4.09, 4.12, 4.15, 4.18]),
@@ -81,7 +82,7 @@ def brute_force(model, axes, index):
 @pytest.mark.parametrize("names", CASES, ids="-".join)
 def test_a_map_is_point_by_point_evaluation(model, names):
     axes = axes_of(*names)
-    found = scan(model, axes, threads=2)
+    found = scan(model, axes, resources=Resources(2))
     assert found.complete and found.stop_reason == "complete"
     held = 0
     for index in np.ndindex(found.gof.shape):
@@ -193,7 +194,7 @@ def test_continuing_computes_only_what_is_missing(model, monkeypatch):
     partial = without(full, (slice(1, 3), slice(None)))
     assert not partial.complete
     seen = counted(monkeypatch)
-    found = scan(model, axes, finished=partial, threads=1)
+    found = scan(model, axes, finished=partial)
     assert sorted(seen) == [4.12, 4.15]
     assert found.complete
     assert_allclose(found.chi2, full.chi2, rtol=1e-10)
@@ -243,7 +244,7 @@ def test_a_stopped_scan_keeps_its_points_and_continues(model):
     axes = [Axis("P.a", np.linspace(4.0, 4.2, 24)), *axes_of("P.Cs.B_iso")]
     blocks = []
     found = scan(
-        model, axes, threads=1, on_block=blocks.append,
+        model, axes, on_block=blocks.append,
         should_stop=lambda: "walltime" if len(blocks) >= 2 else None,
     )
     assert found.stop_reason == "walltime" and not found.complete
@@ -262,7 +263,7 @@ def test_the_keyboard_keeps_what_is_done(model):
         raise KeyboardInterrupt
 
     axes = [Axis("P.a", np.linspace(4.0, 4.2, 24))]
-    found = scan(model, axes, threads=1, on_block=interrupt)
+    found = scan(model, axes, on_block=interrupt)
     assert found.stop_reason == "interrupted"
     assert 0 < np.isfinite(found.gof).sum() < 24
 
@@ -270,7 +271,7 @@ def test_the_keyboard_keeps_what_is_done(model):
 def test_progress_counts_points_and_tells_the_best(model):
     axes = [Axis("P.a", np.linspace(4.0, 4.2, 24)), *axes_of("P.Cs.B_iso")]
     seen = []
-    found = scan(model, axes, threads=1, on_progress=seen.append)
+    found = scan(model, axes, on_progress=seen.append)
     assert [p.done for p in seen] == sorted(p.done for p in seen)
     assert seen[-1].done == seen[-1].total == found.gof.size and seen[-1].remaining == 0
     assert seen[-1].best_gof == found.minimum["gof"]
@@ -279,7 +280,7 @@ def test_progress_counts_points_and_tells_the_best(model):
 
 def test_the_number_of_threads_changes_nothing(model):
     axes = [Axis("P.a", np.linspace(4.0, 4.2, 9)), *axes_of("P.Cs.B_iso")]
-    assert_allclose(scan(model, axes, threads=1).chi2, scan(model, axes, threads=3).chi2,
+    assert_allclose(scan(model, axes).chi2, scan(model, axes, resources=Resources(3)).chi2,
                     rtol=1e-11)
 
 

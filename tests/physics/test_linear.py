@@ -109,3 +109,62 @@ def test_dependent_background_terms_are_refused():
     observed, sigma, free, blanks, _ = _problem(9)
     with pytest.raises(ValueError, match="not independent"):
         LinearProblem(observed, sigma, np.hstack([free, free[:, :1]]), blanks)
+
+
+NEARNESS = [0.0, 1e-15, 1e-12, 1e-9, 1e-6, 1e-4, 1e-3, 1e-2]
+
+
+@pytest.mark.parametrize("nearness", NEARNESS)
+@pytest.mark.parametrize("n_patterns", [2, 3])
+def test_a_sweep_of_nearly_equal_phases_finds_what_solving_finds(nearness, n_patterns):
+    """Two phases that differ by `nearness` of their length, and exactly equal ones."""
+    for seed in range(40):
+        observed, sigma, free, blanks, patterns = _problem(seed, n_patterns=n_patterns)
+        random = np.random.default_rng(1000 + seed)
+        other = random.normal(size=len(patterns))
+        change = nearness * np.linalg.norm(patterns[:, 0]) / np.linalg.norm(other)
+        patterns[:, 1] = random.uniform(0.1, 10) * (patterns[:, 0] + change * other)
+        problem = LinearProblem(observed, sigma, free, blanks)
+        many = np.array([patterns.T, patterns.T[::-1], _problem(seed + 1)[4].T[:1].repeat(
+            n_patterns, axis=0)])
+        chi2, active = problem.sweep(many)
+        total = np.sum((observed / sigma) ** 2)
+        for k, one in enumerate(many):
+            solved = problem.solve(one.T)
+            assert chi2[k] == pytest.approx(solved.chi2, rel=1e-8, abs=1e-11 * total)
+            assert active[k] == solved.active.sum()
+        # the same minimum as an independent solver finds, which may share it out differently
+        expected = _reference(observed, sigma, free, blanks, patterns)
+        assert chi2[0] == pytest.approx(2 * expected.cost, rel=1e-6)
+
+
+@pytest.mark.parametrize("nearness", NEARNESS)
+def test_a_sweep_of_phases_that_look_like_a_blank_or_the_background(nearness):
+    for seed in range(40):
+        observed, sigma, free, blanks, patterns = _problem(seed)
+        random = np.random.default_rng(2000 + seed)
+        noise = nearness * random.normal(size=(len(patterns), 2))
+        like_blank = blanks[:, 0] + noise[:, 0]
+        like_background = free @ random.normal(size=free.shape[1]) + noise[:, 1]
+        problem = LinearProblem(observed, sigma, free, blanks)
+        for pair in ([like_blank, patterns[:, 0]], [like_background, patterns[:, 0]],
+                     [like_blank, like_background], [np.zeros(len(patterns)), like_blank]):
+            chi2, active = problem.sweep(np.array([pair]))
+            solved = problem.solve(np.array(pair).T)
+            assert chi2[0] == pytest.approx(solved.chi2, rel=1e-8)
+            assert active[0] == solved.active.sum()
+            assert np.isfinite(solved.coefficients).all()
+
+
+def test_one_phase_that_looks_like_the_background_is_swept_alone():
+    for seed in range(20):
+        observed, sigma, free, _, patterns = _problem(seed)
+        problem = LinearProblem(observed, sigma, free, np.zeros((len(observed), 0)))
+        random = np.random.default_rng(seed)
+        many = np.array([[free @ random.normal(size=3)], [patterns[:, 0]],
+                         [free @ random.normal(size=3) + 1e-5 * patterns[:, 1]]])
+        chi2, active = problem.sweep(many)
+        for k, one in enumerate(many):
+            solved = problem.solve(one.T)
+            assert chi2[k] == pytest.approx(solved.chi2, rel=1e-8)
+            assert active[k] == solved.active.sum()

@@ -11,10 +11,11 @@ from scipy.integrate import quad
 
 from aiida_dse.engine.particles.size_laws import (
     TAIL,
+    BivariateLogNormal,
+    EdgeStatistics,
     LogNormal,
-    SizeStatistics,
-    bivariate_log_normal,
-    discrete_weights,
+    number_weights,
+    whole_lengths,
 )
 
 LAWS = [LogNormal(5.0, 0.4), LogNormal(7.3, 2.9), LogNormal(2.1, 2.5)]
@@ -56,14 +57,14 @@ def test_survival_is_the_integral_of_the_density(law):
 def test_the_volume_weighted_mean(law):
     fourth = _integral(lambda x: x**4 * law.density(x), law)
     third = _integral(lambda x: x**3 * law.density(x), law)
-    assert law.volume_weighted_mean == pytest.approx(fourth / third, rel=1e-7)
+    assert law.moment(4) / law.moment(3) == pytest.approx(fourth / third, rel=1e-7)
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
 def test_beyond_the_largest_size_lies_the_stated_share(dimensions):
     law = LogNormal(5.0, 1.0)
     weighted = lambda x: x ** (2 * dimensions) * law.density(x)  # noqa: E731
-    beyond = _integral(weighted, law, law.largest(dimensions=dimensions))
+    beyond = _integral(weighted, law, law.end(dimensions=dimensions))
     assert beyond / _integral(weighted, law) == pytest.approx(TAIL, rel=1e-5)
 
 
@@ -71,12 +72,17 @@ def _fine_grid(first, second):
     return np.linspace(0.02, 30, 1500), np.linspace(0.02, 24, 1200)
 
 
+def _bivariate(first, second, ab, c, rotation):
+    law = BivariateLogNormal(first, second, rotation)
+    return number_weights(law.log_density(ab, c), np.ones((len(ab), len(c))))
+
+
 def test_two_independent_laws_keep_their_means_and_sds():
     first, second = LogNormal(5.0, 0.9), LogNormal(3.0, 0.7)
     ab, c = _fine_grid(first, second)
-    number = bivariate_log_normal(first, second, ab, c, 0.0)
+    number = _bivariate(first, second, ab, c, 0.0)
     assert number.sum() == pytest.approx(1, abs=1e-12)
-    found = SizeStatistics.of(number, ab, c)
+    found = EdgeStatistics.of(number, ab, c)
     assert_allclose(
         [found.mean_ab, found.sd_ab, found.mean_c, found.sd_c], [5, 0.9, 3, 0.7], rtol=1e-6
     )
@@ -92,7 +98,7 @@ def test_a_rotated_law_is_a_rotated_gaussian_of_the_logarithms(phi):
     """Moments of exp(N(mu, R diag(w^2) R^T)), in closed form."""
     first, second = LogNormal(5.0, 1.1), LogNormal(3.0, 0.3)
     ab, c = _fine_grid(first, second)
-    found = SizeStatistics.of(bivariate_log_normal(first, second, ab, c, phi), ab, c)
+    found = EdgeStatistics.of(_bivariate(first, second, ab, c, phi), ab, c)
     angle = np.radians(phi)
     axes = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     cov = axes.T @ np.diag([first.width**2, second.width**2]) @ axes
@@ -110,7 +116,7 @@ def test_a_rotated_law_is_a_rotated_gaussian_of_the_logarithms(phi):
 def test_discrete_weights_follow_the_density():
     law = LogNormal(4.0, 0.8)
     lengths = np.arange(1, 20) * 0.8
-    weights = discrete_weights(law, lengths)
+    weights = number_weights(law.log_density(lengths), np.ones(len(lengths)))
     assert weights.sum() == pytest.approx(1)
     assert_allclose(weights / weights[4], law.density(lengths) / law.density(lengths[4]))
 
@@ -121,6 +127,71 @@ def test_impossible_laws_are_refused(mean, sd):
         LogNormal(mean, sd)
 
 
-def test_a_population_without_weight_is_refused():
-    with pytest.raises(ValueError, match="no particle size"):
-        discrete_weights(LogNormal(0.01, 0.001), np.arange(1, 5) * 1.0)
+def test_a_law_far_below_or_above_all_lengths_selects_the_nearest():
+    """A fit that wanders there gets a finite pattern instead of an error."""
+    for law, nearest in ((LogNormal(0.01, 0.001), 0), (LogNormal(900.0, 1.0), 3)):
+        lengths, counted = whole_lengths(1.0, 4.5)
+        weights = number_weights(law.log_density(lengths), counted)
+        assert weights[nearest] == pytest.approx(1) and weights.sum() == pytest.approx(1)
+
+
+CUTS = [0.6, 1.0, 1.7, 3.0]
+
+
+@pytest.mark.parametrize("law", LAWS, ids=str)
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_law_cut_at_its_end_is_renormalised(law, cut):
+    """Shares and moments are integrals of the density up to the end, divided by all of that."""
+    end = cut * law.mean
+    whole = _integral(law.density, law, stop=end)
+    for length in np.array([0.2, 0.5, 0.9, 0.999]) * end:
+        above = _integral(law.density, law, length, end)
+        assert law.share_beyond(length, end=end) == pytest.approx(above / whole, rel=1e-7)
+    assert law.share_beyond(end * np.array([1, 1.2, 3]), end=end).tolist() == [0, 0, 0]
+    for power in (1, 2, 3, 4):
+        moment = _integral(lambda x: x**power * law.density(x), law, stop=end)  # noqa: B023
+        assert law.moment(power, end=end) == pytest.approx(moment / whole, rel=1e-7)
+
+
+@pytest.mark.parametrize("law", LAWS, ids=str)
+@pytest.mark.parametrize("power", [0, 6])
+def test_the_share_beyond_a_length(law, power):
+    weighted = lambda x: x**power * law.density(x)  # noqa: E731
+    end = 1.4 * law.mean
+    expected = _integral(weighted, law, end) / _integral(weighted, law)
+    assert law.beyond(end, power=power) == pytest.approx(expected, rel=1e-6)
+    assert law.beyond(np.inf, power=power) == 0
+
+
+@pytest.mark.parametrize("rotation", [0.0, 25.0, -40.0, 90.0])
+def test_the_end_and_the_shares_of_a_rotated_law(rotation):
+    """Against sums over a fine grid, weighted with the volume squared."""
+    law = BivariateLogNormal(LogNormal(5.0, 1.1), LogNormal(3.0, 0.5), rotation)
+    ab, c = np.geomspace(0.2, 60, 1500), np.geomspace(0.2, 60, 1500)
+    number = np.exp(law.log_density(ab, c)) * np.outer(ab, c)
+    squared = number * np.outer(ab**4, c**2)
+    ends = law.ends(powers=(2, 1))
+    for axis, (lengths, end) in enumerate(((ab, ends[0]), (c, ends[1]))):
+        beyond = squared.sum(axis=1 - axis)[lengths > end].sum() / squared.sum()
+        assert beyond == pytest.approx(TAIL, rel=0.05)
+    for largest in (4.0, 6.0, 9.0):
+        either = (ab[:, None] > largest) | (c[None, :] > largest)
+        for powers, weight in (((0, 0), number), ((4, 2), squared)):
+            share = weight[either].sum() / weight.sum()
+            assert law.beyond(largest, powers=powers) == pytest.approx(share, rel=0.02, abs=1e-6)
+    assert law.ends(powers=(2, 1), largest=2.0) == (2.0, 2.0)
+    assert law.beyond(np.inf) == 0
+
+
+def test_a_row_of_cells_enters_and_leaves_without_a_jump():
+    law, step = LogNormal(4.0, 0.9), 0.6
+    for end in (6.0, 6.3, 6.9, 2.7):  # 6.3 = 10.5 steps: row 11 enters
+        means = []
+        for shift in (-1e-7, 1e-7):
+            lengths, counted = whole_lengths(step, end + shift)
+            means.append(number_weights(law.log_density(lengths), counted) @ lengths)
+        assert means[1] == pytest.approx(means[0], rel=1e-6)
+    # the cut law's mean is near that of the continuous one
+    lengths, counted = whole_lengths(0.05, 4.5)
+    mean = number_weights(law.log_density(lengths), counted) @ lengths
+    assert mean == pytest.approx(law.moment(1, end=4.5), rel=1e-3)

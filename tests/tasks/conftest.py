@@ -103,7 +103,7 @@ class Folder:
         from aiida_dse.documents import load_document
         from aiida_dse.tasks.build import build
 
-        return build(load_document(self.write(**paths)), self.path, threads=1)
+        return build(load_document(self.write(**paths)), self.path)
 
     cif = staticmethod(cif)
 

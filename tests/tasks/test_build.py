@@ -196,7 +196,7 @@ def test_keys_without_effect_on_a_grid_are_refused(folder):
 
 
 def test_the_example_builds():
-    built = build(example(), EXAMPLES, threads=1)
+    built = build(example(), EXAMPLES)
     reasons = built.model.phases[0].fixed_reasons
     assert "special position" in reasons["Br_ax.z"] and "alpha" in reasons
     assert "CsPbBr3.Br_ax.x" in built.model.parameters
@@ -205,7 +205,7 @@ def test_the_example_builds():
 def test_a_special_position_of_the_example_cannot_be_freed():
     plan = example().refinement.model_copy(update={"stages": (("CsPbBr3.Br_ax.z",),)})
     with pytest.raises(DocumentError, match=r"Br_ax lies on a special position, z = 0\.75"):
-        build(example(refinement=plan), EXAMPLES, threads=1)
+        build(example(refinement=plan), EXAMPLES)
 
 
 @pytest.mark.parametrize(("changes", "told"), [

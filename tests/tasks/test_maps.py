@@ -40,7 +40,7 @@ def document(*axes, every=12, parameters=None, **plan):
 
 
 def built_from(*axes, **options):
-    return build(parse_document(document(*axes, **options)), EXAMPLE, threads=1)
+    return build(parse_document(document(*axes, **options)), EXAMPLE)
 
 
 def angle_axis(values, **more):
@@ -55,7 +55,7 @@ def test_a_map_of_the_angle_is_a_simulation_at_every_point(tmp_path):
     moved = {name: arrays[f"scan/moved_{k}"] for k, name in enumerate(summary.moved)}
     for i, j in ((0, 0), (1, 1), (2, 0)):
         values = {X: float(moved[X][i, 0]), Y: float(moved[Y][i, 0]), B: B_AXIS["values"][j]}
-        alone = build(parse_document(document(B_AXIS, parameters=values)), EXAMPLE, threads=1)
+        alone = build(parse_document(document(B_AXIS, parameters=values)), EXAMPLE)
         told = run_simulate(alone).summary
         assert arrays["scan/gof"][i, j] == pytest.approx(told.agreement.gof, rel=1e-9)
         rows = told.derived["CsPbBr3"].quantities

@@ -194,8 +194,8 @@ def test_a_damaged_map_is_refused_not_traced(folder, tmp_path):
 
 def test_continuing_from_a_partial_result_computes_the_rest(folder, monkeypatch):
     built = folder.build()
-    full = run_scan(built, threads=1)
-    partial = run_scan(built, threads=1)
+    full = run_scan(built)
+    partial = run_scan(built)
     for name in ("gof", "chi2", "n_active"):
         partial.arrays[f"scan/{name}"][1] = np.nan
     assert not map_of(folder.build(), partial).complete
@@ -207,7 +207,7 @@ def test_continuing_from_a_partial_result_computes_the_rest(folder, monkeypatch)
         return original(self, values, previous)
 
     monkeypatch.setattr(PatternModel, "states", states)
-    found = run_scan(built, finished=partial, threads=1)
+    found = run_scan(built, finished=partial)
     assert seen == [4.10] and found.status == "complete"
     np.testing.assert_allclose(found.arrays["scan/chi2"], full.arrays["scan/chi2"], rtol=1e-10)
 

@@ -16,6 +16,7 @@ from aiida_dse.cli.engine import main
 from aiida_dse.documents import DocumentError, load_simultaneous
 from aiida_dse.documents.status import Task
 from aiida_dse.engine.parameters import ParameterStatus
+from aiida_dse.engine.resources import Resources
 from aiida_dse.io.results import content_of, read_result
 from aiida_dse.report.simultaneous_figure import simultaneous_figure
 from aiida_dse.report.tables import result_report
@@ -79,7 +80,7 @@ def series(folder, measured):
 
 
 def built(path):
-    return build_simultaneous(load_simultaneous(path), path.parent, threads=2)
+    return build_simultaneous(load_simultaneous(path), path.parent, resources=Resources(2))
 
 
 def test_a_parametric_constraint_goes_from_the_document_to_every_pattern(series, tmp_path):

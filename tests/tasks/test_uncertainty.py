@@ -165,10 +165,10 @@ class Clock:
 @pytest.mark.parametrize("questions", [8, 26, 40], ids=["early", "middle", "late"])
 def test_an_interrupted_task_goes_on_to_the_same_end(folder, questions):
     model = built(folder, PLAN)
-    whole = run_uncertainty(model, threads=1)
-    part = run_uncertainty(model, threads=1, should_stop=Clock(questions))
+    whole = run_uncertainty(model)
+    part = run_uncertainty(model, should_stop=Clock(questions))
     assert part.status == "walltime"
-    found = run_uncertainty(model, threads=1, finished=part)
+    found = run_uncertainty(model, finished=part)
     assert found.status == whole.status == "posterior_not_converged"
     assert set(found.arrays) == set(whole.arrays)
     for name in whole.arrays:
@@ -227,7 +227,7 @@ def test_a_checkpoint_is_enough_to_go_on_from(folder, tmp_path, monkeypatch):
             raise MemoryError
 
     with pytest.raises(MemoryError):
-        run_uncertainty(model, threads=1, checkpoint=tmp_path / "o", on_progress=killed)
+        run_uncertainty(model, checkpoint=tmp_path / "o", on_progress=killed)
     kept = read_result(tmp_path / "o")
     assert kept.status == "running" and kept.summary.uncertainty.posterior.n_steps == 9
     found, whole = run_uncertainty(model, threads=1, finished=kept), run_uncertainty(

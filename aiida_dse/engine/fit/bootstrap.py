@@ -19,7 +19,7 @@ import numpy as np
 
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.restraints import Restraint, deviations
-from aiida_dse.engine.resources import StopCheck, spread
+from aiida_dse.engine.resources import ONE_THREAD, Resources, StopCheck, spread
 from aiida_dse.engine.units import FloatArray
 
 from .refine import Refinement, refine
@@ -76,7 +76,7 @@ def bootstrap(
     seed: int = 0,
     restraints: Sequence[Restraint] = (),
     finished: Bootstrap | None = None,
-    threads: int | None = None,
+    resources: Resources = ONE_THREAD,
     on_sample: Callable[[Bootstrap, int, int], None] | None = None,
     should_stop: StopCheck | None = None,
 ) -> Bootstrap:
@@ -102,6 +102,8 @@ def bootstrap(
         outcome[:n] = finished.outcome[:n]
         failures |= {k: why for k, why in finished.failures.items() if k < n}
     observation, calculated = model.observation, model.calculated(best.evaluation)
+    todo = np.flatnonzero(outcome == PENDING).tolist()
+    model = model.with_resources(resources.share(resources.workers(len(todo))))
     # the first samples are the same however many are asked for
     seeds = np.random.SeedSequence(seed).spawn(n_samples)
 
@@ -139,7 +141,5 @@ def bootstrap(
         if on_sample:
             on_sample(state("running"), int((outcome != PENDING).sum()), n_samples)
 
-    todo = np.flatnonzero(outcome == PENDING).tolist()
-    reason = spread(work, todo, on_done=keep, should_stop=should_stop, threads=threads) \
-        if todo else "complete"
+    reason = spread(work, todo, on_done=keep, should_stop=should_stop, resources=resources)
     return state(reason)

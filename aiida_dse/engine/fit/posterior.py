@@ -22,7 +22,7 @@ import numpy as np
 
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.restraints import Restraint, deviations
-from aiida_dse.engine.resources import StopCheck, thread_count
+from aiida_dse.engine.resources import ONE_THREAD, Resources, StopCheck
 from aiida_dse.engine.units import FloatArray
 
 from .refine import Refinement
@@ -73,14 +73,14 @@ def sample_posterior(
     seed: int = 0,
     restraints: Sequence[Restraint] = (),
     finished: Chain | None = None,
-    threads: int | None = None,
+    resources: Resources = ONE_THREAD,
     on_step: Callable[[Callable[[], Chain], int], None] | None = None,
     should_stop: StopCheck | None = None,
 ) -> Chain:
     """Walk `n_steps` from around the best values, or go on where `finished` ended.
 
     Every step draws from (seed, step), so a chain that was continued is the one that was not
-    interrupted. The walkers of a step share the `threads`; build the model with threads=1.
+    interrupted. The walkers of a step share the `resources`.
     `on_step` receives a function that makes the chain so far, and the steps done.
 
     ValueError for undetermined parameters, too few walkers (two for each parameter), and a
@@ -105,7 +105,8 @@ def sample_posterior(
         )
     import emcee  # it loads scipy.stats, which other tasks do without
 
-    target = _Target(model, best, restraints)
+    workers = resources.workers(n_walkers)
+    target = _Target(model.with_resources(resources.share(workers)), best, restraints)
     thin = finished.thin if finished else max(1, -(-n_steps * n_walkers * n_free // MOST_STORED))
     stored = list(finished.samples) if finished else []
     heights = list(finished.log_posterior) if finished else []
@@ -113,7 +114,7 @@ def sample_posterior(
     before = finished.n_impossible if finished else 0
     step = finished.n_steps if finished else 0
     reason = "complete"
-    with ThreadPoolExecutor(min(threads or thread_count(), n_walkers)) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         sampler = emcee.EnsembleSampler(
             n_walkers, n_free, lambda points: target.many(points, pool), moves=moves(target.centre, _widths(best)),
             vectorize=True,

@@ -21,7 +21,7 @@ from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.phase import PhaseState
 from aiida_dse.engine.model.restraints import Restraint, deviations
 from aiida_dse.engine.parameters import Parameter
-from aiida_dse.engine.resources import StopCheck, spread
+from aiida_dse.engine.resources import ONE_THREAD, Resources, StopCheck, spread
 from aiida_dse.engine.units import FloatArray
 
 from .refine import Refinement, refine
@@ -112,7 +112,7 @@ def profile_likelihood(
     *,
     restraints: Sequence[Restraint] = (),
     finished: Sequence[Ray] = (),
-    threads: int | None = None,
+    resources: Resources = ONE_THREAD,
     on_ray: Callable[[Profiles, int, int], None] | None = None,
     should_stop: StopCheck | None = None,
 ) -> Profiles:
@@ -145,8 +145,11 @@ def profile_likelihood(
             time.monotonic() - clock, reason,
         )
 
+    todo = [ray for ray in rays.values() if not ray.ended]
+    worker_model = model.with_resources(resources.share(resources.workers(len(todo))))
+
     def work(ray: Ray, stopping: StopCheck) -> Ray:
-        return _followed(model, best, ray, minimum, limit, restraints, stopping)
+        return _followed(worker_model, best, ray, minimum, limit, restraints, stopping)
 
     def keep(_: Ray, ray: Ray) -> None:
         rays[ray.parameter, ray.side] = ray
@@ -154,9 +157,7 @@ def profile_likelihood(
             done = sum(bool(one.ended) for one in rays.values())
             on_ray(profiles("running"), done, len(rays))
 
-    todo = [ray for ray in rays.values() if not ray.ended]
-    reason = spread(work, todo, on_done=keep, should_stop=should_stop, threads=threads) \
-        if todo else "complete"
+    reason = spread(work, todo, on_done=keep, should_stop=should_stop, resources=resources)
     return profiles(reason)
 
 

@@ -20,7 +20,7 @@ from scipy import sparse
 from aiida_dse.engine.model.agreement import Agreement, agreement
 from aiida_dse.engine.model.restraints import Restraint
 from aiida_dse.engine.parameters import Parameter, ParameterStatus
-from aiida_dse.engine.resources import thread_count
+from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import FloatArray
 
 from .covariance import Covariance, inverse_normal, with_linear
@@ -79,16 +79,18 @@ def refine_simultaneous(
     tolerance: float = 0.01,
     on_cycle: Callable[[Cycle], None] | None = None,
     should_stop: Callable[[], str | None] | None = None,
-    threads: int | None = None,
+    resources: Resources = ONE_THREAD,
 ) -> SimultaneousRefinement:
     """Refine all patterns as one least-squares problem, in stages, as `refine` does with one.
 
-    `restraints` by pattern; those on shared parameters alone count once. The patterns are evaluated
-    on `threads` threads.
+    `restraints` by pattern; those on shared parameters alone count once. The patterns share the
+    `resources`.
     """
     clock = time.monotonic()
     wanted = stages or model.default_stages()
-    with ThreadPoolExecutor(min(threads or thread_count(), len(model.models))) as pool:
+    workers = resources.workers(len(model.models))
+    model = model.with_resources(resources.share(workers))
+    with ThreadPoolExecutor(workers) as pool:
         problem = SimultaneousProblem(model, model.distinct_restraints(restraints or {}), pool)
         descent = Descent(problem, on_cycle, should_stop, clock, len(wanted))
         opened = [model.free_names(wanted[: k + 1]) for k in range(len(wanted))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from aiida_dse.engine.parameters import (
     require_possible,
     select,
 )
+from aiida_dse.engine.resources import Resources
 from aiida_dse.engine.units import FloatArray
 
 from .refine import default_stages
@@ -55,6 +57,13 @@ class SimultaneousModel:
         self.shared = self._shared(tuple(shared), first)
         self.parameters = self._collect()
         self._refuse_idle_global_parameters()
+
+    def with_resources(self, resources: Resources) -> SimultaneousModel:
+        """The same model; each pattern is evaluated with these resources."""
+        other = copy.copy(self)
+        other.models = {
+            name: model.with_resources(resources) for name, model in self.models.items()}
+        return other
 
     def _refuse_different_models(self, first: PatternModel) -> None:
         for name, model in self.models.items():

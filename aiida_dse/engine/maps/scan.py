@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 
 from aiida_dse.engine.fit.refine import refine
+from aiida_dse.engine.memo import Memo
 from aiida_dse.engine.model.pattern import Evaluation, PatternModel
 from aiida_dse.engine.model.phase import PhaseState
 from aiida_dse.engine.model.restraints import Restraint
-from aiida_dse.engine.resources import thread_count
+from aiida_dse.engine.resources import ONE_THREAD, Resources, StopCheck, spread
 from aiida_dse.engine.units import FloatArray
 
 from . import adaptive as coarse_to_fine
 from .axes import MapAxis
 from .grid import Coordinate, Grid, grid_of, refinable
+
+#: Blocks of outer points that a round is cut into where it has so many, and points of a block.
+LEAST_BLOCKS, LARGEST_BLOCK = 32, 32
+#: Debye-Waller factors kept during a scan, by B: 8 n_q bytes each.
+DAMPING_KEPT = 512
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def scan(
     on_progress: Callable[[ScanProgress], None] | None = None,
     on_block: Callable[[GofMap], None] | None = None,
     should_stop: Callable[[], str | None] | None = None,
-    threads: int | None = None,
+    resources: Resources = ONE_THREAD,
     finished: GofMap | None = None,
 ) -> GofMap:
     """The GoF map of a model over the axes; other parameters stay at `start`.
@@ -106,8 +111,7 @@ def scan(
     interpolates chi2 where it lies high. `on_block` receives the map as it fills, for keeping
     what is finished. Ctrl-C, or a reason from `should_stop`, ends the scan with the points done
     so far; `finished` is such an earlier map on the same axes, whose points are not computed
-    again. The model should have been built with threads=1: the scan itself spreads its points
-    over `threads`.
+    again. Blocks of points share the `resources`, one thread for each where there are enough.
     """
     grid = axes if isinstance(axes, Grid) else grid_of(
         model, axes, start=start, refined=refine_at_each_point)
@@ -117,26 +121,36 @@ def scan(
     if finished is not None:
         work.take(finished)
 
-    def after_block() -> str | None:
+    def after_block(*_: object) -> None:
         if on_block:
             on_block(work.map(clock, "running"))
         if on_progress:
             on_progress(work.progress(clock))
-        return should_stop() if should_stop else None
 
     reason = "complete"
-    workers = max(1, threads or thread_count())
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for points in work.rounds(adaptive):
-                reason = work.run(pool, workers, points, after_block)
-                if reason != "complete":
-                    break
-            if adaptive and work.outer and reason == "complete":
-                work.interpolate()
-        except KeyboardInterrupt:  # between two rounds
-            reason = "interrupted"
+    try:
+        for points in work.rounds(adaptive):
+            blocks = _blocks(points)
+            work.share(resources, len(blocks))
+            reason = spread(work.block, blocks, on_done=after_block, should_stop=should_stop,
+                            resources=resources)
+            if reason != "complete":
+                break
+        if adaptive and work.outer and reason == "complete":
+            work.interpolate()
+    except KeyboardInterrupt:  # between two rounds
+        reason = "interrupted"
     return work.map(clock, reason)
+
+
+def _blocks(points: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
+    """Neighbouring points in blocks, whose size does not depend on the number of threads.
+
+    Inside a block each point helps the next, so other blocks would be another map where parameters
+    are refined at each point.
+    """
+    size = max(1, min(LARGEST_BLOCK, -(-len(points) // LEAST_BLOCKS)))
+    return [points[k : k + size] for k in range(0, len(points), size)]
 
 
 class _Work:
@@ -146,15 +160,15 @@ class _Work:
         self, model: PatternModel, grid: Grid, base: dict[str, float], local: list[str],
         restraints: Sequence[Restraint],
     ) -> None:
-        self.model, self.grid, self.base, self.local = model, grid, base, local
+        self.whole_model = self.model = model
+        self.grid, self.base, self.local = grid, base, local
         self.restraints = restraints
         self.inner, self.outer = grid.inner, grid.outer
         self.chi2 = np.full(grid.shape, np.nan)
         self.active = np.full(grid.shape, np.nan)
         self.refined = {name: np.full(grid.shape, np.nan) for name in local}
         self.evaluated: np.ndarray | None = None
-        self.stopping = False
-        self.damping: dict[float, FloatArray] = {}
+        self.damping: Memo[FloatArray] = Memo(DAMPING_KEPT)
         self.scales: dict[str, str] = {model.scale_name(phase): phase.name for phase in model.phases}
 
     def take(self, finished: GofMap) -> None:
@@ -181,30 +195,10 @@ class _Work:
         for points in asked:
             yield [at for at in points if np.isnan(self.chi2[self.slice_of(at)]).any()]
 
-    def run(
-        self, pool: ThreadPoolExecutor, workers: int, points: list[tuple[int, ...]],
-        after_block: Callable[[], str | None],
-    ) -> str:
-        """Compute points in blocks; 'complete', or why it ended before."""
-        workers = max(1, min(workers, len(points)))
-        size = max(1, min(32, -(-len(points) // (4 * workers))))
-        reason = "complete"
-        running: list[Future[None]] = []
-        try:
-            running += [pool.submit(self.block, points[k : k + size])
-                        for k in range(0, len(points), size)]
-            for future in as_completed(running):
-                future.result()
-                if why := after_block():
-                    reason = why
-                    break
-        except KeyboardInterrupt:
-            reason = "interrupted"
-        finally:
-            self.stopping = reason != "complete" or any(not f.done() for f in running)
-            for future in running:
-                future.cancel()
-        return reason
+    def share(self, resources: Resources, n_blocks: int) -> None:
+        """Let each of the blocks that run at the same time use its share of the resources."""
+        self.model = self.whole_model.with_resources(
+            resources.share(resources.workers(n_blocks)))
 
     def interpolate(self) -> None:
         """Fill what an adaptive scan left out; `evaluated` tells the points apart."""
@@ -247,16 +241,19 @@ class _Work:
             n_points, time.monotonic() - clock, reason, self.evaluated,
         )
 
-    def block(self, points: Sequence[tuple[int, ...]]) -> None:
-        """Evaluate neighbouring outer points one after another, each helping the next."""
+    def block(self, points: Sequence[tuple[int, ...]], stopping: StopCheck) -> None:
+        """Evaluate neighbouring outer points one after another, each helping the next.
+
+        A block that was begun computes one point at least, so every run of a scan gets further.
+        """
         previous: Sequence[PhaseState] | None = None
         start = dict(self.base)
-        for point in points:
-            if self.stopping:
+        for k, point in enumerate(points):
+            if k and stopping():
                 return
             index = [0] * len(self.grid.shape)
-            for k, i in zip(self.outer, point, strict=True):
-                index[k] = i
+            for axis, i in zip(self.outer, point, strict=True):
+                index[axis] = i
             if self.local:
                 start, previous = self._refined_point(index, start, previous)
                 continue

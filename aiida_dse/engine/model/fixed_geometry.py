@@ -12,7 +12,9 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from aiida_dse.engine.crystal.disorder import EXCLUSION_DISTANCE
+from aiida_dse.engine.memo import Memo
 from aiida_dse.engine.parameters import LATTICE_SCALE_RANGE, Kind, Parameter, ParameterName
+from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.scattering import debye
 from aiida_dse.engine.scattering.histograms import (
     LARGEST_STEP,
@@ -56,7 +58,7 @@ class FixedGeometryPhase(Sites):
         # S(q) of the scaled particle is that of the original at q times the scale
         histograms, step = self.sampled(sampling)
         sums = debye.sine_sums(
-            histograms, sampling.q * scale, step=step, threads=sampling.threads
+            histograms, sampling.q * scale, step=step, resources=sampling.resources
         )
         return PhaseState(keys, None, None, None, sums, self.atoms)
 
@@ -85,6 +87,8 @@ class AtomListPhase(FixedGeometryPhase):
     b_iso: tuple[float | None, ...]
     occupancy: tuple[float, ...]
     exclusion_distance: float = EXCLUSION_DISTANCE
+    _known_histograms: Memo[FloatArray] = field(
+        default_factory=lambda: Memo(2), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         occupancy = np.array(self.occupancy)[self.site_of_atom]
@@ -111,12 +115,11 @@ class AtomListPhase(FixedGeometryPhase):
 
     def sampled(self, sampling: Sampling) -> tuple[FloatArray, float]:
         step = sampling.step / LATTICE_SCALE_RANGE[1]
-        known: dict[float, FloatArray] = self.__dict__.setdefault("_known_histograms", {})
-        if step not in known:
-            known[step] = self.histograms(step, sampling.threads)
-        return known[step], step
+        known = self._known_histograms.get(
+            step, lambda: self.histograms(step, sampling.resources))
+        return known, step
 
-    def histograms(self, step: float, threads: int | None = None) -> FloatArray:
+    def histograms(self, step: float, resources: Resources = ONE_THREAD) -> FloatArray:
         """(n_channels, n_bins) of 1/r on a grid of `step` Å."""
         channels = site_channels(len(self.labels))
         channel_of_pair = np.zeros((len(self.labels),) * 2, dtype=np.int64)
@@ -126,7 +129,7 @@ class AtomListPhase(FixedGeometryPhase):
         return atom_histograms(
             np.ascontiguousarray(self.positions, dtype=float), channel_of_pair,
             self.site_of_atom, len(channels), step=step, excluded=self.exclusion_distance,
-            partial=partial, threads=threads,
+            partial=partial, resources=resources,
         )
 
 
@@ -233,10 +236,10 @@ def sample(
     """
     step = grid_step(float(sampling.q.max()), sampling.tolerance) / LATTICE_SCALE_RANGE[1]
     if isinstance(phase, CrystalPhase):
-        histograms, atoms = phase.histograms(values, step, sampling.threads)
+        histograms, atoms = phase.histograms(values, step, sampling.resources)
     else:
         expanded = dataclasses.replace(phase, positions=phase.positions * values["lattice_scale"])
-        histograms, atoms = expanded.histograms(step, sampling.threads), phase.atoms
+        histograms, atoms = expanded.histograms(step, sampling.resources), phase.atoms
     occupancy, b_iso = phase.occupancy_and_b(values)
     return PairDistances(
         tuple(phase.labels), tuple(phase.ions), tuple(b_iso.tolist()), tuple(occupancy.tolist()),

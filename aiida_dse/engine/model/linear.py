@@ -10,6 +10,12 @@ from scipy.optimize import nnls
 
 from aiida_dse.engine.units import FloatArray
 
+#: A column this near (relative to its length) to the span of the free columns carries no weight.
+IN_FREE_SPAN = 1e-10
+#: Columns nearer than this to the span of others (relative to their length) lose digits in normal
+#: equations: `sweep` leaves them to the orthogonal factorisation of `solve`.
+NEARLY_DEPENDENT = 1e-3
+
 
 @dataclass(frozen=True)
 class LinearSolution:
@@ -50,7 +56,10 @@ class LinearProblem:
     def _weighted(self, columns: FloatArray) -> tuple[FloatArray, FloatArray]:
         weighted = columns * self.weight[:, None]
         along = self._free_basis.T @ weighted
-        return along, weighted - self._free_basis @ along
+        across = weighted - self._free_basis @ along
+        length = np.linalg.norm(weighted, axis=0)
+        across[:, np.linalg.norm(across, axis=0) <= IN_FREE_SPAN * length] = 0.0
+        return along, across
 
     def _project(self, vector: FloatArray) -> FloatArray:
         return np.asarray(self._free_basis @ (self._free_basis.T @ vector))
@@ -91,12 +100,12 @@ class LinearProblem:
             basis=np.hstack([self._free_basis, active_basis]),
         )
 
-
     def sweep(self, patterns: FloatArray) -> tuple[FloatArray, FloatArray]:
         """chi2 (n_sweep,) and active columns (n_sweep,) of many sets of patterns at once.
 
         patterns (n_sweep, n_patterns, n_points). The same solution as `solve`, by the normal
-        equations of the few columns that are left after the free ones are projected out.
+        equations of the few columns that are left after the free ones are projected out; sets
+        with nearly dependent columns are passed to `solve` itself.
         """
         n_sweep, n_patterns, _ = patterns.shape
         weighted = patterns * self.weight
@@ -115,23 +124,42 @@ class LinearProblem:
         moment[:, :n_blanks] = blanks.T @ self._target
         moment[:, n_blanks:] = weighted @ self._target
         total = float(self._target @ self._target)
-        if size == 1:
+        lengths = np.empty((n_sweep, size))  # before the free columns were projected out
+        lengths[:, :n_blanks] = np.hypot(*(np.linalg.norm(part, axis=0) for part in self._fixed))
+        lengths[:, n_blanks:] = np.linalg.norm(weighted, axis=2)
+        left = np.sqrt(np.maximum(np.diagonal(gram, axis1=1, axis2=2), 0.0))
+        dependent = ((left < NEARLY_DEPENDENT * lengths) & (lengths > 0)).any(axis=1)
+        if size == 1 and not dependent.any():
             positive = np.maximum(moment[:, 0], 0.0)
             gained = positive**2 / np.maximum(gram[:, 0, 0], 1e-300)
             return total - gained, self.n_free + (positive > 0.0)
         chi2, active = np.empty(n_sweep), np.empty(n_sweep)
         for k in range(n_sweep):
-            scale = np.sqrt(np.maximum(np.diag(gram[k]), 1e-300))
-            scaled = gram[k] / np.outer(scale, scale)
-            # an empty column would make the matrix singular; it gets no weight
-            np.fill_diagonal(scaled, np.maximum(np.diag(scaled), 1.0))
-            factor = np.linalg.cholesky(scaled).T
+            factor = None if dependent[k] else _cholesky(gram[k])
+            if factor is None:
+                solved = self.solve(patterns[k].T)
+                chi2[k], active[k] = solved.chi2, np.count_nonzero(solved.active)
+                continue
+            scale = np.maximum(left[k], 1e-150)
             projected = solve_triangular(factor, moment[k] / scale, trans="T")
             solution = _non_negative(factor, projected)
             misfit = projected - factor @ solution
             chi2[k] = total - float(projected @ projected) + float(misfit @ misfit)
             active[k] = self.n_free + np.count_nonzero(solution > 0)
         return chi2, active
+
+
+def _cholesky(gram: FloatArray) -> FloatArray | None:
+    """R of the Gram matrix scaled to a unit diagonal; None where columns are nearly dependent."""
+    scale = np.sqrt(np.maximum(np.diag(gram), 1e-300))
+    scaled = gram / np.outer(scale, scale)
+    # an empty column would make the matrix singular; it gets no weight
+    np.fill_diagonal(scaled, np.maximum(np.diag(scaled), 1.0))
+    try:
+        factor = np.linalg.cholesky(scaled).T
+    except np.linalg.LinAlgError:
+        return None
+    return factor if np.diag(factor).min() > NEARLY_DEPENDENT else None
 
 
 def _non_negative(factor: FloatArray, projected: FloatArray) -> FloatArray:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.polynomial import chebyshev
 
+from aiida_dse.engine.memo import Memo
 from aiida_dse.engine.parameters import Kind, Parameter, ParameterName, closest
+from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.scattering import debye
 from aiida_dse.engine.units import FloatArray, two_theta_from_q
 
@@ -109,7 +111,7 @@ class PatternModel:
         overrides: Mapping[str, Parameter] | None = None,
         fixed_scales: Mapping[str, float] | None = None,
         tolerance: float = TOLERANCE,
-        threads: int | None = None,
+        resources: Resources = ONE_THREAD,
     ) -> None:
         names = [phase.name for phase in phases]
         for name in names:
@@ -119,7 +121,7 @@ class PatternModel:
         self.phases = tuple(phases)
         self.background = background or Background()
         self.sampling = Sampling(
-            observation.q, observation.wavelength, tolerance=tolerance, threads=threads
+            observation.q, observation.wavelength, tolerance=tolerance, resources=resources
         )
         self.fixed_scales = dict(fixed_scales or {})
         self.parameters = self._collect(overrides or {})
@@ -261,25 +263,32 @@ class PatternModel:
 
     def sweep(
         self, states: Sequence[PhaseState], many: Sequence[Mapping[str, float]],
-        damping: dict[float, FloatArray],
+        damping: Memo[FloatArray],
     ) -> tuple[FloatArray, FloatArray]:
         """chi2 and active linear columns (n_sweep,) at many values that share the sine sums.
 
-        Only for models whose scales are all solved. `damping` keeps the Debye-Waller factors of
-        the B values met so far.
+        Only for models whose scales are all solved. `damping` keeps Debye-Waller factors by B.
         """
         patterns = np.empty((len(many), len(self.phases), len(self.sampling.q)))
         for row, values in enumerate(many):
             for k, (phase, state) in enumerate(zip(self.phases, states, strict=True)):
                 occupancy, b_iso = phase.occupancy_and_b(self.local(k, values))
-                for b in b_iso:
-                    if b not in damping:
-                        damping[b] = debye.debye_waller(np.array([b]), self.sampling.q)[0]
+                factors = [damping.get(float(b), partial(self._damping, float(b))) for b in b_iso]
                 patterns[row, k] = debye.debye_intensity(
                     state.sums, self.pair_factors[k], state.atoms, occupancy, b_iso,
-                    self.sampling.q, np.array([damping[b] for b in b_iso]),
+                    self.sampling.q, np.array(factors),
                 )
         return self._linear.sweep(patterns * self.observation.polarisation_factor)
+
+    def _damping(self, b_iso: float) -> FloatArray:
+        """T (n_q,) of one B (Å^2)."""
+        return np.asarray(debye.debye_waller(np.array([b_iso]), self.sampling.q)[0])
+
+    def with_resources(self, resources: Resources) -> PatternModel:
+        """The same model, evaluated with other resources."""
+        other = copy.copy(self)
+        other.sampling = replace(self.sampling, resources=resources)
+        return other
 
     def with_fixed_scales(self, scales: Mapping[str, float]) -> PatternModel:
         """The same model with the scales of some phases given."""

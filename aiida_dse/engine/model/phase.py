@@ -8,7 +8,7 @@ in fixed_geometry.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -16,8 +16,10 @@ import numpy as np
 
 from aiida_dse.engine.crystal.disorder import EXCLUSION_DISTANCE, excluded_pairs
 from aiida_dse.engine.crystal.structure import CELL_LENGTHS, COORDINATES, Crystal
+from aiida_dse.engine.memo import Memo
 from aiida_dse.engine.parameters import Kind, Parameter, ParameterName
 from aiida_dse.engine.particles.shapes import Family, PairCounts
+from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.scattering import debye
 from aiida_dse.engine.scattering.form_factors import scattering_factor
 from aiida_dse.engine.scattering.histograms import grid_step, lattice_histograms
@@ -41,7 +43,7 @@ class Sampling:
     q: FloatArray
     wavelength: float
     tolerance: float = TOLERANCE
-    threads: int | None = None
+    resources: Resources = ONE_THREAD
 
     @cached_property
     def step(self) -> float:
@@ -137,6 +139,8 @@ class CrystalPhase(Sites):
     family: Family
     sizes: Mapping[str, float]
     exclusion_distance: float = EXCLUSION_DISTANCE
+    _known_classes: Memo[tuple[PairClass, ...]] = field(
+        default_factory=Memo, init=False, repr=False, compare=False)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -224,7 +228,8 @@ class CrystalPhase(Sites):
         """The sine sums at the given values; channels that `previous` already has are kept."""
         crystal = self._with_cell(values)
         cell_key = tuple(values[name] for name in self.crystal.free_cell_parameters)
-        counts_key, counts, weights = self._counts(crystal, values, previous)
+        counts_key, counts, weights = self._counts(
+            crystal, values, previous, sampling.resources)
         site_positions = self._site_positions(values)
         site_keys = [tuple(position) for position in site_positions]
         channels = site_channels(len(self.labels))
@@ -239,25 +244,25 @@ class CrystalPhase(Sites):
             histograms = lattice_histograms(
                 crystal.cell.matrix, self.crystal.positions(site_positions),
                 self._classes(counts), weights, stale, step=sampling.step,
-                threads=sampling.threads,
+                resources=sampling.resources,
             )
             sums[stale] = debye.sine_sums(
-                histograms, sampling.q, step=sampling.step, threads=sampling.threads
+                histograms, sampling.q, step=sampling.step, resources=sampling.resources
             )
         atoms = self._atoms(counts)
         return PhaseState(keys, counts_key, counts, weights, sums, atoms)
 
     def histograms(
-        self, values: Mapping[str, float], step: float, threads: int | None = None
+        self, values: Mapping[str, float], step: float, resources: Resources = ONE_THREAD
     ) -> tuple[FloatArray, FloatArray]:
         """(n_channels, n_bins) of 1/r on a grid of `step` Å, and (n_sites,) atoms, of the mean
         particle at the given values."""
         crystal = self._with_cell(values)
-        _, counts, weights = self._counts(crystal, values, None)
+        _, counts, weights = self._counts(crystal, values, None, resources)
         histograms = lattice_histograms(
             crystal.cell.matrix, self.crystal.positions(self._site_positions(values)),
             self._classes(counts), weights, range(len(site_channels(len(self.labels)))),
-            step=step, threads=threads,
+            step=step, resources=resources,
         )
         return histograms, self._atoms(counts)
 
@@ -278,27 +283,25 @@ class CrystalPhase(Sites):
         ).astype(float)
 
     def _counts(
-        self, crystal: Crystal, values: Mapping[str, float], previous: PhaseState | None
+        self, crystal: Crystal, values: Mapping[str, float], previous: PhaseState | None,
+        resources: Resources,
     ) -> tuple[object, PairCounts, PairWeights]:
-        sizes = self._sizes(values)
+        sizes, stretch = self._sizes(values), 1.0
         if self.family.isotropic:
             stretch = (crystal.cell.volume / self.crystal.cell.volume) ** (1 / 3)
-            sizes = {name: value / stretch for name, value in sizes.items()}
             crystal = self.crystal
         cell = crystal.cell
-        key = (tuple(sizes.values()), (cell.a, cell.b, cell.c) if sizes else ())
+        key = (tuple(sizes.values()), (stretch, cell.a, cell.b, cell.c) if sizes else ())
         if previous is not None and previous.counts_key == key:
             assert previous.counts is not None and previous.weights is not None
             return key, previous.counts, previous.weights
-        counts = self.family.pair_counts(crystal, sizes)
+        counts = self.family.pair_counts(crystal, sizes, resources, stretch=stretch)
         return key, counts, pair_weights(counts, self._classes(counts))
 
     def _classes(self, counts: PairCounts) -> tuple[PairClass, ...]:
-        known: dict[str, tuple[PairClass, ...]] = self.__dict__.setdefault("_known_classes", {})
-        if "classes" not in known:
-            excluded = excluded_pairs(self.crystal, self.exclusion_distance)
-            known["classes"] = pair_classes(self.crystal, counts, excluded)
-        return known["classes"]
+        """The classes of pairs: those of the shape, the same at all sizes."""
+        return self._known_classes.get((), lambda: pair_classes(
+            self.crystal, counts, excluded_pairs(self.crystal, self.exclusion_distance)))
 
     def _with_cell(self, values: Mapping[str, float]) -> Crystal:
         return self.crystal.with_cell(

@@ -1,8 +1,8 @@
-"""Particle families: how many pairs of atoms share each lattice difference.
+"""Shapes of particles: how many pairs of atoms share each lattice difference.
 
 A population of particles enters the Debye equation only through C_st(u), the mean number of
-pairs (atom s in one cell, atom t in the cell at lattice difference u) per particle. Prisms have
-it in closed form, spheres by counting around the symmetry of their centre.
+pairs (atom s in one cell, atom t in the cell at lattice difference u) per particle.
+Parallelepipeds have it in closed form, spheres by counting around the symmetry of their centre.
 """
 
 from __future__ import annotations
@@ -15,14 +15,23 @@ import numpy as np
 
 from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.parameters import Kind
+from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import FloatArray
 
-from .size_laws import LogNormal, SizeStatistics, bivariate_log_normal, discrete_weights
+from .size_laws import (
+    BivariateLogNormal,
+    EdgeStatistics,
+    LogNormal,
+    number_weights,
+    whole_lengths,
+)
+from .size_statistics import block_measures, sphere_measures
 from .sphere_counting import MergedPairs, count_sphere_pairs
 
 #: Refuse particles that would need more cells along an edge than this.
 MAX_CELLS_ALONG_EDGE = 200
-#: Cell pairs rarer than this share of the cells of a population are not visited.
+#: Cell pairs rarer than this share of the cells of a population are not visited; up to twice the
+#: share they count in part, so that none enters with a jump.
 NEGLIGIBLE_PAIRS = 1e-9
 
 
@@ -48,16 +57,35 @@ class PairCounts:
 
 
 class Family(Protocol):
-    """A particle family: named size parameters in, pair counts out."""
+    """A particle shape: named size parameters in, pair counts and statistics out.
+
+    Pair counts are continuous in every size parameter and in the cell.
+    """
 
     #: The size parameters, with their kinds.
     parameters: ClassVar[Mapping[str, Kind]]
     #: Membership is that of the reference crystal, scaled isotropically with the cell.
     isotropic: ClassVar[bool]
 
-    def pair_counts(self, crystal: Crystal, sizes: Mapping[str, float]) -> PairCounts: ...
+    def pair_counts(
+        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
+        stretch: float = 1.0,
+    ) -> PairCounts:
+        """Mean pair counts at `sizes` (nm).
 
-    def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]: ...
+        An isotropic shape gets its reference crystal, and the linear scale `stretch` of the
+        actual cell relative to it.
+        """
+        ...
+
+    def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
+        """Size statistics by name (units: size_statistics.UNITS, else nm).
+
+        `edge`, `surface_to_volume` and `confinement_diameter` are those of the particle with the
+        (number) mean edges or diameter. Populations add `cut_share` and
+        `cut_share_volume_squared`; all other values are of the law as cut at its end.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -76,7 +104,10 @@ class SingleParallelepiped:
             )
         _check_extent(max(self.cells))
 
-    def pair_counts(self, crystal: Crystal, sizes: Mapping[str, float]) -> PairCounts:
+    def pair_counts(
+        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
+        stretch: float = 1.0,
+    ) -> PairCounts:
         n_a, n_b, n_c = self.cells
         table = (
             _overlap(n_a, n_a)[:, None, None]
@@ -87,15 +118,17 @@ class SingleParallelepiped:
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
         edges = np.array(self.cells) * (crystal.cell.a, crystal.cell.b, crystal.cell.c) / 10
-        return {"L_a": float(edges[0]), "L_b": float(edges[1]), "L_c": float(edges[2])}
+        return {"L_a": float(edges[0]), "L_b": float(edges[1]), "L_c": float(edges[2])} \
+            | block_measures(crystal.cell, *self.cells)
 
 
 @dataclass(frozen=True)
 class ParallelepipedPopulation:
-    """Prisms of N_ab x N_ab x N_c cells with a bivariate log-normal law of L_ab and L_c.
+    """Parallelepipeds of N_ab x N_ab x N_c cells with a bivariate log-normal law of L_ab and L_c.
 
-    L_ab = N_ab sqrt(a b), L_c = N_c c; size parameters in nm, size_axes_rotation in degrees. No particle has an
-    edge beyond `largest` nm.
+    L_ab = N_ab sqrt(a b), L_c = N_c c; size parameters in nm, size_axes_rotation in degrees. The
+    law is cut at `largest` nm along each edge and renormalised (within half a cell, see
+    `whole_lengths`).
     """
 
     largest: float = np.inf
@@ -104,69 +137,99 @@ class ParallelepipedPopulation:
         "size_axes_rotation": Kind.SIZE_ROTATION,
     }
     isotropic: ClassVar[bool] = False
+    #: The volume is L_ab^2 L_c.
+    powers: ClassVar[tuple[int, int]] = (2, 1)
+
+    def law(self, sizes: Mapping[str, float]) -> BivariateLogNormal:
+        """The law of L_ab and L_c, not cut."""
+        return BivariateLogNormal(
+            LogNormal(sizes["L_ab"], sizes["sd_ab"]), LogNormal(sizes["L_c"], sizes["sd_c"]),
+            sizes["size_axes_rotation"],
+        )
 
     def number_weights(
         self, crystal: Crystal, sizes: Mapping[str, float]
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Number weights (n_ab, n_c) and the lengths (n_ab,), (n_c,) in nm they stand on."""
-        law_ab = LogNormal(sizes["L_ab"], sizes["sd_ab"])
-        law_c = LogNormal(sizes["L_c"], sizes["sd_c"])
-        rotation = sizes["size_axes_rotation"]
-        step_ab = float(np.sqrt(crystal.cell.a * crystal.cell.b)) / 10
-        step_c = crystal.cell.c / 10
-        turn = abs(np.sin(np.radians(rotation)))
-        top = self.largest
-        reach_ab = max(law_ab.largest(dimensions=2, limit=top),
-                       turn * law_c.largest(dimensions=3, limit=top))
-        reach_c = max(law_c.largest(dimensions=1, limit=top),
-                      turn * law_ab.largest(dimensions=3, limit=top))
-        n_ab = _check_extent(max(1, int(np.ceil(reach_ab / step_ab))))
-        n_c = _check_extent(max(1, int(np.ceil(reach_c / step_c))))
-        length_ab: FloatArray = np.arange(1.0, n_ab + 1) * step_ab
-        length_c: FloatArray = np.arange(1.0, n_c + 1) * step_c
-        return (
-            bivariate_log_normal(law_ab, law_c, length_ab, length_c, rotation), length_ab, length_c
-        )
+        """Number weights (n_ab, n_c), and the lengths (n_ab,), (n_c,) nm that they belong to."""
+        law = self.law(sizes)
+        step_ab, step_c = _steps(crystal)
+        # a cell beyond where the law ends, since that lies among the lengths a row stands for
+        end_ab, end_c = (min(end + step, self.largest) for end, step in zip(
+            law.ends(powers=self.powers), (step_ab, step_c), strict=True))
+        _check_extent(int(max(end_ab / step_ab, end_c / step_c)))
+        length_ab, counted_ab = whole_lengths(step_ab, end_ab)
+        length_c, counted_c = whole_lengths(step_c, end_c)
+        number = number_weights(
+            law.log_density(length_ab, length_c), counted_ab[:, None] * counted_c[None, :])
+        return number, length_ab, length_c
 
-    def pair_counts(self, crystal: Crystal, sizes: Mapping[str, float]) -> PairCounts:
+    def pair_counts(
+        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
+        stretch: float = 1.0,
+    ) -> PairCounts:
         number, _, _ = self.number_weights(crystal, sizes)
         return _parallelepiped_counts(number)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
-        return vars(SizeStatistics.of(*self.number_weights(crystal, sizes))).copy()
+        law, (first, second) = self.law(sizes), self.powers
+        return _block_statistics(crystal, *self.number_weights(crystal, sizes)) | {
+            "cut_share": law.beyond(self.largest),
+            "cut_share_volume_squared": law.beyond(self.largest, powers=(2 * first, 2 * second)),
+        }
 
 
 @dataclass(frozen=True)
 class QuasiCubePopulation:
-    """Quasi-cubes: N cells along a and b, round(N sqrt(ab) / c) along c, one log-normal law of L.
+    """Quasi-cubes: N cells along a and b, N sqrt(ab) / c along c, one log-normal law of L.
 
-    L is the edge N sqrt(a b); size parameters in nm, none beyond `largest` nm.
+    L is the edge N sqrt(a b); size parameters in nm, the law cut at `largest` nm and renormalised
+    (within half a cell). The height N sqrt(ab) / c is no whole number: the particles of each N are
+    shared between the two neighbouring heights, linearly, so that their mean height is L and the
+    pattern is continuous in the cell. Rounding instead would move all particles of an N to another
+    height at once where the cell lets N sqrt(ab) / c cross a half-integer.
     """
 
     largest: float = np.inf
     parameters: ClassVar[Mapping[str, Kind]] = {"L": Kind.SIZE, "sd_L": Kind.SIZE_SD}
     isotropic: ClassVar[bool] = False
 
+    def law(self, sizes: Mapping[str, float]) -> LogNormal:
+        """The law of L, not cut."""
+        return LogNormal(sizes["L"], sizes["sd_L"])
+
     def number_weights(
         self, crystal: Crystal, sizes: Mapping[str, float]
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        law = LogNormal(sizes["L"], sizes["sd_L"])
-        step_ab = float(np.sqrt(crystal.cell.a * crystal.cell.b)) / 10
-        step_c = crystal.cell.c / 10
-        top = law.largest(dimensions=3, limit=self.largest)
-        n_ab = _check_extent(max(1, int(np.ceil(top / step_ab))))
-        length_ab: FloatArray = np.arange(1.0, n_ab + 1) * step_ab
-        heights = np.maximum(1, np.round(length_ab / step_c)).astype(int)
-        number = np.zeros((n_ab, _check_extent(int(heights[-1]))))
-        number[np.arange(n_ab), heights - 1] = discrete_weights(law, length_ab)
+        """Number weights (n_ab, n_c), and the lengths (n_ab,), (n_c,) nm that they belong to."""
+        law = self.law(sizes)
+        step_ab, step_c = _steps(crystal)
+        # a cell beyond where the law ends, since that lies among the lengths a row stands for
+        end = min(law.end(dimensions=3) + step_ab, self.largest)
+        _check_extent(int(end / min(step_ab, step_c)))
+        length_ab, counted = whole_lengths(step_ab, end)
+        by_length = number_weights(law.log_density(length_ab), counted)
+        heights = np.maximum(1.0, length_ab / step_c)
+        lower = np.floor(heights).astype(int)
+        number = np.zeros((len(length_ab), int(np.ceil(heights[-1]))))
+        rows = np.arange(len(length_ab))
+        number[rows, lower - 1] = by_length * (1 - (heights - lower))
+        upper = np.minimum(lower, number.shape[1] - 1)  # beyond the table the share is zero
+        number[rows, upper] += by_length * (heights - lower)
         return number, length_ab, np.arange(1.0, number.shape[1] + 1) * step_c
 
-    def pair_counts(self, crystal: Crystal, sizes: Mapping[str, float]) -> PairCounts:
+    def pair_counts(
+        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
+        stretch: float = 1.0,
+    ) -> PairCounts:
         number, _, _ = self.number_weights(crystal, sizes)
         return _parallelepiped_counts(number)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
-        return vars(SizeStatistics.of(*self.number_weights(crystal, sizes))).copy()
+        law = self.law(sizes)
+        return _block_statistics(crystal, *self.number_weights(crystal, sizes)) | {
+            "cut_share": law.beyond(self.largest),
+            "cut_share_volume_squared": law.beyond(self.largest, power=6),
+        }
 
 
 @dataclass(frozen=True)
@@ -178,12 +241,15 @@ class SingleSphere:
     parameters: ClassVar[Mapping[str, Kind]] = {}
     isotropic: ClassVar[bool] = True
 
-    def pair_counts(self, crystal: Crystal, sizes: Mapping[str, float]) -> PairCounts:
-        return _sphere_counts(crystal, self.centre, self.diameter, None)
+    def pair_counts(
+        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
+        stretch: float = 1.0,
+    ) -> PairCounts:
+        return _sphere_counts(crystal, self.centre, self.diameter, None, resources)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
         _check_sphere(crystal, self.diameter)
-        return {"D": self.diameter}
+        return {"D": self.diameter} | sphere_measures(self.diameter)
 
 
 @dataclass(frozen=True)
@@ -191,7 +257,9 @@ class SpherePopulation:
     """Spheres cut by atom distance around one point, with a log-normal law of the diameter.
 
     The law is continuous: a pair counts with the share of particles that reach its outer atom,
-    so the size grid is as fine as the atom shells. Size parameters in nm, none beyond `largest`.
+    so the size grid is as fine as the atom shells. Size parameters in nm; the law is cut at
+    `largest` nm and renormalised: the share of particles that hold an atom at r is
+    (S(2r) - S(largest)) / (1 - S(largest)), S the share of the uncut law that is larger.
     """
 
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -199,15 +267,44 @@ class SpherePopulation:
     parameters: ClassVar[Mapping[str, Kind]] = {"D": Kind.SIZE, "sd_D": Kind.SIZE_SD}
     isotropic: ClassVar[bool] = True
 
-    def pair_counts(self, crystal: Crystal, sizes: Mapping[str, float]) -> PairCounts:
-        law = LogNormal(sizes["D"], sizes["sd_D"])
-        top = law.largest(dimensions=3, limit=self.largest)
-        return _sphere_counts(crystal, self.centre, top, law)
+    def law(self, sizes: Mapping[str, float]) -> LogNormal:
+        """The law of the diameter, not cut."""
+        return LogNormal(sizes["D"], sizes["sd_D"])
+
+    def pair_counts(
+        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
+        stretch: float = 1.0,
+    ) -> PairCounts:
+        law = LogNormal(sizes["D"] / stretch, sizes["sd_D"] / stretch)
+        end = law.end(dimensions=3, largest=self.largest / stretch)
+        return _sphere_counts(crystal, self.centre, end, law, resources)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
-        law = LogNormal(sizes["D"], sizes["sd_D"])
-        _check_sphere(crystal, law.largest(dimensions=3, limit=self.largest))
-        return {"mean_D": law.mean, "sd_D": law.sd, "volume_mean_D": law.volume_weighted_mean}
+        law = self.law(sizes)
+        end = law.end(dimensions=3, largest=self.largest)
+        _check_sphere(crystal, end)
+        mean, square, cube, fourth = (law.moment(power, end=end) for power in (1, 2, 3, 4))
+        return {
+            "mean_D": mean, "sd_D": max(square - mean**2, 0.0) ** 0.5,
+            "volume_mean_D": fourth / cube,
+        } | sphere_measures(mean) | {
+            "cut_share": law.beyond(self.largest),
+            "cut_share_volume_squared": law.beyond(self.largest, power=6),
+        }
+
+
+def _steps(crystal: Crystal) -> tuple[float, float]:
+    """sqrt(a b) and c in nm."""
+    return float(np.sqrt(crystal.cell.a * crystal.cell.b)) / 10, crystal.cell.c / 10
+
+
+def _block_statistics(
+    crystal: Crystal, number: FloatArray, length_ab: FloatArray, length_c: FloatArray
+) -> dict[str, float]:
+    edges = EdgeStatistics.of(number, length_ab, length_c)
+    step_ab, step_c = _steps(crystal)
+    n_ab, n_c = edges.mean_ab / step_ab, edges.mean_c / step_c
+    return vars(edges) | block_measures(crystal.cell, n_ab, n_ab, n_c)
 
 
 def _overlap(n_cells: int, extent: int) -> FloatArray:
@@ -223,7 +320,7 @@ def _parallelepiped_counts(number: FloatArray) -> PairCounts:
     quadrant = overlap_ab[:, n_ab - 1 :]
     pairs_ab = (quadrant[:, :, None] * quadrant[:, None, :]).reshape(n_ab, -1)
     octant = (pairs_ab.T @ (number @ overlap_c[:, n_c - 1 :])).reshape(n_ab, n_ab, n_c)
-    octant[octant < NEGLIGIBLE_PAIRS * octant[0, 0, 0]] = 0.0
+    octant *= np.clip(octant / (NEGLIGIBLE_PAIRS * octant[0, 0, 0]) - 1, 0.0, 1.0)
     u = np.abs(np.arange(1 - n_ab, n_ab))
     w = np.abs(np.arange(1 - n_c, n_c))
     return _shared_table(octant[np.ix_(u, u, w)], float(octant[0, 0, 0]))
@@ -234,11 +331,12 @@ def _shared_table(table: FloatArray, cells: float) -> PairCounts:
 
 
 def _sphere_counts(
-    crystal: Crystal, centre: tuple[float, float, float], largest: float, law: LogNormal | None
+    crystal: Crystal, centre: tuple[float, float, float], largest: float, law: LogNormal | None,
+    resources: Resources,
 ) -> PairCounts:
     _check_sphere(crystal, largest)
     tables, merged, atoms = count_sphere_pairs(
-        crystal, crystal.generic_positions, centre, largest, law
+        crystal, crystal.generic_positions, centre, largest, law, resources
     )
     return PairCounts(tables, atoms, merged)
 

@@ -1,11 +1,16 @@
-"""Log-normal size laws of a nanocrystal population, on one or two edge lengths."""
+"""Log-normal size laws of a nanocrystal population, on one or two edge lengths.
+
+A law ends at `largest`, or earlier where only TAIL of it is left; it is cut there and
+renormalised, and the reported statistics are those of the cut law.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from numpy.polynomial.legendre import leggauss
+from scipy.special import log_ndtr, ndtr, ndtri
 
 from aiida_dse.engine.units import FloatArray
 
@@ -43,10 +48,13 @@ class LogNormal:
     def density(self, length: FloatArray) -> FloatArray:
         """Probability density (1/nm) at lengths in nm; 0 at and below zero length."""
         length = np.asarray(length, dtype=float)
-        positive = np.where(length > 0, length, 1.0)
-        z = np.log(positive / self.median) / self.width
-        density = np.exp(-(z**2) / 2) / (positive * self.width * np.sqrt(2 * np.pi))
-        return np.where(length > 0, density, 0.0)
+        log_density = self.log_density(np.where(length > 0, length, 1.0))
+        return np.where(length > 0, np.exp(log_density), 0.0)
+
+    def log_density(self, length: FloatArray) -> FloatArray:
+        """Logarithm of the density (1/nm) at positive lengths (nm)."""
+        z = np.log(length / self.median) / self.width
+        return np.asarray(-(z**2) / 2 - np.log(length * self.width * np.sqrt(2 * np.pi)))
 
     def survival(self, length: FloatArray) -> FloatArray:
         """Share of particles longer than `length` (nm)."""
@@ -54,44 +62,131 @@ class LogNormal:
         positive = np.where(length > 0, length, 1e-300)
         return np.asarray(ndtr(-np.log(positive / self.median) / self.width))
 
-    def largest(self, *, dimensions: int, limit: float = np.inf) -> float:
-        """Length (nm) beyond which only TAIL of the law lies, weighted with the volume squared.
+    def share_beyond(self, length: FloatArray, *, end: float) -> FloatArray:
+        """Share of particles longer than `length` (nm) of the law cut at `end` and renormalised.
 
-        `dimensions` is the number of edges that grow with this length; never above `limit`.
+        (S(length) - S(end)) / (1 - S(end)), 0 from `end` on; exact also where `end` lies far below
+        the law.
+        """
+        below, all_below = self._log_below(length), self._log_below(np.asarray(end))
+        return np.asarray(-np.expm1(np.minimum(below - all_below, 0.0)))
+
+    def beyond(self, length: float, *, power: float = 0.0) -> float:
+        """Share of the uncut law beyond `length` (nm), weighted with the `power` of the length."""
+        if not np.isfinite(length):
+            return 0.0
+        return float(ndtr(power * self.width - np.log(length / self.median) / self.width))
+
+    def end(self, *, dimensions: int, largest: float = np.inf) -> float:
+        """Where the law ends (nm): at `largest`, or where TAIL of it, by volume squared, is left.
+
+        `dimensions` is the number of edges that grow with this length.
         """
         shift = 2 * dimensions * self.width**2
-        return float(min(self.median * np.exp(shift - self.width * ndtri(TAIL)), limit))
+        return float(min(self.median * np.exp(shift - self.width * ndtri(TAIL)), largest))
 
-    @property
-    def volume_weighted_mean(self) -> float:
-        """Mean length (nm) weighted with length^3."""
-        return float(self.median * np.exp(3.5 * self.width**2))
+    def moment(self, power: float, *, end: float = np.inf) -> float:
+        """Mean of length^power (nm^power) of the law cut at `end` (nm)."""
+        whole = power * np.log(self.median) + (power * self.width) ** 2 / 2
+        if np.isfinite(end):
+            z = np.log(end / self.median) / self.width
+            whole += log_ndtr(z - power * self.width) - log_ndtr(z)
+        return float(np.exp(whole))
 
-
-def bivariate_log_normal(
-    first: LogNormal, second: LogNormal, lengths_1: FloatArray, lengths_2: FloatArray, rotation: float
-) -> FloatArray:
-    """Density of a log-normal in two lengths, its log axes rotated by `rotation` degrees.
-
-    lengths_1 (n,), lengths_2 (m,) nm -> (n, m), normalised to sum 1 over the grid. The laws are
-    those along the rotated axes; rotation = 0 makes the lengths independent.
-    """
-    z1 = np.log(lengths_1 / first.median)[:, None]
-    z2 = np.log(lengths_2 / second.median)[None, :]
-    cos, sin = np.cos(np.radians(rotation)), np.sin(np.radians(rotation))
-    along = (cos * z1 + sin * z2) / first.width
-    across = (-sin * z1 + cos * z2) / second.width
-    density = np.exp(-(along**2 + across**2) / 2) / (lengths_1[:, None] * lengths_2[None, :])
-    return _normalised(density)
-
-
-def discrete_weights(law: LogNormal, lengths: FloatArray) -> FloatArray:
-    """Number weights of equally spaced lengths (nm), normalised to sum 1."""
-    return _normalised(law.density(lengths))
+    def _log_below(self, length: FloatArray) -> FloatArray:
+        """log of the share of particles up to `length` (nm)."""
+        positive = np.maximum(np.asarray(length, dtype=float), 1e-300)
+        return np.asarray(log_ndtr(np.log(positive / self.median) / self.width))
 
 
 @dataclass(frozen=True)
-class SizeStatistics:
+class BivariateLogNormal:
+    """Log-normal in two lengths (nm), its log axes rotated by `rotation` degrees.
+
+    The laws are those along the rotated axes; rotation = 0 makes the lengths independent. The
+    logarithms are normal with the covariance R diag(w_1^2, w_2^2) R^T.
+    """
+
+    first: LogNormal
+    second: LogNormal
+    rotation: float = 0.0
+
+    @property
+    def covariance(self) -> FloatArray:
+        """(2, 2) of the logarithms of the lengths."""
+        cos, sin = np.cos(np.radians(self.rotation)), np.sin(np.radians(self.rotation))
+        axes = np.array([[cos, -sin], [sin, cos]])
+        return np.asarray(axes @ np.diag([self.first.width**2, self.second.width**2]) @ axes.T)
+
+    def ends(self, *, powers: tuple[int, int], largest: float = np.inf) -> tuple[float, float]:
+        """Where each length ends (nm): at `largest`, or where TAIL of the law is left.
+
+        TAIL is weighted with the volume squared; the volume is length_1^powers[0]
+        length_2^powers[1].
+        """
+        covariance = self.covariance
+        shift = 2 * covariance @ powers
+        ends = np.array([self.first.median, self.second.median]) * np.exp(
+            shift - np.sqrt(np.diag(covariance)) * ndtri(TAIL))
+        return float(min(ends[0], largest)), float(min(ends[1], largest))
+
+    def beyond(self, length: float, *, powers: tuple[int, int] = (0, 0)) -> float:
+        """Share of the uncut law with one length or both beyond `length` (nm).
+
+        Weighted with length_1^powers[0] length_2^powers[1].
+        """
+        if not np.isfinite(length):
+            return 0.0
+        covariance = self.covariance
+        width = np.sqrt(np.diag(covariance))
+        limits = (np.log(length / np.array([self.first.median, self.second.median]))
+                  - covariance @ powers) / width
+        correlation = covariance[0, 1] / width.prod()
+        top = float(np.clip(limits[0], -9.0, 9.0))
+        nodes, weights = leggauss(200)
+        z = (nodes + 1) * (top + 9.0) / 2 - 9.0
+        inside = ndtr((limits[1] - correlation * z) / np.sqrt(max(1 - correlation**2, 1e-12)))
+        density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+        return float(np.clip(1 - (top + 9.0) / 2 * np.sum(weights * density * inside), 0.0, 1.0))
+
+    def log_density(self, lengths_1: FloatArray, lengths_2: FloatArray) -> FloatArray:
+        """(n, m) logarithm of the density, up to a constant, at lengths (n,) and (m,) nm."""
+        z1 = np.log(lengths_1 / self.first.median)[:, None]
+        z2 = np.log(lengths_2 / self.second.median)[None, :]
+        cos, sin = np.cos(np.radians(self.rotation)), np.sin(np.radians(self.rotation))
+        along = (cos * z1 + sin * z2) / self.first.width
+        across = (-sin * z1 + cos * z2) / self.second.width
+        return np.asarray(-(along**2 + across**2) / 2
+                          - np.log(lengths_1)[:, None] - np.log(lengths_2)[None, :])
+
+
+def whole_lengths(step: float, end: float) -> tuple[FloatArray, FloatArray]:
+    """Lengths N step (n,) nm of N = 1, 2, ... cells up to `end`, and the share of each to count.
+
+    N cells stand for the lengths within half a step of N step. Where `end` lies among these, N
+    counts with the share below it, so that a row enters and leaves a population with no jump.
+    """
+    n = max(1, int(np.ceil(end / step + 0.5)) - 1)
+    lengths: FloatArray = np.arange(1.0, n + 1) * step
+    counted = np.clip((end - lengths) / step + 0.5, 0.0, 1.0)
+    if n == 1:
+        counted[:] = 1.0
+    return lengths, counted
+
+
+def number_weights(log_density: FloatArray, counted: FloatArray) -> FloatArray:
+    """exp(log_density) times `counted`, normalised to sum 1.
+
+    Also where the whole density is below the smallest number: a law far from all the lengths
+    selects the nearest one.
+    """
+    chosen = log_density + np.log(np.maximum(counted, 1e-300))
+    density = np.exp(chosen - chosen.max())
+    return np.asarray(density / density.sum())
+
+
+@dataclass(frozen=True)
+class EdgeStatistics:
     """Projected statistics of a population of particles with two edge lengths (nm)."""
 
     mean_ab: float
@@ -103,7 +198,7 @@ class SizeStatistics:
     volume_mean_c: float
 
     @classmethod
-    def of(cls, number: FloatArray, length_ab: FloatArray, length_c: FloatArray) -> SizeStatistics:
+    def of(cls, number: FloatArray, length_ab: FloatArray, length_c: FloatArray) -> EdgeStatistics:
         """From number weights (n, m) on lengths (n,) and (m,)."""
         ab, c = np.broadcast_arrays(length_ab[:, None], length_c[None, :])
         mean = [float(np.sum(number * x)) for x in (ab, c)]
@@ -119,13 +214,3 @@ class SizeStatistics:
             covariance / spread if spread > 0 else 0.0,
             float(np.sum(volume * ab)), float(np.sum(volume * c)),
         )
-
-
-def _normalised(density: FloatArray) -> FloatArray:
-    total = float(density.sum())
-    if not total > 0:
-        raise ValueError(
-            "no particle size carries any weight: the mean is far below one unit cell, or the "
-            "width is far below the spacing of the sizes. Start from a larger mean or sd."
-        )
-    return density / total

@@ -3,12 +3,12 @@
 C_st(u) of a sphere has no closed form. Every atom pair of the largest sphere is counted once
 with integer arithmetic, and only for one atom out of each orbit of the centre's point group:
 rock salt needs 1/48 of the pairs. In a population the pair counts with the share of particles
-large enough to hold its outer atom, which makes the size law continuous.
+large enough to hold its outer atom, which makes the size law continuous. The law is cut at the
+largest sphere and renormalised, so an atom that comes within reach begins with a share of zero.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,13 +16,14 @@ import numpy as np
 from numba import njit
 
 from aiida_dse.engine.crystal.structure import Crystal
-from aiida_dse.engine.resources import thread_count
+from aiida_dse.engine.resources import Resources
 from aiida_dse.engine.units import FloatArray
 
 from .size_laws import LogNormal
 
-#: Refuse pair tables beyond this size (bytes).
-MAX_TABLE_BYTES = 4e9
+#: Refuse spheres whose pair tables are larger than this (bytes): a limit of the model, the same on
+#: every computer.
+MAX_TABLE_BYTES = 2e9
 
 
 @dataclass(frozen=True)
@@ -57,19 +58,23 @@ def count_sphere_pairs(
     centre: tuple[float, float, float],
     diameter: float,
     law: LogNormal | None,
+    resources: Resources,
 ) -> tuple[FloatArray, MergedPairs, FloatArray]:
     """Tables C(u) per class of pairs, the classes, and the atom counts per particle.
 
     generic (n_atoms, 3): positions moved at random along the free coordinates, which decide what
-    merges; diameter (nm) of the largest sphere; `law` None for one sphere of that diameter.
-    Raises ValueError where the sphere holds no atom or the tables would not fit in memory.
+    merges; diameter (nm) of the largest sphere, where the law ends; `law` None for one sphere of
+    that diameter. Threads count into different parts of the same tables, so the counts do not
+    depend on their number. Raises ValueError where the sphere holds no atom or the tables are
+    larger than MAX_TABLE_BYTES.
     """
-    # small steps in size re-use the atoms and do not move the end of the law
+    # small steps in size re-use the atoms; those beyond the end of the law have a share of zero
     outer, inner = (1.1, 1.02) if law else (1.0, 1.0)
     atoms = _sphere_atoms(crystal, centre, _rounded_up(diameter * 5, outer))
     merged = _merge_translations(crystal, generic)
-    share = np.ones(len(atoms.radius)) if law is None else law.survival(atoms.radius / 5)
-    atoms, share = _held_by_some(atoms, share, _rounded_up(diameter * 5, inner))
+    atoms = _within(atoms, _rounded_up(diameter * 5, inner))
+    share = np.ones(len(atoms.radius)) if law is None else law.share_beyond(
+        atoms.radius / 5, end=diameter)
     low = atoms.cell.min(axis=0)
     box = np.ptp(atoms.cell, axis=0) + 1
     n_atoms = len(crystal.basis_atoms)
@@ -78,30 +83,36 @@ def count_sphere_pairs(
     shares[atoms.atom, at[:, 0], at[:, 1], at[:, 2]] = share
     reach = box - 1 + np.abs(merged.shift).max()
     shape = (len(merged.first), *(2 * reach + 1))
-    size = 8.0 * np.prod([float(n) for n in shape]) * (1 + thread_count())
+    size = 8.0 * np.prod([float(n) for n in shape])
     if size > MAX_TABLE_BYTES:
         raise ValueError(
             f"spheres up to {diameter:.1f} nm need {size / 1e9:.1f} GB of pair tables; the limit "
             f"is {MAX_TABLE_BYTES / 1e9:.0f} GB. Lower the particle's 'largest' size."
         )
-    chosen = np.flatnonzero(atoms.orbit)
+    chosen = np.flatnonzero((atoms.orbit > 0) & (share > 0))
     filled = shares > 0
     first = np.argmax(filled, axis=3)
     end = np.where(filled.any(axis=3), box[2] - np.argmax(filled[..., ::-1], axis=3), 0)
+    tables = np.zeros(shape)
+    slabs = np.array_split(
+        np.arange(shape[1]), max(1, min(shape[1], -(-4 * resources.threads // shape[0]))))
 
-    def count(part: np.ndarray) -> FloatArray:
-        table = np.zeros(shape)
+    own_cell, own_atom, own_share = at[chosen], atoms.atom[chosen], share[chosen]
+    own_orbit = atoms.orbit[chosen]
+
+    def count(part: tuple[int, np.ndarray]) -> None:
+        pair_class, slab = part
         _count_pairs(
-            at[part], atoms.atom[part], atoms.orbit[part], share[part], shares, first, end,
-            crystal.site_of_atom, merged.class_of_pair, merged.shift, reach, table,
+            own_cell, own_atom, own_orbit, own_share, shares, first, end,
+            crystal.site_of_atom, merged.class_of_pair, pair_class, merged.shift, reach,
+            slab[0], slab[-1], tables[pair_class],
         )
-        return table
 
-    workers = min(thread_count(), len(chosen))
-    with ThreadPoolExecutor(workers) as pool:
-        tables = sum(pool.map(count, [chosen[k::workers] for k in range(workers)]))
+    parts = [(pair_class, slab) for pair_class in range(shape[0]) for slab in slabs]
+    for _ in resources.ordered(count, parts):
+        pass
     per_particle = np.bincount(atoms.atom, weights=share, minlength=n_atoms).astype(float)
-    return np.asarray(tables), merged, per_particle
+    return tables, merged, per_particle
 
 
 def _rounded_up(radius: float, base: float) -> float:
@@ -109,37 +120,37 @@ def _rounded_up(radius: float, base: float) -> float:
     return radius if base == 1 else float(base ** np.ceil(np.log(radius) / np.log(base)))
 
 
-def _held_by_some(
-    atoms: SphereAtoms, share: FloatArray, radius: float
-) -> tuple[SphereAtoms, FloatArray]:
-    """The atoms within the radius (Å) of the largest particle."""
+def _within(atoms: SphereAtoms, radius: float) -> SphereAtoms:
+    """The atoms within the radius (Å)."""
     n = int(np.searchsorted(atoms.radius, radius * (1 + 1e-9), side="right"))
-    cut = SphereAtoms(atoms.cell[:n], atoms.atom[:n], atoms.radius[:n], atoms.orbit[:n])
-    return cut, share[:n]
+    return SphereAtoms(atoms.cell[:n], atoms.atom[:n], atoms.radius[:n], atoms.orbit[:n])
 
 
 @njit(cache=True, nogil=True, fastmath=True)
 def _count_pairs(  # type: ignore[no-untyped-def]
-    cell, atom, orbit, share, shares, first, end, site, class_of_pair, shift, reach, table
+    cell, atom, orbit, share, shares, first, end, site, class_of_pair, wanted, shift, reach, low,
+    high, table,
 ):
-    """A pair counts with the share of particles that hold its outer atom: the smaller share.
+    """The pairs of one class, `wanted`, into the rows low ... high of its table.
 
-    Along z the atoms t of the cells (x, y) reach from first[t, x, y] to end[t, x, y].
+    A pair counts with the share of particles that hold its outer atom: the smaller share. Along z
+    the atoms t of the cells (x, y) reach from first[t, x, y] to end[t, x, y].
     """
     for i in range(len(atom)):
         s = atom[i]
         own = share[i]
         for t in range(len(shares)):
-            if class_of_pair[s, t] < 0:
+            if class_of_pair[s, t] != wanted:
                 continue
             weight = orbit[i] * (0.5 if site[s] == site[t] else 1.0)
-            for x in range(shares.shape[1]):
-                u = x - cell[i, 0] + shift[s, t, 0] + reach[0]
+            to_u = shift[s, t, 0] + reach[0] - cell[i, 0]
+            for x in range(max(0, low - to_u), min(shares.shape[1], high + 1 - to_u)):
+                u = x + to_u
                 for y in range(shares.shape[2]):
                     v = y - cell[i, 1] + shift[s, t, 1] + reach[1]
                     start = first[t, x, y] + shift[s, t, 2] + reach[2] - cell[i, 2]
                     line = shares[t, x, y, first[t, x, y] : end[t, x, y]]
-                    row = table[class_of_pair[s, t], u, v, start : start + len(line)]
+                    row = table[u, v, start : start + len(line)]
                     for z in range(len(line)):
                         row[z] += weight * min(own, line[z])
 

@@ -6,14 +6,16 @@ S_st(q) = sum over unordered pairs of sin(q r)/(q r) and T_s = exp(-B_s q^2 / (1
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
 
 import finufft
 import numpy as np
 from numba import njit
 
-from aiida_dse.engine.resources import thread_count
+from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import FloatArray
 
 from .form_factors import ScatteringFactor
@@ -25,46 +27,61 @@ NUFFT_TOLERANCE = 1e-10
 
 
 def sine_sums(
-    histograms: FloatArray, q: FloatArray, *, step: float, threads: int | None = None
+    histograms: FloatArray, q: FloatArray, *, step: float, resources: Resources = ONE_THREAD
 ) -> FloatArray:
     """S(q) = sum_k sin(q r_k) / (q r_k) of each channel, from histograms of 1/r.
 
     histograms (n_channels, n_bins) on the grid r_k = (k - GRID_MARGIN) step; q (n_q,) 1/Å, any
-    spacing. One type-2 non-uniform FFT, exact at the given q but for the gridding error.
+    spacing. One type-2 non-uniform FFT, exact at the given q but for the gridding error. Each
+    channel is transformed by one thread, so its values do not depend on their number.
     """
     n_channels, n_bins = histograms.shape
     if n_channels == 0:
         return np.zeros((0, len(q)))
-    phase = q * step
-    plan = _plan(n_channels, n_bins, phase.tobytes(), threads or thread_count())
-    transform = plan.execute(histograms.astype(np.complex128)).reshape(n_channels, len(q))
+    q_step = q * step
+
+    def transformed(rows: FloatArray) -> FloatArray:
+        with _plans.lent(len(rows), n_bins, q_step) as plan:
+            return np.asarray(plan.execute(rows.astype(np.complex128))).reshape(len(rows), -1)
+
+    parts = np.array_split(histograms, resources.workers(n_channels))
+    transform = np.concatenate(list(resources.ordered(transformed, parts)))
     first_mode = -(n_bins // 2)
-    transform *= np.exp(1j * phase * (-GRID_MARGIN - first_mode))
-    spline = np.sinc(phase / (2 * np.pi)) ** SPLINE_ORDER
+    transform *= np.exp(1j * q_step * (-GRID_MARGIN - first_mode))
+    spline = np.sinc(q_step / (2 * np.pi)) ** SPLINE_ORDER
     return np.asarray(transform.imag / (q * spline))
 
 
-_local = threading.local()
+class _Plans:
+    """Transforms with their points sorted, each lent to one thread at a time."""
+
+    #: Plans kept while no thread uses them.
+    KEPT = 24
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._idle: OrderedDict[int, tuple[tuple[int, int, bytes], finufft.Plan]] = OrderedDict()
+
+    @contextmanager
+    def lent(self, n_channels: int, n_bins: int, q_step: FloatArray) -> Iterator[finufft.Plan]:
+        key = (n_channels, n_bins, q_step.tobytes())
+        with self._lock:
+            name = next((one for one, (of, _) in self._idle.items() if of == key), None)
+            plan = self._idle.pop(name)[1] if name is not None else None
+        if plan is None:
+            plan = finufft.Plan(
+                2, (n_bins,), n_trans=n_channels, eps=NUFFT_TOLERANCE, isign=1, nthreads=1,
+                dtype="complex128",
+            )
+            plan.setpts(q_step)
+        yield plan
+        with self._lock:
+            self._idle[id(plan)] = (key, plan)
+            if len(self._idle) > self.KEPT:
+                self._idle.popitem(last=False)
 
 
-def _plan(n_channels: int, n_bins: int, phase: bytes, threads: int) -> finufft.Plan:
-    """A transform with its points sorted, kept per thread: plans may not be shared."""
-    plans: OrderedDict[tuple[int, int, bytes, int], finufft.Plan] = _local.__dict__.setdefault(
-        "plans", OrderedDict()
-    )
-    key = (n_channels, n_bins, phase, threads)
-    if key in plans:
-        plans.move_to_end(key)
-        return plans[key]
-    plan = finufft.Plan(
-        2, (n_bins,), n_trans=n_channels, eps=NUFFT_TOLERANCE, isign=1, nthreads=threads,
-        dtype="complex128",
-    )
-    plan.setpts(np.frombuffer(phase))
-    plans[key] = plan
-    if len(plans) > 12:
-        plans.popitem(last=False)
-    return plan
+_plans = _Plans()
 
 
 def debye_waller(b_iso: FloatArray, q: FloatArray) -> FloatArray:

@@ -10,15 +10,12 @@ which costs four additions per distance; `_spline_from_moments` makes the spline
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numba import njit
 
-from aiida_dse.engine.resources import thread_count
+from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import FloatArray
 
 from .pairs import PairClass, PairWeights
@@ -28,6 +25,8 @@ GRID_MARGIN = 2
 SPLINE_ORDER = 4
 #: A grid coarser than this (Å) would blur the nearest neighbours of small-angle patterns.
 LARGEST_STEP = 0.05
+#: A piece of work visits at least so many distances for each bin that it must clear and transform.
+DISTANCES_PER_BIN = 40
 
 
 def grid_step(q_max: float, tolerance: float) -> float:
@@ -48,11 +47,12 @@ def lattice_histograms(
     channels: Sequence[int],
     *,
     step: float,
-    threads: int | None = None,
+    resources: Resources = ONE_THREAD,
 ) -> FloatArray:
     """(n_channels, n_bins) histograms of C/r for the wanted channels of a crystal.
 
-    matrix (3, 3) Å with lattice vectors as columns; positions (n_atoms, 3) fractional.
+    matrix (3, 3) Å with lattice vectors as columns; positions (n_atoms, 3) fractional. The values
+    of a channel depend neither on the number of threads nor on the other channels wanted.
     """
     kappa = np.array(
         [
@@ -65,48 +65,44 @@ def lattice_histograms(
     corners = np.stack(np.meshgrid(*[(-1, 1)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     longest = np.linalg.norm((corners * reach) @ matrix.T, axis=1).max()
     n_bins = int(longest / step) + GRID_MARGIN + 4
-    workers = threads or thread_count()
-    portions = _portions(np.array([pair.channel for pair in classes]), channels, workers)
-    histograms = np.zeros((len(channels), n_bins))
-    lock = Lock()
+    portions = _portions(
+        np.array([pair.channel for pair in classes]), weights.shape.prod(axis=1), channels,
+        DISTANCES_PER_BIN * n_bins,
+    )
 
-    def collect(portion: tuple[int, np.ndarray]) -> None:
-        row, chosen = portion
+    def collected(portion: tuple[int, np.ndarray]) -> FloatArray:
+        _, chosen = portion
         moments = np.zeros((n_bins, SPLINE_ORDER))
         histogram = np.zeros(n_bins)
         _collect_lattice(
             weights.flat, weights.offset[chosen], weights.shape[chosen], weights.start[chosen],
             kappa[chosen], matrix, step, moments, histogram,
         )
-        with lock:
-            histograms[row] += histogram
+        return histogram
 
-    _run(collect, portions, workers)
+    histograms = np.zeros((len(channels), n_bins))
+    parts = resources.ordered(collected, portions, bytes_each=8.0 * n_bins * (SPLINE_ORDER + 1))
+    for (row, _), part in zip(portions, parts, strict=True):
+        histograms[row] += part
     return histograms
 
 
 def _portions(
-    channel_of_class: np.ndarray, channels: Sequence[int], workers: int
+    channel_of_class: np.ndarray, distances: np.ndarray, channels: Sequence[int], least: int
 ) -> list[tuple[int, np.ndarray]]:
-    """Work items (row, classes), the largest first, small enough to keep all workers busy."""
-    members = [np.flatnonzero(channel_of_class == channel) for channel in channels]
-    limit = max(1, sum(map(len, members)) // (2 * workers)) if workers > 1 else 10**9
-    portions = [
-        (row, part)
-        for row, own in enumerate(members)
-        for part in np.array_split(own, -(-len(own) // limit))
-        if len(own)
-    ]
-    return sorted(portions, key=lambda portion: -len(portion[1]))
+    """Pieces of work (row, classes) of at least `least` distances where there are so many.
 
-
-def _run(work: Callable[[Any], None], items: Sequence[Any], workers: int) -> None:
-    if workers == 1 or len(items) == 1:
-        for item in items:
-            work(item)
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(work, items))
+    The cuts of a channel depend on that channel alone; the largest pieces come first.
+    """
+    portions = []
+    for row, channel in enumerate(channels):
+        own = np.flatnonzero(channel_of_class == channel)
+        done = np.cumsum(distances[own])
+        if len(own):
+            n_pieces = max(1, int(done[-1]) // least)
+            piece = np.minimum((done - distances[own]) * n_pieces // done[-1], n_pieces - 1)
+            portions += [(row, own[piece == k]) for k in np.unique(piece)]
+    return sorted(portions, key=lambda portion: -int(distances[portion[1]].sum()))
 
 
 def atom_histograms(
@@ -118,7 +114,7 @@ def atom_histograms(
     step: float,
     excluded: float = 0.0,
     partial: np.ndarray | None = None,
-    threads: int | None = None,
+    resources: Resources = ONE_THREAD,
 ) -> FloatArray:
     """(n_channels, n_bins) histograms of 1/r over all pairs of an atom list: the general route.
 
@@ -127,22 +123,23 @@ def atom_histograms(
     """
     span = np.linalg.norm(np.ptp(positions, axis=0))
     n_bins = int(span / step) + GRID_MARGIN + 4
-    workers = threads or thread_count()
     flags = np.zeros(len(positions), dtype=bool) if partial is None else partial
-    histograms = np.zeros((n_channels, n_bins))
-    lock = Lock()
+    n_pairs = len(positions) * (len(positions) - 1) // 2
+    n_pieces = max(1, n_pairs // (DISTANCES_PER_BIN * n_channels * n_bins))
 
-    def collect(worker: int) -> None:
+    def collected(piece: int) -> FloatArray:
         moments = np.zeros((n_channels, n_bins, SPLINE_ORDER))
         own = np.zeros((n_channels, n_bins))
         _collect_atoms(
-            positions, site_of_atom, channel_of_pair, flags, excluded, worker, workers, step,
+            positions, site_of_atom, channel_of_pair, flags, excluded, piece, n_pieces, step,
             moments, own,
         )
-        with lock:
-            histograms[:] += own
+        return own
 
-    _run(collect, range(workers), workers)
+    histograms = np.zeros((n_channels, n_bins))
+    size = 8.0 * n_channels * n_bins * (SPLINE_ORDER + 1)
+    for part in resources.ordered(collected, range(n_pieces), bytes_each=size):
+        histograms += part
     return histograms
 
 
@@ -206,11 +203,11 @@ def _collect_lattice(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _collect_atoms(  # type: ignore[no-untyped-def]
-    positions, site, channel_of_pair, partial, excluded, worker, workers, step, moments,
+    positions, site, channel_of_pair, partial, excluded, piece, n_pieces, step, moments,
     histograms,
 ):
     inverse = 1.0 / step
-    for i in range(worker, len(positions), workers):
+    for i in range(piece, len(positions), n_pieces):
         x, y, z = positions[i]
         for j in range(i):
             r2 = (
