@@ -59,7 +59,7 @@ def read_distances(path: Path) -> PairDistances:
                      for key in ("labels", "ions")}
             numbers = {key: tuple(file[key][()].tolist()) for key in ("B", "occupancy")}
             return PairDistances(
-                texts["labels"], texts["ions"], numbers["B_iso"], numbers["occupancy"],
+                texts["labels"], texts["ions"], numbers["B"], numbers["occupancy"],
                 file["atoms"][()], file["weights"][()], float(file.attrs["step"]),
                 json.loads(file.attrs["sizes"]), json.loads(file.attrs["about"]),
             )
