@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -144,7 +146,8 @@ def test_blanks_and_backgrounds_are_those_of_documents(tmp_path, measured):
 
 
 def sites():
-    return [Site("Cs", "Cs", (0.992, 0.535, 0.75), 1.0, 2.0), Site("Pb", "Pb", (0, 0, 0.5), 1.0, 1.0),
+    return [Site("Cs", "Cs", (0.992, 0.535, 0.75), 1.0, 2.0),
+            Site("Pb", "Pb", (0, 0, 0.5), 1.0, 1.0),
             Site("Br_ax", "Br", (0.05, -0.005, 0.75), 1.0, 2.0),
             Site("Br_eq", "Br", (0.2908, 0.2120, 0.486), 1.0, 2.0)]
 
@@ -214,9 +217,10 @@ def test_pair_distances_that_were_built_before(tmp_path):
 
 
 def test_a_sphere_about_a_site():
-    intensity = simulate(Q, qd(particle=Sphere(D=(3.2, 0.4), centre="Pb")), wavelength=WAVELENGTH)
-    other = simulate(Q, qd(particle=Sphere(D=(3.2, 0.4), centre=(0, 0, 0.5))), wavelength=WAVELENGTH)
-    assert_array_equal(intensity, other)
+    label, point = (
+        simulate(Q, qd(particle=Sphere(D=(3.2, 0.4), centre=centre)), wavelength=WAVELENGTH)
+        for centre in ("Pb", (0, 0, 0.5)))
+    assert_array_equal(label, point)
 
 
 # --- what comes back -----------------------------------------------------------------------------
@@ -281,7 +285,8 @@ def test_what_follows_begins_at_the_refined_values(fit, measured):
 def test_a_map_over_an_angle():
     phase = qd(angles=[("Pb", "Br_eq", "Pb")], distances=[("Pb", "Br_eq")])
     pattern = noisy(phase)
-    axis = {"quantity": "CsPbBr3.angle(Pb-Br_eq-Pb)_1", "vary": ["CsPbBr3.Br_eq.x", "CsPbBr3.Br_eq.y"],
+    axis = {"quantity": "CsPbBr3.angle(Pb-Br_eq-Pb)_1",
+            "vary": ["CsPbBr3.Br_eq.x", "CsPbBr3.Br_eq.y"],
             "hold": ["CsPbBr3.d(Pb-Br_eq)_1"], "values": np.array([160.0, 161.0, 162.0])}
     found = scan(pattern, Model(phase, background=1), [axis])
     assert np.isfinite(found.gof).all() and found.gof.shape == (3,)
@@ -313,7 +318,8 @@ def test_a_run_needs_no_aiida():
 @pytest.mark.parametrize("make, message", [
     (lambda: Parallelepiped(), "needs either 'cells"),
     (lambda: Parallelepiped(cells=(2, 2, 2), L_ab=(5, 1)), "needs either 'cells"),
-    (lambda: Parallelepiped(L_ab=5.0, L_c=(5, 1)), r"L_ab = 5.0 is no size law; .*L_ab=\(5.0, 0.7\)"),
+    (lambda: Parallelepiped(L_ab=5.0, L_c=(5, 1)),
+     r"L_ab = 5.0 is no size law; .*L_ab=\(5.0, 0.7\)"),
     (lambda: QuasiCube(L=(5, -1)), "L.sd = -1.0: .*greater than 0"),
     (lambda: Sphere(D=-3.0), "D"),
     (lambda: Phase("X", "nowhere.cif", SMALL), "phase X: nowhere.cif cannot be read"),
@@ -329,7 +335,8 @@ def test_a_run_needs_no_aiida():
     (lambda: crystal_from_sites((4, 4, 4), [Site("A.1", "Pb", (0, 0, 0))]), "Rename the site"),
     (lambda: Model([qd(), qd()]), "two phases are called 'CsPbBr3'"),
     (lambda: Pattern(Q, Q[:-1], "counts", wavelength=1.0), "arrays have the shapes"),
-    (lambda: Pattern(Q, Q, Q * 0, wavelength=1.0), "the arrays, index 0, 1, .*sigma is not positive"),
+    (lambda: Pattern(Q, Q, Q * 0, wavelength=1.0),
+     "the arrays, index 0, 1, .*sigma is not positive"),
     (lambda: Pattern(Q[::-1], Q, Q, wavelength=1.0), "the arrays, index 1: not increasing"),
     (lambda: Pattern(Q, Q, "roughly", wavelength=1.0), "sigma: 'roughly' is not known"),
     (lambda: Pattern(Q * 10, Q, Q, wavelength=1.0), "Is this 1/nm"),
@@ -340,8 +347,10 @@ def test_a_run_needs_no_aiida():
     (lambda: simulate(Q, qd(), wavelength=1.0, parts="atoms"), "parts is 'atoms'"),
     (lambda: simulate(Q, Model(qd(), parameters={"CsPbBr3.aa": 8}), wavelength=1.0),
      "no parameter 'CsPbBr3.aa'.*did you mean CsPbBr3.a"),
-    (lambda: simulate(Q, Model(qd(), scales={"CsPb": 2}), wavelength=1.0), "names the phase 'CsPb'"),
-    (lambda: simulate(Q, qd(B_iso={"I": 2}), wavelength=1.0), "'I' is neither a site nor an element"),
+    (lambda: simulate(Q, Model(qd(), scales={"CsPb": 2}), wavelength=1.0),
+     "names the phase 'CsPb'"),
+    (lambda: simulate(Q, qd(B_iso={"I": 2}), wavelength=1.0),
+     "'I' is neither a site nor an element"),
     (lambda: to_document("x", Q, qd(), wavelength=1.0), "not equally spaced. Use np.linspace"),
     (lambda: to_document("x", Q, qd()), "needs the wavelength"),
 ])
@@ -370,11 +379,35 @@ def test_a_wrong_wavelength_is_refused_unless_confirmed():
 
 def test_the_steps_of_a_loop_are_cheap_because_models_are_kept():
     """Equal input is not built again."""
-    from aiida_dse.api.model import as_model, simulated_inputs
     from aiida_dse.api.analyses import _points
+    from aiida_dse.api.model import as_model, simulated_inputs
 
     section = {"file": "pattern.xye", "axis": "q_inverse_angstrom", "wavelength": WAVELENGTH}
     first, second = (
         simulated_inputs(as_model(qd()), section, _points(Q, "q_inverse_angstrom", WAVELENGTH))
         for _ in range(2))
     assert first.built() is second.built()
+
+
+# --- the documentation ---------------------------------------------------------------------------
+
+
+def blocks(path, heading=None):
+    """The python code blocks of a Markdown file, or of one of its sections."""
+    text = path.read_text(encoding="utf-8")
+    if heading is not None:
+        text = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", text, re.S)
+
+
+@pytest.mark.parametrize("path, heading", [("docs/api.md", None), ("README.md", "In a notebook")])
+def test_the_documentation_runs(path, heading, tmp_path, monkeypatch, capsys):
+    for file in (CIF, EXAMPLE / "size_05nm.xye"):
+        shutil.copy(file, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    found = blocks(ROOT / path, heading)
+    assert found
+    names: dict = {}
+    for number, block in enumerate(found):
+        exec(compile(block, f"{path}, block {number + 1}", "exec"), names)
+    assert names["fit"].converged and (tmp_path / "qd5" / "model.yaml").is_file()

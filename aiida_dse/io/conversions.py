@@ -51,8 +51,8 @@ def crystal_from_ase(atoms: Any, *, name: str = "structure") -> Crystal:
     """
     if not (atoms.cell.rank == 3 and atoms.pbc.all()):
         raise ValueError(
-            f"{name}: these ASE Atoms are not periodic in three directions, so they are no crystal. "
-            "Set cell and pbc, or use them without a particle, as a list of atoms."
+            f"{name}: these ASE Atoms are not periodic in three directions, so they are no "
+            "crystal. Set cell and pbc, or use them without a particle, as a list of atoms."
         )
     symbols = atoms.get_chemical_symbols()
     kinds = atoms.arrays.get("spacegroup_kinds", range(len(atoms)))
@@ -117,8 +117,8 @@ def crystal_from_sites(
     for site in sites:
         if "." in site.label or " " in site.label:
             raise ValueError(
-                f"{name}: the label '{site.label}' holds a '.' or a space, which separate the parts "
-                "of a parameter's name. Rename the site."
+                f"{name}: the label '{site.label}' holds a '.' or a space, which separate the "
+                "parts of a parameter's name. Rename the site."
             )
     return Crystal(cell, operations, sites, name, symbol).checked_cell()
 

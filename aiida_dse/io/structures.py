@@ -76,7 +76,7 @@ def _crystal(document: gemmi.cif.Document, path: Path, block: str | None) -> Cry
 
 
 def cif_text(crystal: Crystal, *, exact: bool = False) -> str:
-    """The crystal as the text of a CIF; exact: with all digits, so that it is read back unchanged."""
+    """The crystal as the text of a CIF; exact: with all digits, to be read back unchanged."""
 
     def number(value: float, form: str) -> str:
         return repr(float(value)) if exact else format(value, form)
