@@ -11,12 +11,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "aiida_dse"
-LAYERS = ["engine", "documents", "io", "analysis", "tasks", "report", "data", "calculations",
-          "parsers", "workchains", "cli"]
+LAYERS = ["engine", "documents", "io", "analysis", "tasks", "report", "api", "data",
+          "calculations", "parsers", "workchains", "cli"]
 #: The rooms of the engine, in the order in which they import each other.
 ENGINE = ["crystal", "particles", "scattering", "model", "fit", "maps"]
 #: The command of the engine stands above the report only.
-WITHOUT_AIIDA = ["engine", "documents", "io", "analysis", "tasks", "report"]
+WITHOUT_AIIDA = ["engine", "documents", "io", "analysis", "tasks", "report", "api"]
 
 
 def modules():
@@ -90,7 +90,33 @@ def test_the_engine_needs_no_aiida():
 def test_the_package_itself_imports_nothing_heavy():
     code = (
         "import sys, aiida_dse\n"
+        "assert {'simulate', '__version__'} <= set(dir(aiida_dse))\n"
         "heavy = {'numpy', 'scipy', 'numba', 'aiida', 'pydantic'} & set(sys.modules)\n"
         "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_package_has_the_names_of_the_api():
+    """For users at run time, and for type checkers, which do not follow __getattr__."""
+    import aiida_dse
+    from aiida_dse import api
+
+    assert aiida_dse.__all__ == api.__all__ == sorted(api.__all__)
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    typed = [node.names[0].asname for node in ast.walk(tree)
+             if isinstance(node, ast.ImportFrom) and node.module == "aiida_dse.api"]
+    assert typed == api.__all__
+    for name in api.__all__:
+        assert getattr(aiida_dse, name) is getattr(api, name)
+    with pytest.raises(AttributeError, match="no attribute 'refne'"):
+        aiida_dse.refne  # noqa: B018
+
+
+def test_the_api_loads_neither_aiida_nor_figures_nor_other_packages_of_structures():
+    code = (
+        "import sys\nfrom aiida_dse import Model, refine\n"
+        "late = {'aiida', 'plumpy', 'matplotlib', 'pymatgen', 'ase', 'spglib', 'emcee'}\n"
+        "assert not late & set(sys.modules), late & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

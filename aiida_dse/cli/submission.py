@@ -54,8 +54,8 @@ def checked_document(
 
     from aiida_dse.data.jobs import built_from_nodes, nodes_of_document
     from aiida_dse.data.pattern import PatternData
+    from aiida_dse.documents.continuation import model_continued
     from aiida_dse.tasks.peak_positions import check_axis
-    from aiida_dse.workchains.refine import model_continued
 
     try:
         model, pattern, structures, blanks = nodes_of_document(content, folder)

@@ -1,15 +1,20 @@
-"""Crystals from and to pymatgen structures, without changing setting or labels."""
+"""Crystals from pymatgen, ASE, gemmi and plain sites, without changing setting or labels."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gemmi
 import numpy as np
+from numpy.typing import ArrayLike
 
 from aiida_dse.engine.crystal.structure import CELL_PARAMETERS, Cell, Crystal, Site
 from aiida_dse.engine.scattering.form_factors import ion_symbol
+from aiida_dse.engine.units import FloatArray, b_from_u
+
+from .structures import symmetry_of
 
 #: Symmetry operations must map atoms onto each other within this distance (Å).
 SYMMETRY_PRECISION = 1e-3
@@ -23,8 +28,6 @@ def crystal_from_pymatgen(structure: Any, *, name: str = "structure") -> Crystal
     atoms of one label are not equivalent, a number is appended. 'B_iso' (Å^2) is read from the
     site properties.
     """
-    import spglib
-
     labels = [str(s.properties.get("label") or s.label or s.specie) for s in structure]
     for site, label in zip(structure, labels, strict=True):
         if len(site.species) != 1:
@@ -32,11 +35,111 @@ def crystal_from_pymatgen(structure: Any, *, name: str = "structure") -> Crystal
                 f"{name}: site {label} mixes {site.species_string}. Give every species its own "
                 "site with its occupancy."
             )
-    keys = [(label, str(site.species)) for site, label in zip(structure, labels, strict=True)]
+    species, occupancies = zip(*(next(iter(s.species.items())) for s in structure), strict=True)
+    return _crystal_of_atoms(
+        name, structure.lattice.parameters, structure.lattice.matrix,
+        [site.frac_coords for site in structure], labels, [str(one) for one in species],
+        occupancies, [site.properties.get("B_iso") for site in structure],
+    )
+
+
+def crystal_from_ase(atoms: Any, *, name: str = "structure") -> Crystal:
+    """The crystal of ASE Atoms that are periodic, as `crystal_from_pymatgen`.
+
+    Labels come from the array 'label' (atoms.new_array("label", ...)), else from the chemical
+    symbols; 'B_iso' (Å^2) from the array of that name; occupancies as ase.io reads them from a CIF.
+    """
+    if not (atoms.cell.rank == 3 and atoms.pbc.all()):
+        raise ValueError(
+            f"{name}: these ASE Atoms are not periodic in three directions, so they are no "
+            "crystal. Set cell and pbc, or use them without a particle, as a list of atoms."
+        )
+    symbols = atoms.get_chemical_symbols()
+    kinds = atoms.arrays.get("spacegroup_kinds", range(len(atoms)))
+    occupancies = []
+    for symbol, kind in zip(symbols, kinds, strict=True):
+        given = atoms.info.get("occupancy", {}).get(str(kind), {symbol: 1.0})
+        if len(given) != 1:
+            raise ValueError(
+                f"{name}: a site mixes {', '.join(given)}. Give every species its own site with "
+                "its occupancy."
+            )
+        occupancies.append(next(iter(given.values())))
+    return _crystal_of_atoms(
+        name, atoms.cell.cellpar(), np.array(atoms.cell), atoms.get_scaled_positions(wrap=False),
+        [str(label) for label in atoms.arrays.get("label", symbols)], symbols, occupancies,
+        atoms.arrays.get("B_iso", [None] * len(atoms)),
+    )
+
+
+def crystal_from_gemmi(structure: gemmi.SmallStructure, *, name: str = "structure") -> Crystal:
+    """The crystal of a gemmi SmallStructure; a U_iso of zero counts as missing."""
+    sites = tuple(
+        Site(site.label.replace(".", "_"), ion_symbol(site.type_symbol or site.element.name),
+             (site.fract.x, site.fract.y, site.fract.z), site.occ,
+             b_from_u(site.u_iso) if site.u_iso else None, group=int(site.disorder_group))
+        for site in structure.sites
+    )
+    values = {key: float(getattr(structure.cell, key)) for key in CELL_PARAMETERS}
+    operations, group = symmetry_of(name, structure)
+    return Crystal(Cell(**values), operations, sites, name, group).checked_cell()
+
+
+def crystal_from_sites(
+    cell: Cell | Sequence[float], sites: Iterable[Site], *,
+    space_group: str | Sequence[str] = "P 1", name: str = "structure",
+) -> Crystal:
+    """The crystal of a cell and the sites of its asymmetric unit.
+
+    cell: edges a, b, c in Å, then angles in degrees (three numbers: right angles). space_group: a
+    Hermann-Mauguin symbol in the setting of the cell ('P b n m'), or the operations as triplets
+    ('-x,-y,z+1/2'). Raises ValueError for an unknown symbol and a cell that does not obey it.
+    """
+    if not isinstance(cell, Cell):
+        if len(cell) not in (3, 6):
+            raise ValueError(
+                f"{name}: the cell has {len(cell)} numbers; it needs a, b, c (Å), or these and "
+                "alpha, beta, gamma (degrees)."
+            )
+        cell = Cell(*(float(value) for value in cell))
+    symbol = ""
+    if isinstance(space_group, str):
+        group = gemmi.find_spacegroup_by_name(space_group, cell.alpha, cell.gamma)
+        if group is None:
+            raise ValueError(
+                f"{name}: '{space_group}' is no space group that is known. Use its Hermann-Mauguin "
+                "symbol with spaces ('P b n m'), or a list of its operations as triplets."
+            )
+        symbol, operations = group.xhm(), tuple(op.triplet() for op in group.operations())
+    else:
+        operations = tuple(space_group)
+    sites = tuple(sites)
+    for site in sites:
+        if "." in site.label or " " in site.label:
+            raise ValueError(
+                f"{name}: the label '{site.label}' holds a '.' or a space, which separate the "
+                "parts of a parameter's name. Rename the site."
+            )
+    return Crystal(cell, operations, sites, name, symbol).checked_cell()
+
+
+def _crystal_of_atoms(
+    name: str, cell: Sequence[float], matrix: FloatArray, fractional: ArrayLike,
+    labels: Sequence[str], species: Sequence[str], occupancies: Sequence[float],
+    b_iso: Sequence[float | None],
+) -> Crystal:
+    """The crystal of all atoms (n,) of one cell, by the symmetry that they have.
+
+    cell: a, b, c (Å), alpha, beta, gamma (degrees); matrix (3, 3) Å, its rows the lattice vectors;
+    fractional (n, 3).
+    """
+    import spglib
+
+    keys = list(zip(labels, species, occupancies, strict=True))
     kinds = {key: k for k, key in enumerate(dict.fromkeys(keys))}
-    positions = np.array([site.frac_coords for site in structure])
-    cell: Any = (structure.lattice.matrix, positions, [kinds[key] for key in keys])
-    symmetry = spglib.get_symmetry(cell, symprec=SYMMETRY_PRECISION)
+    positions = np.asarray(fractional, dtype=float)
+    atoms: Any = (matrix, positions, [kinds[key] for key in keys])
+    symmetry = spglib.get_symmetry(atoms, symprec=SYMMETRY_PRECISION)
     if symmetry is None:
         raise ValueError(f"{name}: no symmetry could be found; are two atoms at one place?")
     operations = tuple(
@@ -45,27 +148,20 @@ def crystal_from_pymatgen(structure: Any, *, name: str = "structure") -> Crystal
             symmetry["rotations"], symmetry["translations"], strict=True
         )
     )
-    orbits = symmetry["equivalent_atoms"]
-    chosen = sorted(set(int(k) for k in orbits))
+    chosen = sorted(set(int(k) for k in symmetry["equivalent_atoms"]))
     repeated = Counter(labels[k] for k in chosen)
     numbers: Counter[str] = Counter()
     sites = []
     for k in chosen:
-        site, label = structure[k], labels[k]
+        label, (x, y, z), b = labels[k], positions[k], b_iso[k]
         if repeated[label] > 1:
             numbers[label] += 1
             label = f"{label}{numbers[label]}"
-        ((species, occupancy),) = site.species.items()
-        b_iso = site.properties.get("B_iso")
-        at = positions[k]
-        sites.append(
-            Site(label.replace(".", "_"), ion_symbol(str(species)),
-                 (float(at[0]), float(at[1]), float(at[2])), float(occupancy),
-                 None if b_iso is None else float(b_iso))
-        )
-    values = dict(zip(CELL_PARAMETERS, structure.lattice.parameters, strict=True))
-    crystal = Crystal(Cell(**values), operations, tuple(sites), name)
-    return crystal.checked_cell()
+        sites.append(Site(
+            label.replace(".", "_"), ion_symbol(species[k]), (float(x), float(y), float(z)),
+            float(occupancies[k]), None if b is None else float(b)))
+    values = dict(zip(CELL_PARAMETERS, map(float, cell), strict=True))
+    return Crystal(Cell(**values), operations, tuple(sites), name).checked_cell()
 
 
 def crystal_to_pymatgen(crystal: Crystal) -> Any:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from aiida_dse.engine.units import FloatArray, q_from_two_theta
 
@@ -21,6 +21,9 @@ from .tables import AXES, NUMBER, Columns, read_columns
 #: Limits that no x-ray pattern passes; beyond them the unit is wrong.
 HIGHEST_Q, LOWEST_Q_MAX = 45.0, 1.0  # 1/Å
 WAVELENGTHS = (0.01, 10.0)  # Å
+
+#: Takes the place of the path where a pattern comes from arrays.
+ARRAYS = Path("the arrays")
 
 _SIGMA_CHOICES = (
     "sigma: column (the file's column 3, or the one in sigma_column), sigma: counts (sqrt(I), raw "
@@ -65,15 +68,54 @@ def read_pattern(
     Raises ValueError where something is missing, contradictory, impossible or not finite.
     """
     path = Path(path)
-    if axis is not None and axis not in AXES:
-        raise ValueError(f"axis: {axis!r} is not known; say one of {', '.join(AXES)}.")
-    if range_ is not None and not range_[0] < range_[1]:
-        raise ValueError(f"range {range_[0]:g} to {range_[1]:g}: give (low, high), low < high.")
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise ValueError(f"every is {every!r}; it must be a whole number from 1 (all points).")
+    _check_choices(axis, range_, every)
     columns = read_columns(
         path, intensity_column=intensity_column, sigma_column=sigma_column, axis_grid=axis_grid
     )
+    return _measured(path, columns, axis, wavelength, sigma, range_, every)
+
+
+def pattern_from_arrays(
+    x: ArrayLike,
+    intensity: ArrayLike,
+    sigma: ArrayLike | str,
+    *,
+    axis: str,
+    wavelength: float,
+    range_: tuple[float, float] | None = None,
+    every: int = 1,
+) -> MeasuredPattern:
+    """The same from arrays (n,), with the checks of a file; sigma: an array, or a rule as there.
+
+    Raises ValueError as `read_pattern` does, with the index of the point.
+    """
+    rule = sigma if isinstance(sigma, str) else None
+    given = {"axis": x, "intensity": intensity} | ({} if rule else {"sigma": sigma})
+    arrays = {name: np.array(values, dtype=float) for name, values in given.items()}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if len(set(shapes.values())) != 1 or arrays["axis"].ndim != 1 or not arrays["axis"].size:
+        raise ValueError(
+            f"the arrays have the shapes {shapes}; they must be one-dimensional, of one length "
+            "and not empty."
+        )
+    columns = Columns(
+        arrays["axis"], arrays["intensity"], arrays.get("sigma"),
+        np.arange(len(arrays["axis"]), dtype=np.int64), None, None, sigma_is_evident=rule is None,
+    )
+    _check_choices(axis, range_, every)
+    return _measured(ARRAYS, columns, axis, wavelength, rule, range_, every)
+
+
+def _measured(
+    path: Path,
+    columns: Columns,
+    axis: str | None,
+    wavelength: float | None,
+    sigma: str | None,
+    range_: tuple[float, float] | None,
+    every: int,
+) -> MeasuredPattern:
+    """The checked pattern in the columns of a file, or in arrays (path: ARRAYS)."""
     axis, wavelength = _settled(path, columns, axis=axis, wavelength=wavelength, sigma=sigma)
     _check_axis(path, columns, axis, wavelength)
 
@@ -101,6 +143,16 @@ def read_pattern(
     return MeasuredPattern(
         q, two_theta, intensity[::every], uncertainty[::every], axis, wavelength, origin, str(path)
     )
+
+
+def _check_choices(axis: str | None, range_: tuple[float, float] | None, every: int) -> None:
+    if axis is not None and axis not in AXES:
+        raise ValueError(f"axis: {axis!r} is not known; use one of {', '.join(AXES)}.")
+    if range_ is not None and not range_[0] < range_[1]:
+        raise ValueError(f"range {range_[0]:g} to {range_[1]:g}: give (low, high), low < high.")
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ValueError(f"every is {every!r}; it must be a whole number from 1 (all points).")
+
 
 def _settled(
     path: Path, columns: Columns, *, axis: str | None, wavelength: float | None, sigma: str | None
@@ -149,8 +201,9 @@ def _check_axis(path: Path, columns: Columns, axis: str, wavelength: float) -> N
         k = int(np.argmax(falls))
         what = "a duplicated point" if x[k + 1] == x[k] else "not increasing"
         raise ValueError(
-            f"{path.name}, line {lines[k + 1]}: {what}: the axis is {x[k + 1]:.10g} after "
-            f"{x[k]:.10g} on line {lines[k]}. Sort and merge the points."
+            f"{_place(path)} {lines[k + 1]}: {what}: the axis is {x[k + 1]:.10g} after "
+            f"{x[k]:.10g} {'at index' if path is ARRAYS else 'on line'} {lines[k]}. Sort and merge "
+            "the points."
         )
     top = float(x[-1])
     if axis == "two_theta":
@@ -223,4 +276,9 @@ def _refuse(path: Path, lines: NDArray[np.int64], bad: NDArray[np.bool_], why: s
     if np.any(bad):
         where = lines[bad]
         shown = ", ".join(str(n) for n in where[:5]) + (" ..." if where.size > 5 else "")
-        raise ValueError(f"{path.name}, line {shown} ({where.size} in all): {why}.")
+        raise ValueError(f"{_place(path)} {shown} ({where.size} in all): {why}.")
+
+
+def _place(path: Path) -> str:
+    """How the number of a point is introduced: by its line in a file, by its index in arrays."""
+    return "the arrays, index" if path is ARRAYS else f"{path.name}, line"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import gemmi
@@ -24,6 +25,20 @@ def read_cif(path: Path, *, block: str | None = None) -> Crystal:
     except (OSError, ValueError, RuntimeError) as problem:
         told = str(problem).replace(str(path), path.name)
         raise ValueError(f"{path.name} cannot be read as a CIF: {told}") from None
+    return _crystal(document, path, block)
+
+
+def parse_cif(text: str, *, name: str = "structure.cif", block: str | None = None) -> Crystal:
+    """The crystal in the text of a CIF, as `read_cif` reads it from a file of that name."""
+    try:
+        document = gemmi.cif.read_string(text)
+    except (ValueError, RuntimeError) as problem:
+        raise ValueError(f"{name} cannot be read as a CIF: {problem}") from None
+    return _crystal(document, Path(name), block)
+
+
+def _crystal(document: gemmi.cif.Document, path: Path, block: str | None) -> Crystal:
+    """The crystal in one block of a CIF; path: its file, for messages and the crystal's name."""
     blocks = [b for b in document if b.find_values("_atom_site_fract_x")]
     if block is not None:
         blocks = [b for b in document if b.name == block]
@@ -57,17 +72,21 @@ def read_cif(path: Path, *, block: str | None = None) -> Crystal:
             )
         )
     values = {name: float(getattr(cell, name)) for name in CELL_PARAMETERS}
-    operations, name = _symmetry(path, structure)
+    operations, name = symmetry_of(path.name, structure)
     return Crystal(Cell(**values), operations, tuple(sites), path.name, name).checked_cell()
 
 
-def cif_text(crystal: Crystal) -> str:
-    """The crystal as the text of a CIF."""
+def cif_text(crystal: Crystal, *, exact: bool = False) -> str:
+    """The crystal as the text of a CIF; exact: with all digits, to be read back unchanged."""
+
+    def number(value: float, form: str) -> str:
+        return repr(float(value)) if exact else format(value, form)
+
     document = gemmi.cif.Document()
     block = document.add_new_block("aiida_dse")
     for name in CELL_PARAMETERS:
         tag = "length" if name in "abc" else "angle"
-        block.set_pair(f"_cell_{tag}_{name}", f"{getattr(crystal.cell, name):.10g}")
+        block.set_pair(f"_cell_{tag}_{name}", number(getattr(crystal.cell, name), ".10g"))
     if crystal.space_group:
         block.set_pair("_space_group_name_H-M_alt", gemmi.cif.quote(crystal.space_group))
     loop = block.init_loop("_space_group_symop_", ["operation_xyz"])
@@ -78,8 +97,9 @@ def cif_text(crystal: Crystal) -> str:
     loop = block.init_loop("_atom_site_", tags)
     for site in crystal.sites:
         loop.add_row(
-            [site.label, site.ion, *(f"{x:.9f}" for x in site.position),
-             f"{site.occupancy:.6g}", "?" if site.b_iso is None else f"{site.b_iso:.5g}",
+            [site.label, site.ion, *(number(x, ".9f") for x in site.position),
+             number(site.occupancy, ".6g"),
+             "?" if site.b_iso is None else number(site.b_iso, ".5g"),
              site.assembly or ".", str(site.group) if site.group else "."]
         )
     return str(document.as_string())
@@ -94,18 +114,31 @@ def read_xyz(path: Path) -> tuple[list[str], FloatArray]:
     Raises ValueError with the line number of what cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
         raise ValueError(f"{path.name} cannot be read: {problem}") from None
+    return parse_xyz(text, name=path.name)
+
+
+def xyz_text(labels: Sequence[str], positions: FloatArray) -> str:
+    """Labels (n,) and positions (n, 3) Å as the text of an XYZ file, with all digits."""
+    rows = (f"{label} {x!r} {y!r} {z!r}"
+            for label, (x, y, z) in zip(labels, positions.tolist(), strict=True))
+    return "\n".join([str(len(labels)), "", *rows, ""])
+
+
+def parse_xyz(text: str, *, name: str = "atoms.xyz") -> tuple[list[str], FloatArray]:
+    """The same from the text of an XYZ file; name: that of the file, for messages."""
+    lines = text.splitlines()
     try:
         count = int(lines[0].split()[0])
     except (IndexError, ValueError):
         raise ValueError(
-            f"{path.name}, line 1: an XYZ file starts with the number of atoms."
+            f"{name}, line 1: an XYZ file starts with the number of atoms."
         ) from None
     rows = [line for line in lines[2 : 2 + count] if line.strip()]
     if len(rows) != count or count < 1:
-        raise ValueError(f"{path.name} announces {count} atoms but holds {len(rows)}.")
+        raise ValueError(f"{name} announces {count} atoms but holds {len(rows)}.")
     labels, positions = [], np.empty((count, 3))
     for number, line in enumerate(rows):
         fields = line.split()
@@ -115,7 +148,7 @@ def read_xyz(path: Path) -> tuple[list[str], FloatArray]:
             positions[number] = np.nan
         if len(fields) < 4 or not np.isfinite(positions[number]).all():
             raise ValueError(
-                f"{path.name}, line {number + 3}: '{line.strip()}' is not 'label x y z' with "
+                f"{name}, line {number + 3}: '{line.strip()}' is not 'label x y z' with "
                 "coordinates in Å."
             )
         labels.append(fields[0])
@@ -141,7 +174,11 @@ def _ion(path: Path, label: str, type_symbol: str) -> str:
         ) from None
 
 
-def _symmetry(path: Path, structure: gemmi.SmallStructure) -> tuple[tuple[str, ...], str]:
+def symmetry_of(source: str, structure: gemmi.SmallStructure) -> tuple[tuple[str, ...], str]:
+    """The operations as triplets, else those of the space group's name, and that name.
+
+    Raises ValueError, naming the `source`, where there are neither or the list is not complete.
+    """
     group = structure.spacegroup
     name = str(structure.spacegroup_hm or (group.xhm() if group else ""))
     if structure.symops:
@@ -151,14 +188,14 @@ def _symmetry(path: Path, structure: gemmi.SmallStructure) -> tuple[tuple[str, .
             for second in operations:
                 if (product := (first * second).wrap().triplet()) not in known:
                     raise ValueError(
-                        f"{path.name}: the symmetry operations are not complete: "
+                        f"{source}: the symmetry operations are not complete: "
                         f"'{first.triplet()}' after '{second.triplet()}' gives '{product}', which "
                         "is not in the list. List all of the group's operations."
                     )
         return tuple(op.triplet() for op in operations), name
     if group is None:
         raise ValueError(
-            f"{path.name} gives neither symmetry operations nor a space group that is known "
+            f"{source} gives neither symmetry operations nor a space group that is known "
             f"(name: '{name or 'missing'}'). Add _space_group_symop_operation_xyz."
         )
     return tuple(op.triplet() for op in group.operations()), name

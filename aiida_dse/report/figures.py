@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from itertools import cycle
 from pathlib import Path
@@ -110,7 +111,16 @@ def save_figure(figure: Figure, path: Path) -> None:
 def new_figure(size: Pair, *, compress: bool = False) -> Figure:
     """A figure of a size in inches whose panels and labels make room for each other."""
     layout = ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.025, hspace=0, wspace=0, compress=compress)
-    return FigureCanvasAgg(Figure(figsize=size, layout=layout)).figure
+    return FigureCanvasAgg(ShownFigure(figsize=size, layout=layout)).figure
+
+
+class ShownFigure(Figure):
+    """A figure that notebooks display also where pyplot was never imported."""
+
+    def _repr_png_(self) -> bytes:
+        content = io.BytesIO()
+        self.savefig(content, format="png", dpi=110)
+        return content.getvalue()
 
 
 def head(

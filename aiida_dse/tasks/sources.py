@@ -97,3 +97,29 @@ class FolderSource:
             )
         self.files[file] = hashlib.sha256(path.read_bytes()).hexdigest()
         return path
+
+
+@dataclass(frozen=True)
+class MemorySource:
+    """Data that a program holds, under the names that the document has for their files.
+
+    files: SHA-256 by name of what these files would contain.
+    """
+
+    patterns: Mapping[str, MeasuredPattern]
+    structures: Mapping[str, Structure]
+    files: Mapping[str, str]
+
+    def pattern(self, section: CurveFile) -> MeasuredPattern:
+        assert section.file is not None
+        return self.patterns[section.file]
+
+    def blank(self, name: str, section: CurveFile) -> MeasuredPattern:
+        return self.pattern(section)
+
+    def structure(self, phase: str, section: PhaseSection) -> Structure:
+        return self.structures[section.file]
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(repr(sorted(self.files.items())).encode()).hexdigest()

@@ -1,0 +1,96 @@
+"""Measured patterns and blanks, from arrays or files."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from aiida_dse.documents.model import AxisKind
+from aiida_dse.io.patterns import MeasuredPattern, pattern_from_arrays, read_pattern
+
+Polarisation = Literal["none", "unpolarised"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Pattern:
+    """A measured pattern, or a blank: intensities (n,) and their s.u. on an increasing axis (n,).
+
+    x: q in 1/Å, or what `axis` specifies ('two_theta' in degrees, 'q_inverse_nm'); sigma: (n,), or
+    a rule: 'counts', 'counts / N', 'p %'; wavelength: Å; range: (low, high) in units of the axis;
+    every: keep each n-th point; polarisation: 'none' for corrected data, 'unpolarised' applies
+    (1 + cos^2 2theta) / 2 to the model; axis_confirmed: do not compare the places of the lines with
+    those of the structures. Raises ValueError with the index of the point that cannot be used.
+    """
+
+    x: ArrayLike
+    intensity: ArrayLike
+    sigma: ArrayLike | str
+    _: KW_ONLY
+    wavelength: float
+    axis: AxisKind = "q_inverse_angstrom"
+    range: tuple[float, float] | None = None
+    every: int = 1
+    polarisation: Polarisation = "none"
+    axis_confirmed: bool = False
+    #: The points that are used.
+    measured: MeasuredPattern = field(init=False)
+
+    def __post_init__(self) -> None:
+        found = pattern_from_arrays(
+            self.x, self.intensity, self.sigma, axis=self.axis, wavelength=self.wavelength,
+            range_=self.range, every=self.every,
+        )
+        axis = "two_theta" if found.two_theta is not None else "q_inverse_angstrom"
+        object.__setattr__(self, "measured", replace(found, axis=axis))
+
+    @classmethod
+    def read(
+        cls, path: str | Path, *, axis: AxisKind | None = None, wavelength: float | None = None,
+        sigma: str | None = None, range: tuple[float, float] | None = None, every: int = 1,
+        intensity_column: str | int | None = None, sigma_column: str | int | None = None,
+        grid: tuple[float, float] | None = None, polarisation: Polarisation = "none",
+        axis_confirmed: bool = False,
+    ) -> Pattern:
+        """The pattern in a text file; axis, wavelength and sigma are needed unless it has them.
+
+        sigma: 'column' or a rule; columns by number from 1 or by name; grid: (start, step) of a
+        file of bare intensities. Raises ValueError with the line that cannot be used.
+        """
+        found = read_pattern(
+            path, axis=axis, wavelength=wavelength, sigma=sigma, axis_grid=grid, range_=range,
+            every=every, intensity_column=intensity_column, sigma_column=sigma_column,
+        )
+        by_angle = found.two_theta is not None
+        return cls(
+            found.two_theta if by_angle else found.q, found.intensity, found.sigma,  # type: ignore[arg-type]
+            wavelength=found.wavelength, axis="two_theta" if by_angle else "q_inverse_angstrom",
+            polarisation=polarisation, axis_confirmed=axis_confirmed,
+        )
+
+    def __repr__(self) -> str:
+        q = self.measured.q
+        return (f"Pattern({len(q)} points, q = {q[0]:.4g} ... {q[-1]:.4g} 1/Å, wavelength "
+                f"{self.wavelength:g} Å, sigma: {self.measured.sigma_origin})")
+
+    def content(self, file: str) -> dict[str, Any]:
+        """The document's 'pattern', the points being in `file`."""
+        return self.curve(file) | {
+            "polarisation": self.polarisation, "axis_confirmed": self.axis_confirmed}
+
+    def curve(self, file: str) -> dict[str, Any]:
+        """The document's section of a blank."""
+        return {"file": file, "axis": self.measured.axis, "wavelength": self.measured.wavelength,
+                "sigma": "column"}
+
+    @cached_property
+    def text(self) -> bytes:
+        """The used points as a file of three columns, with all digits."""
+        found = self.measured
+        x = found.q if found.two_theta is None else found.two_theta
+        rows = np.c_[x, found.intensity, found.sigma].tolist()
+        return "".join(f"{a!r} {b!r} {c!r}\n" for a, b, c in rows).encode()

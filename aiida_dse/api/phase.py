@@ -1,0 +1,97 @@
+"""A phase: a structure and the particles made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from aiida_dse.documents.model import Phase as PhaseSection
+from aiida_dse.documents.reading import located, validated
+from aiida_dse.engine.crystal.disorder import EXCLUSION_DISTANCE
+from aiida_dse.engine.crystal.structure import Crystal
+from aiida_dse.io.results import plain
+from aiida_dse.io.structures import cif_text, xyz_text
+from aiida_dse.tasks.sources import Atoms, Structure
+
+from .shapes import Shape
+from .structures import as_structure
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Phase:
+    """One kind of nanocrystal under the name that begins the names of its parameters.
+
+    source: a crystal with the `particle` that is cut from it (a CIF path or text, a pymatgen
+    Structure, ASE Atoms, a gemmi SmallStructure, a Crystal), a list of atoms (XYZ path or text, ASE
+    Atoms, a pymatgen Molecule, (labels, positions in Å)), or the path of stored pair distances
+    (.h5). ions and B_iso (Å^2): by site label or element, instead of those of the source;
+    termination: fractional corner of the box whose atoms make up one cell; distances, angles,
+    pseudo_cubic: derived quantities that results report, by site labels. Raises ValueError.
+    """
+
+    name: str
+    source: Any
+    particle: Shape | None = None
+    _: KW_ONLY
+    ions: Mapping[str, str] = field(default_factory=dict)
+    B_iso: Mapping[str, float] = field(default_factory=dict)
+    termination: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    exclusion_distance: float = EXCLUSION_DISTANCE
+    block: str | None = None
+    distances: Sequence[tuple[str, str]] = ()
+    angles: Sequence[tuple[str, str, str]] = ()
+    pseudo_cubic: bool = False
+    structure: Structure = field(init=False)
+
+    def __post_init__(self) -> None:
+        with located(f"phase {self.name}"):
+            found = as_structure(self.source, name=self.name, block=self.block,
+                                 in_particle=self.particle is not None)
+            if isinstance(found, Crystal):
+                found = replace(found, termination=self.termination)
+            object.__setattr__(self, "structure", found)
+            validated(self.content(), PhaseSection)
+
+    def __repr__(self) -> str:
+        found = self.structure
+        what = f"{len(found.labels)} atoms" if isinstance(found, Atoms) else \
+            f"sites {', '.join(found.labels)}" if not isinstance(found, Crystal) else \
+            f"{found.space_group or f'{len(found.operations)} operations'}, sites " \
+            f"{', '.join(site.label for site in found.sites)}"
+        return f"Phase({self.name}: {what}, {self.particle or 'no particle'})"
+
+    @property
+    def file(self) -> str:
+        """The name of the file that would hold the structure."""
+        kinds = {Crystal: "cif", Atoms: "xyz"}
+        return f"{self.name}.{kinds.get(type(self.structure), 'h5')}"
+
+    def content(self) -> dict[str, Any]:
+        """The document's section of the phase."""
+        key = {"cif": "structure", "xyz": "atoms", "h5": "distances"}[self.file.rpartition(".")[2]]
+        content = {
+            key: self.file, "ions": dict(self.ions), "B_iso": dict(self.B_iso),
+            "termination": self.termination, "exclusion_distance": self.exclusion_distance,
+        }
+        particle = {} if self.particle is None else {"particle": self.particle.content()}
+        return dict(plain(content)) | particle
+
+    @property
+    def derived(self) -> dict[str, Any]:
+        """The document's 'derived' section of the phase; empty where nothing is asked for."""
+        content = {"distances": self.distances, "angles": self.angles,
+                   "pseudo_cubic": self.pseudo_cubic}
+        return {key: plain(value) for key, value in content.items() if value}
+
+    @cached_property
+    def text(self) -> bytes:
+        """The content of the file, with all digits."""
+        found = self.structure
+        if isinstance(found, Crystal):
+            return cif_text(found, exact=True).encode()
+        if isinstance(found, Atoms):
+            return xyz_text(found.labels, found.positions).encode()
+        return Path(self.source).read_bytes()

@@ -1,0 +1,99 @@
+"""Shapes of particles by plain constructors; each is the document's 'particle' of that shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from aiida_dse.documents.model import SHAPES
+from aiida_dse.documents.reading import validated
+from aiida_dse.io.results import plain
+
+#: Mean and standard deviation (nm) of a number-weighted log-normal law.
+SizeLaw = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Shape:
+    """A shape, checked when it is made: DocumentError (a ValueError) where it makes no sense."""
+
+    shape: ClassVar[str]
+    #: The fields that are size laws.
+    laws: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        validated(self.content(), SHAPES[self.shape])
+
+    def __repr__(self) -> str:
+        given = ((f.name, getattr(self, f.name)) for f in fields(self)
+                 if getattr(self, f.name) != f.default)
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given)})"
+
+    def content(self) -> dict[str, Any]:
+        """The section of a document."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        laws = {name: _law(name, given[name]) for name in self.laws}
+        content = {name: plain(value) for name, value in (given | laws).items()
+                   if value is not None}
+        return {"shape": self.shape} | content
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Parallelepiped(Shape):
+    """Whole cells: one particle of `cells` (n_a, n_b, n_c), or a population L_ab x L_c.
+
+    L_ab, L_c: (mean, sd) in nm of the edge along a and b and of the height along c;
+    size_axes_rotation: degrees by which the axes of the bivariate law are rotated; largest: nm,
+    where the population ends (by default four times the larger mean).
+    """
+
+    shape: ClassVar[str] = "parallelepiped"
+    laws: ClassVar[tuple[str, ...]] = ("L_ab", "L_c")
+    cells: tuple[int, int, int] | None = None
+    L_ab: SizeLaw | None = None
+    L_c: SizeLaw | None = None
+    size_axes_rotation: float = 0.0
+    largest: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class QuasiCube(Shape):
+    """Whole cells, as high as they are wide: a population of the edge L, (mean, sd) in nm."""
+
+    shape: ClassVar[str] = "quasi_cube"
+    laws: ClassVar[tuple[str, ...]] = ("L",)
+    L: SizeLaw
+    largest: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Sphere(Shape):
+    """All atoms within half the diameter D of a centre.
+
+    D: nm for one size, or (mean, sd) in nm for a population; centre: fractional coordinates, or
+    the label of a site.
+    """
+
+    shape: ClassVar[str] = "sphere"
+    D: SizeLaw | float
+    largest: float | None = None
+    centre: tuple[float, float, float] | str = (0.0, 0.0, 0.0)
+
+    def content(self) -> dict[str, Any]:
+        law = isinstance(self.D, Sequence)
+        return super().content() | ({"D": _law("D", self.D)} if law else {})
+
+
+def _law(name: str, law: Any) -> dict[str, float] | None:
+    """The document's size law of (mean, sd)."""
+    if law is None:
+        return None
+    try:
+        mean, sd = law
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name} = {law!r} is no size law; give its mean and standard deviation in nm, such as "
+            f"{name}=(5.0, 0.7)."
+        ) from None
+    return {"mean": float(mean), "sd": float(sd)}

@@ -1,0 +1,105 @@
+"""Crystals and lists of atoms from whatever a notebook holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gemmi
+import numpy as np
+
+from aiida_dse.engine.crystal.structure import Crystal
+from aiida_dse.io.conversions import crystal_from_ase, crystal_from_gemmi, crystal_from_pymatgen
+from aiida_dse.io.distances import read_distances
+from aiida_dse.io.structures import parse_cif, parse_xyz, read_cif, read_xyz
+from aiida_dse.tasks.sources import Atoms, Structure
+
+KNOWN = (
+    "a crystal is a CIF (path or text), a pymatgen Structure, periodic ASE Atoms, a gemmi "
+    "SmallStructure or crystal_from_sites(...); a list of atoms an XYZ file (path or text), ASE "
+    "Atoms, a pymatgen Molecule or (labels, positions in Å)"
+)
+
+
+def as_crystal(source: Any, *, name: str = "structure", block: str | None = None) -> Crystal:
+    """The crystal in a CIF (path or text), a pymatgen Structure, ASE Atoms, a gemmi SmallStructure.
+
+    Setting and labels are kept. name: what errors and results call it where there is no file;
+    block: the data block of a CIF that has several. Raises ValueError where it is no crystal, or
+    its cell, symmetry, labels or species cannot be used.
+    """
+    if isinstance(source, Crystal):
+        return source
+    if isinstance(source, str) and "\n" in source:
+        return parse_cif(source, name=f"{name}.cif", block=block)
+    if isinstance(source, str | Path):
+        return read_cif(Path(source), block=block)
+    if isinstance(source, gemmi.SmallStructure):
+        return crystal_from_gemmi(source, name=name)
+    if _is_ase(source):
+        return crystal_from_ase(source, name=name)
+    if hasattr(source, "lattice") and hasattr(source, "frac_coords"):
+        return crystal_from_pymatgen(source, name=name)
+    raise ValueError(f"{name}: {type(source).__name__} is no crystal; {KNOWN}.")
+
+
+def as_atoms(source: Any, *, name: str = "atoms") -> Atoms:
+    """The atoms in an XYZ file (path or text), ASE Atoms, a pymatgen Molecule, (labels, positions).
+
+    Labels are elements, or elements with a number ('Br1'); positions (n, 3) Å. Raises ValueError
+    where it is no list of atoms.
+    """
+    if isinstance(source, Atoms):
+        return source
+    if isinstance(source, str | Path):
+        is_text = isinstance(source, str) and "\n" in source
+        labels, positions = (parse_xyz(str(source), name=f"{name}.xyz") if is_text
+                             else read_xyz(Path(source)))
+        return Atoms(tuple(labels), positions)
+    if _is_ase(source):
+        source = source.arrays.get("label", source.get_chemical_symbols()), source.get_positions()
+    elif hasattr(source, "cart_coords") and hasattr(source, "species"):
+        source = [str(one) for one in source.species], source.cart_coords
+    try:
+        labels, positions = source
+        found = Atoms(tuple(str(label) for label in labels), np.array(positions, dtype=float))
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: {type(source).__name__} is no list of atoms; {KNOWN}.") from None
+    if found.positions.shape != (len(found.labels), 3) or not found.labels \
+            or not np.isfinite(found.positions).all():
+        raise ValueError(
+            f"{name}: there are {len(found.labels)} labels and positions of shape "
+            f"{found.positions.shape}; positions must be finite, of shape (n, 3), in Å."
+        )
+    return found
+
+
+def as_structure(source: Any, *, name: str, block: str | None, in_particle: bool) -> Structure:
+    """What a phase comes from: a crystal, a list of atoms, pair distances (path of an HDF5 file).
+
+    in_particle: a particle is cut from it, so ASE Atoms are a crystal.
+    """
+    kind = _kind(source)
+    if kind == "distances":
+        return read_distances(Path(source))
+    if kind == "atoms" or (kind == "ase" and not in_particle):
+        return as_atoms(source, name=name)
+    return as_crystal(source, name=name, block=block)
+
+
+def _kind(source: Any) -> str:
+    if isinstance(source, str) and "\n" in source:
+        return "crystal" if "_atom_site" in source else "atoms"
+    if isinstance(source, str | Path):
+        return {".xyz": "atoms", ".h5": "distances", ".hdf5": "distances"}.get(
+            Path(source).suffix.lower(), "crystal")
+    if _is_ase(source):
+        return "ase"
+    is_list = isinstance(source, Atoms | Sequence) and not hasattr(source, "lattice")
+    is_molecule = hasattr(source, "cart_coords") and not hasattr(source, "lattice")
+    return "atoms" if is_list or is_molecule else "crystal"
+
+
+def _is_ase(source: Any) -> bool:
+    return hasattr(source, "get_scaled_positions") and hasattr(source, "get_chemical_symbols")
