@@ -16,7 +16,7 @@ from .sections import Finite, Name, Section
 
 SIMULTANEOUS_SCHEMA = "aiida-dse/simultaneous/2"
 #: The parameters of parametric_constraints are called 'global.something'.
-GLOBAL_PARAMETER = r"^simultaneous\.[A-Za-z_]\w*$"
+GLOBAL_PARAMETER = r"^global\.[A-Za-z_]\w*$"
 
 
 class SimultaneousPattern(Section):
