@@ -18,6 +18,7 @@ from aiida.orm import CalcJobNode, Dict, Int
 from aiida_dse.calculations.engine import RefineCalculation, add_exits
 from aiida_dse.data.pattern import PatternData
 from aiida_dse.data.results import summary_from_node
+from aiida_dse.documents.migration import current_document
 from aiida_dse.documents.results import RefinementSummary, ScanSummary, Summary
 from aiida_dse.documents.status import Failure, Status
 from aiida_dse.workchains.protocol import DEFAULT, read_protocol, set_job, set_model
@@ -25,6 +26,7 @@ from aiida_dse.workchains.protocol import DEFAULT, read_protocol, set_job, set_m
 
 def model_continued(model: dict[str, Any], summary: Summary) -> dict[str, Any]:
     """A model document that starts at the values of a result, where it has these parameters."""
+    model = current_document(model)
     starts = dict(model.get("parameters", {}))
     moved = set(summary.moved) | set(summary.refined) if isinstance(summary, ScanSummary) else set()
     for name, row in summary.parameters.items():

@@ -52,6 +52,8 @@ def old_names(name: str) -> tuple[str, ...]:
     head, _, last = name.rpartition(".")
     if head == "global":
         return (f"joint.{last}",)
+    if head and last.startswith("B_iso("):
+        return (f"{head}.{last[len('B_iso('):-1]}.B",)
     for old, new in QUANTITIES.items():
         if last == new and head:
             return (f"{head}.{old}",)

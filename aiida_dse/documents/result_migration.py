@@ -87,6 +87,23 @@ def current_result(content: Any) -> Any:
     return found | _FIELDS[task](content)
 
 
+def current_study(summary: Content) -> dict[str, Any]:
+    """The summary of a study, also one of version 0.1, with today's names."""
+    found = dict(summary)
+    found["samples"] = {name: row if "status" not in row else
+                        {**row, "status": current_status(row["status"])}
+                        for name, row in summary["samples"].items()}
+    found["series"] = {
+        name: row if "parameters" not in row else {
+            **{key: value for key, value in row.items() if key != "parameters"},
+            "numbers": {NUMBERS.get(key, key): value for key, value in row["parameters"].items()}}
+        for name, row in summary["series"].items()}
+    found["maps"] = {name: row if not row.get("minimum") else
+                     {**row, "minimum": _named(row["minimum"])}
+                     for name, row in summary["maps"].items()}
+    return found
+
+
 def _picked(content: Content, *keys: str) -> dict[str, Any]:
     return {key: content[key] for key in keys if key in content}
 

@@ -551,7 +551,7 @@ class DifferenceRow(Record):
 class EvidenceRow(Record):
     law: str
     limit_su: float
-    chi2_red: dict[str, float]
+    chi2_red: dict[str, Number]
     B_static: dict[str, ScaledValue]
     theta: dict[str, ScaledValue]
     covariance: float
