@@ -47,6 +47,11 @@ def current_wildcards(text: str, *, several: bool = False) -> list[str]:
     return found
 
 
+def local_name(text: str) -> str:
+    """A parameter's name inside its phase, 'Cs1.B' or 'phi', under its new name."""
+    return current_name(f"phase.{text}").removeprefix("phase.")
+
+
 def old_names(name: str) -> tuple[str, ...]:
     """The names under which version 0.1 stored what `name` means."""
     head, _, last = name.rpartition(".")

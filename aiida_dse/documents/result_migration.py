@@ -13,7 +13,7 @@ import numpy as np
 
 from aiida_dse.engine.parameters import Kind, ParameterStatus
 
-from .migration import current_name, old_names
+from .migration import current_name, local_name, old_names
 from .status import Status, Task
 
 Content = Mapping[str, Any]
@@ -256,11 +256,9 @@ def _point(row: Content) -> dict[str, Any]:
 
 
 def _build(content: Content) -> dict[str, Any]:
-    # local names, 'Cs1.B': the phase before them makes them complete
     return {"distances": {
         phase: {**row, "values": {
-            current_name(f"{phase}.{name}").removeprefix(f"{phase}."): value
-            for name, value in row["values"].items()}}
+            local_name(name): value for name, value in row["values"].items()}}
         for phase, row in content["distances"].items()}}
 
 
