@@ -16,8 +16,9 @@ DOCUMENT_SCHEMAS = {
     "aiida-dse/model/1": "aiida-dse/model/2", "aiida-dse/joint/1": "aiida-dse/simultaneous/2",
     "aiida-dse/study/1": "aiida-dse/study/2",
 }
-_NAME = re.compile(
-    r"(?<![\w.])([A-Za-z_*?\[][\w*?\[\]!']*(?:\.[\w*?\[\]!'\-]+)*)\.(B|phi|expansion)(?![\w.(])")
+#: The end of a name or wildcard; a star behind it is a product, at the end of a part a wildcard.
+_LAST = re.compile(
+    r"(?<=[\w*?\]'\-])\.(" + "|".join(QUANTITIES) + r")(?![\w.('?\[])(?!\*(?:$|[.?\[]))")
 _BLANK = re.compile(r"(?<![\w.])trace\.(?=[\w*?\[])")
 _GLOBAL = re.compile(r"(?<![\w.:])joint\.(?=\w)")
 
@@ -28,7 +29,7 @@ def current_name(text: str, *, several: bool = False) -> str:
     several: the text belongs to several patterns refined together, where 'joint.' begins the names
     of what is 'global.' today; elsewhere 'joint' may be a phase.
     """
-    text = _NAME.sub(lambda m: f"{m.group(1)}.{QUANTITIES[m.group(2)]}", text)
+    text = _LAST.sub(lambda m: f".{QUANTITIES[m.group(1)]}", text)
     text = _BLANK.sub("blank.", text)
     return _GLOBAL.sub("global.", text) if several else text
 
