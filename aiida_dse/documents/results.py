@@ -27,6 +27,14 @@ def _number(value: Any) -> Any:
 Number = Annotated[float, BeforeValidator(_number)]
 
 
+def _numbers(value: Any) -> Any:
+    return {key: _number(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+#: Figures of merit; a pattern that is met exactly has no Durbin-Watson statistic (nan).
+StoredAgreement = Annotated[Agreement, BeforeValidator(_numbers)]
+
+
 class Record(BaseModel):
     """A part of a result."""
 
@@ -167,7 +175,7 @@ class Summary(Record):
 class Fitted(Summary):
     """A result that has been compared with data."""
 
-    agreement: Agreement
+    agreement: StoredAgreement
 
     @property
     def su_scale(self) -> float:
@@ -231,7 +239,7 @@ class SimulationSummary(Summary):
 
     task: Literal[Task.SIMULATE] = Task.SIMULATE
     derived: dict[str, PhaseRow]
-    agreement: Agreement | None = None
+    agreement: StoredAgreement | None = None
 
 
 class PatternRow(Record):
@@ -239,7 +247,7 @@ class PatternRow(Record):
 
     sample: dict[str, Any] = {}
     data: DataRow
-    agreement: Agreement
+    agreement: StoredAgreement
     parameters: dict[str, ParameterRow]
     linear: dict[str, LinearRow]
     derived: dict[str, PhaseRow]
