@@ -25,7 +25,7 @@ from aiida_dse.documents.result_migration import current_result, kind_of
 from aiida_dse.documents.results import SUMMARIES, ScanSummary
 from aiida_dse.documents.status import Status, Task
 from aiida_dse.engine.parameters import Kind, ParameterStatus
-from aiida_dse.io.results import content_of, summary_of
+from aiida_dse.io.results import content_of, read_result, summary_of
 from aiida_dse.workchains.refine import continued_model
 
 DATA = Path(__file__).parents[1] / "data"
@@ -397,6 +397,18 @@ def test_results_that_no_analysis_of_the_archive_has():
     assert found.derived["P"].sizes["atoms"].unit == ""
     assert found.warnings == ["P.Br.B_iso is odd."]
     assert np.isnan(found.agreement.durbin_watson)
+
+
+def test_a_result_folder_of_the_engine_is_read(archive, tmp_path):
+    process = load_node(123)
+    content = process.outputs.result.get_dict()
+    for copy in ("values", "su", "posterior_sd", "bootstrap_sd"):
+        content.pop(copy, None)  # only nodes had them
+    (tmp_path / "result.json").write_text(json.dumps(content), encoding="utf-8")
+    (tmp_path / "result.h5").write_bytes(process.outputs.arrays.get_content(mode="rb"))
+    found, stored = read_result(tmp_path), result_of(process)
+    assert found.summary == stored.summary
+    assert found.arrays.keys() == stored.arrays.keys()
 
 
 def test_what_is_of_today_is_left_alone():
