@@ -152,7 +152,7 @@ def test_every_parameter_has_a_kind_with_its_unit(archive):
 
 @pytest.mark.parametrize("name", ["P.Br.U", "P.a_k", "P.L"])
 def test_what_is_no_parameter_of_0_1_has_no_kind(name):
-    with pytest.raises(ValueError, match="no parameter that version 0.1 had"):
+    with pytest.raises(ValueError, match="no parameter that version"):
         kind_of(name, "")
 
 
@@ -475,7 +475,7 @@ def members(process):
 )
 def test_old_refinements_are_members_of_a_new_series(imported, label, kind, function, number):
     old = by_label(label, f"aiida.workflows:dse.{kind}")
-    made, node = run_get_node(function, **members(old))
+    _, node = run_get_node(function, **members(old))
     assert node.is_finished_ok
     new, before = (result_of(one).summary for one in (node, old))
     assert new.numerics_version > 0 == before.numerics_version

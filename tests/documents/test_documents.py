@@ -53,7 +53,7 @@ def refusal(content):
          "phases.P.particle.cell: unknown key; did you mean 'cells'?"),
         ({"phases__P__particle__L_ab": {"mean": 3, "sd": 1, "sdd": 1}},
          "phases.P.particle.L_ab.sdd: unknown key; did you mean 'sd'?"),
-        ({"background__traces__air__wavelenght": 1},
+        ({"background__blanks__air__wavelenght": 1},
          "background.blanks.air.wavelenght: unknown key; did you mean 'wavelength'?"),
         ({"parameters": {"P.a": {"valu": 3}}},
          "parameters.P.a.valu: unknown key; did you mean 'value'?"),
@@ -81,11 +81,12 @@ def test_an_unknown_key_is_named_with_its_nearest(paths, expected):
         ({"pattern": None}, "pattern = null", "dictionary"),
         ({"pattern": {}}, "pattern", "neither a 'file' nor a complete 'grid'"),
         ({"phases": {}}, "phases", "at least 1"), ({"phases": [1]}, "phases = [1]", "dictionary"),
-        ({"phases__P__particle__shape": "cube"}, "phases.P.particle", "'parallelepiped', 'sphere'"),
+        ({"phases__P__particle__shape": "cube"}, "phases.P.particle", "'parallelepiped', 'quasi_cube', 'sphere'"),
         ({"phases__P__particle__cells": [1, 2, 2.5]}, "phases.P.particle.cells.2 = 2.5",
          "integer"),
         ({"phases__P__particle": None}, "phases.P", "needs a 'particle'"),
-        ({"phases__P__particle": {"shape": "parallelepiped"}}, "phases.P.particle", "one of the three"),
+        ({"phases__P__particle": {"shape": "parallelepiped"}}, "phases.P.particle",
+         "needs either 'cells: [n_a, n_b, n_c]'"),
         ({"phases__P__particle": {"shape": "sphere", "D": -1}}, "phases.P.particle.D",
          "greater than 0"),
         ({"phases__P__B_iso": {"Cs": -1}}, "phases.P.B_iso.Cs = -1", "greater than or equal to 0"),
@@ -121,7 +122,7 @@ def test_a_missing_key_is_named(remove, expected):
     content = copy.deepcopy(BASE)
     del content[remove]
     assert expected in refusal(content)
-    content = changed(phases__P__particle__L={"mean": 3})
+    content = changed(phases__P__particle={"shape": "quasi_cube", "L": {"mean": 3}})
     assert "phases.P.particle.L.sd: this key is missing" in refusal(content)
 
 
@@ -153,7 +154,7 @@ def test_all_mistakes_are_told_at_once():
     assert len(text.splitlines()) == 3
 
 
-@pytest.mark.parametrize("schema", ["aiida-dse/model/2", 1, "", None, ["a"]])
+@pytest.mark.parametrize("schema", ["aiida-dse/model/3", 1, "", None, ["a"]])
 def test_another_schema_is_refused(schema):
     text = refusal(changed(schema=schema))
     assert text.startswith("schema:") and MODEL_SCHEMA in text

@@ -13,7 +13,7 @@ MODEL = {
     "pattern": {"axis": "two_theta", "wavelength": 0.7, "range": [2, 40]},
     "sample": {"name": "S1", "ligand": "DDAB"},
     "phases": {"P": {"structure": "P.cif", "particle": {
-        "shape": "parallelepiped", "L": {"mean": 4.0, "sd": 0.5}}}},
+        "shape": "quasi_cube", "L": {"mean": 4.0, "sd": 0.5}}}},
     "background": {"chebyshev": 3},
 }
 DOCUMENT = {
@@ -98,9 +98,9 @@ def test_the_model_may_be_the_file_of_another_analysis(tmp_path):
         ({"model__backgrund": {}}, "model.backgrund: unknown key; did you mean 'background'"),
         ({"model__refinement": {}}, "model.refinement: this key belongs beside 'model'"),
         ({"model__sample": 5}, "model.sample: 5 is no mapping"),
-        ({"parameters__P.a": 4.1}, r"parameters.P.a.*simultaneous"),
+        ({"parameters__P.a": 4.1}, r"parameters.P.a.*global"),
         ({"refinement__starts": 3}, "refinement.*starts = 3, but a simultaneous refinement has one"),
-        ({"lawz": {}}, "lawz: unknown key; did you mean 'parametric_constraints'"),
+        ({"parametric_constraint": {}}, "did you mean 'parametric_constraints'"),
         ({"shared": "P.L"}, "shared"),
         ({"model": "m.yaml"}, "model: the file 'm.yaml' cannot be read here"),
         ({"schema": "aiida-dse/model/2"}, "schema: aiida-dse/simultaneous/2"),

@@ -28,7 +28,7 @@ STUDY = {
         "T200": {"pattern": {"file": "b.xye"}, "sample": {"name": "warm", "temperature": 200},
                  "background": {"chebyshev": 5}},
         "cube": {"pattern": {"file": "c.xye"}, "phases": {"salt": {"particle": {
-            "L_ab": None, "L_c": None, "L": {"mean": 4, "sd": 1}}}}},
+            "shape": "quasi_cube", "L_ab": None, "L_c": None, "L": {"mean": 4, "sd": 1}}}}},
     },
     "series": {"cooling": {"kind": "temperature", "samples": "T*"}},
     "maps": [{"sample": "T100", "axes": [{"parameter": "salt.a", "values": [4.1, 4.2]}]}],
@@ -52,7 +52,7 @@ def test_samples_stand_on_the_defaults():
     assert warm.background.chebyshev == 5 and warm.pattern.every == 2
     assert warm.sample.name == "warm" and warm.sample.ligand == "oleate"
     particle = study.document_of("cube").phases["salt"].particle
-    assert particle.L.mean == 4 and particle.L_ab is None
+    assert particle.shape == "quasi_cube" and particle.L.mean == 4
     assert study.members_of("cooling") == ("T100", "T200") and study.alone() == ("cube",)
     assert study.map_document("map_T100").scan.axes[0].values == (4.1, 4.2)
     models = study.compared_documents("compare_cube")
