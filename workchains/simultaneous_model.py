@@ -63,7 +63,8 @@ def simultaneous_model_of(
             }
             for name, model in models.items()
         },
-        "shared": list(shared), "parametric_constraints": parametric_constraints, "parameters": simultaneous.get("parameters", {}),
+        "shared": list(shared), "parametric_constraints": parametric_constraints,
+        "parameters": simultaneous.get("parameters", {}),
         "refinement": {key: value for key, value in plan.items() if key not in ("starts", "seed")},
     }
 

@@ -16,6 +16,8 @@ from aiida_dse.engine.scattering.form_factors import element_of
 from aiida_dse.engine.units import FloatArray
 from aiida_dse.io.results import Result
 
+from .old_refinements import old_quantities
+
 SU_NOTE = (
     "su is unscaled; su_scaled = su * max(1, GoF) of its refinement is what figures show and laws "
     "weight with"
@@ -194,22 +196,20 @@ def _phase_of(results: Mapping[str, Result], phase: str | None) -> str:
 def _row(name: str, result: Result[RefinementSummary], phase: str) -> Row:
     """The quantities of a phase with the covariance that the refinement propagated."""
     summary, derived = result.summary, result.summary.derived[phase]
-    rows = derived.quantities
     stored = result.arrays.get(f"quantities/{phase}/names")
     if stored is not None:
         names = [str(text) for text in stored]
         at = [k for k, text in enumerate(names) if not text.startswith(STATISTIC)]
-        names = [names[k] for k in at]
+        rows = [(names[k], derived.quantities[names[k]].value, derived.quantities[names[k]].unit)
+                for k in at]
         covariance = np.asarray(result.arrays[f"quantities/{phase}/covariance"])[np.ix_(at, at)]
-    else:  # results of version 0.1 have the s.u. only
-        names = list(rows)
-        covariance = np.diag([np.nan if rows[key].su is None else float(rows[key].su or 0) ** 2
-                              for key in names])
+    else:
+        rows, covariance = old_quantities(summary, result.arrays, phase)
     at_bound = [ParameterName(key) for key, p in summary.parameters.items()
                 if p.kind is Kind.B_ISO and p.status is ParameterStatus.AT_BOUND]
     return Row(
-        name, summary, tuple(names), tuple(rows[key].unit for key in names),
-        np.array([rows[key].value for key in names]), covariance,
+        name, summary, tuple(key for key, _, _ in rows), tuple(unit for _, _, unit in rows),
+        np.array([value for _, value, _ in rows]), covariance,
         frozenset(f"B_iso({key.site})" for key in at_bound if key.phase == phase),
         {site: element_of(row.ion) for site, row in derived.sites.items()},
     )

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from aiida_dse.documents.model import AxisKind
 from aiida_dse.engine.fit.leastsquares import Cycle
 from aiida_dse.engine.maps.scan import ScanProgress
+from aiida_dse.engine.resources import Resources
 from aiida_dse.engine.units import FloatArray, q_from_two_theta
 from aiida_dse.io.patterns import MeasuredPattern
 from aiida_dse.tasks.build import BuiltModel
@@ -127,7 +128,8 @@ def scan(
     """
     model = as_model(model)
     inputs = inputs_of(model, pattern, scan=_scan(axes, refine, adaptive))
-    result = run_scan(_checked(inputs, 1), on_progress=on_progress, threads=threads)
+    result = run_scan(_checked(inputs, 1), on_progress=on_progress,
+                      resources=Resources.from_environment(threads))
     return ScanResult(result, model.continued(result.summary), inputs)
 
 

@@ -15,6 +15,7 @@ from aiida_dse.documents import ModelDocument, parse_document
 from aiida_dse.documents.continuation import model_continued
 from aiida_dse.documents.results import Summary
 from aiida_dse.engine.model.phase import TOLERANCE
+from aiida_dse.engine.resources import Resources
 from aiida_dse.io.patterns import MeasuredPattern
 from aiida_dse.io.results import plain
 from aiida_dse.tasks.build import BuiltModel, build
@@ -134,8 +135,11 @@ class Inputs:
     texts: Mapping[str, bytes]
 
     def built(self, threads: int | None = None) -> BuiltModel:
-        """The forward model. Raises DocumentError with the key and the reason."""
-        return build(self.document, self.source, threads=threads)
+        """The forward model. Raises DocumentError with the key and the reason.
+
+        threads: None for those of the environment, as the command takes them.
+        """
+        return build(self.document, self.source, resources=Resources.from_environment(threads))
 
     def write(self, folder: str | Path) -> Path:
         """Write the document and its files; the path of the document.

@@ -251,7 +251,13 @@ def simultaneous(
 @click.argument("document", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: standard output.")
 def upgrade(document: Path, output: Path | None) -> None:
-    """Write a document of version 0.1 with the names that are used since version 0.2."""
+    """Write a document of version 0.1 with the names that are used since version 0.2.
+
+    The new document means the same. Comments and the layout of the text are lost. Documents whose
+    files it names stay as they are; they can still be read. An output that ends in .json is
+    written as JSON, everything else as YAML.
+    """
+    import json
     import warnings
 
     import yaml
@@ -262,7 +268,10 @@ def upgrade(document: Path, output: Path | None) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DocumentNote)
             content = read_content(document)
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        if output is not None and output.suffix == ".json":
+            text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        else:
+            text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         if output is None:
             click.echo(text, nl=False)
         else:

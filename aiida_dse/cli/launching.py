@@ -143,6 +143,7 @@ def _to_go_on_with(
     content: ModelDocument, document: Path, pattern_node: str | None, start_from: str
 ) -> tuple[Checked, dict[str, Any]] | None:
     """An earlier dse.uncertainty of the same refinement, to go on with; else None."""
+    from aiida_dse.documents.migration import current_document
     from aiida_dse.tasks.summary import document_hash
 
     from .showing import analysis_result
@@ -151,7 +152,7 @@ def _to_go_on_with(
     if node.process_type != "aiida.calculations:dse.uncertainty" or result is None:
         return None
     # its refinement must begin where it began, or the samples would be around another minimum
-    start = node.inputs.model.get_dict().get("parameters", {})
+    start = current_document(node.inputs.model.get_dict()).get("parameters", {})
     again = parse_document(content.canonical() | {"parameters": start})
     checked = checked_document(again, document.parent, pattern_node, None)
     data = result.summary.data

@@ -17,7 +17,10 @@ ANALYSES = (
     "aiida.calculations:dse.uncertainty", "aiida.workflows:dse.temperature_series",
     "aiida.workflows:dse.size_series", "aiida.workflows:dse.study",
     "aiida.workflows:dse.build_model",
+    "aiida.calculations:dse.joint",  # simultaneous refinements of version 0.1
 )
+#: What version 0.1 called processes.
+OLD_LABELS = {"JointCalculation": "SimultaneousCalculation"}
 
 
 def print_list(limit: int) -> None:
@@ -25,12 +28,14 @@ def print_list(limit: int) -> None:
     import tabulate
     from aiida.orm import Dict, ProcessNode, QueryBuilder
 
+    from aiida_dse.data.exits import exit_word
+
     query = QueryBuilder()
     query.append(
         ProcessNode,
         filters={"process_type": {"in": list(ANALYSES)}},
         project=["id", "ctime", "attributes.process_label", "attributes.process_state",
-                 "attributes.exit_status", "label"],
+                 "attributes.exit_status", "label", "process_type", "attributes.version.plugin"],
         tag="process",
     )
     query.order_by({"process": {"ctime": "desc"}}).limit(limit)
@@ -45,14 +50,17 @@ def print_list(limit: int) -> None:
     )
     results = {pk: told for pk, *told in query.all()} if found else {}
     rows = []
-    for pk, ctime, name, state, status, label in found:
+    for pk, ctime, name, state, status, label, kind, version in found:
+        word = exit_word(kind, version, status)
+        name = OLD_LABELS.get(name, name)
         gof, lowest, sample = results.get(pk, (None, None, None))
         gof = gof if gof is not None else lowest
         sample = sample or {}
         rows.append([
             pk, f"{ctime:%Y-%m-%d %H:%M}",
             (name or "").removesuffix("WorkChain").removesuffix("Calculation"),
-            state if state != "finished" else ("done" if status == 0 else f"exit {status}"),
+            state if state != "finished" else ("done" if status == 0
+                                            else f"exit {status}" + f": {word}" * bool(word)),
             "" if gof is None else f"{gof:.4f}", sample.get("name", ""),
             sample.get("temperature", ""), label,
         ])
@@ -64,15 +72,21 @@ def print_list(limit: int) -> None:
 
 
 def print_analysis(pk: str) -> None:
+    from aiida_dse.data.exits import exit_word
+    from aiida_dse.documents.result_migration import current_study
     from aiida_dse.report.study import study_report
     from aiida_dse.report.tables import result_report
 
     node, result = analysis_result(pk)
-    click.echo(f"{node.process_label}<{node.pk}> {node.label}".rstrip())
+    label = OLD_LABELS.get(node.process_label, node.process_label)
+    click.echo(f"{label}<{node.pk}> {node.label}".rstrip())
     if node.exit_status:
-        click.echo(f"exit {node.exit_status}: {node.exit_message}")
+        version = node.base.attributes.get("version", {}).get("plugin")
+        word = exit_word(node.process_type, version, node.exit_status)
+        click.echo(f"exit {node.exit_status}" + f" ({word})" * bool(word)
+                   + f": {node.exit_message}")
     if "summary" in node.outputs and result is None:
-        click.echo(study_report(node.outputs.summary.get_dict()))
+        click.echo(study_report(current_study(node.outputs.summary.get_dict())))
     if result is not None:
         click.echo(result_report(result))
 

@@ -54,6 +54,7 @@ def checked_document(
 
     from aiida_dse.data.jobs import built_from_nodes, nodes_of_document
     from aiida_dse.data.pattern import PatternData
+    from aiida_dse.data.results import summary_from_node
     from aiida_dse.documents.continuation import model_continued
     from aiida_dse.tasks.peak_positions import check_axis
 
@@ -66,7 +67,7 @@ def checked_document(
                       "see 'verdi data dse pattern list'")
         start = None if start_from is None else _result_of(start_from)
         if start is not None:
-            model = model_continued(model, start.get_dict())
+            model = model_continued(model, summary_from_node(start))
         built = built_from_nodes(model, pattern, structures, blanks)
         remark = check_axis(built)
     except (DocumentError, ValueError, OSError) as problem:

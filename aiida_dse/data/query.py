@@ -15,7 +15,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from aiida_dse.documents.migration import RESULT_SCHEMAS, old_names
+from aiida_dse.documents.migration import RESULT_SCHEMAS, current_name, old_names
+from aiida_dse.documents.result_migration import STATUSES, TASKS, old_words
 
 if TYPE_CHECKING:
     import pandas
@@ -42,6 +43,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 NUMBERS = ("pk", "temperature", "gof", "r_wp", "chi2", "wavelength", "seconds", "thermal_expansion_V",
            "surface_energy")
 STANDARD = ("pk", "made", "task", "status", "sample", "ligand", "temperature", "gof")
+#: Columns whose words version 0.1 wrote in another way, and these words.
+_OLD_WORDS = {"task": TASKS, "status": STATUSES}
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[^.\s<>=!|]+)*")
 _CONDITION = re.compile(r"\s*([^\s<>=!]+)\s*(<=|>=|!=|<|>|=)\s*(\S+)\s*")
 _COMPARED = {"<": "<", "<=": "<=", ">": ">", ">=": ">=", "=": "==", "!=": "!=="}
@@ -57,6 +60,7 @@ def paths_of(name: str) -> tuple[str, ...]:
             "quantity such as CsPbBr3.a, CsPbBr3.Pb1.B_iso or CsPbBr3.zeta.su."
         )
     whole, kind = (name[:-3], "su") if name.endswith(".su") else (name, "value")
+    whole = current_name(whole)  # who still writes CsPbBr3.Pb1.B means today's results too
     phase, _, rest = whole.partition(".")
     if not rest:
         raise ValueError(f"'{name}' names no quantity; write it as CsPbBr3.a.su.")
@@ -129,8 +133,10 @@ def find_rows(
     if max_gof is not None:
         conditions.append(("gof", {"<=": max_gof}))
     filters: list[dict[str, Any]] = [{"attributes.schema": {"in": list(RESULT_SCHEMAS)}}]
-    texts = {"task": task, "status": status, "sample": sample, "ligand": ligand, "state": state}
+    texts = {"sample": sample, "ligand": ligand, "state": state}
     filters += [{COLUMNS[name][0]: text} for name, text in texts.items() if text is not None]
+    filters += [{COLUMNS[name][0]: {"in": old_words(word, _OLD_WORDS[name])}}
+                for name, word in (("task", task), ("status", status)) if word is not None]
     filters += [_any_of(paths_of(name), asked) for name, asked in conditions]
     filters += [_tag_filter(tag) for tag in tags]
     if phase is not None:
@@ -152,7 +158,9 @@ def find_rows(
     rows = {}
     for values in query.all():
         found = dict(zip(paths, values, strict=True))
-        rows[found["id"]] = {name: _first(found, paths_of(name)) for name in names}
+        row = {name: _first(found, paths_of(name)) for name in names}
+        rows[found["id"]] = row | {name: words.get(row[name], row[name])
+                                   for name, words in _OLD_WORDS.items()}
     if not parts:
         for pk in _parts(asked):
             rows.pop(pk, None)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from aiida.orm import ArrayData, Dict, ProcessNode, SinglefileData
 
+from aiida_dse.documents.result_migration import OLD_SCHEMA, map_paths
 from aiida_dse.documents.results import ScanSummary, Summary
 from aiida_dse.io.results import (
     HDF5_NAME,
@@ -75,7 +76,7 @@ def summary_node(summary: Summary) -> Dict:
 def summary_from_node(node: Dict) -> Summary:
     """The typed numbers in a result node, also of earlier versions. Raises ValueError."""
     content: dict[str, Any] = node.get_dict()
-    if str(content.get("schema")) != "aiida-dse/result/1":
+    if content.get("schema") != OLD_SCHEMA:
         if "parameters" in content:
             content["parameters"] = flat(content["parameters"])
         for pattern in content.get("patterns", {}).values():
@@ -125,9 +126,13 @@ def map_node(summary: ScanSummary, arrays: Mapping[str, np.ndarray]) -> ArrayDat
     return node
 
 
-def arrays_of_map(node: ArrayData) -> dict[str, np.ndarray]:
+def arrays_of_map(node: ArrayData, summary: ScanSummary) -> dict[str, np.ndarray]:
     """The arrays of a map by the path that they have in a result file."""
-    contents = node.base.attributes.get("contents", {})
+    contents = node.base.attributes.get("contents", None)
+    if contents is None:  # of version 0.1
+        paths = map_paths(summary.refined)
+        return {paths.get(key, f"scan/{key}"): node.get_array(key)
+                for key in node.get_arraynames()}
     return {contents.get(key, {}).get("path", f"scan/{key}"): node.get_array(key)
             for key in node.get_arraynames()}
 
@@ -137,9 +142,10 @@ def result_of(process: ProcessNode) -> Result[Any] | None:
     outputs = process.outputs
     if "result" not in outputs:
         return None
+    summary = summary_from_node(outputs.result)
     arrays: dict[str, np.ndarray] = {}
     if "arrays" in outputs:
         arrays = arrays_of(outputs.arrays)
-    elif "map" in outputs:
-        arrays = arrays_of_map(outputs.map)
-    return Result(summary_from_node(outputs.result), arrays)
+    elif "map" in outputs and isinstance(summary, ScanSummary):
+        arrays = arrays_of_map(outputs.map, summary)
+    return Result(summary, arrays)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from aiida_dse.documents.result_migration import TASKS, current_status
+
+from .exits import exit_word
+
 #: Outputs of one calculation that follow the same way back: only one of them is followed.
 _FOLLOWED_ONCE = ("tile_",)
 
@@ -79,16 +83,18 @@ def _tiles_of(node: Any) -> list[Any]:
 def _process_facts(node: Any) -> dict[str, Any]:
     from aiida.orm import CalcJobNode
 
+    versions = node.base.attributes.get("version", {})
     facts = {
         "label": node.label, "state": node.process_state.value if node.process_state else None,
         "exit_status": node.exit_status, "exit_message": node.exit_message,
+        "outcome": exit_word(node.process_type, versions.get("plugin"), node.exit_status),
         "began": node.ctime.isoformat(timespec="seconds"),
         "ended": node.mtime.isoformat(timespec="seconds"),
         "called_by": _callers(node),
         # AiiDA's extra of a process whose outputs were taken from the cache
         "taken_from_cache_of": node.base.extras.get("_aiida_cached_from", None),
         "tiles": [tile.pk for tile in _tiles_of(node)],
-        "plugin_versions": node.base.attributes.get("version", None),
+        "plugin_versions": versions,
     }
     if isinstance(node, CalcJobNode):
         facts |= {
@@ -145,7 +151,8 @@ def _result_facts(result: dict[str, Any]) -> dict[str, Any]:
     fit = result.get("agreement") or {}
     lowest = result.get("minimum") or {}
     return {
-        "task": result.get("task"), "status": result.get("status"), "title": result.get("title"),
+        "task": TASKS.get(result.get("task", ""), result.get("task")),
+        "status": current_status(result.get("status", "")), "title": result.get("title"),
         "gof": fit.get("gof", lowest.get("gof")), "sample": result.get("sample"),
         "space_groups": result.get("space_groups"),
         "document_sha256": result.get("document_sha256"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from .migration import current_document
 from .results import ScanSummary, Summary
 
 
 def model_continued(model: dict[str, Any], summary: Summary) -> dict[str, Any]:
     """A model document that starts at the values of a result, where it has these parameters."""
+    model = current_document(model)
     starts = dict(model.get("parameters", {}))
     moved = set(summary.moved) | set(summary.refined) if isinstance(summary, ScanSummary) else set()
     for name, row in summary.parameters.items():

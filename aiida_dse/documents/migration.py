@@ -1,32 +1,65 @@
-"""Documents and results of version 0.1 (schemas .../1) in the words and shape of today's."""
+"""Documents of version 0.1 (schemas .../1) in the words and shape of today's."""
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 #: Schemas of results that can be read.
 RESULT_SCHEMAS = ("aiida-dse/result/2", "aiida-dse/result/1")
 #: Old and new names of a parameter's quantity.
 QUANTITIES = {"B": "B_iso", "phi": "size_axes_rotation", "expansion": "lattice_scale"}
-_NAME = re.compile(
-    r"(?<![\w.])([A-Za-z_*?\[][\w*?\[\]!']*(?:\.[\w*?\[\]!'\-]+)*)\.(B|phi|expansion)(?![\w.(])")
-_GLOBAL = re.compile(r"(?<![\w.:])joint\.")
+#: Old and new schemas of documents.
+DOCUMENT_SCHEMAS = {
+    "aiida-dse/model/1": "aiida-dse/model/2", "aiida-dse/joint/1": "aiida-dse/simultaneous/2",
+    "aiida-dse/study/1": "aiida-dse/study/2",
+}
+#: The end of a name or wildcard; a star behind it is a product, at the end of a part a wildcard.
+_LAST = re.compile(
+    r"(?<=[\w*?\]'\-])\.(" + "|".join(QUANTITIES) + r")(?![\w.('?\[])(?!\*(?:$|[.?\[]))")
+_BLANK = re.compile(r"(?<![\w.])trace\.(?=[\w*?\[])")
+_GLOBAL = re.compile(r"(?<![\w.:])joint\.(?=\w)")
 
 
-def current_name(text: str) -> str:
-    """Parameter names in a text (a name, a wildcard, an expression) under their new names."""
-    text = _NAME.sub(lambda m: f"{m.group(1)}.{QUANTITIES[m.group(2)]}", text)
-    text = re.sub(r"(?<![\w.])trace\.(?=\w)", "blank.", text)
-    return _GLOBAL.sub("global.", text)
+def current_name(text: str, *, several: bool = False) -> str:
+    """Parameter names in a text (a name, a wildcard, an expression) under their new names.
+
+    several: the text belongs to several patterns refined together, where 'joint.' begins the names
+    of what is 'global.' today; elsewhere 'joint' may be a phase.
+    """
+    text = _LAST.sub(lambda m: f".{QUANTITIES[m.group(1)]}", text)
+    text = _BLANK.sub("blank.", text)
+    return _GLOBAL.sub("global.", text) if several else text
+
+
+def current_wildcards(text: str, *, several: bool = False) -> list[str]:
+    """What selects the parameters that a name or wildcard selected in version 0.1.
+
+    '*.?' selected 'PbS.Pb1.B', which no single character stands for any more.
+    """
+    head, dot, last = text.rpartition(".")
+    found = [current_name(text, several=several)]
+    for old, new in QUANTITIES.items():
+        if any(c in last for c in "*?[") and fnmatch.fnmatchcase(old, last) \
+                and not fnmatch.fnmatchcase(new, last):
+            found.append(head + dot + (last.removesuffix(old) + new if last.endswith(old) else new))
+    return found
+
+
+def local_name(text: str) -> str:
+    """A parameter's name inside its phase, 'Cs1.B' or 'phi', under its new name."""
+    return current_name(f"phase.{text}").removeprefix("phase.")
 
 
 def old_names(name: str) -> tuple[str, ...]:
     """The names under which version 0.1 stored what `name` means."""
     head, _, last = name.rpartition(".")
+    if head == "global":
+        return (f"joint.{last}",)
+    if head and last.startswith("B_iso("):
+        return (f"{head}.{last[len('B_iso('):-1]}.B",)
     for old, new in QUANTITIES.items():
         if last == new and head:
             return (f"{head}.{old}",)
@@ -35,33 +68,48 @@ def old_names(name: str) -> tuple[str, ...]:
 
 def current_document(content: Any) -> Any:
     """A document of schema .../1 as one of schema .../2; other content as it is."""
-    if not isinstance(content, Mapping):
+    if not is_old_document(content):
         return content
-    schema = content.get("schema")
-    if schema == "aiida-dse/model/1":
-        return {**_model(content), "schema": "aiida-dse/model/2"}
-    if schema == "aiida-dse/joint/1":
-        return _simultaneous(content)
-    if schema == "aiida-dse/study/1":
-        return _study(content)
-    return content
+    change = {"aiida-dse/model/1": _model, "aiida-dse/joint/1": _simultaneous,
+              "aiida-dse/study/1": _study}[content["schema"]]
+    return {**change(content), "schema": DOCUMENT_SCHEMAS[content["schema"]]}
 
 
 def is_old_document(content: Any) -> bool:
     """Whether `current_document` changes it."""
-    return isinstance(content, Mapping) and content.get("schema") in (
-        "aiida-dse/model/1", "aiida-dse/joint/1", "aiida-dse/study/1")
+    return isinstance(content, Mapping) and isinstance(content.get("schema"), str) \
+        and content["schema"] in DOCUMENT_SCHEMAS
 
 
-def _renamed(value: Any) -> Any:
-    """Parameter names in keys and texts, at any depth."""
+def looks_old(content: Any) -> bool:
+    """Whether a model document without a schema has keys that only version 0.1 knew."""
+    if not isinstance(content, Mapping) or "schema" in content:
+        return False
+    phases = content.get("phases")
+    sections = [one for one in phases.values() if isinstance(one, Mapping)] \
+        if isinstance(phases, Mapping) else []
+    particles = [one["particle"] for one in sections if isinstance(one.get("particle"), Mapping)]
+    background = content.get("background")
+    return (
+        "ties" in content or (isinstance(background, Mapping) and "traces" in background)
+        or any("B" in one or "origin" in one for one in sections)
+        or any(one.get("shape") == "prism" for one in particles)
+    )
+
+
+def _renamed(value: Any, *, several: bool = False) -> Any:
+    """Parameter names in keys and texts, at any depth; wildcards in lists select the same."""
     if isinstance(value, str):
-        return current_name(value)
+        return current_name(value, several=several)
     if isinstance(value, Mapping):
-        return {current_name(key) if isinstance(key, str) else key: _renamed(item)
-                for key, item in value.items()}
+        return {current_name(key, several=several) if isinstance(key, str) else key:
+                _renamed(item, several=several) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_renamed(item) for item in value]
+        found: list[Any] = []
+        for item in value:
+            found += current_wildcards(item, several=several) if isinstance(item, str) \
+                else [_renamed(item, several=several)]
+        return found
     return value
 
 
@@ -72,6 +120,8 @@ def _moved(content: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
 def _model(content: Mapping[str, Any]) -> dict[str, Any]:
     """A model document, or part of one."""
     found = _moved(content, {"ties": "constraints"})
+    if content.get("schema") == "aiida-dse/model/1":
+        found["schema"] = DOCUMENT_SCHEMAS["aiida-dse/model/1"]
     if isinstance(found.get("phases"), Mapping):
         found["phases"] = {name: _phase(phase) for name, phase in found["phases"].items()}
     if isinstance(found.get("background"), Mapping):
@@ -86,34 +136,42 @@ def _phase(phase: Any) -> Any:
     if not isinstance(phase, Mapping):
         return phase
     found = _moved(phase, {"origin": "termination", "B": "B_iso"})
-    particle = found.get("particle")
-    if isinstance(particle, Mapping):
-        particle = _moved(particle, {"phi": "size_axes_rotation"})
-        if particle.get("shape") == "prism":
-            particle["shape"] = "quasi_cube" if "L" in particle else "parallelepiped"
-        found["particle"] = particle
+    if isinstance(found.get("particle"), Mapping):
+        found["particle"] = _particle(found["particle"])
+    return found
+
+
+def _particle(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A particle, or changes to one: without a 'shape', its lengths decide which prism it is."""
+    found = _moved(content, {"phi": "size_axes_rotation"})
+    given = {key for key, value in found.items() if value is not None}
+    shape = found.get("shape")
+    if shape == "prism" or (shape is None and given & {"L", "L_ab", "L_c", "cells"}):
+        found = {"shape": "quasi_cube" if "L" in given else "parallelepiped"} | {
+            key: value for key, value in found.items() if key != "shape"}
+        if "L" in given and shape == "prism":
+            found.pop("size_axes_rotation", None)  # it did nothing to near-cubes
     return found
 
 
 def _simultaneous(content: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = _renamed(_moved(content, {"laws": "parametric_constraints"}))
-    found["schema"] = "aiida-dse/simultaneous/2"
-    if isinstance(content.get("model"), Mapping):
-        found["model"] = _model(content["model"])
-    elif "model" in content:
-        found["model"] = content["model"]
-    if isinstance(content.get("patterns"), Mapping):
+    found = _moved(content, {"laws": "parametric_constraints"})
+    for key in ("shared", "parameters", "parametric_constraints", "refinement"):
+        if key in found:
+            found[key] = _renamed(found[key], several=True)
+    if isinstance(found.get("model"), Mapping):
+        found["model"] = _model(found["model"])
+    if isinstance(found.get("patterns"), Mapping):
         found["patterns"] = {
             name: {key: _renamed(value) if key == "parameters" else value
                    for key, value in own.items()} if isinstance(own, Mapping) else own
-            for name, own in content["patterns"].items()
+            for name, own in found["patterns"].items()
         }
     return found
 
 
 def _study(content: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(content)
-    found["schema"] = "aiida-dse/study/2"
     if isinstance(content.get("defaults"), Mapping):
         found["defaults"] = _model(content["defaults"])
     if isinstance(content.get("samples"), Mapping):
@@ -139,17 +197,5 @@ def _series_options(options: Any) -> Any:
     found = _moved(options, {"joint": "simultaneous"})
     if isinstance(found.get("simultaneous"), Mapping):
         found["simultaneous"] = _renamed(
-            _moved(found["simultaneous"], {"laws": "parametric_constraints"}))
+            _moved(found["simultaneous"], {"laws": "parametric_constraints"}), several=True)
     return found
-
-
-def current_result(content: Any) -> Any:
-    """The JSON values of a result of schema aiida-dse/result/1 in those of result/2."""
-    if not isinstance(content, Mapping) or content.get("schema") != "aiida-dse/result/1":
-        return content
-    raise ValueError("results of version 0.1 cannot be read yet")
-
-
-def current_arrays(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays of earlier results under their new paths."""
-    return arrays

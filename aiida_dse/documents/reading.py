@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from .migration import current_document, is_old_document
+from .migration import current_document, is_old_document, looks_old
 from .model import MODEL_SCHEMA, SHAPES, ModelDocument
 
 Document = TypeVar("Document", bound=BaseModel)
@@ -160,7 +160,15 @@ def parse_document(content: Any) -> ModelDocument:
             f"schema: '{schema}' is not known to this version, which reads '{MODEL_SCHEMA}'. "
             "Correct the line, or use the version of aiida-dse that wrote it."
         )
-    return validated(content, ModelDocument)
+    try:
+        return validated(content, ModelDocument)
+    except DocumentError as problem:
+        if looks_old(content):
+            raise DocumentError(
+                f"{problem}\nschema: this looks like a document of version 0.1. Add the line "
+                "'schema: aiida-dse/model/1', and it is read with the names of that version."
+            ) from None
+        raise
 
 
 def validated(content: dict[str, Any], kind: type[Document]) -> Document:

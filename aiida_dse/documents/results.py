@@ -6,7 +6,6 @@ Arrays (patterns, maps, covariances, chains) are kept beside them, in HDF5. All 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -29,12 +28,11 @@ Number = Annotated[float, BeforeValidator(_number)]
 
 
 def _numbers(value: Any) -> Any:
-    return {key: _number(item) for key, item in value.items()} \
-        if isinstance(value, Mapping) else value
+    return {key: _number(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
-#: Figures of merit; those of a perfect fit may be nan.
-Fit = Annotated[Agreement, BeforeValidator(_numbers)]
+#: Figures of merit; a pattern that is met exactly has no Durbin-Watson statistic (nan).
+StoredAgreement = Annotated[Agreement, BeforeValidator(_numbers)]
 
 
 class Record(BaseModel):
@@ -177,7 +175,7 @@ class Summary(Record):
 class Fitted(Summary):
     """A result that has been compared with data."""
 
-    agreement: Fit
+    agreement: StoredAgreement
 
     @property
     def su_scale(self) -> float:
@@ -236,7 +234,7 @@ class SimulationSummary(Summary):
 
     task: Literal[Task.SIMULATE] = Task.SIMULATE
     derived: dict[str, PhaseRow]
-    agreement: Fit | None = None
+    agreement: StoredAgreement | None = None
 
 
 class PatternRow(Record):
@@ -244,7 +242,7 @@ class PatternRow(Record):
 
     sample: dict[str, Any] = {}
     data: DataRow
-    agreement: Fit
+    agreement: StoredAgreement
     parameters: dict[str, ParameterRow]
     linear: dict[str, LinearRow]
     derived: dict[str, PhaseRow]

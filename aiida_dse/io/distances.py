@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
+from aiida_dse.documents.migration import local_name
 from aiida_dse.engine.model.fixed_geometry import PairDistances
 from aiida_dse.engine.scattering.histograms import GRID_MARGIN
 from aiida_dse.engine.scattering.pairs import site_channels
@@ -62,7 +64,13 @@ def read_distances(path: Path) -> PairDistances:
             return PairDistances(
                 texts["labels"], texts["ions"], numbers["B"], numbers["occupancy"],
                 file["atoms"][()], file["weights"][()], float(file.attrs["step"]),
-                json.loads(file.attrs["sizes"]), json.loads(file.attrs["about"]),
+                json.loads(file.attrs["sizes"]), _about(json.loads(file.attrs["about"])),
             )
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as problem:
         raise ValueError(f"{path.name} is no readable store of distances: {problem}") from None
+
+
+def _about(content: dict[str, Any]) -> dict[str, Any]:
+    """What a store is of; the names of its values in a store of version 0.1 are today's then."""
+    return content | {"values": {
+        local_name(name): value for name, value in content.get("values", {}).items()}}

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from pydantic import ValidationError
 
-from aiida_dse.documents.migration import current_arrays, current_result
+from aiida_dse.documents.result_migration import OLD_SCHEMA, current_arrays, current_result
 from aiida_dse.documents.results import RESULT_SCHEMA, SUMMARIES, Summary
 from aiida_dse.documents.status import Status, Task
 
@@ -98,7 +98,7 @@ def read_result(folder: Path) -> Result[Any]:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All datasets of a result file by path. Raises ValueError where it is damaged or missing."""
+    """All datasets of a result file by (today's) path. Raises ValueError where it is damaged or missing."""
     arrays: dict[str, np.ndarray] = {}
 
     def take(name: str, item: Any) -> None:
@@ -108,10 +108,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     try:
         with h5py.File(path, "r") as file:
+            schema = file.attrs.get("schema")
             file.visititems(take)
     except OSError as problem:
         raise ValueError(f"{path} is missing or damaged: {problem}") from None
-    return current_arrays(arrays)
+    return current_arrays(arrays) if schema == OLD_SCHEMA else arrays
 
 
 def plain(value: Any) -> Any:

@@ -66,7 +66,8 @@ def three(members):
 
 @pytest.fixture(scope="module")
 def independent(started, three, code):
-    simultaneous = {"shared": [], "parametric_constraints": {"salt.a": "global.a0 * (1 + global.alpha * sample.temperature)"},
+    simultaneous = {"shared": [], "parametric_constraints": {
+        "salt.a": "global.a0 * (1 + global.alpha * sample.temperature)"},
              "parameters": {"global.a0": 4.1, "global.alpha": 1e-5}}
     return submit(TemperatureSeriesWorkChain, **inputs_of(
         three, code, {"simultaneous": simultaneous}, metadata={"label": "salt cooling"}))

@@ -1,0 +1,61 @@
+"""Lengths of particles that a series compares, from the parameters of their size law."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from aiida_dse.engine.crystal.structure import Cell
+from aiida_dse.engine.particles.size_statistics import block_measures, sphere_measures
+
+
+def edge_rows(
+    local: Mapping[str, float], statistics: Mapping[str, float], cell: Cell | None = None
+) -> list[tuple[str, str, float]]:
+    """Mean lengths of the size law and L = (L_c L_ab^2)^(1/3), (pi/6)^(1/3) D for spheres (nm).
+
+    sd_L is the spread of L in the population: of a product of powers of log-normal lengths.
+    surface_to_volume (1/nm) and confinement_diameter (nm) are those of the particle with the
+    lengths of the law; without a `cell` its edges are taken as perpendicular.
+    """
+    cell = cell or Cell(1.0, 1.0, 1.0)
+    step = np.sqrt(cell.a * cell.b) / 10
+    if "L_ab" in local:
+        # along rotated axes the law's means are no lengths of the particles; the projections are
+        turned = local.get("size_axes_rotation", 0.0) != 0.0
+        names = ("mean_ab", "sd_ab", "mean_c", "sd_c") if turned else (
+            "L_ab", "sd_ab", "L_c", "sd_c")
+        source = statistics if turned else local
+        ab, sd_ab, c, sd_c = (float(source[name]) for name in names)
+        w_ab, w_c = (np.sqrt(np.log1p((sd / mean) ** 2)) for sd, mean in ((sd_ab, ab), (sd_c, c)))
+        shared = statistics.get("correlation", 0.0) if turned else 0.0
+        width2 = (4 * w_ab**2 + w_c**2 + 4 * shared * w_ab * w_c) / 9
+        edge = float((c * ab**2) ** (1 / 3))
+        measures = block_measures(cell, ab / step, ab / step, 10 * c / cell.c)
+        rows = [("L_ab", "nm", ab), ("L_c", "nm", c), ("L", "nm", edge),
+                ("sd_L", "nm", edge * float(np.sqrt(np.expm1(width2))))]
+    elif "L" in local:
+        edge = local["L"]
+        measures = block_measures(cell, edge / step, edge / step, 10 * edge / cell.c)
+        rows = [("L", "nm", edge), ("sd_L", "nm", local["sd_L"])]
+    elif "D" in local or "D" in statistics:
+        diameter = float(local.get("D", statistics.get("D", np.nan)))
+        share = float((np.pi / 6) ** (1 / 3))
+        edge = share * diameter
+        measures = sphere_measures(diameter)
+        rows = [("D", "nm", diameter), ("L", "nm", edge)]
+        if "sd_D" in local:
+            rows.append(("sd_L", "nm", share * local["sd_D"]))
+    elif {"L_a", "L_b", "L_c"} <= set(statistics):
+        edges = [statistics[name] for name in ("L_a", "L_b", "L_c")]
+        edge = float(np.prod(edges) ** (1 / 3))
+        measures = block_measures(
+            cell, *(10 * length / own for length, own in zip(
+                edges, (cell.a, cell.b, cell.c), strict=True)))
+        rows = [("L", "nm", edge)]
+    else:
+        return []
+    return [*rows, ("1/L", "1/nm", 1 / edge),
+            ("surface_to_volume", "1/nm", measures["surface_to_volume"]),
+            ("confinement_diameter", "nm", measures["confinement_diameter"])]

@@ -1,0 +1,119 @@
+"""The quantities of a refinement of version 0.1 with their covariance.
+
+Such results list distances, angles and strain with s.u.; cell, sizes and displacements follow from
+their parameters, and with the covariance of these their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from aiida_dse.documents.results import ParameterRow, PhaseRow, RefinementSummary
+from aiida_dse.engine.crystal.geometry import irreducible_strain, pseudo_cubic_edge
+from aiida_dse.engine.crystal.structure import Cell
+from aiida_dse.engine.fit.covariance import Covariance
+from aiida_dse.engine.model.constraints import Constraint, ordered_constraints
+from aiida_dse.engine.units import FloatArray
+
+from .edges import edge_rows
+
+#: Step of central differences, as a share of a parameter's natural step.
+STEP = 1e-3
+#: Name, value and unit of quantities.
+Rows = list[tuple[str, float, str]]
+
+
+def old_quantities(
+    summary: RefinementSummary, arrays: Mapping[str, np.ndarray], phase: str
+) -> tuple[Rows, FloatArray]:
+    """The quantities (n) of a phase and their unscaled covariance (n, n), nan without s.u.
+
+    Distances and angles need the symmetry, which such a result does not hold: they have the s.u.
+    that the refinement gave them, and no covariance with others.
+    """
+    free = [str(text) for text in arrays.get("covariance/names", ())]
+    covariance = np.asarray(arrays.get("covariance/matrix", np.zeros((0, 0))))
+    parameters, derived = summary.parameters, summary.derived[phase]
+    values = {name: row.value for name, row in parameters.items()}
+    quantities = _function(parameters, derived, phase)
+    rows = quantities(values)
+    gradient = np.zeros((len(rows), len(free)))
+    for k, name in enumerate(free):
+        step = STEP * parameters[name].kind.spec.shift(values[name])
+        above, below = (
+            np.array([value for _, value, _ in quantities(values | {name: values[name] + end})])
+            for end in (step, -step))
+        gradient[:, k] = (above - below) / (2 * step)
+    matrix = Covariance(tuple(free), covariance).propagated(gradient)
+    still = ~(np.abs(gradient) > 0).any(axis=1)
+    matrix[still, :] = matrix[:, still] = np.nan
+    known = {name for name, _, _ in rows}
+    listed = [(name, row) for name, row in derived.quantities.items() if name not in known]
+    full = np.full((len(rows) + len(listed),) * 2, 0.0)
+    full[:len(rows), :len(rows)] = matrix
+    for k, (_, row) in enumerate(listed, len(rows)):
+        full[k, k] = np.nan if row.su is None else row.su**2
+    return rows + [(name, row.value, row.unit) for name, row in listed], full
+
+
+def _function(
+    parameters: Mapping[str, ParameterRow], derived: PhaseRow, phase: str
+) -> Callable[[Mapping[str, float]], Rows]:
+    """Every quantity that follows from the values of the parameters."""
+    constraints = ordered_constraints([
+        Constraint.parse(name, row.constraint, parameters)
+        for name, row in parameters.items() if row.constraint is not None])
+    cell_of = _cell(parameters, derived, phase)
+    pseudo_cubic = "zeta" in derived.quantities
+    statistics = {name: row.value for name, row in derived.sizes.items()}
+    head, tail = f"{phase}.", ".B_iso"
+    sites = [name[len(head):-len(tail)] for name in parameters
+             if name.startswith(head) and name.endswith(tail)]
+
+    def quantities(values: Mapping[str, float]) -> Rows:
+        full = dict(values)
+        for one in constraints:
+            full[one.target] = float(one.value(full))
+        local = {name[len(head):]: value for name, value in full.items() if name.startswith(head)}
+        rows: Rows = []
+        cell = None if cell_of is None else cell_of(local)
+        if cell is not None:
+            rows += [("a", cell.a, "Å"), ("b", cell.b, "Å"), ("c", cell.c, "Å"),
+                     ("volume", cell.volume, "Å^3")]
+            if pseudo_cubic:
+                rows += [("a_k", float(pseudo_cubic_edge(cell.a, cell.b, cell.c)), "Å"),
+                         ("zeta", float(irreducible_strain(cell.a, cell.b, cell.c)), "")]
+        rows += [(name, value, unit) for name, unit, value in edge_rows(local, statistics, cell)]
+        return rows + [(f"B_iso({site})", local[f"{site}.B_iso"], "Å^2") for site in sites]
+
+    return quantities
+
+
+def _cell(
+    parameters: Mapping[str, ParameterRow], derived: PhaseRow, phase: str
+) -> Callable[[Mapping[str, float]], Cell] | None:
+    """The cell from the phase's own parameters; None for a list of atoms.
+
+    A length or angle that is no parameter follows the one that the crystal system makes it equal
+    to; angles of 90 and 120 degrees are constants.
+    """
+    stored = derived.cell
+    if stored is None:
+        return None
+    leader = {}
+    for name, others in (("b", "a"), ("c", "ab"), ("beta", ("alpha",)),
+                         ("gamma", ("alpha", "beta"))):
+        if f"{phase}.{name}" in parameters:
+            continue
+        equal = [other for other in others
+                 if f"{phase}.{other}" in parameters and abs(stored[name] - stored[other]) < 1e-9]
+        if equal:
+            leader[name] = equal[0]
+
+    def cell(local: Mapping[str, float]) -> Cell:
+        return Cell(**{name: local.get(leader.get(name, name), value)
+                       for name, value in stored.items()})
+
+    return cell

@@ -1,0 +1,231 @@
+"""Documents of version 0.1: read with one note, the same models, written anew without a loss."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from numpy.testing import assert_allclose
+
+from aiida_dse.cli.engine import main
+from aiida_dse.documents import DocumentError, load_document, parse_document
+from aiida_dse.documents.migration import (
+    current_document,
+    current_name,
+    current_wildcards,
+    local_name,
+    old_names,
+)
+from aiida_dse.documents.reading import DocumentNote, read_content
+from aiida_dse.documents.simultaneous import load_simultaneous, parse_simultaneous
+from aiida_dse.documents.study import load_study, parse_study
+from aiida_dse.tasks.build import build
+
+FOLDER = Path(__file__).parents[1] / "data" / "documents_0_1"
+EXPECTED = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))["documents"]
+NAMES = sorted(p.name for p in FOLDER.iterdir()
+               if p.suffix in (".yaml", ".json") and p.name != "expected.json")
+#: Documents that name other documents of version 0.1, each of which has a note of its own.
+NAMED = {"joint_file.yaml": 1, "study.yaml": 1, "study_file.yaml": 2}
+#: Documents and phases whose numbers a finding has changed since 0.1, with the reason.
+CHANGED: dict[tuple[str, str], str] = {}
+
+
+def loaded(path):
+    """The document and the notes on it."""
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("ignore")
+        schema = read_content(path)["schema"].split("/")[1]
+        warnings.simplefilter("always")
+        function = {"model": load_document, "simultaneous": load_simultaneous,
+                    "study": load_study}[schema]
+        document = function(path)
+    return document, [note for note in notes if issubclass(note.category, DocumentNote)]
+
+
+def todays(name):
+    """The new name of a parameter, by a rule that the package does not know."""
+    head, _, last = name.rpartition(".")
+    return f"{head}." + {"B": "B_iso", "phi": "size_axes_rotation",
+                         "expansion": "lattice_scale"}.get(last, last)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_document_is_read_with_one_note(name):
+    _, notes = loaded(FOLDER / name)
+    assert len(notes) == 1 + NAMED.get(name, 0)
+    assert sum(str(FOLDER / name) in str(note.message) for note in notes) == 1
+
+
+@pytest.mark.parametrize("name", list(EXPECTED))
+def test_the_model_is_the_one_that_version_0_1_built(name):
+    document, _ = loaded(FOLDER / name)
+    model = build(document, FOLDER, threads=1).model
+    assert dict(model.start) == {
+        todays(old): value for old, value in EXPECTED[name]["starts"].items()}
+    states, at = model.states(model.start), EXPECTED[name]["points"]
+    assert {phase.name for phase in model.phases} == set(EXPECTED[name]["intensity"])
+    for k, phase in enumerate(model.phases):
+        if (name, phase.name) in CHANGED:
+            continue
+        assert_allclose(model.intensity(k, states[k], model.start)[at],
+                        EXPECTED[name]["intensity"][phase.name], rtol=1e-10)
+
+
+def test_the_intensities_can_tell_models_apart():
+    document, _ = loaded(FOLDER / "near_cubes.yaml")
+    model = build(document, FOLDER, threads=1).model
+    start = dict(model.start) | {"salt.Cs1.B_iso": model.start["salt.Cs1.B_iso"] * (1 + 1e-7)}
+    found = model.intensity(0, model.states(start)[0], start)[EXPECTED["near_cubes.yaml"]["points"]]
+    with pytest.raises(AssertionError):
+        assert_allclose(found, EXPECTED["near_cubes.yaml"]["intensity"]["salt"], rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_upgrade_writes_an_equal_document(name, tmp_path):
+    for path in FOLDER.iterdir():
+        shutil.copy(path, tmp_path)
+    new = tmp_path / f"new{Path(name).suffix}"
+    done = CliRunner().invoke(main, ["upgrade", str(tmp_path / name), "-o", str(new)])
+    assert done.exit_code == 0, done.output
+    text = new.read_text(encoding="utf-8")
+    assert (json.loads if new.suffix == ".json" else yaml.safe_load)(text)["schema"].endswith("/2")
+    again, notes = loaded(new)
+    before, _ = loaded(tmp_path / name)
+    assert again == before
+    # what is left of notes is about the files that it names
+    assert not any(str(new) in str(note.message) for note in notes)
+
+
+def test_upgrade_says_that_comments_are_lost():
+    shown = CliRunner().invoke(main, ["upgrade", "--help"]).output
+    assert re.search(r"[Cc]omments\b.*\blost", shown, re.DOTALL)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_content_of_a_node_is_read_without_a_note(name):
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    content = yaml.safe_load(text)
+    function = {"model": parse_document, "joint": parse_simultaneous, "study": parse_study}[
+        content["schema"].split("/")[1]]
+    folder = () if function is parse_document else (FOLDER,)
+    if NAMED.get(name):
+        return  # nodes hold no names of files
+    before = json.dumps(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DocumentNote)
+        function(content, *folder)
+    assert json.dumps(content) == before, "the content of a node must stay as it is"
+
+
+def test_a_document_without_a_schema_gets_a_hint():
+    content = yaml.safe_load((FOLDER / "near_cubes.yaml").read_text(encoding="utf-8"))
+    del content["schema"]
+    with pytest.raises(DocumentError, match="schema: this looks like a document of version"):
+        parse_document(content)
+    parse_document({"schema": "aiida-dse/model/1", **content})
+    today = current_document({"schema": "aiida-dse/model/1", **content})
+    with pytest.raises(DocumentError) as problem:  # a mistake of today's is no hint at 0.1
+        parse_document({key: value for key, value in today.items() if key != "schema"}
+                       | {"patern": 1})
+    assert "0.1" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("P.Br.B", "P.Br.B_iso"), ("P.phi", "P.size_axes_rotation"),
+        ("list.expansion", "list.lattice_scale"), ("*.B", "*.B_iso"), ("P.*.B", "P.*.B_iso"),
+        ("P.Br_[ae]*.B", "P.Br_[ae]*.B_iso"), ("trace.air", "blank.air"), ("trace.*", "blank.*"),
+        ("T100:P.Br.B", "T100:P.Br.B_iso"), ("B.B.B", "B.B.B_iso"), ("P.a", "P.a"),
+        ("1.5 * P.Br_eq.B + 2*P.phi**2", "1.5 * P.Br_eq.B_iso + 2*P.size_axes_rotation**2"),
+        ("-P.Br.B-P.Cs.B", "-P.Br.B_iso-P.Cs.B_iso"), ("(P.O1'.B)", "(P.O1'.B_iso)"),
+        ("P.Br.B_iso", "P.Br.B_iso"), ("P.angle(Pb-B-Pb)_1", "P.angle(Pb-B-Pb)_1"),
+        ("P.Br.B*2+P.Cs.B**2", "P.Br.B_iso*2+P.Cs.B_iso**2"), ("P.B*", "P.B*"), ("B.x", "B.x"), ("P.phi0", "P.phi0"),
+        ("retrace.B", "retrace.B_iso"), ("joint.a", "joint.a"),
+    ],
+)
+def test_names_in_texts(old, new):
+    assert current_name(old) == new
+    assert current_name(new) == new
+
+
+def test_names_of_several_patterns_together():
+    law = "joint.c0 * (1 + joint.alpha * (sample.temperature - 300)) + P.joint.B"
+    assert current_name(law, several=True) == (
+        "global.c0 * (1 + global.alpha * (sample.temperature - 300)) + P.joint.B_iso")
+    assert old_names("global.c0") == ("joint.c0",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("P.*.B", ["P.*.B_iso"]), ("P.*.?", ["P.*.?", "P.*.B_iso"]),
+        ("P.Br.[xyzB]", ["P.Br.[xyzB]", "P.Br.B_iso"]), ("P.Br.*", ["P.Br.*"]),
+        ("*B", ["*B", "*B_iso"]), ("P.*B", ["P.*B", "P.*B_iso"]),
+        ("P.ph?", ["P.ph?", "P.size_axes_rotation"]), ("P.[abc]", ["P.[abc]"]),
+        ("P.e*", ["P.e*", "P.lattice_scale"]), ("P.B", ["P.B_iso"]),
+        ("P.B*", ["P.B*"]), ("P.*.B*", ["P.*.B*"]),
+    ],
+)
+def test_wildcards_select_the_same_parameters(old, new):
+    assert current_wildcards(old) == new
+
+
+@pytest.mark.parametrize("name", ["Cs1.B", "phi", "expansion", "a", "Cs1.x", "L_ab"])
+def test_old_names_are_the_way_back(name):
+    assert old_names(f"P.{local_name(name)}") == (f"P.{name}",)
+
+
+def test_texts_and_files_that_are_no_parameters_stay():
+    content = current_document({
+        "schema": "aiida-dse/joint/1", "title": "joint.a and P.B", "model": "joint.B",
+        "patterns": {"T1": {"pattern": {"file": "trace.B"}, "parameters": {"P.Br.B": 1.0}}},
+        "laws": {"P.c": "joint.c0"}, "parameters": {"joint.c0": 11.7},
+    })
+    assert content == {
+        "schema": "aiida-dse/simultaneous/2", "title": "joint.a and P.B", "model": "joint.B",
+        "patterns": {"T1": {"pattern": {"file": "trace.B"}, "parameters": {"P.Br.B_iso": 1.0}}},
+        "parametric_constraints": {"P.c": "global.c0"}, "parameters": {"global.c0": 11.7},
+    }
+
+
+def test_a_phase_called_joint_keeps_its_name():
+    content = yaml.safe_load((FOLDER / "near_cubes.yaml").read_text(encoding="utf-8"))
+    text = json.dumps(content).replace("salt.", "joint.").replace('"salt"', '"joint"')
+    document = parse_document(json.loads(text))
+    assert list(document.phases) == ["joint"]
+    assert "joint.a" in document.parameters and "joint.Cl1.B_iso" in document.parameters
+
+
+def test_near_cubes_drop_the_rotation_that_did_nothing():
+    content = yaml.safe_load((FOLDER / "near_cubes.yaml").read_text(encoding="utf-8"))
+    content["phases"]["salt"]["particle"]["phi"] = 20
+    particle = parse_document(content).phases["salt"].particle
+    assert particle.shape == "quasi_cube"
+    assert particle.L.mean == pytest.approx(2.2)
+
+
+def test_changes_of_a_particle_choose_its_shape():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DocumentNote)
+        study = load_study(FOLDER / "study_file.yaml")
+    shapes = {name: study.document_of(name).phases["CsPbBr3"].particle.shape
+              for name in study.samples}
+    assert shapes == {"L05": "parallelepiped", "L07": "parallelepiped", "L11": "quasi_cube"}
+
+
+def test_stored_distances_of_version_0_1_have_todays_names():
+    from aiida_dse.io.distances import read_distances
+
+    values = read_distances(FOLDER / "salt.distances.h5").about["values"]
+    assert values["Cs1.B_iso"] == pytest.approx(1.5)
+    assert not any(name.endswith(".B") for name in values)
+    assert np.isfinite(list(values.values())).all()
