@@ -15,18 +15,9 @@ import click
 
 from aiida_dse.data.options import JOBS, SPEED
 
+from .setup_files import DIRECT, SLURM
+
 COMPUTER, CODE = "localhost", "dse-engine"
-#: Sections of a computer's file: keys that are needed, keys that may stand there. The first three
-#: are those of 'verdi computer setup', 'verdi computer configure' and 'verdi code create'.
-SECTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "computer": (("label", "hostname", "transport", "scheduler", "work_dir"),
-                 ("description", "shebang", "prepend_text")),
-    "configure": ((), ("host", "data_node_host", "max_io_allowed", "authentication_script",
-                       "backend", "use_sftp", "use_login_shell", "safe_interval")),
-    "code": (("filepath_executable",), ("label", "description", "prepend_text")),
-    "jobs": ((), ("partition", "account", "walltime", "threads", "poll_interval")),
-}
-TRANSPORT, SLURM, DIRECT = "core.ssh_async", "core.slurm", "core.direct"
 POLL_SECONDS = 10.0
 #: Minutes that the self-test may take on a node.
 SELFTEST_MINUTES = 15
@@ -82,34 +73,6 @@ def _told_speed(out: str) -> float:
 def _keep(computer: Any, facts: dict[str, Any]) -> None:
     """Keep on the computer's node what jobs ask for and how fast it is."""
     computer.set_property(JOBS, computer.get_property(JOBS, {}) | facts)
-
-
-def check_sections(path: Path, content: dict[str, Any]) -> None:
-    """Refuse a computer's file that cannot be used."""
-    from .setup import check_keys
-
-    check_keys(path, content, tuple(SECTIONS), ("computer", "code"))
-    for section, (needed, more) in SECTIONS.items():
-        # a section of comments only is None
-        check_keys(f"{path}, {section}", content.get(section) or {}, needed + more, needed)
-    computer, jobs = content["computer"], content.get("jobs") or {}
-    for key, allowed in (("transport", (TRANSPORT,)), ("scheduler", (SLURM, DIRECT))):
-        if computer[key] not in allowed:
-            raise click.ClickException(f"{path}, computer: {key} is '{computer[key]}'; this "
-                                       f"command knows {' and '.join(allowed)}")
-    for key, low in (("walltime", 60), ("threads", 1), ("poll_interval", 0)):
-        value = jobs.get(key)
-        if value is not None and (type(value) not in (int, float) or value < low):
-            raise click.ClickException(f"{path}, jobs: {key} is {value!r}; write a number from "
-                                       f"{low} on" + (" (seconds)" if key != "threads" else ""))
-    for key in ("partition", "account"):
-        if jobs.get(key) and computer["scheduler"] != SLURM:
-            raise click.ClickException(f"{path}, jobs: {key} needs the scheduler {SLURM}; without "
-                                       "a queue, remove this line")
-    if not str(content["code"]["filepath_executable"]).startswith("/"):
-        raise click.ClickException(f"{path}, code: filepath_executable is "
-                                   f"'{content['code']['filepath_executable']}'; write its whole "
-                                   "path on that computer, as engine_only.py prints it")
 
 
 def make_remote(content: dict[str, Any]) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import click
 
 from . import postgres, rabbitmq
+from .computers import make_local
+from .setup_files import PRODUCTION
 
 CACHED = "aiida.calculations:dse.*"
 #: How long verdi waits for the daemon's answer.
@@ -22,10 +24,8 @@ def make_profile(content: dict[str, Any], workers: int, daemon: bool) -> None:
     """Make the profile of a file, this computer and the code; what exists is kept."""
     from aiida.manage.configuration import get_config, load_profile
 
-    from .computers import make_local
-
     config = get_config(create=True)
-    name, production = content["profile"], content["broker"] == "core.rabbitmq"
+    name, production = content["profile"], content["broker"] == PRODUCTION
     if name in config.profile_names:
         existing = config.get_profile(name).process_control_backend
         if existing != content["broker"]:
@@ -174,7 +174,7 @@ def undo_profile(name: str, delete_data: bool) -> None:
         _undo_database(config, profile, delete_data)
     else:
         _undo_folder(Path(profile.storage_config["filepath"]), delete_data)
-    if profile.process_control_backend == "core.rabbitmq":
+    if profile.process_control_backend == PRODUCTION:
         rabbitmq.forget(profile.process_control_config, f"aiida-{profile.uuid}")
     if delete_data:
         shutil.rmtree(Path(config.dirpath) / "scratch" / name, ignore_errors=True)

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-#: Keys of a profile's file, those of 'verdi profile setup --config'; the first two are needed.
-PERSON = ("profile", "broker", "email", "first_name", "last_name", "institution")
-SERVICES = (
-    "database_hostname", "database_port", "database_name", "database_username",
-    "broker_protocol", "broker_host", "broker_port", "broker_username", "broker_virtual_host",
-)
-EMBEDDED, PRODUCTION = "core.zeromq", "core.rabbitmq"
-NO_FILE = {"profile": "dse", "broker": EMBEDDED}
+from .setup_files import NO_FILE, read_file
 
 
 @click.command("setup")
@@ -46,9 +38,9 @@ def setup(
         raise click.UsageError("--delete-data goes with --undo of a profile")
     if "computer" in content:
         from . import computers
-        from .main import _load
+        from .profile import load_profile_for_command
 
-        _load(name)
+        load_profile_for_command(name)
         (computers.undo_remote if undo else computers.make_remote)(content)
         return
     from . import profiles
@@ -58,46 +50,3 @@ def setup(
         profiles.undo_profile(content["profile"], delete_data)
     else:
         profiles.make_profile(content, workers, daemon)
-
-
-def read_file(path: Path) -> dict[str, Any]:
-    """The content of a setup file, its keys checked."""
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
-        raise click.ClickException(f"{path} is not YAML: {problem}") from None
-    if not isinstance(content, dict):
-        raise click.ClickException(f"{path} holds no keys; start from a file of setup_profiles/")
-    if "computer" in content:
-        from .computers import check_sections
-
-        check_sections(path, content)
-        return content
-    broker = content.get("broker")
-    if broker not in (EMBEDDED, PRODUCTION):
-        raise click.ClickException(
-            f"{path}: broker is {broker!r}; '{EMBEDDED}' makes a profile without services, "
-            f"'{PRODUCTION}' one on PostgreSQL and RabbitMQ, a section 'computer' a computer"
-        )
-    check_keys(path, content, PERSON + (SERVICES if broker == PRODUCTION else ()), PERSON[:2])
-    return content
-
-
-def check_keys(
-    where: object, content: Any, known: tuple[str, ...], needed: tuple[str, ...]
-) -> None:
-    """Refuse unknown, missing and empty keys."""
-    if not isinstance(content, dict):
-        raise click.ClickException(f"{where}: write 'key: value' lines ({', '.join(known)})")
-    for key in content:
-        if key not in known:
-            told = (" Passwords stay out of files: it is asked for where it is needed."
-                    if "password" in str(key) else "")
-            raise click.ClickException(
-                f"{where}: the key '{key}' is not known here; known are {', '.join(known)}.{told}"
-            )
-    for key in needed:
-        if not content.get(key):
-            raise click.ClickException(f"{where}: the key '{key}' is missing; add it")

@@ -111,7 +111,7 @@ def python_in(user, code):
 
 @pytest.mark.parametrize("name", ["embedded", "production", "computer-ssh", "computer-slurm"])
 def test_the_files_that_are_shipped_can_be_read(name):
-    from aiida_dse.cli.setup import NO_FILE, read_file
+    from aiida_dse.cli.setup_files import NO_FILE, read_file
 
     content = read_file(PROFILES / f"{name}.yaml")
     if name == "embedded":
@@ -131,7 +131,7 @@ def test_the_files_that_are_shipped_can_be_read(name):
 def test_a_file_that_cannot_be_used_is_refused(tmp_path, section, key, value, told):
     from click import ClickException
 
-    from aiida_dse.cli.setup import read_file
+    from aiida_dse.cli.setup_files import read_file
 
     name = "computer-ssh" if section else "production"
     content = yaml.safe_load((PROFILES / f"{name}.yaml").read_text())
