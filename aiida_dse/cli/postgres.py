@@ -7,10 +7,7 @@ undo knows it.
 
 from __future__ import annotations
 
-import base64
 import getpass
-import hashlib
-import hmac
 import os
 import re
 import secrets
@@ -24,7 +21,6 @@ MARK = "made by aiida-dse setup"
 #: The first that the server knows. C.UTF-8 sorts alike everywhere; C is always there.
 LOCALES = ("C.UTF-8", "en_US.UTF-8", "C")
 HERE = ("localhost", "127.0.0.1", "::1", "")
-SCRAM_ROUNDS = 4096
 NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
@@ -63,8 +59,8 @@ def make(content: dict[str, Any]) -> Database:
         password = click.prompt(f"Password of the PostgreSQL role '{role}'", hide_input=True)
         database = Database(host, database.port, name, role, password)
     else:
-        _sql(admin, f"CREATE ROLE \"{role}\" LOGIN PASSWORD '"
-                    f"{verifier(database.password, secrets.token_bytes(16))}';\n"
+        _sql(admin, f"CREATE ROLE \"{role}\" LOGIN PASSWORD "
+                    f"'{scram_verifier(role, database.password)}';\n"
                     f"COMMENT ON ROLE \"{role}\" IS '{MARK}'")
         made.add("role")
         click.echo(f"role '{role}' made")
@@ -154,10 +150,17 @@ def _sql(command: list[str], statement: str) -> str:
     return done.stdout.strip()
 
 
-def verifier(password: str, salt: bytes) -> str:
-    """What PostgreSQL stores for an ASCII password (RFC 5803), so that it never sees the word."""
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode("ascii"), salt, SCRAM_ROUNDS)
-    client = hmac.digest(salted, b"Client Key", "sha256")
-    server = hmac.digest(salted, b"Server Key", "sha256")
-    texts = [base64.b64encode(b).decode() for b in (salt, hashlib.sha256(client).digest(), server)]
-    return f"SCRAM-SHA-256${SCRAM_ROUNDS}:{texts[0]}${texts[1]}:{texts[2]}"
+def scram_verifier(role: str, password: str) -> str:
+    """What PostgreSQL stores in place of a password, made here so that it never sees the password.
+
+    This is the client library's own function. It needs no server, because the method is named, but
+    it belongs to a connection object; port 0 gives one that connects to nothing.
+    """
+    from psycopg.pq import PGconn
+
+    unconnected = PGconn.connect_start(b"port=0")
+    try:
+        made = unconnected.encrypt_password(password.encode(), role.encode(), b"scram-sha-256")
+    finally:
+        unconnected.finish()
+    return made.decode()
