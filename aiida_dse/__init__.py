@@ -1,3 +1,3 @@
 """Debye scattering analysis of nanocrystals with AiiDA provenance."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

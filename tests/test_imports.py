@@ -22,7 +22,7 @@ WITHOUT_AIIDA = ["engine", "documents", "io", "analysis", "tasks", "report"]
 def modules():
     # the work chains are reached through a link, which rglob does not follow
     found = {*PACKAGE.rglob("*.py"), *PACKAGE.glob("workchains/*.py")}
-    return sorted(p for p in found if p.parent != PACKAGE)
+    return sorted(p for p in found if p.relative_to(PACKAGE).parts[0] in LAYERS)
 
 
 def rooms(path):
@@ -131,13 +131,9 @@ def foreign_private_names(path):
             yield from filter(private, members)
     for node in nodes:
         if isinstance(node, ast.Attribute) and private(node.attr) and node.attr not in NAMED_TUPLE:
-            owner = node.value
-            if isinstance(owner, ast.Name) and owner.id in bound:
-                yield node.attr
-            elif not (
-                node.attr in own or (isinstance(owner, ast.Name) and owner.id in ("self", "cls"))
-                or (isinstance(owner, ast.Call) and ast.unparse(owner.func) == "super")
-            ):
+            owner = ast.unparse(node.value)
+            inherited = owner in ("self", "cls", "super()")
+            if owner in bound or not (node.attr in own or inherited):
                 yield node.attr
 
 
@@ -165,15 +161,20 @@ def test_what_counts_as_a_foreign_private_name(tmp_path, monkeypatch, code, foun
     assert list(foreign_private_names(path)) == found
 
 
+#: Folders of the package without modules of its own: what users copy.
+SHIPPED = {"examples", "setup_profiles"}
+
+
 def test_every_folder_has_its_layer():
     found = {p.name for p in PACKAGE.iterdir() if p.is_dir() and p.name != "__pycache__"}
-    assert found == set(LAYERS)
+    assert found == {*LAYERS, *SHIPPED}
 
 
-def test_workchains_is_a_link_to_the_folder_at_the_root():
-    link = PACKAGE / "workchains"
-    assert link.is_symlink() and str(link.readlink()) == "../workchains"
-    assert link.resolve() == ROOT / "workchains"
+@pytest.mark.parametrize("name", ["workchains", *sorted(SHIPPED)])
+def test_a_folder_at_the_root_is_linked_into_the_package(name):
+    link = PACKAGE / name
+    assert link.is_symlink() and str(link.readlink()) == f"../{name}"
+    assert link.resolve() == ROOT / name
 
 
 def test_the_engine_needs_no_aiida():

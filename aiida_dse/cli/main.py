@@ -11,6 +11,7 @@ from .doctor import doctor
 from .finding import query_options
 from .profile import load_profile_for_command
 from .setup import setup
+from .shipped_files import examples
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,6 +25,7 @@ def main(context: click.Context, profile: str | None) -> None:
 
 main.add_command(setup)
 main.add_command(doctor)
+main.add_command(examples)
 
 _archive = click.option(
     "--archive", type=click.Path(dir_okay=False, path_type=Path),
