@@ -57,10 +57,12 @@ def setup(
         load_profile_for_command(name)
         (computers.undo_remote if undo else computers.make_remote)(content)
         return
-    from . import profiles
-
     content = content | {"profile": name or content["profile"]}
     if undo:
-        profiles.undo_profile(content["profile"], delete_data)
-    else:
-        profiles.make_profile(content, workers, daemon)
+        from .profile_removal import undo_profile
+
+        undo_profile(content["profile"], delete_data)
+        return
+    from .profiles import make_profile
+
+    make_profile(content, workers, daemon)

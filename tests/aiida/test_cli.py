@@ -371,7 +371,7 @@ def test_setup_is_idempotent_and_tells_what_it_made(tmp_path):
     assert "aiida-dse setup" in nothing.stderr
     first = run("setup", "--no-daemon")
     assert first.returncode == 0, first.stderr
-    assert "profile 'dse' made" in first.stdout and "self-test" in first.stdout
+    assert "profile 'dse' was created" in first.stdout and "self-test" in first.stdout
     second = run("setup", "--no-daemon")
     assert second.returncode == 0, second.stderr
     assert second.stdout.count("kept") == 3

@@ -119,13 +119,13 @@ def test_the_files_that_are_shipped_can_be_read(name):
 
 
 @pytest.mark.parametrize("section, key, value, told", [
-    ("computer", "hostnam", "x", "'hostnam' is not known"),
+    ("computer", "hostnam", "x", "unknown key 'hostnam'"),
     ("computer", "work_dir", None, "'work_dir' is missing"),
     ("computer", "scheduler", "core.pbs", "core.slurm and core.direct"),
-    ("code", "filepath_executable", "dse-engine", "whole path"),
-    ("jobs", "walltime", "1h", "'1h'; write a number from 60"),
+    ("code", "filepath_executable", "dse-engine", "absolute path"),
+    ("jobs", "walltime", "1h", "'1h', but must be a number of at least 60"),
     ("jobs", "partition", "short", "needs the scheduler core.slurm"),
-    (None, "database_password", "secret", "Passwords stay out of files"),
+    (None, "database_password", "secret", "Passwords do not belong in files"),
     (None, "broker", "rabbit", "core.rabbitmq"),
 ])
 def test_a_file_that_cannot_be_used_is_refused(tmp_path, section, key, value, told):
@@ -168,11 +168,17 @@ def production(tmp_path):
     postgres.drop(database, postgres.made_by_setup(database))
 
 
+def files_with(text, folder):
+    """Files that contain a text."""
+    return [path for path in folder.rglob("*")
+            if path.is_file() and text.encode() in path.read_bytes()]
+
+
 def test_a_refinement_on_postgresql_and_rabbitmq(production, write_case, tmp_path):
-    """Set up twice, refined through the daemon, taken back in two steps; the password unseen."""
+    """Set up twice, refined through the daemon, removed in two steps; the password stays hidden."""
     user, path, content = production
     first = user.runs("setup", path)
-    assert f"database '{content['database_name']}' made" in first
+    assert f"database '{content['database_name']}' was created" in first
     stored = json.loads(user.config.read_text())["profiles"][content["profile"]]
     password = stored["storage"]["config"]["database_password"]
     assert (stored["storage"]["backend"], stored["process_control"]["backend"]) == (
@@ -181,23 +187,54 @@ def test_a_refinement_on_postgresql_and_rabbitmq(production, write_case, tmp_pat
     assert stored["options"]["warnings.rabbitmq_version"] is False
     assert [f for f in user.config.parent.glob("config.json*") if f.stat().st_mode & 0o077] == []
     second = user.runs("setup", path)
-    assert second.count("kept") == 3 and "the daemon runs" in second
-    told = user.runs("launch", "refine", write_case(tmp_path, STAGES), "--threads", 1, "--wait")
-    pk = finished(told, "RefineWorkChain")
+    assert second.count("kept") == 3 and "the daemon is running" in second
+    launched = user.runs("launch", "refine", write_case(tmp_path, STAGES), "--threads", 1, "--wait")
+    pk = finished(launched, "RefineWorkChain")
+    assert files_with(password, user.config.parent)
     kept = user.runs("setup", path, "--undo")
-    assert "daemon stopped" in kept and "data kept" in kept
-    # the database is found again; whoever has it set the role's password anew
+    assert "daemon was stopped" in kept and "the data are kept" in kept
+    assert files_with(password, user.home) == []
+    # the database is found again by whoever has set a password of the role
     again = user.tries("setup", path, "--no-daemon", input=f"{password}\n")
     assert again.returncode == 0, again.stdout + again.stderr
-    assert f"database '{content['database_name']}' exists: kept" in again.stdout
+    assert f"database '{content['database_name']}' exists and is kept" in again.stdout
     assert "salt.Cs1.B_iso" in user.runs("show", pk)
+    assert "the data are kept" in user.runs("setup", path, "--undo")
+    repository = user.config.parent / "repository" / content["profile"]
+    assert any(repository.iterdir())
+    # the profile is gone, its data are found all the same
     gone = user.runs("setup", path, "--undo", "--delete-data")
-    assert "data deleted: database and role" in gone
+    name = content["database_name"]
+    assert f"deleted: the database '{name}', the role '{name}', {repository}" in gone
+    assert not repository.exists()
+    database = postgres.Database(content["database_hostname"], content["database_port"], name, name,
+                                 "")
+    assert not postgres.exists(database) and postgres.made_by_setup(database) == set()
     assert "nothing to undo" in user.runs("setup", path, "--undo", "--delete-data")
-    shown = first + second + told + kept + again.stdout + again.stderr + gone
+    shown = first + second + launched + kept + again.stdout + again.stderr + gone
     for log in (user.home / ".aiida" / "daemon").rglob("*.log"):
         shown += log.read_text()
     assert password not in shown
+    assert files_with(password, user.home) == []
+
+
+def test_data_that_another_profile_uses_are_not_deleted(production):
+    """Two profiles on one database: undo of the one with --delete-data is refused."""
+    user, path, content = production
+    user.runs("setup", path, "--no-daemon")
+    config = json.loads(user.config.read_text())
+    first = config["profiles"][content["profile"]]
+    config["profiles"]["second"] = first | {"PROFILE_UUID": "0" * 32}
+    user.config.write_text(json.dumps(config))
+    refused = user.tries("setup", path, "--undo", "--delete-data")
+    assert refused.returncode == 1 and "another profile uses the same data" in refused.stderr
+    # nor after an undo that keeps them
+    user.runs("setup", path, "--undo")
+    refused = user.tries("setup", path, "--undo", "--delete-data")
+    assert refused.returncode == 1 and "another profile uses the same data" in refused.stderr
+    database = postgres.Database(content["database_hostname"], content["database_port"],
+                                 content["database_name"], content["database_username"], "")
+    assert postgres.exists(database)
 
 
 def test_a_password_is_stored_as_its_scram_verifier():
@@ -211,7 +248,7 @@ def test_a_broker_that_does_not_answer_leaves_nothing_behind(production):
     user, path, content = production
     path.write_text(yaml.safe_dump(content | {"broker_port": free_port()}))
     refused = user.tries("setup", path)
-    assert refused.returncode == 1 and "RabbitMQ does not answer" in refused.stderr
+    assert refused.returncode == 1 and "does not respond" in refused.stderr
     database = postgres.Database(content["database_hostname"], content["database_port"],
                                  content["database_name"], content["database_username"], "")
     assert postgres.made_by_setup(database) == set()
@@ -280,9 +317,12 @@ def user(tmp_path_factory):
         user.runs("setup")
         yield user
     finally:
-        gone = user.runs("setup", "--undo", "--delete-data")
-        assert "daemon stopped" in gone and "data deleted" in gone
+        kept = user.runs("setup", "--undo")
+        assert "daemon was stopped" in kept and "the data are kept in" in kept
+        assert any((user.home / ".aiida" / "repository").iterdir())
+        assert "deleted: " in user.runs("setup", "--undo", "--delete-data")
         assert not any((user.home / ".aiida" / "repository").iterdir())
+        assert "nothing to undo" in user.runs("setup", "--undo", "--delete-data")
 
 
 @contextmanager
@@ -338,7 +378,7 @@ def test_a_refinement_over_ssh(user, write_case, tmp_path):
     with ssh_host(user, "lab", tmp_path):
         path = computer_file(tmp_path / "lab.yaml", "ssh", "lab", tmp_path)
         first = user.runs("setup", path)
-        assert "computer 'lab' made" in first and "self-test" in first
+        assert "computer 'lab' was created" in first and "self-test" in first
         assert user.runs("setup", path).count("kept") == 2
         told = user.runs("launch", "refine", write_case(tmp_path, STAGES), "--wait",
                          "--code", "dse-engine@lab")
@@ -409,7 +449,7 @@ def test_a_computer_that_nothing_used_is_removed(user, tmp_path):
     with ssh_host(user, "idle", tmp_path):
         path = computer_file(tmp_path / "idle.yaml", "ssh", "idle", tmp_path)
         user.runs("setup", path)
-        assert "computer 'idle' and its code removed" in user.runs("setup", path, "--undo")
+        assert "computer 'idle' and its code were removed" in user.runs("setup", path, "--undo")
         assert "nothing to undo" in user.runs("setup", path, "--undo")
 
 
