@@ -1,9 +1,18 @@
-"""Results of refinements as they would come out, with chosen numbers: for tests of series."""
+"""Limits that grow with the load; results of refinements with chosen numbers, for series."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from waiting import patient
+
+
+def pytest_runtest_setup(item):
+    """Each test gets its own limit, at the load that there is when it begins."""
+    marker = item.get_closest_marker("timeout")
+    limit = marker.args[0] if marker else float(item.config.getini("timeout"))
+    item.add_marker(pytest.mark.timeout(patient(limit)), append=False)
+
 
 EDGES = (8.2, 8.3, 11.7)
 SU = {"a": 3e-4, "b": 3e-4, "c": 5e-4, "L_ab": 0.03, "L_c": 0.03, "Pb.B_iso": 0.01, "Br_ax.B_iso": 0.05,

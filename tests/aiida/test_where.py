@@ -17,12 +17,12 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
+from waiting import patient, wait_until
 
 from aiida_dse.cli import postgres
 
@@ -31,20 +31,12 @@ ROOT = Path(__file__).parents[2]
 PROFILES = ROOT / "setup_profiles"
 STAGES = {"refinement": {"stages": [["salt.a", "salt.*.B_iso"]]}}
 NEEDS_SERVERS = "set DSE_TEST_POSTGRES and DSE_TEST_RABBITMQ to servers (HOST:PORT) for tests"
-pytestmark = pytest.mark.timeout(300)
 
 
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def wait_until(true, what, seconds=30):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, what()
-        time.sleep(0.1)
 
 
 @contextmanager
@@ -57,7 +49,7 @@ def server(command, log, **more):
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(patient(10))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -80,7 +72,7 @@ class User:
     def tries(self, *arguments, **more):
         return subprocess.run(
             [BIN / "aiida-dse", *map(str, arguments)], env=self.environment, capture_output=True,
-            text=True, timeout=200, check=False, **more)
+            text=True, timeout=patient(300), check=False, **more)
 
     def runs(self, *arguments):
         done = self.tries(*arguments)
@@ -100,8 +92,9 @@ def finished(told, kind):
 def python_in(user, code):
     """What a few lines on the user's default profile print."""
     head = "from aiida import load_profile, orm\nload_profile()\n"
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", head + code], text=True,
-                          env=user.environment, capture_output=True, timeout=100, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", head + code], text=True, env=user.environment,
+        capture_output=True, timeout=patient(100), check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -483,7 +476,7 @@ def test_the_engine_works_where_aiida_is_not_installed(alone, write_case, tmp_pa
     for command in (["selftest"], ["refine", document, "-o", tmp_path / "fit", "--quiet"],
                     ["scan", document, "-o", tmp_path / "map", "--quiet"]):
         subprocess.run([alone / "bin" / "dse-engine", *command], env=environment, check=True,
-                       cwd=tmp_path, timeout=120)
+                       cwd=tmp_path, timeout=patient(120))
     fit = json.loads((tmp_path / "fit" / "result.json").read_text())
     row = fit["parameters"]["salt.a"]
     assert abs(row["value"] - case.truth["salt.a"]) < 4 * row["su"]
