@@ -162,6 +162,7 @@ def installed(distributions, tmp_path_factory):
 
     def run(*command):
         environment = os.environ | {"AIIDA_PATH": str(folder)}
+        environment.pop("PYTHONPATH", None)
         done = subprocess.run([folder / "venv" / "bin" / command[0], *command[1:]], cwd=folder,
                               env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

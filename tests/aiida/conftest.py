@@ -214,7 +214,7 @@ def computer(aiida_profile, tmp_path_factory):
         label="localhost", hostname="localhost", transport_type="core.local",
         scheduler_type="core.direct", workdir=str(tmp_path_factory.mktemp("scratch")),
     ).store()
-    found.set_minimum_job_poll_interval(0)
+    found.set_minimum_job_poll_interval(0.3)
     found.set_default_mpiprocs_per_machine(1)
     found.configure(safe_interval=0, use_login_shell=False)
     return found
@@ -241,7 +241,10 @@ def code(make_code):
 
 @pytest.fixture(scope="session")
 def in_order():
-    """A function that waits until the broker counts both workers of the daemon."""
+    """A function that waits until the broker counts both workers, which it does every 5 s.
+
+    What is submitted before waits in the queue, so only a test about workers needs this.
+    """
     from aiida_dse.cli.daemon import workers_of_daemon
 
     def both(profile):
@@ -256,7 +259,7 @@ def in_order():
 
 
 @pytest.fixture(scope="session")
-def start_anew(aiida_profile, in_order):
+def start_anew(aiida_profile):
     """A function: stop the daemon, if it runs, and start it, as 'verdi daemon restart' does.
 
     `meanwhile` is called while no daemon runs.
@@ -276,7 +279,6 @@ def start_anew(aiida_profile, in_order):
         if meanwhile is not None:
             meanwhile()
         client.start_daemon(number_workers=2)
-        in_order(aiida_profile)
 
     return restart
 
@@ -290,8 +292,9 @@ def started(daemon_client, start_anew):  # noqa: F811
 
 
 @pytest.fixture
-def mortal(started, start_anew):
+def mortal(started, start_anew, aiida_profile, in_order):
     """The daemon's client for a test that kills workers; other tests get a daemon started anew."""
+    in_order(aiida_profile)
     yield started
     start_anew(started)
 

@@ -276,7 +276,7 @@ def test_killed_workers_cost_no_finished_tile(
     workers = workers_of(mortal)
     for pid in workers[:killed]:
         os.kill(pid, signal.SIGKILL)
-    wait_for(node, look_every=5)
+    wait_for(node, look_every=2)
     assert_complete_map(node, node.inputs.scan)
     # a worker killed while it stored a job leaves a node without a state, which never runs
     ran = [job for job in jobs_of(node) if job.process_state is not None]

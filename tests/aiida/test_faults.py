@@ -192,7 +192,7 @@ def test_a_study_goes_on_when_its_daemon_is_started_again(
             drop_task_of(held.pk)
 
     start_anew(daemon_client, meanwhile)
-    wait_for(run.node, look_every=5)
+    wait_for(run.node, look_every=2)
     assert_same_results(run.node, undisturbed)
     assert_every_step_ran_once(run, undisturbed, before)
 
@@ -208,6 +208,6 @@ def test_a_study_survives_killed_workers(
     for pid in workers_of(mortal)[:killed]:
         os.kill(pid, signal.SIGKILL)
     run.hold.unlink()
-    wait_for(run.node, look_every=5)
+    wait_for(run.node, look_every=2)
     assert_same_results(run.node, undisturbed)
     assert_every_step_ran_once(run, undisturbed, before)

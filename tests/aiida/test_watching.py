@@ -164,7 +164,8 @@ def outcomes(told):
     return {row["name"]: row for row in json.loads(told.output)}
 
 
-def test_a_sound_installation_is_called_so(cli, grid, daemon_client):
+def test_a_sound_installation_is_called_so(cli, grid, aiida_profile, in_order):
+    in_order(aiida_profile)
     told = cli("doctor", "--json")
     found = outcomes(told)
     assert told.exit_code == 0, told.output
