@@ -94,9 +94,6 @@ def test_no_modules_import_each_other_in_a_circle():
 #: Private names that another module uses today: (module, name). Each is to be made public, or
 #: used in its own module only; then its line goes.
 PRIVATE_USES = {
-    # the covariance of the linear coefficients needs the columns of a model
-    ("aiida_dse.engine.fit.refine", "_free"),
-    ("aiida_dse.engine.fit.refine", "_traces"),
     # work chains ask the jobs, and each other, whether their inputs can be used
     ("aiida_dse.workchains.compare_models", "_check"),
     ("aiida_dse.workchains.members", "_check"),
