@@ -25,7 +25,7 @@ def main() -> None:
     setup(["--profile", "dse-demo"], standalone_mode=False)
 
     from aiida_dse.cli.launching import launch_map, launch_refinement
-    from aiida_dse.cli.showing import analysis_outputs, plot_analysis
+    from aiida_dse.cli.showing import analysis_result, plot_analysis
 
     common = {"code_label": "dse-engine@localhost", "walltime": 600, "dry_run": False,
               "wait": True, "protocol": "standard"}
@@ -35,10 +35,10 @@ def main() -> None:
     refinement = launch_refinement(
         DOCUMENT, threads=None, start_from=None, pattern_node=pattern, **common
     )
-    _, result, _ = analysis_outputs(str(refinement))
-    compare(result.get_dict())
+    _, result = analysis_result(str(refinement))
+    compare(result.summary)
 
-    values = {name: row["value"] for name, row in result["parameters"].items()}
+    values = {name: row.value for name, row in result.summary.parameters.items()}
     common |= {"pattern_node": pattern, "threads": 1, "start_from": str(refinement),
                "max_concurrent": 2, "tile_seconds": 60.0}
     title("4. Map of the cell edges a x b")
@@ -46,7 +46,7 @@ def main() -> None:
         axis(f"{PHASE}.{edge}", round(values[f"{PHASE}.{edge}"], 2), 0.05, 0.01)
         for edge in "ab"
     ), **common)
-    title("5. Map of Br_eq x, y and B")
+    title("5. Map of Br_eq x, y and B_iso")
     bromine_map = launch_map(DOCUMENT, axes=(
         axis(f"{PHASE}.Br_eq.x", round(values[f"{PHASE}.Br_eq.x"], 3), 0.02, 0.002),
         axis(f"{PHASE}.Br_eq.y", round(values[f"{PHASE}.Br_eq.y"], 3), 0.02, 0.002),
@@ -80,15 +80,15 @@ def axis(name: str, centre: float, half_width: float, step: float) -> str:
     return f"{name}={centre - half_width:.4f}:{centre + half_width:.4f}:{step}"
 
 
-def compare(result: dict) -> None:
-    """The refined values beside those that went into the synthetic pattern."""
-    from aiida_dse.report.numbers import with_su
+def compare(summary) -> None:
+    """Print the refined values next to those from which the synthetic pattern was computed."""
+    from aiida_dse.engine.formatting import with_su
 
     truth = json.loads((HERE / "truth_05nm.json").read_text())
     given = {f"{PHASE}.{edge}": value for edge, value in zip("abc", truth["cell"], strict=True)}
     for label in ("Cs", "Br_ax", "Br_eq"):
         given |= {f"{PHASE}.{label}.{x}": v for x, v in zip("xyz", truth[label], strict=True)}
-    given |= {f"{PHASE}.{label}.B_iso": value for label, value in truth["B_iso"].items()}
+    given |= {f"{PHASE}.{label}.B_iso": value for label, value in truth["B"].items()}
     given |= {f"{PHASE}.{name}": truth[name] for name in ("L_ab", "sd_ab", "L_c", "sd_c")}
     a, b, c = truth["cell"]
     edge = 2**0.5 * (a * b * c / 4) ** (1 / 3)
@@ -97,16 +97,14 @@ def compare(result: dict) -> None:
         "d(Pb-Br_eq)_1": truth["d2"], "d(Pb-Br_eq)_2": truth["d1"], "d(Pb-Br_ax)_1": truth["d_ax"],
         "angle(Pb-Br_eq-Pb)_1": truth["angle_eq"], "angle(Pb-Br_ax-Pb)_1": truth["angle_ax"],
     }
-    factor = max(1.0, result["agreement"]["gof"])
-    rows = [(name, row, given[name]) for name, row in result["parameters"].items()
-            if row["free"] and name in given]
-    quantities = result["derived"][PHASE]["quantities"]
+    rows = [(name, row, given[name]) for name, row in summary.free.items() if name in given]
+    quantities = summary.derived[PHASE].quantities
     rows += [(name, quantities[name], value) for name, value in derived.items()]
     print(f"\n{'':28} {'refined (s.u.)':>16} {'published/truth':>16} {'difference / s.u.':>18}")
     for name, row, value in rows:
-        su = row["su"] * factor
-        print(f"{name:28} {with_su(row['value'], su):>16} {value:16.5g} "
-              f"{(row['value'] - value) / su:18.1f}")
+        su = summary.scaled(row.su)
+        difference = "" if su is None else f"{(row.value - value) / su:.1f}"
+        print(f"{name:28} {with_su(row.value, su):>16} {value:16.5g} {difference:>18}")
 
 
 def title(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -172,6 +173,18 @@ def test_a_folder_at_the_root_is_linked_into_the_package(name):
     link = PACKAGE / name
     assert link.is_symlink() and str(link.readlink()) == f"../{name}"
     assert link.resolve() == ROOT / name
+
+
+@pytest.mark.parametrize("path", [
+    *ROOT.glob("examples/*.py"), *ROOT.glob("benchmarks/*.py"), *ROOT.glob("setup_profiles/*.py")],
+    ids=lambda path: path.name)
+def test_scripts_import_names_that_exist(path):
+    """Nothing else notices that a function was renamed before somebody runs the script."""
+    for node in syntax(path):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("aiida_dse"):
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                assert hasattr(module, alias.name), f"{node.module}.{alias.name}"
 
 
 def test_the_engine_needs_no_aiida():
