@@ -16,7 +16,7 @@ LAYERS = ["engine", "documents", "io", "analysis", "tasks", "report", "data", "c
           "parsers", "workchains", "cli"]
 #: The rooms of the engine, in the order in which they import each other.
 ENGINE = ["crystal", "particles", "scattering", "model", "fit", "maps"]
-#: The command of the engine stands above the report only.
+#: The command of the engine imports the report and what is below it.
 WITHOUT_AIIDA = ["engine", "documents", "io", "analysis", "tasks", "report"]
 
 

@@ -179,8 +179,7 @@ def test_the_installed_package_is_the_one_of_the_wheel(installed):
 
 def test_an_installed_package_copies_its_examples(installed):
     folder, run = installed
-    told = run("aiida-dse", "examples", "mine")
-    assert "synthetic" in told
+    assert "synthetic" in run("aiida-dse", "examples", "mine")
     assert {path.relative_to(folder / "mine") for path in (folder / "mine").rglob("*.*")} == {
         path.relative_to(ROOT / "examples") for path in (ROOT / "examples").rglob("*.*")
         if "__pycache__" not in path.parts}

@@ -160,7 +160,7 @@ def scram_verifier(role: str, password: str) -> str:
     """What PostgreSQL stores in place of a password, made here so that it never sees the password.
 
     This is the client library's own function. It needs no server, because the method is named, but
-    it belongs to a connection object; port 0 gives one that connects to nothing.
+    it belongs to a connection object; with port 0, that object connects to nothing.
     """
     from psycopg.pq import PGconn
 

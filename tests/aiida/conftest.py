@@ -29,7 +29,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import yaml  # noqa: E402
 
-# a conftest below the root may not say pytest_plugins; importing the fixtures does the same
+# a conftest below the root must not define pytest_plugins; importing the fixtures does the same
 from aiida.tools.pytest_fixtures import (  # noqa: E402, F401
     aiida_config,
     aiida_config_factory,

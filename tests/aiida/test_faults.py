@@ -126,7 +126,7 @@ def wait_until_only_the_held_job_runs(node):
 
 
 def assert_equal_numbers(found, expected, path=""):
-    """Two results agree; what names a node or tells a duration is not compared."""
+    """Two results agree; names of nodes and durations are not compared."""
     if isinstance(expected, Mapping):
         assert list(found) == list(expected), path
         for key in expected:

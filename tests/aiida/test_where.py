@@ -42,8 +42,8 @@ def free_port():
 @contextmanager
 def server(command, log, **more):
     """A server in the foreground, ended whatever happens."""
-    with log.open("w") as told:
-        process = subprocess.Popen([str(c) for c in command], stdout=told, stderr=told, **more)
+    with log.open("w") as output:
+        process = subprocess.Popen([str(c) for c in command], stdout=output, stderr=output, **more)
     try:
         yield process
     finally:
@@ -84,9 +84,9 @@ class User:
         return self.home / ".aiida" / "config.json"
 
 
-def finished(told, kind):
+def finished(output, kind):
     """PK of the work chain of a launch that waited."""
-    return re.search(rf"submitted {kind}<(\d+)>", told)[1]
+    return re.search(rf"submitted {kind}<(\d+)>", output)[1]
 
 
 def python_in(user, code):
@@ -111,7 +111,7 @@ def test_the_files_that_are_shipped_can_be_read(name):
         assert content.items() >= NO_FILE.items()
 
 
-@pytest.mark.parametrize("section, key, value, told", [
+@pytest.mark.parametrize("section, key, value, message", [
     ("computer", "hostnam", "x", "unknown key 'hostnam'"),
     ("computer", "work_dir", None, "'work_dir' is missing"),
     ("computer", "scheduler", "core.pbs", "core.slurm and core.direct"),
@@ -121,7 +121,7 @@ def test_the_files_that_are_shipped_can_be_read(name):
     (None, "database_password", "secret", "Passwords do not belong in files"),
     (None, "broker", "rabbit", "core.rabbitmq"),
 ])
-def test_a_file_that_cannot_be_used_is_refused(tmp_path, section, key, value, told):
+def test_a_file_that_cannot_be_used_is_refused(tmp_path, section, key, value, message):
     from click import ClickException
 
     from aiida_dse.cli.setup_files import read_file
@@ -133,7 +133,7 @@ def test_a_file_that_cannot_be_used_is_refused(tmp_path, section, key, value, to
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(ClickException) as refused:
         read_file(path)
-    assert told in refused.value.message
+    assert message in refused.value.message
     assert "secret" not in refused.value.message
 
 
@@ -373,9 +373,9 @@ def test_a_refinement_over_ssh(user, write_case, tmp_path):
         first = user.runs("setup", path)
         assert "computer 'lab' was created" in first and "self-test" in first
         assert user.runs("setup", path).count("kept") == 2
-        told = user.runs("launch", "refine", write_case(tmp_path, STAGES), "--wait",
+        output = user.runs("launch", "refine", write_case(tmp_path, STAGES), "--wait",
                          "--code", "dse-engine@lab")
-        pk = finished(told, "RefineWorkChain")
+        pk = finished(output, "RefineWorkChain")
         shown = python_in(user, f"""
 job = orm.load_node({pk}).called[0]
 print(job.computer.label, job.exit_status, job.get_option('resources')['num_cores_per_mpiproc'])
@@ -391,14 +391,14 @@ print(job.get_remote_workdir())
         assert python_in(user, "print(orm.load_code('dse-engine@lab').is_hidden)") == "False\n"
 
 
-def test_a_computer_that_cannot_be_reached_is_told_and_not_kept(user, tmp_path):
+def test_a_computer_that_cannot_be_reached_is_reported_and_not_kept(user, tmp_path):
     path = computer_file(tmp_path / "away.yaml", "ssh", "nowhere.invalid", tmp_path)
     refused = user.tries("setup", path)
     assert refused.returncode == 1 and "'ssh nowhere.invalid true' must work" in refused.stderr
     assert "nothing to undo" in user.runs("setup", path, "--undo")
 
 
-def test_a_computer_without_the_engine_is_told_and_not_kept(user, tmp_path):
+def test_a_computer_without_the_engine_is_reported_and_not_kept(user, tmp_path):
     with ssh_host(user, "bare", tmp_path):
         path = computer_file(tmp_path / "bare.yaml", "ssh", "bare", tmp_path)
         content = yaml.safe_load(path.read_text())
@@ -416,9 +416,9 @@ def test_a_grid_search_on_slurm_over_ssh(user, slurm, write_case, tmp_path, case
         made = user.runs("setup", path)
         assert "compiling the engine in the queue of cluster" in made and "self-test" in made
         document = write_case(tmp_path, {"scan": case.scan})
-        told = user.runs("launch", "grid-search", document, "--tile-seconds", 1, "--wait",
+        output = user.runs("launch", "grid-search", document, "--tile-seconds", 1, "--wait",
                          "--code", "dse-engine@cluster")
-        pk = finished(told, "GridSearchWorkChain")
+        pk = finished(output, "GridSearchWorkChain")
         shown = json.loads(python_in(user, f"""
 import json
 node = orm.load_node({pk})
