@@ -14,19 +14,20 @@ computer-slurm.yaml).
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import zipfile
+from email.parser import HeaderParser
 from pathlib import Path
 
 #: Requirements of the package that only its AiiDA side imports.
-FOR_AIIDA = {"aio-pika", "aiida-core", "pandas", "plumpy", "psycopg", "PyCifRW", "pymatgen", "rich",
+FOR_AIIDA = {"aio-pika", "aiida-core", "pandas", "plumpy", "psycopg", "pycifrw", "pymatgen", "rich",
              "spglib", "tabulate"}
 MARK = ".made-by-engine-only"
-ASK = "import importlib.metadata as m, json; print(json.dumps(m.requires('aiida-dse')))"
 
 
 def default_source() -> str:
@@ -37,10 +38,18 @@ def default_source() -> str:
     return "aiida-dse"
 
 
+def requirements_of(wheel: Path) -> list[str]:
+    """What a wheel requires, as its metadata state it."""
+    with zipfile.ZipFile(wheel) as content:
+        (name,) = (name for name in content.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = HeaderParser().parsestr(content.read(name).decode("utf-8"))
+    return metadata.get_all("Requires-Dist") or []
+
+
 def engine_requirements(requirements: list[str]) -> list[str]:
     """Those requirements of the package that the engine needs: without AiiDA's and the extras."""
     return [line for line in requirements if "extra ==" not in line
-            and re.split(r"[^A-Za-z0-9_.-]", line)[0] not in FOR_AIIDA]
+            and re.split(r"[^A-Za-z0-9_.-]", line)[0].lower() not in FOR_AIIDA]
 
 
 def install(folder: Path, source: str) -> None:
@@ -52,13 +61,18 @@ def install(folder: Path, source: str) -> None:
     else:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         (folder / MARK).touch()
-    python = str(folder / "bin" / "python")
+    pip = [str(folder / "bin" / "python"), "-m", "pip"]
     # twice quiet: warnings about package indexes that cannot be reached are hidden, errors are not
-    pip = [python, "-m", "pip", "install", "--quiet", "--quiet", "--disable-pip-version-check"]
+    quiet = ["--quiet", "--quiet", "--disable-pip-version-check"]
     print("installing ...", flush=True)
-    subprocess.run([*pip, "--no-deps", "--force-reinstall", source], check=True)
-    listed = subprocess.run([python, "-c", ASK], check=True, stdout=subprocess.PIPE, text=True)
-    subprocess.run([*pip, *engine_requirements(json.loads(listed.stdout))], check=True)
+    with tempfile.TemporaryDirectory() as built:
+        subprocess.run([*pip, "wheel", *quiet, "--no-deps", "--wheel-dir", built, source],
+                       check=True)
+        (wheel,) = Path(built).glob("*.whl")
+        subprocess.run([*pip, "install", *quiet, *engine_requirements(requirements_of(wheel))],
+                       check=True)
+        subprocess.run([*pip, "install", *quiet, "--no-deps", "--force-reinstall", str(wheel)],
+                       check=True)
     engine, cache = folder / "bin" / "dse-engine", folder / "numba"
     environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
     subprocess.run([str(engine), "selftest"], env=environment, check=True)

@@ -85,12 +85,6 @@ def test_the_engine_requires_what_it_imports_and_nothing_else(requirements, engi
     assert names_of(engine_only.engine_requirements(requirements)) == needed
 
 
-def test_the_engine_gets_no_requirements_of_extras(engine_only):
-    """As they are listed by an installed distribution."""
-    listed = ["numpy>=2.0", "aiida-core<3,>=2.9.4", "PyCifRW>=4.4", 'pytest>=8; extra == "dev"']
-    assert engine_only.engine_requirements(listed) == ["numpy>=2.0"]
-
-
 def test_the_engine_is_installed_from_the_project_of_the_script(engine_only, monkeypatch, tmp_path):
     assert engine_only.default_source() == str(ROOT)
     monkeypatch.setattr(engine_only, "__file__", str(tmp_path / "bin" / "engine_only.py"))
@@ -131,6 +125,13 @@ def test_wheel_and_sdist_are_complete(distributions):
     assert in_wheel == needed
     assert needed <= in_sdist
     assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"} <= in_sdist
+
+
+def test_the_engine_gets_the_requirements_of_the_wheel(distributions, requirements, engine_only):
+    """The same as those of the project's file, and none of an extra."""
+    found = engine_only.engine_requirements(engine_only.requirements_of(distributions[1]))
+    assert names_of(found) == names_of(engine_only.engine_requirements(requirements))
+    assert "pytest" not in names_of(found)
 
 
 def test_the_metadata_are_those_of_a_release(distributions):
