@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from aiida_dse.api import simulate as simulate
     from aiida_dse.api import to_document as to_document
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 #: The names of `aiida_dse.api`, which is imported when one of them is asked for.
 __all__ = [

@@ -83,7 +83,7 @@ def axis(name: str, centre: float, half_width: float, step: float) -> str:
 
 
 def compare(summary: RefinementSummary) -> None:
-    """The refined values beside those that went into the synthetic pattern."""
+    """Print the refined values next to those from which the synthetic pattern was computed."""
     from aiida_dse.engine.formatting import with_su
 
     truth = json.loads((HERE / "truth_05nm.json").read_text())
@@ -105,8 +105,8 @@ def compare(summary: RefinementSummary) -> None:
     print(f"\n{'':28} {'refined (s.u.)':>16} {'published/truth':>16} {'difference / s.u.':>18}")
     for name, row, value in rows:
         su = summary.scaled(row.su)
-        print(f"{name:28} {with_su(row.value, su):>16} {value:16.5g} "
-              f"{(row.value - value) / su:18.1f}")
+        difference = "" if su is None else f"{(row.value - value) / su:.1f}"
+        print(f"{name:28} {with_su(row.value, su):>16} {value:16.5g} {difference:>18}")
 
 
 def title(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Results of refinements as they would come out, with chosen numbers: for tests of series."""
+"""Limits that grow with the load; results of refinements with chosen numbers, for series."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import patient
+
+
+def pytest_runtest_setup(item):
+    """Each test gets its own limit, at the load that there is when it begins."""
+    marker = item.get_closest_marker("timeout")
+    limit = marker.args[0] if marker else float(item.config.getini("timeout"))
+    item.add_marker(pytest.mark.timeout(patient(limit)), append=False)
+
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "cspbbr3"
 EDGES = (8.2, 8.3, 11.7)

@@ -1,4 +1,4 @@
-"""This computer, and computers over SSH with or without Slurm: made, checked, taken back."""
+"""This computer, and computers over SSH with or without Slurm: created, checked, removed."""
 
 from __future__ import annotations
 
@@ -15,25 +15,16 @@ import click
 
 from aiida_dse.data.options import JOBS, SPEED
 
+from .setup_files import DIRECT, SLURM
+
 COMPUTER, CODE = "localhost", "dse-engine"
-#: Sections of a computer's file: keys that are needed, keys that may stand there. The first three
-#: are those of 'verdi computer setup', 'verdi computer configure' and 'verdi code create'.
-SECTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "computer": (("label", "hostname", "transport", "scheduler", "work_dir"),
-                 ("description", "shebang", "prepend_text")),
-    "configure": ((), ("host", "data_node_host", "max_io_allowed", "authentication_script",
-                       "backend", "use_sftp", "use_login_shell", "safe_interval")),
-    "code": (("filepath_executable",), ("label", "description", "prepend_text")),
-    "jobs": ((), ("partition", "account", "walltime", "threads", "poll_interval")),
-}
-TRANSPORT, SLURM, DIRECT = "core.ssh_async", "core.slurm", "core.direct"
 POLL_SECONDS = 10.0
 #: Minutes that the self-test may take on a node.
 SELFTEST_MINUTES = 15
 
 
 def make_local(scratch: Path, cache: Path) -> None:
-    """This computer and its code; the engine is compiled."""
+    """Create this computer and its code, and compile the engine."""
     from aiida.common.exceptions import NotExistent
     from aiida.orm import Computer, load_computer
 
@@ -41,12 +32,12 @@ def make_local(scratch: Path, cache: Path) -> None:
     executable = str(beside) if beside.exists() else shutil.which(CODE)
     if executable is None:
         raise click.ClickException(
-            f"the executable '{CODE}' is neither beside {sys.executable} nor on the PATH. "
+            f"the executable '{CODE}' is neither next to {sys.executable} nor on the PATH. "
             "Reinstall aiida-dse in this environment."
         )
     try:
         computer = load_computer(COMPUTER)
-        click.echo(f"computer '{COMPUTER}' exists: kept")
+        click.echo(f"computer '{COMPUTER}' exists and is kept")
     except NotExistent:
         computer = Computer(
             label=COMPUTER, hostname=COMPUTER, description="this computer",
@@ -54,7 +45,7 @@ def make_local(scratch: Path, cache: Path) -> None:
         ).store()
         computer.set_minimum_job_poll_interval(1)
         computer.set_default_mpiprocs_per_machine(1)
-        click.echo(f"computer '{COMPUTER}' made")
+        click.echo(f"computer '{COMPUTER}' was created")
     if not computer.is_configured:
         computer.configure(safe_interval=0, use_login_shell=False)
     _make_code(computer, {"filepath_executable": executable,
@@ -66,54 +57,26 @@ def make_local(scratch: Path, cache: Path) -> None:
     )
     if check.returncode:
         raise click.ClickException(f"the engine's self-test failed:\n{check.stdout}{check.stderr}")
-    _keep(computer, {SPEED: _told_speed(check.stdout)})
+    _keep(computer, {SPEED: _measured_speed(check.stdout)})
     click.echo(f" {check.stdout.strip()}")
 
 
-def _told_speed(out: str) -> float:
-    """Seconds for a distance, as the self-test told them."""
+def _measured_speed(out: str) -> float:
+    """Seconds for a distance, from the output of the self-test."""
     found = re.search(r"speed: (\S+) ns", out)
     if found is None:
-        raise click.ClickException("the engine's self-test does not tell its speed: the engine on "
-                                   f"that computer is of an older version. It said:\n{out}")
+        raise click.ClickException("the self-test of the engine reported no speed: the engine on "
+                                   f"that computer is an older version. Its output was:\n{out}")
     return float(found[1]) * 1e-9
 
 
 def _keep(computer: Any, facts: dict[str, Any]) -> None:
-    """Keep on the computer's node what jobs ask for and how fast it is."""
+    """Store on the computer's node what jobs request and how fast it is."""
     computer.set_property(JOBS, computer.get_property(JOBS, {}) | facts)
 
 
-def check_sections(path: Path, content: dict[str, Any]) -> None:
-    """Refuse a computer's file that cannot be used."""
-    from .setup import check_keys
-
-    check_keys(path, content, tuple(SECTIONS), ("computer", "code"))
-    for section, (needed, more) in SECTIONS.items():
-        # a section of comments only is None
-        check_keys(f"{path}, {section}", content.get(section) or {}, needed + more, needed)
-    computer, jobs = content["computer"], content.get("jobs") or {}
-    for key, allowed in (("transport", (TRANSPORT,)), ("scheduler", (SLURM, DIRECT))):
-        if computer[key] not in allowed:
-            raise click.ClickException(f"{path}, computer: {key} is '{computer[key]}'; this "
-                                       f"command knows {' and '.join(allowed)}")
-    for key, low in (("walltime", 60), ("threads", 1), ("poll_interval", 0)):
-        value = jobs.get(key)
-        if value is not None and (type(value) not in (int, float) or value < low):
-            raise click.ClickException(f"{path}, jobs: {key} is {value!r}; write a number from "
-                                       f"{low} on" + (" (seconds)" if key != "threads" else ""))
-    for key in ("partition", "account"):
-        if jobs.get(key) and computer["scheduler"] != SLURM:
-            raise click.ClickException(f"{path}, jobs: {key} needs the scheduler {SLURM}; without "
-                                       "a queue, remove this line")
-    if not str(content["code"]["filepath_executable"]).startswith("/"):
-        raise click.ClickException(f"{path}, code: filepath_executable is "
-                                   f"'{content['code']['filepath_executable']}'; write its whole "
-                                   "path on that computer, as engine_only.py prints it")
-
-
 def make_remote(content: dict[str, Any]) -> None:
-    """The computer of a file, tried out; its engine, compiled there; the code."""
+    """Create and test the computer of a file, compile its engine there, create the code."""
     section, jobs = content["computer"], content.get("jobs") or {}
     computer, is_new = _stored(section)
     try:
@@ -130,21 +93,21 @@ def make_remote(content: dict[str, Any]) -> None:
             raise
         raise click.ClickException(
             f"{section['label']} cannot be used ({problem}). 'ssh {section['hostname']} true' must "
-            "work here without any question: a Host entry in your ssh configuration, your key, "
-            "and the computer's key known"
+            "work here without asking anything: it needs a Host entry in your ssh configuration, "
+            "your key, and the computer's key among the known hosts"
         ) from None
     kept = {key: jobs[key] for key in ("partition", "account", "walltime", "threads")
             if jobs.get(key)}
     computer.set_property(JOBS, kept | {SPEED: speed})
     computer.set_minimum_job_poll_interval(float(jobs.get("poll_interval", POLL_SECONDS)))
-    told = ", ".join(f"{key} {value}" for key, value in kept.items())
-    click.echo(f"jobs ask for: {told or 'nothing in particular'}")
+    requested = ", ".join(f"{key} {value}" for key, value in kept.items())
+    click.echo(f"jobs request: {requested or 'nothing in particular'}")
     code = _make_code(computer, content["code"])
     click.echo(f"use it with 'aiida-dse launch ... --code {code.full_label}'")
 
 
 def _stored(section: dict[str, Any]) -> tuple[Any, bool]:
-    """The computer, and whether it was made now."""
+    """The computer, and whether it was created just now."""
     from aiida.common.exceptions import NotExistent
     from aiida.orm import Computer, load_computer
 
@@ -161,16 +124,16 @@ def _stored(section: dict[str, Any]) -> tuple[Any, bool]:
         computer.set_prepend_text(section.get("prepend_text") or "")
         computer.set_default_mpiprocs_per_machine(1)
         computer.store()
-        click.echo(f"computer '{label}' made")
+        click.echo(f"computer '{label}' was created")
         return computer, True
     for key, value in (("hostname", found.hostname), ("transport", found.transport_type),
                        ("scheduler", found.scheduler_type), ("work_dir", found.get_workdir())):
         if value != section[key]:
             raise click.ClickException(
-                f"computer '{label}' exists with {key} {value}, the file says {section[key]}. Take "
-                "it back first with --undo, or choose another label"
+                f"computer '{label}' exists with {key} {value}, but the file specifies "
+                f"{section[key]}. Remove it first with --undo, or choose another label"
             )
-    click.echo(f"computer '{label}' exists: kept")
+    click.echo(f"computer '{label}' exists and is kept")
     return found, False
 
 
@@ -190,8 +153,9 @@ def _selftest(computer: Any, code: dict[str, Any], jobs: dict[str, Any]) -> floa
     with computer.get_transport() as transport:
         if not transport.isfile(engine):
             raise click.ClickException(
-                f"{computer.label} holds no file {engine}. Install the engine there with "
-                "setup_profiles/engine_only.py and write the path it prints into the file"
+                f"there is no file {engine} on {computer.label}. Install the engine there with "
+                "engine_only.py ('aiida-dse setup engine_only.py --copy' copies it) and write the "
+                "path that it prints into the file"
             )
         where = "in the queue of" if command[0] == "srun" else "on"
         click.echo(f"compiling the engine {where} {computer.label} ...", nl=False)
@@ -199,14 +163,14 @@ def _selftest(computer: Any, code: dict[str, Any], jobs: dict[str, Any]) -> floa
             f"{code.get('prepend_text') or 'true'}\n{shlex.join(command)}")
     if status:
         raise click.ClickException(
-            f"'{shlex.join(command)}' ended with {status} on {computer.label}:\n{out}{err}")
-    speed = _told_speed(out)
+            f"'{shlex.join(command)}' ended with status {status} on {computer.label}:\n{out}{err}")
+    speed = _measured_speed(out)
     click.echo(f" {out.strip()}")
     return speed
 
 
 def _make_code(computer: Any, section: dict[str, Any]) -> Any:
-    """The code of a computer, made unless it exists; a hidden one is shown again."""
+    """The code of a computer, created unless it exists; a hidden one becomes visible again."""
     from aiida.common.exceptions import NotExistent
     from aiida.orm import InstalledCode, load_code
 
@@ -220,19 +184,19 @@ def _make_code(computer: Any, section: dict[str, Any]) -> Any:
             default_calc_job_plugin="dse.refine", prepend_text=section.get("prepend_text") or "",
             description=section.get("description") or "The Debye scattering engine",
         ).store()
-        click.echo(f"code '{label}' made ({code.filepath_executable})")
+        click.echo(f"code '{label}' was created ({code.filepath_executable})")
         return code
     if str(code.filepath_executable) != section["filepath_executable"]:
-        click.echo(f"code '{label}' exists with {code.filepath_executable}: kept. For "
-                   f"{section['filepath_executable']} give it another label")
+        click.echo(f"code '{label}' exists with {code.filepath_executable} and is kept. "
+                   f"For {section['filepath_executable']}, choose another label")
     else:
-        click.echo(f"code '{label}' exists: kept")
+        click.echo(f"code '{label}' exists and is kept")
     code.is_hidden = False
     return code
 
 
 def undo_remote(content: dict[str, Any]) -> None:
-    """Delete code and computer; those that analyses used are put aside, for these stay true."""
+    """Delete code and computer; disable them instead if analyses used them."""
     from aiida.common.exceptions import NotExistent
     from aiida.orm import InstalledCode, Node, QueryBuilder, load_computer
     from aiida.tools import delete_nodes
@@ -252,17 +216,18 @@ def undo_remote(content: dict[str, Any]) -> None:
         for code in codes:
             code.is_hidden = True
         _authinfo(computer).enabled = False
-        click.echo(f"{used} nodes of your analyses name the computer '{label}': it is kept but "
-                   "disabled, its code hidden. Running setup again brings both back")
+        click.echo(f"{used} nodes of your analyses refer to the computer '{label}': it is kept but "
+                   "disabled, and its code is hidden. Running setup again restores both")
         return
     delete_nodes([code.pk for code in codes], dry_run=False)
     _delete(computer)
     work = computer_work(content)
-    click.echo(f"computer '{label}' and its code removed. What is on that computer stays: {work}")
+    click.echo(f"computer '{label}' and its code were removed. The files on that computer remain: "
+               f"{work}")
 
 
 def computer_work(content: dict[str, Any]) -> str:
-    """Where a computer keeps what setup and jobs left there."""
+    """Where the files of setup and of jobs are on a computer."""
     return (f"{content['computer']['work_dir']} (jobs), {content['code']['filepath_executable']} "
             "(engine)")
 

@@ -9,7 +9,9 @@ import click
 
 from .doctor import doctor
 from .finding import query_options
+from .profile import load_profile_for_command
 from .setup import setup
+from .shipped_files import examples
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,6 +25,7 @@ def main(context: click.Context, profile: str | None) -> None:
 
 main.add_command(setup)
 main.add_command(doctor)
+main.add_command(examples)
 
 _archive = click.option(
     "--archive", type=click.Path(dir_okay=False, path_type=Path),
@@ -30,24 +33,12 @@ _archive = click.option(
 )
 
 
-def _load(profile: str | None) -> Any:
-    from aiida.common.exceptions import ConfigurationError, MissingConfigurationError
-    from aiida.manage.configuration import load_profile
-
-    try:
-        return load_profile(profile)
-    except (ConfigurationError, MissingConfigurationError) as problem:
-        raise click.ClickException(
-            f"no AiiDA profile could be loaded ({problem}). Make one with 'aiida-dse setup'."
-        ) from None
-
-
 def _look_into(context: click.Context, archive: Path | None) -> Any:
     """Load the profile (returned), or an archive file for the time of this command."""
     from .finding import refusing
 
     if archive is None:
-        return _load(context.obj)
+        return load_profile_for_command(context.obj)
     from aiida_dse.data.archives import opened_archive
 
     refusing(context.with_resource, opened_archive(archive))
@@ -88,7 +79,7 @@ def launch_refine(profile: str | None, **options: Any) -> None:
     """Refine a model document."""
     from .launching import launch_refinement
 
-    _load(profile)
+    load_profile_for_command(profile)
     launch_refinement(**options)
 
 
@@ -98,7 +89,7 @@ def launch_build_(profile: str | None, **options: Any) -> None:
     """Sample the distances of a document's phases: stores that take the place of structures."""
     from .launching import launch_build
 
-    _load(profile)
+    load_profile_for_command(profile)
     launch_build(**options)
 
 
@@ -116,7 +107,7 @@ def launch_grid_search(profile: str | None, **options: Any) -> None:
     """Map the GoF over the axes of a document's 'scan'."""
     from .launching import launch_map
 
-    _load(profile)
+    load_profile_for_command(profile)
     launch_map(**options)
 
 
@@ -126,7 +117,7 @@ def launch_uncertainty_(profile: str | None, **options: Any) -> None:
     """Profiles, bootstrap and posterior of a document's 'uncertainty'."""
     from .launching import launch_uncertainty
 
-    _load(profile)
+    load_profile_for_command(profile)
     launch_uncertainty(**options)
 
 
@@ -145,7 +136,7 @@ def launch_compare(profile: str | None, **options: Any) -> None:
     """Refine several models of one pattern and rank them."""
     from .launching import launch_comparison
 
-    _load(profile)
+    load_profile_for_command(profile)
     launch_comparison(**options)
 
 
@@ -161,7 +152,7 @@ def launch_simultaneous(profile: str | None, **options: Any) -> None:
     """Refine several patterns together: a simultaneous document."""
     from .launching import launch_joint_refinement
 
-    _load(profile)
+    load_profile_for_command(profile)
     launch_joint_refinement(**options)
 
 
@@ -190,7 +181,7 @@ def launch_study_(profile: str | None, **options: Any) -> None:
     """Everything in a study document: samples, series, maps and comparisons."""
     from .launching_studies import launch_study
 
-    _load(profile)
+    load_profile_for_command(profile)
     launch_study(**options)
 
 
@@ -201,7 +192,7 @@ def launch_series_(profile: str | None, **options: Any) -> None:
     """One series of a study document: temperatures or sizes."""
     from .launching_studies import launch_series
 
-    _load(profile)
+    load_profile_for_command(profile)
     launch_series(**options)
 
 
@@ -269,7 +260,7 @@ def watch(profile: str | None, pk: str, once: bool) -> None:
     """
     from .watching import watch_process
 
-    _load(profile)
+    load_profile_for_command(profile)
     watch_process(pk, once)
 
 
@@ -318,7 +309,7 @@ def export(profile: str | None, pks: tuple[str, ...], output: Path, **filters: A
     """Write results, with all they came from, into an archive file."""
     from .finding import export_results
 
-    _load(profile)
+    load_profile_for_command(profile)
     export_results(pks, filters, output)
 
 
@@ -329,5 +320,5 @@ def import_(profile: str | None, file: Path) -> None:
     """Add the results of an archive file to the profile."""
     from .finding import import_results
 
-    _load(profile)
+    load_profile_for_command(profile)
     import_results(file)

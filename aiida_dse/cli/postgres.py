@@ -1,16 +1,13 @@
-"""A PostgreSQL role and database for a profile, made and dropped through psql.
+"""A PostgreSQL role and database for a profile, created and dropped through psql.
 
-SQL goes through psql's standard input, and the role's password only as its SCRAM verifier: neither
-the list of processes nor the server's log shows it. What is made here carries a comment, by which
-undo knows it.
+SQL goes through the standard input of psql, and the password of the role only as its SCRAM
+verifier: neither the list of processes nor the log of the server shows it. What is created here
+carries a comment, by which undo recognises it.
 """
 
 from __future__ import annotations
 
-import base64
 import getpass
-import hashlib
-import hmac
 import os
 import re
 import secrets
@@ -21,16 +18,15 @@ from typing import Any
 import click
 
 MARK = "made by aiida-dse setup"
-#: The first that the server knows. C.UTF-8 sorts alike everywhere; C is always there.
+#: The first one that the server knows is used. C.UTF-8 sorts alike everywhere, C always exists.
 LOCALES = ("C.UTF-8", "en_US.UTF-8", "C")
 HERE = ("localhost", "127.0.0.1", "::1", "")
-SCRAM_ROUNDS = 4096
 NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 @dataclass(frozen=True)
 class Database:
-    """Where a profile's database is, its role, and which of the two were made just now."""
+    """Where the database of a profile is, its role, and which of the two were just created."""
 
     host: str
     port: int
@@ -41,15 +37,15 @@ class Database:
 
 
 def make(content: dict[str, Any]) -> Database:
-    """Make role and database of a profile's file unless they exist."""
+    """Create the role and the database of a profile's file unless they exist."""
     host, port = content.get("database_hostname") or "localhost", content.get("database_port")
     name = content.get("database_name") or content["profile"]
     role = content.get("database_username") or name
     for each in (name, role):
         if not NAME.fullmatch(each):
             raise click.ClickException(
-                f"'{each}' cannot name a database or a role: use up to 63 of a-z, 0-9 and _, "
-                "starting with a letter"
+                f"'{each}' cannot be the name of a database or a role: use up to 63 characters "
+                "a-z, 0-9 and _, and start with a letter"
             )
     database = Database(host, int(port or 5432), name, role, secrets.token_urlsafe(24))
     admin = _admin(database)
@@ -59,26 +55,26 @@ def make(content: dict[str, Any]) -> Database:
     )
     made = set()
     if has_role:
-        click.echo(f"role '{role}' exists: kept")
+        click.echo(f"role '{role}' exists and is kept")
         password = click.prompt(f"Password of the PostgreSQL role '{role}'", hide_input=True)
         database = Database(host, database.port, name, role, password)
     else:
-        _sql(admin, f"CREATE ROLE \"{role}\" LOGIN PASSWORD '"
-                    f"{verifier(database.password, secrets.token_bytes(16))}';\n"
+        _sql(admin, f"CREATE ROLE \"{role}\" LOGIN PASSWORD "
+                    f"'{scram_verifier(role, database.password)}';\n"
                     f"COMMENT ON ROLE \"{role}\" IS '{MARK}'")
         made.add("role")
-        click.echo(f"role '{role}' made")
+        click.echo(f"role '{role}' was created")
     if has_database:
-        click.echo(f"database '{name}' exists: kept")
+        click.echo(f"database '{name}' exists and is kept")
     else:
         locale = _create_database(admin, database)
         made.add("database")
-        click.echo(f"database '{name}' made (UTF8, locale {locale})")
+        click.echo(f"database '{name}' was created (UTF8, locale {locale})")
     return Database(host, database.port, name, role, database.password, frozenset(made))
 
 
 def made_by_setup(database: Database) -> set[str]:
-    """Which of 'role' and 'database' were made by this command."""
+    """Which of 'role' and 'database' this command created."""
     admin = _admin(database)
     found = set()
     for kind, table, column, value in (("role", "pg_authid", "rolname", database.role),
@@ -90,6 +86,12 @@ def made_by_setup(database: Database) -> set[str]:
         if comment == MARK:
             found.add(kind)
     return found
+
+
+def exists(database: Database) -> bool:
+    """Whether the server has a database of this name."""
+    return _sql(_admin(database),
+                f"SELECT 1 FROM pg_database WHERE datname = '{database.name}'") == "1"
 
 
 def drop(database: Database, what: set[str] | frozenset[str]) -> None:
@@ -118,7 +120,7 @@ def _create_database(admin: list[str], database: Database) -> str:
 
 
 def _admin(database: Database) -> list[str]:
-    """The psql command that may make roles and databases on this server."""
+    """The psql command that may create roles and databases on this server."""
     psql = ["psql", "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--no-password",
             "--set=ON_ERROR_STOP=1", "--dbname=postgres", f"--port={database.port}"]
     remote = [*psql, f"--host={database.host}"]
@@ -135,11 +137,11 @@ def _admin(database: Database) -> list[str]:
         if answer == "t":
             return command
     raise click.ClickException(
-        f"no user that may make databases could reach PostgreSQL at {database.host}:"
-        f"{database.port} (tried {getpass.getuser()} and postgres). Is it running, and psql "
-        "installed? If you may not make databases there, ask for\n"
+        f"PostgreSQL at {database.host}:{database.port} could not be reached as a user who may "
+        f"create databases (tried {getpass.getuser()} and postgres). Is the server running, and is "
+        "psql installed? If you may not create databases there, ask its administrator for\n"
         f"  CREATE ROLE {database.role} LOGIN CREATEROLE CREATEDB PASSWORD '...';\n"
-        "and run this with PGUSER set to it and its password in ~/.pgpass"
+        "and run this command again with PGUSER set to that role and its password in ~/.pgpass"
     )
 
 
@@ -154,10 +156,17 @@ def _sql(command: list[str], statement: str) -> str:
     return done.stdout.strip()
 
 
-def verifier(password: str, salt: bytes) -> str:
-    """What PostgreSQL stores for an ASCII password (RFC 5803), so that it never sees the word."""
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode("ascii"), salt, SCRAM_ROUNDS)
-    client = hmac.digest(salted, b"Client Key", "sha256")
-    server = hmac.digest(salted, b"Server Key", "sha256")
-    texts = [base64.b64encode(b).decode() for b in (salt, hashlib.sha256(client).digest(), server)]
-    return f"SCRAM-SHA-256${SCRAM_ROUNDS}:{texts[0]}${texts[1]}:{texts[2]}"
+def scram_verifier(role: str, password: str) -> str:
+    """What PostgreSQL stores in place of a password, made here so that it never sees the password.
+
+    This is the client library's own function. It needs no server, because the method is named, but
+    it belongs to a connection object; with port 0, that object connects to nothing.
+    """
+    from psycopg.pq import PGconn
+
+    unconnected = PGconn.connect_start(b"port=0")
+    try:
+        made = unconnected.encrypt_password(password.encode(), role.encode(), b"scram-sha-256")
+    finally:
+        unconnected.finish()
+    return made.decode()

@@ -1,4 +1,4 @@
-"""Profiles: SQLite + ZeroMQ without any service, or PostgreSQL + RabbitMQ; and their undo."""
+"""Creating a profile: SQLite and ZeroMQ without any service, or PostgreSQL and RabbitMQ."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from typing import Any
 import click
 
 from . import postgres, rabbitmq
+from .computers import make_local
+from .setup_files import PRODUCTION
 
 CACHED = "aiida.calculations:dse.*"
-#: How long verdi waits for the daemon's answer.
+#: How long (s) verdi waits for an answer of the daemon.
 DAEMON_SECONDS = 60
 
 
 def make_profile(content: dict[str, Any], workers: int, daemon: bool) -> None:
-    """Make the profile of a file, this computer and the code; what exists is kept."""
+    """Create the profile of a file, this computer and the code; what exists is kept."""
     from aiida.manage.configuration import get_config, load_profile
 
-    from .computers import make_local
-
     config = get_config(create=True)
-    name, production = content["profile"], content["broker"] == "core.rabbitmq"
+    name, production = content["profile"], content["broker"] == PRODUCTION
     if name in config.profile_names:
         existing = config.get_profile(name).process_control_backend
         if existing != content["broker"]:
             raise click.ClickException(
                 f"profile '{name}' exists with the broker {existing}, not {content['broker']}. "
-                "Choose another name with --profile, or take it back first with --undo"
+                "Choose another name with --profile, or remove it first with --undo"
             )
-        click.echo(f"profile '{name}' exists: kept")
+        click.echo(f"profile '{name}' exists and is kept")
     else:
         folder = Path(config.dirpath) / "repository" / name
         if production:
             _make_production(config, content, folder)
         else:
             _create(config, content, "core.sqlite_dos", {"filepath": str(folder)}, {})
-            click.echo(f"profile '{name}' made (SQLite, ZeroMQ broker) in {config.dirpath}")
+            click.echo(f"profile '{name}' was created (SQLite, ZeroMQ broker) in {config.dirpath}")
         config.set_option("runner.poll.interval", 1, scope=name)
         config.set_option("daemon.default_workers", workers, scope=name)
-        # a job computed before, by this version of the engine, is not computed again
+        # a job that this version of the engine computed before is not computed again
         config.set_option("caching.enabled_for", [CACHED], scope=name)
         if config.default_profile_name not in config.profile_names:  # none, or one long gone
             config.set_default_profile(name, overwrite=True)
     if production:
         _check_broker(config, name)
-    # AiiDA's 2 s are less than workers may take to stop: 'verdi daemon restart' then fails half way
+    # workers may take longer to stop than AiiDA's 2 s: 'verdi daemon restart' then fails half way
     if config.get_option("daemon.timeout", scope=name, default=False) is None:
         config.set_option("daemon.timeout", DAEMON_SECONDS, scope=name)
     config.store()
@@ -58,7 +58,7 @@ def make_profile(content: dict[str, Any], workers: int, daemon: bool) -> None:
     if daemon:
         start_daemon(name)
     if config.default_profile_name != name:
-        click.echo(f"'{config.default_profile_name}' stays the default profile: use "
+        click.echo(f"'{config.default_profile_name}' remains the default profile: use "
                    f"'aiida-dse -p {name}' and 'verdi -p {name}'.")
 
 
@@ -66,7 +66,7 @@ def _create(
     config: Any, content: dict[str, Any], storage: str, storage_config: dict[str, Any],
     broker_config: dict[str, Any],
 ) -> None:
-    """A profile on a storage that is new, or holds the data of a profile that was taken back."""
+    """A profile on a storage that is new, or that contains the data of a removed profile."""
     from aiida.manage.configuration import Profile, create_default_user, profile_context
     from aiida.orm import QueryBuilder, User
 
@@ -80,7 +80,7 @@ def _create(
                 "process_control": {"backend": content["broker"], "config": broker_config},
             })
             config.add_profile(profile).store()
-            click.echo(f"data in {folder} exist: kept")
+            click.echo(f"data exist in {folder} and are kept")
         else:
             profile = config.create_profile(
                 name=name, storage_backend=storage, storage_config=storage_config,
@@ -100,10 +100,10 @@ def _create(
 
 
 def _make_production(config: Any, content: dict[str, Any], folder: Path) -> None:
-    """The profile on PostgreSQL and RabbitMQ; a database that was made is taken back on failure."""
+    """The profile on PostgreSQL and RabbitMQ; on failure, a new database is dropped again."""
     name = content["profile"]
     broker = rabbitmq.settings(content)
-    rabbitmq.version(broker)  # before anything is made
+    rabbitmq.version(broker)  # before anything is created
     database = postgres.make(content)
     try:
         _create(config, content, "core.psql_dos", {
@@ -114,18 +114,18 @@ def _make_production(config: Any, content: dict[str, Any], folder: Path) -> None
         }, broker)
     except Exception as problem:
         postgres.drop(database, database.made)
-        told = str(problem).replace(database.password, "***")
-        raise click.ClickException(f"profile '{name}' was not made: {told}") from None
+        reason = str(problem).replace(database.password, "***")
+        raise click.ClickException(f"profile '{name}' was not created: {reason}") from None
     Path(config.filepath).chmod(0o600)  # AiiDA keeps the password in it
-    click.echo(f"profile '{name}' made (PostgreSQL database '{database.name}', RabbitMQ) in "
+    click.echo(f"profile '{name}' was created (PostgreSQL database '{database.name}', RabbitMQ) in "
                f"{config.dirpath}")
 
 
 def _check_broker(config: Any, name: str) -> None:
-    """AiiDA warns of any recent RabbitMQ; what it warns of is checked here instead."""
+    """Check here what AiiDA warns of for every recent RabbitMQ, and turn that warning off."""
     found = rabbitmq.version(config.get_profile(name).process_control_config)
     config.set_option("warnings.rabbitmq_version", False, scope=name)
-    click.echo(f"RabbitMQ {found} answers")
+    click.echo(f"RabbitMQ {found} responds")
     if remark := rabbitmq.timeout_remark(found):
         click.echo(remark)
 
@@ -135,7 +135,7 @@ def start_daemon(profile: str) -> None:
     from aiida.engine.daemon.client import get_daemon_client
 
     if get_daemon_client(profile).is_daemon_running:
-        click.echo("the daemon runs")
+        click.echo("the daemon is running")
         return
     # verdi need not be on the PATH of an environment that was not activated
     beside = Path(sys.executable).parent
@@ -152,92 +152,4 @@ def start_daemon(profile: str) -> None:
             f"the daemon did not start:\n{started.stdout}{started.stderr}\nSee 'verdi -p "
             f"{profile} daemon logshow'."
         )
-    click.echo("daemon started")
-
-
-def undo_profile(name: str, delete_data: bool) -> None:
-    """Stop the daemon and remove the profile; its data only if told to."""
-    from aiida.common.exceptions import MissingConfigurationError
-    from aiida.manage.configuration import get_config
-
-    try:
-        config = get_config()
-    except MissingConfigurationError:
-        config = None
-    if config is None or name not in config.profile_names:
-        click.echo(f"there is no profile '{name}': nothing to undo")
-        return
-    profile = config.get_profile(name)
-    _stop_daemon(name)
-    # not config.delete_profile: it prints the storage's settings, the password among them
-    if profile.storage_backend == "core.psql_dos":
-        _undo_database(config, profile, delete_data)
-    else:
-        _undo_folder(Path(profile.storage_config["filepath"]), delete_data)
-    if profile.process_control_backend == "core.rabbitmq":
-        rabbitmq.forget(profile.process_control_config, f"aiida-{profile.uuid}")
-    if delete_data:
-        shutil.rmtree(Path(config.dirpath) / "scratch" / name, ignore_errors=True)
-    was_default = config.default_profile_name == name
-    config.remove_profile(name)
-    if was_default and config.profile_names:
-        config.set_default_profile(config.profile_names[0], overwrite=True)
-        click.echo(f"'{config.default_profile_name}' is the default profile now")
-    config.store()
-    click.echo(f"profile '{name}' removed from {config.dirpath}")
-
-
-def _stop_daemon(name: str) -> None:
-    from aiida.engine.daemon.client import DaemonException, get_daemon_client
-
-    client = get_daemon_client(name)
-    if not client.is_daemon_running:
-        return
-    try:
-        client.stop_daemon(wait=True, timeout=DAEMON_SECONDS)
-    except DaemonException as problem:
-        raise click.ClickException(
-            f"the daemon did not stop ({problem}), so nothing was removed. Run 'verdi -p {name} "
-            "daemon stop' and try again"
-        ) from None
-    click.echo("daemon stopped")
-
-
-def _undo_folder(folder: Path, delete_data: bool) -> None:
-    if delete_data:
-        shutil.rmtree(folder, ignore_errors=True)
-        click.echo(f"data deleted: {folder}")
-    else:
-        click.echo(f"data kept: {folder} ('aiida-dse setup' with the same profile name uses them "
-                   "again)")
-
-
-def _undo_database(config: Any, profile: Any, delete_data: bool) -> None:
-    """Other profiles may use the same role; then it stays."""
-    stored = profile.storage_config
-    database = postgres.Database(
-        stored["database_hostname"], stored["database_port"], stored["database_name"],
-        stored["database_username"], stored["database_password"],
-    )
-    folder = Path(stored["repository_uri"].removeprefix("file://"))
-    if not delete_data:
-        click.echo(f"data kept: database '{database.name}' and {folder} (to use them again, have "
-                   f"the password of '{database.role}' or set a new one: "
-                   f"psql -c '\\password {database.role}')")
-        return
-    others = [p for p in config.profiles if p.name != profile.name]
-    if any(p.storage_config.get("database_name") == database.name for p in others):
-        raise click.ClickException(
-            f"another profile uses the database '{database.name}', so nothing was removed. Undo "
-            "without --delete-data"
-        )
-    made = postgres.made_by_setup(database)
-    if any(p.storage_config.get("database_username") == database.role for p in others):
-        made -= {"role"}
-    if "database" in made:
-        postgres.drop(database, made)
-        shutil.rmtree(folder, ignore_errors=True)
-        click.echo(f"data deleted: {' and '.join(sorted(made))} '{database.name}', {folder}")
-    else:
-        click.echo(f"data kept: database '{database.name}' was not made by this command; {folder} "
-                   "belongs to it")
+    click.echo("the daemon was started")

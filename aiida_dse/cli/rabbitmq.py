@@ -1,4 +1,4 @@
-"""What a profile needs to know of a RabbitMQ server, and what it leaves there."""
+"""What a profile needs to know about a RabbitMQ server, and what it leaves there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-#: From this version on an answer that takes longer than consumer_timeout cuts the daemon off.
+#: From this version on, a task that takes longer than consumer_timeout disconnects the daemon.
 TIMES_OUT_FROM = (3, 8, 15)
 LIFT = "application:set_env(rabbit, consumer_timeout, undefined)."
 KEEP = "[{rabbit, [{consumer_timeout, undefined}]}]."
@@ -31,7 +31,7 @@ def settings(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def version(broker: dict[str, Any]) -> str:
-    """The version of the server, which must answer."""
+    """The version of the server; an error if it does not respond."""
     async def ask() -> str:
         connection = await _connect(broker)
         try:
@@ -44,24 +44,24 @@ def version(broker: dict[str, Any]) -> str:
         return asyncio.run(ask())
     except Exception as problem:  # its text may hold the URL with the password
         raise click.ClickException(
-            f"RabbitMQ does not answer at {broker['broker_host']}:{broker['broker_port']} for "
-            f"'{broker['broker_username']}' ({type(problem).__name__}). Is it running (Debian: "
-            "apt install rabbitmq-server), and are host, port and user right?"
+            f"RabbitMQ at {broker['broker_host']}:{broker['broker_port']} does not respond to the "
+            f"user '{broker['broker_username']}' ({type(problem).__name__}). Is it running "
+            "(Debian: apt install rabbitmq-server), and are host, port and user correct?"
         ) from None
 
 
 def timeout_remark(found: str) -> str | None:
-    """What to do about the server's consumer_timeout; None if it is lifted."""
+    """How to lift the consumer_timeout of the server; None if it is lifted."""
     if tuple(int(n) for n in re.findall(r"\d+", found)[:3]) < TIMES_OUT_FROM:
         return None
     state = _timeout()
     if state == "undefined":
         return None
-    told = "could not be read" if state is None else f"is {int(state) / 60000:.0f} min"
+    value = "could not be read" if state is None else f"is {int(state) / 60000:.0f} min"
     return (
-        f"consumer_timeout of RabbitMQ {told}: longer work chains would lose their daemon. On the "
-        f"server, once for good, write\n  {KEEP}\ninto /etc/rabbitmq/advanced.config, and for "
-        f"now run\n  rabbitmqctl eval '{LIFT}'"
+        f"consumer_timeout of RabbitMQ {value}: work chains that last longer lose their daemon. "
+        f"To lift it permanently, write\n  {KEEP}\ninto /etc/rabbitmq/advanced.config on the "
+        f"server; to lift it until the server restarts, run\n  rabbitmqctl eval '{LIFT}'"
     )
 
 
@@ -95,8 +95,8 @@ def forget(broker: dict[str, Any], prefix: str) -> None:
     try:
         asyncio.run(delete())
     except Exception as problem:
-        click.echo(f"the queue '{prefix}.process.queue' stays on RabbitMQ, which does not answer "
-                   f"({type(problem).__name__}); it is empty and harmless")
+        click.echo(f"the queue '{prefix}.process.queue' remains on RabbitMQ, which does not "
+                   f"respond ({type(problem).__name__}); it is empty and harmless")
 
 
 async def _connect(broker: dict[str, Any]) -> Any:

@@ -1,103 +1,68 @@
-"""aiida-dse setup: a profile, this computer or another one, the engine's code; and their undo."""
+"""aiida-dse setup: a profile or a computer with the engine's code, created and removed again."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import click
 
-#: Keys of a profile's file, those of 'verdi profile setup --config'; the first two are needed.
-PERSON = ("profile", "broker", "email", "first_name", "last_name", "institution")
-SERVICES = (
-    "database_hostname", "database_port", "database_name", "database_username",
-    "broker_protocol", "broker_host", "broker_port", "broker_username", "broker_virtual_host",
-)
-EMBEDDED, PRODUCTION = "core.zeromq", "core.rabbitmq"
-NO_FILE = {"profile": "dse", "broker": EMBEDDED}
+from .setup_files import NO_FILE, read_file
+from .shipped_files import copy_setup_file, find_setup_file, list_setup_files
 
 
 @click.command("setup")
-@click.argument("file", required=False,
-                type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", required=False)
 @click.option("--profile", "name",
-              help="The profile (default: the file's, or 'dse'; for a computer the default one).")
+              help="The profile (default: the one in FILE, or 'dse'; for a computer, the default "
+                   "profile).")
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True,
-              help="Daemon workers of a new profile.")
+              help="Number of daemon workers of a new profile.")
 @click.option("--daemon/--no-daemon", default=True, help="Start the daemon.")
-@click.option("--undo", is_flag=True, help="Take back what this made; data are kept.")
+@click.option("--undo", is_flag=True, help="Remove what this command created; keep the data.")
 @click.option("--delete-data", is_flag=True,
-              help="With --undo of a profile: delete its data as well, for good.")
+              help="With --undo of a profile: delete its data as well, permanently; also after an "
+                   "--undo that kept the data.")
+@click.option("--list", "list_files", is_flag=True,
+              help="List the set-up files that come with the package.")
+@click.option("--copy", is_flag=True,
+              help="Copy FILE into the current folder, to be edited there, and set nothing up.")
 @click.pass_obj
 def setup(
-    outer: str | None, file: Path | None, name: str | None, workers: int, daemon: bool,
-    undo: bool, delete_data: bool,
+    outer: str | None, file: str | None, name: str | None, workers: int, daemon: bool, undo: bool,
+    delete_data: bool, list_files: bool, copy: bool,
 ) -> None:
-    """Make a profile, or a remote computer, and what belongs to it.
+    """Create a profile, or a remote computer, with everything that belongs to it.
 
-    Without FILE: a profile that needs no service (SQLite + ZeroMQ broker), this computer and the
-    code; the daemon is started. FILE, one of setup_profiles/ after your changes, makes a profile on
-    PostgreSQL and RabbitMQ, or a computer over SSH with or without Slurm. Safe to repeat: what
-    exists is kept.
+    Without FILE, this creates a profile that needs no service (SQLite and the ZeroMQ broker), this
+    computer and the code, and starts the daemon. FILE is the path of a set-up file, or the name of
+    one that comes with the package (see --list): a profile on PostgreSQL and RabbitMQ, or a
+    computer over SSH with or without Slurm. The command can be repeated safely: it keeps what
+    exists.
     """
-    content = NO_FILE if file is None else read_file(file)
+    if list_files:
+        list_setup_files()
+        return
+    path = None if file is None else find_setup_file(file)
+    if copy:
+        if path is None:
+            raise click.UsageError("--copy needs the name of a file; --list shows them")
+        copy_setup_file(path)
+        return
+    content = NO_FILE if path is None else read_file(path)
     name = name or outer
     if delete_data and (not undo or "computer" in content):
-        raise click.UsageError("--delete-data goes with --undo of a profile")
+        raise click.UsageError("--delete-data can only be used with --undo of a profile")
     if "computer" in content:
         from . import computers
-        from .main import _load
+        from .profile import load_profile_for_command
 
-        _load(name)
+        load_profile_for_command(name)
         (computers.undo_remote if undo else computers.make_remote)(content)
         return
-    from . import profiles
-
     content = content | {"profile": name or content["profile"]}
     if undo:
-        profiles.undo_profile(content["profile"], delete_data)
-    else:
-        profiles.make_profile(content, workers, daemon)
+        from .profile_removal import undo_profile
 
+        undo_profile(content["profile"], delete_data)
+        return
+    from .profiles import make_profile
 
-def read_file(path: Path) -> dict[str, Any]:
-    """The content of a setup file, its keys checked."""
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
-        raise click.ClickException(f"{path} is not YAML: {problem}") from None
-    if not isinstance(content, dict):
-        raise click.ClickException(f"{path} holds no keys; start from a file of setup_profiles/")
-    if "computer" in content:
-        from .computers import check_sections
-
-        check_sections(path, content)
-        return content
-    broker = content.get("broker")
-    if broker not in (EMBEDDED, PRODUCTION):
-        raise click.ClickException(
-            f"{path}: broker is {broker!r}; '{EMBEDDED}' makes a profile without services, "
-            f"'{PRODUCTION}' one on PostgreSQL and RabbitMQ, a section 'computer' a computer"
-        )
-    check_keys(path, content, PERSON + (SERVICES if broker == PRODUCTION else ()), PERSON[:2])
-    return content
-
-
-def check_keys(
-    where: object, content: Any, known: tuple[str, ...], needed: tuple[str, ...]
-) -> None:
-    """Refuse unknown, missing and empty keys."""
-    if not isinstance(content, dict):
-        raise click.ClickException(f"{where}: write 'key: value' lines ({', '.join(known)})")
-    for key in content:
-        if key not in known:
-            told = (" Passwords stay out of files: it is asked for where it is needed."
-                    if "password" in str(key) else "")
-            raise click.ClickException(
-                f"{where}: the key '{key}' is not known here; known are {', '.join(known)}.{told}"
-            )
-    for key in needed:
-        if not content.get(key):
-            raise click.ClickException(f"{where}: the key '{key}' is missing; add it")
+    make_profile(content, workers, daemon)

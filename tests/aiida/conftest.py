@@ -12,7 +12,6 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,7 +29,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import yaml  # noqa: E402
 
-# a conftest below the root may not say pytest_plugins; importing the fixtures does the same
+# a conftest below the root must not define pytest_plugins; importing the fixtures does the same
 from aiida.tools.pytest_fixtures import (  # noqa: E402, F401
     aiida_config,
     aiida_config_factory,
@@ -41,6 +40,7 @@ from aiida.tools.pytest_fixtures import (  # noqa: E402, F401
     stopped_daemon_client,
     submit_and_await,
 )
+from waiting import patient, wait_until  # noqa: E402
 
 WAVELENGTH = 0.7093  # Å
 CELLS = (4, 4, 4)
@@ -115,7 +115,7 @@ def aiida_profile(aiida_config, aiida_profile_factory):  # noqa: F811
     """A profile with a broker that needs no service, for the daemon."""
     with aiida_profile_factory(aiida_config, broker_backend="core.zeromq") as profile:
         aiida_config.set_option("runner.poll.interval", 1, scope=profile.name)
-        aiida_config.set_option("daemon.timeout", 60, scope=profile.name)
+        aiida_config.set_option("daemon.timeout", int(patient(60)), scope=profile.name)
         aiida_config.set_option("daemon.default_workers", 2, scope=profile.name)
         # what was computed before is taken from the cache, read by the daemon at its start
         aiida_config.set_option(
@@ -214,7 +214,7 @@ def computer(aiida_profile, tmp_path_factory):
         label="localhost", hostname="localhost", transport_type="core.local",
         scheduler_type="core.direct", workdir=str(tmp_path_factory.mktemp("scratch")),
     ).store()
-    found.set_minimum_job_poll_interval(0)
+    found.set_minimum_job_poll_interval(0.3)
     found.set_default_mpiprocs_per_machine(1)
     found.configure(safe_interval=0, use_login_shell=False)
     return found
@@ -241,23 +241,25 @@ def code(make_code):
 
 @pytest.fixture(scope="session")
 def in_order():
-    """A function that waits until the broker counts both workers of the daemon."""
+    """A function that waits until the broker counts both workers, which it does every 5 s.
+
+    What is submitted before waits in the queue, so only a test about workers needs this.
+    """
     from aiida_dse.cli.daemon import workers_of_daemon
 
+    def both(profile):
+        workers = workers_of_daemon(profile)
+        return workers is not None and (workers.counted, workers.running) == (2, 2)
+
     def wait(profile):
-        end = time.monotonic() + 60
-        while True:
-            workers = workers_of_daemon(profile)
-            if workers is not None and (workers.counted, workers.running) == (2, 2):
-                return
-            assert time.monotonic() < end, workers
-            time.sleep(0.5)
+        wait_until(lambda: both(profile), lambda: str(workers_of_daemon(profile)), seconds=60,
+                   every=0.2)
 
     return wait
 
 
 @pytest.fixture(scope="session")
-def start_anew(aiida_profile, in_order):
+def start_anew(aiida_profile):
     """A function: stop the daemon, if it runs, and start it, as 'verdi daemon restart' does.
 
     `meanwhile` is called while no daemon runs.
@@ -268,10 +270,8 @@ def start_anew(aiida_profile, in_order):
         # the client's restart_daemon leaves the broker as it is
         if client.is_daemon_running:
             client.stop_daemon(wait=True)
-        end = time.monotonic() + 60
-        while client.is_daemon_running:
-            assert time.monotonic() < end
-            time.sleep(0.2)
+        wait_until(lambda: not client.is_daemon_running, lambda: "the daemon still runs",
+                   seconds=60)
         # with the daemon goes its broker: this process must not go on talking to the old one
         manager = get_manager()
         manager.reset_broker()
@@ -279,7 +279,6 @@ def start_anew(aiida_profile, in_order):
         if meanwhile is not None:
             meanwhile()
         client.start_daemon(number_workers=2)
-        in_order(aiida_profile)
 
     return restart
 
@@ -293,8 +292,9 @@ def started(daemon_client, start_anew):  # noqa: F811
 
 
 @pytest.fixture
-def mortal(started, start_anew):
+def mortal(started, start_anew, aiida_profile, in_order):
     """The daemon's client for a test that kills workers; other tests get a daemon started anew."""
+    in_order(aiida_profile)
     yield started
     start_anew(started)
 
@@ -303,13 +303,10 @@ def mortal(started, start_anew):
 def workers_of():
     """A function: the process ids of the daemon's two workers."""
     def ask(client):
-        end = time.monotonic() + 60
-        answer = client.get_worker_info()
-        while "info" not in answer:  # a busy circus answers late
-            assert time.monotonic() < end
-            time.sleep(0.2)
-            answer = client.get_worker_info()
-        workers = [int(pid) for pid in answer["info"]]
+        # a busy circus answers late
+        info = wait_until(lambda: client.get_worker_info().get("info"),
+                          lambda: str(client.get_worker_info()), seconds=60)
+        workers = [int(pid) for pid in info]
         assert len(workers) == 2
         return workers
 
@@ -318,18 +315,24 @@ def workers_of():
 
 @pytest.fixture(scope="session")
 def finish():
-    """A function that waits until a process has ended; its report stands in the error."""
-    def wait(node, timeout=120):
-        from aiida.cmdline.utils.common import get_workchain_report
-        from aiida.orm import WorkChainNode
+    """A function that waits until a process has ended; the error contains its report.
 
-        end = time.monotonic() + timeout
-        while not node.is_terminated:
-            if time.monotonic() > end:
-                told = get_workchain_report(node, "REPORT") if isinstance(
-                    node, WorkChainNode) else node.process_state
-                raise TimeoutError(f"{node} has not ended after {timeout} s: {told}")
-            time.sleep(0.1)
+    The limit is the time in which nothing changes in any process of the profile.
+    """
+    from aiida.cmdline.utils.common import get_workchain_report
+    from aiida.orm import ProcessNode, QueryBuilder, WorkChainNode
+
+    def last_change():
+        query = QueryBuilder().append(ProcessNode, project="mtime")
+        return query.order_by({ProcessNode: {"mtime": "desc"}}).limit(1).first(flat=True)
+
+    def wait(node, seconds=120):
+        def report():
+            detail = get_workchain_report(node, "REPORT") if isinstance(
+                node, WorkChainNode) else node.process_state
+            return f"{node} has not ended: {detail}"
+
+        wait_until(lambda: node.is_terminated, report, seconds, progress=last_change)
         return node
 
     return wait

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from aiida.orm import Node, ProcessNode, QueryBuilder
 from click.testing import CliRunner
+from waiting import patient
 
 from aiida_dse.cli.data import dse
 from aiida_dse.cli.main import main
@@ -295,7 +296,7 @@ def test_a_finished_refinement_can_be_archived(analyses, tmp_path):
     target = tmp_path / "fit.aiida"
     done = subprocess.run(
         [BIN / "verdi", "archive", "create", "-N", analyses["refine"], "--", target],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=patient(60), check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert target.stat().st_size > 1000
@@ -363,7 +364,7 @@ def test_setup_is_idempotent_and_tells_what_it_made(tmp_path):
     def run(*arguments):
         return subprocess.run(
             [BIN / "aiida-dse", *arguments], env=environment, capture_output=True, text=True,
-            timeout=300, check=False,
+            timeout=patient(300), check=False,
         )
 
     nothing = run("list")
@@ -371,7 +372,7 @@ def test_setup_is_idempotent_and_tells_what_it_made(tmp_path):
     assert "aiida-dse setup" in nothing.stderr
     first = run("setup", "--no-daemon")
     assert first.returncode == 0, first.stderr
-    assert "profile 'dse' made" in first.stdout and "self-test" in first.stdout
+    assert "profile 'dse' was created" in first.stdout and "self-test" in first.stdout
     second = run("setup", "--no-daemon")
     assert second.returncode == 0, second.stderr
     assert second.stdout.count("kept") == 3

@@ -6,7 +6,6 @@ import copy
 import json
 import os
 import signal
-import time
 
 import gemmi
 import numpy as np
@@ -15,6 +14,7 @@ from aiida.common import LinkType
 from aiida.engine import submit
 from aiida.orm import CalcJobNode, Dict, Float, Int, Node, QueryBuilder
 from numpy.testing import assert_allclose, assert_array_equal
+from waiting import wait_until
 
 from aiida_dse.calculations.engine import RefineCalculation, SimulateCalculation
 from aiida_dse.cli.daemon import Workers, look_for_dead_workers, mended
@@ -190,7 +190,7 @@ def test_a_large_map_adds_few_nodes_and_little_data(submitted, finish, stored, c
             {"parameter": "salt.Cl_a.B_iso", "start": 1.0, "stop": 3.97, "step": 0.03}]
     inputs = {"scan": stored(code, scan={"axes": axes}), "seconds_per_point": Float(100.0)}
     before = QueryBuilder().append(Node, project="id").all(flat=True)
-    node = finish(submit(GridSearchWorkChain, **inputs), timeout=200)
+    node = finish(submit(GridSearchWorkChain, **inputs))
     assert node.is_finished_ok, node.exit_message
     assert node.outputs.map.get_array("gof").shape == (100, 100)
     added = QueryBuilder().append(Node, filters={"id": {"!in": before}}).all(flat=True)
@@ -250,7 +250,6 @@ def test_models_are_refined_and_ranked(submitted, finish, stored, make_code):
 
 
 @pytest.mark.slow  # test_faults.py kills all workers while a study computes its map
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("killed", [1, 2])
 def test_killed_workers_cost_no_finished_tile(
     submitted, finish, mortal, workers_of, make_code, tmp_path, killed
@@ -269,16 +268,15 @@ def test_killed_workers_cost_no_finished_tile(
     scan = {"axes": [{"parameter": "salt.a", "start": low, "stop": low + 0.05, "step": 0.01},
                      {"parameter": "salt.Cl_a.B_iso", "values": [1.0, 2.0, 3.0]}]}
     node = submit(GridSearchWorkChain, **submitted["make_grid"](code, scan=scan))
-    end = time.monotonic() + 120
-    while not (any(job.is_finished_ok for job in jobs_of(node))
-               and any(not job.is_terminated for job in jobs_of(node))):
-        assert time.monotonic() < end and not node.is_terminated
-        time.sleep(0.05)
+    wait_until(lambda: any(job.is_finished_ok for job in jobs_of(node))
+               and any(not job.is_terminated for job in jobs_of(node)),
+               lambda: f"{node}: {jobs_of(node)}", seconds=120, every=0.05)
+    assert not node.is_terminated
     kept = {job.pk for job in jobs_of(node) if job.is_finished_ok}
     workers = workers_of(mortal)
     for pid in workers[:killed]:
         os.kill(pid, signal.SIGKILL)
-    wait_for(node, look_every=5)
+    wait_for(node, look_every=2)
     assert_complete_map(node, node.inputs.scan)
     # a worker killed while it stored a job leaves a node without a state, which never runs
     ran = [job for job in jobs_of(node) if job.process_state is not None]

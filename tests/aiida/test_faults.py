@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +18,7 @@ from aiida.manage.configuration import get_config, get_profile
 from aiida.orm import CalcJobNode, load_node
 from click.testing import CliRunner
 from numpy.testing import assert_allclose
+from waiting import wait_until
 
 from aiida_dse.cli.main import main
 from aiida_dse.cli.submission import wait_for
@@ -114,19 +114,19 @@ def drop_task_of(pk):
 
 def wait_until_only_the_held_job_runs(node):
     """The jobs that have finished by then."""
-    end = time.monotonic() + 120
-    while True:
-        assert time.monotonic() < end and not node.is_terminated, node.exit_message
+    def others():
+        assert not node.is_terminated, node.exit_message
         jobs = jobs_of(node)
         finished = [job for job in jobs if job.is_finished_ok and job.caller.is_terminated]
         left = [job for job in jobs if not job.is_terminated]
-        if finished and len(left) == 1 and left[0].get_scheduler_state() is not None:
-            return finished
-        time.sleep(0.05)
+        waits = len(left) == 1 and left[0].get_scheduler_state() is not None
+        return finished if waits else []
+
+    return wait_until(others, lambda: f"{node}: {jobs_of(node)}", seconds=120, every=0.05)
 
 
 def assert_equal_numbers(found, expected, path=""):
-    """Two results agree; what names a node or tells a duration is not compared."""
+    """Two results agree; names of nodes and durations are not compared."""
     if isinstance(expected, Mapping):
         assert list(found) == list(expected), path
         for key in expected:
@@ -172,7 +172,6 @@ def assert_every_step_ran_once(run, undisturbed, before):
     assert sorted(run.log.read_text().split()) == sorted(job.get_remote_workdir() for job in jobs)
 
 
-@pytest.mark.timeout(240, func_only=True)
 @pytest.mark.parametrize(
     "lost",
     [pytest.param(False, id="whole", marks=pytest.mark.slow), pytest.param(True, id="lost")])
@@ -193,12 +192,11 @@ def test_a_study_goes_on_when_its_daemon_is_started_again(
             drop_task_of(held.pk)
 
     start_anew(daemon_client, meanwhile)
-    wait_for(run.node, look_every=5)
+    wait_for(run.node, look_every=2)
     assert_same_results(run.node, undisturbed)
     assert_every_step_ran_once(run, undisturbed, before)
 
 
-@pytest.mark.timeout(240, func_only=True)
 @pytest.mark.parametrize(
     ("killed", "held"), [pytest.param(1, REFINEMENT, marks=pytest.mark.slow), (2, TILE)])
 def test_a_study_survives_killed_workers(
@@ -210,6 +208,6 @@ def test_a_study_survives_killed_workers(
     for pid in workers_of(mortal)[:killed]:
         os.kill(pid, signal.SIGKILL)
     run.hold.unlink()
-    wait_for(run.node, look_every=5)
+    wait_for(run.node, look_every=2)
     assert_same_results(run.node, undisturbed)
     assert_every_step_ran_once(run, undisturbed, before)

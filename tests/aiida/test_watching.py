@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from aiida.orm import InstalledCode, load_node
 from click.testing import CliRunner
+from waiting import patient
 
 from aiida_dse.cli import doctor as doctor_module
 from aiida_dse.cli import watching
@@ -164,7 +164,8 @@ def outcomes(told):
     return {row["name"]: row for row in json.loads(told.output)}
 
 
-def test_a_sound_installation_is_called_so(cli, grid, daemon_client):
+def test_a_sound_installation_is_called_so(cli, grid, aiida_profile, in_order):
+    in_order(aiida_profile)
     told = cli("doctor", "--json")
     found = outcomes(told)
     assert told.exit_code == 0, told.output
@@ -235,12 +236,11 @@ def test_a_daemon_that_does_not_run_is_a_failure(
 
 
 def test_without_a_profile_the_doctor_names_the_set_up(tmp_path):
-    begin = time.monotonic()
     told = subprocess.run(
-        [BIN / "aiida-dse", "doctor", "--json"], capture_output=True, text=True, timeout=60,
-        env=os.environ | {"AIIDA_PATH": str(tmp_path)}, check=False,
+        [BIN / "aiida-dse", "doctor", "--json"], capture_output=True, text=True,
+        timeout=patient(60), env=os.environ | {"AIIDA_PATH": str(tmp_path)}, check=False,
     )
     rows = {row["name"]: row for row in json.loads(told.stdout)}
-    assert told.returncode == 1 and time.monotonic() - begin < 50
+    assert told.returncode == 1
     assert rows["profile"]["outcome"] == "fail" and rows["profile"]["remedy"] == "aiida-dse setup"
     assert rows["versions"]["outcome"] == "ok"

@@ -17,12 +17,12 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
+from waiting import patient, wait_until
 
 from aiida_dse.cli import postgres
 
@@ -31,7 +31,6 @@ ROOT = Path(__file__).parents[2]
 PROFILES = ROOT / "setup_profiles"
 STAGES = {"refinement": {"stages": [["salt.a", "salt.*.B_iso"]]}}
 NEEDS_SERVERS = "set DSE_TEST_POSTGRES and DSE_TEST_RABBITMQ to servers (HOST:PORT) for tests"
-pytestmark = pytest.mark.timeout(300)
 
 
 def free_port():
@@ -40,24 +39,17 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def wait_until(true, what, seconds=30):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, what()
-        time.sleep(0.1)
-
-
 @contextmanager
 def server(command, log, **more):
     """A server in the foreground, ended whatever happens."""
-    with log.open("w") as told:
-        process = subprocess.Popen([str(c) for c in command], stdout=told, stderr=told, **more)
+    with log.open("w") as output:
+        process = subprocess.Popen([str(c) for c in command], stdout=output, stderr=output, **more)
     try:
         yield process
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(patient(10))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -80,7 +72,7 @@ class User:
     def tries(self, *arguments, **more):
         return subprocess.run(
             [BIN / "aiida-dse", *map(str, arguments)], env=self.environment, capture_output=True,
-            text=True, timeout=200, check=False, **more)
+            text=True, timeout=patient(300), check=False, **more)
 
     def runs(self, *arguments):
         done = self.tries(*arguments)
@@ -92,16 +84,17 @@ class User:
         return self.home / ".aiida" / "config.json"
 
 
-def finished(told, kind):
+def finished(output, kind):
     """PK of the work chain of a launch that waited."""
-    return re.search(rf"submitted {kind}<(\d+)>", told)[1]
+    return re.search(rf"submitted {kind}<(\d+)>", output)[1]
 
 
 def python_in(user, code):
     """What a few lines on the user's default profile print."""
     head = "from aiida import load_profile, orm\nload_profile()\n"
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", head + code], text=True,
-                          env=user.environment, capture_output=True, timeout=100, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", head + code], text=True, env=user.environment,
+        capture_output=True, timeout=patient(100), check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -111,27 +104,27 @@ def python_in(user, code):
 
 @pytest.mark.parametrize("name", ["embedded", "production", "computer-ssh", "computer-slurm"])
 def test_the_files_that_are_shipped_can_be_read(name):
-    from aiida_dse.cli.setup import NO_FILE, read_file
+    from aiida_dse.cli.setup_files import NO_FILE, read_file
 
     content = read_file(PROFILES / f"{name}.yaml")
     if name == "embedded":
         assert content.items() >= NO_FILE.items()
 
 
-@pytest.mark.parametrize("section, key, value, told", [
-    ("computer", "hostnam", "x", "'hostnam' is not known"),
+@pytest.mark.parametrize("section, key, value, message", [
+    ("computer", "hostnam", "x", "unknown key 'hostnam'"),
     ("computer", "work_dir", None, "'work_dir' is missing"),
     ("computer", "scheduler", "core.pbs", "core.slurm and core.direct"),
-    ("code", "filepath_executable", "dse-engine", "whole path"),
-    ("jobs", "walltime", "1h", "'1h'; write a number from 60"),
+    ("code", "filepath_executable", "dse-engine", "absolute path"),
+    ("jobs", "walltime", "1h", "'1h', but must be a number of at least 60"),
     ("jobs", "partition", "short", "needs the scheduler core.slurm"),
-    (None, "database_password", "secret", "Passwords stay out of files"),
+    (None, "database_password", "secret", "Passwords do not belong in files"),
     (None, "broker", "rabbit", "core.rabbitmq"),
 ])
-def test_a_file_that_cannot_be_used_is_refused(tmp_path, section, key, value, told):
+def test_a_file_that_cannot_be_used_is_refused(tmp_path, section, key, value, message):
     from click import ClickException
 
-    from aiida_dse.cli.setup import read_file
+    from aiida_dse.cli.setup_files import read_file
 
     name = "computer-ssh" if section else "production"
     content = yaml.safe_load((PROFILES / f"{name}.yaml").read_text())
@@ -140,7 +133,7 @@ def test_a_file_that_cannot_be_used_is_refused(tmp_path, section, key, value, to
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(ClickException) as refused:
         read_file(path)
-    assert told in refused.value.message
+    assert message in refused.value.message
     assert "secret" not in refused.value.message
 
 
@@ -168,11 +161,17 @@ def production(tmp_path):
     postgres.drop(database, postgres.made_by_setup(database))
 
 
+def files_with(text, folder):
+    """Files that contain a text."""
+    return [path for path in folder.rglob("*")
+            if path.is_file() and text.encode() in path.read_bytes()]
+
+
 def test_a_refinement_on_postgresql_and_rabbitmq(production, write_case, tmp_path):
-    """Set up twice, refined through the daemon, taken back in two steps; the password unseen."""
+    """Set up twice, refined through the daemon, removed in two steps; the password stays hidden."""
     user, path, content = production
     first = user.runs("setup", path)
-    assert f"database '{content['database_name']}' made" in first
+    assert f"database '{content['database_name']}' was created" in first
     stored = json.loads(user.config.read_text())["profiles"][content["profile"]]
     password = stored["storage"]["config"]["database_password"]
     assert (stored["storage"]["backend"], stored["process_control"]["backend"]) == (
@@ -181,48 +180,68 @@ def test_a_refinement_on_postgresql_and_rabbitmq(production, write_case, tmp_pat
     assert stored["options"]["warnings.rabbitmq_version"] is False
     assert [f for f in user.config.parent.glob("config.json*") if f.stat().st_mode & 0o077] == []
     second = user.runs("setup", path)
-    assert second.count("kept") == 3 and "the daemon runs" in second
-    told = user.runs("launch", "refine", write_case(tmp_path, STAGES), "--threads", 1, "--wait")
-    pk = finished(told, "RefineWorkChain")
+    assert second.count("kept") == 3 and "the daemon is running" in second
+    launched = user.runs("launch", "refine", write_case(tmp_path, STAGES), "--threads", 1, "--wait")
+    pk = finished(launched, "RefineWorkChain")
+    assert files_with(password, user.config.parent)
     kept = user.runs("setup", path, "--undo")
-    assert "daemon stopped" in kept and "data kept" in kept
-    # the database is found again; whoever has it set the role's password anew
+    assert "daemon was stopped" in kept and "the data are kept" in kept
+    assert files_with(password, user.home) == []
+    # the database is found again by whoever has set a password of the role
     again = user.tries("setup", path, "--no-daemon", input=f"{password}\n")
     assert again.returncode == 0, again.stdout + again.stderr
-    assert f"database '{content['database_name']}' exists: kept" in again.stdout
+    assert f"database '{content['database_name']}' exists and is kept" in again.stdout
     assert "salt.Cs1.B_iso" in user.runs("show", pk)
+    assert "the data are kept" in user.runs("setup", path, "--undo")
+    repository = user.config.parent / "repository" / content["profile"]
+    assert any(repository.iterdir())
+    # the profile is gone, its data are found all the same
     gone = user.runs("setup", path, "--undo", "--delete-data")
-    assert "data deleted: database and role" in gone
+    name = content["database_name"]
+    assert f"deleted: the database '{name}', the role '{name}', {repository}" in gone
+    assert not repository.exists()
+    database = postgres.Database(content["database_hostname"], content["database_port"], name, name,
+                                 "")
+    assert not postgres.exists(database) and postgres.made_by_setup(database) == set()
     assert "nothing to undo" in user.runs("setup", path, "--undo", "--delete-data")
-    shown = first + second + told + kept + again.stdout + again.stderr + gone
+    shown = first + second + launched + kept + again.stdout + again.stderr + gone
     for log in (user.home / ".aiida" / "daemon").rglob("*.log"):
         shown += log.read_text()
     assert password not in shown
+    assert files_with(password, user.home) == []
 
 
-def test_postgresql_takes_the_verifier_for_the_password(production):
-    """The same as libpq makes of the same word and salt."""
-    import base64
+def test_data_that_another_profile_uses_are_not_deleted(production):
+    """Two profiles on one database: undo of the one with --delete-data is refused."""
+    user, path, content = production
+    user.runs("setup", path, "--no-daemon")
+    config = json.loads(user.config.read_text())
+    first = config["profiles"][content["profile"]]
+    config["profiles"]["second"] = first | {"PROFILE_UUID": "0" * 32}
+    user.config.write_text(json.dumps(config))
+    refused = user.tries("setup", path, "--undo", "--delete-data")
+    assert refused.returncode == 1 and "another profile uses the same data" in refused.stderr
+    # nor after an undo that keeps them
+    user.runs("setup", path, "--undo")
+    refused = user.tries("setup", path, "--undo", "--delete-data")
+    assert refused.returncode == 1 and "another profile uses the same data" in refused.stderr
+    database = postgres.Database(content["database_hostname"], content["database_port"],
+                                 content["database_name"], content["database_username"], "")
+    assert postgres.exists(database)
 
-    import psycopg
 
-    _, _, content = production
-    where = {"host": content["database_hostname"], "port": content["database_port"]}
-    try:
-        connection = psycopg.connect(dbname="postgres", user="postgres", **where)
-    except psycopg.OperationalError as problem:
-        pytest.skip(f"no connection as postgres: {problem}")
-    with connection:
-        made = connection.pgconn.encrypt_password(b"word", b"someone", b"scram-sha-256").decode()
-    salt = base64.b64decode(made.split("$")[1].split(":")[1])
-    assert postgres.verifier("word", salt) == made
+def test_a_password_is_stored_as_its_scram_verifier():
+    """Salted, so that no two are alike, and without the password in it."""
+    first, second = (postgres.scram_verifier("dse", "a password") for _ in range(2))
+    assert re.fullmatch(r"SCRAM-SHA-256\$\d{4,}:[^$]{24}\$[^:]{44}:.{44}", first), first
+    assert first != second and "password" not in first
 
 
 def test_a_broker_that_does_not_answer_leaves_nothing_behind(production):
     user, path, content = production
     path.write_text(yaml.safe_dump(content | {"broker_port": free_port()}))
     refused = user.tries("setup", path)
-    assert refused.returncode == 1 and "RabbitMQ does not answer" in refused.stderr
+    assert refused.returncode == 1 and "does not respond" in refused.stderr
     database = postgres.Database(content["database_hostname"], content["database_port"],
                                  content["database_name"], content["database_username"], "")
     assert postgres.made_by_setup(database) == set()
@@ -291,9 +310,12 @@ def user(tmp_path_factory):
         user.runs("setup")
         yield user
     finally:
-        gone = user.runs("setup", "--undo", "--delete-data")
-        assert "daemon stopped" in gone and "data deleted" in gone
+        kept = user.runs("setup", "--undo")
+        assert "daemon was stopped" in kept and "the data are kept in" in kept
+        assert any((user.home / ".aiida" / "repository").iterdir())
+        assert "deleted: " in user.runs("setup", "--undo", "--delete-data")
         assert not any((user.home / ".aiida" / "repository").iterdir())
+        assert "nothing to undo" in user.runs("setup", "--undo", "--delete-data")
 
 
 @contextmanager
@@ -349,11 +371,11 @@ def test_a_refinement_over_ssh(user, write_case, tmp_path):
     with ssh_host(user, "lab", tmp_path):
         path = computer_file(tmp_path / "lab.yaml", "ssh", "lab", tmp_path)
         first = user.runs("setup", path)
-        assert "computer 'lab' made" in first and "self-test" in first
+        assert "computer 'lab' was created" in first and "self-test" in first
         assert user.runs("setup", path).count("kept") == 2
-        told = user.runs("launch", "refine", write_case(tmp_path, STAGES), "--wait",
+        output = user.runs("launch", "refine", write_case(tmp_path, STAGES), "--wait",
                          "--code", "dse-engine@lab")
-        pk = finished(told, "RefineWorkChain")
+        pk = finished(output, "RefineWorkChain")
         shown = python_in(user, f"""
 job = orm.load_node({pk}).called[0]
 print(job.computer.label, job.exit_status, job.get_option('resources')['num_cores_per_mpiproc'])
@@ -369,14 +391,14 @@ print(job.get_remote_workdir())
         assert python_in(user, "print(orm.load_code('dse-engine@lab').is_hidden)") == "False\n"
 
 
-def test_a_computer_that_cannot_be_reached_is_told_and_not_kept(user, tmp_path):
+def test_a_computer_that_cannot_be_reached_is_reported_and_not_kept(user, tmp_path):
     path = computer_file(tmp_path / "away.yaml", "ssh", "nowhere.invalid", tmp_path)
     refused = user.tries("setup", path)
     assert refused.returncode == 1 and "'ssh nowhere.invalid true' must work" in refused.stderr
     assert "nothing to undo" in user.runs("setup", path, "--undo")
 
 
-def test_a_computer_without_the_engine_is_told_and_not_kept(user, tmp_path):
+def test_a_computer_without_the_engine_is_reported_and_not_kept(user, tmp_path):
     with ssh_host(user, "bare", tmp_path):
         path = computer_file(tmp_path / "bare.yaml", "ssh", "bare", tmp_path)
         content = yaml.safe_load(path.read_text())
@@ -394,9 +416,9 @@ def test_a_grid_search_on_slurm_over_ssh(user, slurm, write_case, tmp_path, case
         made = user.runs("setup", path)
         assert "compiling the engine in the queue of cluster" in made and "self-test" in made
         document = write_case(tmp_path, {"scan": case.scan})
-        told = user.runs("launch", "grid-search", document, "--tile-seconds", 1, "--wait",
+        output = user.runs("launch", "grid-search", document, "--tile-seconds", 1, "--wait",
                          "--code", "dse-engine@cluster")
-        pk = finished(told, "GridSearchWorkChain")
+        pk = finished(output, "GridSearchWorkChain")
         shown = json.loads(python_in(user, f"""
 import json
 node = orm.load_node({pk})
@@ -420,7 +442,7 @@ def test_a_computer_that_nothing_used_is_removed(user, tmp_path):
     with ssh_host(user, "idle", tmp_path):
         path = computer_file(tmp_path / "idle.yaml", "ssh", "idle", tmp_path)
         user.runs("setup", path)
-        assert "computer 'idle' and its code removed" in user.runs("setup", path, "--undo")
+        assert "computer 'idle' and its code were removed" in user.runs("setup", path, "--undo")
         assert "nothing to undo" in user.runs("setup", path, "--undo")
 
 
@@ -454,37 +476,19 @@ def test_the_engine_works_where_aiida_is_not_installed(alone, write_case, tmp_pa
     for command in (["selftest"], ["refine", document, "-o", tmp_path / "fit", "--quiet"],
                     ["scan", document, "-o", tmp_path / "map", "--quiet"]):
         subprocess.run([alone / "bin" / "dse-engine", *command], env=environment, check=True,
-                       cwd=tmp_path, timeout=120)
+                       cwd=tmp_path, timeout=patient(120))
     fit = json.loads((tmp_path / "fit" / "result.json").read_text())
     row = fit["parameters"]["salt.a"]
     assert abs(row["value"] - case.truth["salt.a"]) < 4 * row["su"]
     assert json.loads((tmp_path / "map" / "result.json").read_text())["shape"] == [6, 4]
 
 
-def test_the_engine_gets_the_requirements_it_imports(engine_only):
-    """Nothing is installed in vain, and what the AiiDA side alone needs is left out."""
-    import ast
-
-    inside = set()
-    rooms = [ROOT / "aiida_dse" / name for name in ("engine", "documents", "io", "tasks", "report")]
-    for path in [p for room in rooms for p in room.glob("*.py")] + [
-            ROOT / "aiida_dse" / "cli" / "engine.py"]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = ([a.name for a in node.names] if isinstance(node, ast.Import) else
-                     [node.module or ""] if isinstance(node, ast.ImportFrom) else [])
-            inside |= {name.split(".")[0] for name in names}
-    needed = {re.split(r"[<>=]", line)[0] for line in engine_only.requirements()}
-    assert {{"pyyaml": "yaml"}.get(name, name) for name in needed} <= inside
-    # structures of pymatgen exist on the AiiDA side only
-    assert inside & {"aiida", "pymatgen", "rich", "uncertainties"} <= {"pymatgen"}
-
-
 def test_the_script_touches_no_folder_of_others(engine_only, tmp_path):
     kept = tmp_path / "mine.txt"
     kept.touch()
-    with pytest.raises(SystemExit, match="holds other files"):
-        engine_only.install(tmp_path)
-    with pytest.raises(SystemExit, match="was not made by this script"):
+    with pytest.raises(SystemExit, match="contains other files"):
+        engine_only.install(tmp_path, "aiida-dse")
+    with pytest.raises(SystemExit, match="was not created by this script"):
         engine_only.remove(tmp_path)
     assert kept.exists()
     made = tmp_path / "made"

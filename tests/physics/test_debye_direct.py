@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from waiting import patient
 
 from aiida_dse.engine.model.phase import Sampling
 from aiida_dse.engine.particles.shapes import SingleParallelepiped, SingleSphere
@@ -229,7 +230,7 @@ def test_atoms_may_move_out_of_the_cell_they_started_in():
     In a process of its own, because a distance beyond the grid is written beyond the array.
     """
     run = subprocess.run(
-        [sys.executable, "-c", OUTSIDE], capture_output=True, text=True, timeout=200
+        [sys.executable, "-c", OUTSIDE], capture_output=True, text=True, timeout=patient(200)
     )
     assert run.returncode == 0, run.stderr
     assert float(run.stdout) < 1e-5

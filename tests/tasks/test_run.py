@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from waiting import patient
 
 from aiida_dse.cli.engine import main
 from aiida_dse.documents import DocumentError
@@ -251,7 +252,7 @@ def test_a_signal_leaves_the_points_that_are_done(folder, tmp_path, number, stat
         assert "points" in first, first + process.stderr.read()
         time.sleep(0.2)
         process.send_signal(number)
-        stdout, stderr = process.communicate(timeout=180)
+        stdout, stderr = process.communicate(timeout=patient(180))
     finally:
         if process.poll() is None:
             process.kill()

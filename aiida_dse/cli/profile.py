@@ -1,0 +1,20 @@
+"""Loading the AiiDA profile that a command works on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+def load_profile_for_command(name: str | None) -> Any:
+    """The profile of this name (None: the default one); an error names the remedy."""
+    from aiida.common.exceptions import ConfigurationError, MissingConfigurationError
+    from aiida.manage.configuration import load_profile
+
+    try:
+        return load_profile(name)
+    except (ConfigurationError, MissingConfigurationError) as problem:
+        raise click.ClickException(
+            f"no AiiDA profile could be loaded ({problem}). Create one with 'aiida-dse setup'."
+        ) from None

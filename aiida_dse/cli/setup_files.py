@@ -1,0 +1,103 @@
+"""The files that `aiida-dse setup` reads: a profile, or a computer; found, read and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+#: Keys of a profile's file, those of 'verdi profile setup --config'; the first two are needed.
+PERSON = ("profile", "broker", "email", "first_name", "last_name", "institution")
+SERVICES = (
+    "database_hostname", "database_port", "database_name", "database_username",
+    "broker_protocol", "broker_host", "broker_port", "broker_username", "broker_virtual_host",
+)
+EMBEDDED, PRODUCTION = "core.zeromq", "core.rabbitmq"
+#: What is set up without a file.
+NO_FILE = {"profile": "dse", "broker": EMBEDDED}
+
+TRANSPORT, SLURM, DIRECT = "core.ssh_async", "core.slurm", "core.direct"
+#: Sections of a computer's file: the keys that are needed, and the optional ones. The first three
+#: are those of 'verdi computer setup', 'verdi computer configure' and 'verdi code create'.
+SECTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "computer": (("label", "hostname", "transport", "scheduler", "work_dir"),
+                 ("description", "shebang", "prepend_text")),
+    "configure": ((), ("host", "data_node_host", "max_io_allowed", "authentication_script",
+                       "backend", "use_sftp", "use_login_shell", "safe_interval")),
+    "code": (("filepath_executable",), ("label", "description", "prepend_text")),
+    "jobs": ((), ("partition", "account", "walltime", "threads", "poll_interval")),
+}
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The content of a setup file, with its keys checked."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        raise click.ClickException(f"{path} is not valid YAML: {problem}") from None
+    if not isinstance(content, dict):
+        raise click.ClickException(
+            f"{path} contains no keys. Start from one of the files that "
+            "'aiida-dse setup --list' shows"
+        )
+    if "computer" in content:
+        check_sections(path, content)
+        return content
+    broker = content.get("broker")
+    if broker not in (EMBEDDED, PRODUCTION):
+        raise click.ClickException(
+            f"{path}: the broker is {broker!r}. Use '{EMBEDDED}' for a profile without services, "
+            f"'{PRODUCTION}' for one on PostgreSQL and RabbitMQ, or add a section 'computer' to "
+            "set up a computer"
+        )
+    check_keys(path, content, PERSON + (SERVICES if broker == PRODUCTION else ()), PERSON[:2])
+    return content
+
+
+def check_keys(
+    where: object, content: Any, known: tuple[str, ...], needed: tuple[str, ...]
+) -> None:
+    """Raise an error for unknown keys, and for required ones that are missing or empty."""
+    if not isinstance(content, dict):
+        raise click.ClickException(
+            f"{where}: expected lines of the form 'key: value' (keys: {', '.join(known)})")
+    for key in content:
+        if key not in known:
+            hint = (" Passwords do not belong in files: setup asks for them when it needs them."
+                    if "password" in str(key) else "")
+            raise click.ClickException(
+                f"{where}: unknown key '{key}'. The known keys are {', '.join(known)}.{hint}"
+            )
+    for key in needed:
+        if not content.get(key):
+            raise click.ClickException(f"{where}: the key '{key}' is missing; add it")
+
+
+def check_sections(path: Path, content: dict[str, Any]) -> None:
+    """Raise an error for a computer's file that cannot be used."""
+    check_keys(path, content, tuple(SECTIONS), ("computer", "code"))
+    for section, (needed, more) in SECTIONS.items():
+        # a section that contains comments only is None
+        check_keys(f"{path}, {section}", content.get(section) or {}, needed + more, needed)
+    computer, jobs = content["computer"], content.get("jobs") or {}
+    for key, allowed in (("transport", (TRANSPORT,)), ("scheduler", (SLURM, DIRECT))):
+        if computer[key] not in allowed:
+            raise click.ClickException(f"{path}, computer: {key} is '{computer[key]}', but this "
+                                       f"command supports {' and '.join(allowed)} only")
+    for key, low in (("walltime", 60), ("threads", 1), ("poll_interval", 0)):
+        value = jobs.get(key)
+        if value is not None and (type(value) not in (int, float) or value < low):
+            unit = "" if key == "threads" else " (seconds)"
+            raise click.ClickException(f"{path}, jobs: {key} is {value!r}, but must be a number "
+                                       f"of at least {low}{unit}")
+    for key in ("partition", "account"):
+        if jobs.get(key) and computer["scheduler"] != SLURM:
+            raise click.ClickException(f"{path}, jobs: {key} needs the scheduler {SLURM}. Remove "
+                                       "this line for a computer without a queue")
+    executable = content["code"]["filepath_executable"]
+    if not str(executable).startswith("/"):
+        raise click.ClickException(
+            f"{path}, code: filepath_executable is '{executable}'. Write its absolute path on "
+            "that computer, as engine_only.py prints it")
