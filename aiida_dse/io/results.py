@@ -53,6 +53,12 @@ def content_of(summary: Summary) -> dict[str, Any]:
 
 def summary_of(content: Any, where: str = "the result") -> Summary:
     """The typed summary in JSON values, those of earlier schemas included. Raises ValueError."""
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema not in (RESULT_SCHEMA, OLD_SCHEMA):
+        what = "no mapping with a schema" if schema is None else f"the schema is '{schema}'"
+        raise ValueError(
+            f"{where} is not a result of aiida-dse ({RESULT_SCHEMA}): {what}. A result of a later "
+            "version needs that version.")
     try:
         content = current_result(content)
         return SUMMARIES[Task(content["task"])].model_validate(content)

@@ -11,7 +11,7 @@ from aiida.orm import SinglefileData
 from aiida.parsers import Parser
 
 import aiida_dse
-from aiida_dse.calculations.engine import RESULT_FOLDER
+from aiida_dse.calculations.engine import RESULT_FOLDER, STDERR
 from aiida_dse.data.distances import DistancesData
 from aiida_dse.data.jobs import cif_node
 from aiida_dse.data.results import summary_node
@@ -24,7 +24,7 @@ from aiida_dse.documents.results import (
 from aiida_dse.documents.status import EXITS, Failure, Status
 from aiida_dse.engine import NUMERICS_VERSION
 from aiida_dse.io.outcome import read_outcome
-from aiida_dse.io.results import HDF5_NAME, Result, read_result
+from aiida_dse.io.results import HDF5_NAME, JSON_NAME, Result, read_result
 from aiida_dse.tasks.distances import store_name
 from aiida_dse.tasks.summary import scattering_tables
 
@@ -88,13 +88,23 @@ class EngineParser(Parser):
         if self.node.exit_status in SCHEDULER_FAILURES:
             return None
         outcome = read_outcome(folder)
-        if outcome is None:
-            return self.exit(Failure.NO_RESULT, "dse-engine did not start")
-        if outcome.state == "failed":
+        if outcome is None and not (folder / JSON_NAME).exists():
+            return self.exit(Failure.NO_RESULT, "dse-engine did not start" + self._last_words())
+        if outcome is not None and outcome.state == "failed":
             return self.exit(Failure(outcome.failure), outcome.message)
-        if outcome.state == "running":
-            return self.exit(Failure.NO_RESULT, "dse-engine was ended from outside")
+        if outcome is not None and outcome.state == "running":
+            return self.exit(
+                Failure.NO_RESULT, "dse-engine was ended from outside" + self._last_words())
         return self.exit(Failure.DAMAGED_RESULT, problem.replace(f"{folder}/", ""))
+
+    def _last_words(self) -> str:
+        """The last line that the shell or the engine wrote about an end without a result."""
+        files = self.retrieved.base.repository
+        names = (self.node.get_option("scheduler_stderr"), STDERR)
+        texts = [files.get_object_content(name) for name in names
+                 if name in files.list_object_names()]
+        lines = [line for text in texts for line in text.splitlines() if line.strip()]
+        return f"; {lines[-1].strip()}" if lines else ""
 
 
 def other_engine(summary: Summary) -> str | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import gemmi
 import numpy as np
 import pytest
@@ -13,7 +11,10 @@ from aiida.plugins import ParserFactory
 from aiida.plugins.entry_point import format_entry_point_string
 
 from aiida_dse.data.jobs import built_from_nodes
-from aiida_dse.data.results import nested_values
+from aiida_dse.data.results import flat, nested
+from aiida_dse.documents.status import Failure, Status
+from aiida_dse.engine.parameters import ParameterStatus
+from aiida_dse.io.outcome import RunOutcome, write_outcome
 from aiida_dse.io.results import Result, read_arrays, write_result
 from aiida_dse.tasks.run import run_refine, run_scan, run_simulate
 from aiida_dse.tasks.uncertainty import run_uncertainty
@@ -45,10 +46,11 @@ def refined(built):
 @pytest.fixture
 def parse(inputs, computer, tmp_path):
     """A function: outputs and exit code of a task's parser on a folder of results."""
-    def parsed(task, *, result=None, json=None, stderr="", shell="", hdf5=True):
+    def parsed(task, *, result=None, json=None, outcome=None, stderr="", shell="", hdf5=True):
         process_type = format_entry_point_string("aiida.calculations", f"dse.{task}")
         node = CalcJobNode(computer=computer, process_type=process_type)
         node.set_option("resources", {"num_machines": 1, "num_mpiprocs_per_machine": 1})
+        node.set_option("scheduler_stderr", "_scheduler-stderr.txt")
         links = {"model": inputs["model"], "pattern": inputs["pattern"]}
         links |= {f"structures__{k}": v for k, v in inputs["structures"].items()}
         for label, source in links.items():
@@ -69,6 +71,8 @@ def parse(inputs, computer, tmp_path):
         if json is not None:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "result.json").write_text(json)
+        if outcome is not None:
+            write_outcome(folder, outcome)
         (tmp_path / "retrieved").mkdir(exist_ok=True)
         outputs, calcfunction = ParserFactory(f"dse.{task}").parse_from_node(
             node, store_provenance=False, retrieved_temporary_folder=str(tmp_path / "retrieved")
@@ -79,8 +83,8 @@ def parse(inputs, computer, tmp_path):
 
 
 def with_status(result, status, reason="said so"):
-    summary = result.summary | {"status": status, "stop_reason": reason}
-    return Result(summary, result.arrays)
+    return Result(result.summary.model_copy(
+        update={"status": Status(status), "stop_reason": reason}), result.arrays)
 
 
 def test_a_converged_refinement_has_all_outputs(parse, refined, case):
@@ -94,10 +98,8 @@ def test_a_converged_refinement_has_all_outputs(parse, refined, case):
     assert result["agreement"]["gof"] == pytest.approx(1.0, abs=0.15)
     # by hand: four standard uncertainties around what the direct sum was made with
     for name, true in case.truth.items():
-        row = result["parameters"][name]
+        row = flat(result["parameters"])[name]
         assert abs(row["value"] - true) < 4 * row["su"], name
-    assert result["values"]["salt"]["a"] == result["parameters"]["salt.a"]["value"]
-    assert result["su"]["salt"]["Cl_a"]["B_iso"] == result["parameters"]["salt.Cl_a.B_iso"]["su"]
 
 
 def test_the_arrays_output_is_the_file_of_the_engine(parse, refined, tmp_path):
@@ -117,15 +119,15 @@ def test_the_refined_crystal_keeps_labels_and_symmetry(parse, refined):
     assert list(block.find_values("_atom_site_label")) == ["Cs1", "Cl_a"]
     assert len(block.find_values("_space_group_symop_operation_xyz")) == 48
     a = float(block.find_value("_cell_length_a"))
-    row = refined.summary["parameters"]["salt.a"]
-    assert a == pytest.approx(row["value"], abs=row["su"] / 20)
+    row = refined.summary.parameters["salt.a"]
+    assert a == pytest.approx(row.value, abs=row.su / 20)
     b = [float(x) for x in block.find_values("_atom_site_B_iso_or_equiv")]
-    assert b[0] == pytest.approx(refined.summary["parameters"]["salt.Cs1.B_iso"]["value"], rel=1e-4)
+    assert b[0] == pytest.approx(refined.summary.parameters["salt.Cs1.B_iso"].value, rel=1e-4)
 
 
 @pytest.mark.parametrize(
     ("status", "exit_status"),
-    [("not_converged", 410), ("singular", 420), ("walltime", 400), ("interrupted", 400)],
+    [("not_converged", 410), ("undetermined", 420), ("walltime", 400), ("interrupted", 405)],
 )
 def test_each_status_has_its_exit_code_and_keeps_the_outputs(parse, refined, status, exit_status):
     outputs, node = parse("refine", result=with_status(refined, status))
@@ -133,15 +135,16 @@ def test_each_status_has_its_exit_code_and_keeps_the_outputs(parse, refined, sta
     assert {"result", "arrays"} <= set(outputs)
 
 
-def test_a_singular_refinement_names_the_parameters(parse, refined):
-    rows = refined.summary["parameters"]
-    rows = rows | {"salt.Cs1.B_iso": rows["salt.Cs1.B_iso"] | {"undetermined": True, "su": None}}
-    singular = dataclasses.replace(
-        refined, summary=refined.summary | {"status": "singular", "parameters": rows}
-    )
-    _, node = parse("refine", result=singular)
+def test_undetermined_parameters_are_named(parse, refined):
+    rows = dict(refined.summary.parameters)
+    name = "salt.Cs1.B_iso"
+    rows[name] = rows[name].model_copy(update={"status": ParameterStatus.UNDETERMINED, "su": None})
+    undetermined = Result(refined.summary.model_copy(update={
+        "status": Status.UNDETERMINED, "parameters": rows, "undetermined": [name]}),
+        refined.arrays)
+    _, node = parse("refine", result=undetermined)
     assert node.exit_status == 420
-    assert "salt.Cs1.B_iso" in node.exit_message
+    assert name in node.exit_message
     assert "salt.a" not in node.exit_message
 
 
@@ -156,7 +159,7 @@ def test_a_scan_and_a_simulation_are_complete(parse, built):
     assert outputs["result"].get_dict()["shape"] == [6, 4]
     outputs, node = parse("simulate", result=run_simulate(built))
     assert node.is_finished_ok
-    assert outputs["result"].get_dict()["values"]["salt"]["a"] == 4.12
+    assert outputs["result"].get_dict()["parameters"]["salt"]["a"]["value"] == 4.12
 
 
 def test_a_scan_out_of_time_keeps_its_points(parse, built):
@@ -167,30 +170,56 @@ def test_a_scan_out_of_time_keeps_its_points(parse, built):
     assert 0 < outputs["result"].get_dict()["n_done"] < 24
 
 
+RUNNING = RunOutcome("running")
+
+
+def failed(failure, message):
+    return RunOutcome("failed", failure.value, message)
+
+
 @pytest.mark.parametrize(
     ("files", "exit_status", "told"),
     [
-        ({}, 310, "result.json"),
-        ({"stderr": "Traceback (most recent call last):\n  x\nZeroDivisionError: 1/0"}, 310,
-         "ZeroDivisionError"),
-        ({"json": '{"schema": "aiida-dse/resu'}, 311, "damaged"),
-        ({"json": "[]"}, 311, "no aiida-dse/result"),
-        ({"json": '{"schema": "aiida-dse/result/7"}'}, 311, "no aiida-dse/result"),
-        ({"stderr": "OSError: [Errno 28] No space left on device"}, 313, "No space left"),
-        ({"stderr": "Traceback (most recent call last):\nMemoryError"}, 312, "MemoryError"),
-        ({"shell": "_aiidasubmit.sh: line 9: 77 Killed    dse-engine"}, 312, "Killed"),
+        ({}, 310, "did not start"),
         ({"shell": "_aiidasubmit.sh: line 9: dse-engine: command not found"}, 310, "not found"),
-        ({"stderr": "numpy: Unable to allocate 8 GiB"}, 312, "8 GiB"),
-        ({"stderr": "Error: phases.salt: there is no file 'salt.cif'\nin the folder."}, 320,
+        ({"stderr": "Traceback\nModuleNotFoundError: no module numba"}, 310, "no module numba"),
+        ({"outcome": RUNNING, "shell": "_aiidasubmit.sh: line 9: 77 Killed    dse-engine"}, 310,
+         "Killed"),
+        ({"outcome": failed(Failure.INTERNAL, "ZeroDivisionError: 1/0")}, 300, "ZeroDivisionError"),
+        ({"outcome": failed(Failure.OUT_OF_MEMORY, "Unable to allocate 8 GiB")}, 312, "8 GiB"),
+        ({"outcome": failed(Failure.DISK_FULL, "No space left on device")}, 313, "No space left"),
+        ({"outcome": failed(Failure.INVALID_INPUT, "there is no file 'salt.cif'\nhere")}, 320,
          "there is no file 'salt.cif'"),
+        ({"outcome": RunOutcome("finished"), "json": '{"schema": "aiida-dse/resu'}, 311, "damaged"),
+        ({"outcome": RunOutcome("finished"), "json": "[]"}, 311, "aiida-dse/result"),
+        ({"outcome": RunOutcome("finished"), "json": '{"schema": "aiida-dse/result/7"}'}, 311,
+         "aiida-dse/result"),
+        ({"outcome": RunOutcome("finished")}, 311, "result.json"),
     ],
     ids=lambda value: None if isinstance(value, dict) else str(value),
 )
 def test_without_a_result_the_reason_is_found(parse, files, exit_status, told):
     outputs, node = parse("refine", **files)
-    assert node.exit_status == exit_status
+    assert node.exit_status == exit_status, node.exit_message
     assert told in node.exit_message
     assert not outputs
+
+
+def test_words_of_the_engine_decide_nothing(parse, refined):
+    """A failure is a class in outcome.json; what stderr happens to contain is no class."""
+    _, node = parse("refine", result=refined, stderr="MemoryError: No space left on device")
+    assert node.is_finished_ok
+
+
+@pytest.mark.parametrize("field", ["numerics_version", "tables"])
+def test_a_result_of_another_engine_is_refused(parse, refined, field):
+    summary = refined.summary
+    other = summary.numerics_version + 1 if field == "numerics_version" else \
+        summary.tables.model_copy(update={"file": "another"})
+    _, node = parse("refine", result=Result(
+        summary.model_copy(update={field: other}), refined.arrays))
+    assert node.exit_status == 314
+    assert "install the same version" in node.exit_message
 
 
 def test_a_truncated_or_missing_hdf5_is_a_damaged_result(parse, refined):
@@ -215,9 +244,10 @@ def test_a_short_posterior_is_told_with_its_outputs(parse, weighed):
     result = outputs["result"].get_dict()
     assert result["uncertainty"]["posterior"]["converged"] is False
     # spreads can be queried by a path, beside the s.u.
-    row = result["uncertainty"]["bootstrap"]["parameters"]["salt.Cl_a.B_iso"]
-    assert result["bootstrap_sd"]["salt"]["Cl_a"]["B_iso"] == row["sd"]
-    assert result["posterior_sd"]["salt"]["a"] > 0 and result["su"]["salt"]["a"] > 0
+    rows = result["uncertainty"]["bootstrap"]["parameters"]
+    assert rows["salt.Cl_a.B_iso"]["sd"] > 0
+    assert result["uncertainty"]["posterior"]["parameters"]["salt.a"]["sd"] > 0
+    assert result["parameters"]["salt"]["a"]["su"] > 0
     # the chain is in the file only
     assert "samples" not in result["uncertainty"]["posterior"]
     assert "arrays" in outputs
@@ -225,8 +255,8 @@ def test_a_short_posterior_is_told_with_its_outputs(parse, weighed):
 
 @pytest.mark.parametrize(
     ("status", "exit_status"),
-    [("complete", 0), ("not_converged", 410), ("singular", 420), ("walltime", 400),
-     ("interrupted", 400), ("running", 400)],
+    [("complete", 0), ("not_converged", 410), ("undetermined", 420), ("walltime", 400),
+     ("interrupted", 405), ("running", 400)],
 )
 def test_each_end_of_an_uncertainty_has_its_exit_code(parse, weighed, status, exit_status):
     outputs, node = parse("uncertainty", result=with_status(weighed, status))
@@ -234,14 +264,15 @@ def test_each_end_of_an_uncertainty_has_its_exit_code(parse, weighed, status, ex
     assert {"result", "arrays"} <= set(outputs)
 
 
-def test_a_full_disk_after_a_checkpoint_is_told(parse, built):
+def test_a_full_disk_after_a_checkpoint_keeps_the_checkpoint(parse, built):
     """A scan that dies with its disk full leaves its last checkpoint behind."""
     partial = with_status(run_scan(built, should_stop=lambda: "walltime"), "running")
-    _, node = parse("scan", result=partial, stderr="OSError: [Errno 28] No space left on device")
-    assert node.exit_status in (313, 400)
-    assert not node.is_finished_ok
+    outputs, node = parse("scan", result=partial,
+                          outcome=failed(Failure.DISK_FULL, "No space left on device"))
+    assert node.exit_status == 313 and "result" in outputs
 
 
-def test_parameters_nest_by_their_dots():
-    rows = {"p.Br.x": {"value": 0.1}, "p.a": {"value": 4.0}, "p.phi": {"value": None}}
-    assert nested_values(rows) == {"p": {"Br": {"x": 0.1}, "a": 4.0}}
+def test_parameters_nest_by_their_dots_and_come_back():
+    rows = {"p.Br.x": {"value": 0.1, "kind": "coordinate"}, "p.a": {"value": 4.0, "kind": "cell"}}
+    assert nested(rows) == {"p": {"Br": {"x": rows["p.Br.x"]}, "a": rows["p.a"]}}
+    assert flat(nested(rows)) == rows

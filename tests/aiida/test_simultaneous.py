@@ -23,7 +23,7 @@ from aiida_dse.calculations.engine import SimultaneousCalculation
 from aiida_dse.cli.main import main
 from aiida_dse.data.jobs import nodes_of_simultaneous
 from aiida_dse.documents import load_simultaneous, parse_simultaneous
-from aiida_dse.parsers.engine import SimultaneousParser
+from aiida_dse.parsers.engine import RefineParser
 from aiida_dse.tasks.simultaneous import build_simultaneous
 
 
@@ -66,7 +66,7 @@ def changed(inputs, **sections):
 
 def test_the_plugins_are_found_by_their_names():
     assert CalculationFactory("dse.simultaneous") is SimultaneousCalculation
-    assert ParserFactory("dse.simultaneous") is SimultaneousParser
+    assert ParserFactory("dse.simultaneous") is RefineParser
 
 
 def test_the_uploaded_document_can_be_built_in_its_folder(nodes, code, tmp_path, document):
@@ -121,7 +121,7 @@ def test_a_dry_run_stores_nothing(document, code):
     assert QueryBuilder().append(Node).count() == before
 
 
-def test_a_joint_refinement_from_document_to_figure(document, code, started, case, tmp_path):
+def test_a_simultaneous_refinement_from_document_to_figure(document, code, started, case, tmp_path):
     def cli(*arguments):
         done = CliRunner().invoke(main, [str(a) for a in arguments])
         assert done.exit_code == 0, done.output
@@ -132,15 +132,16 @@ def test_a_joint_refinement_from_document_to_figure(document, code, started, cas
     assert node.process_type == "aiida.calculations:dse.simultaneous" and node.is_finished_ok
     result = node.outputs.result.get_dict()
     # numbers that a query reaches by a path of names
-    assert_allclose(result["values"]["salt"]["Cs1"]["B_iso"], case.truth["salt.Cs1.B_iso"], atol=0.3)
+    assert_allclose(result["parameters"]["salt"]["Cs1"]["B_iso"]["value"], case.truth["salt.Cs1.B_iso"], atol=0.3)
     for name in ("warm", "hot"):
-        a, su = (result["patterns"][name][k]["salt"]["a"] for k in ("values", "su"))
+        row = result["patterns"][name]["parameters"]["salt"]["a"]
+        a, su = row["value"], row["su"]
         assert abs(a - case.truth["salt.a"]) < 5 * su
         crystal = node.outputs.structures[f"{name}_salt"]
         found = float(re.search(r"_cell_length_a\s+([\d.]+)", crystal.get_content())[1])
         assert_allclose(found, a, atol=1e-5)
     query = QueryBuilder().append(Dict, filters={
-        "attributes.task": "simultaneous", "attributes.patterns.hot.values.salt.a": {">": 4.1}})
+        "attributes.task": "simultaneous", "attributes.patterns.hot.parameters.salt.a.value": {">": 4.1}})
     assert query.count() == 1
     row = next(x for x in cli("list").splitlines() if x.split()[:1] == [str(node.pk)])
     assert "Simultaneous" in row and "done" in row and "T1" in row and "salt twice" in row
