@@ -18,8 +18,15 @@ from aiida_dse.calculations.engine import (
     SimulateCalculation,
     UncertaintyCalculation,
 )
+from aiida_dse.data.jobs import built_from_nodes
+from aiida_dse.data.results import result_nodes, summary_from_node
 from aiida_dse.documents import parse_document
+from aiida_dse.documents.status import EXITS, JOB_FAILURES
+from aiida_dse.io.results import content_of, summary_of
+from aiida_dse.parsers.engine import EngineParser, RefineParser
 from aiida_dse.tasks.build import build
+from aiida_dse.tasks.run import run_scan
+from aiida_dse.tasks.uncertainty import run_uncertainty
 
 PROCESSES = {
     "simulate": SimulateCalculation, "refine": RefineCalculation, "scan": ScanCalculation,
@@ -74,7 +81,9 @@ def test_the_plugins_are_found_by_their_names(task):
     from aiida.plugins import CalculationFactory, ParserFactory
 
     assert CalculationFactory(f"dse.{task}") is PROCESSES[task]
-    assert ParserFactory(f"dse.{task}").__name__ == f"{task.capitalize()}Parser"
+    parser = ParserFactory(f"dse.{task}")
+    assert issubclass(parser, EngineParser)
+    assert ("structures" in PROCESSES[task].spec().outputs) is issubclass(parser, RefineParser)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +160,8 @@ def test_the_uploaded_document_can_be_built_in_its_folder(inputs, case, prepare,
     content = json.loads((uploaded / "model.json").read_text())
     built = build(parse_document(content), uploaded)
     assert built.measured and len(built.axes) == 2
-    assert information.retrieve_temporary_list == ["results/result.json", "results/result.h5"]
+    assert information.retrieve_temporary_list == [
+        "results/result.json", "results/result.h5", "results/outcome.json"]
     assert information.retrieve_list == ["engine.out", "engine.err"]
     (one,) = information.codes_info
     assert one.cmdline_params == [task, "model.json", "--output", "results"]
@@ -184,18 +194,21 @@ def test_a_simulation_needs_no_pattern(inputs, case, prepare):
 
 
 @pytest.mark.parametrize("task", ["scan", "uncertainty"])
-def test_an_interrupted_job_is_sent_with_what_it_had(inputs, case, prepare, tmp_path, task):
-    path = tmp_path / "result.h5"
-    path.write_bytes(b"arrays")
-    arrays = SinglefileData(file=str(path)).store()
-    inputs = changed(inputs, scan=case.scan, uncertainty=PLAN) | {
-        "finished": {"result": Dict({"task": task}), "arrays": arrays}
-    }
+def test_an_interrupted_job_is_sent_with_what_it_had(inputs, case, prepare, task):
+    inputs = changed(inputs, scan=case.scan, uncertainty=PLAN)
+    built = built_from_nodes(
+        inputs["model"].get_dict(), inputs["pattern"], inputs["structures"], {})
+    run = {"scan": run_scan, "uncertainty": run_uncertainty}[task]
+    partial = run(built, should_stop=lambda: "walltime")
+    result, arrays = (node.store() for node in result_nodes(partial))
+    inputs |= {"finished": {"result": result, "arrays": arrays}}
     information, folder = prepare(PROCESSES[task], inputs)
     assert information.codes_info[0].cmdline_params[-1] == "--continue"
     assert information.local_copy_list == [(arrays.uuid, "result.h5", "results/result.h5")]
     with folder.open("results/result.json") as handle:
-        assert json.load(handle) == {"task": task}
+        kept = content_of(summary_of(json.load(handle)))
+    assert kept == content_of(summary_from_node(result))
+    assert kept["status"] == "walltime"
 
 
 def test_half_of_an_interrupted_scan_is_refused(inputs, case):
@@ -207,23 +220,23 @@ def test_half_of_an_interrupted_scan_is_refused(inputs, case):
     assert refusal(ScanCalculation, inputs | {"finished": {"arrays": arrays}})
 
 
-INVALIDATING = {
-    "ERROR_NO_RESULT": 310, "ERROR_DAMAGED_RESULT": 311, "ERROR_OUT_OF_MEMORY": 312,
-    "ERROR_DISK_FULL": 313, "ERROR_WALLTIME": 400,
-}
-REUSABLE = {"ERROR_INVALID_INPUT": 320, "ERROR_NOT_CONVERGED": 410, "ERROR_SINGULAR": 420}
+@pytest.mark.parametrize("process", PROCESSES.values())
+def test_the_exit_codes_are_those_of_the_table(process):
+    """The same outcome would come again only where the table says so: the rest is not cached."""
+    codes = process.exit_codes
+    for one in {EXITS[outcome] for outcome in (*JOB_FAILURES, *process.ENDINGS)}:
+        if one.number:
+            found = codes[one.label]
+            assert (found.status, found.invalidates_cache) == (one.number, not one.cachable)
 
 
-def test_only_what_a_second_run_may_mend_is_kept_out_of_the_cache():
-    codes = RefineCalculation.exit_codes
-    for name, status in INVALIDATING.items():
-        assert (codes[name].status, codes[name].invalidates_cache) == (status, True), name
-    for name, status in REUSABLE.items():
-        assert (codes[name].status, codes[name].invalidates_cache) == (status, False), name
+def test_only_what_would_end_in_the_same_way_is_answered_from_the_cache():
+    cached = {one.number for one in EXITS.values() if one.cachable}
+    assert {0, 410, 420} <= cached
+    # a worker, a disk, a walltime or an engine of another version may be the reason
+    assert not cached & {300, 310, 311, 312, 313, 314, 320, 400, 405}
 
 
 def test_an_uncertainty_has_the_codes_of_its_refinement_and_one_of_its_own():
-    codes = UncertaintyCalculation.exit_codes
-    own = {"ERROR_NOT_CONVERGED": 410, "ERROR_SINGULAR": 420, "ERROR_POSTERIOR_NOT_CONVERGED": 430}
-    assert {name: codes[name].status for name in own} == own
-    assert codes["ERROR_WALLTIME"].status == 400
+    own = {code.status for code in UncertaintyCalculation.exit_codes.values()}
+    assert own - {code.status for code in RefineCalculation.exit_codes.values()} == {430}
