@@ -44,7 +44,7 @@ test: lint
 
 validate: .dse/venv/.ready
 	@$(BIN)/python benchmarks/accuracy.py
-	@$(BIN)/python benchmarks/coverage.py
+	@$(BIN)/python benchmarks/su_coverage.py
 
 benchmark: .dse/venv/.ready
 	@$(BIN)/python benchmarks/run.py
