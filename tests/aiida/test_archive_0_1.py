@@ -451,7 +451,8 @@ def test_an_old_result_is_the_start_of_a_new_analysis(imported):
     assert {name: built.model.start[name] for name in summary.free} == {
         name: row.value for name, row in summary.free.items()}
     fit = built.model.agreement(built.model.evaluate(built.model.start), len(summary.free))
-    assert fit.gof == pytest.approx(summary.agreement.gof, rel=1e-8)
+    # 1.3e-6 lower: since 0.2 a size law is normalised over the sizes that `largest` leaves
+    assert fit.gof == pytest.approx(summary.agreement.gof, rel=1e-5)
 
 
 def test_bounds_of_an_old_document_stay_with_the_new_start(imported):
@@ -482,9 +483,11 @@ def test_old_refinements_are_members_of_a_new_series(imported, label, kind, func
     assert new.used == before.used
     assert set(new.numbers) == set(before.numbers) and number in new.numbers
     for name, row in before.numbers.items():
-        assert new.numbers[name].value == pytest.approx(row.value, rel=1e-6), name
+        # the surface energy follows from surface-to-volume ratios since 0.2 (6e-4 apart here)
+        energy = name.startswith("surface_energy")
+        assert new.numbers[name].value == pytest.approx(row.value, rel=2e-3 if energy else 1e-7)
         if row.su is not None:
-            assert new.numbers[name].su == pytest.approx(row.su, rel=1e-5), name
+            assert new.numbers[name].su == pytest.approx(row.su, rel=2e-2 if energy else 1e-7)
     assert set(new.lines) == set(before.lines)
     arrays, earlier = result_of(node).arrays, result_of(old).arrays
     row = before.used[0]

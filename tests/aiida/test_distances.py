@@ -84,9 +84,9 @@ def test_a_store_simulates_refines_and_maps(with_store, finish, case):
     for node in (simulated, refined, grid):
         finish(node)
         assert node.is_finished_ok, node.exit_message
-    rows = refined.outputs.result["parameters"]
-    cell = rows["salt.lattice_scale"]["value"] * 4.123
-    assert abs(cell - case.truth["salt.a"]) < 4 * rows["salt.lattice_scale"]["su"] * 4.123
+    scale = refined.outputs.result["parameters"]["salt"]["lattice_scale"]
+    cell = scale["value"] * 4.123
+    assert abs(cell - case.truth["salt.a"]) < 4 * scale["su"] * 4.123
     assert refined.outputs.result["structures"]["salt"]["space_group"] == "Pm-3m"
     assert grid.outputs.result["minimum"]["gof"] < 1.5
     assert grid.outputs.map.get_array("gof").shape == (4, 2)

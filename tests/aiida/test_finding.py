@@ -96,10 +96,13 @@ def test_a_range_may_be_open():
 
 
 def test_names_reach_parameters_sizes_derived_quantities_and_uncertainties():
-    assert paths_of("p.Pb1.B_iso") == ("attributes.values.p.Pb1.B_iso",)
+    # the second is where version 0.1 kept it
+    assert paths_of("p.Pb1.B_iso") == (
+        "attributes.parameters.p.Pb1.B_iso.value", "attributes.values.p.Pb1.B")
     assert "attributes.derived.p.quantities.zeta.value" in paths_of("p.zeta")
     assert "attributes.derived.p.sizes.L_c" in paths_of("p.L_c")
-    assert paths_of("p.Pb1.B_iso.su") == ("attributes.su.p.Pb1.B_iso",)
+    assert paths_of("p.Pb1.B_iso.su") == (
+        "attributes.parameters.p.Pb1.B_iso.su", "attributes.su.p.Pb1.B")
 
 
 # --- queries ------------------------------------------------------------------------------------
@@ -140,7 +143,7 @@ def test_a_refinement_that_does_not_fit_is_not_found(analyses, options):
 
 def test_a_map_is_found_by_its_minimum_and_not_by_where_it_began(analyses):
     lowest = load_node(analyses["map"])["minimum"]
-    start = load_node(analyses["map"])["parameters"]["salt.Cl_a.B_iso"]["value"]
+    start = load_node(analyses["map"])["parameters"]["salt"]["Cl_a"]["B_iso"]["start"]
     row = find_rows(sample="F2", show=["salt.Cl_a.B_iso"])[0]
     assert row["pk"] == analyses["map"] and row["gof"] == lowest["gof"]
     assert row["salt.Cl_a.B_iso"] == lowest["salt.Cl_a.B_iso"] != start
@@ -157,7 +160,7 @@ def test_columns_hold_what_the_result_says(analyses):
     result = load_node(analyses["result"])
     row = find_rows(sample="F1", show=["salt.Cs1.B_iso", "salt.Cs1.B_iso.su", "salt.d(Cs1-Cl_a)_1",
                                        "space_groups", "tags"])[0]
-    cs = result["parameters"]["salt.Cs1.B_iso"]
+    cs = result["parameters"]["salt"]["Cs1"]["B_iso"]
     assert (row["salt.Cs1.B_iso"], row["salt.Cs1.B_iso.su"]) == (cs["value"], cs["su"])
     distance = result["derived"]["salt"]["quantities"]["d(Cs1-Cl_a)_1"]["value"]
     assert row["salt.d(Cs1-Cl_a)_1"] == distance
@@ -226,7 +229,7 @@ def test_query_prints_a_table_csv_and_json(cli, analyses):
         cli("query", "--sample", "F1", "--show", "salt.a", "--csv").output))
     (same,) = json.loads(cli("query", "--sample", "F1", "--show", "salt.a", "--json").output)
     assert float(row["salt.a"]) == same["salt.a"]
-    assert same["salt.a"] == load_node(analyses["result"])["parameters"]["salt.a"]["value"]
+    assert same["salt.a"] == load_node(analyses["result"])["parameters"]["salt"]["a"]["value"]
     assert "No result fits" in cli("query", "--sample", "nobody").output
     assert json.loads(cli("query", "--sample", "nobody", "--json").output) == []
 

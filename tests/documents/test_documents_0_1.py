@@ -34,8 +34,11 @@ NAMES = sorted(p.name for p in FOLDER.iterdir()
                if p.suffix in (".yaml", ".json") and p.name != "expected.json")
 #: Documents that name other documents of version 0.1, each of which has a note of its own.
 NAMED = {"joint_file.yaml": 1, "study.yaml": 1, "study_file.yaml": 2}
-#: Documents and phases whose numbers a finding has changed since 0.1, with the reason.
-CHANGED: dict[tuple[str, str], str] = {}
+#: Phases with a size law: the law is cut where `largest` cuts it, and normalised anew, since 0.2,
+#: which moves these patterns a little (measured: 2.6e-5 for spheres, 9e-7 otherwise). Before that
+#: change they agreed to 4e-14, as all others still do.
+SIZE_LAWS = {("every_key.yaml", "PbS"): 1e-4, ("every_key.yaml", "population"): 1e-5,
+             ("every_key.yaml", "cubes"): 1e-5, ("near_cubes.yaml", "salt"): 1e-5}
 
 
 def loaded(path):
@@ -67,25 +70,26 @@ def test_each_document_is_read_with_one_note(name):
 @pytest.mark.parametrize("name", list(EXPECTED))
 def test_the_model_is_the_one_that_version_0_1_built(name):
     document, _ = loaded(FOLDER / name)
-    model = build(document, FOLDER, threads=1).model
+    model = build(document, FOLDER).model
     assert dict(model.start) == {
         todays(old): value for old, value in EXPECTED[name]["starts"].items()}
     states, at = model.states(model.start), EXPECTED[name]["points"]
     assert {phase.name for phase in model.phases} == set(EXPECTED[name]["intensity"])
     for k, phase in enumerate(model.phases):
-        if (name, phase.name) in CHANGED:
-            continue
         assert_allclose(model.intensity(k, states[k], model.start)[at],
-                        EXPECTED[name]["intensity"][phase.name], rtol=1e-10)
+                        EXPECTED[name]["intensity"][phase.name],
+                        rtol=SIZE_LAWS.get((name, phase.name), 1e-10))
 
 
-def test_the_intensities_can_tell_models_apart():
-    document, _ = loaded(FOLDER / "near_cubes.yaml")
-    model = build(document, FOLDER, threads=1).model
-    start = dict(model.start) | {"salt.Cs1.B_iso": model.start["salt.Cs1.B_iso"] * (1 + 1e-7)}
-    found = model.intensity(0, model.states(start)[0], start)[EXPECTED["near_cubes.yaml"]["points"]]
+@pytest.mark.parametrize(("quantity", "shift"), [("Cs1.B_iso", 1e-7), ("a", 1e-9)])
+def test_the_intensities_can_tell_models_apart(quantity, shift):
+    document, _ = loaded(FOLDER / "global.yaml")
+    model = build(document, FOLDER).model
+    name = f"salt.{quantity}"
+    start = dict(model.start) | {name: model.start[name] * (1 + shift)}
+    found = model.intensity(0, model.states(start)[0], start)[EXPECTED["global.yaml"]["points"]]
     with pytest.raises(AssertionError):
-        assert_allclose(found, EXPECTED["near_cubes.yaml"]["intensity"]["salt"], rtol=1e-10)
+        assert_allclose(found, EXPECTED["global.yaml"]["intensity"]["salt"], rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", NAMES)
