@@ -21,6 +21,7 @@ from aiida_dse.cli.daemon import Workers, look_for_dead_workers, mended
 from aiida_dse.cli.submission import wait_for
 from aiida_dse.data.jobs import built_from_nodes
 from aiida_dse.data.pattern import PatternData
+from aiida_dse.data.results import summary_from_node
 from aiida_dse.tasks.run import run_scan
 from aiida_dse.workchains.grid_search import GridSearchWorkChain
 from aiida_dse.workchains.refine import RefineWorkChain
@@ -92,11 +93,11 @@ def assert_complete_map(node, inputs):
     found = node.outputs.map
     for name in ("gof", "chi2", "n_active", "axis_0", "axis_1"):
         assert_allclose(found.get_array(name), expected.arrays[f"scan/{name}"], rtol=1e-9)
-    assert found.base.attributes.get("axes") == expected.summary["axes"]
+    assert found.base.attributes.get("axes") == [axis.name for axis in expected.summary.axes]
     result = node.outputs.result.get_dict()
-    for name, value in expected.summary["minimum"].items():
+    for name, value in expected.summary.minimum.items():
         assert result["minimum"][name] == pytest.approx(value, rel=1e-9)
-    assert result["shape"] == expected.summary["shape"]
+    assert result["shape"] == expected.summary.shape
 
 
 def test_a_simulation(submitted, finish):
@@ -108,10 +109,9 @@ def test_a_simulation(submitted, finish):
 def test_a_refinement_finds_what_the_pattern_was_made_with(submitted, finish, case):
     node = finish(submitted["refine"])
     assert node.is_finished_ok, node.exit_message
-    result = node.outputs.result.get_dict()
+    rows = summary_from_node(node.outputs.result).parameters
     for name, true in case.truth.items():
-        row = result["parameters"][name]
-        assert abs(row["value"] - true) < 4 * row["su"], name
+        assert abs(rows[name].value - true) < 4 * rows[name].su, name
     cif = gemmi.cif.read_string(node.outputs.structures.salt.get_content()).sole_block()
     assert list(cif.find_values("_atom_site_label")) == ["Cs1", "Cl_a"]
 
@@ -124,10 +124,10 @@ def test_refinements_are_found_by_outcome_and_sample(submitted, finish):
     query.append(
         Dict, with_incoming="job",
         filters={"and": [
-            {"attributes.agreement.gof": {"<": 1.5}}, {"attributes.values.salt.a": {">": 4.1}},
+            {"attributes.agreement.gof": {"<": 1.5}}, {"attributes.parameters.salt.a.value": {">": 4.1}},
             {"attributes.sample.temperature": 293.0}, {"attributes.phases": {"contains": ["salt"]}},
         ]},
-        project=["attributes.values.salt.a", "attributes.agreement.gof"],
+        project=["attributes.parameters.salt.a.value", "attributes.agreement.gof"],
     )
     query.add_filter("job", {"id": node.pk})
     ((a, gof),) = query.all()
@@ -144,9 +144,9 @@ def test_a_refinement_cut_short_is_continued_until_it_converges(submitted, finis
     assert jobs[-1].exit_status == 0
     # the next job starts where the last one ended, through a calcfunction
     start = jobs[1].inputs.model.get_dict()["parameters"]["salt.a"]["value"]
-    assert start == jobs[0].outputs.result.get_dict()["parameters"]["salt.a"]["value"]
+    assert start == jobs[0].outputs.result["parameters"]["salt"]["a"]["value"]
     assert jobs[1].inputs.model.creator.process_label == "continued_model"
-    row = node.outputs.result.get_dict()["parameters"]["salt.a"]
+    row = node.outputs.result["parameters"]["salt"]["a"]
     assert abs(row["value"] - case.truth["salt.a"]) < 4 * row["su"]
 
 

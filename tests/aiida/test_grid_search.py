@@ -10,7 +10,7 @@ import pytest
 from aiida.orm import Dict
 from numpy.testing import assert_allclose
 
-from aiida_dse.data.results import result_nodes
+from aiida_dse.data.results import result_nodes, summary_from_node
 from aiida_dse.documents import load_document, parse_document
 from aiida_dse.tasks.build import build
 from aiida_dse.tasks.run import run_scan
@@ -42,7 +42,7 @@ def merged(content, tiles):
         summary, arrays = result_nodes(scanned(tile))
         inputs |= {f"tile_{k}_result": summary, f"tile_{k}_arrays": arrays}
     found = merge_tiles(Dict(copy.deepcopy(content)), **inputs)
-    return found["map"], found["result"].get_dict()
+    return found["map"], summary_from_node(found["result"])
 
 
 CASES = {
@@ -72,12 +72,14 @@ def test_tiles_merge_to_the_single_scan(name):
         else:
             assert_allclose(np.broadcast_to(other, shape), np.broadcast_to(values, shape),
                             rtol=1e-7)
-    for key in ("axes", "axis_units", "moved", "quantities", "shape", "n_done", "n_unreachable",
-                "status"):
-        assert summary[key] == single.summary[key], key
-    assert summary["minimum"] == pytest.approx(single.summary["minimum"])
-    assert summary["minimum_quantities"] == pytest.approx(single.summary["minimum_quantities"])
-    assert summary["n_unreachable"] == (3 if name == "out of reach" else 0)
+    for row, other in zip(summary.axes, single.summary.axes, strict=True):
+        assert row.scale == pytest.approx(other.scale)
+        assert row.model_copy(update={"scale": other.scale}) == other
+    for key in ("moved", "quantities", "shape", "n_done", "n_unreachable", "status"):
+        assert getattr(summary, key) == getattr(single.summary, key), key
+    assert summary.minimum == pytest.approx(single.summary.minimum)
+    assert summary.minimum_quantities == pytest.approx(single.summary.minimum_quantities)
+    assert summary.n_unreachable == (3 if name == "out of reach" else 0)
 
 
 def test_a_missing_tile_leaves_a_hole():
@@ -85,8 +87,8 @@ def test_a_missing_tile_leaves_a_hole():
     tiles = dict(enumerate(tile_models(content, 5)))
     del tiles[2]
     found, summary = merged(content, tiles)
-    assert np.isnan(found.get_array("gof")[2]).all() and summary["status"] == "partial"
-    assert summary["n_done"] == 12
+    assert np.isnan(found.get_array("gof")[2]).all() and summary.status == "partial"
+    assert summary.n_done == 12
 
 
 def test_an_adaptive_grid_is_one_tile():

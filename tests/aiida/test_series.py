@@ -11,6 +11,7 @@ from aiida.orm import CalcJobNode, Dict, Group, Int, QueryBuilder
 from aiida.plugins import WorkflowFactory
 
 from aiida_dse.data.jobs import nodes_of_document
+from aiida_dse.data.results import summary_from_node
 from aiida_dse.documents import load_document
 from aiida_dse.workchains.members import poor_fits
 from aiida_dse.workchains.temperature_series import TemperatureSeriesWorkChain
@@ -97,7 +98,7 @@ def test_an_independent_series_finds_what_the_patterns_were_made_with(independen
         # sample metadata travel from the pattern to the row
         sample = {"name": f"salt {name}", "ligand": "oleate", "temperature": row["temperature"]}
         assert row["sample"] | sample == row["sample"]
-    alpha = result["parameters"]["thermal_expansion_a"]
+    alpha = result["numbers"]["thermal_expansion_a"]
     assert abs(alpha["value"] - 4e-5 / (4.11 + 0.012)) < 4 * alpha["su_scaled"]
     assert node.outputs.result.creator.process_label == "temperature_series"
 
@@ -105,11 +106,11 @@ def test_an_independent_series_finds_what_the_patterns_were_made_with(independen
 def test_a_joint_refinement_follows_from_the_single_ones(independent, finish):
     node = finish(independent)
     simultaneous = node.outputs.simultaneous.result.get_dict()
-    row = simultaneous["parameters"]["global.a0"]
+    row = simultaneous["parameters"]["global"]["a0"]
     assert abs(row["value"] - 4.11) < 4 * row["su"]
     (job,) = [job for job in jobs_of(node) if job.process_label == "SimultaneousCalculation"]
     start = job.inputs.model.get_dict()["patterns"]["T100"]["parameters"]["salt.Cs1.B_iso"]["value"]
-    assert start == node.outputs.refined.T100["parameters"]["salt.Cs1.B_iso"]["value"]
+    assert start == node.outputs.refined.T100["parameters"]["salt"]["Cs1"]["B_iso"]["value"]
     assert job.inputs.model.creator.process_label == "simultaneous_model"
 
 
@@ -136,15 +137,16 @@ def test_a_sequential_series_goes_outward_and_finds_the_same(independent, finish
     node = finish(submit(TemperatureSeriesWorkChain, **inputs_of(
         three, code, {"mode": "sequential", "anchor": "T200"})))
     assert node.is_finished_ok, node.exit_message
-    middle = node.outputs.refined.T200["parameters"]["salt.a"]["value"]
+    middle = node.outputs.refined.T200["parameters"]["salt"]["a"]["value"]
     for name in ("T100", "T300"):
         (job,) = [job for job in jobs_of(node) if job.caller.label == name]
         assert job.inputs.model.get_dict()["parameters"]["salt.a"]["value"] == middle
         assert job.inputs.model.creator.process_label == "continued_model"
     for name in three:
-        for parameter, row in first.outputs.refined[name]["parameters"].items():
-            other = node.outputs.refined[name]["parameters"][parameter]["value"]
-            assert abs(other - row["value"]) < 0.1 * (row["su"] or 1e-9), (name, parameter)
+        rows = summary_from_node(node.outputs.refined[name]).parameters
+        for parameter, row in summary_from_node(first.outputs.refined[name]).parameters.items():
+            other = rows[parameter].value
+            assert abs(other - row.value) < 0.1 * (row.su or 1e-9), (name, parameter)
 
 
 def test_what_fails_or_is_hopeless_is_named_and_the_rest_finish(

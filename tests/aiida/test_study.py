@@ -112,7 +112,7 @@ def test_a_study_runs_everything_and_sums_it_up(finished, content):
     assert summary["samples"]["alone"]["gof"] == pytest.approx(1.0, abs=0.15)
     series = summary["series"]["warming"]
     assert series["used"] == ["T120", "T240"]
-    alpha = series["parameters"]["thermal_expansion_V"]
+    alpha = series["numbers"]["thermal_expansion_V"]
     assert abs(alpha["value"] - 3 * 4e-5 / 4.118) < 4 * alpha["su_scaled"]
     assert load_node(series["uuid"]).label == "warming"
     assert summary["maps"]["map_T120"]["shape"] == [4, 2]
