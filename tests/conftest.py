@@ -43,7 +43,7 @@ def perovskite():
         "phases": {"P": {"structure": "CsPbBr3.cif", "particle": {
             "shape": "parallelepiped", "L_ab": length, "L_c": length, "largest": 14.0}}},
         "derived": {"P": {"angles": [["Pb", "Br_ax", "Pb"]], "pseudo_cubic": True}},
-    }), EXAMPLE, threads=1)
+    }), EXAMPLE)
 
 
 def refinement(

@@ -64,19 +64,18 @@ def simulated(folder, **keys):
 def adaptive(folder):
     axes = [{"parameter": "P.a", "start": 4.08, "stop": 4.16, "step": 0.01},
             {"parameter": "P.Cs.B_iso", "values": [0.5, 1.0, 1.5, 2.0, 2.5]}]
-    return run_scan(folder.build(scan={"axes": axes, "adaptive": True, "refine": ["P.Cl.B_iso"]}),
-                    threads=1)
+    return run_scan(folder.build(scan={"axes": axes, "adaptive": True, "refine": ["P.Cl.B_iso"]}))
 
 
 def stopped(folder):
     """A map without a single point."""
-    return run_scan(folder.build(), threads=1, should_stop=lambda: "walltime")
+    return run_scan(folder.build(), should_stop=lambda: "walltime")
 
 
 def sampled(folder):
     plan = {"profile": ["P.Cl.*"], "bootstrap": {"samples": 3},
             "posterior": {"steps": 16, "walkers": 10}}
-    return run_uncertainty(folder.build(uncertainty=plan, refinement=STAGES), threads=1)
+    return run_uncertainty(folder.build(uncertainty=plan, refinement=STAGES))
 
 
 def simultaneous(folder):
@@ -95,7 +94,7 @@ def simultaneous(folder):
         "parametric_constraints": {"P.a": "global.a0 + 0 * sample.temperature"},
         "refinement": {"stages": [["P.a", "P.*.B_iso"]]},
     }))
-    return run_simultaneous(build_simultaneous(load_simultaneous(path), path.parent, threads=1))
+    return run_simultaneous(build_simultaneous(load_simultaneous(path), path.parent))
 
 
 def compared(folder):
@@ -139,7 +138,7 @@ MADE = [
     (Task.REFINE, refined), (Task.REFINE, searched), (Task.REFINE, undetermined),
     (Task.SIMULATE, simulated),
     (Task.SIMULATE, lambda folder: run_simulate(folder.build())), (Task.SCAN, adaptive),
-    (Task.SCAN, lambda folder: run_scan(folder.build(), threads=1)), (Task.SCAN, stopped),
+    (Task.SCAN, lambda folder: run_scan(folder.build())), (Task.SCAN, stopped),
     (Task.UNCERTAINTY, sampled), (Task.SIMULTANEOUS, simultaneous), (Task.BUILD, built),
     (Task.COMPARE, compared), (Task.TEMPERATURE_SERIES, of_temperature),
     (Task.TEMPERATURE_SERIES, of_three_temperatures), (Task.SIZE_SERIES, of_size),
@@ -200,11 +199,11 @@ def test_an_uncertainty_that_stopped_anywhere_can_be_read_and_continued(
     plan = {"profile": ["P.Cl.*"], "bootstrap": {"samples": 4}, "posterior": {"steps": 10}}
     model = folder.build(uncertainty=plan, refinement=STAGES, parameters={"P.a": 4.12})
     asked = iter(range(questions))
-    part = run_uncertainty(model, threads=1,
+    part = run_uncertainty(model,
                            should_stop=lambda: "walltime" if next(asked, None) is None else None)
     assert part.status is Status.WALLTIME
     write_result(part, tmp_path / "part")
-    found = run_uncertainty(model, threads=1, finished=read_result(tmp_path / "part"))
+    found = run_uncertainty(model, finished=read_result(tmp_path / "part"))
     assert found.summary.uncertainty.posterior.n_steps == 10
 
 

@@ -387,7 +387,7 @@ def test_the_parameters_of_a_map_are_those_of_its_lowest_point(folder):
     axes = [{"parameter": "P.a", "values": [4.10, 4.12, 4.14]}]
     result = run_scan(folder.build(
         scan={"axes": axes, "refine": ["P.Cl.B_iso"]}, refinement=None,
-        parameters={"P.a": 4.11, "P.Cl.B_iso": 2.5}), threads=1)
+        parameters={"P.a": 4.11, "P.Cl.B_iso": 2.5}))
     summary = result.summary
     rows, at = summary.parameters, int(np.argmin(result.arrays["scan/gof"]))
     assert (rows["P.a"].value, rows["P.a"].start) == (4.12, 4.11)
@@ -405,7 +405,7 @@ def test_the_parameters_of_a_map_are_those_of_its_lowest_point(folder):
 def test_a_lowest_point_at_an_edge_is_remarked_on(folder, values, told):
     axes = [{"parameter": "P.a", "values": values},
             {"parameter": "P.Cl.B_iso", "values": [1.0, 2.0, 3.0]}]
-    found = run_scan(folder.build(scan={"axes": axes}, parameters={"P.a": 4.12}), threads=1)
+    found = run_scan(folder.build(scan={"axes": axes}, parameters={"P.a": 4.12}))
     assert any("edge of the axis P.a" in text for text in found.summary.warnings) is told
 
 

@@ -66,7 +66,7 @@ def test_derived_quantities_are_those_of_the_samples(folder):
     """a alone is free: volume and distance of a sample follow from it by hand."""
     plan = {"bootstrap": {"samples": 5}, "posterior": {"steps": 8}}
     model = folder.build(uncertainty=plan, refinement={"stages": [["P.a"]]})
-    result = run_uncertainty(model, threads=1)
+    result = run_uncertainty(model)
     rows = result.summary.uncertainty.derived["P"]
     a = result.arrays["bootstrap/values"][:, 0]
     assert rows["volume"].bootstrap.sd == pytest.approx((a**3).std(ddof=1), rel=1e-9)
@@ -136,7 +136,7 @@ def test_a_parameter_at_its_bound_has_no_profile_but_samples(folder):
     bounded = folder.build(
         uncertainty=PLAN | {"profile": ["P.*.B_iso"]}, refinement={"stages": STAGES},
         parameters=FIXED | {"P.Cl.B_iso": {"value": 2.6, "lower": 2.5}})
-    free, held = (run_uncertainty(one, threads=1).summary for one in (model, bounded))
+    free, held = (run_uncertainty(one).summary for one in (model, bounded))
     assert set(free.uncertainty.profile) == {"P.Cs.B_iso", "P.Cl.B_iso"}
     assert held.parameters["P.Cl.B_iso"].status is ParameterStatus.AT_BOUND
     assert set(held.uncertainty.profile) == {"P.Cs.B_iso"}
@@ -182,8 +182,8 @@ def test_an_interrupted_task_goes_on_to_the_same_end(folder, questions):
 
 def test_a_walltime_in_the_refinement_loses_nothing_of_an_earlier_run(folder):
     model = built(folder, PLAN)
-    part = run_uncertainty(model, threads=1, should_stop=Clock(40))
-    again = run_uncertainty(model, threads=1, should_stop=Clock(0), finished=part)
+    part = run_uncertainty(model, should_stop=Clock(40))
+    again = run_uncertainty(model, should_stop=Clock(0), finished=part)
     assert again.status == "walltime" and again.summary.n_cycles == part.summary.n_cycles
     assert set(again.arrays) == set(part.arrays)
     assert "bootstrap/values" in again.arrays
@@ -230,8 +230,8 @@ def test_a_checkpoint_is_enough_to_go_on_from(folder, tmp_path, monkeypatch):
         run_uncertainty(model, checkpoint=tmp_path / "o", on_progress=killed)
     kept = read_result(tmp_path / "o")
     assert kept.status == "running" and kept.summary.uncertainty.posterior.n_steps == 9
-    found, whole = run_uncertainty(model, threads=1, finished=kept), run_uncertainty(
-        model, threads=1)
+    found, whole = run_uncertainty(model, finished=kept), run_uncertainty(
+        model)
     for name in ("bootstrap/values", "posterior/samples"):
         np.testing.assert_array_equal(found.arrays[name], whole.arrays[name])
 
