@@ -14,6 +14,8 @@ from aiida.orm import CifData, Dict, Int, SinglefileData, StructureData
 from aiida_dse.calculations.engine import RefineCalculation, SimultaneousCalculation, add_exits
 from aiida_dse.data.grouping import put_into_group
 from aiida_dse.data.pattern import PatternData
+from aiida_dse.data.results import summary_from_node
+from aiida_dse.documents.results import SeriesSummary
 from aiida_dse.documents.status import EXITS, PartsFailed, Status
 from aiida_dse.documents.study import SeriesPlan, parse_plan
 from aiida_dse.workchains.members import (
@@ -253,15 +255,17 @@ class SeriesWorkChain(WorkChain):
             return None
         for key in ("table", "result", "arrays"):
             self.out(key, found[key])
-        for name, why in found["result"]["excluded"].items():
+        summary = summary_from_node(found["result"])
+        assert isinstance(summary, SeriesSummary)
+        for name, why in summary.excluded.items():
             if name not in own and name not in self.ctx.failures:
                 self._failed(name, why)
-        self.report(self.told(found["result"].get_dict()))
+        self.report(self.account_of(summary))
         return None
 
-    def told(self, result: Mapping[str, Any]) -> str:
+    def account_of(self, summary: SeriesSummary) -> str:
         """One line on what the analysis found."""
-        return f"{len(result['used'])} of {len(result['refinements'])} members used"
+        return f"{len(summary.used)} of {len(summary.refinements)} members used"
 
     def _of_the_phase(self, phase: str | None) -> list[str]:
         """The members that have the phase of the series; the others are named as failed."""

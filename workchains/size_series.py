@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiida_dse.calculations.series import size_series
+from aiida_dse.documents.results import SeriesSummary
 from aiida_dse.engine.formatting import with_su
 from aiida_dse.workchains.series import SeriesWorkChain
 
@@ -26,8 +27,8 @@ class SizeSeriesWorkChain(SeriesWorkChain):
         return sorted(members, key=lambda name: [
             int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
 
-    def told(self, result: Mapping[str, Any]) -> str:
-        row = result["parameters"].get("surface_energy")
-        energy = "" if row is None else (
-            f"; gamma = {with_su(row['value'], row['su_scaled'] or 0.0)} {row['unit']}")
-        return super().told(result) + energy
+    def account_of(self, summary: SeriesSummary) -> str:
+        account, row = super().account_of(summary), summary.numbers.get("surface_energy")
+        if row is None:
+            return account
+        return f"{account}; gamma = {with_su(row.value, row.su_scaled or 0.0)} {row.unit}"

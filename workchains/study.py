@@ -50,7 +50,7 @@ def _numbers(kind: str, result: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers of a step that the summary of a study repeats."""
     if kind == "sample":
         return {key: result["agreement"][key] for key in ("gof", "r_wp")} | {
-            "status": result["status"], "sample": result["sample"]}
+            "status": result["status"], "sample": result.get("sample", {})}
     if kind == "series":
         return {key: result.get(key, {}) for key in (
             "task", "phase", "used", "excluded", "numbers")} | {

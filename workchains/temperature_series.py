@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiida_dse.calculations.series import temperature_series
+from aiida_dse.documents.results import SeriesSummary, TemperatureSummary
 from aiida_dse.engine.formatting import with_su
 from aiida_dse.workchains.members import sample_of
 from aiida_dse.workchains.series import SeriesWorkChain
@@ -31,9 +32,10 @@ class TemperatureSeriesWorkChain(SeriesWorkChain):
                                  "pattern's or the document's 'sample' (temperature: K).")
         return sorted(found, key=lambda name: (found[name], name))
 
-    def told(self, result: Mapping[str, Any]) -> str:
-        row = result["parameters"].get("thermal_expansion_V")
-        expansion = "" if row is None else (
-            f"; thermal_expansion_V = {with_su(row['value'] * 1e6, (row['su_scaled'] or 0.0) * 1e6)} 1e-6/K")
-        verdicts = "; ".join(row["verdict"] for row in result["disorder"])
-        return super().told(result) + expansion + (f"; {verdicts}" if verdicts else "")
+    def account_of(self, summary: SeriesSummary) -> str:
+        assert isinstance(summary, TemperatureSummary)
+        parts, row = [super().account_of(summary)], summary.numbers.get("thermal_expansion_V")
+        if row is not None:
+            expansion = with_su(row.value * 1e6, (row.su_scaled or 0.0) * 1e6)
+            parts.append(f"thermal_expansion_V = {expansion} 1e-6/K")
+        return "; ".join(parts + [row.verdict for row in summary.disorder])
