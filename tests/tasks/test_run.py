@@ -317,7 +317,7 @@ def test_a_disk_that_is_full_at_the_end_is_told(folder, tmp_path, name):
     out.mkdir()
     (out / f".{name}.part").symlink_to("/dev/full")
     process = _engine("refine", folder.write(), "-o", out, "--quiet")
-    _, stderr = process.communicate(timeout=180)
+    _, stderr = process.communicate(timeout=patient(180))
     assert process.returncode == EXITS[Failure.DISK_FULL].command, stderr
     assert "Error:" in stderr and "Traceback" not in stderr
     told = read_outcome(out)
@@ -336,7 +336,7 @@ def test_a_run_that_is_killed_was_still_running(folder, tmp_path):
         assert "points" in process.stderr.readline()
     finally:
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=patient(60))
     assert read_outcome(out) == RunOutcome("running")
 
 
