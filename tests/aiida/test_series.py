@@ -13,6 +13,7 @@ from aiida.plugins import WorkflowFactory
 from aiida_dse.data.jobs import nodes_of_document
 from aiida_dse.data.results import summary_from_node
 from aiida_dse.documents import load_document
+from aiida_dse.documents.status import EXITS, PartsFailed
 from aiida_dse.workchains.members import poor_fits
 from aiida_dse.workchains.temperature_series import TemperatureSeriesWorkChain
 
@@ -166,7 +167,7 @@ def test_what_fails_or_is_hopeless_is_named_and_the_rest_finish(
     node = finish(submit(TemperatureSeriesWorkChain, **inputs_of(
         broken, code, {"mode": "sequential", "anchor": "T300"},
         left_out=Dict({"T050": "there is no such file"}))))
-    assert node.exit_status == 402
+    assert node.exit_status == EXITS[PartsFailed.SOME_FAILED].number
     for name, why in (("T100", "points"), ("T200", "lost"), ("hot", "its model does not describe"),
                       ("T050", "no such file")):
         assert f"{name}: " in node.exit_message and why in node.exit_message, node.exit_message
@@ -180,7 +181,7 @@ def test_a_series_stops_at_a_failure_where_it_is_told_to(started, members, make_
               "T200": members["T200"], "T300": members["T300"]}
     node = finish(submit(TemperatureSeriesWorkChain, **inputs_of(
         broken, code, {"mode": "sequential", "anchor": "T100", "on_failure": "stop"})))
-    assert node.exit_status == 401
+    assert node.exit_status == EXITS[PartsFailed.NOTHING_FINISHED].number
     assert "T100: " in node.exit_message and "T300: not started" in node.exit_message
     assert {job.caller.label for job in jobs_of(node)} == {"T100"}
 
