@@ -108,7 +108,7 @@ def distributions(tmp_path_factory):
 
 def files_of_the_package():
     """Everything that a user needs, by its path inside the distribution."""
-    found = {path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py")}
+    found = {path.relative_to(PACKAGE) for path in (*PACKAGE.rglob("*.py"), PACKAGE / "py.typed")}
     for name in LINKED:
         found |= {path.relative_to(ROOT) for path in (ROOT / name).rglob("*") if path.is_file()}
     return {f"aiida_dse/{path.as_posix()}" for path in found if "__pycache__" not in path.parts}
