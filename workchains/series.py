@@ -73,7 +73,7 @@ class SeriesWorkChain(WorkChain):
         )
         spec.output("table", valid_type=Dict, required=False,
                     help="Every member's quantities with their s.u.")
-        spec.output("result", valid_type=Dict, required=False, help="What the series tells.")
+        spec.output("result", valid_type=Dict, required=False, help="The numbers of the analysis.")
         spec.output("arrays", valid_type=SinglefileData, required=False,
                     help="The columns of the table, covariances and curves, as HDF5.")
         spec.output_namespace("refined", valid_type=Dict, dynamic=True,
@@ -228,7 +228,7 @@ class SeriesWorkChain(WorkChain):
         self.report(f"{name} failed: {why}")
 
     def analyse(self) -> ExitCode | None:
-        """The table and what it tells, without the poor_fits; their names go with the failed."""
+        """Analyse the members that fit their data; poor fits are listed among the failed."""
         self.ctx.problem = None
         if not self.ctx.gofs:
             return self.exit_codes.ERROR_NOTHING_FINISHED.format(detail=self._told())

@@ -48,7 +48,7 @@ OFF_BULK = 3.0
 def size_series(
     results: Mapping[str, Result[RefinementSummary]], options: SizeOptions | None = None
 ) -> tuple[Series, Result[SizeSummary]]:
-    """The table of refinements of several sizes, and what it tells.
+    """The table of refinements of several sizes, and the analysis of it.
 
     Volumetric strain (V - V_bulk)/V_bulk against 1/L, L = (L_c L_ab^2)^(1/3): weighted line with
     errors in both axes and their covariance. Surface energy gamma = -(3/2) K slope of the same

@@ -53,7 +53,7 @@ Fits = dict[str, dict[VibrationLaw, LawFit]]  # site: law: fit
 def temperature_series(
     results: Mapping[str, Result[RefinementSummary]], options: TemperatureOptions | None = None
 ) -> tuple[Series, Result[TemperatureSummary]]:
-    """The table of refinements of one sample at several temperatures, and what it tells.
+    """The table of refinements of one sample at several temperatures, and the analysis of it.
 
     thermal_expansion_V = (1/V_ref) dV/dT and alpha_a, b, c by weighted lines; zeta, distances and angles
     against T; B(T) of every site by Einstein's and Debye's law with B_static >= 0; pairs of sites

@@ -60,7 +60,7 @@ class EngineCalculation(CalcJob):
         )
         spec.input_namespace(
             "blanks", valid_type=PatternData, dynamic=True, required=False,
-            help="Measured background blanks, under their names in the document.",
+            help="Measured blanks, under their names in the document.",
         )
         spec.inputs.validator = cls._check
         options = spec.inputs["metadata"]["options"]
@@ -78,7 +78,7 @@ class EngineCalculation(CalcJob):
 
     @classmethod
     def is_valid_cache(cls, node: Any) -> bool:
-        """Whether a finished job may stand for a new one: its numbers must be of this engine."""
+        """Whether the result of a finished job may be reused: the same engine must have made it."""
         if not super().is_valid_cache(node):
             return False
         result = node.outputs.result.get_dict() if "result" in node.outputs else {}

@@ -86,7 +86,7 @@ def inputs_of(
     """The inputs of an engine job; data that the database holds already enter it once.
 
     `otherwise` and `protocol_walltime`: threads and walltime where neither the launch nor the
-    computer's set-up tells.
+    computer's set-up specifies them.
     """
     from aiida.orm import Dict
 

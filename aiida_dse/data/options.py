@@ -24,7 +24,7 @@ def job_options(
 ) -> dict[str, Any]:
     """`metadata.options` of a job: what is asked for, else what the computer's set-up says.
 
-    walltime in s; `otherwise` and `protocol_walltime`: threads and walltime where neither tells. A
+    walltime in s; `otherwise` and `protocol_walltime`: threads and walltime where neither specifies them. A
     queue gives a job the cores that it asks for, so there it asks for at least one; without a
     queue, a job that says nothing may use all.
     """

@@ -33,7 +33,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "r_wp": ("attributes.agreement.r_wp",), "chi2": ("attributes.agreement.chi2",),
     "wavelength": ("attributes.data.wavelength",), "seconds": ("extras.seconds", "attributes.seconds"),
     "engine": ("attributes.engine_version",),
-    # what series tell: thermal expansion (1/K) and surface energy (eV/nm^2)
+    # numbers of series: thermal expansion (1/K) and surface energy (eV/nm^2)
     "thermal_expansion_V": (
         "attributes.numbers.thermal_expansion_V.value", "attributes.parameters.alpha_V.value"),
     "surface_energy": (

@@ -37,7 +37,7 @@ def current_name(text: str, *, several: bool = False) -> str:
 def current_wildcards(text: str, *, several: bool = False) -> list[str]:
     """What selects the parameters that a name or wildcard selected in version 0.1.
 
-    '*.?' selected 'PbS.Pb1.B', which no single character stands for any more.
+    '*.?' selected 'PbS.Pb1.B'; it does not match today's name, 'PbS.Pb1.B_iso'.
     """
     head, dot, last = text.rpartition(".")
     found = [current_name(text, several=several)]

@@ -22,7 +22,7 @@ OLD_SCHEMA = "aiida-dse/result/1"
 #: Old and new words for how a task ended, and for what it was.
 STATUSES = {"singular": Status.UNDETERMINED.value}
 TASKS = {"joint": Task.SIMULTANEOUS.value}
-#: Old and new names of what series tell; those of lines and sites stayed.
+#: Old and new names of the numbers of series; lines and sites keep their names.
 NUMBERS = {
     "gamma": "surface_energy", "gamma_through_bulk": "surface_energy_through_bulk",
     **{f"alpha_{axis}": f"thermal_expansion_{axis}" for axis in ("V", "a", "b", "c")},

@@ -4,8 +4,8 @@ Nothing below this package imports AiiDA; it runs wherever numpy, scipy, numba, 
 xraydb and gemmi do. Nothing here reads the environment: see `resources.Resources`.
 """
 
-#: Version of the numbers that the engine computes. Results of one version may stand for each
-#: other (AiiDA's cache, continued maps); those of two versions may not.
+#: Version of the numbers that the engine computes. Results of one version can replace
+#: each other (AiiDA's cache, continued maps); those of two versions cannot.
 #:
 #: Raise it by one in the commit that changes any number a result holds, for the same document and
 #: files, by more than rounding: patterns, counts, statistics, s.u., which points an adaptive map

@@ -74,6 +74,8 @@ def failure_of(problem: BaseException) -> EngineFailure:
         return problem
     if isinstance(problem, ValueError) and not isinstance(problem, np.linalg.LinAlgError):
         return EngineFailure(Failure.INVALID_INPUT, str(problem))
+    if isinstance(problem, KeyboardInterrupt):
+        return EngineFailure(Failure.NO_RESULT, "interrupted before there was a result")
     if isinstance(problem, MemoryError):
         return EngineFailure(Failure.OUT_OF_MEMORY, str(problem) or "an array did not fit")
     if isinstance(problem, OSError) and problem.errno in _FULL:

@@ -61,7 +61,7 @@ def read_pattern(
     """A measured pattern, checked point by point.
 
     axis: one of AXES; wavelength: Å; sigma: 'column', 'counts', 'counts / N' or '2 %'; None
-    where the file tells. axis_grid: (start, step) in axis units for a file of bare intensities.
+    where the file states it. axis_grid: (start, step) in axis units for a file of bare intensities.
     range_: (low, high) in axis units, both ends kept; points outside are dropped before
     intensity and sigma are checked. every: keep each n-th of the points that remain.
 

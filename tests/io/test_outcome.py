@@ -60,7 +60,7 @@ FAILURES = [
     (raised(np.linalg.LinAlgError("SVD did not converge")), Failure.INTERNAL, "SVD"),
     (raised(ZeroDivisionError("division by zero")), Failure.INTERNAL, "ZeroDivisionError"),
     (raised(KeyError("P.a")), Failure.INTERNAL, "P.a"),
-    (raised(KeyboardInterrupt()), Failure.INTERNAL, "KeyboardInterrupt"),
+    (raised(KeyboardInterrupt()), Failure.NO_RESULT, "interrupted"),
     (raised(EngineFailure(Failure.OTHER_ENGINE, "numerics 2, not 1")), Failure.OTHER_ENGINE,
      "numerics 2"),
 ]

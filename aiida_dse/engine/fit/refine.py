@@ -38,8 +38,24 @@ from .leastsquares import Cycle, Descent
 BLANK_NOISE = 0.3
 
 
+class RefinedParameters:
+    """Access to the parameters of a refinement by how they took part in it."""
+
+    parameters: dict[str, Parameter]
+
+    @property
+    def free(self) -> tuple[Parameter, ...]:
+        """The parameters that were refined, those that ended at a bound included."""
+        return tuple(p for p in self.parameters.values() if p.status.refined)
+
+    @property
+    def undetermined(self) -> tuple[str, ...]:
+        """The refined parameters that the data do not determine."""
+        return tuple(p.name for p in self.free if p.status is ParameterStatus.UNDETERMINED)
+
+
 @dataclass(frozen=True)
-class Refinement:
+class Refinement(RefinedParameters):
     """The outcome: parameters with s.u., linear coefficients, agreement and how it ended.
 
     `covariance` is that of the refined parameters and the linear coefficients together, unscaled.
@@ -57,16 +73,6 @@ class Refinement:
     n_evaluations: int
     seconds: float
     warnings: tuple[str, ...] = field(default=())
-
-    @property
-    def free(self) -> tuple[Parameter, ...]:
-        """The parameters that were refined, those that ended at a bound included."""
-        return tuple(p for p in self.parameters.values() if p.status.refined)
-
-    @property
-    def undetermined(self) -> tuple[str, ...]:
-        """The refined parameters that the data do not determine."""
-        return tuple(p.name for p in self.free if p.status is ParameterStatus.UNDETERMINED)
 
 
 def default_stages(model: PatternModel) -> list[list[str]]:

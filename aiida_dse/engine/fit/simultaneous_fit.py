@@ -27,6 +27,7 @@ from .covariance import Covariance, inverse_normal, with_linear
 from .leastsquares import Cycle, Descent
 from .refine import (
     PatternProblem,
+    RefinedParameters,
     Refinement,
     at_bound,
     blank_warnings,
@@ -40,7 +41,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class SimultaneousRefinement:
+class SimultaneousRefinement(RefinedParameters):
     """The outcome: parameters of the whole, and each pattern as if refined by itself.
 
     The s.u. and covariance of a pattern's parameters are those of the whole, carried over. The
@@ -58,16 +59,6 @@ class SimultaneousRefinement:
     n_evaluations: int
     seconds: float
     warnings: tuple[str, ...] = field(default=())
-
-    @property
-    def free(self) -> tuple[Parameter, ...]:
-        """The parameters that were refined, those that ended at a bound included."""
-        return tuple(p for p in self.parameters.values() if p.status.refined)
-
-    @property
-    def undetermined(self) -> tuple[str, ...]:
-        """The refined parameters that the data do not determine."""
-        return tuple(p.name for p in self.free if p.status is ParameterStatus.UNDETERMINED)
 
 
 def refine_simultaneous(

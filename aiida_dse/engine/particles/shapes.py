@@ -153,7 +153,7 @@ class ParallelepipedPopulation:
         """Number weights (n_ab, n_c), and the lengths (n_ab,), (n_c,) nm that they belong to."""
         law = self.law(sizes)
         step_ab, step_c = _steps(crystal)
-        # a cell beyond where the law ends, since that lies among the lengths a row stands for
+        # one cell beyond the end of the law: a row of cells covers the lengths around its own
         end_ab, end_c = (min(end + step, self.largest) for end, step in zip(
             law.ends(powers=self.powers), (step_ab, step_c), strict=True))
         _check_extent(int(max(end_ab / step_ab, end_c / step_c)))
@@ -203,7 +203,7 @@ class QuasiCubePopulation:
         """Number weights (n_ab, n_c), and the lengths (n_ab,), (n_c,) nm that they belong to."""
         law = self.law(sizes)
         step_ab, step_c = _steps(crystal)
-        # a cell beyond where the law ends, since that lies among the lengths a row stands for
+        # one cell beyond the end of the law: a row of cells covers the lengths around its own
         end = min(law.end(dimensions=3) + step_ab, self.largest)
         _check_extent(int(end / min(step_ab, step_c)))
         length_ab, counted = whole_lengths(step_ab, end)
