@@ -8,23 +8,31 @@ from typing import Any
 
 from aiida.engine import ExitCode, ToContext, WorkChain, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
-from aiida.orm import CifData, Dict, Int, SinglefileData, StructureData
+from aiida.orm import Bool, CifData, Dict, Int, SinglefileData, StructureData
 
 from aiida_dse.calculations.analysis import compare_refinements
 from aiida_dse.calculations.engine import RefineCalculation, add_exits
-from aiida_dse.data.pattern import PatternData
+from aiida_dse.data.jobs import ModelNodes, model_node
+from aiida_dse.data.results import summary_from_node
+from aiida_dse.data.roles import RIVAL, set_role
+from aiida_dse.data.same_content import NodesByContent
+from aiida_dse.documents.results import ComparisonSummary
 from aiida_dse.documents.status import PartsFailed
-from aiida_dse.workchains.members import why_failed
-from aiida_dse.workchains.protocol import DEFAULT, model_of, read_protocol, set_job
+from aiida_dse.workchains.limits import at_least_one
+from aiida_dse.workchains.protocol import ProtocolMixin, label_of
 from aiida_dse.workchains.refine import RefineWorkChain
+from aiida_dse.workchains.remedies import why_failed
 
 
-class CompareModelsWorkChain(WorkChain):
+class CompareModelsWorkChain(ProtocolMixin, WorkChain):
     """Refine every model with dse.refine, up to max_concurrent at a time; compare what ended.
 
     Inputs as of dse.refine, but for 'models' (name: model document) and 'structures' (name:
     phase: structure). All models share pattern, blanks and code.
     """
+
+    NAMESPACE = "refine"
+    SIDE_BY_SIDE = True
 
     @classmethod
     def define(cls, spec: WorkChainSpec) -> None:  # type: ignore[override]
@@ -38,8 +46,12 @@ class CompareModelsWorkChain(WorkChain):
             help="Structures by model and phase.",
         )
         spec.input("max_concurrent", valid_type=Int, default=lambda: Int(2),
-                   help="Refinements that run at the same time.")
-        spec.inputs.validator = _check
+                   validator=at_least_one, help="Refinements that run at the same time.")
+        spec.input("max_iterations", valid_type=Int, default=lambda: Int(5),
+                   validator=at_least_one, help="Jobs of one refinement: the first and its restarts.")
+        spec.input("clean_workdir", valid_type=Bool, default=lambda: Bool(False),
+                   help="Remove the working directories of the jobs at the end.")
+        spec.inputs.validator = check_comparison
         spec.outline(
             cls.start,
             while_(cls.models_left)(cls.refine_models, cls.inspect_models),
@@ -52,23 +64,37 @@ class CompareModelsWorkChain(WorkChain):
 
     @classmethod
     def get_builder_from_protocol(
-        cls, code: Any, models: Mapping[str, Any], structures: Mapping[str, Mapping[str, Any]],
-        pattern: PatternData, blanks: Mapping[str, Any] | None = None, protocol: str = DEFAULT,
-        overrides: Mapping[str, Any] | None = None,
+        cls, code: Any, models: Mapping[str, Any], pattern: Any,
+        structures: Mapping[str, Mapping[str, Any]], blanks: Mapping[str, Any] | None = None,
+        protocol: str | None = None, overrides: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None, *, threads: int | None = None,
+        label: str | None = None,
     ) -> Any:
-        """A builder for models (Dict or mapping) and their structures, both by model.
+        """A builder for models (documents, mappings or Dict) and their structures, both by name.
 
-        What a model does not say itself, the protocol does.
+        The other arguments are those of `dse.refine`. Every model is checked in full: raises
+        ValueError (DocumentError) for what cannot run.
         """
-        settings = read_protocol(protocol, overrides)
+        inputs = cls.get_protocol_inputs(protocol, overrides)
+        checked = {}
+        for name, model in models.items():
+            nodes = ModelNodes(pattern, dict(structures.get(name, {})), dict(blanks or {}))
+            try:
+                checked[name] = RefineWorkChain.checked(model, nodes, protocol, overrides)
+            except ValueError as problem:
+                raise ValueError(f"models.{name}: {problem}") from None
         builder = cls.get_builder()
-        set_job(builder.refine, code, settings)
-        builder.refine.pattern = pattern
-        if blanks:
-            builder.refine.blanks = dict(blanks)
-        builder.models = {name: model_of(model, settings) for name, model in models.items()}
-        builder.structures = {name: dict(nodes) for name, nodes in structures.items()}
-        builder.max_concurrent = Int(settings["max_concurrent"])
+        cls.set_job(builder.refine, code, inputs, overrides, options, threads)
+        cls.set_chain(builder, inputs)
+        known = NodesByContent()
+        common = known.data(ModelNodes(pattern, {}, dict(blanks or {})))
+        builder.refine.pattern = common["pattern"]
+        if "blanks" in common:
+            builder.refine.blanks = common["blanks"]
+        builder.models = {name: model_node(one.content) for name, one in checked.items()}
+        builder.structures = {name: known.each(dict(structures[name])) for name in models}
+        first = next(iter(checked.values())).document
+        builder.metadata.label = label if label is not None else label_of(first)
         return builder
 
     def start(self) -> None:
@@ -90,7 +116,8 @@ class CompareModelsWorkChain(WorkChain):
             inputs["model"] = self.inputs.models[name]
             inputs["structures"] = self.inputs.structures[name]
             running[f"model_{name}"] = self.submit(
-                RefineWorkChain, refine=inputs,
+                RefineWorkChain, refine=inputs, max_iterations=self.inputs.max_iterations,
+                clean_workdir=self.inputs.clean_workdir,
                 metadata={"call_link_label": f"refine_{name}", "label": name},
             )
         return ToContext(**running)
@@ -101,6 +128,7 @@ class CompareModelsWorkChain(WorkChain):
             process = self.ctx[f"model_{name}"]
             if "result" in process.outputs and "arrays" in process.outputs:
                 self.ctx.done.append(name)
+                set_role(process.outputs.result, RIVAL, self.node)
                 gof = process.outputs.result["agreement"]["gof"]
                 self.report(f"{name}: GoF {gof:.4f}"
                             + (f" ({process.exit_message})" if process.exit_status else ""))
@@ -109,7 +137,7 @@ class CompareModelsWorkChain(WorkChain):
                 self.report(f"{name} failed: {self.ctx.failures[name]}")
 
     def compare(self) -> ExitCode | None:
-        """Rank the models; say which are missing."""
+        """Rank the models; name those that are missing."""
         failures = "; ".join(f"{name}: {why}" for name, why in self.ctx.failures.items())
         if len(self.ctx.done) < 2:
             return self.exit_codes.ERROR_NOTHING_FINISHED.format(detail=failures or "none")
@@ -120,30 +148,29 @@ class CompareModelsWorkChain(WorkChain):
         found = compare_refinements(**nodes)
         self.out("result", found["result"])
         self.out("arrays", found["arrays"])
-        ranking = found["result"]["ranking"]
+        summary = summary_from_node(found["result"])
+        assert isinstance(summary, ComparisonSummary)
+        ranking = summary.ranking
         self.report(f"best by BIC: {ranking[0]}; then {', '.join(ranking[1:])}")
         if failures:
             return self.exit_codes.ERROR_SOME_FAILED.format(detail=failures)
         return None
 
 
-def _check(inputs: Any, _: Any) -> str | None:
-    """Every model is checked as its refinement would be, before anything is submitted."""
+def check_comparison(inputs: Any, _: Any = None) -> str | None:
+    """Whether there are at least two models with a node for everything that they name."""
     models, structures = inputs.get("models", {}), inputs.get("structures", {})
     if len(models) < 2:
-        return f"{len(models)} model is no comparison: give at least two under 'models'."
+        return f"there are {len(models)} models; a comparison needs at least two under 'models'."
     for name, model in models.items():
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-            return f"the model's name '{name}' must be letters, digits and _, a letter first."
+            return f"the name of the model '{name}' must be letters, digits and _, a letter first."
         if name not in structures:
             return f"the model '{name}' has no entry under 'structures'."
-        common = inputs.get("refine", {})
-        why = RefineCalculation._check(
-            {"model": model, "structures": structures[name], "pattern": common.get("pattern"),
-             "blanks": common.get("blanks", {})}, None,
-        )
+        common = {key: value for key, value in inputs.get("refine", {}).items()
+                  if key in ("pattern", "blanks")}
+        why = RefineCalculation.check_ports(
+            {"model": model, "structures": structures[name], **common})
         if why:
             return f"models.{name}: {why}"
-    if inputs["max_concurrent"].value < 1:
-        return f"max_concurrent is {inputs['max_concurrent'].value}; give at least 1."
     return None

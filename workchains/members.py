@@ -1,4 +1,4 @@
-"""Members of a series: what they are given by, whether they can run, and how they ended."""
+"""Members of a series: what they consist of, whether they can run, and which fit their data."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from statistics import median_low
 from typing import Any
 
 from aiida_dse.calculations.engine import RefineCalculation
+from aiida_dse.data.jobs import CheckedModel, ModelNodes, model_node
+from aiida_dse.data.same_content import NodesByContent
 
-#: What a member has of its own.
+#: The inputs that a member has of its own.
 MEMBER_INPUTS = ("model", "pattern", "structures", "blanks")
 #: Members whose GoF is so many times the median of the series, and above POOR_FIT_FROM, are left
 #: out of the analysis and do not start others: their model does not describe their data.
@@ -31,17 +33,19 @@ def poor_fits(gofs: Mapping[str, float]) -> dict[str, str]:
 
 
 def sample_of(member: Mapping[str, Any]) -> dict[str, Any]:
-    """What a member's result will say about its sample."""
+    """The sample of a member: the facts of its pattern, then those of its document."""
     return {**member["pattern"].sample, **member["model"].get_dict().get("sample", {})}
 
 
-def why_failed(process: Any) -> str:
-    """What a process that failed says; where it does not know, what its last job said."""
-    told = process.exit_message or f"it ended as {process.process_state.value}"
-    last = next((below for below in reversed(process.called) if below.exit_status), None)
-    if "unhandled" in told and last is not None and last.exit_message:
-        told = why_failed(last)
-    return " ".join(told.split())
+def member_inputs(checked: CheckedModel, known: NodesByContent) -> dict[str, Any]:
+    """The inputs of a member; data that the database or another member has enter it once."""
+    return {"model": model_node(checked.content), **known.data(checked.nodes)}
+
+
+def nodes_of_member(member: Mapping[str, Any]) -> ModelNodes:
+    """The data of a member."""
+    return ModelNodes(member.get("pattern"), dict(member.get("structures", {})),
+                      dict(member.get("blanks", {})))
 
 
 def for_any_task(inputs: dict[str, Any]) -> dict[str, Any]:
@@ -52,22 +56,25 @@ def for_any_task(inputs: dict[str, Any]) -> dict[str, Any]:
     return {**inputs, "metadata": {**metadata, "options": options}}
 
 
-def problem_of(name: str, member: Mapping[str, Any], common: Mapping[str, Any]) -> str | None:
-    """Why a member cannot be refined; None if it can."""
+def problem_of(name: str, member: Mapping[str, Any]) -> str | None:
+    """Why a member cannot be refined, as far as its inputs show; None if it can.
+
+    Raises ValueError for what is no member at all.
+    """
     if not re.fullmatch(r"[A-Za-z](?:_?[A-Za-z0-9])*", name):
-        raise ValueError(f"the member's name '{name}' must be letters, digits and single _, a "
+        raise ValueError(f"the name of the member '{name}' must be letters, digits and single _, a "
                          "letter first.")
     unknown = sorted(set(member) - set(MEMBER_INPUTS))
     missing = [key for key in ("model", "pattern", "structures") if key not in member]
     if unknown or missing:
-        raise ValueError(f"members.{name}: {', '.join(missing) or 'nothing'} missing, "
-                         f"{', '.join(unknown) or 'nothing'} unknown; a member has "
+        raise ValueError(f"members.{name}: {', '.join(missing) or 'nothing'} is missing, "
+                         f"{', '.join(unknown) or 'nothing'} is unknown; a member has "
                          f"{', '.join(MEMBER_INPUTS)}.")
-    return RefineCalculation._check({**member}, None)
+    return RefineCalculation.check_ports({**member})
 
 
-def simultaneous_inputs(members: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Patterns, structures and blanks of a simultaneous refinement; the latter are those of any member."""
+def simultaneous_data(members: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Patterns of a simultaneous refinement of members, with the structures and blanks of any."""
     one = next(iter(members.values()))
     found: dict[str, Any] = {
         "patterns": {name: member["pattern"] for name, member in members.items()},

@@ -1,18 +1,52 @@
-"""Protocols: how thoroughly to work where the document does not say it itself."""
+"""Protocols: named sets of inputs, and builders of the work chains from them.
+
+The interface is that of aiida-quantumespresso: `get_available_protocols`, `get_default_protocol`,
+`get_protocol_inputs` and `get_builder_from_protocol` with `overrides` nested like the ports.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
-from aiida.orm import Code, Dict, load_code
+from aiida.orm import Bool, Code, Dict, Float, Int, load_code
 
-from aiida_dse.data.options import job_options
-from aiida_dse.documents import ModelDocument, parse_document
+from aiida_dse.data.jobs import (
+    CheckedModel,
+    ModelNodes,
+    job_document,
+    model_node,
+    model_of_nodes,
+)
+from aiida_dse.data.options import job_threads, queue_options
+from aiida_dse.data.results import summary_from_node
+from aiida_dse.data.same_content import NodesByContent
+from aiida_dse.documents import (
+    ModelDocument,
+    SimultaneousDocument,
+    parse_document,
+    parse_simultaneous,
+)
+from aiida_dse.documents.continuation import model_continued
+from aiida_dse.tasks.build import BuiltModel
+from aiida_dse.tasks.peak_positions import check_axis
 
 DEFAULT = "standard"
+#: Inputs of a job that a protocol may hold.
+JOB_KEYS = ("model", "metadata")
+
+
+@cache
+def _protocol(name: str) -> dict[str, Any]:
+    known = protocol_names()
+    if name not in known:
+        raise ValueError(f"there is no protocol '{name}'; the protocols are {', '.join(known)}.")
+    text = (files("aiida_dse.workchains") / "protocols" / f"{name}.yaml").read_text("utf-8")
+    content: dict[str, Any] = yaml.safe_load(text)
+    return content
 
 
 def protocol_names() -> list[str]:
@@ -22,81 +56,208 @@ def protocol_names() -> list[str]:
                   if path.name.endswith(".yaml"))
 
 
-def read_protocol(
-    name: str = DEFAULT, overrides: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """The settings of a protocol, with `overrides` of the same keys on top.
+class ProtocolMixin:
+    """Protocols of a work chain. `NAMESPACE` is that of its jobs; `SIDE_BY_SIDE`: it runs several."""
 
-    Raises ValueError for an unknown protocol or key.
-    """
-    known = protocol_names()
-    if name not in known:
-        raise ValueError(f"there is no protocol '{name}'; choose one of {', '.join(known)}.")
-    text = (files("aiida_dse.workchains") / "protocols" / f"{name}.yaml").read_text("utf-8")
-    settings: dict[str, Any] = yaml.safe_load(text)
-    unknown = sorted(set(overrides or {}) - set(settings))
-    if unknown:
-        raise ValueError(f"overrides: unknown key '{unknown[0]}'; known keys: "
-                         f"{', '.join(settings)}.")
-    return _below(settings, overrides or {})
+    NAMESPACE: ClassVar[str] = ""
+    SIDE_BY_SIDE: ClassVar[bool] = False
+
+    @classmethod
+    def get_available_protocols(cls) -> dict[str, dict[str, str]]:
+        """{name: {'description': ...}} of the protocols."""
+        return {name: {"description": _protocol(name)["description"]} for name in protocol_names()}
+
+    @classmethod
+    def get_default_protocol(cls) -> str:
+        return DEFAULT
+
+    @classmethod
+    def get_protocol_inputs(
+        cls, protocol: str | None = None, overrides: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The inputs of a protocol, nested like the ports, with `overrides` in their places.
+
+        Raises ValueError for an unknown protocol and for a key that the work chain does not have.
+        """
+        content = _protocol(protocol or DEFAULT)
+        ports = cls.spec().inputs  # type: ignore[attr-defined]
+        found: dict[str, Any] = {cls.NAMESPACE: content["job"]} | {
+            key: value for key, value in content["chain"].items() if key in ports}
+        for key, value in (overrides or {}).items():
+            known = [cls.NAMESPACE, *(name for name in ports if name != cls.NAMESPACE)]
+            if key not in known:
+                raise ValueError(f"overrides: the work chain has no input '{key}'; its inputs are "
+                                 f"{', '.join(known)}.")
+            if key == cls.NAMESPACE:
+                for part in value:
+                    if part not in JOB_KEYS:
+                        raise ValueError(f"overrides.{key}: '{part}' cannot be overridden; "
+                                         f"{' and '.join(JOB_KEYS)} can.")
+        return recursive_merge(found, overrides or {})
+
+    @classmethod
+    def model_settings(
+        cls, protocol: str | None = None, overrides: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a protocol sets where a document leaves it out, and what `overrides` put in place."""
+        inputs = cls.get_protocol_inputs(protocol)
+        cls.get_protocol_inputs(protocol, overrides)  # refuses unknown keys
+        explicit = (overrides or {}).get(cls.NAMESPACE, {}).get("model", {})
+        return inputs[cls.NAMESPACE]["model"], dict(explicit)
+
+    @classmethod
+    def set_chain(cls, builder: Any, inputs: Mapping[str, Any]) -> None:
+        """The inputs of the work chain itself, as nodes."""
+        for key, value in inputs.items():
+            if key != cls.NAMESPACE:
+                builder[key] = _as_node(key, value)
+
+    @classmethod
+    def set_job(
+        cls, namespace: Any, code: Code | str, inputs: Mapping[str, Any],
+        overrides: Mapping[str, Any] | None, options: Mapping[str, Any] | None,
+        threads: int | None,
+    ) -> None:
+        """Code, options and threads of the jobs: explicit ones, else those of the computer's
+        set-up, else the protocol's."""
+        namespace.code = load_code(code) if isinstance(code, str) else code
+        computer = namespace.code.computer
+        explicit = (overrides or {}).get(cls.NAMESPACE, {}).get("metadata", {})
+        merged = recursive_merge(
+            inputs[cls.NAMESPACE].get("metadata", {}).get("options", {}), queue_options(computer))
+        merged = recursive_merge(merged, explicit.get("options", {}))
+        namespace.metadata.options = recursive_merge(merged, options or {})
+        count = job_threads(computer, threads or explicit.get("threads"),
+                            side_by_side=cls.SIDE_BY_SIDE)
+        if count is not None:
+            namespace.metadata.threads = count
 
 
-def with_protocol(document: ModelDocument, settings: Mapping[str, Any]) -> ModelDocument:
-    """The document with the protocol's values where it says nothing itself. Raises DocumentError.
+class SingleModelProtocol(ProtocolMixin):
+    """Protocols of a work chain whose jobs have one model and its data."""
+
+    @classmethod
+    def get_builder_from_protocol(
+        cls, code: Code | str, model: Any, pattern: Any = None,
+        structures: Mapping[str, Any] | None = None, blanks: Mapping[str, Any] | None = None,
+        protocol: str | None = None, overrides: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None, *, threads: int | None = None,
+        start_from: Dict | None = None, label: str | None = None,
+    ) -> Any:
+        """A builder for a model (document, mapping or Dict) and its data.
+
+        Settings that the model leaves out are those of the protocol. options: metadata.options of
+        every job; overrides: nested like the ports. start_from: the result node of an earlier
+        analysis whose values are the start. The model is checked in full: raises ValueError
+        (DocumentError) for what cannot run.
+        """
+        nodes = ModelNodes(pattern, dict(structures or {}), dict(blanks or {}))
+        inputs = cls.get_protocol_inputs(protocol, overrides)
+        checked = cls.checked(model, nodes, protocol, overrides, start_from)
+        builder = cls.get_builder()  # type: ignore[attr-defined]
+        namespace = builder[cls.NAMESPACE]
+        cls.set_job(namespace, code, inputs, overrides, options, threads)
+        cls.set_chain(builder, inputs)
+        for key, value in NodesByContent().data(nodes).items():
+            namespace[key] = value
+        namespace.model = model_node(checked.content)
+        if start_from is not None:
+            builder.start_from = start_from
+        builder.metadata.label = label if label is not None else label_of(checked.document)
+        cls.complete(builder, checked.built)
+        return builder
+
+    @classmethod
+    def checked(
+        cls, model: Any, nodes: ModelNodes, protocol: str | None = None,
+        overrides: Mapping[str, Any] | None = None, start_from: Dict | None = None,
+    ) -> CheckedModel:
+        """The model with the settings of a protocol, checked in full; nothing is stored.
+
+        Raises ValueError (DocumentError) for what cannot run.
+        """
+        document = with_protocol(document_of(model), *cls.model_settings(protocol, overrides))
+        content = job_document(document, nodes)
+        built = model_of_nodes(content if start_from is None else model_continued(
+            content, summary_from_node(start_from)), nodes)
+        return CheckedModel(document, content, nodes, built, cls.check_model(built))
+
+    @classmethod
+    def check_model(cls, built: BuiltModel) -> tuple[str, ...]:
+        """Remarks on a model. Raises ValueError for one that the task cannot use."""
+        remark = check_axis(built)
+        return () if remark is None else (remark,)
+
+    @classmethod
+    def complete(cls, builder: Any, built: BuiltModel) -> None:
+        """Inputs that follow from the model."""
+
+
+def document_of(model: Any) -> ModelDocument:
+    """The document in a Dict node or a mapping; documents as they are. Raises DocumentError."""
+    if isinstance(model, ModelDocument):
+        return model
+    return parse_document(model.get_dict() if isinstance(model, Dict) else dict(model))
+
+
+def label_of(document: ModelDocument) -> str:
+    """The label of an analysis: the title of its document, or the name of the sample."""
+    return document.title or document.sample.name or ""
+
+
+def with_protocol(
+    document: ModelDocument, defaults: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+) -> ModelDocument:
+    """The document with `defaults` for what it leaves out and `overrides` in place of what it has.
 
     Starting points go with least squares only, and a grid that is simulated is used as it is.
+    Raises DocumentError.
     """
-    said = document.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    wanted = {key: dict(value) if isinstance(value, Mapping) else value
-              for key, value in settings["model"].items()}
+    given = document.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    wanted = recursive_merge({}, defaults)
     if document.pattern.file is None:
         wanted.pop("pattern", None)
     plan = document.refinement
     if plan is not None and plan.method != "least_squares":
         wanted.get("refinement", {}).pop("starts", None)
-    if document.refinement is None:
-        said.pop("refinement", None)
-    return parse_document(_below(wanted, said))
+    if plan is None:
+        given.pop("refinement", None)
+    return parse_document(recursive_merge(recursive_merge(wanted, given), overrides or {}))
 
 
-def model_of(model: Any, settings: Mapping[str, Any]) -> Dict:
-    """The Dict of a model (a Dict, mapping or document) under a protocol."""
-    if isinstance(model, Dict):
-        model = model.get_dict()
-    if not isinstance(model, ModelDocument):
-        model = parse_document(dict(model))
-    return Dict(with_protocol(model, settings).canonical())
+def simultaneous_with_protocol(
+    document: SimultaneousDocument, defaults: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+) -> SimultaneousDocument:
+    """The same for a simultaneous document, which has one start. Raises DocumentError."""
+    given = document.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    for above, settings in ((False, defaults), (True, overrides or {})):
+        placed = {key: value for key, value in settings.items() if key != "refinement"}
+        plan = {key: value for key, value in settings.get("refinement", {}).items()
+                if key != "starts"}
+        nested = {"model": placed, "refinement": plan}
+        given = recursive_merge(given, nested) if above else recursive_merge(nested, given)
+    return parse_simultaneous(given)
 
 
-def set_job(namespace: Any, code: Code | str, settings: Mapping[str, Any]) -> None:
-    """Code and options of a builder's jobs: the computer's set-up, else the protocol's."""
-    namespace.code = load_code(code) if isinstance(code, str) else code
-    namespace.metadata.options = job_options(
-        namespace.code.computer, otherwise=1,
-        protocol_walltime=settings["max_wallclock_seconds"],
-    )
-
-
-def set_model(
-    namespace: Any, settings: Mapping[str, Any], model: Any, structures: Mapping[str, Any],
-    pattern: Any = None, blanks: Mapping[str, Any] | None = None,
-) -> None:
-    """Model under the protocol, and data, of a builder's jobs."""
-    namespace.model = model_of(model, settings)
-    namespace.structures = dict(structures)
-    if pattern is not None:
-        namespace.pattern = pattern
-    if blanks:
-        namespace.blanks = dict(blanks)
-
-
-def _below(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """Two nested mappings as one; where both say something, the upper holds."""
-    merged = dict(lower)
+def recursive_merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Two nested mappings as one; where both have a value, the upper holds."""
+    merged = {key: recursive_merge(value, {}) if isinstance(value, Mapping) else value
+              for key, value in lower.items()}
     for key, value in upper.items():
-        below = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping):
-            merged[key] = _below(below, value)
+        if isinstance(value, Mapping):
+            below = merged.get(key)
+            merged[key] = recursive_merge(below if isinstance(below, Mapping) else {}, value)
         else:
             merged[key] = value
     return merged
+
+
+def _as_node(key: str, value: Any) -> Any:
+    if isinstance(value, bool):
+        return Bool(value)
+    if isinstance(value, int):
+        return Int(value)
+    if isinstance(value, float):
+        return Float(value)
+    return value

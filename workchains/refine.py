@@ -5,118 +5,135 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aiida.engine import (
-    BaseRestartWorkChain,
-    ProcessHandlerReport,
-    calcfunction,
-    process_handler,
-    while_,
+from aiida.engine import ProcessHandlerReport, process_handler
+from aiida.orm import CalcJobNode, Dict
+
+from aiida_dse.calculations.engine import RefineCalculation, SimultaneousCalculation
+from aiida_dse.data.jobs import (
+    ModelNodes,
+    model_node,
+    simultaneous_job_document,
+    simultaneous_of_nodes,
 )
-from aiida.engine.processes.workchains.workchain import WorkChainSpec
-from aiida.orm import CalcJobNode, Dict, Int
-
-from aiida_dse.calculations.engine import RefineCalculation, add_exits
-from aiida_dse.data.pattern import PatternData
 from aiida_dse.data.results import summary_from_node
-from aiida_dse.documents.continuation import model_continued
-from aiida_dse.documents.results import RefinementSummary
-from aiida_dse.documents.status import Failure, Status
-from aiida_dse.workchains.protocol import DEFAULT, read_protocol, set_job, set_model
+from aiida_dse.data.same_content import NodesByContent
+from aiida_dse.documents import SimultaneousDocument, parse_simultaneous
+from aiida_dse.documents.continuation import simultaneous_continued
+from aiida_dse.documents.results import Fitted, SimultaneousSummary
+from aiida_dse.documents.status import EXITS, Status
+from aiida_dse.engine.fit.freedom import check_freedom
+from aiida_dse.tasks.build import BuiltModel
+from aiida_dse.tasks.simultaneous import BuiltSimultaneous, check_axes_of
+from aiida_dse.workchains.protocol import simultaneous_with_protocol
+from aiida_dse.workchains.restart import EngineRestartWorkChain
+
+#: A continued refinement that lowers the GoF by less than this is stuck.
+STUCK = 1e-6
 
 
-@calcfunction
-def continued_model(model: Dict, result: Dict) -> Dict:
-    """The model document with the values of an earlier analysis as its start."""
-    return Dict(model_continued(model.get_dict(), summary_from_node(result)))
-
-
-class RefineWorkChain(BaseRestartWorkChain):
+class RefineWorkChain(EngineRestartWorkChain):
     """Run dse.refine; go on from the last values after the walltime or without convergence."""
 
     _process_class = RefineCalculation
+    NAMESPACE = "refine"
+    OWN_ENDINGS = (Status.NOT_CONVERGED, Status.UNDETERMINED)
 
     @classmethod
-    def define(cls, spec: WorkChainSpec) -> None:  # type: ignore[override]
-        super().define(spec)
-        spec.expose_inputs(RefineCalculation, namespace="refine")
-        spec.expose_outputs(RefineCalculation)
-        spec.outline(
-            cls.setup,
-            while_(cls.should_run_process)(cls.run_process, cls.inspect_process),
-            cls.results,
-            cls.summarise,
-        )
-        add_exits(spec, Status.NOT_CONVERGED, Status.UNDETERMINED, Failure.INVALID_INPUT)
+    def check_model(cls, built: BuiltModel) -> tuple[str, ...]:
+        remarks = super().check_model(built)
+        check_freedom(built.model, built.stages)
+        return remarks
 
-    @classmethod
-    def get_builder_from_protocol(
-        cls, code: Any, model: Any, pattern: PatternData, structures: Mapping[str, Any],
-        blanks: Mapping[str, Any] | None = None, protocol: str = DEFAULT,
-        overrides: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """A builder; what the model (a Dict or mapping) does not say itself, the protocol does."""
-        settings = read_protocol(protocol, overrides)
-        builder = cls.get_builder()
-        set_job(builder.refine, code, settings)
-        set_model(builder.refine, settings, model, structures, pattern, blanks)
-        builder.max_iterations = Int(settings["max_iterations"])
-        return builder
-
-    def setup(self) -> None:
-        super().setup()
-        self.ctx.inputs = self.exposed_inputs(RefineCalculation, "refine")
-
-    def summarise(self) -> None:
-        """Report the outcome in one line."""
-        summary = summary_from_node(self.outputs["result"])
-        assert isinstance(summary, RefinementSummary)
+    def line(self, result: Any) -> str:
+        summary = summary_from_node(result)
+        assert isinstance(summary, Fitted)
         fit = summary.agreement
-        self.report(
-            f"{summary.title or 'refinement'}: {summary.status}, GoF {fit.gof:.4f}, "
-            f"Rwp {100 * fit.r_wp:.2f} %, {summary.n_cycles} cycles, {summary.seconds:.0f} s"
-        )
+        cycles = getattr(summary, "n_cycles", 0)
+        return (f"{summary.title or 'refinement'}: {summary.status}, GoF {fit.gof:.4f}, "
+                f"Rwp {100 * fit.r_wp:.2f} %, {cycles} cycles, {summary.seconds:.0f} s")
 
-    @process_handler(priority=400, exit_codes=[RefineCalculation.exit_codes.ERROR_WALLTIME])
-    def go_on_after_walltime(self, calculation: CalcJobNode) -> ProcessHandlerReport:
-        """Continue from the values that were reached."""
-        self._continue_from(calculation)
-        self.report(f"{calculation.process_label}<{calculation.pk}> met its walltime: continuing")
-        return ProcessHandlerReport(True)
-
-    @process_handler(priority=390, exit_codes=[RefineCalculation.exit_codes.ERROR_NOT_CONVERGED])
-    def go_on_until_converged(self, calculation: CalcJobNode) -> ProcessHandlerReport:
-        """Continue once more; give up, with the outputs attached, where that changes little."""
+    @process_handler(priority=390)
+    def go_on_until_converged(self, calculation: CalcJobNode) -> ProcessHandlerReport | None:
+        """Continue; give up, with the outputs attached, where that changes little."""
+        if calculation.exit_status != EXITS[Status.NOT_CONVERGED].number:
+            return None
         gof = calculation.outputs.result["agreement"]["gof"]
         previous = self.ctx.get("last_gof")
         self.ctx.last_gof = gof
-        stuck = previous is not None and previous - gof < 1e-6
+        stuck = previous is not None and previous - gof < STUCK
         if stuck or self.ctx.iteration >= self.inputs.max_iterations.value:
-            self._attach(calculation)
-            return ProcessHandlerReport(
-                True, self.exit_codes.ERROR_NOT_CONVERGED.format(detail=f"GoF {gof:.4f}")
-            )
-        self._continue_from(calculation)
+            return self.ended(calculation, Status.NOT_CONVERGED)
+        self.continue_from(calculation)
         self.report(f"not converged at GoF {gof:.4f}: continuing")
         return ProcessHandlerReport(True)
 
-    @process_handler(priority=380, exit_codes=[RefineCalculation.exit_codes.ERROR_UNDETERMINED])
-    def stop_at_undetermined(self, calculation: CalcJobNode) -> ProcessHandlerReport:
+    @process_handler(priority=380)
+    def stop_at_undetermined(self, calculation: CalcJobNode) -> ProcessHandlerReport | None:
         """A restart cannot determine what the data do not: hand out the result as it is."""
-        self._attach(calculation)
-        detail = (calculation.exit_message or "").partition(": ")[2]
-        return ProcessHandlerReport(True, self.exit_codes.ERROR_UNDETERMINED.format(detail=detail))
+        if calculation.exit_status != EXITS[Status.UNDETERMINED].number:
+            return None
+        return self.ended(calculation, Status.UNDETERMINED)
 
-    @process_handler(priority=370, exit_codes=[RefineCalculation.exit_codes.ERROR_INVALID_INPUT])
-    def stop_at_refused_input(self, calculation: CalcJobNode) -> ProcessHandlerReport:
-        """The same input would be refused again."""
-        detail = (calculation.exit_message or "").partition(": ")[2]
-        return ProcessHandlerReport(True, self.exit_codes.ERROR_INVALID_INPUT.format(detail=detail))
 
-    def _continue_from(self, calculation: CalcJobNode) -> None:
-        self.ctx.inputs["model"] = continued_model(
-            self.ctx.inputs["model"], calculation.outputs.result
-        )
+class SimultaneousWorkChain(RefineWorkChain):
+    """Run dse.simultaneous; go on from the last values after the walltime or without convergence.
 
-    def _attach(self, calculation: CalcJobNode) -> None:
-        outputs: dict[str, Any] = self.exposed_outputs(calculation, RefineCalculation)
-        self.out_many(outputs)
+    Also known as a parametric refinement: 'model' is a simultaneous document.
+    """
+
+    _process_class = SimultaneousCalculation
+    NAMESPACE = "simultaneous"
+
+    @classmethod
+    def get_builder_from_protocol(  # type: ignore[override]
+        cls, code: Any, model: Any, patterns: Mapping[str, Any],
+        structures: Mapping[str, Any], blanks: Mapping[str, Any] | None = None,
+        protocol: str | None = None, overrides: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None, *, threads: int | None = None,
+        start_from: Dict | None = None, label: str | None = None,
+    ) -> Any:
+        """A builder for a simultaneous document (or mapping, or Dict) and its patterns by name.
+
+        The other arguments are those of `dse.refine`. Raises ValueError for what cannot run.
+        """
+        inputs = cls.get_protocol_inputs(protocol, overrides)
+        nodes = ModelNodes(None, dict(structures), dict(blanks or {}))
+        document, _, _ = cls.checked_patterns(
+            model, patterns, nodes, protocol, overrides, start_from)
+        builder = cls.get_builder()
+        namespace = builder[cls.NAMESPACE]
+        cls.set_job(namespace, code, inputs, overrides, options, threads)
+        cls.set_chain(builder, inputs)
+        known = NodesByContent()
+        namespace.patterns = known.each(dict(patterns))
+        for key, value in known.data(nodes).items():
+            namespace[key] = value
+        namespace.model = model_node(
+            simultaneous_job_document(document, patterns, nodes.structures, nodes.blanks))
+        if start_from is not None:
+            builder.start_from = start_from
+        builder.metadata.label = label if label is not None else document.title
+        return builder
+
+    @classmethod
+    def checked_patterns(
+        cls, model: Any, patterns: Mapping[str, Any], nodes: ModelNodes,
+        protocol: str | None = None, overrides: Mapping[str, Any] | None = None,
+        start_from: Dict | None = None,
+    ) -> tuple[SimultaneousDocument, BuiltSimultaneous, list[str]]:
+        """The document with the settings of a protocol, its models, and remarks on them.
+
+        nodes: what the patterns have in common. Nothing is stored. Raises ValueError for what
+        cannot run.
+        """
+        content = model.get_dict() if isinstance(model, Dict) else model
+        document = content if isinstance(content, SimultaneousDocument) \
+            else parse_simultaneous(dict(content))
+        document = simultaneous_with_protocol(document, *cls.model_settings(protocol, overrides))
+        found = simultaneous_job_document(document, patterns, nodes.structures, nodes.blanks)
+        if start_from is not None:
+            summary = summary_from_node(start_from)
+            assert isinstance(summary, SimultaneousSummary)
+            found = simultaneous_continued(found, summary)
+        built = simultaneous_of_nodes(found, patterns, nodes.structures, nodes.blanks)
+        return document, built, check_axes_of(built)

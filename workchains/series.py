@@ -9,33 +9,40 @@ from typing import Any, ClassVar
 
 from aiida.engine import ExitCode, ToContext, WorkChain, if_, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
-from aiida.orm import CifData, Dict, Int, SinglefileData, StructureData
+from aiida.orm import Bool, CifData, Dict, Int, SinglefileData, StructureData
 
+from aiida_dse.calculations.documents import continued_model, simultaneous_model
 from aiida_dse.calculations.engine import RefineCalculation, SimultaneousCalculation, add_exits
 from aiida_dse.data.grouping import put_into_group
+from aiida_dse.data.jobs import CheckedModel, model_node
 from aiida_dse.data.pattern import PatternData
 from aiida_dse.data.results import summary_from_node
+from aiida_dse.data.roles import MEMBER, set_role
+from aiida_dse.data.same_content import NodesByContent
+from aiida_dse.documents.continuation import simultaneous_document_of
 from aiida_dse.documents.results import SeriesSummary
 from aiida_dse.documents.status import EXITS, PartsFailed, Status
-from aiida_dse.documents.study import SeriesPlan, parse_plan
+from aiida_dse.documents.study import SeriesPlan, SeriesSimultaneous, parse_plan
+from aiida_dse.workchains.limits import at_least_one
 from aiida_dse.workchains.members import (
     MEMBER_INPUTS,
     for_any_task,
+    member_inputs,
+    nodes_of_member,
     poor_fits,
     problem_of,
     sample_of,
-    simultaneous_inputs,
-    why_failed,
+    simultaneous_data,
 )
-from aiida_dse.workchains.protocol import DEFAULT, model_of, read_protocol, set_job
-from aiida_dse.workchains.refine import RefineWorkChain, continued_model
-from aiida_dse.workchains.simultaneous_model import simultaneous_model, simultaneous_model_of
+from aiida_dse.workchains.protocol import ProtocolMixin
+from aiida_dse.workchains.refine import RefineWorkChain, SimultaneousWorkChain
+from aiida_dse.workchains.remedies import why_failed
 
 #: Exit statuses of refinements whose values may be used.
 MINIMUM_EXITS = tuple(EXITS[status].number for status in Status if status.is_minimum)
 
 
-class SeriesWorkChain(WorkChain):
+class SeriesWorkChain(ProtocolMixin, WorkChain):
     """Refine every member with dse.refine, up to max_concurrent at a time; analyse what ended.
 
     A sequential series starts at its anchor and goes outward in both directions, each member from
@@ -43,7 +50,9 @@ class SeriesWorkChain(WorkChain):
     exit message.
     """
 
-    #: 'temperature' or 'size', the calcfunction that analyses, and its order of members.
+    NAMESPACE = "refine"
+    SIDE_BY_SIDE = True
+    #: 'temperature' or 'size'.
     KIND: ClassVar[str] = ""
 
     @classmethod
@@ -55,20 +64,22 @@ class SeriesWorkChain(WorkChain):
             valid_type=(Dict, PatternData, CifData, StructureData, SinglefileData),
             help="By name: 'model', 'pattern', 'structures' and 'blanks' as of dse.refine.",
         )
-        spec.input("options", valid_type=Dict, default=lambda: Dict({}),
-                   help="mode, anchor, on_failure, analysis and simultaneous, as in a study document.")
+        spec.input("plan", valid_type=Dict, default=lambda: Dict({}), help=(
+            "mode, anchor, on_failure, analysis and simultaneous, as in a study document."))
         spec.input("left_out", valid_type=Dict, required=False,
-                   help="Members that could not even be read, by name, with the reason.")
+                   help="Members that cannot be refined, by name, with the reason.")
         spec.input("max_concurrent", valid_type=Int, default=lambda: Int(2),
-                   help="Refinements that run at the same time.")
+                   validator=at_least_one, help="Refinements that run at the same time.")
         spec.input("max_iterations", valid_type=Int, default=lambda: Int(5),
-                   help="Jobs of one refinement: the first and its restarts.")
-        spec.inputs.validator = cls._check
+                   validator=at_least_one, help="Jobs of one refinement: the first and its restarts.")
+        spec.input("clean_workdir", valid_type=Bool, default=lambda: Bool(False),
+                   help="Remove the working directories of the jobs at the end.")
+        spec.inputs.validator = cls.check_inputs
         spec.outline(
             cls.start,
             while_(cls.members_left)(cls.refine_members, cls.inspect_members),
             cls.analyse,
-            if_(cls.simultaneous_wanted)(cls.refine_jointly, cls.inspect_simultaneous),
+            if_(cls.simultaneous_wanted)(cls.refine_simultaneously, cls.inspect_simultaneous),
             cls.conclude,
         )
         spec.output("table", valid_type=Dict, required=False,
@@ -78,32 +89,64 @@ class SeriesWorkChain(WorkChain):
                     help="The columns of the table, covariances and curves, as HDF5.")
         spec.output_namespace("refined", valid_type=Dict, dynamic=True,
                               help="The result of every member's refinement.")
-        spec.expose_outputs(SimultaneousCalculation, namespace="simultaneous",
+        spec.expose_outputs(SimultaneousWorkChain, namespace="simultaneous",
                             namespace_options={"required": False})
         spec.default_output_node = "result"
         add_exits(spec, *PartsFailed)
 
     @classmethod
     def get_builder_from_protocol(
-        cls, code: Any, members: Mapping[str, Mapping[str, Any]],
-        options: Mapping[str, Any] | None = None, protocol: str = DEFAULT,
-        overrides: Mapping[str, Any] | None = None,
+        cls, code: Any, members: Mapping[str, Mapping[str, Any] | CheckedModel],
+        plan: Mapping[str, Any] | None = None, protocol: str | None = None,
+        overrides: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None, *,
+        threads: int | None = None, label: str | None = None,
+        left_out: Mapping[str, str] | None = None,
     ) -> Any:
         """A builder for members given as {name: {model, pattern, structures, blanks}}.
 
-        What a model says itself is kept; where it is silent, the protocol decides.
+        plan: a SeriesPlan as a mapping. Every member is checked in full; one that cannot run is
+        left out of a series that skips failures. The other arguments are those of `dse.refine`.
+        Raises ValueError for what cannot run.
         """
-        settings = read_protocol(protocol, overrides)
+        inputs = cls.get_protocol_inputs(protocol, overrides)
+        read = parse_plan(dict(plan or {}), cls.KIND, (*members, *(left_out or {})))
+        checked, wrong = {}, {}
+        for name, member in members.items():
+            try:
+                checked[name] = member if isinstance(member, CheckedModel) else \
+                    RefineWorkChain.checked(member["model"], nodes_of_member(member), protocol,
+                                            overrides)
+            except ValueError as problem:
+                wrong[name] = str(problem)
+        if wrong and (read.on_failure == "stop" or len(checked) < 2):
+            raise ValueError("\n".join(f"members.{name}: {why}" for name, why in wrong.items()))
+        if read.simultaneous is not None:
+            cls._check_simultaneous(read.simultaneous, checked)
         builder = cls.get_builder()
-        set_job(builder.refine, code, settings)
-        builder.members = {
-            name: {**member, "model": model_of(member["model"], settings)}
-            for name, member in members.items()
-        }
-        builder.options = Dict(dict(options or {}))
-        builder.max_concurrent = Int(settings["max_concurrent"])
-        builder.max_iterations = Int(settings["max_iterations"])
+        cls.set_job(builder.refine, code, inputs, overrides, options, threads)
+        cls.set_chain(builder, inputs)
+        known = NodesByContent()
+        builder.members = {name: member_inputs(one, known) for name, one in checked.items()}
+        builder.plan = Dict(dict(plan or {}))
+        if wrong or left_out:
+            builder.left_out = Dict({**(left_out or {}), **wrong})
+        builder.metadata.label = label or ""
         return builder
+
+    @classmethod
+    def _check_simultaneous(
+        cls, plan: SeriesSimultaneous, members: Mapping[str, CheckedModel]
+    ) -> None:
+        """Raise ValueError where the members cannot be refined simultaneously."""
+        content = simultaneous_document_of(
+            plan.model_dump(mode="json", exclude_unset=True),
+            {name: one.content for name, one in members.items()})
+        first = next(iter(members.values())).nodes
+        try:
+            SimultaneousWorkChain.checked_patterns(
+                content, {name: one.nodes.pattern for name, one in members.items()}, first)
+        except ValueError as problem:
+            raise ValueError(f"plan.simultaneous: {problem}") from None
 
     @classmethod
     @abstractmethod
@@ -117,7 +160,7 @@ class SeriesWorkChain(WorkChain):
 
     @property
     def plan(self) -> SeriesPlan:
-        return parse_plan(self.inputs.options.get_dict(), self.KIND, self._named)
+        return parse_plan(self.inputs.plan.get_dict(), self.KIND, self._named)
 
     @property
     def _named(self) -> tuple[str, ...]:
@@ -158,7 +201,7 @@ class SeriesWorkChain(WorkChain):
                 running[f"member_{name}"] = self._submitted(name)
             except ValueError as problem:
                 self.ctx.running.remove(name)
-                # the place of a nested input says nothing to who gave the member
+                # the user knows the member, not the place of a nested input
                 self._failed(name, re.sub(r"^Error occurred validating port '[^']*': ", "",
                                           str(problem)))
         return ToContext(**running)
@@ -173,6 +216,7 @@ class SeriesWorkChain(WorkChain):
             self.report(f"{name} starts where {neighbour} ended")
         node = self.submit(
             RefineWorkChain, refine=inputs, max_iterations=self.inputs.max_iterations,
+            clean_workdir=self.inputs.clean_workdir,
             metadata={"call_link_label": f"refine_{name}", "label": name},
         )
         put_into_group("sample", sample_of(self.inputs.members[name]).get("name") or name, [node])
@@ -215,6 +259,7 @@ class SeriesWorkChain(WorkChain):
             if "result" in process.outputs and "arrays" in process.outputs:
                 self.ctx.ended.append(name)
                 self.out(f"refined.{name}", process.outputs.result)
+                set_role(process.outputs.result, MEMBER, self.node)
                 gof = process.outputs.result["agreement"]["gof"]
                 if process.exit_status in MINIMUM_EXITS:
                     self.ctx.gofs[name] = gof
@@ -231,7 +276,7 @@ class SeriesWorkChain(WorkChain):
         """Analyse the members that fit their data; poor fits are listed among the failed."""
         self.ctx.problem = None
         if not self.ctx.gofs:
-            return self.exit_codes.ERROR_NOTHING_FINISHED.format(detail=self._told())
+            return self.exit_codes.ERROR_NOTHING_FINISHED.format(detail=self._account())
         options = dict(self.plan.analysis)
         own = set(options.get("exclude", ()))
         excluded = {name for name in own if name in self.ctx.ended}
@@ -284,77 +329,83 @@ class SeriesWorkChain(WorkChain):
     def simultaneous_wanted(self) -> bool:
         return self.plan.simultaneous is not None
 
-    def refine_jointly(self) -> ToContext:
+    def refine_simultaneously(self) -> ToContext:
         """One simultaneous refinement of all good members, from where they ended."""
         good = [name for name in self.ctx.order
                 if name in self.ctx.gofs and name not in self.ctx.failures]
         members = {name: self.inputs.members[name] for name in good}
         nodes = {f"{name}_model": member["model"] for name, member in members.items()}
         nodes |= {f"{name}_result": self.ctx[f"member_{name}"].outputs.result for name in good}
-        inputs = for_any_task(self.exposed_inputs(RefineCalculation, "refine"))
+        plan = self.plan.simultaneous
+        assert plan is not None
         try:
-            plan = self.plan.simultaneous
-            assert plan is not None
-            inputs |= simultaneous_inputs(members) | {
-                "model": simultaneous_model(
-                    Dict(plan.model_dump(mode="json", exclude_unset=True)), **nodes)}
-            inputs["metadata"]["call_link_label"] = "simultaneous"
-            return ToContext(simultaneous=self.submit(SimultaneousCalculation, **inputs))
+            document = simultaneous_model(
+                Dict(plan.model_dump(mode="json", exclude_unset=True)), **nodes)
+            inputs = for_any_task(self.exposed_inputs(RefineCalculation, "refine"))
+            return ToContext(simultaneous=self.submit(
+                SimultaneousWorkChain,
+                simultaneous=inputs | simultaneous_data(members) | {"model": document},
+                max_iterations=self.inputs.max_iterations,
+                clean_workdir=self.inputs.clean_workdir,
+                metadata={"call_link_label": "simultaneous", "label": self.node.label},
+            ))
         except ValueError as problem:
             self.ctx.simultaneous_problem = " ".join(str(problem).split())
             return ToContext()
 
     def inspect_simultaneous(self) -> None:
-        job = self.ctx.get("simultaneous")
-        if job is None:
+        process = self.ctx.get("simultaneous")
+        if process is None:
             self.report(f"no simultaneous refinement: {self.ctx.simultaneous_problem}")
             return
-        self.out_many(self.exposed_outputs(job, SimultaneousCalculation, namespace="simultaneous"))
-        if "result" in job.outputs:
-            self.report(f"simultaneous refinement: GoF {job.outputs.result['agreement']['gof']:.4f}")
-        if job.exit_status not in MINIMUM_EXITS:
-            self.ctx.simultaneous_problem = job.exit_message or f"it ended as {job.process_state.value}"
+        self.out_many(self.exposed_outputs(
+            process, SimultaneousWorkChain, namespace="simultaneous"))
+        if "result" in process.outputs:
+            gof = process.outputs.result["agreement"]["gof"]
+            self.report(f"simultaneous refinement: GoF {gof:.4f}")
+        if process.exit_status not in MINIMUM_EXITS:
+            self.ctx.simultaneous_problem = why_failed(process)
 
     def conclude(self) -> ExitCode | None:
-        """Say what is missing."""
+        """Choose the exit code, whose message names what is missing."""
         codes = self.exit_codes
         if self.ctx.problem:
-            return codes.ERROR_NO_ANALYSIS.format(
-                detail="; ".join(part for part in (self.ctx.problem, self._told()) if part))
+            return codes.ERROR_NO_ANALYSIS.format(detail=self._account(self.ctx.problem))
         if self.ctx.get("simultaneous_problem"):
             return codes.ERROR_SIMULTANEOUS_FAILED.format(
-                detail="; ".join(part for part in (self.ctx.simultaneous_problem, self._told()) if part))
+                detail=self._account(self.ctx.simultaneous_problem))
         if self.ctx.failures:
-            return codes.ERROR_SOME_FAILED.format(detail=self._told())
+            return codes.ERROR_SOME_FAILED.format(detail=self._account())
         return None
 
-    def _told(self) -> str:
-        return "; ".join(f"{name}: {why.rstrip('.')}" for name, why in self.ctx.failures.items())
+    def _account(self, *problems: str) -> str:
+        """Problems of the series, then the members that failed, in one line."""
+        failures = (f"{name}: {why}" for name, why in self.ctx.failures.items())
+        return "; ".join(part.rstrip(".") for part in (*problems, *failures))
 
     @classmethod
-    def _check(cls, inputs: Any, _: Any) -> str | None:
-        """Every member is checked as its refinement would be, before anything is submitted."""
-        members, common = inputs.get("members", {}), inputs.get("refine", {})
+    def check_inputs(cls, inputs: Any, _: Any = None) -> str | None:
+        """Whether the plan is one, and every member has what it needs; no model is built."""
+        members = inputs.get("members", {})
         left_out = inputs["left_out"].get_dict() if "left_out" in inputs else {}
-        for key in ("max_concurrent", "max_iterations"):
-            if inputs[key].value < 1:
-                return f"{key} is {inputs[key].value}; give at least 1."
         if len(members) < 2:
-            return f"{len(members)} member is no series: give at least two under 'members'."
+            return (f"there are {len(members)} members that can run; a series needs at least two "
+                    "under 'members'.")
         try:
-            plan = parse_plan(inputs["options"].get_dict(), cls.KIND, (*members, *left_out))
-            problems = {name: problem_of(name, member, common) for name, member in members.items()}
+            plan = parse_plan(inputs["plan"].get_dict(), cls.KIND, (*members, *left_out))
+            problems = {name: problem_of(name, member) for name, member in members.items()}
             wrong = {name: why for name, why in problems.items() if why}
             if wrong and (plan.on_failure == "stop" or len(members) - len(wrong) < 2):
                 return "\n".join(f"members.{name}: {why}" for name, why in wrong.items())
             cls.order(members)
             if plan.simultaneous is not None:
                 good = {name: members[name] for name in members if name not in wrong}
-                simultaneous = plan.simultaneous.model_dump(mode="json", exclude_unset=True)
-                models = {name: member["model"].get_dict() for name, member in good.items()}
-                why = SimultaneousCalculation._check(
-                    {"model": Dict(simultaneous_model_of(simultaneous, models)), **simultaneous_inputs(good)}, None)
-                return why and f"options.simultaneous: {why}"
+                content = simultaneous_document_of(
+                    plan.simultaneous.model_dump(mode="json", exclude_unset=True),
+                    {name: member["model"].get_dict() for name, member in good.items()})
+                why = SimultaneousCalculation.check_ports(
+                    {"model": model_node(content), **simultaneous_data(good)})
+                return why and f"plan.simultaneous: {why}"
         except ValueError as problem:
             return str(problem)
         return None

@@ -6,67 +6,49 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aiida.engine import ExitCode, ToContext, WorkChain, calcfunction, while_
+from aiida.engine import ExitCode, ToContext, WorkChain, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
-from aiida.orm import CifData, Dict, Float, Int, SinglefileData, StructureData
+from aiida.orm import Bool, CifData, Dict, Float, Int, SinglefileData, StructureData, load_node
 
+from aiida_dse.calculations.documents import continued_model
 from aiida_dse.calculations.engine import RefineCalculation, ScanCalculation, add_exits
+from aiida_dse.calculations.study import KINDS, study_summary
 from aiida_dse.data.grouping import put_into_group
+from aiida_dse.data.jobs import model_node
 from aiida_dse.data.options import speed_of
 from aiida_dse.data.pattern import PatternData
-from aiida_dse.data.studies import read_study, study_inputs
-from aiida_dse.documents import StudyDocument
+from aiida_dse.data.same_content import NodesByContent
+from aiida_dse.data.studies import ReadStudy, read_study
+from aiida_dse.documents import StudyDocument, load_study
 from aiida_dse.documents.status import PartsFailed
-from aiida_dse.workchains.compare_models import CompareModelsWorkChain
+from aiida_dse.tasks.estimate import seconds_of_map
+from aiida_dse.tasks.tiles import cut_axis
+from aiida_dse.workchains.compare_models import CompareModelsWorkChain, check_comparison
 from aiida_dse.workchains.grid_search import GridSearchWorkChain
-from aiida_dse.workchains.members import MEMBER_INPUTS, for_any_task, sample_of, why_failed
-from aiida_dse.workchains.protocol import DEFAULT, read_protocol, set_job, with_protocol
-from aiida_dse.workchains.refine import RefineWorkChain, continued_model
+from aiida_dse.workchains.limits import at_least_one, positive
+from aiida_dse.workchains.members import (
+    MEMBER_INPUTS,
+    for_any_task,
+    member_inputs,
+    sample_of,
+)
+from aiida_dse.workchains.protocol import ProtocolMixin
+from aiida_dse.workchains.refine import RefineWorkChain
+from aiida_dse.workchains.remedies import why_failed
 from aiida_dse.workchains.size_series import SizeSeriesWorkChain
 from aiida_dse.workchains.temperature_series import TemperatureSeriesWorkChain
 
 SERIES = {"temperature": TemperatureSeriesWorkChain, "size": SizeSeriesWorkChain}
-#: The kinds of steps in the order in which they run.
-KINDS = ("sample", "series", "map", "compare")
 
 
-@calcfunction
-def study_summary(steps: Dict, **results: Any) -> Dict:
-    """What a study found, by its parts; `results` are those of the steps as <kind>_<name>."""
-    found: dict[str, Any] = {kind: {} for kind in KINDS}
-    failures = {}
-    for key, step in steps.get_dict().items():
-        kind, name = key.split("_", 1)
-        result = results.get(key)
-        found[kind][name] = dict(step) if result is None else {
-            **step, "result": result.uuid, **_numbers(kind, result.get_dict())}
-        if step["problem"]:
-            failures[key] = step["problem"]
-    return Dict({"task": "study", "samples": found["sample"], "series": found["series"],
-                 "maps": found["map"], "compare": found["compare"], "failures": failures})
-
-
-def _numbers(kind: str, result: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of a step that the summary of a study repeats."""
-    if kind == "sample":
-        return {key: result["agreement"][key] for key in ("gof", "r_wp")} | {
-            "status": result["status"], "sample": result.get("sample", {})}
-    if kind == "series":
-        return {key: result.get(key, {}) for key in (
-            "task", "phase", "used", "excluded", "numbers")} | {
-            "disorder": [row["verdict"] for row in result.get("disorder", ())]}
-    if kind == "map":
-        return {key: result.get(key) for key in ("axes", "shape", "n_done", "minimum", "status")}
-    return {"ranking": result["ranking"], "models": {
-        name: {key: row[key] for key in ("gof", "r_wp", "bic")}
-        for name, row in result["models"].items()}}
-
-
-class StudyWorkChain(WorkChain):
+class StudyWorkChain(ProtocolMixin, WorkChain):
     """Refine the samples of no series, then the series, the maps and the comparisons.
 
-    Up to max_concurrent jobs run at a time. A step that fails is named; the rest goes on.
+    Up to max_concurrent jobs run at a time. A step that fails is named; the others are done.
     """
+
+    NAMESPACE = "refine"
+    SIDE_BY_SIDE = True
 
     @classmethod
     def define(cls, spec: WorkChainSpec) -> None:  # type: ignore[override]
@@ -78,8 +60,8 @@ class StudyWorkChain(WorkChain):
             help="By name: 'model', 'pattern', 'structures' and 'blanks' as of dse.refine.",
         )
         spec.input("plan", valid_type=Dict, help=(
-            "'series': {name: {kind, samples, options}}, 'maps': {name: {sample, "
-            "seconds_per_point}}, 'compare': {name: sample}, all of them optional."))
+            "'series': {name: {kind, samples, options}}, 'maps': {name: {sample, seconds, "
+            "cut_axis}}, 'compare': {name: sample}, all of them optional."))
         spec.input_namespace("maps", valid_type=Dict, dynamic=True, required=False,
                              help="Model documents with their 'scan' by map.")
         spec.input_namespace("compare", valid_type=nodes, dynamic=True, required=False,
@@ -87,12 +69,14 @@ class StudyWorkChain(WorkChain):
         spec.input("left_out", valid_type=Dict, required=False,
                    help="Members of series that could not be read, by name, with the reason.")
         spec.input("max_concurrent", valid_type=Int, default=lambda: Int(2),
-                   help="Jobs that run at the same time.")
+                   validator=at_least_one, help="Jobs that run at the same time.")
         spec.input("max_iterations", valid_type=Int, default=lambda: Int(5),
-                   help="Jobs of one refinement: the first and its restarts.")
+                   validator=at_least_one, help="Jobs of one refinement: the first and its restarts.")
         spec.input("tile_seconds", valid_type=Float, default=lambda: Float(60.0),
-                   help="Aimed duration of a tile of a map.")
-        spec.inputs.validator = cls._check
+                   validator=positive, help="Intended duration of a tile of a map.")
+        spec.input("clean_workdir", valid_type=Bool, default=lambda: Bool(False),
+                   help="Remove the working directories of the jobs at the end.")
+        spec.inputs.validator = cls.check_inputs
         spec.outline(
             cls.start,
             while_(cls.steps_left)(cls.run_steps, cls.inspect_steps),
@@ -104,24 +88,41 @@ class StudyWorkChain(WorkChain):
 
     @classmethod
     def get_builder_from_protocol(
-        cls, code: Any, document: StudyDocument, folder: Path, protocol: str = DEFAULT,
-        overrides: Mapping[str, Any] | None = None,
+        cls, code: Any, study: Path | str | ReadStudy, protocol: str | None = None,
+        overrides: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None, *,
+        threads: int | None = None, label: str | None = None,
     ) -> Any:
-        """A builder for a study document whose files are named as seen from `folder`.
+        """A builder for a study: the path of its document, or what `read` made of it.
 
-        What the models do not say themselves, the protocol does. Raises DocumentError.
+        The other arguments are those of `dse.refine`. Raises DocumentError for what cannot run.
         """
-        settings = read_protocol(protocol, overrides)
-        read = read_study(document, folder, lambda model: with_protocol(model, settings))
+        inputs = cls.get_protocol_inputs(protocol, overrides)
+        read = study if isinstance(study, ReadStudy) else cls.read(
+            load_study(Path(study)), Path(study).parent, protocol, overrides)
         builder = cls.get_builder()
-        set_job(builder.refine, code, settings)
-        for name, value in study_inputs(document, read, speed_of(builder.refine.code)).items():
+        cls.set_job(builder.refine, code, inputs, overrides, options, threads)
+        cls.set_chain(builder, inputs)
+        for name, value in _inputs_of(read, speed_of(builder.refine.code)).items():
             setattr(builder, name, value)
-        builder.max_concurrent = Int(settings["max_concurrent"])
-        builder.max_iterations = Int(settings["max_iterations"])
-        builder.tile_seconds = Float(settings["tile_seconds"])
-        builder.metadata.label = document.name
+        builder.metadata.label = label if label is not None else read.document.name
         return builder
+
+    @classmethod
+    def read(
+        cls, document: StudyDocument, folder: Path, protocol: str | None = None,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> ReadStudy:
+        """A study document whose files are named as seen from `folder`, checked in full.
+
+        Nothing is stored. Raises DocumentError.
+        """
+        jobs = (overrides or {}).get(cls.NAMESPACE, {})
+        return read_study(
+            document, folder,
+            sample=lambda model, nodes: RefineWorkChain.checked(
+                model, nodes, protocol, {RefineWorkChain.NAMESPACE: jobs}),
+            map_=lambda model, nodes: GridSearchWorkChain.checked(
+                model, nodes, protocol, {GridSearchWorkChain.NAMESPACE: jobs}))
 
     def start(self) -> None:
         plan = self.inputs.plan.get_dict()
@@ -173,8 +174,11 @@ class StudyWorkChain(WorkChain):
         put_into_group("sample", label, [node])
 
     def _sample_inputs(self, name: str) -> tuple[Any, dict[str, Any]]:
-        return RefineWorkChain, {"refine": self._job(name),
-                                 "max_iterations": self.inputs.max_iterations}
+        return RefineWorkChain, {"refine": self._job(name), **self._common("max_iterations")}
+
+    def _common(self, *names: str) -> dict[str, Any]:
+        """Inputs that the steps have in common with the study."""
+        return {name: self.inputs[name] for name in (*names, "clean_workdir")}
 
     def _series_inputs(self, name: str) -> tuple[Any, dict[str, Any]]:
         one = self.inputs.plan.get_dict()["series"][name]
@@ -184,9 +188,8 @@ class StudyWorkChain(WorkChain):
             "refine": self.exposed_inputs(RefineCalculation, "refine"),
             "members": {member: dict(self.inputs.samples[member]) for member in one["samples"]
                         if member in self.inputs.samples},
-            "options": Dict(one.get("options", {})),
-            "max_concurrent": self.inputs.max_concurrent,
-            "max_iterations": self.inputs.max_iterations,
+            "plan": Dict(one.get("options", {})),
+            **self._common("max_concurrent", "max_iterations"),
         }
         return SERIES[one["kind"]], inputs | ({"left_out": Dict(own)} if own else {})
 
@@ -194,10 +197,9 @@ class StudyWorkChain(WorkChain):
         one = self.inputs.plan.get_dict()["maps"][name]
         job = for_any_task(self._job(one["sample"]))
         job["model"] = continued_model(self.inputs.maps[name], self._refined(one["sample"]))
-        inputs = {"scan": job, "max_concurrent": self.inputs.max_concurrent,
-                  "tile_seconds": self.inputs.tile_seconds}
-        if "seconds_per_point" in one:
-            inputs["seconds_per_point"] = Float(one["seconds_per_point"])
+        inputs = {"scan": job, **self._common("max_concurrent", "tile_seconds")}
+        if "seconds" in one:
+            inputs |= {"seconds": Float(one["seconds"]), "cut_axis": Int(one["cut_axis"])}
         return GridSearchWorkChain, inputs
 
     def _compare_inputs(self, name: str) -> tuple[Any, dict[str, Any]]:
@@ -207,7 +209,7 @@ class StudyWorkChain(WorkChain):
         return CompareModelsWorkChain, {
             "refine": job, "models": dict(own["models"]),
             "structures": {model: dict(nodes) for model, nodes in own["structures"].items()},
-            "max_concurrent": self.inputs.max_concurrent,
+            **self._common("max_concurrent", "max_iterations"),
         }
 
     def _job(self, sample: str) -> dict[str, Any]:
@@ -217,8 +219,6 @@ class StudyWorkChain(WorkChain):
         return {**job, **self.inputs.samples[sample]}
 
     def _refined(self, sample: str) -> Dict:
-        from aiida.orm import load_node
-
         if sample not in self.ctx.refined:
             raise ValueError(f"the sample {sample} was not refined, so there is nothing to start "
                              "from")
@@ -252,68 +252,94 @@ class StudyWorkChain(WorkChain):
             if step["pk"] is not None and "result" in self.ctx[key].outputs:
                 results[key] = self.ctx[key].outputs.result
         self.out("summary", study_summary(Dict(self.ctx.steps), **results))
-        told = "; ".join(f"{key.replace('_', ' ', 1)}: {step['problem'].rstrip('.')}"
-                         for key, step in self.ctx.steps.items() if step["problem"])
+        problems = "; ".join(f"{key.replace('_', ' ', 1)}: {step['problem'].rstrip('.')}"
+                             for key, step in self.ctx.steps.items() if step["problem"])
         if not results:
-            return self.exit_codes.ERROR_NOTHING_FINISHED.format(detail=told)
-        if told:
-            return self.exit_codes.ERROR_SOME_FAILED.format(detail=told)
+            return self.exit_codes.ERROR_NOTHING_FINISHED.format(detail=problems)
+        if problems:
+            return self.exit_codes.ERROR_SOME_FAILED.format(detail=problems)
         return None
 
     @classmethod
-    def _check(cls, inputs: Any, _: Any) -> str | None:
-        """Every step is checked as it would be, before anything is submitted."""
+    def check_inputs(cls, inputs: Any, _: Any = None) -> str | None:
+        """Whether every step has what it needs; no model is built."""
         plan, samples = inputs["plan"].get_dict(), inputs.get("samples", {})
         left_out = inputs["left_out"].get_dict() if "left_out" in inputs else {}
-        common = {"max_concurrent": inputs["max_concurrent"],
-                  "max_iterations": inputs["max_iterations"]}
         unknown = sorted(set(plan) - {"series", "maps", "compare"})
         if unknown:
-            return f"plan: unknown key '{unknown[0]}'; known keys: series, maps, compare."
+            return f"plan: the key '{unknown[0]}' is unknown; known keys: series, maps, compare."
         taken = set()
         for name, one in plan.get("series", {}).items():
             if one.get("kind") not in SERIES:
                 return f"plan.series.{name}.kind: '{one.get('kind')}'; it is temperature or size."
             known = {*samples, *left_out}
             if missing := sorted(set(one["samples"]) - known):
-                return f"plan.series.{name}.samples: no sample is called '{missing[0]}'."
+                return f"plan.series.{name}.samples: there is no sample '{missing[0]}'."
             taken |= set(one["samples"])
-            why = SERIES[one["kind"]]._check(common | {
+            why = SERIES[one["kind"]].check_inputs({
                 "members": {member: samples[member] for member in one["samples"]
                             if member in samples},
-                "options": Dict(one.get("options", {})),
-                "left_out": Dict({k: v for k, v in left_out.items() if k in one["samples"]}),
-                "refine": inputs.get("refine", {})}, None)
+                "plan": Dict(one.get("options", {})),
+                "left_out": Dict({k: v for k, v in left_out.items() if k in one["samples"]})})
             if why:
                 return f"plan.series.{name}: {why}"
         for name in sorted(set(samples) - taken):
-            if why := RefineCalculation._check({**samples[name]}, None):
+            if why := RefineCalculation.check_ports({**samples[name]}):
                 return f"samples.{name}: {why}"
         for name, one in plan.get("maps", {}).items():
             if name not in inputs.get("maps", {}):
                 return f"maps.{name}: its model document is missing."
             if one["sample"] not in samples:
-                return f"plan.maps.{name}.sample: no sample is called '{one['sample']}'."
-            why = ScanCalculation._check(
-                {**samples[one["sample"]], "model": inputs["maps"][name]}, None)
+                return f"plan.maps.{name}.sample: there is no sample '{one['sample']}'."
+            why = ScanCalculation.check_ports(
+                {**samples[one["sample"]], "model": inputs["maps"][name]})
             if why:
                 return f"maps.{name}: {why}"
         return _check_comparisons(plan, samples, inputs)
 
 
 def _check_comparisons(plan: Any, samples: Any, inputs: Any) -> str | None:
-    from aiida_dse.workchains.compare_models import _check
-
     for name, sample in plan.get("compare", {}).items():
         if sample not in samples:
-            return f"plan.compare.{name}: no sample is called '{sample}'."
+            return f"plan.compare.{name}: there is no sample '{sample}'."
         if name not in inputs.get("compare", {}):
             return f"compare.{name}: its models are missing."
         own = inputs["compare"][name]
         common = {key: samples[sample][key] for key in ("pattern", "blanks")
                   if key in samples[sample]}
-        why = _check({"models": own["models"], "structures": own["structures"], "refine": common,
-                      "max_concurrent": inputs["max_concurrent"]}, None)
+        why = check_comparison(
+            {"models": own["models"], "structures": own["structures"], "refine": common})
         if why:
             return f"compare.{name}: {why}"
     return None
+
+
+def _inputs_of(read: ReadStudy, speed: float | None) -> dict[str, Any]:
+    """The inputs that follow from a study's document; speed: seconds for a distance."""
+    known, study = NodesByContent(), read.document
+    plan: dict[str, Any] = {
+        "series": {name: {"kind": one.kind, "samples": list(study.members_of(name)),
+                          "options": one.options.model_dump(mode="json", exclude_unset=True)}
+                   for name, one in study.series.items()},
+        "maps": {name: {"sample": part.sample,
+                        "seconds": seconds_of_map(read.maps[name].built, speed),
+                        "cut_axis": cut_axis(read.maps[name].built.grid)}
+                 for name, part in study.named_maps().items()},
+        "compare": {name: part.sample for name, part in study.named_comparisons().items()},
+    }
+    inputs: dict[str, Any] = {
+        "samples": {name: member_inputs(one, known) for name, one in read.samples.items()},
+        "plan": Dict({key: value for key, value in plan.items() if value}),
+    }
+    if read.maps:
+        inputs["maps"] = {name: model_node(one.content) for name, one in read.maps.items()}
+    if read.compare:
+        inputs["compare"] = {
+            name: {"models": {model: model_node(one.content) for model, one in models.items()},
+                   "structures": {model: known.each(dict(one.nodes.structures))
+                                  for model, one in models.items()}}
+            for name, models in read.compare.items()
+        }
+    if read.left_out:
+        inputs["left_out"] = Dict(read.left_out)
+    return inputs

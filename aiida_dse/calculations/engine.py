@@ -9,29 +9,25 @@ from aiida.common.datastructures import CalcInfo, CodeInfo
 from aiida.common.folders import Folder
 from aiida.engine import CalcJob
 from aiida.engine.processes.calcjobs.calcjob import CalcJobProcessSpec
-from aiida.orm import CifData, Dict, SinglefileData, StructureData
+from aiida.orm import CifData, Dict, SinglefileData, StructureData, to_aiida_type
 
 from aiida_dse.data.distances import DistancesData
 from aiida_dse.data.jobs import (
     MODEL_NAME,
-    built_from_nodes,
+    ModelNodes,
+    job_document,
     job_files,
-    simultaneous_from_nodes,
-    simultaneous_job_files,
+    pattern_file,
+    simultaneous_job_document,
 )
 from aiida_dse.data.pattern import PatternData
 from aiida_dse.data.results import summary_from_node
 from aiida_dse.documents.status import EXITS, JOB_FAILURES, Outcome, Status
 from aiida_dse.engine import NUMERICS_VERSION
-from aiida_dse.engine.fit.freedom import check_freedom
 from aiida_dse.io.outcome import OUTCOME_NAME
 from aiida_dse.io.results import HDF5_NAME, JSON_NAME, content_of
-from aiida_dse.tasks.build import BuiltModel
-from aiida_dse.tasks.distances import require_geometry, store_name
-from aiida_dse.tasks.peak_positions import check_axis
-from aiida_dse.tasks.simultaneous import check_axes_of
+from aiida_dse.tasks.distances import store_name
 from aiida_dse.tasks.summary import scattering_tables
-from aiida_dse.tasks.uncertainty import require_uncertainty
 
 #: Share of the walltime after which a task stops by itself, to leave time for writing.
 WALLTIME_SHARE = 0.9
@@ -41,7 +37,11 @@ SCHEDULER_STDERR = "_scheduler-stderr.txt"
 
 
 class EngineCalculation(CalcJob):
-    """A task of dse-engine: a model document with its pattern, structures and blanks."""
+    """A task of dse-engine: a model document with its pattern, structures and blanks.
+
+    The number of threads is an input of its own, metadata.threads: it changes nothing about the
+    result, so it is no part of what the cache compares.
+    """
 
     TASK = ""
     COMPARES = True  # with data, for as long as the walltime lets it
@@ -52,29 +52,29 @@ class EngineCalculation(CalcJob):
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
         super().define(spec)
-        spec.input("model", valid_type=Dict, help="The model document.")
-        spec.input("pattern", valid_type=PatternData, required=False, help="The observed pattern.")
-        spec.input_namespace(
-            "structures", valid_type=(CifData, StructureData, SinglefileData), dynamic=True,
-            help="Structure of each phase, under the phase's name.",
-        )
-        spec.input_namespace(
-            "blanks", valid_type=PatternData, dynamic=True, required=False,
-            help="Measured blanks, under their names in the document.",
-        )
-        spec.inputs.validator = cls._check
+        spec.input("model", valid_type=Dict, serializer=to_aiida_type, help="The document.")
+        cls.define_data(spec)
+        spec.input("metadata.threads", valid_type=int, required=False, is_metadata=True,
+                   help="Threads of the engine; default: those of the computer's set-up.")
+        spec.inputs.validator = cls.check_ports
         options = spec.inputs["metadata"]["options"]
         options["resources"].default = {"num_machines": 1, "num_mpiprocs_per_machine": 1}
         options["withmpi"].default = False
         options["parser_name"].default = f"dse.{cls.TASK}"
+        options["input_filename"].default = MODEL_NAME
         options["output_filename"].default = STDOUT
         options["scheduler_stderr"].default = SCHEDULER_STDERR
 
         spec.output("result", valid_type=Dict, help="All numbers of the outcome.")
         spec.output("arrays", valid_type=SinglefileData, help="All arrays, as HDF5.")
         spec.default_output_node = "result"
-
         add_exits(spec, *JOB_FAILURES, *cls.ENDINGS)
+
+    @classmethod
+    def define_data(cls, spec: CalcJobProcessSpec) -> None:
+        """The inputs that hold data."""
+        spec.input("pattern", valid_type=PatternData, required=False, help="The observed pattern.")
+        define_model_data(spec)
 
     @classmethod
     def is_valid_cache(cls, node: Any) -> bool:
@@ -82,45 +82,42 @@ class EngineCalculation(CalcJob):
         if not super().is_valid_cache(node):
             return False
         result = node.outputs.result.get_dict() if "result" in node.outputs else {}
-        tables = scattering_tables().model_dump()
         return (result.get("numerics_version") == NUMERICS_VERSION
-                and result.get("tables", tables) == tables)
+                and result.get("tables") == scattering_tables().model_dump())
 
     @classmethod
-    def _check(cls, inputs: dict[str, Any], _: Any) -> str | None:
-        """Build the whole model before anything is submitted."""
+    def check_ports(cls, inputs: dict[str, Any], _: Any = None) -> str | None:
+        """Whether the document is one and has a node for everything that it names.
+
+        The model itself is checked at the launch and by the job.
+        """
         if "model" not in inputs:
             return None
         if "structures" not in inputs:
-            return "the input 'structures' is missing: give one node for each phase."
+            return "the input 'structures' is missing: provide one node for each phase."
         finished = inputs.get("finished", {})
         if len(finished) == 1:
             return "'finished' needs both 'result' and 'arrays' of the interrupted job."
         try:
-            built = built_from_nodes(
-                inputs["model"].get_dict(), inputs.get("pattern"), inputs["structures"],
-                inputs.get("blanks", {}),
-            )
-            check_axis(built)
-            if cls.COMPARES and not built.measured:
-                return f"{cls.TASK} compares with data: give the input 'pattern'."
-            cls._check_plan(built)
-            if cls.TASK in ("refine", "uncertainty"):
-                check_freedom(built.model, built.stages)
+            cls.job_document(inputs)
         except ValueError as problem:
             return str(problem)
+        if cls.COMPARES and cls.TASK != "simultaneous" and "pattern" not in inputs:
+            return f"{cls.TASK} compares with data: provide the input 'pattern'."
         return None
 
     @classmethod
-    def _check_plan(cls, built: BuiltModel) -> None:
-        """Raise ValueError where the document does not say what the task needs to know."""
+    def job_document(cls, inputs: Any) -> dict[str, Any]:
+        """The document of a job with these inputs. Raises DocumentError."""
+        return job_document(inputs["model"].get_dict(), nodes_of(inputs))
 
     def prepare_for_submission(self, folder: Folder) -> CalcInfo:
         """Write the document and its files; run the task."""
-        content, files = self._job_files()
-        for name, content_of_file in files.items():
+        for name, content_of_file in self.job_files().items():
             with folder.open(name, "wb") as handle:
                 handle.write(content_of_file)
+        # the title is no part of the model: it is the label of the process
+        content = self.job_document(self.inputs) | {"title": self.node.label or ""}
         with folder.open(MODEL_NAME, "w", encoding="utf-8") as handle:
             json.dump(content, handle, indent=1)
 
@@ -136,32 +133,48 @@ class EngineCalculation(CalcJob):
             for name in (JSON_NAME, HDF5_NAME, OUTCOME_NAME, *self._more_results())
         ]
         calculation.retrieve_list = [STDOUT, STDERR]
+        # the nodes hold these files already
+        calculation.provenance_exclude_list = list(self.job_files())
         return calculation
+
+    def job_files(self) -> dict[str, bytes]:
+        """The files that the document names."""
+        return job_files(nodes_of(self.inputs))
 
     def _more_results(self) -> list[str]:
         """Result files of one task only."""
         return []
 
-    def _job_files(self) -> tuple[dict[str, Any], dict[str, bytes]]:
-        return job_files(
-            self.inputs.model.get_dict(), self.inputs.get("pattern"), self.inputs.structures,
-            self.inputs.get("blanks", {}),
-        )
-
     def _command(self) -> list[str]:
-        options = self.inputs.metadata.options
         command = [self.TASK, MODEL_NAME, "--output", RESULT_FOLDER]
-        threads = options.resources.get("num_cores_per_mpiproc")
+        threads = self.inputs.metadata.get("threads")
         if threads:
             command += ["--threads", str(threads)]
-        if self.COMPARES:
-            seconds = options.get("max_wallclock_seconds")
-            if seconds:
-                command += ["--walltime", str(max(1, int(seconds * WALLTIME_SHARE)))]
+        seconds = self.inputs.metadata.options.get("max_wallclock_seconds")
+        if self.COMPARES and seconds:
+            command += ["--walltime", str(max(1, int(seconds * WALLTIME_SHARE)))]
         return command
 
     def _copied(self) -> list[tuple[str, str, str]]:
         return []
+
+
+def define_model_data(spec: Any) -> None:
+    """Structures and blanks, under their names in the document."""
+    spec.input_namespace(
+        "structures", valid_type=(CifData, StructureData, SinglefileData), dynamic=True,
+        help="Structure of each phase, under the name of the phase.",
+    )
+    spec.input_namespace(
+        "blanks", valid_type=PatternData, dynamic=True, required=False,
+        help="Measured blanks (solvent, capillary), under their names in the document.",
+    )
+
+
+def nodes_of(inputs: Any) -> ModelNodes:
+    """The data among the inputs of a job or of a member of a series."""
+    return ModelNodes(inputs.get("pattern"), dict(inputs.get("structures", {})),
+                      dict(inputs.get("blanks", {})))
 
 
 class SimulateCalculation(EngineCalculation):
@@ -172,7 +185,7 @@ class SimulateCalculation(EngineCalculation):
 
 
 class BuildCalculation(EngineCalculation):
-    """The sampled distances of every phase at its starting values, for the pattern's q."""
+    """The pair distances of every phase at its starting values, for the pattern's q."""
 
     TASK = "build"
     COMPARES = False
@@ -182,10 +195,6 @@ class BuildCalculation(EngineCalculation):
         super().define(spec)
         spec.output_namespace("distances", valid_type=DistancesData, dynamic=True,
                               help="By phase: takes the place of its structure.")
-
-    @classmethod
-    def _check_plan(cls, built: BuiltModel) -> None:
-        require_geometry(built)
 
     def _more_results(self) -> list[str]:
         return [store_name(name) for name in self.inputs.structures]
@@ -222,7 +231,7 @@ class RefineCalculation(EngineCalculation):
 
 
 class SimultaneousCalculation(EngineCalculation):
-    """Least-squares refinement of several patterns together; 'model' is a simultaneous document."""
+    """Refinement of several patterns together; 'model' is a simultaneous document."""
 
     TASK = "simultaneous"
     ENDINGS = REFINEMENT_ENDINGS
@@ -230,39 +239,31 @@ class SimultaneousCalculation(EngineCalculation):
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
         super().define(spec)
-        del spec.inputs["pattern"]
-        spec.input_namespace(
-            "patterns", valid_type=PatternData, dynamic=True,
-            help="The observed patterns, under their names in the simultaneous document.",
-        )
         _define_structures(spec)
 
     @classmethod
-    def _check(cls, inputs: dict[str, Any], _: Any) -> str | None:
-        """Build the models of all patterns before anything is submitted."""
-        if "model" not in inputs:
-            return None
-        for name, what in (("structures", "phase"), ("patterns", "pattern")):
-            if name not in inputs:
-                return f"the input '{name}' is missing: give one node for each {what}."
-        try:
-            check_axes_of(simultaneous_from_nodes(
-                inputs["model"].get_dict(), inputs["patterns"], inputs["structures"],
-                inputs.get("blanks", {}),
-            ))
-        except ValueError as problem:
-            return str(problem)
-        return None
-
-    def _job_files(self) -> tuple[dict[str, Any], dict[str, bytes]]:
-        return simultaneous_job_files(
-            self.inputs.model.get_dict(), self.inputs.patterns, self.inputs.structures,
-            self.inputs.get("blanks", {}),
+    def define_data(cls, spec: CalcJobProcessSpec) -> None:
+        spec.input_namespace(
+            "patterns", valid_type=PatternData, dynamic=True,
+            help="The observed patterns, under their names in the document.",
         )
+        define_model_data(spec)
+
+    @classmethod
+    def job_document(cls, inputs: Any) -> dict[str, Any]:
+        nodes = nodes_of(inputs)
+        return simultaneous_job_document(
+            inputs["model"].get_dict(), dict(inputs.get("patterns", {})), nodes.structures,
+            nodes.blanks)
+
+    def job_files(self) -> dict[str, bytes]:
+        files = job_files(nodes_of(self.inputs))
+        return files | {pattern_file(name): node.as_text().encode()
+                        for name, node in self.inputs.patterns.items()}
 
 
 class ResumableCalculation(EngineCalculation):
-    """A task that goes on from `finished`, the outputs of an interrupted job."""
+    """A task that is continued from `finished`, the outputs of an interrupted job."""
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
@@ -294,14 +295,9 @@ class ResumableCalculation(EngineCalculation):
 
 
 class ScanCalculation(ResumableCalculation):
-    """GoF map over one to three parameters; points in `finished` are not computed again."""
+    """GoF map over one to three axes; points in `finished` are not computed again."""
 
     TASK = "scan"
-
-    @classmethod
-    def _check_plan(cls, built: BuiltModel) -> None:
-        if not built.axes:
-            raise ValueError("the model document has no 'scan'; add one with its 'axes'.")
 
 
 class UncertaintyCalculation(ResumableCalculation):
@@ -313,7 +309,3 @@ class UncertaintyCalculation(ResumableCalculation):
 
     TASK = "uncertainty"
     ENDINGS = (*REFINEMENT_ENDINGS, Status.POSTERIOR_NOT_CONVERGED)
-
-    @classmethod
-    def _check_plan(cls, built: BuiltModel) -> None:
-        require_uncertainty(built)

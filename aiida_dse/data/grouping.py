@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-KINDS = ("study", "series", "sample")
+#: The kinds of groups, and what the description of one is.
+KINDS = {"study": "All analyses of the study {}.", "series": "All series called {}.",
+         "sample": "All analyses of the sample {}."}
+PREFIX = "dse/"
 
 
 def group_label(kind: str, name: str) -> str:
@@ -15,18 +18,25 @@ def group_label(kind: str, name: str) -> str:
     # spaces at the ends and line breaks would make two groups that look the same
     plain = " ".join(name.split())
     if not plain:
-        raise ValueError(f"a {kind} without a name has no group; give it a name.")
-    label = f"dse/{kind}/{plain}"
+        raise ValueError(f"a {kind} without a name has no group; it needs a name.")
+    label = f"{PREFIX}{kind}/{plain}"
     if len(label) > 255:
-        raise ValueError(f"'{label[:40]}...' has {len(label)} characters; AiiDA's groups take 255.")
+        raise ValueError(f"'{label[:40]}...' has {len(label)} characters, but the label of a group "
+                         "in AiiDA may have 255 at most.")
     return label
 
 
 def put_into_group(kind: str, name: str, nodes: Iterable[Any]) -> str:
     """Add stored nodes to the group of a study, series or sample; its label. Made if missing."""
+    from aiida.common.exceptions import IntegrityError
     from aiida.orm import Group
 
     label = group_label(kind, name)
-    group, _ = Group.collection.get_or_create(label)
+    try:
+        group, is_new = Group.collection.get_or_create(label)
+    except IntegrityError:  # another worker made it in between
+        group, is_new = Group.collection.get(label=label), False
+    if is_new:
+        group.description = KINDS[kind].format(" ".join(name.split()))
     group.add_nodes(list(nodes))
     return label

@@ -1,10 +1,11 @@
-"""From input nodes to the document and files of a job, and back to a document's own files."""
+"""From input nodes to the document and files of a job, and to the forward model."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from aiida_dse.documents import (
     parse_simultaneous,
 )
 from aiida_dse.documents.model import CurveFile
+from aiida_dse.documents.model import Phase as PhaseSection
 from aiida_dse.io.conversions import crystal_from_pymatgen
-from aiida_dse.io.patterns import read_pattern
-from aiida_dse.io.structures import cif_text
+from aiida_dse.io.distances import read_distances
+from aiida_dse.io.patterns import MeasuredPattern, read_pattern
+from aiida_dse.io.structures import cif_text, read_cif, read_xyz
 from aiida_dse.tasks.build import BuiltModel, build
 from aiida_dse.tasks.simultaneous import BuiltSimultaneous, build_simultaneous
+from aiida_dse.tasks.sources import Atoms, Structure
 
 from .distances import DistancesData
 from .pattern import PatternData
@@ -32,100 +36,183 @@ PATTERN_NAME = "pattern.xye"
 
 #: What a phase may come from, and the suffix of its file.
 KINDS = {"structure": "cif", "atoms": "xyz", "distances": "h5"}
+#: Keys of a pattern's section that a job keeps; the others are facts of the pattern's node.
+_KEPT = ("range", "every", "polarisation", "axis_confirmed")
 
 StructureNode = CifData | StructureData | SinglefileData
 
 
-def job_files(
-    model: Mapping[str, Any], pattern: PatternData | None,
-    structures: Mapping[str, StructureNode], blanks: Mapping[str, PatternData],
-) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The document of a job, naming the files it is sent with, and what those files hold.
+@dataclass(frozen=True)
+class ModelNodes:
+    """The data of one model as nodes, stored or not."""
 
-    Raises DocumentError where a phase, a blank or the pattern has no node.
+    pattern: PatternData | None
+    structures: Mapping[str, StructureNode]
+    blanks: Mapping[str, PatternData] = field(default_factory=dict)
+
+    def inputs(self) -> dict[str, Any]:
+        """As inputs of a job."""
+        found: dict[str, Any] = {"structures": dict(self.structures)}
+        if self.pattern is not None:
+            found["pattern"] = self.pattern
+        if self.blanks:
+            found["blanks"] = dict(self.blanks)
+        return found
+
+
+@dataclass(frozen=True)
+class CheckedModel:
+    """A model that can run: nothing of it is stored yet.
+
+    document: with the settings of a protocol; content: the document of its job; built: the forward
+    model where the analysis starts; remarks: what the user should know.
     """
-    content: dict[str, Any] = parse_document(dict(model)).canonical()
-    files: dict[str, bytes] = {}
-    if pattern is not None:
-        content["pattern"] = _column_section(content["pattern"], pattern, PATTERN_NAME)
-        files[PATTERN_NAME] = pattern.as_text().encode()
-        content["sample"] = {**pattern.sample, **content.get("sample", {})}
+
+    document: ModelDocument
+    content: dict[str, Any]
+    nodes: ModelNodes
+    built: BuiltModel
+    remarks: tuple[str, ...] = ()
+
+
+def job_document(model: Mapping[str, Any] | ModelDocument, nodes: ModelNodes) -> dict[str, Any]:
+    """The document of a job: as written, but for what its nodes know.
+
+    Files are named after their place and the title is left out, so that equal analyses of equal
+    data have equal documents, whatever the files were called. Raises DocumentError where a phase,
+    a blank or the pattern has no node.
+    """
+    document = model if isinstance(model, ModelDocument) else parse_document(dict(model))
+    content = document.canonical()
+    content.pop("title", None)
+    if nodes.pattern is not None:
+        content["pattern"] = _column_section(content["pattern"], nodes.pattern, PATTERN_NAME)
+        sample = {**nodes.pattern.sample, **content.get("sample", {})}
+        content |= {"sample": sample} if sample else {}
     elif "file" in content["pattern"]:
         raise DocumentError(
-            f"pattern.file is '{content['pattern']['file']}', but no 'pattern' node is given."
+            f"pattern.file is '{content['pattern']['file']}', but there is no 'pattern' node."
         )
-    files |= _model_files(content, structures, blanks)
-    return content, files
+    _name_files(content, nodes.structures, nodes.blanks)
+    return content
 
 
-def simultaneous_job_files(
-    model: Mapping[str, Any], patterns: Mapping[str, PatternData],
+def simultaneous_job_document(
+    model: Mapping[str, Any] | SimultaneousDocument, patterns: Mapping[str, PatternData],
     structures: Mapping[str, StructureNode], blanks: Mapping[str, PatternData],
-) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The simultaneous document of a job and its files; the input 'patterns' has a node for each."""
-    content = parse_simultaneous(dict(model)).canonical()
+) -> dict[str, Any]:
+    """The same for a simultaneous document; `patterns` has a node for each."""
+    document = model if isinstance(model, SimultaneousDocument) else parse_simultaneous(dict(model))
+    content = document.canonical()
+    content.pop("title", None)
     _same_names("patterns", content["patterns"], "patterns", patterns)
-    files = _model_files(content["model"], structures, blanks)
+    _name_files(content["model"], structures, blanks)
     for name, node in patterns.items():
-        own, file = content["patterns"][name], f"pattern_{name}.xye"
-        own["pattern"] = _column_section(own["pattern"], node, file)
+        own = content["patterns"][name]
+        own["pattern"] = _column_section(own["pattern"], node, pattern_file(name))
         own["sample"] = {**node.sample, **own.get("sample", {})}
-        files[file] = node.as_text().encode()
-    return content, files
+    return content
 
 
-def _model_files(
+def pattern_file(name: str) -> str:
+    """The file of one of several patterns."""
+    return f"pattern_{name}.xye"
+
+
+def blank_file(name: str) -> str:
+    """The file of a blank."""
+    return f"blank_{name}.xye"
+
+
+def job_files(nodes: ModelNodes) -> dict[str, bytes]:
+    """The content of the files that a job is sent with, by the names in its document."""
+    files: dict[str, bytes] = {}
+    if nodes.pattern is not None:
+        files[PATTERN_NAME] = nodes.pattern.as_text().encode()
+    for name, node in nodes.structures.items():
+        kind, held = _structure_content(node)
+        files[f"{name}.{kind}"] = held
+    for name, blank in nodes.blanks.items():
+        files[blank_file(name)] = blank.as_text().encode()
+    return files
+
+
+def _name_files(
     content: dict[str, Any], structures: Mapping[str, StructureNode],
     blanks: Mapping[str, PatternData],
-) -> dict[str, bytes]:
-    """What structures and blanks hold, named in `content` by the files they are sent as."""
-    files: dict[str, bytes] = {}
+) -> None:
+    """Structures and blanks in `content` under the names of the files that they are sent as."""
     _same_names("phases", content["phases"], "structures", structures)
     for name, phase in content["phases"].items():
-        kind, held = _structure_content(structures[name])
-        file, wants = f"{name}.{kind}", next(key for key in KINDS if key in phase)
+        kind, wants = _kind_of(structures[name]), next(key for key in KINDS if key in phase)
         if KINDS[wants] != kind:
             raise DocumentError(
                 f"phases.{name} has '{wants}', which is a .{KINDS[wants]} file, but its node holds "
                 f"a .{kind} file."
             )
-        phase[wants] = file
-        files[file] = held
+        phase[wants] = f"{name}.{kind}"
     wanted = content.get("background", {}).get("blanks", {})
     _same_names("background.blanks", wanted, "blanks", blanks)
     for name, blank in blanks.items():
-        file = f"blank_{name}.xye"
-        wanted[name] = _column_section(wanted[name], blank, file)
-        files[file] = blank.as_text().encode()
-    return files
+        wanted[name] = _column_section(wanted[name], blank, blank_file(name))
 
 
-def built_from_nodes(
-    model: Mapping[str, Any], pattern: PatternData | None,
-    structures: Mapping[str, StructureNode], blanks: Mapping[str, PatternData],
-) -> BuiltModel:
-    """The forward model of a set of nodes: the check that runs before anything is submitted."""
-    content, files = job_files(model, pattern, structures, blanks)
-    with _written(files) as folder:
-        return build(parse_document(content), folder)
+@dataclass
+class NodeSource:
+    """The data of a model in nodes, as a source for `build`."""
+
+    nodes: ModelNodes
+    pattern_name: str = PATTERN_NAME
+
+    def pattern(self, section: CurveFile) -> MeasuredPattern:
+        if self.nodes.pattern is None:
+            raise ValueError("there is no 'pattern' node.")
+        return self.nodes.pattern.measured(
+            range_=getattr(section, "range", None), every=getattr(section, "every", 1))
+
+    def blank(self, name: str, section: CurveFile) -> MeasuredPattern:
+        return self.nodes.blanks[name].measured()
+
+    def structure(self, phase: str, section: PhaseSection) -> Structure:
+        node = self.nodes.structures[phase]
+        if isinstance(node, StructureData):
+            return crystal_from_pymatgen(_labelled(node), name=node.label or "StructureData")
+        with node.as_path() as path:
+            if section.atoms is not None:
+                labels, positions = read_xyz(path)
+                return Atoms(tuple(labels), positions)
+            if section.distances is not None:
+                return read_distances(path)
+            return read_cif(path, block=section.block)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """As a job reads them."""
+        found = {name: hashlib.sha256(held).hexdigest()
+                 for name, held in job_files(self.nodes).items()}
+        if PATTERN_NAME in found and self.pattern_name != PATTERN_NAME:
+            found[self.pattern_name] = found.pop(PATTERN_NAME)
+        return found
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(repr(sorted(self.files.items())).encode()).hexdigest()
 
 
-def simultaneous_from_nodes(
-    model: Mapping[str, Any], patterns: Mapping[str, PatternData],
+def model_of_nodes(model: Mapping[str, Any] | ModelDocument, nodes: ModelNodes) -> BuiltModel:
+    """The forward model of a document and its nodes, all of it checked. Raises DocumentError."""
+    return build(parse_document(job_document(model, nodes)), NodeSource(nodes))
+
+
+def simultaneous_of_nodes(
+    model: Mapping[str, Any] | SimultaneousDocument, patterns: Mapping[str, PatternData],
     structures: Mapping[str, StructureNode], blanks: Mapping[str, PatternData],
 ) -> BuiltSimultaneous:
     """The same for several patterns together."""
-    content, files = simultaneous_job_files(model, patterns, structures, blanks)
-    with _written(files) as folder:
-        return build_simultaneous(parse_simultaneous(content), folder)
-
-
-@contextmanager
-def _written(files: Mapping[str, bytes]) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:
-        for name, held in files.items():
-            (Path(folder) / name).write_bytes(held)
-        yield Path(folder)
+    content = simultaneous_job_document(model, patterns, structures, blanks)
+    return build_simultaneous(
+        parse_simultaneous(content),
+        lambda name: NodeSource(ModelNodes(patterns[name], structures, blanks), pattern_file(name)))
 
 
 def structure_node(source: Any) -> StructureNode:
@@ -139,93 +226,93 @@ def structure_node(source: Any) -> StructureNode:
         if path.suffix.lower() in (".h5", ".hdf5"):
             return DistancesData.from_file(path)
         return SinglefileData(file=str(path.resolve()))
-    text = cif_text(crystal_from_pymatgen(source))
-    return cif_node(text, "structure.cif")
+    return cif_node(cif_text(crystal_from_pymatgen(source)), "structure.cif")
 
 
 def cif_node(text: str, name: str) -> CifData:
-    """A CifData of a text, not parsed by AiiDA (it would want another CIF library)."""
-    import io
-
+    """A CifData of a text."""
     return CifData(file=io.BytesIO(text.encode("utf-8")), filename=name, parse_policy="lazy")
 
 
-def nodes_of_document(
-    document: ModelDocument, folder: Path
-) -> tuple[dict[str, Any], PatternData | None, dict[str, StructureNode], dict[str, PatternData]]:
-    """Unstored nodes for the files of a document a person wrote; they were checked by `build`."""
+def nodes_of_document(document: ModelDocument, folder: Path) -> ModelNodes:
+    """Unstored nodes of the files of a document; paths in it are relative to `folder`."""
     sample = document.sample.model_dump(exclude_none=True)
-    pattern = (_pattern_node(document.pattern, folder, sample) if document.pattern.file else None)
-    structures = {
-        name: structure_node(folder / phase.file)
-        for name, phase in document.phases.items()
-    }
-    blanks = {
-        name: _pattern_node(section, folder, None)
-        for name, section in document.background.blanks.items()
-    }
-    return document.canonical(), pattern, structures, blanks
+    return ModelNodes(
+        _pattern_node(document.pattern, folder, sample) if document.pattern.file else None,
+        {name: structure_node(_existing(folder, phase.file))
+         for name, phase in document.phases.items()},
+        {name: _pattern_node(section, folder, None)
+         for name, section in document.background.blanks.items()},
+    )
 
 
 def nodes_of_simultaneous(
     document: SimultaneousDocument, folder: Path
-) -> tuple[dict[str, Any], dict[str, PatternData], dict[str, StructureNode],
-           dict[str, PatternData]]:
-    """The same for the files of a simultaneous document: patterns by their names."""
+) -> tuple[dict[str, PatternData], ModelNodes]:
+    """The same for a simultaneous document: patterns by name, then what they have in common."""
     patterns: dict[str, PatternData] = {}
     for name in document.patterns:
         one = document.document_of(name)
         sample = one.sample.model_dump(exclude_none=True)
         patterns[name] = _pattern_node(one.pattern, folder, sample)
-    # the model is the same for all: its structures and blanks are those of any pattern
-    _, _, structures, blanks = nodes_of_document(one, folder)
-    return document.canonical(), patterns, structures, blanks
+    common = nodes_of_document(one.model_copy(update={"pattern": one.pattern.model_copy(
+        update={"file": None})}), folder)
+    return patterns, common
+
+
+def _existing(folder: Path, file: str) -> Path:
+    path = folder / file
+    if not path.is_file():
+        raise ValueError(f"there is no file '{file}' in {folder.resolve()}. Paths in a document "
+                         "are relative to the folder of the document.")
+    return path
 
 
 def _pattern_node(
     section: CurveFile, folder: Path, sample: dict[str, Any] | None
 ) -> PatternData:
     assert section.file is not None
+    path = _existing(folder, section.file)
     # what lies outside the range used (a beam stop) need not be a valid measurement
-    used = getattr(section, "range", None)
     measured = read_pattern(
-        folder / section.file, axis=section.axis, wavelength=section.wavelength,
-        sigma=section.sigma, axis_grid=(section.grid.start, section.grid.step)
-        if section.grid else None, intensity_column=section.intensity_column,
-        sigma_column=section.sigma_column, range_=used,
+        path, axis=section.axis, wavelength=section.wavelength, sigma=section.sigma,
+        axis_grid=(section.grid.start, section.grid.step) if section.grid else None,
+        intensity_column=section.intensity_column, sigma_column=section.sigma_column,
+        range_=getattr(section, "range", None),
     )
-    return PatternData.from_measured(measured, sample=sample, source=folder / section.file)
-
-
-def model_node(content: Mapping[str, Any]) -> Dict:
-    """A Dict node of a model document, checked."""
-    return Dict(parse_document(dict(content)).canonical())
+    return PatternData.from_measured(measured, sample=sample, source=path)
 
 
 def _column_section(section: dict[str, Any], node: PatternData, file: str) -> dict[str, Any]:
-    """A pattern or blank section that reads a node's three columns."""
-    travels = ("range", "every", "polarisation", "axis_confirmed")
-    kept = {k: v for k, v in section.items() if k in travels}
+    """A pattern or blank section that reads the three columns of a node."""
     attributes = node.base.attributes
-    return kept | {
+    return {k: v for k, v in section.items() if k in _KEPT} | {
         "file": file, "axis": attributes.get("axis_kind"),
         "wavelength": attributes.get("wavelength"), "sigma": "column",
     }
 
 
+def _kind_of(node: StructureNode) -> str:
+    """The suffix of the file that a node is sent as."""
+    if isinstance(node, StructureData | CifData):
+        return "cif"
+    suffix = Path(node.filename).suffix.lower()
+    return {".cif": "cif", ".h5": "h5", ".hdf5": "h5"}.get(suffix, "xyz")
+
+
 def _structure_content(node: StructureNode) -> tuple[str, bytes]:
     """The suffix of the file that a node is sent as, and what the file holds."""
     if isinstance(node, StructureData):
-        structure = node.get_pymatgen_structure()
-        labels = [site.kind_name for site in node.sites]
-        structure.add_site_property("label", labels)
-        name = node.label or "StructureData"
-        return "cif", cif_text(crystal_from_pymatgen(structure, name=name)).encode()
-    if isinstance(node, CifData):
-        return "cif", node.get_content(mode="rb")
-    suffix = Path(node.filename).suffix.lower()
-    kind = {".cif": "cif", ".h5": "h5", ".hdf5": "h5"}.get(suffix, "xyz")
-    return kind, node.get_content(mode="rb")
+        crystal = crystal_from_pymatgen(_labelled(node), name=node.label or "StructureData")
+        return "cif", cif_text(crystal).encode()
+    return _kind_of(node), node.get_content(mode="rb")
+
+
+def _labelled(node: StructureData) -> Any:
+    """The pymatgen structure of a node with its kinds as labels."""
+    structure = node.get_pymatgen_structure()
+    structure.add_site_property("label", [site.kind_name for site in node.sites])
+    return structure
 
 
 def _same_names(key: str, wanted: Mapping[str, Any], where: str, given: Mapping[str, Any]) -> None:
@@ -236,5 +323,12 @@ def _same_names(key: str, wanted: Mapping[str, Any], where: str, given: Mapping[
             f"{', '.join(given) or 'nothing'}"
             + (f"; missing: {', '.join(missing)}" if missing else "")
             + (f"; not in the document: {', '.join(extra)}" if extra else "")
-            + ". Give one node of the same name for each."
+            + ". Provide one node of the same name for each."
         )
+
+
+def model_node(content: Mapping[str, Any]) -> Dict:
+    """A Dict node of a job document."""
+    node = Dict(dict(content))
+    node.label = "model"
+    return node

@@ -1,4 +1,4 @@
-"""What jobs on a computer ask of its queue, unless told otherwise: kept on the computer's node."""
+"""What jobs on a computer ask of its queue, unless specified otherwise: kept on its node."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Any
 #: The property of a Computer that holds partition, account, walltime (s), threads, and its speed
 #: as seconds for a distance.
 JOBS = "dse_jobs"
-
-
 SPEED = "seconds_per_distance"
 
 
@@ -18,26 +16,36 @@ def speed_of(code: Any) -> float | None:
     return speed
 
 
-def job_options(
-    computer: Any, *, walltime: int | None = None, threads: int | None = None,
-    otherwise: int | None = None, protocol_walltime: int | None = None,
-) -> dict[str, Any]:
-    """`metadata.options` of a job: what is asked for, else what the computer's set-up says.
+def queue_options(computer: Any) -> dict[str, Any]:
+    """`metadata.options` of a job as the set-up of the computer has them.
 
-    walltime in s; `otherwise` and `protocol_walltime`: threads and walltime where neither specifies them. A
-    queue gives a job the cores that it asks for, so there it asks for at least one; without a
-    queue, a job that says nothing may use all.
+    The number of threads is not among them, since it changes nothing about a result: a queue
+    gives a job the cores that the computer's default number of processes asks for.
     """
     kept = computer.get_property(JOBS, {})
-    if computer.scheduler_type != "core.direct":
-        otherwise = otherwise or 1
-    resources: dict[str, int] = {"num_machines": 1, "num_mpiprocs_per_machine": 1}
-    if threads := threads or kept.get("threads") or otherwise:
-        resources["num_cores_per_mpiproc"] = threads
-    options: dict[str, Any] = {"resources": resources}
-    for name, value in (("max_wallclock_seconds", walltime or kept.get("walltime")
-                         or protocol_walltime),
-                        ("queue_name", kept.get("partition")), ("account", kept.get("account"))):
-        if value:
-            options[name] = value
-    return options
+    resources: dict[str, int] = {"num_machines": 1}
+    if computer.get_default_mpiprocs_per_machine() is None:
+        resources["num_mpiprocs_per_machine"] = 1
+    named = {"max_wallclock_seconds": kept.get("walltime"), "queue_name": kept.get("partition"),
+             "account": kept.get("account")}
+    return {"resources": resources} | {key: value for key, value in named.items() if value}
+
+
+def job_threads(computer: Any, threads: int | None, *, side_by_side: bool) -> int | None:
+    """Threads of a job: as asked for, else as set up; None for all cores.
+
+    Jobs that run side by side and jobs in a queue use one thread by default. Raises ValueError
+    for more threads than a queue gives cores to a job.
+    """
+    has_queue = computer.scheduler_type != "core.direct"
+    kept = computer.get_property(JOBS, {}).get("threads")
+    if has_queue:
+        cores = computer.get_default_mpiprocs_per_machine() or kept or 1
+        if threads is not None and threads > cores:
+            raise ValueError(
+                f"{threads} threads were asked for, but a job on {computer.label} gets {cores} "
+                "cores from its queue. Raise 'threads' in the set-up of the computer."
+            )
+    if threads is not None:
+        return threads
+    return kept or (1 if side_by_side or has_queue else None)

@@ -12,6 +12,7 @@ from aiida.common.exceptions import ValidationError
 from aiida.orm import ArrayData
 from aiida.orm.pydantic import OrmMetadataField
 
+from aiida_dse.engine.units import q_from_two_theta
 from aiida_dse.io.patterns import MeasuredPattern
 from aiida_dse.io.tables import AXES
 
@@ -22,6 +23,10 @@ class PatternData(ArrayData):
     Arrays 'axis', 'intensity', 'sigma' (n,), the axis in the unit of `axis_kind`. Query by
     `PatternData.fields.temperature`, `.wavelength`, `.sample_name`, `.ligand`, ...
     """
+
+    #: The name and bytes of the file that was read: the same points are the same pattern.
+    _hash_ignored_attributes = (*ArrayData._hash_ignored_attributes, "source_name",
+                                "source_sha256")
 
     class AttributesModel(ArrayData.AttributesModel):
         axis_kind: str = OrmMetadataField(description="two_theta, q_inverse_angstrom or _nm")
@@ -68,7 +73,8 @@ class PatternData(ArrayData):
         for key, value in attributes.items():
             if value is not None:
                 node.base.attributes.set(key, value)
-        facts = json.dumps({k: v for k, v in sorted(attributes.items()) if v is not None})
+        facts = json.dumps({k: v for k, v in sorted(attributes.items())
+                            if v is not None and not k.startswith("source_")})
         content = hashlib.sha256((facts + node.as_text()).encode()).hexdigest()
         node.base.attributes.set("content_sha256", content)
         node.label = source.name if source else ""
@@ -110,6 +116,34 @@ class PatternData(ArrayData):
                for key in ("ligand", "state", "temperature", "beamline", "tags")},
         }
         return {key: value for key, value in found.items() if value not in (None, {})}
+
+    def measured(
+        self, *, range_: tuple[float, float] | None = None, every: int = 1
+    ) -> MeasuredPattern:
+        """The pattern as read from a file: points in `range_` (units of the axis), every n-th.
+
+        Raises ValueError where fewer than three points are left.
+        """
+        kind = self.base.attributes.get("axis_kind")
+        wavelength = self.base.attributes.get("wavelength")
+        axis, intensity, sigma = (
+            self.get_array(name) for name in ("axis", "intensity", "sigma"))
+        low, high = range_ or (-np.inf, np.inf)
+        kept = np.flatnonzero((axis >= low) & (axis <= high))[::every]
+        if len(kept) < 3:
+            raise ValueError(
+                f"{len(kept)} points lie in the range {low:g} to {high:g}, every = {every}; at "
+                f"least 3 must remain. The pattern runs from {axis[0]:g} to {axis[-1]:g} ({kind})."
+            )
+        x = axis[kept]
+        if kind == "two_theta":
+            q, two_theta = q_from_two_theta(x, wavelength), x
+        else:
+            q, two_theta = (x / 10 if kind == "q_inverse_nm" else x), None
+        return MeasuredPattern(
+            q, two_theta, intensity[kept], sigma[kept], kind, wavelength,
+            self.base.attributes.get("sigma_origin", "column"),
+            self.base.attributes.get("source_name", None) or f"node {self.pk}")
 
     def as_text(self) -> str:
         """Three columns, every digit kept: what a job reads back."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from aiida.orm import CifData, Dict, QueryBuilder
+from aiida.orm import CifData, QueryBuilder
 
 from .distances import DistancesData
+from .jobs import ModelNodes
 from .pattern import PatternData
 
 
@@ -41,12 +42,11 @@ class NodesByContent:
     def each(self, nodes: dict[str, Any]) -> dict[str, Any]:
         return {name: self.node(node) for name, node in nodes.items()}
 
-    def members(self, members: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        found = {}
-        for name, member in members.items():
-            own = {"model": Dict(member["model"]), "pattern": self.node(member["pattern"]),
-                   "structures": self.each(member["structures"])}
-            if "blanks" in member:
-                own["blanks"] = self.each(member["blanks"])
-            found[name] = own
+    def data(self, nodes: ModelNodes) -> dict[str, Any]:
+        """The data of one model as inputs of a job."""
+        found: dict[str, Any] = {"structures": self.each(dict(nodes.structures))}
+        if nodes.pattern is not None:
+            found["pattern"] = self.node(nodes.pattern)
+        if nodes.blanks:
+            found["blanks"] = self.each(dict(nodes.blanks))
         return found

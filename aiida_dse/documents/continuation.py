@@ -1,21 +1,111 @@
-"""Documents that begin where an earlier analysis ended."""
+"""Documents that begin where an earlier analysis ended; simultaneous ones made of single ones."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from statistics import fmean
 from typing import Any
 
 from .migration import current_document
-from .results import ScanSummary, Summary
+from .results import ScanSummary, SimultaneousSummary, Summary
+from .simultaneous import SIMULTANEOUS_SCHEMA
+
+#: Keys in which the members of a series may differ.
+OWN = ("pattern", "sample", "parameters")
+#: Keys that do not belong to the model.
+NO_MODEL = ("schema", "title", "scan", "uncertainty", "refinement")
 
 
-def model_continued(model: dict[str, Any], summary: Summary) -> dict[str, Any]:
-    """A model document that starts at the values of a result, where it has these parameters."""
+def _started(starts: Mapping[str, Any], name: str, value: float) -> dict[str, Any]:
+    """The start of a parameter at a value, its bounds kept."""
+    given = starts.get(name)
+    return (dict(given) if isinstance(given, Mapping) else {}) | {"value": value}
+
+
+def model_continued(model: Mapping[str, Any], summary: Summary) -> dict[str, Any]:
+    """A model document that starts at the values of a result, where it has these parameters.
+
+    Of a map, at its lowest point.
+    """
     model = current_document(model)
     starts = dict(model.get("parameters", {}))
     moved = set(summary.moved) | set(summary.refined) if isinstance(summary, ScanSummary) else set()
     for name, row in summary.parameters.items():
         if row.status.refined or name in starts or name in moved:
-            given = starts.get(name)
-            bounds = dict(given) if isinstance(given, dict) else {}
-            starts[name] = bounds | {"value": row.value}
-    return model | {"parameters": starts}
+            starts[name] = _started(starts, name, row.value)
+    return {**model, "parameters": starts}
+
+
+def simultaneous_continued(
+    document: Mapping[str, Any], summary: SimultaneousSummary
+) -> dict[str, Any]:
+    """A simultaneous document that starts at the values of its own earlier result."""
+    found = json.loads(json.dumps(current_document(document)))
+    common, model = found.setdefault("parameters", {}), found["model"].setdefault("parameters", {})
+    for name, row in summary.parameters.items():
+        if row.status.refined:
+            place = common if name in common else model
+            place[name] = _started(place, name, row.value)
+    for pattern, rows in summary.patterns.items():
+        own = found["patterns"][pattern].setdefault("parameters", {})
+        for name, row in rows.parameters.items():
+            if row.status.refined and not row.shared and row.parametric_constraint is None:
+                own[name] = _started(own, name, row.value)
+    return dict(found)
+
+
+def simultaneous_document_of(
+    plan: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]],
+    results: Mapping[str, Summary] | None = None,
+) -> dict[str, Any]:
+    """The simultaneous document of members whose models differ in pattern, sample and starts only.
+
+    Shared parameters start at the mean of the members' values. Raises ValueError where the models
+    differ in more.
+    """
+    models = {name: current_document(model) for name, model in models.items()}
+    first, *others = models
+    common = {key: value for key, value in models[first].items() if key not in (*OWN, *NO_MODEL)}
+    for name in others:
+        other = {key: value for key, value in models[name].items() if key not in (*OWN, *NO_MODEL)}
+        different = [key for key in {**common, **other}
+                     if json.dumps(common.get(key), sort_keys=True)
+                     != json.dumps(other.get(key), sort_keys=True)]
+        if different:
+            raise ValueError(f"{name} and {first} differ in {', '.join(sorted(different))}, but "
+                             "patterns that are refined simultaneously have one model.")
+    starts = {
+        name: dict((model if results is None else model_continued(model, results[name]))
+                   .get("parameters", {}))
+        for name, model in models.items()
+    }
+    shared, constraints = plan.get("shared", ()), plan.get("parametric_constraints", {})
+    known = dict.fromkeys(key for own in starts.values() for key in own)
+    together = [key for key in known if any(fnmatchcase(key, one) for one in shared)]
+    common_starts = {key: _mean([own[key] for own in starts.values() if key in own])
+                     for key in together}
+    refinement = {**models[first].get("refinement", {}), **(plan.get("refinement") or {})}
+    return {
+        "schema": SIMULTANEOUS_SCHEMA, "title": plan.get("title", ""),
+        "model": common | ({"parameters": common_starts} if common_starts else {}),
+        "patterns": {
+            name: {
+                "pattern": model["pattern"], "sample": model.get("sample", {}),
+                "parameters": {key: value for key, value in starts[name].items()
+                               if key not in common_starts and key not in constraints},
+            }
+            for name, model in models.items()
+        },
+        "shared": list(shared), "parametric_constraints": constraints,
+        "parameters": plan.get("parameters", {}),
+        "refinement": {key: value for key, value in refinement.items()
+                       if key not in ("starts", "seed")},
+    }
+
+
+def _mean(starts: list[Any]) -> Any:
+    """The mean of starting values, with the bounds of the first."""
+    values = [start["value"] if isinstance(start, Mapping) else start for start in starts]
+    return _started({"": starts[0]}, "", fmean(values))

@@ -7,6 +7,7 @@ histogram; a computer's speed, in seconds for each, is measured when it is set u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,6 +54,13 @@ def point_work(built: BuiltModel) -> float:
 def seconds_per_point(built: BuiltModel, speed: float | None = None) -> float:
     """Seconds of one thread for such a point; `speed` in seconds for a distance."""
     return round(point_work(built) * (speed or NOMINAL_SPEED), 6)
+
+
+def seconds_of_map(built: BuiltModel, speed: float | None = None) -> float:
+    """Seconds of one thread for all points of a map."""
+    assert built.grid is not None
+    outer = math.prod(built.grid.shape[k] for k in built.grid.outer)
+    return round(outer * point_work(built) * (speed or NOMINAL_SPEED), 6)
 
 
 def work_between(

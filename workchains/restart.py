@@ -1,0 +1,112 @@
+"""A work chain of one job that is run again where another try can help."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from aiida.engine import BaseRestartWorkChain, ProcessHandlerReport, process_handler, while_
+from aiida.engine.processes.workchains.workchain import WorkChainSpec
+from aiida.orm import CalcJobNode, Dict
+
+from aiida_dse.calculations.documents import continued_model
+from aiida_dse.calculations.engine import EngineCalculation, add_exits
+from aiida_dse.data.results import summary_from_node
+from aiida_dse.documents.status import EXITS, Failure, Outcome, Status
+from aiida_dse.workchains.protocol import SingleModelProtocol
+from aiida_dse.workchains.remedies import (
+    NODE_FAILURE,
+    OUT_OF_MEMORY,
+    OUT_OF_WALLTIME,
+    Remedy,
+    fewer_threads,
+    remedy_for,
+    why_failed,
+)
+
+#: What a job's exit status means; the scheduler's own verdicts as the engine would report them.
+JOB_OUTCOMES: dict[int | None, Outcome] = {
+    EXITS[outcome].number: outcome for outcome in (*Status, *Failure) if EXITS[outcome].number
+} | {OUT_OF_MEMORY: Failure.OUT_OF_MEMORY, OUT_OF_WALLTIME: Failure.NO_RESULT,
+     NODE_FAILURE: Failure.NO_RESULT}
+
+
+class EngineRestartWorkChain(SingleModelProtocol, BaseRestartWorkChain):
+    """Run a job of the engine; handle everything that is known to end one.
+
+    The exit codes are those of the job: the same number for the same thing. A job that ran out of
+    memory is tried with half its threads, one that met its walltime goes on where it was, one that
+    was lost is run again. What cannot be mended ends the work chain with the job's own code.
+    """
+
+    _process_class = EngineCalculation
+    #: Outcomes that a subclass handles.
+    OWN_ENDINGS: ClassVar[tuple[Outcome, ...]] = ()
+
+    @classmethod
+    def define(cls, spec: WorkChainSpec) -> None:  # type: ignore[override]
+        super().define(spec)
+        spec.expose_inputs(cls._process_class, namespace=cls.NAMESPACE)
+        spec.input("start_from", valid_type=Dict, required=False,
+                   help="The result of an earlier analysis, whose values are the start.")
+        spec.expose_outputs(cls._process_class)
+        spec.outline(
+            cls.setup,
+            while_(cls.should_run_process)(cls.run_process, cls.inspect_process),
+            cls.results,
+            cls.summarise,
+        )
+        add_exits(spec, *Failure, *cls._process_class.ENDINGS)
+
+    def setup(self) -> None:
+        super().setup()
+        self.ctx.inputs = self.exposed_inputs(self._process_class, self.NAMESPACE)
+        metadata = self.ctx.inputs.setdefault("metadata", {})
+        metadata.setdefault("label", self.node.label)
+        if "start_from" in self.inputs:
+            self.ctx.inputs["model"] = continued_model(
+                self.ctx.inputs["model"], self.inputs.start_from)
+
+    def summarise(self) -> None:
+        """Name the result after the work chain and report it in one line."""
+        result = self.outputs["result"]
+        if self.node.label:
+            result.label = self.node.label
+        self.report(self.line(result))
+
+    def line(self, result: Any) -> str:
+        """The outcome in one line."""
+        summary = summary_from_node(result)
+        return f"{summary.title or summary.task}: {summary.status}, {summary.seconds:.0f} s"
+
+    @process_handler(priority=600)
+    def handle_known_failures(self, calculation: CalcJobNode) -> ProcessHandlerReport | None:
+        """Walltime, memory, lost jobs, and what no restart can mend."""
+        outcome = JOB_OUTCOMES.get(calculation.exit_status)
+        if calculation.is_finished_ok or outcome in self.OWN_ENDINGS:
+            return None
+        remedy, name = remedy_for(calculation), f"{calculation.process_label}<{calculation.pk}>"
+        metadata = self.ctx.inputs["metadata"]
+        if remedy is Remedy.FEWER_THREADS:
+            metadata["threads"] = threads = fewer_threads(metadata.get("threads"))
+            remedy = remedy if threads else Remedy.NONE
+        if remedy is Remedy.NONE or self.ctx.iteration >= self.inputs.max_iterations.value:
+            return None if outcome is None else self.ended(calculation, outcome)
+        if remedy is Remedy.CONTINUE and "result" in calculation.outputs:
+            self.continue_from(calculation)
+        self.report(f"{name}: {why_failed(calculation)} Next: {remedy.value}.")
+        return ProcessHandlerReport(True)
+
+    def continue_from(self, calculation: CalcJobNode) -> None:
+        """Prepare the next job to go on from what this one left: its last values."""
+        self.ctx.inputs["model"] = continued_model(
+            self.ctx.inputs["model"], calculation.outputs.result)
+
+    def ended(self, calculation: CalcJobNode, outcome: Outcome) -> ProcessHandlerReport:
+        """End the work chain with the job's own exit code and the outputs that there are."""
+        if "result" in calculation.outputs:
+            self.out_many(self.exposed_outputs(calculation, self._process_class))
+            self.summarise()
+        message = calculation.exit_message or ""
+        code = self.exit_codes[EXITS[outcome].label]
+        detail = message.partition(": ")[2] or message
+        return ProcessHandlerReport(True, code.format(detail=detail))
