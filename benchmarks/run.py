@@ -178,22 +178,22 @@ def grid_through_aiida(engine_seconds: float) -> None:
     from aiida.engine.daemon.client import get_daemon_client
 
     from aiida_dse.cli.launching import launch_map
+    from aiida_dse.cli.submission import Settings
 
     document = Path(tempfile.mkdtemp(prefix="dse-benchmark-")) / "map.yaml"
     content = map_content()
     for section, key in ((content["pattern"], "file"),
                          (content["phases"]["CsPbBr3"], "structure")):
         section[key] = str((EXAMPLE / section[key]).resolve())
-    # a title of its own, so that no earlier benchmark's tiles are found in the cache
-    document.write_text(json.dumps(content | {"title": f"benchmark {time.time_ns()}"}))
+    # a start of its own, so that no earlier benchmark's tiles are found in the cache
+    content["parameters"]["CsPbBr3.c"] += 1e-9 * (time.time_ns() % 1_000_000)
+    document.write_text(json.dumps(content))
     try:
         begin = time.perf_counter()
         launch_map(document, axes=[f"{a.parameter}={a.values[0]}:{a.values[-1]}:"
                                    f"{a.values[1] - a.values[0]:.12g}" for a in map_axes()],
-                   code_label="dse-engine@localhost", walltime=3600, dry_run=False,
-                   protocol="standard", wait=True,
-                   pattern_node=None, threads=1, start_from=None, max_concurrent=2,
-                   tile_seconds=60.0)
+                   settings=Settings("dse-engine@localhost", "standard", walltime=3600,
+                                     threads=1, dry_run=False, wait=True))
         seconds = time.perf_counter() - begin
     finally:
         get_daemon_client("dse-benchmark").stop_daemon(wait=True)

@@ -28,28 +28,26 @@ def main() -> None:
 
     from aiida_dse.cli.launching import launch_map, launch_refinement
     from aiida_dse.cli.showing import analysis_result, plot_analysis
+    from aiida_dse.cli.submission import Settings
 
-    common = {"code_label": "dse-engine@localhost", "walltime": 600, "dry_run": False,
-              "wait": True, "protocol": "standard"}
+    settings = Settings("dse-engine@localhost", "standard", walltime=600, threads=None,
+                        dry_run=False, wait=True)
     title("2. Import the synthetic 5 nm pattern")
     pattern = import_pattern()
     title("3. Refine 18 parameters from bulk-like starting values")
-    refinement = launch_refinement(
-        DOCUMENT, threads=None, start_from=None, pattern_node=pattern, **common
-    )
+    refinement = launch_refinement(DOCUMENT, settings, pattern_node=pattern)
     _, result = analysis_result(str(refinement))
     compare(result.summary)
 
     values = {name: row.value for name, row in result.summary.parameters.items()}
-    common |= {"pattern_node": pattern, "threads": 1, "start_from": str(refinement),
-               "max_concurrent": 2, "tile_seconds": 60.0}
+    common = {"pattern_node": pattern, "start_from": str(refinement)}
     title("4. Map of the cell edges a x b")
-    cell_map = launch_map(DOCUMENT, axes=tuple(
+    cell_map = launch_map(DOCUMENT, settings, axes=tuple(
         axis(f"{PHASE}.{edge}", round(values[f"{PHASE}.{edge}"], 2), 0.05, 0.01)
         for edge in "ab"
     ), **common)
     title("5. Map of Br_eq x, y and B_iso")
-    bromine_map = launch_map(DOCUMENT, axes=(
+    bromine_map = launch_map(DOCUMENT, settings, axes=(
         axis(f"{PHASE}.Br_eq.x", round(values[f"{PHASE}.Br_eq.x"], 3), 0.02, 0.002),
         axis(f"{PHASE}.Br_eq.y", round(values[f"{PHASE}.Br_eq.y"], 3), 0.02, 0.002),
         axis(f"{PHASE}.Br_eq.B_iso", 2.0, 1.0, 0.2),
@@ -70,7 +68,7 @@ def import_pattern() -> str:
     from aiida_dse.data.same_content import stored_node_of_same_content
     from aiida_dse.documents import load_document
 
-    _, node, _, _ = nodes_of_document(load_document(DOCUMENT), HERE)
+    node = nodes_of_document(load_document(DOCUMENT), HERE).pattern
     node = stored_node_of_same_content(node).store()
     facts = node.base.attributes
     print(f"PatternData<{node.pk}>: {facts.get('n_points')} points, q = {facts.get('q_min'):.3f} "

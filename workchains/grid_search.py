@@ -124,7 +124,7 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
             metadata["call_link_label"] = f"tile_{index}"
             metadata["label"] = f"{self.node.label} tile {index}".strip()
             if index in self.ctx.threads:
-                metadata["threads"] = self.ctx.threads[index]
+                inputs["threads"] = self.ctx.threads[index]
             self.ctx.attempts[index] += 1
             running[f"tile_{index}"] = self.submit(ScanCalculation, **inputs)
         return ToContext(**running)
@@ -161,7 +161,7 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
             self.report(f"tile {index} runs again: {why}")
 
     def _threads(self, index: int) -> int | None:
-        given: int | None = self.inputs.scan.get("metadata", {}).get("threads")
+        given: int | None = self.inputs.scan.get("threads")
         return self.ctx.threads.get(index, given)
 
     def merge(self) -> ExitCode | None:
@@ -183,7 +183,7 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
         if summary.minimum is not None:
             at = ", ".join(f"{name} = {value:.6g}" for name, value in summary.minimum.items()
                            if name != "gof")
-            self.report(f"lowest GoF {summary.gof:.4f} at {at}")
+            self.report(f"lowest GoF {summary.minimum['gof']:.4f} at {at}")
         if failures:
             return self.exit_codes.ERROR_SOME_FAILED.format(detail=failures)
         return None

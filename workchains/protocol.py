@@ -36,7 +36,7 @@ from aiida_dse.tasks.peak_positions import check_axis
 
 DEFAULT = "standard"
 #: Inputs of a job that a protocol may hold.
-JOB_KEYS = ("model", "metadata")
+JOB_KEYS = ("model", "metadata", "threads")
 
 
 @cache
@@ -92,7 +92,7 @@ class ProtocolMixin:
                 for part in value:
                     if part not in JOB_KEYS:
                         raise ValueError(f"overrides.{key}: '{part}' cannot be overridden; "
-                                         f"{' and '.join(JOB_KEYS)} can.")
+                                         f"{', '.join(JOB_KEYS)} can.")
         return recursive_merge(found, overrides or {})
 
     @classmethod
@@ -122,15 +122,15 @@ class ProtocolMixin:
         set-up, else the protocol's."""
         namespace.code = load_code(code) if isinstance(code, str) else code
         computer = namespace.code.computer
-        explicit = (overrides or {}).get(cls.NAMESPACE, {}).get("metadata", {})
+        explicit = (overrides or {}).get(cls.NAMESPACE, {})
         merged = recursive_merge(
             inputs[cls.NAMESPACE].get("metadata", {}).get("options", {}), queue_options(computer))
-        merged = recursive_merge(merged, explicit.get("options", {}))
+        merged = recursive_merge(merged, explicit.get("metadata", {}).get("options", {}))
         namespace.metadata.options = recursive_merge(merged, options or {})
         count = job_threads(computer, threads or explicit.get("threads"),
                             side_by_side=cls.SIDE_BY_SIDE)
         if count is not None:
-            namespace.metadata.threads = count
+            namespace.threads = count
 
 
 class SingleModelProtocol(ProtocolMixin):

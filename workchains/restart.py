@@ -85,10 +85,10 @@ class EngineRestartWorkChain(SingleModelProtocol, BaseRestartWorkChain):
         if calculation.is_finished_ok or outcome in self.OWN_ENDINGS:
             return None
         remedy, name = remedy_for(calculation), f"{calculation.process_label}<{calculation.pk}>"
-        metadata = self.ctx.inputs["metadata"]
         if remedy is Remedy.FEWER_THREADS:
-            metadata["threads"] = threads = fewer_threads(metadata.get("threads"))
+            threads = fewer_threads(self.ctx.inputs.get("threads"))
             remedy = remedy if threads else Remedy.NONE
+            self.ctx.inputs |= {"threads": threads} if threads else {}
         if remedy is Remedy.NONE or self.ctx.iteration >= self.inputs.max_iterations.value:
             return None if outcome is None else self.ended(calculation, outcome)
         if remedy is Remedy.CONTINUE and "result" in calculation.outputs:

@@ -39,8 +39,8 @@ SCHEDULER_STDERR = "_scheduler-stderr.txt"
 class EngineCalculation(CalcJob):
     """A task of dse-engine: a model document with its pattern, structures and blanks.
 
-    The number of threads is an input of its own, metadata.threads: it changes nothing about the
-    result, so it is no part of what the cache compares.
+    The number of threads changes nothing about the result, so it is metadata, which the cache does
+    not compare.
     """
 
     TASK = ""
@@ -54,8 +54,8 @@ class EngineCalculation(CalcJob):
         super().define(spec)
         spec.input("model", valid_type=Dict, serializer=to_aiida_type, help="The document.")
         cls.define_data(spec)
-        spec.input("metadata.threads", valid_type=int, required=False, is_metadata=True,
-                   help="Threads of the engine; default: those of the computer's set-up.")
+        spec.input("threads", valid_type=int, required=False, is_metadata=True,
+                   help="Threads of the engine (default: all cores).")
         spec.inputs.validator = cls.check_ports
         options = spec.inputs["metadata"]["options"]
         options["resources"].default = {"num_machines": 1, "num_mpiprocs_per_machine": 1}
@@ -147,7 +147,7 @@ class EngineCalculation(CalcJob):
 
     def _command(self) -> list[str]:
         command = [self.TASK, MODEL_NAME, "--output", RESULT_FOLDER]
-        threads = self.inputs.metadata.get("threads")
+        threads = self.inputs.get("threads")
         if threads:
             command += ["--threads", str(threads)]
         seconds = self.inputs.metadata.options.get("max_wallclock_seconds")

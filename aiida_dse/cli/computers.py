@@ -99,6 +99,8 @@ def make_remote(content: dict[str, Any]) -> None:
     kept = {key: jobs[key] for key in ("partition", "account", "walltime", "threads")
             if jobs.get(key)}
     computer.set_property(JOBS, kept | {SPEED: speed})
+    # a queue gives a job as many cores as it would give processes
+    computer.set_default_mpiprocs_per_machine(int(kept.get("threads", 1)))
     computer.set_minimum_job_poll_interval(float(jobs.get("poll_interval", POLL_SECONDS)))
     requested = ", ".join(f"{key} {value}" for key, value in kept.items())
     click.echo(f"jobs request: {requested or 'nothing in particular'}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -51,149 +53,108 @@ def launch() -> None:
 
 
 #: The names are those of the files in workchains/protocols, which are not to be read for --help.
-_PROTOCOL = click.option(
-    "--protocol", type=click.Choice(["fast", "standard", "publication"]), default="standard",
-    show_default=True, help="How thoroughly, where the document does not say it itself.")
+_SETTINGS = (
+    click.option("--code", "code_label", default="dse-engine@localhost", show_default=True,
+                 help="The installation of dse-engine that runs the jobs."),
+    click.option("--protocol", type=click.Choice(["fast", "standard", "publication"]),
+                 default="standard", show_default=True,
+                 help="How thoroughly, where the document leaves it open."),
+    click.option("--walltime", type=click.IntRange(min=60), help=(
+        "Seconds for each job (default: the computer's set-up, else the protocol's).")),
+    click.option("--threads", type=click.IntRange(min=1), help=(
+        "Threads of each job (default: the computer's set-up, else 1 where jobs run side by side "
+        "and all cores where one runs alone).")),
+    click.option("--dry-run", is_flag=True, help="Check and estimate; submit nothing."),
+    click.option("--wait", is_flag=True, help="Wait and show the result."),
+)
+_DOCUMENT = click.argument("document", type=click.Path(path_type=Path))
+_PATTERN = click.option("--pattern", "pattern_node", metavar="PK",
+                        help="Use this stored pattern instead of the document's file.")
+_START = click.option("--start-from", metavar="PK",
+                      help="Start from the values of this analysis (PK or UUID).")
+_CONCURRENT = click.option("--max-concurrent", type=click.IntRange(min=1), help=(
+    "Jobs that run at the same time (default: the protocol's)."))
 
 
-def _launch_options(command: Any) -> Any:
-    for option in reversed([
-        click.argument("document", type=click.Path(path_type=Path)),
-        click.option("--code", "code_label", default="dse-engine@localhost", show_default=True),
-        click.option("--pattern", "pattern_node", help="Use this stored pattern (PK or UUID)."),
-        click.option("--walltime", type=click.IntRange(min=60), help="Seconds for each job."),
-        click.option("--threads", type=click.IntRange(min=1), help="Threads of each job."),
-        click.option("--start-from", help="Start at the values of this analysis (PK or UUID)."),
-        _PROTOCOL,
-        click.option("--dry-run", is_flag=True, help="Check and estimate; submit nothing."),
-        click.option("--wait", is_flag=True, help="Wait and show the result."),
-        click.pass_obj,
-    ]):
-        command = option(command)
-    return command
+def _launching(function: str, module: str, *options: Any) -> Any:
+    """A launch command with the settings that all share; its docstring is the help."""
+    def decorate(command: Any) -> Any:
+        @functools.wraps(command)
+        def run(profile: str | None, **given: Any) -> None:
+            from importlib import import_module
+
+            from .submission import Settings
+
+            load_profile_for_command(profile)
+            names = [field.name for field in dataclasses.fields(Settings)]
+            settings = Settings(**{name: given.pop(name) for name in names})
+            getattr(import_module(module, __package__), function)(settings=settings, **given)
+
+        decorated: Any = click.pass_obj(run)
+        for option in reversed((*options, *_SETTINGS)):
+            decorated = option(decorated)
+        return decorated
+    return decorate
 
 
 @launch.command("refine")
-@_launch_options
-def launch_refine(profile: str | None, **options: Any) -> None:
+@_launching("launch_refinement", ".launching", _DOCUMENT, _PATTERN, _START)
+def launch_refine() -> None:
     """Refine a model document."""
-    from .launching import launch_refinement
-
-    load_profile_for_command(profile)
-    launch_refinement(**options)
 
 
 @launch.command("build")
-@_launch_options
-def launch_build_(profile: str | None, **options: Any) -> None:
-    """Sample the distances of a document's phases: stores that take the place of structures."""
-    from .launching import launch_build
-
-    load_profile_for_command(profile)
-    launch_build(**options)
+@_launching("launch_build", ".launching", _DOCUMENT, _PATTERN, _START)
+def launch_build() -> None:
+    """Compute the pair distances of a document's phases, to be used in place of structures."""
 
 
 @launch.command("grid-search")
-@_launch_options
-@click.option("--max-concurrent", type=click.IntRange(min=1), default=2, show_default=True,
-              help="Tiles that run at the same time.")
-@click.option("--tile-seconds", type=click.FloatRange(min=1),
-              help="Aimed duration of a tile (default: the protocol's).")
-@click.option("--axis", "axes", multiple=True, metavar="NAME=START:STOP:STEP",
-              help="An axis of the map, in place of the document's 'scan' (up to three).")
-@click.option("--refine", "refine", multiple=True, metavar="NAME",
-              help="A parameter refined at every point; with --axis.")
-def launch_grid_search(profile: str | None, **options: Any) -> None:
+@_launching(
+    "launch_map", ".launching", _DOCUMENT, _PATTERN, _START, _CONCURRENT,
+    click.option("--tile-seconds", type=click.FloatRange(min=1),
+                 help="Intended duration of a tile (default: the protocol's)."),
+    click.option("--axis", "axes", multiple=True, metavar="NAME=START:STOP:STEP",
+                 help="An axis of the map, in place of the document's 'scan' (up to three)."),
+    click.option("--refine", "refine", multiple=True, metavar="NAME",
+                 help="A parameter refined at every point; with --axis."))
+def launch_grid_search() -> None:
     """Map the GoF over the axes of a document's 'scan'."""
-    from .launching import launch_map
-
-    load_profile_for_command(profile)
-    launch_map(**options)
 
 
 @launch.command("uncertainty")
-@_launch_options
-def launch_uncertainty_(profile: str | None, **options: Any) -> None:
-    """Profiles, bootstrap and posterior of a document's 'uncertainty'."""
-    from .launching import launch_uncertainty
-
-    load_profile_for_command(profile)
-    launch_uncertainty(**options)
+@_launching("launch_uncertainty", ".launching", _DOCUMENT, _PATTERN, _START)
+def launch_uncertainty() -> None:
+    """Compute the profiles, bootstrap and posterior of a document's 'uncertainty'."""
 
 
 @launch.command("compare")
-@click.argument("documents", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--code", "code_label", default="dse-engine@localhost", show_default=True)
-@click.option("--pattern", "pattern_node", help="Use this stored pattern (PK or UUID).")
-@click.option("--walltime", type=click.IntRange(min=60), help="Seconds for each job.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of each job.")
-@click.option("--max-concurrent", type=click.IntRange(min=1), default=2, show_default=True,
-              help="Refinements that run at the same time.")
-@click.option("--dry-run", is_flag=True, help="Check; submit nothing.")
-@click.option("--wait", is_flag=True, help="Wait and show the result.")
-@click.pass_obj
-def launch_compare(profile: str | None, **options: Any) -> None:
+@_launching(
+    "launch_comparison", ".launching",
+    click.argument("documents", nargs=-1, required=True, type=click.Path(path_type=Path)),
+    _PATTERN, _CONCURRENT)
+def launch_compare() -> None:
     """Refine several models of one pattern and rank them."""
-    from .launching import launch_comparison
-
-    load_profile_for_command(profile)
-    launch_comparison(**options)
 
 
 @launch.command("simultaneous")
-@click.argument("document", type=click.Path(path_type=Path))
-@click.option("--code", "code_label", default="dse-engine@localhost", show_default=True)
-@click.option("--walltime", type=click.IntRange(min=60), help="Seconds for the job.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of the job.")
-@click.option("--dry-run", is_flag=True, help="Check; submit nothing.")
-@click.option("--wait", is_flag=True, help="Wait and show the result.")
-@click.pass_obj
-def launch_simultaneous(profile: str | None, **options: Any) -> None:
+@_launching("launch_simultaneous", ".launching", _DOCUMENT, _START)
+def launch_simultaneous() -> None:
     """Refine several patterns together: a simultaneous document."""
-    from .launching import launch_joint_refinement
-
-    load_profile_for_command(profile)
-    launch_joint_refinement(**options)
-
-
-def _study_options(command: Any) -> Any:
-    for option in reversed([
-        click.argument("document", type=click.Path(path_type=Path)),
-        click.option("--code", "code_label", default="dse-engine@localhost", show_default=True),
-        click.option("--walltime", type=click.IntRange(min=60), help=(
-            "Seconds for each job (default: the computer's set-up, else the protocol's).")),
-        click.option("--threads", type=click.IntRange(min=1),
-                     help="Threads of each job (default: the computer's set-up, else 1)."),
-        click.option("--max-concurrent", type=click.IntRange(min=1),
-                     help="Jobs that run at the same time (default: the protocol's)."),
-        _PROTOCOL,
-        click.option("--dry-run", is_flag=True, help="Check and estimate; submit nothing."),
-        click.option("--wait", is_flag=True, help="Wait and show the result."),
-        click.pass_obj,
-    ]):
-        command = option(command)
-    return command
 
 
 @launch.command("study")
-@_study_options
-def launch_study_(profile: str | None, **options: Any) -> None:
-    """Everything in a study document: samples, series, maps and comparisons."""
-    from .launching_studies import launch_study
-
-    load_profile_for_command(profile)
-    launch_study(**options)
+@_launching("launch_study", ".launching_studies", _DOCUMENT, _CONCURRENT)
+def launch_study() -> None:
+    """Run everything in a study document: samples, series, maps and comparisons."""
 
 
 @launch.command("series")
-@_study_options
-@click.option("--series", metavar="NAME", help="Which one, where the document has several.")
-def launch_series_(profile: str | None, **options: Any) -> None:
-    """One series of a study document: temperatures or sizes."""
-    from .launching_studies import launch_series
-
-    load_profile_for_command(profile)
-    launch_series(**options)
+@_launching(
+    "launch_series", ".launching_studies", _DOCUMENT, _CONCURRENT,
+    click.option("--series", metavar="NAME", help="Which one, where the document has several."))
+def launch_series() -> None:
+    """Run one series of a study document, over temperature or size."""
 
 
 @main.command("list")

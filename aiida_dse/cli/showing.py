@@ -11,14 +11,11 @@ from aiida_dse.documents.status import Task
 from aiida_dse.io.results import Result
 
 #: The processes that 'aiida-dse list' shows.
-ANALYSES = (
-    "aiida.workflows:dse.refine", "aiida.workflows:dse.grid_search",
-    "aiida.workflows:dse.compare_models", "aiida.calculations:dse.simultaneous",
-    "aiida.calculations:dse.uncertainty", "aiida.workflows:dse.temperature_series",
-    "aiida.workflows:dse.size_series", "aiida.workflows:dse.study",
-    "aiida.workflows:dse.build_model",
-    "aiida.calculations:dse.joint",  # simultaneous refinements of version 0.1
-)
+ANALYSES = tuple(f"aiida.workflows:dse.{name}" for name in (
+    "refine", "grid_search", "compare_models", "simultaneous", "uncertainty", "temperature_series",
+    "size_series", "study", "build_model"))
+#: Jobs that version 0.1 ran without a work chain.
+OLD_ANALYSES = ("aiida.calculations:dse.joint", "aiida.calculations:dse.uncertainty")
 #: What version 0.1 called processes.
 OLD_LABELS = {"JointCalculation": "SimultaneousCalculation"}
 
@@ -33,7 +30,11 @@ def print_list(limit: int) -> None:
     query = QueryBuilder()
     query.append(
         ProcessNode,
-        filters={"process_type": {"in": list(ANALYSES)}},
+        filters={"or": [
+            {"process_type": {"in": list(ANALYSES)}},
+            {"and": [{"process_type": {"in": list(OLD_ANALYSES)}},
+                     {"attributes.version.plugin": {"like": "0.1.%"}}]},
+        ]},
         project=["id", "ctime", "attributes.process_label", "attributes.process_state",
                  "attributes.exit_status", "label", "process_type", "attributes.version.plugin"],
         tag="process",

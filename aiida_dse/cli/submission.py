@@ -2,110 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from aiida_dse.documents import DocumentError, ModelDocument, load_document
-
-
-def read_document(path: Path) -> ModelDocument:
-    try:
-        return load_document(path)
-    except DocumentError as problem:
-        fail(str(problem))
-
-
-def under_protocol(
-    document: ModelDocument, protocol: str
-) -> tuple[ModelDocument, dict[str, Any]]:
-    """The document with what the protocol adds to it, and the protocol's settings."""
-    from aiida_dse.workchains.protocol import read_protocol, with_protocol
-
-    settings = read_protocol(protocol)
-    try:
-        return with_protocol(document, settings), settings
-    except DocumentError as problem:
-        fail(str(problem))
+from aiida_dse.documents import ModelDocument, load_document
 
 
 @dataclass(frozen=True)
-class Checked:
-    """A document that can run, with unstored nodes; nothing has touched the database."""
+class Settings:
+    """The options that every launch has; None where the computer or the protocol decides."""
 
-    content: ModelDocument
-    model: dict[str, Any]
-    pattern: Any
-    structures: dict[str, Any]
-    blanks: dict[str, Any]
-    start: Any
-    built: Any
+    code_label: str
+    protocol: str
+    walltime: int | None  # s
+    threads: int | None
+    dry_run: bool
+    wait: bool
 
 
-def checked_document(
-    content: ModelDocument, folder: Path, pattern_node: str | None, start_from: str | None
-) -> Checked:
-    """Read and build everything a launch needs, storing nothing."""
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Bad input ends the command with its message, before anything is stored."""
+    from aiida.common.exceptions import NotExistent
+
+    try:
+        yield
+    except (ValueError, OSError, NotExistent) as problem:
+        fail(str(problem))
+
+
+def read_document(path: Path) -> ModelDocument:
+    with refusing():
+        return load_document(path)
+
+
+def nodes_of_files(document: ModelDocument, folder: Path, pattern_node: str | None) -> Any:
+    """Unstored nodes of a document's files; the pattern may be a stored node instead."""
     from aiida.common.exceptions import NotExistent
     from aiida.orm import load_node
 
-    from aiida_dse.data.jobs import built_from_nodes, nodes_of_document
+    from aiida_dse.data.jobs import nodes_of_document
     from aiida_dse.data.pattern import PatternData
-    from aiida_dse.data.results import summary_from_node
-    from aiida_dse.documents.continuation import model_continued
-    from aiida_dse.tasks.peak_positions import check_axis
+
+    with refusing():
+        if pattern_node is None:
+            return nodes_of_document(document, folder)
+        try:
+            pattern = load_node(pattern_node)
+        except NotExistent:
+            fail(f"there is no node '{pattern_node}'; 'verdi data dse pattern list' shows the "
+                 "patterns")
+        if not isinstance(pattern, PatternData):
+            fail(f"node {pattern_node} is a {type(pattern).__name__}, not a dse.pattern; see "
+                 "'verdi data dse pattern list'")
+        return nodes_of_document(document, folder, pattern)
+
+
+def launch_model(
+    process: Any, document: ModelDocument, nodes: Any, settings: Settings, *,
+    start_from: str | None = None, overrides: dict[str, Any] | None = None,
+    complete: Callable[[Any], None] | None = None, describe: Callable[[Any], None] | None = None,
+) -> int | None:
+    """Submit the work chain of one model; its PK (None for a dry run).
+
+    describe: prints what is known before the submission; complete: sets further inputs.
+    """
+    start = None if start_from is None else result_node(start_from)
+    with refusing():
+        checked = process.checked(document, nodes, settings.protocol, overrides, start)
+    print_remarks(checked.remarks)
+    if describe is not None:
+        describe(checked.built)
+    if settings.dry_run:
+        print_dry_run(checked.built)
+        return None
+    builder = builder_of(
+        process, settings, document, nodes.pattern, nodes.structures, nodes.blanks,
+        overrides=overrides, start_from=start)
+    if complete is not None:
+        complete(builder)
+    return submit_builder(builder, [document.sample.name], settings.wait)
+
+
+def builder_of(process: Any, settings: Settings, *arguments: Any, **more: Any) -> Any:
+    """The builder of a work chain, as users of the AiiDA shell make it; refused if it cannot run."""
+    code = code_of(settings.code_label)
+    options = {} if settings.walltime is None else {"max_wallclock_seconds": settings.walltime}
+    with refusing():
+        return process.get_builder_from_protocol(
+            code, *arguments, protocol=settings.protocol, options=options,
+            threads=settings.threads, **more)
+
+
+def code_of(label: str) -> Any:
+    """The code that is to run; refused where it is not known or no daemon would start it."""
+    from aiida.common.exceptions import MultipleObjectsError, NotExistent
+    from aiida.orm import load_code
 
     try:
-        model, pattern, structures, blanks = nodes_of_document(content, folder)
-        if pattern_node is not None:
-            pattern = load_node(pattern_node)
-            if not isinstance(pattern, PatternData):
-                fail(f"node {pattern_node} is a {type(pattern).__name__}, not a dse.pattern; "
-                      "see 'verdi data dse pattern list'")
-        start = None if start_from is None else _result_of(start_from)
-        if start is not None:
-            model = model_continued(model, summary_from_node(start))
-        built = built_from_nodes(model, pattern, structures, blanks)
-        remark = check_axis(built)
-    except (DocumentError, ValueError, OSError) as problem:
-        fail(str(problem))
-    except NotExistent:
-        fail(f"there is no node '{pattern_node}'")
-    if remark:
-        click.echo(f"note: {remark}")
-    return Checked(content, model, pattern, structures, blanks, start, built)
-
-
-def inputs_of(
-    checked: Checked, code_label: str, walltime: int | None, threads: int | None,
-    otherwise: int | None = None, protocol_walltime: int | None = None,
-) -> dict[str, Any]:
-    """The inputs of an engine job; data that the database holds already enter it once.
-
-    `otherwise` and `protocol_walltime`: threads and walltime where neither the launch nor the
-    computer's set-up specifies them.
-    """
-    from aiida.orm import Dict
-
-    from aiida_dse.data.same_content import stored_node_of_same_content
-    from aiida_dse.workchains.refine import continued_model
-
-    inputs = job_inputs(code_label, walltime, threads, otherwise, protocol_walltime) | {
-        "structures": {name: stored_node_of_same_content(node) for name, node in checked.structures.items()},
-    }
-    if checked.pattern is not None:
-        inputs["pattern"] = stored_node_of_same_content(checked.pattern)
-    if checked.blanks:
-        inputs["blanks"] = {name: stored_node_of_same_content(node) for name, node in checked.blanks.items()}
-    # the values of an earlier analysis enter through a calcfunction: the graph shows where from
-    inputs["model"] = (
-        Dict(checked.model) if checked.start is None
-        else continued_model(Dict(checked.content.canonical()), checked.start)
-    )
-    return inputs
+        code = load_code(label)
+    except (NotExistent, MultipleObjectsError, ValueError) as problem:
+        fail(f"the code '{label}' cannot be used ({problem}). Make it with 'aiida-dse setup' or "
+             "name another with --code")
+    _daemon_must_run()
+    return code
 
 
 def speed_for(code_label: str) -> float | None:
@@ -121,31 +126,8 @@ def speed_for(code_label: str) -> float | None:
         return None  # a dry run needs no code
 
 
-def job_inputs(
-    code_label: str, walltime: int | None, threads: int | None, otherwise: int | None = None,
-    protocol_walltime: int | None = None,
-) -> dict[str, Any]:
-    """Code and options of a job; refused where it could not start."""
-    from aiida.common.exceptions import MultipleObjectsError, NotExistent
-    from aiida.orm import load_code
-
-    from aiida_dse.data.options import job_options
-
-    try:
-        code = load_code(code_label)
-    except (NotExistent, MultipleObjectsError, ValueError) as problem:
-        fail(f"the code '{code_label}' cannot be used ({problem}). Make it with 'aiida-dse setup' "
-              "or name another with --code")
-    _daemon_must_run()
-    options = job_options(
-        code.computer, walltime=walltime, threads=threads, otherwise=otherwise,
-        protocol_walltime=protocol_walltime,
-    )
-    return {"code": code, "metadata": {"options": options}}
-
-
-def _result_of(identifier: str) -> Any:
-    """The result Dict of an analysis."""
+def result_node(identifier: str) -> Any:
+    """The result of an analysis."""
     from .showing import analysis_result
 
     node, result = analysis_result(identifier)
@@ -165,21 +147,19 @@ def _daemon_must_run() -> None:
               f"'verdi {name}daemon start' and launch again")
 
 
-def title_of(document: ModelDocument) -> tuple[str, list[str | None]]:
-    """The label of a process and the samples it is about."""
-    return document.title or document.sample.name or "", [document.sample.name]
+def print_remarks(remarks: Sequence[str]) -> None:
+    for remark in remarks:
+        click.echo(f"note: {remark}")
 
 
-def tell_dry_run(built: Any) -> None:
+def print_dry_run(built: Any) -> None:
     from aiida_dse.report.tables import validation_report
 
     click.echo(validation_report(built))
     click.echo("Dry run: nothing was stored or submitted.")
 
 
-def submit_process(
-    process: Any, inputs: dict[str, Any], title: str, samples: Sequence[str | None], wait: bool
-) -> int:
+def submit_builder(builder: Any, samples: Sequence[str | None], wait: bool) -> int:
     """Submit; the process joins the groups of its samples."""
     from aiida.engine import submit
 
@@ -187,17 +167,17 @@ def submit_process(
 
     from .showing import print_analysis
 
-    inputs.setdefault("metadata", {})["label"] = title
     named = [sample for sample in samples if sample and sample.strip()]
     try:
         for sample in named:
             group_label("sample", sample)
     except ValueError as problem:
         fail(f"sample.name: {problem}")
-    node = submit(process, **inputs)
+    with refusing():
+        node = submit(builder)
     for sample in named:
         put_into_group("sample", sample, [node])
-    click.echo(f"submitted {process.__name__}<{node.pk}>")
+    click.echo(f"submitted {node.process_label}<{node.pk}>")
     if not wait:
         click.echo(f"follow it with 'aiida-dse watch {node.pk}', then "
                    f"'aiida-dse show {node.pk}'")
@@ -212,7 +192,7 @@ def submit_process(
 def wait_for(node: Any, interval: float = 0.5, look_every: float = 10.0) -> None:
     """Block until a process has ended, showing its state on a terminal.
 
-    Meanwhile a killed worker's tasks are given to others, and workers without work are told.
+    Meanwhile the tasks of a killed worker are given to others, and idle workers are reported.
     """
     import sys
     import time

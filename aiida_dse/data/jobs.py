@@ -234,11 +234,18 @@ def cif_node(text: str, name: str) -> CifData:
     return CifData(file=io.BytesIO(text.encode("utf-8")), filename=name, parse_policy="lazy")
 
 
-def nodes_of_document(document: ModelDocument, folder: Path) -> ModelNodes:
-    """Unstored nodes of the files of a document; paths in it are relative to `folder`."""
-    sample = document.sample.model_dump(exclude_none=True)
+def nodes_of_document(
+    document: ModelDocument, folder: Path, pattern: PatternData | None = None
+) -> ModelNodes:
+    """Unstored nodes of the files of a document; paths in it are relative to `folder`.
+
+    pattern: a node to use instead of the document's file.
+    """
+    if pattern is None and document.pattern.file:
+        sample = document.sample.model_dump(exclude_none=True)
+        pattern = _pattern_node(document.pattern, folder, sample)
     return ModelNodes(
-        _pattern_node(document.pattern, folder, sample) if document.pattern.file else None,
+        pattern,
         {name: structure_node(_existing(folder, phase.file))
          for name, phase in document.phases.items()},
         {name: _pattern_node(section, folder, None)

@@ -48,4 +48,6 @@ def job_threads(computer: Any, threads: int | None, *, side_by_side: bool) -> in
             )
     if threads is not None:
         return threads
-    return kept or (1 if side_by_side or has_queue else None)
+    if has_queue:
+        return min(kept or 1, cores)
+    return kept or (1 if side_by_side else None)

@@ -100,10 +100,10 @@ def scattering_tables() -> Tables:
 def document_hash(document: ModelDocument | SimultaneousDocument) -> str:
     """SHA-256 of the canonical document: what two results must share to be parts of one.
 
-    What is to be found out about the uncertainty is left out: more samples or a longer chain of
-    the same refinement go on from an earlier result.
+    The title is left out, and so is the plan of the uncertainty: more samples or a longer chain of
+    the same refinement continue an earlier result.
     """
-    content = {k: v for k, v in document.canonical().items() if k != "uncertainty"}
+    content = {k: v for k, v in document.canonical().items() if k not in ("title", "uncertainty")}
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
