@@ -189,18 +189,14 @@ def case_nodes(write_case, tmp_path_factory):
     """A function: the inputs (model, pattern, structures[, blanks]) of the case, with changes."""
     from aiida.orm import Dict
 
-    from aiida_dse.data.jobs import nodes_of_document
+    from aiida_dse.data.jobs import job_document, nodes_of_document
     from aiida_dse.documents import load_document
 
     def make(changes=None):
         path = write_case(tmp_path_factory.mktemp("case"), changes)
-        model, pattern, structures, blanks = nodes_of_document(load_document(path), path.parent)
-        inputs = {"model": Dict(model), "structures": structures}
-        if pattern is not None:
-            inputs["pattern"] = pattern
-        if blanks:
-            inputs["blanks"] = blanks
-        return inputs
+        document = load_document(path)
+        nodes = nodes_of_document(document, path.parent)
+        return {"model": Dict(job_document(document, nodes)), **nodes.inputs()}
 
     return make
 

@@ -10,7 +10,7 @@ import pytest
 from aiida.common.folders import SandboxFolder
 from aiida.engine.utils import instantiate_process
 from aiida.manage import get_manager
-from aiida.orm import Dict, ProcessNode, QueryBuilder, SinglefileData
+from aiida.orm import Dict, Node, ProcessNode, QueryBuilder, SinglefileData
 
 from aiida_dse.calculations.engine import (
     RefineCalculation,
@@ -18,7 +18,7 @@ from aiida_dse.calculations.engine import (
     SimulateCalculation,
     UncertaintyCalculation,
 )
-from aiida_dse.data.jobs import built_from_nodes
+from aiida_dse.data.jobs import ModelNodes, model_of_nodes
 from aiida_dse.data.results import result_nodes, summary_from_node
 from aiida_dse.documents import parse_document
 from aiida_dse.documents.status import EXITS, JOB_FAILURES
@@ -27,6 +27,9 @@ from aiida_dse.parsers.engine import EngineParser, RefineParser
 from aiida_dse.tasks.build import build
 from aiida_dse.tasks.run import run_scan
 from aiida_dse.tasks.uncertainty import run_uncertainty
+from aiida_dse.workchains.grid_search import GridSearchWorkChain
+from aiida_dse.workchains.refine import RefineWorkChain
+from aiida_dse.workchains.uncertainty import UncertaintyWorkChain
 
 PROCESSES = {
     "simulate": SimulateCalculation, "refine": RefineCalculation, "scan": ScanCalculation,
@@ -72,6 +75,16 @@ def refusal(process, inputs):
     return str(told.value)
 
 
+def refused_builder(chain, inputs):
+    """The message with which a work chain refuses to make a builder; nothing may be stored."""
+    before = QueryBuilder().append(Node).count()
+    given = {key: inputs[key] for key in ("code", "model", "pattern", "structures")}
+    with pytest.raises(ValueError) as refusal:
+        chain.get_builder_from_protocol(**given)
+    assert QueryBuilder().append(Node).count() == before
+    return str(refusal.value)
+
+
 def without(inputs, name):
     return {key: value for key, value in inputs.items() if key != name}
 
@@ -101,20 +114,37 @@ def test_the_plugins_are_found_by_their_names(task):
     ids=["parameter", "bound by symmetry", "stage", "constraint", "key", "schema", "background", "label"],
 )
 def test_a_bad_document_is_refused_before_submission(inputs, sections, told):
+    assert told in refused_builder(RefineWorkChain, changed(inputs, **sections))
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [({"phasess": {}}, "unknown key"), ({"schema": "aiida-dse/model/9"}, "aiida-dse/model/9"),
+     ({"background": {"chebyshev": -1}}, "chebyshev")],
+)
+def test_what_is_no_document_is_refused_by_the_job_itself(inputs, sections, told):
     assert told in refusal(RefineCalculation, changed(inputs, **sections))
+
+
+def test_the_ports_are_checked_without_building_the_model(inputs, monkeypatch):
+    def built(*_, **__):
+        raise AssertionError("the model was built")
+
+    monkeypatch.setattr("aiida_dse.tasks.build._built", built)
+    instantiated(RefineCalculation, inputs)
 
 
 def test_refine_and_scan_need_a_pattern(inputs, case):
     grid = {"axis": "two_theta", "wavelength": case.wavelength,
             "grid": {"start": 5, "step": 0.5, "stop": 40}}
     bare = without(changed(inputs, pattern=grid, scan=case.scan), "pattern")
-    assert "give the input 'pattern'" in refusal(RefineCalculation, bare)
-    assert "give the input 'pattern'" in refusal(ScanCalculation, bare)
-    assert "no 'pattern' node is given" in refusal(RefineCalculation, without(inputs, "pattern"))
+    assert "provide the input 'pattern'" in refusal(RefineCalculation, bare)
+    assert "provide the input 'pattern'" in refusal(ScanCalculation, bare)
+    assert "there is no 'pattern' node" in refusal(RefineCalculation, without(inputs, "pattern"))
 
 
 def test_a_scan_needs_axes(inputs):
-    assert "no 'scan'" in refusal(ScanCalculation, inputs)
+    assert "no 'scan'" in refused_builder(GridSearchWorkChain, inputs)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +156,7 @@ def test_a_scan_needs_axes(inputs):
     ],
 )
 def test_a_grid_that_cannot_be_scanned_is_refused(inputs, axis, told):
-    assert told in refusal(ScanCalculation, changed(inputs, scan={"axes": [axis]}))
+    assert told in refused_builder(GridSearchWorkChain, changed(inputs, scan={"axes": [axis]}))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +169,7 @@ def test_a_grid_that_cannot_be_scanned_is_refused(inputs, axis, told):
 )
 def test_an_uncertainty_that_cannot_be_found_is_refused(inputs, plan, told):
     changes = {} if plan is None else {"uncertainty": plan}
-    assert told in refusal(UncertaintyCalculation, changed(inputs, **changes))
+    assert told in refused_builder(UncertaintyWorkChain, changed(inputs, **changes))
 
 
 def test_a_structure_without_a_phase_is_refused(inputs):
@@ -163,18 +193,16 @@ def test_the_uploaded_document_can_be_built_in_its_folder(inputs, case, prepare,
     assert information.retrieve_temporary_list == [
         "results/result.json", "results/result.h5", "results/outcome.json"]
     assert information.retrieve_list == ["engine.out", "engine.err"]
+    # the nodes hold the data: the job's node keeps the document only
+    assert set(information.provenance_exclude_list) == {"pattern.xye", "salt.cif"}
     (one,) = information.codes_info
     assert one.cmdline_params == [task, "model.json", "--output", "results"]
     assert (one.stdout_name, one.stderr_name) == ("engine.out", "engine.err")
 
 
 def test_threads_and_walltime_reach_the_command(inputs, case, prepare):
-    options = {
-        "resources": {"num_machines": 1, "num_mpiprocs_per_machine": 1,
-                      "num_cores_per_mpiproc": 2},
-        "max_wallclock_seconds": 1000,
-    }
-    inputs = inputs | {"metadata": {"options": options}}
+    options = {"max_wallclock_seconds": 1000}
+    inputs = inputs | {"metadata": {"options": options}, "threads": 2}
     information, _ = prepare(RefineCalculation, inputs)
     command = information.codes_info[0].cmdline_params
     assert command[-4:] == ["--threads", "2", "--walltime", "900"]
@@ -196,8 +224,8 @@ def test_a_simulation_needs_no_pattern(inputs, case, prepare):
 @pytest.mark.parametrize("task", ["scan", "uncertainty"])
 def test_an_interrupted_job_is_sent_with_what_it_had(inputs, case, prepare, task):
     inputs = changed(inputs, scan=case.scan, uncertainty=PLAN)
-    built = built_from_nodes(
-        inputs["model"].get_dict(), inputs["pattern"], inputs["structures"], {})
+    built = model_of_nodes(
+        inputs["model"].get_dict(), ModelNodes(inputs["pattern"], inputs["structures"]))
     run = {"scan": run_scan, "uncertainty": run_uncertainty}[task]
     partial = run(built, should_stop=lambda: "walltime")
     result, arrays = (node.store() for node in result_nodes(partial))

@@ -80,7 +80,7 @@ def test_a_store_simulates_refines_and_maps(with_store, finish, case):
     scan = {"axes": [{"parameter": "salt.lattice_scale", "values": [0.998, 0.999, 1.0, 1.001]},
                      {"parameter": "salt.Cs1.B_iso", "values": [1.5, 2.0]}]}
     grid = submit(GridSearchWorkChain, scan=with_store(scan=scan), max_concurrent=Int(2),
-                  tile_seconds=Float(0.02), seconds_per_point=Float(0.01))
+                  tile_seconds=Float(0.02), seconds=Float(0.04))
     for node in (simulated, refined, grid):
         finish(node)
         assert node.is_finished_ok, node.exit_message
@@ -118,4 +118,4 @@ def test_other_files_do_not_pass_as_stores(with_store, tmp_path):
     with pytest.raises(ValueError, match=r"salt has 'distances', which is a \.h5 file"):
         submit(SimulateCalculation, **inputs)
     with pytest.raises(ValueError, match="stored already"):
-        submit(BuildCalculation, **with_store())
+        BuildModelWorkChain.get_builder_from_protocol(**with_store())

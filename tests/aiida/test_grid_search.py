@@ -10,11 +10,12 @@ import pytest
 from aiida.orm import Dict
 from numpy.testing import assert_allclose
 
+from aiida_dse.calculations.documents import merge_tiles
 from aiida_dse.data.results import result_nodes, summary_from_node
 from aiida_dse.documents import load_document, parse_document
 from aiida_dse.tasks.build import build
 from aiida_dse.tasks.run import run_scan
-from aiida_dse.workchains.grid_search import merge_tiles, tile_models
+from aiida_dse.tasks.tiles import cut_axis, tile_documents
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cspbbr3"
 P = "CsPbBr3."
@@ -30,6 +31,11 @@ def document(*axes, **plan):
     del content["refinement"]  # its sizes are none of a single parallelepiped
     content["scan"] = {"axes": list(axes), **plan}
     return content
+
+
+def tiles_of(content, n_tiles):
+    grid = build(parse_document(content), EXAMPLE).grid
+    return tile_documents(content, n_tiles, cut_axis(grid))
 
 
 def scanned(content):
@@ -60,7 +66,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_tiles_merge_to_the_single_scan(name):
     content = document(*CASES[name])
-    tiles = tile_models(content, 3)
+    tiles = tiles_of(content, 3)
     assert len(tiles) >= 3
     single = scanned(content)
     found, summary = merged(content, dict(enumerate(tiles)))
@@ -84,7 +90,7 @@ def test_tiles_merge_to_the_single_scan(name):
 
 def test_a_missing_tile_leaves_a_hole():
     content = document(*CASES["angle"])
-    tiles = dict(enumerate(tile_models(content, 5)))
+    tiles = dict(enumerate(tiles_of(content, 5)))
     del tiles[2]
     found, summary = merged(content, tiles)
     assert np.isnan(found.get_array("gof")[2]).all() and summary.status == "partial"
@@ -93,12 +99,12 @@ def test_a_missing_tile_leaves_a_hole():
 
 def test_an_adaptive_grid_is_one_tile():
     content = document(*CASES["path"], adaptive=True)
-    assert tile_models(content, 20) == [content]
+    assert tiles_of(content, 20) == [content]
 
 
 def test_an_axis_that_moves_distances_is_cut_and_not_the_longest():
     content = document(B_AXIS | {"step": 0.01}, CASES["angle"][0])
-    cut = [parse_document(tile).scan.axes for tile in tile_models(content, 2)]
+    cut = [parse_document(tile).scan.axes for tile in tiles_of(content, 2)]
     assert len(cut) >= 2 and all(first.size == 101 for first, _ in cut)
     whole = parse_document(content).scan.axes[1].points().tolist()
     assert [value for _, second in cut for value in second.points()] == whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from aiida.orm import CifData, SinglefileData, StructureData
 from numpy.testing import assert_allclose
 
 from aiida_dse.data.jobs import (
-    built_from_nodes,
+    ModelNodes,
+    job_document,
     job_files,
-    model_node,
+    model_of_nodes,
     nodes_of_document,
     structure_node,
 )
@@ -24,11 +26,13 @@ EDGE = 4.12
 
 
 def parts(inputs):
-    """The arguments of job_files and built_from_nodes."""
-    return (
-        inputs["model"].get_dict(), inputs.get("pattern"), inputs["structures"],
-        inputs.get("blanks", {}),
-    )
+    """The document and the nodes of a job."""
+    return inputs["model"].get_dict(), ModelNodes(
+        inputs.get("pattern"), inputs["structures"], inputs.get("blanks", {}))
+
+
+def with_structure(nodes, node):
+    return replace(nodes, structures={"salt": node})
 
 
 def calculated(built):
@@ -60,7 +64,8 @@ def inputs(case_nodes):
 
 
 def test_the_files_of_a_job_describe_themselves(inputs, tmp_path):
-    content, files = job_files(*parts(inputs))
+    model, nodes = parts(inputs)
+    content, files = job_document(model, nodes), job_files(nodes)
     assert set(files) == {"pattern.xye", "salt.cif"}
     assert content["pattern"]["file"] == "pattern.xye"
     assert content["phases"]["salt"]["structure"] == "salt.cif"
@@ -73,30 +78,29 @@ def test_the_files_of_a_job_describe_themselves(inputs, tmp_path):
 def test_the_job_computes_what_the_document_computes(inputs, write_case, tmp_path):
     path = write_case(tmp_path)
     ours = calculated(build(load_document(path), path.parent))
-    assert_allclose(calculated(built_from_nodes(*parts(inputs))), ours, rtol=1e-12)
+    assert_allclose(calculated(model_of_nodes(*parts(inputs))), ours, rtol=1e-12)
 
 
 def test_the_sample_of_the_document_wins_over_the_node(inputs):
-    model, *rest = parts(inputs)
-    model["sample"] = {"temperature": 100.0}
-    content, _ = job_files(model, *rest)
+    model, nodes = parts(inputs)
+    content = job_document(model | {"sample": {"temperature": 100.0}}, nodes)
     assert content["sample"]["temperature"] == 100.0
     assert content["sample"]["ligand"] == "oleate"
 
 
 def test_range_and_every_of_the_document_are_kept(inputs):
-    model, *rest = parts(inputs)
+    model, nodes = parts(inputs)
     model["pattern"] |= {"range": [10, 40], "every": 2}
-    built = built_from_nodes(model, *rest)
+    built = model_of_nodes(model, nodes)
     two_theta = built.model.observation.two_theta
     assert two_theta[0] >= 10 and two_theta[-1] <= 40
     assert len(two_theta) == 53
 
 
 def test_a_missing_pattern_is_told(inputs):
-    model, _, structures, blanks = parts(inputs)
+    model, nodes = parts(inputs)
     with pytest.raises(DocumentError, match="no 'pattern' node"):
-        job_files(model, None, structures, blanks)
+        job_document(model, replace(nodes, pattern=None))
 
 
 @pytest.mark.parametrize(
@@ -108,32 +112,32 @@ def test_a_missing_pattern_is_told(inputs):
     ],
 )
 def test_structures_and_phases_must_have_the_same_names(inputs, rename, told):
-    model, pattern, structures, blanks = parts(inputs)
-    renamed = {new: structures[old] for new, old in rename.items()}
+    model, nodes = parts(inputs)
+    renamed = {new: nodes.structures[old] for new, old in rename.items()}
     with pytest.raises(DocumentError, match=told):
-        job_files(model, pattern, renamed, blanks)
+        job_document(model, replace(nodes, structures=renamed))
 
 
 def test_traces_must_have_the_names_of_the_document(inputs):
-    model, pattern, structures, _ = parts(inputs)
+    model, nodes = parts(inputs)
     with pytest.raises(DocumentError, match="not in the document: solvent"):
-        job_files(model, pattern, structures, {"solvent": pattern})
-    model["background"]["blanks"] = {"solvent": {}}
+        job_document(model, replace(nodes, blanks={"solvent": nodes.pattern}))
+    model["background"]["blanks"] = {"solvent": {"file": "water.chi", "axis": "q_inverse_nm"}}
     with pytest.raises(DocumentError, match="missing: solvent"):
-        job_files(model, pattern, structures, {})
+        job_document(model, nodes)
 
 
 def test_an_xyz_node_is_no_crystal_and_a_cif_no_list_of_atoms(inputs, case, tmp_path):
     (tmp_path / "salt.xyz").write_text(xyz_text())
     atoms = structure_node(tmp_path / "salt.xyz")
     assert isinstance(atoms, SinglefileData)
-    model, pattern, structures, _ = parts(inputs)
+    model, nodes = parts(inputs)
     with pytest.raises(DocumentError, match=r"salt has .structure., which is a .cif file.*\.xyz"):
-        job_files(model, pattern, {"salt": atoms}, {})
+        job_document(model, with_structure(nodes, atoms))
     model = copy.deepcopy(case.document)
     model["phases"]["salt"] = {"atoms": "salt.xyz", "B_iso": {"Cs": 1.0, "Cl": 1.0}}
     with pytest.raises(DocumentError, match=r"salt has .atoms., which is a .xyz file.*\.cif"):
-        job_files(model, pattern, structures, {})
+        job_document(model, nodes)
 
 
 def test_an_xyz_particle_scatters_like_its_crystal(inputs, case, tmp_path):
@@ -142,11 +146,9 @@ def test_an_xyz_particle_scatters_like_its_crystal(inputs, case, tmp_path):
     model["phases"]["salt"] = {
         "atoms": "salt.xyz", "ions": {"Cs": "Cs1+", "Cl": "Cl1-"}, "B_iso": {"Cs": 1.5, "Cl": 2.0}
     }
-    _, pattern, structures, _ = parts(inputs)
-    atoms = built_from_nodes(
-        model, pattern, {"salt": structure_node(tmp_path / "salt.xyz")}, {}
-    )
-    crystal = built_from_nodes(case.document, pattern, structures, {})
+    _, nodes = parts(inputs)
+    atoms = model_of_nodes(model, with_structure(nodes, structure_node(tmp_path / "salt.xyz")))
+    crystal = model_of_nodes(case.document, nodes)
     assert_allclose(calculated(atoms), calculated(crystal), rtol=1e-5)
 
 
@@ -161,13 +163,13 @@ def test_every_kind_of_structure_gives_the_same_pattern(inputs, case):
         Lattice(cell), ["Cs+", "Cl-"], [[0, 0, 0], [0.5] * 3],
         site_properties={"label": ["Cs1", "Cl_a"], "B_iso": [1.5, 2.0]},
     )
-    _, pattern, structures, _ = parts(inputs)
-    assert isinstance(structures["salt"], CifData)
-    expected = calculated(built_from_nodes(case.document, pattern, structures, {}))
+    _, nodes = parts(inputs)
+    assert isinstance(nodes.structures["salt"], CifData)
+    expected = calculated(model_of_nodes(case.document, nodes))
     for source, model in (
         (aiida, with_ions(case)), (aiida.store(), with_ions(case)), (pymatgen, case.document),
     ):
-        built = built_from_nodes(model, pattern, {"salt": structure_node(source)}, {})
+        built = model_of_nodes(model, with_structure(nodes, structure_node(source)))
         assert_allclose(calculated(built), expected, rtol=1e-9)
         assert {"salt.Cs1.B_iso", "salt.Cl_a.B_iso"} <= set(built.model.parameters)
 
@@ -180,9 +182,9 @@ def test_a_structure_larger_than_its_primitive_cell_keeps_its_cell(inputs, case)
         doubled.append_atom(position=(x + EDGE / 2, EDGE / 2, EDGE / 2), symbols="Cl")
     model = with_ions(case)
     model["phases"]["salt"]["particle"]["cells"] = [2, 4, 4]
-    _, pattern, structures, _ = parts(inputs)
-    found = calculated(built_from_nodes(model, pattern, {"salt": doubled}, {}))
-    expected = calculated(built_from_nodes(case.document, pattern, structures, {}))
+    _, nodes = parts(inputs)
+    found = calculated(model_of_nodes(model, with_structure(nodes, doubled)))
+    expected = calculated(model_of_nodes(case.document, nodes))
     assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -195,7 +197,8 @@ def test_a_hexagonal_structure_on_thirds_keeps_its_four_atoms(inputs, case):
             wurtzite.append_atom(position=(x, y, z + shift) @ cell, symbols=symbol)
     model = copy.deepcopy(case.document)
     model["phases"]["salt"]["B_iso"] = {"Cd": 1.0, "Se": 1.0}
-    built = built_from_nodes(model, inputs["pattern"], {"salt": wurtzite}, {})
+    _, nodes = parts(inputs)
+    built = model_of_nodes(model, with_structure(nodes, wurtzite))
     crystal = built.model.phases[0].crystal
     assert sorted(site.label for site in crystal.sites) == ["Cd", "Se"]
     assert len(crystal.positions()) == 4
@@ -203,23 +206,26 @@ def test_a_hexagonal_structure_on_thirds_keeps_its_four_atoms(inputs, case):
 
 
 def test_a_trace_becomes_a_file_and_a_linear_component(case_nodes, inputs):
-    model, pattern, structures, _ = parts(inputs)
-    model["background"]["blanks"] = {"solvent": {"file": "water.chi", "sigma": "5 %"}}
-    content, files = job_files(model, pattern, structures, {"solvent": pattern})
+    model, nodes = parts(inputs)
+    nodes = replace(nodes, blanks={"solvent": nodes.pattern})
+    model["background"]["blanks"] = {"solvent": {
+        "file": "water.chi", "sigma": "5 %", "axis": "q_inverse_nm", "wavelength": 1.0}}
+    content, files = job_document(model, nodes), job_files(nodes)
     section = content["background"]["blanks"]["solvent"]
     assert section["file"] == "blank_solvent.xye"
     assert section["sigma"] == "column"
-    assert files["blank_solvent.xye"] == pattern.as_text().encode()
-    built = built_from_nodes(model, pattern, structures, {"solvent": pattern})
+    assert files["blank_solvent.xye"] == nodes.pattern.as_text().encode()
+    built = model_of_nodes(model, nodes)
     assert any("solvent" in name for name in built.model.linear_names)
 
 
 def test_traces_of_a_document_become_nodes(write_case, tmp_path):
     trace = {"file": "salt.xye", "axis": "two_theta", "wavelength": 0.7093, "sigma": "column"}
     path = write_case(tmp_path, {"background": {"blanks": {"empty": trace}}})
-    model, pattern, structures, blanks = nodes_of_document(load_document(path), tmp_path)
-    assert set(blanks) == {"empty"}
-    built = built_from_nodes(model, pattern, structures, blanks)
+    document = load_document(path)
+    nodes = nodes_of_document(document, tmp_path)
+    assert set(nodes.blanks) == {"empty"}
+    built = model_of_nodes(document, nodes)
     assert any("empty" in name for name in built.model.linear_names)
 
 
@@ -227,12 +233,32 @@ def test_a_document_of_a_simulation_has_no_pattern_node(write_case, tmp_path):
     grid = {"axis": "two_theta", "wavelength": 0.7093,
             "grid": {"start": 5, "step": 0.5, "stop": 40}}
     path = write_case(tmp_path, {"pattern": grid})
-    model, pattern, structures, _ = nodes_of_document(load_document(path), tmp_path)
-    assert pattern is None
-    assert len(calculated(built_from_nodes(model, None, structures, {}))) == 71
+    document = load_document(path)
+    nodes = nodes_of_document(document, tmp_path)
+    assert nodes.pattern is None
+    assert len(calculated(model_of_nodes(document, nodes))) == 71
 
 
-def test_a_model_node_is_checked(case):
-    with pytest.raises(DocumentError, match="unknown key"):
-        model_node(case.document | {"phasess": {}})
-    assert model_node(case.document).get_dict()["schema"] == "aiida-dse/model/2"
+def test_a_pattern_node_takes_the_place_of_a_file(inputs, write_case, tmp_path):
+    path = write_case(tmp_path)
+    (tmp_path / "salt.xye").unlink()
+    document, stored = load_document(path), inputs["pattern"]
+    with pytest.raises(ValueError, match=r"there is no file 'salt\.xye'"):
+        nodes_of_document(document, tmp_path)
+    assert nodes_of_document(document, tmp_path, stored).pattern is stored
+
+
+def test_the_document_of_a_job_does_not_depend_on_names(write_case, tmp_path):
+    """Other file names, another title: the same analysis of the same data."""
+    found = []
+    for name, title in (("salt.xye", "a"), ("copy of salt.xye", "b")):
+        folder = tmp_path / title
+        folder.mkdir()
+        path = write_case(folder, {"title": title})
+        (folder / "salt.xye").rename(folder / name)
+        text = path.read_text().replace("salt.xye", name)
+        path.write_text(text)
+        document = load_document(path)
+        nodes = nodes_of_document(document, folder)
+        found.append((job_document(document, nodes), nodes.pattern.store().base.caching.get_hash()))
+    assert found[0] == found[1]

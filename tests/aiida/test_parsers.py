@@ -10,7 +10,7 @@ from aiida.orm import CalcJobNode, FolderData
 from aiida.plugins import ParserFactory
 from aiida.plugins.entry_point import format_entry_point_string
 
-from aiida_dse.data.jobs import built_from_nodes
+from aiida_dse.data.jobs import ModelNodes, model_of_nodes
 from aiida_dse.data.results import flat, nested
 from aiida_dse.documents.status import Failure, Status
 from aiida_dse.engine.parameters import ParameterStatus
@@ -33,9 +33,8 @@ def inputs(case_nodes, case):
 
 @pytest.fixture(scope="module")
 def built(inputs):
-    return built_from_nodes(
-        inputs["model"].get_dict(), inputs["pattern"], inputs["structures"], {}
-    )
+    return model_of_nodes(
+        inputs["model"].get_dict(), ModelNodes(inputs["pattern"], inputs["structures"]))
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,11 @@ from numpy.testing import assert_allclose
 
 from aiida_dse.calculations.engine import SimultaneousCalculation
 from aiida_dse.cli.main import main
-from aiida_dse.data.jobs import nodes_of_simultaneous
+from aiida_dse.data.jobs import nodes_of_simultaneous, simultaneous_job_document
 from aiida_dse.documents import load_simultaneous, parse_simultaneous
 from aiida_dse.parsers.engine import RefineParser
 from aiida_dse.tasks.simultaneous import build_simultaneous
+from aiida_dse.workchains.refine import SimultaneousWorkChain
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +52,10 @@ def document(tmp_path_factory, write_case, pattern_text):
 
 @pytest.fixture(scope="module")
 def nodes(document):
-    model, patterns, structures, _ = nodes_of_simultaneous(load_simultaneous(document), document.parent)
-    return {"model": Dict(model), "patterns": patterns, "structures": structures}
+    read = load_simultaneous(document)
+    patterns, common = nodes_of_simultaneous(read, document.parent)
+    model = simultaneous_job_document(read, patterns, common.structures, common.blanks)
+    return {"model": Dict(model), "patterns": patterns, "structures": common.structures}
 
 
 def instantiated(inputs):
@@ -91,11 +94,7 @@ def test_the_uploaded_document_can_be_built_in_its_folder(nodes, code, tmp_path,
 def test_what_cannot_run_is_refused_before_it_is_stored(nodes, code):
     complete = nodes | {"code": code}
     cases = [
-        (changed(complete, shared=["salt.q"]), "no parameter 'salt.q'"),
-        (changed(complete, parametric_constraints={"salt.a": "global.a"}), "parametric_constraints.salt.a"),
         (complete | {"patterns": {"warm": nodes["patterns"]["warm"]}}, "missing: hot"),
-        (complete | {"patterns": dict.fromkeys(("warm", "hot"), nodes["patterns"]["warm"])},
-         "same points"),
         ({k: v for k, v in complete.items() if k != "structures"}, "structures"),
         ({k: v for k, v in complete.items() if k != "patterns"}, "patterns"),
     ]
@@ -104,6 +103,22 @@ def test_what_cannot_run_is_refused_before_it_is_stored(nodes, code):
         with pytest.raises(ValueError, match=told):
             instantiated(inputs)
     assert QueryBuilder().append(CalcJobNode).count() == before
+
+
+def test_models_that_cannot_run_have_no_builder(nodes, code):
+    complete = nodes | {"code": code}
+    cases = [
+        (changed(complete, shared=["salt.q"]), "no parameter 'salt.q'"),
+        (changed(complete, parametric_constraints={"salt.a": "global.a"}),
+         "parametric_constraints.salt.a"),
+        (complete | {"patterns": dict.fromkeys(("warm", "hot"), nodes["patterns"]["warm"])},
+         "same points"),
+    ]
+    before = QueryBuilder().append(Node).count()
+    for inputs, told in cases:
+        with pytest.raises(ValueError, match=told):
+            SimultaneousWorkChain.get_builder_from_protocol(**inputs)
+    assert QueryBuilder().append(Node).count() == before
 
 
 @pytest.mark.parametrize("text", ["schema: aiida-dse/model/2", "schema: aiida-dse/simultaneous/2"])
@@ -128,8 +143,8 @@ def test_a_simultaneous_refinement_from_document_to_figure(document, code, start
         return done.output
 
     told = cli("launch", "simultaneous", document, "--threads", 1, "--wait")
-    node = load_node(int(re.search(r"SimultaneousCalculation<(\d+)>", told)[1]))
-    assert node.process_type == "aiida.calculations:dse.simultaneous" and node.is_finished_ok
+    node = load_node(int(re.search(r"SimultaneousWorkChain<(\d+)>", told)[1]))
+    assert node.process_type == "aiida.workflows:dse.simultaneous" and node.is_finished_ok
     result = node.outputs.result.get_dict()
     # numbers that a query reaches by a path of names
     assert_allclose(result["parameters"]["salt"]["Cs1"]["B_iso"]["value"], case.truth["salt.Cs1.B_iso"], atol=0.3)
