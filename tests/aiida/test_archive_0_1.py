@@ -13,11 +13,12 @@ from aiida.orm import Dict, ProcessNode, QueryBuilder, load_node
 from click.testing import CliRunner
 from numpy.testing import assert_allclose
 
+from aiida_dse.calculations.documents import continued_model
 from aiida_dse.calculations.series import size_series, temperature_series
 from aiida_dse.cli.main import main
 from aiida_dse.data.archives import opened_archive
 from aiida_dse.data.exits import exit_word
-from aiida_dse.data.jobs import built_from_nodes
+from aiida_dse.data.jobs import ModelNodes, model_of_nodes
 from aiida_dse.data.query import find_rows, paths_of
 from aiida_dse.data.results import result_of, summary_from_node
 from aiida_dse.documents import parse_document
@@ -26,7 +27,6 @@ from aiida_dse.documents.results import SUMMARIES, ScanSummary
 from aiida_dse.documents.status import Status, Task
 from aiida_dse.engine.parameters import Kind, ParameterStatus
 from aiida_dse.io.results import content_of, read_result, summary_of
-from aiida_dse.workchains.refine import continued_model
 
 DATA = Path(__file__).parents[1] / "data"
 ARCHIVE = DATA / "archive_0_1_0.aiida"
@@ -447,7 +447,7 @@ def test_an_old_result_is_the_start_of_a_new_analysis(imported):
     for name, row in summary.free.items():
         given = document.parameters[name]
         assert getattr(given, "value", given) == row.value
-    built = built_from_nodes(content, inputs.pattern, inputs.structures, {})
+    built = model_of_nodes(content, ModelNodes(inputs.pattern, dict(inputs.structures)))
     assert {name: built.model.start[name] for name in summary.free} == {
         name: row.value for name, row in summary.free.items()}
     fit = built.model.agreement(built.model.evaluate(built.model.start), len(summary.free))

@@ -19,7 +19,7 @@ from waiting import wait_until
 from aiida_dse.calculations.engine import RefineCalculation, SimulateCalculation
 from aiida_dse.cli.daemon import Workers, look_for_dead_workers, mended
 from aiida_dse.cli.submission import wait_for
-from aiida_dse.data.jobs import built_from_nodes
+from aiida_dse.data.jobs import ModelNodes, model_of_nodes
 from aiida_dse.data.pattern import PatternData
 from aiida_dse.data.results import summary_from_node
 from aiida_dse.documents.status import EXITS, PartsFailed
@@ -28,9 +28,6 @@ from aiida_dse.workchains.grid_search import GridSearchWorkChain
 from aiida_dse.workchains.refine import RefineWorkChain
 
 STAGES = {"stages": [["salt.a", "salt.*.B_iso"]]}
-#: One thread for every job: two of them share two cores.
-OPTIONS = {"options": {"resources": {
-    "num_machines": 1, "num_mpiprocs_per_machine": 1, "num_cores_per_mpiproc": 1}}}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +41,8 @@ def stored(case_nodes):
         model = copy.deepcopy(kept["model"].get_dict()) | changes
         return {
             "model": Dict(model), "pattern": kept["pattern"], "structures": kept["structures"],
-            "code": code, "metadata": copy.deepcopy(OPTIONS),
+            # one thread for every job: two of them share two cores
+            "code": code, "threads": 1, "metadata": {"options": {}},
         }
 
     return make
@@ -62,7 +60,7 @@ def submitted(started, stored, code, flaky_code, case):
     """Independent processes, all submitted at once so that they fill both cores."""
     def grid(code, scan=case.scan, **more):
         return {"scan": stored(code, scan=scan), "max_concurrent": Int(2),
-                "tile_seconds": Float(0.02), "seconds_per_point": Float(0.01)} | more
+                "tile_seconds": Float(0.02), "seconds": Float(0.06)} | more
 
     few = STAGES | {"max_cycles": 3}
     far = {"salt.a": 4.05, "salt.Cs1.B_iso": 6.0, "salt.Cl_a.B_iso": 8.0}
@@ -87,9 +85,8 @@ def jobs_of(node):
 def assert_complete_map(node, inputs):
     """The map of a work chain is the one that run_scan computes in one go."""
     assert node.is_finished_ok, node.exit_message
-    built = built_from_nodes(
-        inputs["model"].get_dict(), inputs["pattern"], inputs["structures"], {}
-    )
+    built = model_of_nodes(
+        inputs["model"].get_dict(), ModelNodes(inputs["pattern"], inputs["structures"]))
     expected = run_scan(built)
     found = node.outputs.map
     for name in ("gof", "chi2", "n_active", "axis_0", "axis_1"):
@@ -189,7 +186,7 @@ def test_a_large_map_adds_few_nodes_and_little_data(submitted, finish, stored, c
     finish(submitted["grid"])
     axes = [{"parameter": "salt.a", "start": 4.10, "stop": 4.1495, "step": 0.0005},
             {"parameter": "salt.Cl_a.B_iso", "start": 1.0, "stop": 3.97, "step": 0.03}]
-    inputs = {"scan": stored(code, scan={"axes": axes}), "seconds_per_point": Float(100.0)}
+    inputs = {"scan": stored(code, scan={"axes": axes}), "seconds": Float(10_000.0)}
     before = QueryBuilder().append(Node, project="id").all(flat=True)
     node = finish(submit(GridSearchWorkChain, **inputs))
     assert node.is_finished_ok, node.exit_message
@@ -316,8 +313,10 @@ def test_a_refused_grid_starts_no_process(submitted, stored, code):
 
     before = QueryBuilder().append(ProcessNode).count()
     bad = {"axes": [{"parameter": "salt.q", "values": [1.0, 2.0]}]}
+    inputs = stored(code, scan=bad)
     with pytest.raises(ValueError, match=r"salt\.q"):
-        submit(GridSearchWorkChain, scan=stored(code, scan=bad))
+        GridSearchWorkChain.get_builder_from_protocol(
+            code, inputs["model"], inputs["pattern"], inputs["structures"])
     with pytest.raises(ValueError, match="at least 1"):
         submit(GridSearchWorkChain, **submitted["make_grid"](code, max_concurrent=Int(0)))
     assert QueryBuilder().append(ProcessNode).count() == before
@@ -327,6 +326,6 @@ def test_a_refused_grid_starts_no_process(submitted, stored, code):
 def test_tiles_must_last(stored, code, case, seconds):
     """No process may be stored only to end in a division by zero."""
     inputs = {"scan": stored(code, scan=case.scan), "tile_seconds": Float(seconds),
-              "seconds_per_point": Float(0.01), "max_concurrent": Int(2), "max_attempts": Int(3)}
+              "max_concurrent": Int(2), "max_attempts": Int(3)}
     refused = GridSearchWorkChain.spec().inputs.validate(inputs)
     assert refused is not None and "tile_seconds" in str(refused)

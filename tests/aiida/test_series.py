@@ -7,10 +7,10 @@ import copy
 import numpy as np
 import pytest
 from aiida.engine import submit
-from aiida.orm import CalcJobNode, Dict, Group, Int, QueryBuilder
+from aiida.orm import CalcJobNode, Dict, Group, Int, Node, QueryBuilder
 from aiida.plugins import WorkflowFactory
 
-from aiida_dse.data.jobs import nodes_of_document
+from aiida_dse.data.jobs import job_document, nodes_of_document
 from aiida_dse.data.results import summary_from_node
 from aiida_dse.documents import load_document
 from aiida_dse.documents.status import EXITS, PartsFailed
@@ -19,8 +19,10 @@ from aiida_dse.workchains.temperature_series import TemperatureSeriesWorkChain
 
 TEMPERATURES = (100.0, 200.0, 300.0, 400.0)
 STAGES = {"stages": [["salt.a", "salt.*.B_iso"]]}
-OPTIONS = {"options": {"resources": {
-    "num_machines": 1, "num_mpiprocs_per_machine": 1, "num_cores_per_mpiproc": 1}}}
+
+
+#: What the shell of a code does to lose the job of one member.
+LOSE = "if grep -q '\"title\": \"{}\"' model.json; then echo lost >&2; exit 1; fi"
 
 
 def truth_at(temperature):
@@ -40,24 +42,31 @@ def members(write_case, pattern_of, tmp_path_factory):
              "refinement": STAGES},
             pattern=pattern_of(truth_at(temperature), k + 20),
         )
-        model, pattern, structures, _ = nodes_of_document(load_document(path), path.parent)
+        member = member_of(path)
         if found:
-            structures = next(iter(found.values()))["structures"]
-        for node in (pattern, *structures.values()):
+            member["structures"] = next(iter(found.values()))["structures"]
+        for node in (member["pattern"], *member["structures"].values()):
             node.store()
-        found[name] = {"model": Dict(model), "pattern": pattern, "structures": structures}
+        found[name] = member
     return found
+
+
+def member_of(path):
+    document = load_document(path)
+    nodes = nodes_of_document(document, path.parent)
+    return {"model": Dict(job_document(document, nodes)), **nodes.inputs()}
 
 
 def changed(member, **sections):
     return member | {"model": Dict(copy.deepcopy(member["model"].get_dict()) | sections)}
 
 
-def inputs_of(members, code, options=None, **more):
+def inputs_of(members, code, plan=None, **more):
+    """One thread for every job: two of them share two cores."""
     return {
         "members": {name: dict(member) for name, member in members.items()},
-        "options": Dict(options or {}), "max_concurrent": Int(2),
-        "refine": {"code": code, "metadata": copy.deepcopy(OPTIONS)},
+        "plan": Dict(plan or {}), "max_concurrent": Int(2),
+        "refine": {"code": code, "threads": 1},
     } | more
 
 
@@ -119,6 +128,7 @@ def test_series_and_samples_are_in_groups(independent, finish):
     node = finish(independent)
     found = Group.collection.get(label="dse/series/salt cooling").nodes
     assert [one.pk for one in found] == [node.pk]
+    assert Group.collection.get(label="dse/series/salt cooling").description
     (refinement,) = Group.collection.get(label="dse/sample/salt T200").nodes
     assert refinement.label == "T200"
 
@@ -154,11 +164,10 @@ def test_what_fails_or_is_hopeless_is_named_and_the_rest_finish(
     started, members, make_code, finish
 ):
     """T100 has three points, T200's job is lost, the particle of hot is wrong, T050 has no file."""
-    code = make_code("lossy", "if grep -q LOSE model.json; then echo lost >&2; exit 1; fi")
+    code = make_code("lossy", LOSE.format("T200"))
     broken = {
-        "T100": changed(members["T100"], pattern={
-            **members["T100"]["model"]["pattern"], "range": [4.0, 4.6]}),
-        "T200": changed(members["T200"], title="LOSE"),
+        "T100": without_points(members["T100"]),
+        "T200": members["T200"],
         "T300": members["T300"], "T400": members["T400"],
         "hot": changed(members["T400"], sample={"name": "hot", "temperature": 500.0},
                        phases={"salt": {"structure": "CsCl.cif", "particle": {
@@ -176,9 +185,8 @@ def test_what_fails_or_is_hopeless_is_named_and_the_rest_finish(
 
 
 def test_a_series_stops_at_a_failure_where_it_is_told_to(started, members, make_code, finish):
-    code = make_code("stopping", "if grep -q LOSE model.json; then echo lost >&2; exit 1; fi")
-    broken = {"T100": changed(members["T100"], title="LOSE"),
-              "T200": members["T200"], "T300": members["T300"]}
+    code = make_code("stopping", LOSE.format("T100"))
+    broken = {name: members[name] for name in ("T100", "T200", "T300")}
     node = finish(submit(TemperatureSeriesWorkChain, **inputs_of(
         broken, code, {"mode": "sequential", "anchor": "T100", "on_failure": "stop"})))
     assert node.exit_status == EXITS[PartsFailed.NOTHING_FINISHED].number
@@ -186,31 +194,57 @@ def test_a_series_stops_at_a_failure_where_it_is_told_to(started, members, make_
     assert {job.caller.label for job in jobs_of(node)} == {"T100"}
 
 
-@pytest.mark.parametrize(("options", "told"), [
+def without_points(member):
+    """A member whose document leaves three points of the pattern."""
+    pattern = {**member["model"]["pattern"], "range": [4.0, 4.6]}
+    return changed(member, pattern=pattern)
+
+
+@pytest.mark.parametrize(("plan", "told"), [
     ({"mode": "sideways"}, "mode"),
     ({"anchor": "T100"}, "sequential"),
     ({"mode": "sequential", "anchor": "T999"}, "T999"),
     ({"analysis": {"exclude": ["T9"]}}, "T9"),
     ({"analysis": {"refrence": 3}}, "unknown key"),
-    ({"simultaneous": {"shared": ["salt.q"]}}, "options.simultaneous"),
-    ({"on_failure": "stop"}, "members.T100"),
 ])
-def test_what_cannot_run_is_refused(three, code, options, told):
-    members = dict(three)
-    if "on_failure" in options:
-        members["T100"] = changed(three["T100"], pattern={
-            **three["T100"]["model"]["pattern"], "range": [4.0, 4.6]})
-    before = QueryBuilder().append(CalcJobNode).count()
+def test_a_bad_plan_is_refused(three, code, plan, told):
+    before = QueryBuilder().append(Node).count()
     with pytest.raises(ValueError, match=told):
-        submit(TemperatureSeriesWorkChain, **inputs_of(members, code, options))
-    assert QueryBuilder().append(CalcJobNode).count() == before
+        submit(TemperatureSeriesWorkChain, **inputs_of(three, code, plan))
+    with pytest.raises(ValueError, match=told):
+        TemperatureSeriesWorkChain.get_builder_from_protocol(code, three, plan)
+    assert QueryBuilder().append(Node).count() == before
+
+
+@pytest.mark.parametrize(("plan", "told"), [
+    ({"simultaneous": {"shared": ["salt.q"]}}, "plan.simultaneous: "),
+    ({"on_failure": "stop"}, "members.T100: "),
+])
+def test_what_cannot_run_has_no_builder(three, code, plan, told):
+    members = three if "simultaneous" in plan else three | {"T100": without_points(three["T100"])}
+    before = QueryBuilder().append(Node).count()
+    with pytest.raises(ValueError, match=told):
+        TemperatureSeriesWorkChain.get_builder_from_protocol(code, members, plan)
+    assert QueryBuilder().append(Node).count() == before
+
+
+def test_a_member_that_cannot_run_is_left_out_by_the_builder(three, code):
+    members = three | {"T100": without_points(three["T100"])}
+    builder = TemperatureSeriesWorkChain.get_builder_from_protocol(code, members)
+    assert sorted(builder.members) == ["T200", "T300"]
+    assert "points" in builder.left_out["T100"]
+
+
+def test_results_know_their_role(independent, finish):
+    node = finish(independent)
+    for result in node.outputs.refined.values():
+        assert result.base.extras.get("role") == "member"
+        assert result.base.extras.get("part_of") == "salt cooling"
 
 
 def test_a_member_needs_its_temperature(three, code, write_case, tmp_path):
     path = write_case(tmp_path, {"sample": {"name": "T1"}})
-    model, pattern, structures, _ = nodes_of_document(load_document(path), tmp_path)
-    members = three | {
-        "T1": {"model": Dict(model), "pattern": pattern, "structures": structures}}
+    members = three | {"T1": member_of(path)}
     with pytest.raises(ValueError, match="temperature is not known"):
         submit(TemperatureSeriesWorkChain, **inputs_of(members, code))
 

@@ -11,11 +11,12 @@ from click.testing import CliRunner
 
 from aiida_dse.cli.main import main
 from aiida_dse.data.jobs import nodes_of_document
-from aiida_dse.documents import load_document, parse_document, parse_study
+from aiida_dse.documents import load_document, parse_document
 from aiida_dse.documents.status import EXITS, PartsFailed
+from aiida_dse.tasks.tiles import tile_documents
 from aiida_dse.workchains.compare_models import CompareModelsWorkChain
-from aiida_dse.workchains.grid_search import GridSearchWorkChain, tile_models
-from aiida_dse.workchains.protocol import protocol_names, read_protocol, with_protocol
+from aiida_dse.workchains.grid_search import GridSearchWorkChain
+from aiida_dse.workchains.protocol import protocol_names, with_protocol
 from aiida_dse.workchains.refine import RefineWorkChain
 from aiida_dse.workchains.study import StudyWorkChain
 from aiida_dse.workchains.temperature_series import TemperatureSeriesWorkChain
@@ -170,42 +171,53 @@ def test_a_sample_that_cannot_be_read_is_left_out_and_named(started, folder, con
 def test_the_document_wins_over_the_protocol(write_case, tmp_path):
     path = write_case(tmp_path, {"refinement": {"tolerance": 0.01}})
     document = load_document(path)
-    for name in protocol_names():
-        made = with_protocol(document, read_protocol(name))
+    settings = {name: RefineWorkChain.get_protocol_inputs(name)["refine"]["model"]
+                for name in protocol_names()}
+    assert set(settings) == set(RefineWorkChain.get_available_protocols())
+    for wanted in settings.values():
+        made = with_protocol(document, wanted)
         assert made.refinement.tolerance == 0.01
-        assert made.refinement.max_cycles == read_protocol(name)["model"]["refinement"][
-            "max_cycles"]
-    assert with_protocol(document, read_protocol("fast")).pattern.every == 4
-    assert with_protocol(document, read_protocol("standard")).canonical() == document.canonical()
+        assert made.refinement.max_cycles == wanted["refinement"]["max_cycles"]
+    assert with_protocol(document, settings["fast"]).pattern.every == 4
+    assert with_protocol(document, settings["standard"]).canonical() == document.canonical()
+    over = with_protocol(document, settings["fast"], {"refinement": {"tolerance": 0.5}})
+    assert over.refinement.tolerance == 0.5
     one_way = document.model_dump(mode="json", exclude_unset=True, by_alias=True)
     one_way["refinement"] = {"method": "cobyqa"}
-    assert with_protocol(parse_document(one_way), read_protocol("publication")).refinement.starts \
-        == 1
-    with pytest.raises(ValueError, match="choose one of fast, publication, standard"):
-        read_protocol("hasty")
-    with pytest.raises(ValueError, match="unknown key 'tiles'"):
-        read_protocol("fast", {"tiles": 3})
+    again = with_protocol(parse_document(one_way), settings["publication"])
+    assert again.refinement.starts == 1
+    with pytest.raises(ValueError, match="the protocols are fast, publication, standard"):
+        RefineWorkChain.get_protocol_inputs("hasty")
+    with pytest.raises(ValueError, match="has no input 'tiles'"):
+        RefineWorkChain.get_protocol_inputs("fast", {"tiles": 3})
+    assert RefineWorkChain.get_default_protocol() == "standard"
 
 
 def test_builders_from_a_protocol(write_case, tmp_path, code, case):
     path = write_case(tmp_path, {"scan": case.scan})
-    model, pattern, structures, _ = nodes_of_document(load_document(path), tmp_path)
+    model = load_document(path)
+    nodes = nodes_of_document(model, tmp_path)
+    pattern, structures = nodes.pattern, nodes.structures
     refine = RefineWorkChain.get_builder_from_protocol(
-        code, model, pattern, structures, protocol="fast", overrides={"max_iterations": 3})
-    assert refine.max_iterations.value == 3
+        code, model, pattern, structures, protocol="fast", threads=1,
+        overrides={"max_iterations": 3, "refine": {"metadata": {"options": {"priority": "high"}}}},
+        options={"queue_name": "debug"})
+    assert refine.max_iterations.value == 3 and refine.refine.threads == 1
+    assert refine.refine.metadata.options.priority == "high"
+    assert refine.refine.metadata.options.queue_name == "debug"
     assert refine.refine.model["pattern"]["every"] == 4
     assert refine.refine.metadata.options.max_wallclock_seconds == 1800
     grid = GridSearchWorkChain.get_builder_from_protocol(
-        code, Dict(model), pattern, structures, protocol="publication")
+        code, Dict(model.canonical()), pattern, structures, protocol="publication")
     assert grid.scan.model["tolerance"] == 1e-6 and grid.tile_seconds.value == 300
     members = {name: {"model": model, "pattern": pattern, "structures": structures}
                for name in ("one", "other")}
     series = TemperatureSeriesWorkChain.get_builder_from_protocol(
         code, members, {"mode": "sequential"}, protocol="fast")
     assert series.members["one"]["model"]["pattern"]["every"] == 4
-    assert series.options["mode"] == "sequential"
+    assert series.plan["mode"] == "sequential"
     compare = CompareModelsWorkChain.get_builder_from_protocol(
-        code, {"one": model, "other": model}, {"one": structures, "other": structures}, pattern,
+        code, {"one": model, "other": model}, pattern, {"one": structures, "other": structures},
         protocol="fast")
     assert compare.models["other"]["pattern"]["every"] == 4
     assert CompareModelsWorkChain.spec().inputs.validate(compare._inputs(prune=True)) is None
@@ -213,11 +225,11 @@ def test_builders_from_a_protocol(write_case, tmp_path, code, case):
 
 def test_a_study_is_built_from_its_document(folder, content, code):
     """As 'launch study' does, for those who submit from Python."""
-    study = parse_study(copy.deepcopy(content))
-    builder = StudyWorkChain.get_builder_from_protocol(code, study, folder, protocol="fast")
+    path = written(folder, content, "again.yaml")
+    builder = StudyWorkChain.get_builder_from_protocol(code, path, protocol="fast")
     assert sorted(builder.samples) == ["T120", "T240", "alone"]
     assert builder.samples["T120"]["model"]["pattern"]["every"] == 4
-    assert builder.plan["maps"]["map_T120"]["seconds_per_point"] > 0
+    assert builder.plan["maps"]["map_T120"]["seconds"] > 0
     assert builder.metadata.label == "salts"
     assert StudyWorkChain.spec().inputs.validate(builder._inputs(prune=True)) is None
 
@@ -225,10 +237,10 @@ def test_a_study_is_built_from_its_document(folder, content, code):
 def test_tiles_of_a_wider_grid_are_those_of_the_narrower_one():
     def tiles(start, stop, n):
         axes = [{"parameter": "salt.a", "start": start, "stop": stop, "step": 0.01}]
-        return [tuple(tile["scan"]["axes"][0]["values"]) for tile in tile_models(
+        return [tuple(tile["scan"]["axes"][0]["values"]) for tile in tile_documents(
             {"phases": {"salt": {"atoms": "a.xyz"}}, "pattern": {
                 "grid": {"start": 1, "stop": 2, "step": 0.1}, "axis": "two_theta",
-                "wavelength": 1.0}, "scan": {"axes": axes}}, n)]
+                "wavelength": 1.0}, "scan": {"axes": axes}}, n, 0)]
 
     narrow = tiles(4.00, 4.31, 8)
     assert sorted(x for tile in narrow for x in tile) == pytest.approx(
