@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,11 +18,6 @@ OUTCOMES = {member.value for kind in (Status, Failure, PartsFailed, Task) for me
 QUANTITIES = {kind.value for kind in KINDS} | {
     "B", "B_iso", "x", "y", "z", "a", "b", "c", "alpha", "beta", "gamma", "occupancy", "scale",
     "lattice_scale", "size_axes_rotation", "L", "D", "L_ab", "L_c", "sd_L", "sd_D", "sd_ab", "sd_c",
-}
-#: Files that may still ask a name for its kind, each with the reason.
-BY_NAME = {
-    # CHEAP_SUFFIXES; being replaced by KindSpec.changes
-    "workchains/grid_search.py",
 }
 
 
@@ -74,7 +68,7 @@ def test_no_name_is_asked_for_its_kind():
     """`parameter.kind is Kind.B_ISO`, not `name.endswith('.B_iso')`."""
     found = []
     for place, node, tree in nodes(ast.Call, ast.Compare):
-        if place in (*BY_NAME, *OF_VERSION_0_1):
+        if place in OF_VERSION_0_1:
             continue
         if isinstance(node, ast.Call):
             if last_name(node.func) not in ("endswith", "startswith", "fnmatch", "fnmatchcase"):
@@ -93,11 +87,6 @@ def test_no_name_is_asked_for_its_kind():
             found.append(f"{place}:{node.lineno}: {ast.unparse(node)}")
     assert not found, "\n".join(found)
 
-
-@pytest.mark.parametrize("place", sorted(BY_NAME))
-def test_what_is_allowed_is_still_needed(place):
-    assert re.search(r"endswith\(CHEAP_SUFFIXES\)", (ROOT / place).read_text(encoding="utf-8")), \
-        f"take {place} out of BY_NAME"
 
 
 def test_the_factor_of_s_u_is_computed_in_one_place():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from aiida.orm import CalcJobNode, Float, Int
+from aiida.orm import CalcJobNode, Float, Int, RemoteData
+from aiida.orm.utils.remote import clean_remote
 
 
 def at_least_one(node: Int, _: Any) -> str | None:
@@ -23,10 +24,15 @@ def cleaned(chain: Any) -> None:
     """Remove the working directories of the jobs of a work chain, where it was asked to."""
     if not chain.inputs.clean_workdir.value:
         return
-    for job in chain.node.called_descendants:
-        if isinstance(job, CalcJobNode) and "remote_folder" in job.outputs:
-            try:
-                job.outputs.remote_folder._clean()
-            except OSError as problem:
-                chain.report(f"the working directory of {job.process_label}<{job.pk}> was not "
-                             f"removed: {problem}")
+    jobs = [job for job in chain.node.called_descendants
+            if isinstance(job, CalcJobNode) and "remote_folder" in job.outputs]
+    if not jobs:
+        return
+    try:
+        with jobs[0].get_transport() as transport:
+            for job in jobs:
+                folder = job.outputs.remote_folder
+                clean_remote(transport, folder.get_remote_path())
+                folder.base.extras.set(RemoteData.KEY_EXTRA_CLEANED, True)
+    except OSError as problem:
+        chain.report(f"not all working directories of the jobs were removed: {problem}")

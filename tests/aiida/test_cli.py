@@ -208,7 +208,7 @@ def test_an_uncertainty_goes_on_from_a_refinement_and_from_itself(
         })
         result = cli("launch", "uncertainty", path, "--threads", 1, "--start-from", start, "--wait")
         assert result.exit_code == 0, result.output
-        return result.output, re.search(r"UncertaintyCalculation<(\d+)>", result.output)[1]
+        return result.output, re.search(r"UncertaintyWorkChain<(\d+)>", result.output)[1]
 
     output, first = launched(4, analyses["refine"])
     assert "4 of 4 samples refined" in output and "going on" not in output
