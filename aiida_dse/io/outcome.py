@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 import aiida_dse
+from aiida_dse.documents import DocumentError
 from aiida_dse.documents.status import Failure
 from aiida_dse.engine import NUMERICS_VERSION
 
@@ -72,7 +71,8 @@ def failure_of(problem: BaseException) -> EngineFailure:
     """The class of an exception: bad input, no memory, a full disk, or a fault of the engine."""
     if isinstance(problem, EngineFailure):
         return problem
-    if isinstance(problem, ValueError) and not isinstance(problem, np.linalg.LinAlgError):
+    if isinstance(problem, DocumentError) or (
+            isinstance(problem, ValueError) and _raised_here(problem)):
         return EngineFailure(Failure.INVALID_INPUT, str(problem))
     if isinstance(problem, KeyboardInterrupt):
         return EngineFailure(Failure.NO_RESULT, "interrupted before there was a result")
@@ -81,6 +81,17 @@ def failure_of(problem: BaseException) -> EngineFailure:
     if isinstance(problem, OSError) and problem.errno in _FULL:
         return EngineFailure(Failure.DISK_FULL, str(problem))
     return EngineFailure(Failure.INTERNAL, f"{type(problem).__name__}: {problem}")
+
+
+def _raised_here(problem: BaseException) -> bool:
+    """Whether this package raised an exception itself, as it does for bad input.
+
+    One that a library raises while a task runs is a fault of the engine.
+    """
+    last = problem.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last is not None and last.tb_frame.f_globals.get("__name__", "").startswith("aiida_dse")
 
 
 @contextmanager

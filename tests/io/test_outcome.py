@@ -25,14 +25,23 @@ from aiida_dse.io.outcome import (
     reporting,
     write_outcome,
 )
+from aiida_dse.io.patterns import read_pattern
 
 
 class Section(BaseModel):
     x: int
 
 
+def refused():
+    read_pattern(Path("no.xye"), axis="sin_theta", wavelength=1.0, sigma="column")
+
+
 def invalid():
     Section(x="no number")
+
+
+def inconsistent():
+    np.zeros(3) + np.zeros(4)
 
 
 def singular():
@@ -48,8 +57,10 @@ def raised(problem):
 
 FAILURES = [
     (raised(DocumentError("pattern: no 'file'")), Failure.INVALID_INPUT, "pattern: no 'file'"),
-    (raised(ValueError("q reaches 80 1/Å")), Failure.INVALID_INPUT, "q reaches 80 1/Å"),
-    (invalid, Failure.INVALID_INPUT, "x"),
+    (refused, Failure.INVALID_INPUT, "sin_theta"),
+    # what a library raises while a task runs is no fault of the input
+    (invalid, Failure.INTERNAL, "x"),
+    (inconsistent, Failure.INTERNAL, "broadcast"),
     (raised(MemoryError()), Failure.OUT_OF_MEMORY, "did not fit"),
     (raised(MemoryError("Unable to allocate 9 TiB")), Failure.OUT_OF_MEMORY, "9 TiB"),
     (raised(OSError(errno.ENOSPC, "No space left on device")), Failure.DISK_FULL, "No space"),
