@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from aiida_dse.data.options import JOBS, SPEED
 LITTLE_SPACE = 2e9
 #: Seconds for a question to the engine, and for its self-test, which may have to compile.
 VERSION_SECONDS, SELFTEST_SECONDS = 60, 300
+NO_IDENTITY = "which does not report its numerics"
+_VERSION = re.compile(r"version (\S+?), (numerics .*)")
 _CACHE = re.compile(r"NUMBA_CACHE_DIR=(?:'([^']*)'|\"([^\"]*)\"|(\S+))")
 
 
@@ -62,6 +65,7 @@ def checks(profile: str | None, code_label: str) -> Iterator[Check]:
     yield from _rabbitmq(loaded)
     yield _caching(loaded)
     yield from _code(code_label)
+    yield from _other_engines(code_label)
 
 
 def _versions() -> Check:
@@ -187,8 +191,6 @@ def _code(label: str) -> Iterator[Check]:
         return
     yield from _computer(code.computer)
     if code.computer.transport_type != "core.local":
-        yield Check("code", "ok", f"{label} on another computer: not looked at from here",
-                    f"verdi code test {code.pk}")
         return
     executable = str(code.filepath_executable)
     if not os.access(executable, os.X_OK) or not os.path.isfile(executable):
@@ -202,17 +204,56 @@ def _code(label: str) -> Iterator[Check]:
 
 
 def _engine_version(label: str, executable: str) -> Check:
-    import aiida_dse
+    answer = _ask([executable, "--version"], VERSION_SECONDS)
+    if isinstance(answer, str):
+        return Check("code", "fail", f"{executable} --version {answer}",
+                     "reinstall aiida-dse there")
+    return _compared(label, executable, answer.stdout)
 
-    told = _ask([executable, "--version"], VERSION_SECONDS)
-    if isinstance(told, str):
-        return Check("code", "fail", f"{executable} --version {told}", "reinstall aiida-dse there")
-    version = told.stdout.split()[-1] if told.stdout.split() else "nothing"
-    if version != aiida_dse.__version__:
-        return Check("code", "fail", f"{label} is aiida-dse {version}, the plugin "
-                     f"{aiida_dse.__version__}: results would be cached as the plugin's",
-                     f"install aiida-dse {aiida_dse.__version__} where {executable} is")
-    return Check("code", "ok", f"{label}, version {version} as the plugin's")
+
+def _compared(label: str, executable: str, answer: str) -> Check:
+    """Whether an engine computes the numbers of this plugin; answer: that of --version."""
+    import aiida_dse
+    from aiida_dse.tasks.summary import engine_identity
+
+    parts = _VERSION.search(answer)
+    version, identity = parts.groups() if parts else (answer.strip() or "unknown", "")
+    own = engine_identity()
+    if identity != own:
+        return Check("code", "fail", f"{label} is aiida-dse {version} ({identity or NO_IDENTITY}), the plugin {aiida_dse.__version__} ({own}): its results would be "
+                     "refused", f"install aiida-dse {aiida_dse.__version__}, with the same version "
+                     f"of xraydb, where {executable} is")
+    return Check("code", "ok", f"{label}: version {version}, {identity}, the same as the plugin's")
+
+
+def _other_engines(label: str) -> Iterator[Check]:
+    """The engines on all computers that this user may use, asked through AiiDA's transport."""
+    from aiida.orm import Computer, InstalledCode, QueryBuilder
+
+    query = QueryBuilder().append(Computer, tag="computer").append(
+        InstalledCode, with_computer="computer", project="*",
+        filters={"attributes.input_plugin": {"like": "dse.%"}})
+    for code in query.all(flat=True):
+        computer = code.computer
+        names = (code.label, code.full_label, code.uuid, str(code.pk))
+        usable = computer.is_configured and computer.is_user_enabled(_user())
+        local = computer.transport_type == "core.local"
+        if code.is_hidden or not usable or (local and label in names):  # looked at already
+            continue
+        executable = str(code.filepath_executable)
+        command = f"{code.prepend_text or 'true'}\n{shlex.quote(executable)} --version"
+        try:
+            with computer.get_transport() as transport:
+                status, out, err = transport.exec_command_wait(command)
+        except Exception as problem:  # of the transport's own library
+            yield Check("code", "fail", f"{code.full_label}: {computer.label} cannot be reached "
+                        f"({problem})", f"verdi computer test {computer.label}")
+            continue
+        if status:
+            yield Check("code", "fail", f"{code.full_label}: {executable} --version ended with "
+                        f"status {status}: {(err or out).strip()}", "reinstall aiida-dse there")
+        else:
+            yield _compared(code.full_label, executable, out)
 
 
 def _numba(executable: str, cache: str | None) -> Iterator[Check]:

@@ -48,8 +48,18 @@ _threads = click.option(
 _quiet = click.option("--quiet", is_flag=True, help="No progress.")
 
 
+def _print_version(context: click.Context, _: Any, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        import aiida_dse
+        from aiida_dse.tasks.summary import engine_identity
+
+        click.echo(f"dse-engine, version {aiida_dse.__version__}, {engine_identity()}")
+        context.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="aiida-dse")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False,
+              callback=_print_version, help="Show the version and that of the numerics and exit.")
 def main() -> None:
     """Debye scattering analysis of nanocrystals."""
     import warnings

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -87,8 +89,13 @@ def cif_text(crystal: Crystal, *, exact: bool = False) -> str:
     for name in CELL_PARAMETERS:
         tag = "length" if name in "abc" else "angle"
         block.set_pair(f"_cell_{tag}_{name}", number(getattr(crystal.cell, name), ".10g"))
+    formula, units = chemical_formula(crystal)
+    block.set_pair("_chemical_formula_sum", gemmi.cif.quote(formula))
+    block.set_pair("_cell_formula_units_Z", str(units))
     if crystal.space_group:
         block.set_pair("_space_group_name_H-M_alt", gemmi.cif.quote(crystal.space_group))
+    if (number_of_group := _space_group_number(crystal)) is not None:
+        block.set_pair("_space_group_IT_number", str(number_of_group))
     loop = block.init_loop("_space_group_symop_", ["operation_xyz"])
     for triplet in crystal.operations:
         loop.add_row([gemmi.cif.quote(triplet)])
@@ -103,6 +110,39 @@ def cif_text(crystal: Crystal, *, exact: bool = False) -> str:
              site.assembly or ".", str(site.group) if site.group else "."]
         )
     return str(document.as_string())
+
+
+def chemical_formula(crystal: Crystal) -> tuple[str, int]:
+    """The sum formula of a crystal in Hill order, such as 'Br3 Cs Pb', and the number Z of
+    formula units in its cell; with fractional occupancies, the content of the cell and 1."""
+    content: dict[str, float] = {}
+    atoms = np.bincount(crystal.site_of_atom, minlength=len(crystal.sites))
+    for site, multiplicity in zip(crystal.sites, atoms, strict=True):
+        element = re.match("[A-Z][a-z]?", site.ion)
+        assert element is not None
+        symbol = element[0]
+        content[symbol] = content.get(symbol, 0.0) + float(multiplicity) * site.occupancy
+    content = {symbol: number for symbol, number in content.items() if number > 0}
+    units = 1
+    if all(abs(number - round(number)) < 1e-6 for number in content.values()):
+        units = math.gcd(*(round(number) for number in content.values())) or 1
+    first = [symbol for symbol in ("C", "H") if "C" in content and symbol in content]
+    order = first + sorted(symbol for symbol in content if symbol not in first)
+    numbers = {symbol: format(content[symbol] / units, ".4g") for symbol in order}
+    formula = " ".join(symbol + ("" if text == "1" else text) for symbol, text in numbers.items())
+    return formula, units
+
+
+def _space_group_number(crystal: Crystal) -> int | None:
+    """The number in the International Tables; None for operations in an unusual setting."""
+    try:
+        operations = gemmi.GroupOps([gemmi.Op(triplet) for triplet in crystal.operations])
+        group = gemmi.find_spacegroup_by_ops(operations)
+    except (ValueError, RuntimeError):
+        group = None
+    if group is None and crystal.space_group:
+        group = gemmi.find_spacegroup_by_name(crystal.space_group)
+    return None if group is None else int(group.number)
 
 
 def read_xyz(path: Path) -> tuple[list[str], FloatArray]:

@@ -97,6 +97,11 @@ def scattering_tables() -> Tables:
     )
 
 
+def engine_identity() -> str:
+    """The version of the numerics and of the tables: engines with the same compute the same."""
+    return f"numerics {NUMERICS_VERSION}, {scattering_tables().file}"
+
+
 def document_hash(document: ModelDocument | SimultaneousDocument) -> str:
     """SHA-256 of the canonical document: what two results must share to be parts of one.
 

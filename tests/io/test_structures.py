@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import gemmi
+import pytest
+from pymatgen.core import Composition
+
+from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
 from aiida_dse.engine.scattering.form_factors import ion_symbol
-from aiida_dse.io.structures import cif_text, read_cif, read_xyz
+from aiida_dse.io.structures import chemical_formula, cif_text, read_cif, read_xyz
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 HEAD = """data_test
 _cell_length_a 5.9
@@ -73,3 +80,31 @@ def test_labels_of_atoms_are_kept_as_written(tmp_path):
     path.write_text("2\n\nCA1 0 0 0\nPb 3.0 0 0\n")
     labels, positions = read_xyz(path)
     assert labels == ["CA1", "Pb"] and positions[1].tolist() == [3.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(("ions", "occupancy", "formula", "units"), [
+    (("Cs1+", "Cl1-"), 1.0, "Cl Cs", 1),
+    (("Cs1+", "Cl1-"), 0.25, "Cl0.25 Cs", 1),
+    (("C", "H"), 1.0, "C H", 1),
+])
+def test_the_formula_of_a_crystal_is_in_hill_order(ions, occupancy, formula, units):
+    sites = (Site("A", ions[0], (0, 0, 0)), Site("B", ions[1], (0.5, 0.5, 0.5), occupancy))
+    crystal = Crystal(Cell(4, 4, 4), ("x,y,z",), sites, "test")
+    assert chemical_formula(crystal) == (formula, units)
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.cif")), ids=lambda path: path.stem)
+def test_the_formula_and_the_space_group_of_a_written_cif_are_those_of_pymatgen(path, tmp_path):
+    from pymatgen.core import Structure
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+    crystal = read_cif(path)
+    (tmp_path / "written.cif").write_text(cif_text(crystal))
+    block = gemmi.cif.read(str(tmp_path / "written.cif")).sole_block()
+    structure = Structure.from_file(path)
+    expected, units = structure.composition.get_integer_formula_and_factor()
+    formula = gemmi.cif.as_string(block.find_value("_chemical_formula_sum"))
+    assert Composition(formula) == Composition(expected).element_composition
+    assert int(block.find_value("_cell_formula_units_Z")) == units
+    number = SpacegroupAnalyzer(structure).get_space_group_number()
+    assert int(block.find_value("_space_group_IT_number")) == number
