@@ -20,7 +20,6 @@ from aiida_dse.data.options import JOBS, SPEED
 LITTLE_SPACE = 2e9
 #: Seconds for a question to the engine, and for its self-test, which may have to compile.
 VERSION_SECONDS, SELFTEST_SECONDS = 60, 300
-NO_IDENTITY = "which does not report its numerics"
 _VERSION = re.compile(r"version (\S+?), (numerics .*)")
 _CACHE = re.compile(r"NUMBA_CACHE_DIR=(?:'([^']*)'|\"([^\"]*)\"|(\S+))")
 
@@ -217,12 +216,16 @@ def _compared(label: str, executable: str, answer: str) -> Check:
     from aiida_dse.tasks.summary import engine_identity
 
     parts = _VERSION.search(answer)
-    version, identity = parts.groups() if parts else (answer.strip() or "unknown", "")
+    version, identity = parts.groups() if parts else (" ".join(answer.split()[-1:]), "")
     own = engine_identity()
     if identity != own:
-        return Check("code", "fail", f"{label} is aiida-dse {version} ({identity or NO_IDENTITY}), the plugin {aiida_dse.__version__} ({own}): its results would be "
-                     "refused", f"install aiida-dse {aiida_dse.__version__}, with the same version "
-                     f"of xraydb, where {executable} is")
+        return Check(
+            "code", "fail",
+            f"{label} is aiida-dse {version} ({identity or 'its numerics are unknown'}), but the "
+            f"plugin is {aiida_dse.__version__} ({own}): the results of this engine would be "
+            "refused",
+            f"install aiida-dse {aiida_dse.__version__} and the same version of xraydb where "
+            f"{executable} is")
     return Check("code", "ok", f"{label}: version {version}, {identity}, the same as the plugin's")
 
 

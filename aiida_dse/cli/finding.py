@@ -35,6 +35,8 @@ def query_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--where", multiple=True, metavar="CONDITION",
                      help="'CsPbBr3.a>8.2', 'CsPbBr3.L_ab=5:8' (a range; nm), 'r_wp<0.1'."),
         click.option("--group", help="Of the work chain: dse/sample/NAME, ..."),
+        click.option("--latest", is_flag=True, help="Only the newest result of each sample and "
+                     "task, without the rivals of a comparison."),
         click.option("--parts", is_flag=True, help="Also tiles of maps and interrupted attempts."),
     ]):
         command = option(command)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .grouping import merge_imported_groups
+
 
 @dataclass(frozen=True)
 class Counted:
@@ -41,18 +43,26 @@ def write_archive(nodes: Iterable[Any], file: Path, *, groups: Iterable[Any] = (
 
 
 def read_archive(file: Path) -> Counted:
-    """Add an archive's nodes to the loaded profile; what is there already is kept as it is.
+    """Add the nodes of an archive to the loaded profile; nodes that it has already are kept.
 
-    Returns what was new. Raises ValueError where the file is no archive of this AiiDA version.
+    Groups of the same sample, series or study become one, and new nodes get the hashes that
+    archives leave out, so that the cache finds them. Returns the numbers of new nodes. Raises
+    ValueError where the file is no archive of this AiiDA version.
     """
     from aiida.common.exceptions import AiidaException
+    from aiida.orm import Node, QueryBuilder
     from aiida.tools.archive import import_archive
 
     before = counted()
+    newest = QueryBuilder().append(Node, tag="node", project="id").order_by(
+        {"node": {"id": "desc"}}).first(flat=True) or 0
     try:
         import_archive(file, create_group=False)
     except (AiidaException, OSError) as problem:
         raise ValueError(_unreadable(file, problem)) from None
+    merge_imported_groups()
+    for (node,) in QueryBuilder().append(Node, filters={"id": {">": newest}}).iterall():
+        node.base.caching.rehash()
     after = counted()
     return Counted(after.nodes - before.nodes, after.results - before.results)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,6 +10,8 @@ from typing import Any
 KINDS = {"study": "All analyses of the study {}.", "series": "All series called {}.",
          "sample": "All analyses of the sample {}."}
 PREFIX = "dse/"
+#: What AiiDA appends to the label of an imported group.
+_IMPORTED = re.compile(r" \(Imported #\d+\)$")
 
 
 def group_label(kind: str, name: str) -> str:
@@ -24,6 +27,20 @@ def group_label(kind: str, name: str) -> str:
         raise ValueError(f"'{label[:40]}...' has {len(label)} characters, but the label of a group "
                          "in AiiDA may have 255 at most.")
     return label
+
+
+def merge_imported_groups() -> None:
+    """Make one group of those that AiiDA renamed at an import, since their label was taken."""
+    from aiida.orm import Group, QueryBuilder
+
+    query = QueryBuilder().append(Group, filters={"label": {"like": f"{PREFIX}%(Imported #%"}})
+    for group in query.all(flat=True):
+        label = _IMPORTED.sub("", group.label)
+        if label == group.label:
+            continue
+        target, _ = Group.collection.get_or_create(label)
+        target.add_nodes(list(group.nodes))
+        Group.collection.delete(group.pk)
 
 
 def put_into_group(kind: str, name: str, nodes: Iterable[Any]) -> str:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from aiida_dse.documents.migration import RESULT_SCHEMAS, current_name, old_names
 from aiida_dse.documents.result_migration import STATUSES, TASKS, old_words
 
+from .roles import PART_OF, RIVAL, ROLE
+
 if TYPE_CHECKING:
     import pandas
 
@@ -33,6 +35,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "r_wp": ("attributes.agreement.r_wp",), "chi2": ("attributes.agreement.chi2",),
     "wavelength": ("attributes.data.wavelength",), "seconds": ("extras.seconds", "attributes.seconds"),
     "engine": ("attributes.engine_version",),
+    # of a result that is part of another analysis: 'member' or 'rival', and of which
+    "role": (f"extras.{ROLE}",), "part_of": (f"extras.{PART_OF}",),
     # numbers of series: thermal expansion (1/K) and surface energy (eV/nm^2)
     "thermal_expansion_V": (
         "attributes.numbers.thermal_expansion_V.value", "attributes.parameters.alpha_V.value"),
@@ -42,7 +46,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 #: Columns that hold numbers: what a condition may compare.
 NUMBERS = ("pk", "temperature", "gof", "r_wp", "chi2", "wavelength", "seconds", "thermal_expansion_V",
            "surface_energy")
-STANDARD = ("pk", "made", "task", "status", "sample", "ligand", "temperature", "gof")
+STANDARD = ("pk", "made", "task", "status", "sample", "ligand", "temperature", "gof", "role")
 #: Columns whose words version 0.1 wrote in another way, and these words.
 _OLD_WORDS = {"task": TASKS, "status": STATUSES}
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[^.\s<>=!|]+)*")
@@ -116,12 +120,14 @@ def find_rows(
     phase: str | None = None, space_group: str | None = None, max_gof: float | None = None,
     tags: Sequence[str] = (), where: Sequence[str] = (), group: str | None = None,
     show: Sequence[str] = (), sort: str = "-made", limit: int | None = None, parts: bool = False,
+    latest: bool = False,
 ) -> list[dict[str, Any]]:
     """The results that fit, a row of columns each; None where a result lacks one.
 
     `temperature` K and conditions' ranges as of `number_range`; `where` as of `condition`; `tags`
     'key' or 'key=value'; `show` names further columns, as do the conditions; `sort` a column, '-'
-    before it for descending. `group` is a group of work chains, as `launch` makes them. Tiles of
+    before it for descending. `latest` keeps the newest result of each sample and task, rivals of a
+    comparison left out. `group` is a group of work chains, as `launch` makes them. Tiles of
     maps and interrupted attempts are left out unless `parts`.
     Raises ValueError for names and conditions that cannot be understood.
     """
@@ -165,6 +171,12 @@ def find_rows(
         for pk in _parts(asked):
             rows.pop(pk, None)
     ordered = sorted(rows.values(), key=lambda row: row["pk"], reverse=True)
+    if latest:
+        newest: dict[Any, dict[str, Any]] = {}
+        for row in ordered:
+            if row["role"] != RIVAL:
+                newest.setdefault((row["sample"], row["task"]), row)
+        ordered = list(newest.values())
     known = [row for row in ordered if row[order] is not None]
     known.sort(key=lambda row: _sortable(row[order]), reverse=sort.startswith("-"))
     ordered = known + [row for row in ordered if row[order] is None]

@@ -22,6 +22,7 @@ from aiida_dse.cli.main import main
 from aiida_dse.data.archives import opened_archive, read_archive, write_archive
 from aiida_dse.data.grouping import group_label, put_into_group
 from aiida_dse.data.query import condition, find, find_rows, number_range, paths_of
+from aiida_dse.data.roles import RIVAL, set_role
 
 
 @pytest.fixture(scope="module")
@@ -496,3 +497,41 @@ def test_python_functions_write_and_read_archives(analyses, tmp_path):
     target = tmp_path / "python.aiida"
     write_archive([load_node(analyses["result"])], target)
     assert target.stat().st_size > 1000 and read_archive(target).nodes == 0
+
+
+def test_the_latest_result_of_a_sample_is_not_a_rival_model(analyses):
+    from aiida.tools import delete_nodes
+
+    original = load_node(analyses["result"])
+    newer, rival = (Dict(original.get_dict()).store() for _ in range(2))
+    try:
+        set_role(rival, RIVAL, load_node(analyses["refine"]))
+        rows = find_rows(sample="F1", show=["part_of"])
+        assert [row["role"] for row in rows if row["pk"] == rival.pk] == ["rival"]
+        assert {row["part_of"] for row in rows} == {None, load_node(analyses["refine"]).label}
+        (row,) = find_rows(sample="F1", latest=True)
+        assert row["pk"] == newer.pk
+        assert {row["sample"] for row in find_rows(latest=True)} >= {"F1", "F2"}
+    finally:
+        delete_nodes([newer.pk, rival.pk], dry_run=False)
+
+
+def test_an_import_joins_the_group_of_the_sample(
+    cli, own_storage, analyses, aiida_config, aiida_profile_factory, tmp_path
+):
+    archive = tmp_path / "group.aiida"
+    assert cli("export", "--group", "dse/sample/F1", "-o", archive).exit_code == 0
+    uuid = load_node(analyses["refine"]).uuid
+    with aiida_profile_factory(aiida_config, storage_backend="core.sqlite_dos"):
+        mine = Dict({}).store()
+        put_into_group("sample", "F1", [mine])
+        assert cli("import", archive).exit_code == 0
+        (label,) = QueryBuilder().append(
+            Group, filters={"label": {"like": "dse/%"}}, project="label").all(flat=True)
+        assert label == "dse/sample/F1"
+        group = Group.collection.get(label=label)
+        assert {node.uuid for node in group.nodes} >= {uuid, mine.uuid}
+        # archives leave the hashes out: without them the cache would find nothing
+        job = load_node(uuid).called[0]
+        assert job.base.caching.get_hash() and job.base.caching.get_hash() == \
+            job.base.caching.compute_hash()
