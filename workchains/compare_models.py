@@ -8,7 +8,7 @@ from typing import Any
 
 from aiida.engine import ExitCode, ToContext, WorkChain, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
-from aiida.orm import Bool, CifData, Dict, Int, SinglefileData, StructureData
+from aiida.orm import CifData, Dict, SinglefileData, StructureData
 
 from aiida_dse.calculations.analysis import compare_refinements
 from aiida_dse.calculations.engine import RefineCalculation, add_exits
@@ -18,7 +18,11 @@ from aiida_dse.data.roles import RIVAL, set_role
 from aiida_dse.data.same_content import NodesByContent
 from aiida_dse.documents.results import ComparisonSummary
 from aiida_dse.documents.status import PartsFailed
-from aiida_dse.workchains.limits import at_least_one
+from aiida_dse.workchains.ports import (
+    define_clean_workdir,
+    define_count,
+    define_iterations,
+)
 from aiida_dse.workchains.protocol import ProtocolMixin, label_of
 from aiida_dse.workchains.refine import RefineWorkChain
 from aiida_dse.workchains.remedies import why_failed
@@ -45,12 +49,9 @@ class CompareModelsWorkChain(ProtocolMixin, WorkChain):
             "structures", valid_type=(CifData, StructureData, SinglefileData), dynamic=True,
             help="Structures by model and phase.",
         )
-        spec.input("max_concurrent", valid_type=Int, default=lambda: Int(2),
-                   validator=at_least_one, help="Refinements that run at the same time.")
-        spec.input("max_iterations", valid_type=Int, default=lambda: Int(5),
-                   validator=at_least_one, help="Jobs of one refinement: the first and its restarts.")
-        spec.input("clean_workdir", valid_type=Bool, default=lambda: Bool(False),
-                   help="Remove the working directories of the jobs at the end.")
+        define_count(spec, "max_concurrent", 2, "Refinements that run at the same time.")
+        define_iterations(spec)
+        define_clean_workdir(spec)
         spec.inputs.validator = check_comparison
         spec.outline(
             cls.start,

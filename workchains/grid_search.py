@@ -7,7 +7,7 @@ from typing import Any
 
 from aiida.engine import ExitCode, ToContext, WorkChain, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
-from aiida.orm import ArrayData, Bool, Dict, Float, Int
+from aiida.orm import ArrayData, Dict, Float, Int, to_aiida_type
 
 from aiida_dse.calculations.documents import continued_model, cut_grid, merge_tiles
 from aiida_dse.calculations.engine import ScanCalculation, add_exits
@@ -19,7 +19,14 @@ from aiida_dse.documents.status import PartsFailed
 from aiida_dse.tasks.build import BuiltModel
 from aiida_dse.tasks.estimate import seconds_of_map
 from aiida_dse.tasks.tiles import cut_axis, scan_of
-from aiida_dse.workchains.limits import at_least_one, cleaned, not_negative, positive
+from aiida_dse.workchains.ports import (
+    clean_working_directories,
+    define_clean_workdir,
+    define_count,
+    define_start_from,
+    define_tile_seconds,
+    not_negative,
+)
 from aiida_dse.workchains.protocol import SingleModelProtocol
 from aiida_dse.workchains.remedies import Remedy, fewer_threads, remedy_for, why_failed
 
@@ -38,20 +45,17 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
     def define(cls, spec: WorkChainSpec) -> None:  # type: ignore[override]
         super().define(spec)
         spec.expose_inputs(ScanCalculation, namespace="scan", exclude=("finished",))
-        spec.input("start_from", valid_type=Dict, required=False,
-                   help="The result of an earlier analysis, whose values are the start.")
-        spec.input("max_concurrent", valid_type=Int, default=lambda: Int(2),
-                   validator=at_least_one, help="Tiles that run at the same time.")
-        spec.input("max_attempts", valid_type=Int, default=lambda: Int(3),
-                   validator=at_least_one, help="Jobs of a tile: the first and its restarts.")
-        spec.input("tile_seconds", valid_type=Float, default=lambda: Float(60.0),
-                   validator=positive, help="Intended duration of a tile.")
-        spec.input("seconds", valid_type=Float, default=lambda: Float(0.0), validator=not_negative,
+        define_start_from(spec)
+        define_count(spec, "max_concurrent", 2, "Tiles that run at the same time.")
+        define_count(spec, "max_attempts", 3, "Jobs of a tile: the first and its restarts.")
+        define_tile_seconds(spec)
+        spec.input("seconds", valid_type=Float, serializer=to_aiida_type,
+                   default=lambda: Float(0.0), validator=not_negative,
                    help="Estimated computing time of the map; 0 where it is not known.")
-        spec.input("cut_axis", valid_type=Int, required=False, validator=not_negative,
-                   help="The axis along which the grid is cut, from 0 (default: the longest).")
-        spec.input("clean_workdir", valid_type=Bool, default=lambda: Bool(False),
-                   help="Remove the working directories of the jobs at the end.")
+        spec.input("cut_axis", valid_type=Int, serializer=to_aiida_type, required=False,
+                   validator=not_negative, help=(
+                       "The axis along which the grid is cut, from 0 (default: the longest)."))
+        define_clean_workdir(spec)
         spec.outline(
             cls.cut,
             while_(cls.tiles_left)(cls.run_tiles, cls.inspect_tiles),
@@ -190,7 +194,7 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
 
     def on_terminated(self) -> None:
         super().on_terminated()
-        cleaned(self)
+        clean_working_directories(self)
 
 
 def _points(model: Dict) -> int:

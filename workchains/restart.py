@@ -6,12 +6,15 @@ from typing import Any, ClassVar
 
 from aiida.engine import BaseRestartWorkChain, ProcessHandlerReport, process_handler, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
-from aiida.orm import CalcJobNode, Dict
+from aiida.orm import CalcJobNode
 
 from aiida_dse.calculations.documents import continued_model
 from aiida_dse.calculations.engine import EngineCalculation, add_exits
 from aiida_dse.data.results import summary_from_node
 from aiida_dse.documents.status import EXITS, Failure, Outcome, Status
+from aiida_dse.workchains.ports import (
+    define_start_from,
+)
 from aiida_dse.workchains.protocol import SingleModelProtocol
 from aiida_dse.workchains.remedies import (
     NODE_FAILURE,
@@ -46,8 +49,7 @@ class EngineRestartWorkChain(SingleModelProtocol, BaseRestartWorkChain):
     def define(cls, spec: WorkChainSpec) -> None:  # type: ignore[override]
         super().define(spec)
         spec.expose_inputs(cls._process_class, namespace=cls.NAMESPACE)
-        spec.input("start_from", valid_type=Dict, required=False,
-                   help="The result of an earlier analysis, whose values are the start.")
+        define_start_from(spec)
         spec.expose_outputs(cls._process_class)
         spec.outline(
             cls.setup,

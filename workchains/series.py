@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from aiida.engine import ExitCode, ToContext, WorkChain, if_, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
-from aiida.orm import Bool, CifData, Dict, Int, SinglefileData, StructureData
+from aiida.orm import CifData, Dict, SinglefileData, StructureData, to_aiida_type
 
 from aiida_dse.calculations.documents import continued_model, simultaneous_model
 from aiida_dse.calculations.engine import RefineCalculation, SimultaneousCalculation, add_exits
@@ -23,7 +23,6 @@ from aiida_dse.documents.continuation import simultaneous_document_of
 from aiida_dse.documents.results import SeriesSummary
 from aiida_dse.documents.status import EXITS, PartsFailed, Status
 from aiida_dse.documents.study import SeriesPlan, SeriesSimultaneous, parse_plan
-from aiida_dse.workchains.limits import at_least_one
 from aiida_dse.workchains.members import (
     MEMBER_INPUTS,
     for_any_task,
@@ -33,6 +32,11 @@ from aiida_dse.workchains.members import (
     problem_of,
     sample_of,
     simultaneous_data,
+)
+from aiida_dse.workchains.ports import (
+    define_clean_workdir,
+    define_count,
+    define_iterations,
 )
 from aiida_dse.workchains.protocol import ProtocolMixin
 from aiida_dse.workchains.refine import RefineWorkChain, SimultaneousWorkChain
@@ -64,16 +68,13 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
             valid_type=(Dict, PatternData, CifData, StructureData, SinglefileData),
             help="By name: 'model', 'pattern', 'structures' and 'blanks' as of dse.refine.",
         )
-        spec.input("plan", valid_type=Dict, default=lambda: Dict({}), help=(
+        spec.input("plan", valid_type=Dict, serializer=to_aiida_type, default=lambda: Dict({}), help=(
             "mode, anchor, on_failure, analysis and simultaneous, as in a study document."))
-        spec.input("left_out", valid_type=Dict, required=False,
+        spec.input("left_out", valid_type=Dict, serializer=to_aiida_type, required=False,
                    help="Members that cannot be refined, by name, with the reason.")
-        spec.input("max_concurrent", valid_type=Int, default=lambda: Int(2),
-                   validator=at_least_one, help="Refinements that run at the same time.")
-        spec.input("max_iterations", valid_type=Int, default=lambda: Int(5),
-                   validator=at_least_one, help="Jobs of one refinement: the first and its restarts.")
-        spec.input("clean_workdir", valid_type=Bool, default=lambda: Bool(False),
-                   help="Remove the working directories of the jobs at the end.")
+        define_count(spec, "max_concurrent", 2, "Refinements that run at the same time.")
+        define_iterations(spec)
+        define_clean_workdir(spec)
         spec.inputs.validator = cls.check_inputs
         spec.outline(
             cls.start,

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiida.engine import ExitCode, ToContext, WorkChain, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
-from aiida.orm import Bool, CifData, Dict, Float, Int, SinglefileData, StructureData, load_node
+from aiida.orm import CifData, Dict, Float, Int, SinglefileData, StructureData, load_node, to_aiida_type
 
 from aiida_dse.calculations.documents import continued_model
 from aiida_dse.calculations.engine import RefineCalculation, ScanCalculation, add_exits
@@ -25,12 +25,17 @@ from aiida_dse.tasks.estimate import seconds_of_map
 from aiida_dse.tasks.tiles import cut_axis
 from aiida_dse.workchains.compare_models import CompareModelsWorkChain, check_comparison
 from aiida_dse.workchains.grid_search import GridSearchWorkChain
-from aiida_dse.workchains.limits import at_least_one, positive
 from aiida_dse.workchains.members import (
     MEMBER_INPUTS,
     for_any_task,
     member_inputs,
     sample_of,
+)
+from aiida_dse.workchains.ports import (
+    define_clean_workdir,
+    define_count,
+    define_iterations,
+    define_tile_seconds,
 )
 from aiida_dse.workchains.protocol import ProtocolMixin
 from aiida_dse.workchains.refine import RefineWorkChain
@@ -59,23 +64,19 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
             "samples", dynamic=True, valid_type=nodes,
             help="By name: 'model', 'pattern', 'structures' and 'blanks' as of dse.refine.",
         )
-        spec.input("plan", valid_type=Dict, help=(
+        spec.input("plan", valid_type=Dict, serializer=to_aiida_type, help=(
             "'series': {name: {kind, samples, options}}, 'maps': {name: {sample, seconds, "
             "cut_axis}}, 'compare': {name: sample}, all of them optional."))
         spec.input_namespace("maps", valid_type=Dict, dynamic=True, required=False,
                              help="Model documents with their 'scan' by map.")
         spec.input_namespace("compare", valid_type=nodes, dynamic=True, required=False,
                              help="By comparison: 'models' and 'structures' by model.")
-        spec.input("left_out", valid_type=Dict, required=False,
+        spec.input("left_out", valid_type=Dict, serializer=to_aiida_type, required=False,
                    help="Members of series that could not be read, by name, with the reason.")
-        spec.input("max_concurrent", valid_type=Int, default=lambda: Int(2),
-                   validator=at_least_one, help="Jobs that run at the same time.")
-        spec.input("max_iterations", valid_type=Int, default=lambda: Int(5),
-                   validator=at_least_one, help="Jobs of one refinement: the first and its restarts.")
-        spec.input("tile_seconds", valid_type=Float, default=lambda: Float(60.0),
-                   validator=positive, help="Intended duration of a tile of a map.")
-        spec.input("clean_workdir", valid_type=Bool, default=lambda: Bool(False),
-                   help="Remove the working directories of the jobs at the end.")
+        define_count(spec, "max_concurrent", 2, "Jobs that run at the same time.")
+        define_iterations(spec)
+        define_tile_seconds(spec)
+        define_clean_workdir(spec)
         spec.inputs.validator = cls.check_inputs
         spec.outline(
             cls.start,

@@ -1,0 +1,69 @@
+"""Ports and clean-up that several work chains share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiida.orm import Bool, CalcJobNode, Dict, Float, Int, RemoteData, to_aiida_type
+from aiida.orm.utils.remote import clean_remote
+
+
+def define_count(spec: Any, name: str, default: int, description: str) -> None:
+    """A port for a number of at least 1."""
+    spec.input(name, valid_type=Int, serializer=to_aiida_type, default=lambda: Int(default),
+               validator=_at_least_one, help=description)
+
+
+def define_iterations(spec: Any) -> None:
+    """The port for the number of jobs that a refinement may take."""
+    define_count(spec, "max_iterations", 5, "Jobs of one refinement: the first and its restarts.")
+
+
+def define_tile_seconds(spec: Any) -> None:
+    """The port for the duration of a tile."""
+    spec.input("tile_seconds", valid_type=Float, serializer=to_aiida_type,
+               default=lambda: Float(60.0), validator=_positive,
+               help="Intended duration of one tile of a map.")
+
+
+def define_start_from(spec: Any) -> None:
+    """The port for the result from whose values an analysis starts."""
+    spec.input("start_from", valid_type=Dict, required=False,
+               help="The result of an earlier analysis, whose values are the start.")
+
+
+def define_clean_workdir(spec: Any) -> None:
+    """The port of the same name and meaning as that of AiiDA's restart work chain."""
+    spec.input("clean_workdir", valid_type=Bool, serializer=to_aiida_type,
+               default=lambda: Bool(False),
+               help="Remove the working directories of the jobs at the end.")
+
+
+def clean_working_directories(chain: Any) -> None:
+    """Remove the working directories of the jobs of a work chain, where it was asked to."""
+    if not chain.inputs.clean_workdir.value:
+        return
+    jobs = [job for job in chain.node.called_descendants
+            if isinstance(job, CalcJobNode) and "remote_folder" in job.outputs]
+    if not jobs:
+        return
+    try:
+        with jobs[0].get_transport() as transport:
+            for job in jobs:
+                folder = job.outputs.remote_folder
+                clean_remote(transport, folder.get_remote_path())
+                folder.base.extras.set(RemoteData.KEY_EXTRA_CLEANED, True)
+    except OSError as problem:
+        chain.report(f"not all working directories of the jobs were removed: {problem}")
+
+
+def not_negative(node: Float | Int, _: Any) -> str | None:
+    return None if node.value >= 0 else f"the value is {node.value}; it must not be below 0."
+
+
+def _at_least_one(node: Int, _: Any) -> str | None:
+    return None if node.value >= 1 else f"the value is {node.value}; it must be at least 1."
+
+
+def _positive(node: Float, _: Any) -> str | None:
+    return None if node.value > 0 else f"the value is {node.value}; it must be above 0."
