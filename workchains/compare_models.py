@@ -14,7 +14,7 @@ from aiida_dse.calculations.analysis import compare_refinements
 from aiida_dse.calculations.engine import RefineCalculation, add_exits
 from aiida_dse.data.jobs import ModelNodes, model_node
 from aiida_dse.data.results import summary_from_node
-from aiida_dse.data.roles import RIVAL, set_role
+from aiida_dse.data.roles import RIVAL, name_result, set_role
 from aiida_dse.data.same_content import NodesByContent
 from aiida_dse.documents.results import ComparisonSummary
 from aiida_dse.documents.status import PartsFailed
@@ -147,6 +147,7 @@ class CompareModelsWorkChain(ProtocolMixin, WorkChain):
             outputs = self.ctx[f"model_{name}"].outputs
             nodes |= {f"{name}_result": outputs.result, f"{name}_arrays": outputs.arrays}
         found = compare_refinements(**nodes)
+        name_result(found["result"], self.node.label)
         self.out("result", found["result"])
         self.out("arrays", found["arrays"])
         summary = summary_from_node(found["result"])

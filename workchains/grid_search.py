@@ -13,6 +13,7 @@ from aiida_dse.calculations.documents import continued_model, cut_grid, merge_ti
 from aiida_dse.calculations.engine import ScanCalculation, add_exits
 from aiida_dse.data.options import speed_of
 from aiida_dse.data.results import summary_from_node
+from aiida_dse.data.roles import name_result
 from aiida_dse.documents import parse_document
 from aiida_dse.documents.results import ScanSummary
 from aiida_dse.documents.status import PartsFailed
@@ -180,6 +181,8 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
         if not tiles:
             return self.exit_codes.ERROR_NOTHING_FINISHED.format(detail=failures)
         merged = merge_tiles(self.ctx.model, **tiles)
+        name_result(merged["result"], self.node.label)
+        merged["map"].label = self.node.label or merged["map"].label
         self.out("map", merged["map"])
         self.out("result", merged["result"])
         summary = summary_from_node(merged["result"])

@@ -11,6 +11,7 @@ from aiida.orm import CalcJobNode
 from aiida_dse.calculations.documents import continued_model
 from aiida_dse.calculations.engine import EngineCalculation, add_exits
 from aiida_dse.data.results import summary_from_node
+from aiida_dse.data.roles import name_result
 from aiida_dse.documents.status import EXITS, Failure, Outcome, Status
 from aiida_dse.workchains.ports import (
     define_start_from,
@@ -71,8 +72,7 @@ class EngineRestartWorkChain(SingleModelProtocol, BaseRestartWorkChain):
     def summarise(self) -> None:
         """Name the result after the work chain and report it in one line."""
         result = self.outputs["result"]
-        if self.node.label:
-            result.label = self.node.label
+        name_result(result, self.node.label)
         self.report(self.line(result))
 
     def line(self, result: Any) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: Where a column is kept; of several paths, the first that a result has.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "pk": ("id",), "uuid": ("uuid",), "made": ("ctime",), "task": ("attributes.task",),
-    "status": ("attributes.status",), "title": ("attributes.title",),
+    "status": ("attributes.status",), "title": ("extras.title", "attributes.title"),
     "sample": ("attributes.sample.name",), "ligand": ("attributes.sample.ligand",),
     "state": ("attributes.sample.state",), "temperature": ("attributes.sample.temperature",),
     "beamline": ("attributes.sample.beamline",), "tags": ("attributes.sample.tags",),

@@ -26,7 +26,7 @@ from aiida_dse.io.results import (
 )
 
 #: Fields of a summary that are kept in the extras of its node.
-IN_EXTRAS = ("seconds", "created")
+IN_EXTRAS = ("seconds", "created", "title")
 #: What marks a row among nested ones.
 _LEAF = ("value", "kind")
 
@@ -59,6 +59,10 @@ def summary_node(summary: Summary) -> Dict:
     """The numbers of a result as an unstored node, without the structures' CIFs."""
     content = content_of(summary)
     content.pop("cif", None)
+    # equal analyses have equal results, whatever they are called
+    if content.get("document"):
+        content["document"] = {key: value for key, value in content["document"].items()
+                               if key != "title"}
     extras = {key: content.pop(key) for key in IN_EXTRAS if key in content}
     if "parameters" in content:
         content["parameters"] = nested(content["parameters"])

@@ -1,4 +1,4 @@
-"""What a result is for: most stand alone, others belong to a series or compete in a comparison."""
+"""Names and roles of results: members of a series, rivals of a comparison, or independent."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ from typing import Any
 MEMBER, RIVAL = "member", "rival"
 #: Extras of a result: its role, and the label of the work chain that it belongs to.
 ROLE, PART_OF = "role", "part_of"
+
+
+def name_result(result: Any, label: str) -> None:
+    """Name a stored result after the work chain that hands it out, and let it stand alone.
+
+    One from the cache has the name and the role of the analysis for which it was computed.
+    """
+    for key in (ROLE, PART_OF):
+        if key in result.base.extras.all:
+            result.base.extras.delete(key)
+    if label:
+        result.label = label
+        result.base.extras.set("title", label)
 
 
 def set_role(result: Any, role: str, chain: Any) -> None:

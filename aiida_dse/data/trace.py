@@ -123,7 +123,7 @@ def _data_facts(node: Any) -> dict[str, Any]:
     if isinstance(node, Dict):
         schema = str(attributes.get("schema", ""))
         if "/result/" in schema:
-            return _result_facts(attributes)
+            return _result_facts(attributes, node.base.extras.get("title", None))
         facts = {"schema": schema, "title": attributes.get("title"),
                  "content_sha256": _document_sha256(attributes)}
         return facts if schema else {"attributes": len(attributes)}
@@ -147,12 +147,13 @@ def _document_sha256(attributes: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(attributes, sort_keys=True).encode()).hexdigest()
 
 
-def _result_facts(result: dict[str, Any]) -> dict[str, Any]:
+def _result_facts(result: dict[str, Any], title: str | None) -> dict[str, Any]:
     fit = result.get("agreement") or {}
     lowest = result.get("minimum") or {}
     return {
         "task": TASKS.get(result.get("task", ""), result.get("task")),
-        "status": current_status(result.get("status", "")), "title": result.get("title"),
+        "status": current_status(result.get("status", "")),
+        "title": title or result.get("title"),
         "gof": fit.get("gof", lowest.get("gof")), "sample": result.get("sample"),
         "space_groups": result.get("space_groups"),
         "document_sha256": result.get("document_sha256"),

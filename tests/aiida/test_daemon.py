@@ -245,6 +245,17 @@ def test_models_are_refined_and_ranked(submitted, finish, stored, make_code):
     query.append(RefineWorkChain, with_incoming="chain", filters={"label": "full"}, tag="model")
     query.append(RefineCalculation, with_incoming="model")
     assert len(query.all()) == 1
+    ((model,),) = QueryBuilder().append(type(node), filters={"id": node.pk}, tag="chain").append(
+        RefineWorkChain, with_incoming="chain", filters={"label": "stiff"}).all()
+    assert model.outputs.result.base.extras.get("role") == "rival"
+    # on its own it is no rival, and has its own name, although it comes from the cache
+    again = finish(submit(
+        RefineWorkChain, refine=inputs | {"model": Dict(stiff), "structures": structures},
+        metadata={"label": "on its own"}))
+    assert again.called[0].base.caching.is_created_from_cache
+    result = again.outputs.result
+    assert "role" not in result.base.extras.all and result.label == "on its own"
+    assert summary_from_node(result).title == "on its own"
 
 
 @pytest.mark.slow  # test_faults.py kills all workers while a study computes its map
