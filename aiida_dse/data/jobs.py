@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -254,14 +255,14 @@ def nodes_of_document(
     """
     if pattern is None and document.pattern.file:
         sample = document.sample.model_dump(exclude_none=True)
-        pattern = _pattern_node(document.pattern, folder, sample)
-    return ModelNodes(
-        pattern,
-        {name: structure_node(_existing(folder, phase.file))
-         for name, phase in document.phases.items()},
-        {name: _pattern_node(section, folder, None)
-         for name, section in document.background.blanks.items()},
-    )
+        pattern = _pattern_node("pattern", document.pattern, folder, sample)
+    structures = {}
+    for name, phase in document.phases.items():
+        with _placed(f"phases.{name}"):
+            structures[name] = structure_node(_existing(folder, phase.file))
+    return ModelNodes(pattern, structures, {
+        name: _pattern_node(f"background.blanks.{name}", section, folder, None)
+        for name, section in document.background.blanks.items()})
 
 
 def nodes_of_simultaneous(
@@ -272,13 +273,15 @@ def nodes_of_simultaneous(
     for name in document.patterns:
         one = document.document_of(name)
         sample = one.sample.model_dump(exclude_none=True)
-        patterns[name] = _pattern_node(one.pattern, folder, sample)
+        patterns[name] = _pattern_node(
+            f"patterns.{name}.pattern", one.pattern, folder, sample)
     common = nodes_of_document(one.model_copy(update={"pattern": one.pattern.model_copy(
         update={"file": None})}), folder)
     return patterns, common
 
 
-def _existing(folder: Path, file: str) -> Path:
+def _existing(folder: Path, file: str | None) -> Path:
+    assert file is not None
     path = folder / file
     if not path.is_file():
         raise ValueError(f"there is no file '{file}' in {folder.resolve()}. Paths in a document "
@@ -286,18 +289,27 @@ def _existing(folder: Path, file: str) -> Path:
     return path
 
 
+@contextmanager
+def _placed(place: str) -> Iterator[None]:
+    """Errors inside name the key of the document to which they belong."""
+    try:
+        yield
+    except (ValueError, OSError) as problem:
+        raise DocumentError(f"{place}: {problem}") from None
+
+
 def _pattern_node(
-    section: CurveFile, folder: Path, sample: dict[str, Any] | None
+    place: str, section: CurveFile, folder: Path, sample: dict[str, Any] | None
 ) -> PatternData:
-    assert section.file is not None
-    path = _existing(folder, section.file)
-    # what lies outside the range used (a beam stop) need not be a valid measurement
-    measured = read_pattern(
-        path, axis=section.axis, wavelength=section.wavelength, sigma=section.sigma,
-        axis_grid=(section.grid.start, section.grid.step) if section.grid else None,
-        intensity_column=section.intensity_column, sigma_column=section.sigma_column,
-        range_=getattr(section, "range", None),
-    )
+    with _placed(place):
+        path = _existing(folder, section.file)
+        # points outside the range (behind a beam stop) need not be a valid measurement
+        measured = read_pattern(
+            path, axis=section.axis, wavelength=section.wavelength, sigma=section.sigma,
+            axis_grid=(section.grid.start, section.grid.step) if section.grid else None,
+            intensity_column=section.intensity_column, sigma_column=section.sigma_column,
+            range_=getattr(section, "range", None),
+        )
     return PatternData.from_measured(measured, sample=sample, source=path)
 
 
