@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiida.engine import ExitCode, ToContext, WorkChain, while_
-from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida.orm import CifData, Dict, SinglefileData, StructureData
 
 from aiida_dse.calculations.analysis import compare_refinements
@@ -39,7 +38,7 @@ class CompareModelsWorkChain(ProtocolMixin, WorkChain):
     SIDE_BY_SIDE = True
 
     @classmethod
-    def define(cls, spec: WorkChainSpec) -> None:  # type: ignore[override]
+    def define(cls, spec: Any) -> None:
         super().define(spec)
         spec.expose_inputs(RefineCalculation, namespace="refine",
                            exclude=("model", "structures"))
@@ -55,7 +54,7 @@ class CompareModelsWorkChain(ProtocolMixin, WorkChain):
         spec.inputs.validator = check_comparison
         spec.outline(
             cls.start,
-            while_(cls.models_left)(cls.refine_models, cls.inspect_models),
+            while_(cls.models_left)(cls.refine_models, cls.inspect_models),  # type: ignore[arg-type]
             cls.compare,
         )
         spec.output("result", valid_type=Dict, help="Ranking, figures of merit, AIC and BIC.")
@@ -84,7 +83,7 @@ class CompareModelsWorkChain(ProtocolMixin, WorkChain):
                 checked[name] = RefineWorkChain.checked(model, nodes, protocol, overrides)
             except ValueError as problem:
                 raise ValueError(f"models.{name}: {problem}") from None
-        builder = cls.get_builder()
+        builder: Any = cls.get_builder()
         cls.set_job(builder.refine, code, inputs, overrides, options, threads)
         cls.set_chain(builder, inputs)
         known = NodesByContent()

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from aiida.engine import ExitCode, ToContext, WorkChain, while_
-from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida.orm import ArrayData, Dict, Float, Int, to_aiida_type
 
 from aiida_dse.calculations.documents import continued_model, cut_grid, merge_tiles
@@ -43,7 +42,7 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
     SIDE_BY_SIDE = True
 
     @classmethod
-    def define(cls, spec: WorkChainSpec) -> None:  # type: ignore[override]
+    def define(cls, spec: Any) -> None:
         super().define(spec)
         spec.expose_inputs(ScanCalculation, namespace="scan", exclude=("finished",))
         define_start_from(spec)
@@ -59,7 +58,7 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
         define_clean_workdir(spec)
         spec.outline(
             cls.cut,
-            while_(cls.tiles_left)(cls.run_tiles, cls.inspect_tiles),
+            while_(cls.tiles_left)(cls.run_tiles, cls.inspect_tiles),  # type: ignore[arg-type]
             cls.merge,
         )
         spec.output("map", valid_type=ArrayData, help="GoF, chi2, axes and refined values.")
@@ -75,9 +74,8 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
     @classmethod
     def complete(cls, builder: Any, built: BuiltModel) -> None:
         """The estimated computing time, and the axis that is best cut."""
-        assert built.grid is not None
-        builder.seconds = Float(seconds_of_map(built, speed_of(builder.scan.code)))
-        builder.cut_axis = Int(cut_axis(built.grid))
+        plan = tiling(built, speed_of(builder.scan.code))
+        builder.seconds, builder.cut_axis = Float(plan["seconds"]), Int(plan["cut_axis"])
 
     def cut(self) -> None:
         """Choose tiles of about tile_seconds, at least one for every concurrent job."""
@@ -198,6 +196,12 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
     def on_terminated(self) -> None:
         super().on_terminated()
         clean_working_directories(self)
+
+
+def tiling(built: BuiltModel, speed: float | None) -> dict[str, Any]:
+    """The estimated 'seconds' of a map and its 'cut_axis'; speed: seconds for a distance."""
+    assert built.grid is not None
+    return {"seconds": seconds_of_map(built, speed), "cut_axis": cut_axis(built.grid)}
 
 
 def _points(model: Dict) -> int:

@@ -81,7 +81,7 @@ class SimultaneousWorkChain(RefineWorkChain):
     Also known as a parametric refinement: 'model' is a simultaneous document.
     """
 
-    _process_class = SimultaneousCalculation
+    _process_class = SimultaneousCalculation  # type: ignore[assignment]
     NAMESPACE = "simultaneous"
 
     @classmethod
@@ -100,7 +100,7 @@ class SimultaneousWorkChain(RefineWorkChain):
         nodes = ModelNodes(None, dict(structures), dict(blanks or {}))
         document, _, _ = cls.checked_patterns(
             model, patterns, nodes, protocol, overrides, start_from)
-        builder = cls.get_builder()
+        builder: Any = cls.get_builder()
         namespace = builder[cls.NAMESPACE]
         cls.set_job(namespace, code, inputs, overrides, options, threads)
         cls.set_chain(builder, inputs)

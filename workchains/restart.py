@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from aiida.engine import BaseRestartWorkChain, ProcessHandlerReport, process_handler, while_
-from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida.orm import CalcJobNode
 
 from aiida_dse.calculations.documents import continued_model
@@ -28,7 +27,7 @@ from aiida_dse.workchains.remedies import (
 )
 
 #: What a job's exit status means; the scheduler's own verdicts as the engine would report them.
-JOB_OUTCOMES: dict[int | None, Outcome] = {
+JOB_OUTCOMES: dict[Any, Outcome] = {
     EXITS[outcome].number: outcome for outcome in (*Status, *Failure) if EXITS[outcome].number
 } | {OUT_OF_MEMORY: Failure.OUT_OF_MEMORY, OUT_OF_WALLTIME: Failure.NO_RESULT,
      NODE_FAILURE: Failure.NO_RESULT}
@@ -42,19 +41,19 @@ class EngineRestartWorkChain(SingleModelProtocol, BaseRestartWorkChain):
     was lost is run again. What cannot be mended ends the work chain with the job's own code.
     """
 
-    _process_class = EngineCalculation
+    _process_class: type[EngineCalculation] = EngineCalculation
     #: Outcomes that a subclass handles.
     OWN_ENDINGS: ClassVar[tuple[Outcome, ...]] = ()
 
     @classmethod
-    def define(cls, spec: WorkChainSpec) -> None:  # type: ignore[override]
+    def define(cls, spec: Any) -> None:
         super().define(spec)
         spec.expose_inputs(cls._process_class, namespace=cls.NAMESPACE)
         define_start_from(spec)
         spec.expose_outputs(cls._process_class)
         spec.outline(
             cls.setup,
-            while_(cls.should_run_process)(cls.run_process, cls.inspect_process),
+            while_(cls.should_run_process)(cls.run_process, cls.inspect_process),  # type: ignore[arg-type]
             cls.results,
             cls.summarise,
         )

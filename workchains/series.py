@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from aiida.engine import ExitCode, ToContext, WorkChain, if_, while_
-from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida.orm import CifData, Dict, SinglefileData, StructureData, to_aiida_type
 
 from aiida_dse.calculations.documents import continued_model, simultaneous_model
@@ -60,7 +59,7 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
     KIND: ClassVar[str] = ""
 
     @classmethod
-    def define(cls, spec: WorkChainSpec) -> None:  # type: ignore[override]
+    def define(cls, spec: Any) -> None:
         super().define(spec)
         spec.expose_inputs(RefineCalculation, namespace="refine", exclude=MEMBER_INPUTS)
         spec.input_namespace(
@@ -78,9 +77,9 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
         spec.inputs.validator = cls.check_inputs
         spec.outline(
             cls.start,
-            while_(cls.members_left)(cls.refine_members, cls.inspect_members),
+            while_(cls.members_left)(cls.refine_members, cls.inspect_members),  # type: ignore[arg-type]
             cls.analyse,
-            if_(cls.simultaneous_wanted)(cls.refine_simultaneously, cls.inspect_simultaneous),
+            if_(cls.simultaneous_wanted)(cls.refine_simultaneously, cls.inspect_simultaneous),  # type: ignore[arg-type]
             cls.conclude,
         )
         spec.output("table", valid_type=Dict, required=False,
@@ -123,7 +122,7 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
             raise ValueError("\n".join(f"members.{name}: {why}" for name, why in wrong.items()))
         if read.simultaneous is not None:
             cls._check_simultaneous(read.simultaneous, checked)
-        builder = cls.get_builder()
+        builder: Any = cls.get_builder()
         cls.set_job(builder.refine, code, inputs, overrides, options, threads)
         cls.set_chain(builder, inputs)
         known = NodesByContent()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from aiida.engine import ExitCode, ToContext, WorkChain, while_
-from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida.orm import CifData, Dict, Float, Int, SinglefileData, StructureData, load_node, to_aiida_type
 
 from aiida_dse.calculations.documents import continued_model
@@ -21,10 +20,8 @@ from aiida_dse.data.same_content import NodesByContent
 from aiida_dse.data.studies import ReadStudy, read_study
 from aiida_dse.documents import StudyDocument, load_study
 from aiida_dse.documents.status import PartsFailed
-from aiida_dse.tasks.estimate import seconds_of_map
-from aiida_dse.tasks.tiles import cut_axis
 from aiida_dse.workchains.compare_models import CompareModelsWorkChain, check_comparison
-from aiida_dse.workchains.grid_search import GridSearchWorkChain
+from aiida_dse.workchains.grid_search import GridSearchWorkChain, tiling
 from aiida_dse.workchains.members import (
     MEMBER_INPUTS,
     for_any_task,
@@ -56,7 +53,7 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
     SIDE_BY_SIDE = True
 
     @classmethod
-    def define(cls, spec: WorkChainSpec) -> None:  # type: ignore[override]
+    def define(cls, spec: Any) -> None:
         super().define(spec)
         nodes = (Dict, PatternData, CifData, StructureData, SinglefileData)
         spec.expose_inputs(RefineCalculation, namespace="refine", exclude=MEMBER_INPUTS)
@@ -80,7 +77,7 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
         spec.inputs.validator = cls.check_inputs
         spec.outline(
             cls.start,
-            while_(cls.steps_left)(cls.run_steps, cls.inspect_steps),
+            while_(cls.steps_left)(cls.run_steps, cls.inspect_steps),  # type: ignore[arg-type]
             cls.summarise,
         )
         spec.output("summary", valid_type=Dict, help="Every step with its outcome and numbers.")
@@ -100,7 +97,7 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
         inputs = cls.get_protocol_inputs(protocol, overrides)
         read = study if isinstance(study, ReadStudy) else cls.read(
             load_study(Path(study)), Path(study).parent, protocol, overrides)
-        builder = cls.get_builder()
+        builder: Any = cls.get_builder()
         cls.set_job(builder.refine, code, inputs, overrides, options, threads)
         cls.set_chain(builder, inputs)
         for name, value in _inputs_of(read, speed_of(builder.refine.code)).items():
@@ -322,9 +319,7 @@ def _inputs_of(read: ReadStudy, speed: float | None) -> dict[str, Any]:
         "series": {name: {"kind": one.kind, "samples": list(study.members_of(name)),
                           "options": one.options.model_dump(mode="json", exclude_unset=True)}
                    for name, one in study.series.items()},
-        "maps": {name: {"sample": part.sample,
-                        "seconds": seconds_of_map(read.maps[name].built, speed),
-                        "cut_axis": cut_axis(read.maps[name].built.grid)}
+        "maps": {name: {"sample": part.sample, **tiling(read.maps[name].built, speed)}
                  for name, part in study.named_maps().items()},
         "compare": {name: part.sample for name, part in study.named_comparisons().items()},
     }

@@ -15,10 +15,10 @@ from aiida_dse.io.results import Result
 def compare_refinements(**refinements: Any) -> dict[str, Any]:
     """The comparison of refinements given as <model>_result (Dict) and <model>_arrays (HDF5)."""
     names = sorted(key.removesuffix("_result") for key in refinements if key.endswith("_result"))
-    found = compare({
+    results: dict[str, Result[Any]] = {
         name: Result(summary_from_node(refinements[f"{name}_result"]),
                      arrays_of(refinements[f"{name}_arrays"]))
         for name in names
-    })
-    summary, arrays = result_nodes(found)
+    }
+    summary, arrays = result_nodes(compare(results))
     return {"result": summary, "arrays": arrays}

@@ -16,7 +16,7 @@ from aiida_dse.documents.continuation import (
     simultaneous_continued,
     simultaneous_document_of,
 )
-from aiida_dse.documents.results import SimultaneousSummary
+from aiida_dse.documents.results import ScanSummary, SimultaneousSummary
 from aiida_dse.documents.simultaneous import SIMULTANEOUS_SCHEMA
 from aiida_dse.io.results import Result
 from aiida_dse.tasks.tiles import merged_map, tile_documents
@@ -53,7 +53,14 @@ def merge_tiles(model: Dict, **tiles: Any) -> dict[str, Any]:
     """The map and its numbers from tiles given as tile_<n>_arrays and tile_<n>_result."""
     keys = sorted(key.removesuffix("_arrays") for key in tiles if key.endswith("_arrays"))
     whole = merged_map(model.get_dict(), [
-        Result(summary_from_node(tiles[f"{key}_result"]), arrays_of(tiles[f"{key}_arrays"]))
+        Result(_map_summary(tiles[f"{key}_result"]), arrays_of(tiles[f"{key}_arrays"]))
         for key in keys
     ])
     return {"map": map_node(whole.summary, whole.arrays), "result": summary_node(whole.summary)}
+
+
+def _map_summary(node: Dict) -> ScanSummary:
+    summary = summary_from_node(node)
+    if not isinstance(summary, ScanSummary):
+        raise ValueError(f"node {node.pk} is the result of '{summary.task}', not of a map.")
+    return summary

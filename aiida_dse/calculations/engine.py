@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from aiida.common.datastructures import CalcInfo, CodeInfo
 from aiida.common.folders import Folder
 from aiida.engine import CalcJob
-from aiida.engine.processes.calcjobs.calcjob import CalcJobProcessSpec
 from aiida.orm import CifData, Dict, SinglefileData, StructureData, to_aiida_type
 
 from aiida_dse.data.distances import DistancesData
@@ -50,7 +49,7 @@ class EngineCalculation(CalcJob):
     CACHE_VERSION = NUMERICS_VERSION
 
     @classmethod
-    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
+    def define(cls, spec: Any) -> None:
         super().define(spec)
         spec.input("model", valid_type=Dict, serializer=to_aiida_type, help="The document.")
         cls.define_data(spec)
@@ -71,7 +70,7 @@ class EngineCalculation(CalcJob):
         add_exits(spec, *JOB_FAILURES, *cls.ENDINGS)
 
     @classmethod
-    def define_data(cls, spec: CalcJobProcessSpec) -> None:
+    def define_data(cls, spec: Any) -> None:
         """The inputs that hold data."""
         spec.input("pattern", valid_type=PatternData, required=False, help="The observed pattern.")
         define_model_data(spec)
@@ -191,7 +190,7 @@ class BuildCalculation(EngineCalculation):
     COMPARES = False
 
     @classmethod
-    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
+    def define(cls, spec: Any) -> None:
         super().define(spec)
         spec.output_namespace("distances", valid_type=DistancesData, dynamic=True,
                               help="By phase: takes the place of its structure.")
@@ -208,7 +207,7 @@ def add_exits(spec: Any, *outcomes: Outcome) -> None:
                            invalidates_cache=not one.cachable)
 
 
-def _define_structures(spec: CalcJobProcessSpec) -> None:
+def _define_structures(spec: Any) -> None:
     spec.output_namespace("structures", valid_type=CifData, dynamic=True,
                           help="The refined crystals.")
 
@@ -225,7 +224,7 @@ class RefineCalculation(EngineCalculation):
     ENDINGS = REFINEMENT_ENDINGS
 
     @classmethod
-    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
+    def define(cls, spec: Any) -> None:
         super().define(spec)
         _define_structures(spec)
 
@@ -237,12 +236,12 @@ class SimultaneousCalculation(EngineCalculation):
     ENDINGS = REFINEMENT_ENDINGS
 
     @classmethod
-    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
+    def define(cls, spec: Any) -> None:
         super().define(spec)
         _define_structures(spec)
 
     @classmethod
-    def define_data(cls, spec: CalcJobProcessSpec) -> None:
+    def define_data(cls, spec: Any) -> None:
         spec.input_namespace(
             "patterns", valid_type=PatternData, dynamic=True,
             help="The observed patterns, under their names in the document.",
@@ -266,7 +265,7 @@ class ResumableCalculation(EngineCalculation):
     """A task that is continued from `finished`, the outputs of an interrupted job."""
 
     @classmethod
-    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
+    def define(cls, spec: Any) -> None:
         super().define(spec)
         spec.input("finished.result", valid_type=Dict, required=False)
         spec.input("finished.arrays", valid_type=SinglefileData, required=False)

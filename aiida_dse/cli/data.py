@@ -48,7 +48,8 @@ def import_(
     from aiida_dse.data.pattern import PatternData
     from aiida_dse.io.patterns import read_pattern
 
-    column = int(intensity_column) if (intensity_column or "").isdigit() else intensity_column
+    number = intensity_column is not None and intensity_column.isdigit()
+    column = int(intensity_column) if number and intensity_column else intensity_column
     try:
         measured = read_pattern(
             file, axis=axis, wavelength=wavelength, sigma=sigma, axis_grid=grid or None,

@@ -66,7 +66,7 @@ def main() -> None:
 
     from aiida_dse.documents.reading import print_notes
 
-    warnings.showwarning = print_notes
+    warnings.showwarning = print_notes  # type: ignore[assignment]
 
 
 @main.command()

@@ -109,7 +109,7 @@ def plot_analysis(
             f"{node.process_label}<{node.pk}> has no results to plot (state: "
             f"{node.process_state.value if node.process_state else 'unknown'})."
         )
-    draw = {Task.SIMULTANEOUS: simultaneous_figure, Task.COMPARE: comparison_figure,
+    draw: dict[Task, Any] = {Task.SIMULTANEOUS: simultaneous_figure, Task.COMPARE: comparison_figure,
             Task.BUILD: pairs_figure} | FIGURES
     try:
         if curves:

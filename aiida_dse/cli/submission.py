@@ -174,7 +174,7 @@ def submit_builder(builder: Any, samples: Sequence[str | None], wait: bool) -> i
     except ValueError as problem:
         fail(f"sample.name: {problem}")
     with refusing():
-        node = submit(builder)
+        node: Any = submit(builder)
     for sample in named:
         put_into_group("sample", sample, [node])
     click.echo(f"submitted {node.process_label}<{node.pk}>")

@@ -33,7 +33,8 @@ def watch_process(pk: str, once: bool) -> None:
         raise click.ClickException(
             f"there is no process '{pk}'; 'aiida-dse list' shows the analyses."
         )
-    number = int(node.pk)
+    number = node.pk
+    assert number is not None
     top = steps_of(number)
     if once or top.ended:
         click.echo("\n".join(lines_of(top)))

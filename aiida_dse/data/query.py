@@ -200,7 +200,7 @@ def _parts(filters: dict[str, Any]) -> set[int]:
     from aiida.orm import CalculationNode, Dict, QueryBuilder, WorkflowNode
 
     # two plain joins: an outer join of AiiDA's drops what has no partner, by its filter on types
-    result = {"tag": "result", "filters": filters, "project": "id"}
+    result: dict[str, Any] = {"tag": "result", "filters": filters, "project": "id"}
     called = QueryBuilder().append(Dict, **result)
     called.append(CalculationNode, tag="maker", with_outgoing="result")
     called.append(WorkflowNode, with_outgoing="maker")

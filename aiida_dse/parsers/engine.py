@@ -101,7 +101,7 @@ class EngineParser(Parser):
         """The last line that the shell or the engine wrote about an end without a result."""
         files = self.retrieved.base.repository
         names = (self.node.get_option("scheduler_stderr"), STDERR)
-        texts = [files.get_object_content(name) for name in names
+        texts = [files.get_object_content(str(name), "r") for name in names
                  if name in files.list_object_names()]
         lines = [line for text in texts for line in text.splitlines() if line.strip()]
         return f"; {lines[-1].strip()}" if lines else ""
