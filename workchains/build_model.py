@@ -17,6 +17,7 @@ class BuildModelWorkChain(EngineRestartWorkChain):
 
     _process_class = BuildCalculation
     NAMESPACE = "build"
+    NOUN = "Pair distances"
 
     @classmethod
     def check_model(cls, built: BuiltModel) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ class CompareModelsWorkChain(ProtocolMixin, WorkChain):
     """
 
     NAMESPACE = "refine"
+    NOUN = "Comparison of models"
     SIDE_BY_SIDE = True
 
     @classmethod
@@ -94,7 +95,7 @@ class CompareModelsWorkChain(ProtocolMixin, WorkChain):
         builder.models = {name: model_node(one.content) for name, one in checked.items()}
         builder.structures = {name: known.each(dict(structures[name])) for name in models}
         first = next(iter(checked.values())).document
-        builder.metadata.label = label if label is not None else label_of(first)
+        cls.set_names(builder, label, label_of(first), protocol)
         return builder
 
     def start(self) -> None:
@@ -118,7 +119,8 @@ class CompareModelsWorkChain(ProtocolMixin, WorkChain):
             running[f"model_{name}"] = self.submit(
                 RefineWorkChain, refine=inputs, max_iterations=self.inputs.max_iterations,
                 clean_workdir=self.inputs.clean_workdir,
-                metadata={"call_link_label": f"refine_{name}", "label": name},
+                metadata={"call_link_label": f"refine_{name}", "label": name,
+                          "description": f"Rival in: {self.node.description or self.NOUN}"},
             )
         return ToContext(**running)
 

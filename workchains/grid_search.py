@@ -39,6 +39,7 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
     """Cut the grid into tiles, run up to max_concurrent of them at a time, merge them."""
 
     NAMESPACE = "scan"
+    NOUN = "GoF map"
     SIDE_BY_SIDE = True
 
     @classmethod
@@ -126,6 +127,7 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
             metadata = inputs.setdefault("metadata", {})
             metadata["call_link_label"] = f"tile_{index}"
             metadata["label"] = f"{self.node.label} tile {index}".strip()
+            metadata["description"] = self.node.description
             if index in self.ctx.threads:
                 inputs["threads"] = self.ctx.threads[index]
             self.ctx.attempts[index] += 1

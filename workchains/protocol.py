@@ -57,9 +57,14 @@ def protocol_names() -> list[str]:
 
 
 class ProtocolMixin:
-    """Protocols of a work chain. `NAMESPACE` is that of its jobs; `SIDE_BY_SIDE`: it runs several."""
+    """Protocols of a work chain.
+
+    `NAMESPACE` is that of its jobs, `NOUN` what it is called in descriptions; `SIDE_BY_SIDE`: it
+    runs several jobs at a time.
+    """
 
     NAMESPACE: ClassVar[str] = ""
+    NOUN: ClassVar[str] = "Analysis"
     SIDE_BY_SIDE: ClassVar[bool] = False
 
     @classmethod
@@ -113,6 +118,15 @@ class ProtocolMixin:
                 builder[key] = _as_node(key, value)
 
     @classmethod
+    def set_names(
+        cls, builder: Any, label: str | None, subject: str, protocol: str | None
+    ) -> None:
+        """Label and description of the process; the subject is also the label by default."""
+        builder.metadata.label = subject if label is None else label
+        subject = f" of {subject}" if subject else ""
+        builder.metadata.description = f"{cls.NOUN}{subject}, protocol '{protocol or DEFAULT}'."
+
+    @classmethod
     def set_job(
         cls, namespace: Any, code: Code | str, inputs: Mapping[str, Any],
         overrides: Mapping[str, Any] | None, options: Mapping[str, Any] | None,
@@ -163,7 +177,7 @@ class SingleModelProtocol(ProtocolMixin):
         namespace.model = model_node(checked.content)
         if start_from is not None:
             builder.start_from = start_from
-        builder.metadata.label = label if label is not None else label_of(checked.document)
+        cls.set_names(builder, label, label_of(checked.document), protocol)
         cls.complete(builder, checked.built)
         return builder
 

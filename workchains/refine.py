@@ -36,6 +36,7 @@ class RefineWorkChain(EngineRestartWorkChain):
 
     _process_class = RefineCalculation
     NAMESPACE = "refine"
+    NOUN = "Refinement"
     OWN_ENDINGS = (Status.NOT_CONVERGED, Status.UNDETERMINED)
 
     @classmethod
@@ -83,6 +84,7 @@ class SimultaneousWorkChain(RefineWorkChain):
 
     _process_class = SimultaneousCalculation  # type: ignore[assignment]
     NAMESPACE = "simultaneous"
+    NOUN = "Simultaneous refinement"
 
     @classmethod
     def get_builder_from_protocol(  # type: ignore[override]
@@ -112,7 +114,7 @@ class SimultaneousWorkChain(RefineWorkChain):
             simultaneous_job_document(document, patterns, nodes.structures, nodes.blanks))
         if start_from is not None:
             builder.start_from = start_from
-        builder.metadata.label = label if label is not None else document.title
+        cls.set_names(builder, label, document.title, protocol)
         return builder
 
     @classmethod

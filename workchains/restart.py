@@ -64,6 +64,7 @@ class EngineRestartWorkChain(SingleModelProtocol, BaseRestartWorkChain):
         self.ctx.inputs = self.exposed_inputs(self._process_class, self.NAMESPACE)
         metadata = self.ctx.inputs.setdefault("metadata", {})
         metadata.setdefault("label", self.node.label)
+        metadata.setdefault("description", self.node.description)
         if "start_from" in self.inputs:
             self.ctx.inputs["model"] = continued_model(
                 self.ctx.inputs["model"], self.inputs.start_from)

@@ -130,7 +130,7 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
         builder.plan = Dict(dict(plan or {}))
         if wrong or left_out:
             builder.left_out = Dict({**(left_out or {}), **wrong})
-        builder.metadata.label = label or ""
+        cls.set_names(builder, label, label or "", protocol)
         return builder
 
     @classmethod
@@ -217,7 +217,8 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
         node = self.submit(
             RefineWorkChain, refine=inputs, max_iterations=self.inputs.max_iterations,
             clean_workdir=self.inputs.clean_workdir,
-            metadata={"call_link_label": f"refine_{name}", "label": name},
+            metadata={"call_link_label": f"refine_{name}", "label": name,
+                      "description": f"Member of: {self.node.description or self.NOUN}"},
         )
         put_into_group("sample", sample_of(self.inputs.members[name]).get("name") or name, [node])
         return node

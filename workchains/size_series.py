@@ -16,6 +16,7 @@ class SizeSeriesWorkChain(SeriesWorkChain):
     """Refine samples of several sizes; strain, surface energy and distortions against 1/L."""
 
     KIND = "size"
+    NOUN = "Size series"
 
     @classmethod
     def analysis(cls) -> Any:

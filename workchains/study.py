@@ -50,6 +50,7 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
     """
 
     NAMESPACE = "refine"
+    NOUN = "Study"
     SIDE_BY_SIDE = True
 
     @classmethod
@@ -102,7 +103,7 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
         cls.set_chain(builder, inputs)
         for name, value in _inputs_of(read, speed_of(builder.refine.code)).items():
             setattr(builder, name, value)
-        builder.metadata.label = label if label is not None else read.document.name
+        cls.set_names(builder, label, read.document.name, protocol)
         return builder
 
     @classmethod
@@ -152,7 +153,8 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
             name = key.split("_", 1)[1]
             try:
                 process, inputs = getattr(self, f"_{kind}_inputs")(name)
-                inputs["metadata"] = {"call_link_label": key, "label": name}
+                inputs["metadata"] = {"call_link_label": key, "label": name,
+                                      "description": f"Part of: {self.node.description or self.NOUN}"}
                 running[key] = self.submit(process, **inputs)
             except ValueError as problem:
                 self._ended(key, None, " ".join(str(problem).split()))

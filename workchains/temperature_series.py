@@ -16,6 +16,7 @@ class TemperatureSeriesWorkChain(SeriesWorkChain):
     """Refine one sample at every temperature; expansion, strain, bonds, B(T), static disorder."""
 
     KIND = "temperature"
+    NOUN = "Temperature series"
 
     @classmethod
     def analysis(cls) -> Any:

@@ -21,6 +21,7 @@ class UncertaintyWorkChain(EngineRestartWorkChain):
 
     _process_class = UncertaintyCalculation
     NAMESPACE = "uncertainty"
+    NOUN = "Uncertainty analysis"
     OWN_ENDINGS = SETTLED
 
     @classmethod
