@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from .migration import current_document
-from .results import ScanSummary, SimultaneousSummary, Summary
+from .results import RefinementSummary, ScanSummary, SimultaneousSummary, Summary
 from .simultaneous import SIMULTANEOUS_SCHEMA
 
 #: Keys in which the members of a series may differ.
@@ -27,7 +27,8 @@ def _started(starts: Mapping[str, Any], name: str, value: float) -> dict[str, An
 def model_continued(model: Mapping[str, Any], summary: Summary) -> dict[str, Any]:
     """A model document that starts at the values of a result, where it has these parameters.
 
-    Of a map, at its lowest point.
+    Of a map, at its lowest point. A search from several starting points that did not end in a
+    minimum is continued with the points that it has not tried.
     """
     model = current_document(model)
     starts = dict(model.get("parameters", {}))
@@ -35,7 +36,14 @@ def model_continued(model: Mapping[str, Any], summary: Summary) -> dict[str, Any
     for name, row in summary.parameters.items():
         if row.status.refined or name in starts or name in moved:
             starts[name] = _started(starts, name, row.value)
-    return {**model, "parameters": starts}
+    continued = {**model, "parameters": starts}
+    if isinstance(summary, RefinementSummary) and summary.search is not None \
+            and not summary.status.is_minimum:
+        left = summary.search.n_starts - summary.search.n_tried
+        continued["refinement"] = {
+            **model.get("refinement", {}), "starts": 1 + max(0, left),
+            "seed": summary.search.seed + 1}  # other points than those before
+    return continued
 
 
 def simultaneous_continued(
