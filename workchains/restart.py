@@ -108,6 +108,7 @@ class EngineRestartWorkChain(SingleModelProtocol, BaseRestartWorkChain):
         if "result" in calculation.outputs:
             self.out_many(self.exposed_outputs(calculation, self._process_class))
             self.summarise()
+        self.ctx.is_finished = True  # or AiiDA would put its own code after the last iteration
         message = calculation.exit_message or ""
         code = self.exit_codes[EXITS[outcome].label]
         detail = message.partition(": ")[2] or message
