@@ -38,7 +38,7 @@ class EngineRestartWorkChain(SingleModelProtocol, BaseRestartWorkChain):
 
     The exit codes are those of the job: the same number for the same thing. A job that ran out of
     memory is tried with half its threads, one that met its walltime goes on where it was, one that
-    was lost is run again. What cannot be mended ends the work chain with the job's own code.
+    was lost is run again. What cannot be repaired ends the work chain with the job's own code.
     """
 
     _process_class: type[EngineCalculation] = EngineCalculation

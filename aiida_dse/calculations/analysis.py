@@ -1,4 +1,4 @@
-"""Calcfunctions on results: their source enters the hash, so the rooms below do the work."""
+"""Calcfunction that compares refinements; its source enters the hash, so it only delegates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiida_dse.io.results import Result
 
 @calcfunction
 def compare_refinements(**refinements: Any) -> dict[str, Any]:
-    """The comparison of refinements given as <model>_result (Dict) and <model>_arrays (HDF5)."""
+    """Compare refinements passed as <model>_result (Dict) and <model>_arrays (HDF5)."""
     names = sorted(key.removesuffix("_result") for key in refinements if key.endswith("_result"))
     results: dict[str, Result[Any]] = {
         name: Result(summary_from_node(refinements[f"{name}_result"]),

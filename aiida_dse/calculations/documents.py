@@ -1,6 +1,6 @@
-"""Calcfunctions on documents and maps: the graph records where a start or a map comes from.
+"""Calcfunctions on documents and maps: they record the origin of starting values and maps.
 
-Their source enters the hash of what they compute, so the rooms below do the work.
+The source of a calcfunction enters its hash, so these only delegate.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def continued_model(model: Dict, result: Dict) -> Dict:
 
 @calcfunction
 def simultaneous_model(plan: Dict, **members: Any) -> Dict:
-    """The simultaneous document of members given as <name>_model and <name>_result."""
+    """The simultaneous document of members passed as <name>_model and <name>_result."""
     names = [key.removesuffix("_model") for key in members if key.endswith("_model")]
     return Dict(simultaneous_document_of(
         plan.get_dict(), {name: members[f"{name}_model"].get_dict() for name in names},
@@ -43,14 +43,14 @@ def simultaneous_model(plan: Dict, **members: Any) -> Dict:
 
 @calcfunction
 def cut_grid(model: Dict, n_tiles: Int, axis: Int) -> dict[str, Dict]:
-    """The tiles of a grid, as model documents tile_0, tile_1, ..."""
+    """The tiles of a grid as model documents tile_0, tile_1, ..."""
     tiles = tile_documents(model.get_dict(), n_tiles.value, axis.value)
     return {f"tile_{k}": Dict(tile) for k, tile in enumerate(tiles)}
 
 
 @calcfunction
 def merge_tiles(model: Dict, **tiles: Any) -> dict[str, Any]:
-    """The map and its numbers from tiles given as tile_<n>_arrays and tile_<n>_result."""
+    """The map and its numbers from tiles passed as tile_<n>_arrays and tile_<n>_result."""
     keys = sorted(key.removesuffix("_arrays") for key in tiles if key.endswith("_arrays"))
     whole = merged_map(model.get_dict(), [
         Result(_map_summary(tiles[f"{key}_result"]), arrays_of(tiles[f"{key}_arrays"]))

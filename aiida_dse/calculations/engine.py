@@ -1,4 +1,4 @@
-"""The tasks of dse-engine as calculation jobs."""
+"""CalcJobs: the tasks of dse-engine as jobs of AiiDA."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from aiida_dse.io.results import HDF5_NAME, JSON_NAME, content_of
 from aiida_dse.tasks.distances import store_name
 from aiida_dse.tasks.summary import scattering_tables
 
-#: Share of the walltime after which a task stops by itself, to leave time for writing.
+#: Fraction of the walltime after which a task stops, to leave time for writing its result.
 WALLTIME_SHARE = 0.9
 RESULT_FOLDER = "results"
 STDOUT, STDERR = "engine.out", "engine.err"
@@ -43,8 +43,8 @@ class EngineCalculation(CalcJob):
     """
 
     TASK = ""
-    COMPARES = True  # with data, for as long as the walltime lets it
-    #: How the task may end besides success.
+    COMPARES = True  # with data, and limited by the walltime
+    #: Outcomes of the task other than success.
     ENDINGS: ClassVar[tuple[Status, ...]] = (Status.WALLTIME, Status.INTERRUPTED)
     CACHE_VERSION = NUMERICS_VERSION
 
@@ -71,13 +71,13 @@ class EngineCalculation(CalcJob):
 
     @classmethod
     def define_data(cls, spec: Any) -> None:
-        """The inputs that hold data."""
+        """Define the ports for data."""
         spec.input("pattern", valid_type=PatternData, required=False, help="The observed pattern.")
         define_model_data(spec)
 
     @classmethod
     def is_valid_cache(cls, node: Any) -> bool:
-        """Whether the result of a finished job may be reused: the same engine must have made it."""
+        """Whether the cache may reuse a job: an engine with the same numerics must have run it."""
         if not super().is_valid_cache(node):
             return False
         result = node.outputs.result.get_dict() if "result" in node.outputs else {}
@@ -86,9 +86,9 @@ class EngineCalculation(CalcJob):
 
     @classmethod
     def check_ports(cls, inputs: dict[str, Any], _: Any = None) -> str | None:
-        """Whether the document is one and has a node for everything that it names.
+        """Check that the document is valid and that there is a node for everything it names.
 
-        The model itself is checked at the launch and by the job.
+        The model itself is built and checked at the launch, and again by the job.
         """
         if "model" not in inputs:
             return None
@@ -111,11 +111,11 @@ class EngineCalculation(CalcJob):
         return job_document(inputs["model"].get_dict(), nodes_of(inputs))
 
     def prepare_for_submission(self, folder: Folder) -> CalcInfo:
-        """Write the document and its files; run the task."""
+        """Write the document and its files, and specify the command."""
         for name, content_of_file in self.job_files().items():
             with folder.open(name, "wb") as handle:
                 handle.write(content_of_file)
-        # the title is no part of the model: it is the label of the process
+        # the title is the label of the process and not a part of the model
         content = self.job_document(self.inputs) | {"title": self.node.label or ""}
         with folder.open(MODEL_NAME, "w", encoding="utf-8") as handle:
             json.dump(content, handle, indent=1)
@@ -137,11 +137,11 @@ class EngineCalculation(CalcJob):
         return calculation
 
     def job_files(self) -> dict[str, bytes]:
-        """The files that the document names."""
+        """The contents of the files that the document names."""
         return job_files(nodes_of(self.inputs))
 
     def _more_results(self) -> list[str]:
-        """Result files of one task only."""
+        """Additional result files of a task."""
         return []
 
     def _command(self) -> list[str]:
@@ -159,7 +159,7 @@ class EngineCalculation(CalcJob):
 
 
 def define_model_data(spec: Any) -> None:
-    """Structures and blanks, under their names in the document."""
+    """Define the ports for structures and blanks, under their names in the document."""
     spec.input_namespace(
         "structures", valid_type=(CifData, StructureData, SinglefileData), dynamic=True,
         help="Structure of each phase, under the name of the phase.",
@@ -171,20 +171,20 @@ def define_model_data(spec: Any) -> None:
 
 
 def nodes_of(inputs: Any) -> ModelNodes:
-    """The data among the inputs of a job or of a member of a series."""
+    """The data nodes among the inputs of a job."""
     return ModelNodes(inputs.get("pattern"), dict(inputs.get("structures", {})),
                       dict(inputs.get("blanks", {})))
 
 
 class SimulateCalculation(EngineCalculation):
-    """The pattern of a model at its starting values."""
+    """Simulation of the pattern of a model at its starting values."""
 
     TASK = "simulate"
     COMPARES = False
 
 
 class BuildCalculation(EngineCalculation):
-    """The pair distances of every phase at its starting values, for the pattern's q."""
+    """Sampling of the pair distances of every phase at its starting values, for the q of a pattern."""
 
     TASK = "build"
     COMPARES = False
@@ -200,7 +200,7 @@ class BuildCalculation(EngineCalculation):
 
 
 def add_exits(spec: Any, *outcomes: Outcome) -> None:
-    """Exit codes of a process from the table of outcomes; one number once."""
+    """Define exit codes of a process from the table of outcomes, each number once."""
     for one in dict.fromkeys(EXITS[outcome] for outcome in outcomes):
         if one.number:
             spec.exit_code(one.number, one.label, message=one.message,
@@ -212,7 +212,7 @@ def _define_structures(spec: Any) -> None:
                           help="The refined crystals.")
 
 
-#: How a refinement may end besides success.
+#: Outcomes of a refinement other than success.
 REFINEMENT_ENDINGS = (
     Status.WALLTIME, Status.INTERRUPTED, Status.NOT_CONVERGED, Status.UNDETERMINED)
 
@@ -230,7 +230,7 @@ class RefineCalculation(EngineCalculation):
 
 
 class SimultaneousCalculation(EngineCalculation):
-    """Refinement of several patterns together; 'model' is a simultaneous document."""
+    """Simultaneous refinement of several patterns; 'model' is a simultaneous document."""
 
     TASK = "simultaneous"
     ENDINGS = REFINEMENT_ENDINGS
@@ -262,7 +262,7 @@ class SimultaneousCalculation(EngineCalculation):
 
 
 class ResumableCalculation(EngineCalculation):
-    """A task that is continued from `finished`, the outputs of an interrupted job."""
+    """A task that can be continued from `finished`, the outputs of an interrupted job."""
 
     @classmethod
     def define(cls, spec: Any) -> None:

@@ -1,4 +1,4 @@
-"""Calcfunctions on series of results; the rooms below do the work."""
+"""Calcfunctions that analyse series of results; they only delegate to the room analysis."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from aiida_dse.io.results import Result, plain
 
 @calcfunction
 def temperature_series(options: Any = None, **refinements: Any) -> dict[str, Any]:
-    """Expansion, strain, bonds, B(T) and static disorder of refinements at several temperatures.
+    """Analyse refinements at several temperatures: expansion, strain, bonds, B(T), static disorder.
 
     Refinements as <name>_result (Dict) and <name>_arrays (HDF5); options: a Dict of
     TemperatureOptions. Outputs 'table', 'result' and 'arrays'.
@@ -36,7 +36,7 @@ def temperature_series(options: Any = None, **refinements: Any) -> dict[str, Any
 
 @calcfunction
 def size_series(options: Any = None, **refinements: Any) -> dict[str, Any]:
-    """Strain, surface energy and distortions of refinements of several sizes.
+    """Analyse refinements of several sizes: strain, surface energy, distortions.
 
     Inputs and outputs as of temperature_series; options: a Dict of SizeOptions.
     """
@@ -45,7 +45,7 @@ def size_series(options: Any = None, **refinements: Any) -> dict[str, Any]:
 
 @calcfunction
 def sizing_curve(options: Any = None, **refinements: Any) -> dict[str, Any]:
-    """First exciton energies from refined sizes, and d0 where energies were measured.
+    """Compute first exciton energies from refined sizes, and d0 where energies were measured.
 
     Inputs and outputs as of temperature_series; options: a Dict of SizingOptions.
     """
@@ -54,7 +54,7 @@ def sizing_curve(options: Any = None, **refinements: Any) -> dict[str, Any]:
 
 @calcfunction
 def differential(options: Any, **patterns_: Any) -> dict[str, Any]:
-    """(I - I0)/I0 of simulations or refinements given as <name>_result and <name>_arrays.
+    """Compute (I - I0)/I0 of simulations or refinements passed as <name>_result and <name>_arrays.
 
     options: a Dict of DifferentialOptions ('reference' is needed). Outputs 'result' and 'arrays'.
     """
@@ -75,7 +75,7 @@ def _analysed(
 
 
 def _results(nodes: dict[str, Any]) -> dict[str, Result[Any]]:
-    """{<name>_result: Dict, <name>_arrays: SinglefileData} as results by name.
+    """Results by name from the inputs <name>_result (Dict) and <name>_arrays (SinglefileData).
 
     Raises ValueError for an input without its other half.
     """
@@ -84,6 +84,6 @@ def _results(nodes: dict[str, Any]) -> dict[str, Result[Any]]:
     for name in names:
         for end, what in (("_result", "numbers"), ("_arrays", "arrays")):
             if f"{name}{end}" not in nodes:
-                raise ValueError(f"'{name}' comes without its {what}: give '{name}{end}' too.")
+                raise ValueError(f"'{name}' lacks its {what}: pass '{name}{end}' too.")
     return {name: Result(summary_from_node(nodes[f"{name}_result"]), arrays_of(nodes[f"{name}_arrays"]))
             for name in names}

@@ -1,4 +1,4 @@
-"""The summary of a study as a calcfunction."""
+"""Calcfunction that summarises a study."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KINDS = ("sample", "series", "map", "compare")
 
 @calcfunction
 def study_summary(steps: Dict, **results: Any) -> Dict:
-    """The outcome of a study by its parts; `results` are those of the steps as <kind>_<name>."""
+    """Summarise a study by its parts; `results` are those of the steps, as <kind>_<name>."""
     found: dict[str, Any] = {kind: {} for kind in KINDS}
     failures = {}
     for key, step in steps.get_dict().items():
@@ -29,7 +29,7 @@ def study_summary(steps: Dict, **results: Any) -> Dict:
 
 
 def _numbers(kind: str, result: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of a step that the summary of a study repeats."""
+    """The numbers of a step that appear in the summary of a study."""
     if kind == "sample":
         return {key: result["agreement"][key] for key in ("gof", "r_wp")} | {
             "status": result["status"], "sample": result.get("sample", {})}

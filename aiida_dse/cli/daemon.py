@@ -1,14 +1,14 @@
-"""Whether the daemon's workers get their work, and what mends it when they do not.
+"""Checks whether daemon workers receive their tasks, and repairs what AiiDA's broker loses.
 
-AiiDA's ZeroMQ broker (aiida-core 2.9) learns of a killed worker from one event of its socket and
-then tries once to reach every worker that holds a task. The event may come a moment before the
-socket knows that the connection is gone: the trial succeeds, is not repeated, and the tasks of the
-dead worker (a tile, or the work chain itself) stay with it. Every client that leaves the broker
-is such an event too, so that a passing client makes it look again, now in vain no more.
+AiiDA's ZeroMQ broker (aiida-core 2.9) learns of a killed worker from a single event of its socket
+and then tries once to reach every worker that holds a task. The event may arrive a moment before
+the socket knows that the connection is gone: the attempt succeeds, is not repeated, and the tasks
+of the dead worker (a tile, or the work chain itself) stay with it. Every client that disconnects
+causes the same event, so connecting and leaving makes the broker look again.
 
-A daemon that is stopped while a work chain submits ends its broker and its workers at once: the
-process is stored, but the message that makes its task may find no broker. Nobody would ever run it,
-and its work chain would wait for ever, so such processes get their task here.
+Stopping a daemon while a work chain submits a job ends the broker and the workers at once: the
+process is stored, but the message that creates its task may find no broker. Nothing would ever run
+the process, and its work chain would wait for ever, so such processes are given a task here.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-#: Nobody subscribes to this name: the broker answers so, and tells it in its log.
+#: No subscriber has this name: the broker answers with an error that contains it.
 NOBODY = "aiida-dse-asks-whether-workers-are-gone"
 ANSWER_SECONDS = 5.0
-#: A process that changed later than this may only be about to get its task.
+#: A process that changed within these seconds may be about to receive its task.
 YOUNG_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Workers:
-    """The daemon's workers: processes that run, those the broker counts, tasks that wait."""
+    """Numbers of daemon workers that run, of those that the broker counts, and of pending tasks."""
 
     profile: str
     running: int
@@ -39,21 +39,21 @@ class Workers:
 
     @property
     def trouble(self) -> str | None:
-        """What is wrong and does not mend itself; None if all is well.
+        """A problem that does not solve itself; None if there is none.
 
-        A worker too many in the broker's count is a dead one without tasks: harmless.
+        A broker that counts too many workers still counts a dead one without tasks: harmless.
         """
         if self.counted >= self.running:
             return None
         return (
-            f"AiiDA's broker gives work to {self.counted} of {self.running} daemon workers "
-            f"({self.pending} tasks wait). If this stays so for a minute, run 'verdi -p "
-            f"{self.profile} daemon restart': finished work is kept, unfinished work goes on."
+            f"Only {self.counted} of {self.running} daemon workers receive tasks from AiiDA's broker "
+            f"({self.pending} tasks are pending). If this lasts longer than a minute, run 'verdi -p "
+            f"{self.profile} daemon restart': finished work is kept and unfinished work continues."
         )
 
 
 def workers_of_daemon(profile: Any) -> Workers | None:
-    """The workers of a running daemon as its broker sees them, up to 5 s ago; None if unknown."""
+    """The workers of a running daemon, as its broker counted them up to 5 s ago; None if unknown."""
     from aiida.engine.daemon.client import DaemonException, get_daemon_client
 
     broker = _broker(profile)
@@ -66,17 +66,18 @@ def workers_of_daemon(profile: Any) -> Workers | None:
         return None
     if status.get("error") or not isinstance(answer.get("info"), dict):
         return None  # a daemon that is being restarted answers without it
-    # circus tells of a process that is gone by a sentence in place of its numbers
-    running = sum(isinstance(told, dict) for told in answer["info"].values())
+    # for a process that has ended, circus returns a sentence in place of its numbers
+    running = sum(isinstance(info, dict) for info in answer["info"].values())
     return Workers(
         profile.name, running, status.get("task_subscribers", 0), status.get("pending_tasks", 0)
     )
 
 
 def look_for_dead_workers(profile: Any) -> bool:
-    """Make the broker look for workers that are gone and give their tasks to others.
+    """Make the broker look for dead workers and reassign their tasks.
 
-    Connects, asks and leaves; whether the broker answered. Nothing happens to workers that live.
+    Connects, sends a request and disconnects. Returns whether the broker answered. Live workers
+    are not affected.
     """
     broker = _broker(profile)
     if broker is None or not broker.check_service_reachable():
@@ -86,14 +87,15 @@ def look_for_dead_workers(profile: Any) -> bool:
 
 
 def lost_processes(profile: Any) -> list[int]:
-    """Unfinished jobs and work chains without a task that a process with a task has called.
+    """Unfinished jobs and work chains that have no task although their caller has one.
 
-    What is run without the daemon has no task, and nor has its caller: it is none of them.
+    Processes that run without the daemon have no task, nor have their callers, so they are not
+    among them.
     """
     from aiida.common import timezone
     from aiida.orm import CalcJobNode, ProcessNode, QueryBuilder, WorkChainNode
 
-    tasks = _tasks(profile)  # before the processes: who ends meanwhile is not taken for lost
+    tasks = _tasks(profile)  # read first, so that a process that ends meanwhile is not "lost"
     if not tasks:
         return []
     query = QueryBuilder().append(ProcessNode, filters={"id": {"in": sorted(tasks)}}, tag="caller")
@@ -105,12 +107,12 @@ def lost_processes(profile: Any) -> list[int]:
 
 
 def give_tasks_to_the_lost(profile: Any) -> list[int]:
-    """Make the daemon go on with processes that lost their task; these."""
+    """Create tasks for processes that have lost theirs; returns their PKs."""
     broker = _broker(profile)
     if broker is None or not broker.check_service_reachable() or not lost_processes(profile):
         return []
     with open(_broker_folder(profile) / "lost.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two of us must not give two tasks
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two clients must not create the same task
         found = lost_processes(profile)
         if found:
             _give_tasks(broker, found)
@@ -124,11 +126,11 @@ def _give_tasks(broker: Any, processes: Sequence[int]) -> None:
         controller = RemoteProcessThreadController(broker.get_communicator())
         for pk in processes:
             controller.continue_process(pk, nowait=False, no_reply=True)
-        _answers(broker)  # it reads in order: when it answers, it has stored the tasks
+        _answers(broker)  # messages are read in order: its answer shows that the tasks are stored
 
 
-def mended(profile: Any) -> str | None:
-    """Look whether all workers get work, mend what can be mended, tell what cannot."""
+def repair(profile: Any) -> str | None:
+    """Reassign the tasks of dead workers, restore lost ones, and return the problem that remains."""
     workers = workers_of_daemon(profile)
     if workers is None:
         return None
@@ -143,24 +145,24 @@ def _answers(broker: Any) -> bool:
         broker.get_communicator().rpc_send(NOBODY, None).result(ANSWER_SECONDS)
     except (TimeoutError, ConnectionError):
         return False
-    except Exception as answer:  # AiiDA's client raises the broker's answer as this
+    except Exception as answer:  # AiiDA's client raises the answer of the broker as a bare Exception
         return NOBODY in str(answer)
     return True
 
 
 def _tasks(profile: Any) -> set[int]:
-    """The processes that the broker has a task for.
+    """The processes for which the broker has a task.
 
-    Read from its files: AiiDA's own reader would move tasks that are being worked on.
+    They are read from its files, since AiiDA's own reader would move tasks that are in progress.
     """
     found = set()
-    # one that moves from one folder to the other meanwhile is seen all the same
+    # "pending" twice: a task that moves between the folders meanwhile is not missed
     for part in ("pending", "processing", "pending"):
         for path in (_broker_folder(profile) / "storage" / "tasks" / part).glob("*.json"):
             try:
                 found.add(int(json.loads(path.read_text())["body"]["args"]["pid"]))
             except (FileNotFoundError, KeyError, TypeError):
-                continue  # done or moved, or not about a process
+                continue  # finished or moved, or not the task of a process
     return found
 
 
@@ -171,7 +173,7 @@ def _broker_folder(profile: Any) -> Path:
 
 
 def _broker(profile: Any) -> Any:
-    """A broker object of our own, not the one whose connection this process keeps."""
+    """A separate broker object: this process keeps the connection of its own one."""
     from aiida.brokers.zeromq import ZeromqBroker
 
     if profile is None or profile.process_control_backend != "core.zeromq":

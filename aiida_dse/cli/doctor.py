@@ -1,4 +1,4 @@
-"""aiida-dse doctor: what is wrong with an installation, and the command that mends it."""
+"""aiida-dse doctor: checks of an installation, each with the command that repairs it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ import click
 
 from aiida_dse.data.options import JOBS, SPEED
 
-#: Free space (bytes) below which a scratch disk is told.
+#: Free space on a scratch disk (bytes) below which doctor warns.
 LITTLE_SPACE = 2e9
-#: Seconds for a question to the engine, and for its self-test, which may have to compile.
+#: Time limits (s) for the version of an engine and for its self-test, which may have to compile.
 VERSION_SECONDS, SELFTEST_SECONDS = 60, 300
 _VERSION = re.compile(r"version (\S+?), (numerics .*)")
 _CACHE = re.compile(r"NUMBA_CACHE_DIR=(?:'([^']*)'|\"([^\"]*)\"|(\S+))")
 
 
 class Check(NamedTuple):
-    """One line: 'ok', 'warn' or 'fail', what was found, and what mends it."""
+    """One line of the report: 'ok', 'warn' or 'fail', the finding, and the command that helps."""
 
     name: str
     outcome: str
@@ -38,7 +38,7 @@ class Check(NamedTuple):
 @click.option("--json", "as_json", is_flag=True)
 @click.pass_obj
 def doctor(profile: str | None, code_label: str, as_json: bool) -> None:
-    """Look at profile, daemon, broker, code, computer, caches and versions; say what mends them."""
+    """Check profile, daemon, broker, codes, computers, caches and versions; name the remedies."""
     found = []
     for check in checks(profile, code_label):
         found.append(check)
@@ -53,7 +53,7 @@ def doctor(profile: str | None, code_label: str, as_json: bool) -> None:
 
 
 def checks(profile: str | None, code_label: str) -> Iterator[Check]:
-    """All checks in the order in which one leads to the next."""
+    """All checks, in the order in which one depends on another."""
     yield _versions()
     loaded, check = _profile(profile)
     yield check
@@ -84,7 +84,7 @@ def _profile(name: str | None) -> tuple[Any, Check]:
     try:
         loaded = load_profile(name)
     except AiidaException as problem:
-        return None, Check("profile", "fail", f"none could be loaded ({problem})",
+        return None, Check("profile", "fail", f"no profile could be loaded ({problem})",
                            "aiida-dse setup")
     backend = loaded.process_control_backend or "no broker"
     return loaded, Check("profile", "ok", f"{loaded.name} ({loaded.storage_backend}, {backend})")
@@ -99,22 +99,22 @@ def _storage(profile: Any) -> Check:
         version = storage.version_profile(profile)
     except (AiidaException, OSError) as problem:
         remedy = f"verdi -p {profile.name} storage migrate"
-        return Check("storage", "fail", f"cannot be opened: {problem}", remedy)
-    return Check("storage", "ok", f"schema {version}, of this AiiDA ({storage.version_head()})")
+        return Check("storage", "fail", f"The storage cannot be opened: {problem}", remedy)
+    return Check("storage", "ok", f"schema {version}, the one of this AiiDA ({storage.version_head()})")
 
 
 def _daemon(profile: Any) -> Iterator[Check]:
     from aiida.engine.daemon.client import get_daemon_client
 
-    from .daemon import mended, workers_of_daemon
+    from .daemon import repair, workers_of_daemon
 
     if profile.process_control_backend is None:
-        yield Check("daemon", "warn", "the profile has no broker: nothing can be submitted",
-                    "aiida-dse setup makes one that can")
+        yield Check("daemon", "warn", "The profile has no broker, so nothing can be submitted.",
+                    "aiida-dse setup (creates a profile with a broker)")
         return
     client = get_daemon_client(profile.name)
     if not client.is_daemon_running:
-        yield Check("daemon", "fail", "not running: nothing that is submitted will start",
+        yield Check("daemon", "fail", "The daemon is not running, so nothing that is submitted starts.",
                     f"verdi -p {profile.name} daemon start")
         return
     yield Check("daemon", "ok", "running")
@@ -124,34 +124,34 @@ def _daemon(profile: Any) -> Iterator[Check]:
         return
     workers = workers_of_daemon(profile)
     if workers is None:
-        yield Check("broker", "fail", "does not answer", _mend_broker(profile.name))
+        yield Check("broker", "fail", "The broker does not answer.", _restart_all(profile.name))
         return
-    mended(profile)  # gives the tasks of a killed worker to the others
+    repair(profile)  # reassigns the tasks of a killed worker
     if workers.running == 0:
-        yield Check("workers", "fail", "the daemon has no worker", restart)
+        yield Check("workers", "fail", "The daemon has no worker.", restart)
     elif workers.trouble:
-        yield Check("broker", "fail", f"gives work to {workers.counted} of {workers.running} "
-                    f"workers, {workers.pending} tasks wait",
-                    restart if workers.counted else _mend_broker(profile.name))
+        yield Check("broker", "fail", f"Only {workers.counted} of {workers.running} workers "
+                    f"receive tasks ({workers.pending} are pending).",
+                    restart if workers.counted else _restart_all(profile.name))
     else:
-        yield Check("broker", "ok", f"{workers.running} workers, {workers.pending} tasks wait")
+        yield Check("broker", "ok", f"{workers.running} workers, {workers.pending} pending tasks")
 
 
-def _mend_broker(name: str) -> str:
+def _restart_all(name: str) -> str:
     return (f"verdi -p {name} daemon stop; verdi -p {name} process repair -f; "
             f"verdi -p {name} daemon start")
 
 
 def _answering(profile: Any, restart: str) -> Iterator[Check]:
-    """Whether another broker (RabbitMQ) can be reached."""
+    """Whether a broker other than ZeroMQ (RabbitMQ) can be reached."""
     from aiida.manage import get_manager
 
     try:
         broker: Any = get_manager().get_broker()
         broker.get_communicator()
     except Exception as problem:  # the broker's client libraries have exceptions of their own
-        yield Check("broker", "fail", f"cannot be reached: {problem}",
-                    f"start the broker's service, then {restart}")
+        yield Check("broker", "fail", f"The broker cannot be reached: {problem}",
+                    f"start the service of the broker, then {restart}")
         return
     yield Check("broker", "ok", str(broker))
 
@@ -159,8 +159,8 @@ def _answering(profile: Any, restart: str) -> Iterator[Check]:
 def _rabbitmq(profile: Any) -> Iterator[Check]:
     if profile.process_control_backend == "core.rabbitmq":
         yield Check(
-            "timeout", "warn", "RabbitMQ from 3.8.15 on ends tasks that take longer than its "
-            "consumer_timeout, 30 minutes unless it was lifted (this cannot be asked from here)",
+            "timeout", "warn", "RabbitMQ 3.8.15 and later end tasks that take longer than "
+            "their consumer_timeout, which is 30 minutes by default (it cannot be read from here).",
             "rabbitmqctl eval 'application:set_env(rabbit, consumer_timeout, undefined).' "
             "(and the same in its advanced.config)",
         )
@@ -172,10 +172,10 @@ def _caching(profile: Any) -> Check:
     names = [f"aiida.calculations:dse.{task}" for task in ("refine", "scan", "simulate")]
     off = [name for name in names if not get_use_cache(identifier=name)]
     if off:
-        return Check("caching", "warn", "off: what was computed before is computed again",
+        return Check("caching", "warn", "Caching is off: identical jobs will be computed again.",
                      f"verdi -p {profile.name} config set -a caching.enabled_for "
                      "'aiida.calculations:dse.*'")
-    return Check("caching", "ok", "on for the engine's jobs")
+    return Check("caching", "ok", "on for the jobs of the engine")
 
 
 def _code(label: str) -> Iterator[Check]:
@@ -185,8 +185,8 @@ def _code(label: str) -> Iterator[Check]:
     try:
         code: Any = load_code(label)
     except (NotExistent, MultipleObjectsError, ValueError) as problem:
-        yield Check("code", "fail", f"'{label}' cannot be loaded: {problem}",
-                    "aiida-dse setup (or name another with --code)")
+        yield Check("code", "fail", f"The code '{label}' cannot be loaded: {problem}",
+                    "aiida-dse setup (or choose another code with --code)")
         return
     yield from _computer(code.computer)
     if code.computer.transport_type != "core.local":
@@ -194,7 +194,7 @@ def _code(label: str) -> Iterator[Check]:
     executable = str(code.filepath_executable)
     if not os.access(executable, os.X_OK) or not os.path.isfile(executable):
         why = "cannot be executed" if os.path.exists(executable) else "does not exist"
-        yield Check("code", "fail", f"{executable} {why}", f"reinstall aiida-dse there, or verdi "
+        yield Check("code", "fail", f"{executable} {why}.", f"reinstall aiida-dse there, or verdi "
                     f"code delete {code.pk}; aiida-dse setup")
         return
     yield _engine_version(label, executable)
@@ -205,7 +205,7 @@ def _code(label: str) -> Iterator[Check]:
 def _engine_version(label: str, executable: str) -> Check:
     answer = _ask([executable, "--version"], VERSION_SECONDS)
     if isinstance(answer, str):
-        return Check("code", "fail", f"{executable} --version {answer}",
+        return Check("code", "fail", f"{executable} --version {answer}.",
                      "reinstall aiida-dse there")
     return _compared(label, executable, answer.stdout)
 
@@ -230,7 +230,7 @@ def _compared(label: str, executable: str, answer: str) -> Check:
 
 
 def _other_engines(label: str) -> Iterator[Check]:
-    """The engines on all computers that this user may use, asked through AiiDA's transport."""
+    """The versions of the engines on all computers that this user may use, through AiiDA."""
     from aiida.orm import Computer, InstalledCode, QueryBuilder
 
     query = QueryBuilder().append(Computer, tag="computer").append(
@@ -249,8 +249,8 @@ def _other_engines(label: str) -> Iterator[Check]:
             with computer.get_transport() as transport:
                 status, out, err = transport.exec_command_wait(command)
         except Exception as problem:  # of the transport's own library
-            yield Check("code", "fail", f"{code.full_label}: {computer.label} cannot be reached "
-                        f"({problem})", f"verdi computer test {computer.label}")
+            yield Check("code", "fail", f"{code.full_label}: the computer {computer.label} cannot be "
+                        f"reached ({problem}).", f"verdi computer test {computer.label}")
             continue
         if status:
             yield Check("code", "fail", f"{code.full_label}: {executable} --version ended with "
@@ -261,73 +261,73 @@ def _other_engines(label: str) -> Iterator[Check]:
 
 def _numba(executable: str, cache: str | None) -> Iterator[Check]:
     if cache is None:
-        yield Check("numba", "warn", "the code sets no NUMBA_CACHE_DIR: jobs may compile anew",
-                    "add  export NUMBA_CACHE_DIR=FOLDER  to the code's prepend_text")
+        yield Check("numba", "warn", "The code sets no NUMBA_CACHE_DIR, so jobs may have to compile "
+                    "the engine.", "add  export NUMBA_CACHE_DIR=FOLDER  to the prepend_text of the code")
     else:
         folder = Path(cache).expanduser()
         nearest = next(p for p in (folder, *folder.parents) if p.exists())
         if not os.access(nearest, os.W_OK):
-            yield Check("numba", "fail", f"{folder} is not writable: every job compiles anew",
+            yield Check("numba", "fail", f"{folder} is not writable, so every job compiles the engine.",
                         f"chmod u+w '{nearest}'")
             return
         yield Check("numba", "ok", f"cache in {folder}")
     environment = os.environ | ({"NUMBA_CACHE_DIR": cache} if cache else {})
-    told = _ask([executable, "selftest"], SELFTEST_SECONDS, environment)
-    if isinstance(told, str):
-        yield Check("self-test", "fail", f"{executable} selftest {told}",
-                    "reinstall aiida-dse; rm -r the NUMBA_CACHE_DIR")
+    answer = _ask([executable, "selftest"], SELFTEST_SECONDS, environment)
+    if isinstance(answer, str):
+        yield Check("self-test", "fail", f"{executable} selftest {answer}.",
+                    "reinstall aiida-dse and delete the folder NUMBA_CACHE_DIR")
     else:
-        yield Check("self-test", "ok", "; ".join(told.stdout.strip().splitlines()))
+        yield Check("self-test", "ok", "; ".join(answer.stdout.strip().splitlines()))
 
 
 def _ask(
     command: list[str], seconds: float, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str] | str:
-    """What a command answered, or why it did not."""
+    """The completed command, or the reason why it failed, to follow its name in a sentence."""
     try:
-        told = subprocess.run(command, env=environment, capture_output=True, text=True,
+        completed = subprocess.run(command, env=environment, capture_output=True, text=True,
                               timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
         return f"did not answer within {seconds:.0f} s"
     except OSError as problem:
         return f"cannot be started: {problem}"
-    if told.returncode:
-        last = (told.stderr or told.stdout).strip().splitlines()[-1:] or ["no message"]
-        return f"ended with {told.returncode}: {last[0]}"
-    return told
+    if completed.returncode:
+        last = (completed.stderr or completed.stdout).strip().splitlines()[-1:] or ["no message"]
+        return f"ended with status {completed.returncode}: {last[0]}"
+    return completed
 
 
 def _computer(computer: Any) -> Iterator[Check]:
     name = f"'{computer.label}' ({computer.transport_type}, {computer.scheduler_type})"
     if not computer.is_configured:
-        yield Check("computer", "fail", f"{name} is not configured for this user",
+        yield Check("computer", "fail", f"The computer {name} is not configured for this user.",
                     f"verdi computer configure {computer.transport_type} {computer.label}")
         return
     if not computer.is_user_enabled(_user()):
-        yield Check("computer", "fail", f"{name} is disabled: its jobs are not submitted",
+        yield Check("computer", "fail", f"The computer {name} is disabled, so its jobs are not submitted.",
                     f"verdi computer enable {computer.label} {_user().email}")
         return
     yield Check("computer", "ok", name)
     speed = computer.get_property(JOBS, {}).get(SPEED)
     if speed is None:
-        yield Check("speed", "warn", "not measured: maps are cut as for an ordinary computer",
+        yield Check("speed", "warn", "The speed was not measured: tiles of maps are cut as for an ordinary computer.",
                     "aiida-dse setup (for another computer: aiida-dse setup FILE)")
     else:
-        yield Check("speed", "ok", f"{1e9 * speed:.3g} ns for a distance, measured at set-up")
+        yield Check("speed", "ok", f"{1e9 * speed:.3g} ns for each distance, measured at the set-up")
     if computer.transport_type != "core.local":
         return
     folder = Path(computer.get_workdir().format(username=os.environ.get("USER", "")))
     nearest = next(p for p in (folder, *folder.parents) if p.exists())
     if not os.access(nearest, os.W_OK):
-        yield Check("scratch", "fail", f"{folder} cannot be written to", f"chmod u+w '{nearest}'")
+        yield Check("scratch", "fail", f"{folder} is not writable.", f"chmod u+w '{nearest}'")
         return
     free = shutil.disk_usage(nearest).free
-    told = f"{free / 1e9:.1f} GB free in {folder}"
+    space = f"{free / 1e9:.1f} GB are free in {folder}"
     if free < LITTLE_SPACE:
-        yield Check("scratch", "warn", told, "verdi calcjob cleanworkdir -p 7 (work folders of "
-                    "jobs older than a week; results stay in the database)")
+        yield Check("scratch", "warn", space, "verdi calcjob cleanworkdir -p 7 (removes the working "
+                    "directories of jobs older than a week; results stay in the database)")
     else:
-        yield Check("scratch", "ok", told)
+        yield Check("scratch", "ok", space)
 
 
 def _user() -> Any:

@@ -1,4 +1,4 @@
-"""aiida-dse query, trace, export and import: results found, explained and shared."""
+"""aiida-dse query, trace, export and import."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
-#: Columns of a table; CSV and JSON keep every digit.
+#: Significant digits in a table; CSV and JSON have all of them.
 _DIGITS = 6
-#: What results are of.
+#: Tasks that have results.
 TASKS = ("refine", "scan", "compare", "uncertainty", "simultaneous", "temperature_series", "size_series",
          "sizing_curve", "differential", "simulate", "build")
 
@@ -22,22 +22,23 @@ TASKS = ("refine", "scan", "compare", "uncertainty", "simultaneous", "temperatur
 def query_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The filters of 'query' and 'export'."""
     for option in reversed([
-        click.option("--task", type=click.Choice(TASKS)),
-        click.option("--status", help="How it ended: converged, not_converged, complete, ..."),
-        click.option("--sample"),
-        click.option("--ligand"),
-        click.option("--state", help="colloid, powder, film, ..."),
-        click.option("--temperature", metavar="LOW:HIGH", help="K; an end may be left out."),
+        click.option("--task", type=click.Choice(TASKS), help="What was computed."),
+        click.option("--status", help="The outcome: converged, not_converged, complete, ..."),
+        click.option("--sample", help="The name of the sample."),
+        click.option("--ligand", help="The ligand of the sample."),
+        click.option("--state", help="The state of the sample: colloid, powder, film, ..."),
+        click.option("--temperature", metavar="LOW:HIGH", help="A range in K; either end may be omitted."),
         click.option("--phase", help="A phase of the model."),
-        click.option("--space-group", help="Of a phase, as in its CIF: Pbnm."),
-        click.option("--max-gof", type=float),
-        click.option("--tag", "tags", multiple=True, metavar="KEY[=VALUE]"),
+        click.option("--space-group", help="The space group of a phase as in its CIF, such as Pbnm."),
+        click.option("--max-gof", type=float, help="The largest GoF."),
+        click.option("--tag", "tags", multiple=True, metavar="KEY[=VALUE]",
+                     help="A tag of the sample."),
         click.option("--where", multiple=True, metavar="CONDITION",
                      help="'CsPbBr3.a>8.2', 'CsPbBr3.L_ab=5:8' (a range; nm), 'r_wp<0.1'."),
-        click.option("--group", help="Of the work chain: dse/sample/NAME, ..."),
+        click.option("--group", help="The group of the work chain: dse/sample/NAME, ..."),
         click.option("--latest", is_flag=True, help="Only the newest result of each sample and "
                      "task, without the rivals of a comparison."),
-        click.option("--parts", is_flag=True, help="Also tiles of maps and interrupted attempts."),
+        click.option("--parts", is_flag=True, help="Include tiles of maps and interrupted attempts."),
     ]):
         command = option(command)
     return command
@@ -46,7 +47,7 @@ def query_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def print_query(
     filters: Mapping[str, Any], show: tuple[str, ...], sort: str, limit: int | None, form: str
 ) -> None:
-    """Results that fit, as 'table', 'csv' or 'json'."""
+    """Print the results that match, as 'table', 'csv' or 'json'."""
     from aiida_dse.data.query import find_rows
 
     rows = refusing(find_rows, **filters, show=show, sort=sort, limit=limit)
@@ -65,11 +66,11 @@ def print_query(
             disable_numparse=True,
         ))
     else:
-        click.echo("No result fits. 'aiida-dse query' without options shows all of them.")
+        click.echo("No result matches. 'aiida-dse query' without options shows all results.")
 
 
 def print_trace(pk: str, as_json: bool) -> None:
-    """The way back from a node, as a tree or JSON."""
+    """Print the provenance of a node as a tree or as JSON."""
     from aiida.common.exceptions import MultipleObjectsError, NotExistent
     from aiida.orm import load_node
 
@@ -91,7 +92,7 @@ def print_trace(pk: str, as_json: bool) -> None:
 
 def trace_lines(row: Mapping[str, Any], stem: str = "", last: bool = True, top: bool = True) -> \
         list[str]:
-    """A tree of text. Not cut to the width of the terminal: hashes are there to be compared."""
+    """The lines of a tree, not cut to the width of the terminal, since hashes are compared."""
     head = f"{row['role']}: " if row["role"] else ""
     pk = f"<{row['pk']}>" if "pk" in row else ""
     again = " (see above)" if row.get("again") else ""
@@ -108,7 +109,7 @@ def trace_lines(row: Mapping[str, Any], stem: str = "", last: bool = True, top: 
 def export_results(
     pks: tuple[str, ...], filters: Mapping[str, Any], output: Path
 ) -> None:
-    """Write the named analyses, or the results that fit, with all they came from."""
+    """Write analyses by PK, or the results that match, with their provenance to an archive."""
     from aiida.common.exceptions import MultipleObjectsError, NotExistent
     from aiida.orm import Group, load_node
 
@@ -117,8 +118,8 @@ def export_results(
 
     filters = {key: value for key, value in filters.items() if value not in (None, (), False)}
     if not pks and not filters:
-        raise click.UsageError("name PKs or filters as of 'aiida-dse query' (--phase NAME, ...); "
-                               "'verdi archive create --all' takes a whole profile")
+        raise click.UsageError("specify PKs, or filters like those of 'aiida-dse query' (--phase "
+                               "NAME, ...); 'verdi archive create --all' exports a whole profile")
     nodes = []
     for pk in pks:
         try:
@@ -128,13 +129,13 @@ def export_results(
     groups: list[Any] = []
     if filters:
         nodes += [load_node(row["pk"]) for row in refusing(find_rows, **filters)]
-        if set(filters) == {"group"}:  # all of it, so that the group itself can go along
+        if set(filters) == {"group"}:  # the whole group, so that the group itself is exported too
             groups = [g for g in Group.collection.find({"label": filters["group"]})]
     running = [node for node in nodes if getattr(node, "is_sealed", True) is False]
     if running:
         raise click.ClickException(
-            f"{running[0].process_label}<{running[0].pk}> has not ended. Wait for it; nothing was "
-            "written."
+            f"{running[0].process_label}<{running[0].pk}> has not ended. Wait until it has; "
+            "nothing was written."
         )
     refusing(write_archive, nodes, output, groups=groups)
     click.echo(f"wrote {output}: {output.stat().st_size / 1e6:.2f} MB. Look into it "
@@ -147,14 +148,14 @@ def import_results(file: Path) -> None:
 
     added = refusing(read_archive, file)
     if added.nodes:
-        click.echo(f"added {added.nodes} nodes, among them {added.results} results, of {file}. "
-                   "See 'aiida-dse query'.")
+        click.echo(f"{added.nodes} nodes were imported from {file}, {added.results} of them "
+                   "results. See 'aiida-dse query'.")
     else:
-        click.echo(f"{file} holds nothing new.")
+        click.echo(f"{file} contains nothing new.")
 
 
 def refusing(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """The function's value; its ValueError as a message without a traceback."""
+    """The value of the function; a ValueError becomes a message without a traceback."""
     try:
         return function(*arguments, **options)
     except ValueError as problem:

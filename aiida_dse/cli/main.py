@@ -1,4 +1,4 @@
-"""aiida-dse: set up, launch, watch, find, show, plot and share."""
+"""The command aiida-dse: set-up, launch, watch, show, plot, query, export and import."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ main.add_command(examples)
 
 _archive = click.option(
     "--archive", type=click.Path(dir_okay=False, path_type=Path),
-    help="Look into this archive file instead of a profile; it is not changed.",
+    help="Read this archive file instead of a profile; the file is not changed.",
 )
 
 
 def _look_into(context: click.Context, archive: Path | None) -> Any:
-    """Load the profile (returned), or an archive file for the time of this command."""
+    """Load and return the profile, or open an archive file for the duration of this command."""
     from .finding import refusing
 
     if archive is None:
@@ -49,7 +49,7 @@ def _look_into(context: click.Context, archive: Path | None) -> Any:
 
 @main.group()
 def launch() -> None:
-    """Check a model document, store its data and submit it."""
+    """Check a document, store its data and submit it."""
 
 
 #: The names are those of the files in workchains/protocols, which are not to be read for --help.
@@ -58,7 +58,7 @@ _SETTINGS = (
                  help="The installation of dse-engine that runs the jobs."),
     click.option("--protocol", type=click.Choice(["fast", "standard", "publication"]),
                  default="standard", show_default=True,
-                 help="How thoroughly, where the document leaves it open."),
+                 help="Protocol that supplies every setting which the document leaves out."),
     click.option("--walltime", type=click.IntRange(min=60), help=(
         "Seconds for each job (default: the computer's set-up, else the protocol's).")),
     click.option("--threads", type=click.IntRange(min=1), help=(
@@ -158,20 +158,21 @@ def launch_series() -> None:
 
 
 @main.command("list")
-@click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True,
+              help="Show at most so many analyses.")
 @_archive
 @click.pass_context
 def list_(context: click.Context, limit: int, archive: Path | None) -> None:
-    """Past and running analyses, newest first.
+    """List past and running analyses, newest first.
 
-    Also looks whether the daemon's workers get their work; a killed worker's goes to the others.
+    Also checks that the daemon workers receive tasks, and reassigns the tasks of dead workers.
     """
-    from .daemon import mended
+    from .daemon import repair
     from .showing import print_list
 
     loaded = _look_into(context, archive)
     print_list(limit)
-    if loaded is not None and (trouble := mended(loaded)):
+    if loaded is not None and (trouble := repair(loaded)):
         click.echo(trouble, err=True)
 
 
@@ -180,7 +181,7 @@ def list_(context: click.Context, limit: int, archive: Path | None) -> None:
 @_archive
 @click.pass_context
 def show(context: click.Context, pk: str, archive: Path | None) -> None:
-    """Parameters, agreement and derived quantities of an analysis."""
+    """Show the parameters, agreement factors and derived quantities of an analysis."""
     from .showing import print_analysis
 
     _look_into(context, archive)
@@ -192,18 +193,19 @@ def show(context: click.Context, pk: str, archive: Path | None) -> None:
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True,
               help="Figure file: .png, .pdf or .svg.")
 @click.option("--curves", is_flag=True,
-              help="A map's GoF along its first axis, a curve for each value of the second.")
+              help="Draw the GoF of a map along its first axis, one curve for each value of "
+                   "the second.")
 @click.option("--quantity", metavar="NAME",
-              help="A derived quantity: contours on a map, or what curves are drawn against.")
+              help="A derived quantity: contours of a map, or the abscissa of its curves.")
 @click.option("--what", type=click.Choice(["fit", "corner", "profile", "bootstrap"]),
-              help="Of an uncertainty: which figure (default: the first of corner, profile, "
-                   "bootstrap, fit that it has).")
+              help="Which figure of an uncertainty analysis (default: the first that exists of "
+                   "corner, profile, bootstrap and fit).")
 @_archive
 @click.pass_context
 def plot(
     context: click.Context, pk: str, output: Path, archive: Path | None, **choices: Any
 ) -> None:
-    """The fit, the map, the comparison or the uncertainty that an analysis found, as a figure."""
+    """Plot the result of an analysis: fit, map, comparison, series or uncertainty."""
     from .showing import plot_analysis
 
     _look_into(context, archive)
@@ -212,12 +214,12 @@ def plot(
 
 @main.command()
 @click.argument("pk")
-@click.option("--once", is_flag=True, help="Print the present state and stop.")
+@click.option("--once", is_flag=True, help="Print the current state and exit.")
 @click.pass_obj
 def watch(profile: str | None, pk: str, once: bool) -> None:
-    """Follow the steps of an analysis: what runs, best GoF so far, time left.
+    """Follow the steps of an analysis: states, lowest GoF so far, remaining time.
 
-    Ctrl-C stops watching; the analysis goes on.
+    Ctrl-C ends the display; the analysis continues.
     """
     from .watching import watch_process
 
@@ -228,12 +230,12 @@ def watch(profile: str | None, pk: str, once: bool) -> None:
 @main.command()
 @query_options
 @click.option("--show", multiple=True, metavar="NAME",
-              help="A further column: CsPbBr3.a, CsPbBr3.a.su, CsPbBr3.zeta, space_groups, ...")
-@click.option("--sort", default="-made", show_default=True, help="A column; '-' before it: "
-              "descending.")
-@click.option("-n", "--limit", type=click.IntRange(min=1))
-@click.option("--csv", "form", flag_value="csv", help="Comma-separated values, every digit.")
-@click.option("--json", "form", flag_value="json")
+              help="An additional column: CsPbBr3.a, CsPbBr3.a.su, CsPbBr3.zeta, space_groups, ...")
+@click.option("--sort", default="-made", show_default=True, help="Sort by this column; the "
+              "prefix '-' means descending.")
+@click.option("-n", "--limit", type=click.IntRange(min=1), help="Show at most so many rows.")
+@click.option("--csv", "form", flag_value="csv", help="Print comma-separated values with all digits.")
+@click.option("--json", "form", flag_value="json", help="Print JSON with all digits.")
 @_archive
 @click.pass_context
 def query(
@@ -249,11 +251,11 @@ def query(
 
 @main.command()
 @click.argument("pk")
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_archive
 @click.pass_context
 def trace(context: click.Context, pk: str, as_json: bool, archive: Path | None) -> None:
-    """From a result back to its files, documents, jobs, versions and tables."""
+    """Trace a result back to its files, documents, jobs, versions and tables."""
     from .finding import print_trace
 
     _look_into(context, archive)
@@ -264,10 +266,10 @@ def trace(context: click.Context, pk: str, as_json: bool, archive: Path | None) 
 @click.argument("pks", nargs=-1, metavar="[PK]...")
 @query_options
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True,
-              help="The archive: study.aiida.")
+              help="The archive file to write, such as study.aiida.")
 @click.pass_obj
 def export(profile: str | None, pks: tuple[str, ...], output: Path, **filters: Any) -> None:
-    """Write results, with all they came from, into an archive file."""
+    """Export results with their full provenance to an archive file."""
     from .finding import export_results
 
     load_profile_for_command(profile)
@@ -278,7 +280,7 @@ def export(profile: str | None, pks: tuple[str, ...], output: Path, **filters: A
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.pass_obj
 def import_(profile: str | None, file: Path) -> None:
-    """Add the results of an archive file to the profile."""
+    """Import the results of an archive file into the profile."""
     from .finding import import_results
 
     load_profile_for_command(profile)

@@ -1,4 +1,4 @@
-"""Tables and figures of what is in the database."""
+"""aiida-dse list, show and plot: tables and figures of stored analyses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OLD_LABELS = {"JointCalculation": "SimultaneousCalculation"}
 
 
 def print_list(limit: int) -> None:
-    """Refinements, grid searches and simultaneous refinements with their GoF."""
+    """Print the newest analyses with their state, sample and GoF."""
     import tabulate
     from aiida.orm import Dict, ProcessNode, QueryBuilder
 
@@ -41,7 +41,7 @@ def print_list(limit: int) -> None:
     )
     query.order_by({"process": {"ctime": "desc"}}).limit(limit)
     found = query.all()
-    # a query of its own: AiiDA's outer join would drop what has no result (yet)
+    # a separate query, since AiiDA's outer join would drop processes without a result
     query = QueryBuilder().append(
         ProcessNode, tag="process", filters={"id": {"in": [pk for pk, *_ in found]}}, project="id"
     )
@@ -49,7 +49,7 @@ def print_list(limit: int) -> None:
         Dict, with_incoming="process", edge_filters={"label": "result"},
         project=["attributes.agreement.gof", "attributes.minimum.gof", "attributes.sample"],
     )
-    results = {pk: told for pk, *told in query.all()} if found else {}
+    results = {pk: numbers for pk, *numbers in query.all()} if found else {}
     rows = []
     for pk, ctime, name, state, status, label, kind, version in found:
         word = exit_word(kind, version, status)
@@ -69,7 +69,7 @@ def print_list(limit: int) -> None:
         rows, headers=["PK", "made", "analysis", "state", "GoF", "sample", "T / K", "title"]
     ))
     if not rows:
-        click.echo("Nothing yet. Start with 'aiida-dse launch refine model.yaml'.")
+        click.echo("There are no analyses yet. Start with 'aiida-dse launch refine model.yaml'.")
 
 
 def print_analysis(pk: str) -> None:

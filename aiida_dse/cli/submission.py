@@ -1,4 +1,4 @@
-"""What every submission shares: everything is checked before a node is stored."""
+"""Submission of work chains: documents are checked in full before a node is stored."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Settings:
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Bad input ends the command with its message, before anything is stored."""
+    """End the command with a message where the input is bad; nothing has been stored by then."""
     from aiida.common.exceptions import NotExistent
 
     try:
@@ -90,7 +90,7 @@ def launch_model(
 
 
 def builder_of(process: Any, settings: Settings, *arguments: Any, **more: Any) -> Any:
-    """The builder of a work chain, as users of the AiiDA shell make it; refused if it cannot run."""
+    """The builder of a work chain, the same as in a Python shell. Fails for what cannot run."""
     code = code_of(settings.code_label)
     options = {} if settings.walltime is None else {"max_wallclock_seconds": settings.walltime}
     with refusing():
@@ -100,7 +100,7 @@ def builder_of(process: Any, settings: Settings, *arguments: Any, **more: Any) -
 
 
 def code_of(label: str) -> Any:
-    """The code that is to run; refused where it is not known or no daemon would start it."""
+    """The code with a label. Fails where there is none, or no daemon to start its jobs."""
     from aiida.common.exceptions import MultipleObjectsError, NotExistent
     from aiida.orm import load_code
 
@@ -114,7 +114,7 @@ def code_of(label: str) -> Any:
 
 
 def speed_for(code_label: str) -> float | None:
-    """Seconds for a distance on the computer of a code; None where that is not known."""
+    """Seconds for a distance on the computer of a code; None if unknown."""
     from aiida.common.exceptions import MultipleObjectsError, NotExistent
     from aiida.orm import load_code
 
@@ -190,27 +190,27 @@ def submit_builder(builder: Any, samples: Sequence[str | None], wait: bool) -> i
 
 
 def wait_for(node: Any, interval: float = 0.5, look_every: float = 10.0) -> None:
-    """Block until a process has ended, showing its state on a terminal.
+    """Wait until a process has ended, and show the elapsed time on a terminal.
 
-    Meanwhile the tasks of a killed worker are given to others, and idle workers are reported.
+    Meanwhile the tasks of dead workers are reassigned, and workers without tasks are reported.
     """
     import sys
     import time
 
     from aiida.manage import get_manager
 
-    from .daemon import mended
+    from .daemon import repair
 
     begin = looked = time.monotonic()
-    lasting = 0  # looks in a row that found workers without work
+    lasting = 0  # successive checks that found workers without tasks
     while not node.is_terminated:
         time.sleep(interval)
         now = time.monotonic()
         if now - looked >= look_every:
             looked = now
-            trouble = mended(get_manager().get_profile())
+            trouble = repair(get_manager().get_profile())
             lasting = lasting + 1 if trouble else 0
-            if lasting == 3:  # not a worker that only starts
+            if lasting == 3:  # so it is not a worker that is starting
                 click.echo(trouble, err=True)
         if sys.stderr.isatty():
             sys.stderr.write(f"\r\033[K{node.process_label}<{node.pk}> "

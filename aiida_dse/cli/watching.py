@@ -1,4 +1,4 @@
-"""aiida-dse watch: the steps of an analysis while it runs."""
+"""aiida-dse watch: follows the steps of an analysis while it runs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import click
 if TYPE_CHECKING:
     from aiida_dse.data.steps import Step
 
-#: Seconds between two looks: on a terminal, and for lines in a file.
+#: Seconds between two updates: on a terminal, and of lines in a file.
 LIVE_SECONDS, LINE_SECONDS = 2.0, 10.0
-#: Steps of one work chain that are shown each; of more, only those that run or failed.
+#: A work chain with more steps shows only those that run or failed.
 MANY = 8
 
 
 def watch_process(pk: str, once: bool) -> None:
-    """Show a process until it ends, or once; on a terminal in place, else as lines."""
+    """Show a process once or until it ends: updated in place on a terminal, otherwise as lines."""
     from aiida.common.exceptions import MultipleObjectsError, NotExistent
     from aiida.orm import ProcessNode, load_node
 
@@ -45,9 +45,9 @@ def watch_process(pk: str, once: bool) -> None:
         else:
             _log(number)
     except KeyboardInterrupt:
-        click.echo(f"stopped watching; {top.name}<{number}> goes on: "
-                   f"'aiida-dse watch {number}' looks again, 'verdi process kill {number}' ends "
-                   "it.")
+        click.echo(f"The display has ended, {top.name}<{number}> continues: "
+                   f"'aiida-dse watch {number}' follows it again, 'verdi process kill {number}' "
+                   "ends it.")
 
 
 def _live(pk: int) -> None:
@@ -67,7 +67,7 @@ def _live(pk: int) -> None:
 
 
 def _log(pk: int) -> None:
-    """A line whenever something has changed."""
+    """Print a line whenever something has changed."""
     from aiida_dse.data.steps import steps_of
 
     last = None
@@ -84,12 +84,12 @@ def _log(pk: int) -> None:
 
 
 def _wait(seconds: float) -> None:
-    """Sleep; meanwhile a killed worker's tasks are given to others."""
+    """Sleep, after the tasks of dead workers have been reassigned."""
     from aiida.manage import get_manager
 
-    from .daemon import mended
+    from .daemon import repair
 
-    mended(get_manager().get_profile())
+    repair(get_manager().get_profile())
     time.sleep(seconds)
 
 
@@ -100,7 +100,7 @@ def _all(step: Step) -> Iterator[Step]:
 
 
 def summary_line(step: Step) -> str:
-    """One line: state, steps done, best GoF, time and time left."""
+    """One line with the state, the finished steps, the lowest GoF and the times."""
     parts = [f"{step.label + ': ' if step.label else ''}{step.name}<{step.pk}> {_state(step)}"]
     if step.expected or len(step.worked) > 1:
         parts.append(f"{step.done} of {step.expected or '?'} done")

@@ -1,4 +1,4 @@
-"""Archives: files that hold results with all they came from, for others or for later."""
+"""Archives: export and import of results with their provenance, and reading without import."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .grouping import merge_imported_groups
 
 @dataclass(frozen=True)
 class Counted:
-    """Nodes of an archive or of what an import added."""
+    """Numbers of nodes and results in an archive, or added by an import."""
 
     nodes: int
     results: int
 
 
 def write_archive(nodes: Iterable[Any], file: Path, *, groups: Iterable[Any] = ()) -> None:
-    """Write nodes with their ancestors, the processes and all their outputs.
+    """Write nodes with their ancestors, the processes and all their outputs to an archive file.
 
     Computers go along without the way to log in, codes by their path. Raises ValueError where
     there is nothing to write or `file` exists.
@@ -68,7 +68,7 @@ def read_archive(file: Path) -> Counted:
 
 
 def counted() -> Counted:
-    """Nodes and results of the loaded profile."""
+    """Numbers of nodes and results in the loaded profile."""
     from aiida.orm import Dict, Node, QueryBuilder
 
     from aiida_dse.documents.migration import RESULT_SCHEMAS
@@ -80,7 +80,7 @@ def counted() -> Counted:
 
 @contextmanager
 def opened_archive(file: Path) -> Iterator[None]:
-    """An archive file as the loaded profile, read only; afterwards the profile before it.
+    """Load an archive file as a read-only profile; afterwards the previous profile is loaded.
 
     The profile lives in memory: no configuration names it, so nothing that deletes a profile can
     reach the file. Nodes that were loaded before must be loaded again afterwards. Raises
@@ -98,7 +98,7 @@ def opened_archive(file: Path) -> Iterator[None]:
         manager.load_profile(SqliteZipBackend.create_profile(file.resolve()), allow_switch=True)
         try:
             manager.get_profile_storage()
-            counted()  # a damaged database shows at the first query only
+            counted()  # the first query shows whether the database is damaged
         except (AiidaException, OSError, ValueError) as problem:
             raise ValueError(_unreadable(file, problem)) from None
         yield

@@ -1,4 +1,4 @@
-"""dse.distances: a store of sampled distances, searchable, in place of a structure."""
+"""dse.distances: sampled pair distances of a phase as a searchable node, to replace a structure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .results import nested
 
 
 class DistancesData(SinglefileData):
-    """The sampled distances of one phase: an HDF5 file, and what one searches it by.
+    """The sampled pair distances of one phase: an HDF5 file with attributes for queries.
 
     Query by `DistancesData.fields.q_max`, `.space_group`, `.atoms`, or by
     'attributes.sizes.L_ab', 'attributes.values.a'.
@@ -41,27 +41,27 @@ class DistancesData(SinglefileData):
 
     @classmethod
     def from_file(cls, path: Path, tolerance: float = 1e-5) -> DistancesData:
-        """A node (unstored) of a store that dse-engine built. Raises ValueError for another file.
+        """An unstored node of a file that dse-engine built. Raises ValueError for any other file.
 
-        tolerance: at which `q_max` is told; the file itself serves any.
+        tolerance: for which `q_max` is computed; the file itself serves any tolerance.
         """
         stored = read_distances(path)
         node = cls(file=str(path.resolve()))
         facts: dict[str, Any] = distances_row(stored, tolerance).model_dump()
         facts["content_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        # a query reaches values.Pb.B_iso, not a key with dots in it
+        # nested, since a query reaches values.Pb.B_iso but no key that contains dots
         facts["values"] = nested(facts["values"])
         for key, value in facts.items():
             node.base.attributes.set(key, value)
         return node
 
     def stored_distances(self) -> PairDistances:
-        """What the file holds."""
+        """The pair distances in the file."""
         with self.as_path() as path:
             return read_distances(path)
 
     def _validate(self) -> bool:
-        """Refuse to store what is no store of distances."""
+        """Refuse to store any other file."""
         super()._validate()
         try:
             self.stored_distances()

@@ -1,4 +1,4 @@
-"""Exit codes of stored processes in words, also those of processes that version 0.1 ran."""
+"""Meanings of exit statuses of stored processes, including those that version 0.1 ran."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ OLD_EXITS: dict[str, dict[int, Outcome]] = {
     "aiida.workflows:dse.temperature_series": _SERIES,
     "aiida.workflows:dse.size_series": _SERIES,
 }
-#: Of two outcomes with the same number (a task that still runs has none), the later one.
+#: Outcomes by number; where two have the same number, the later one in the table.
 _OUTCOMES: dict[int, Outcome] = {row.number: outcome for outcome, row in EXITS.items() if row.number}
 
 
 def exit_word(process_type: str | None, version: str | None, number: int | None) -> str:
-    """'not converged': what an exit status means for a process; '' for AiiDA's own and for 0.
+    """The meaning of an exit status, such as 'not converged'; '' for 0 and for AiiDA's own.
 
-    version: of the plugin that ran it, as AiiDA notes it.
+    version: that of the plugin that ran the process, as recorded by AiiDA.
     """
     if not number or ":dse." not in (process_type or ""):
         return ""

@@ -1,4 +1,4 @@
-"""AiiDA groups with predictable names: dse/study/<name>, dse/series/<name>, dse/sample/<name>."""
+"""AiiDA groups of analyses: dse/study/<name>, dse/series/<name>, dse/sample/<name>."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-#: The kinds of groups, and what the description of one is.
+#: The kinds of groups with their descriptions.
 KINDS = {"study": "All analyses of the study {}.", "series": "All series called {}.",
          "sample": "All analyses of the sample {}."}
 PREFIX = "dse/"
@@ -15,10 +15,13 @@ _IMPORTED = re.compile(r" \(Imported #\d+\)$")
 
 
 def group_label(kind: str, name: str) -> str:
-    """'dse/sample/QD5' of ('sample', 'QD5'). Raises ValueError for other kinds or an empty name."""
+    """The label of a group: 'dse/sample/QD5' for ('sample', 'QD5').
+
+    Raises ValueError for an unknown kind and for an empty name.
+    """
     if kind not in KINDS:
         raise ValueError(f"'{kind}' is no kind of group; it is one of {', '.join(KINDS)}.")
-    # spaces at the ends and line breaks would make two groups that look the same
+    # spaces at the ends and line breaks would yield two groups with labels that look the same
     plain = " ".join(name.split())
     if not plain:
         raise ValueError(f"a {kind} without a name has no group; it needs a name.")
@@ -30,7 +33,7 @@ def group_label(kind: str, name: str) -> str:
 
 
 def merge_imported_groups() -> None:
-    """Make one group of those that AiiDA renamed at an import, since their label was taken."""
+    """Merge groups that AiiDA renamed at an import, because their labels existed already."""
     from aiida.orm import Group, QueryBuilder
 
     query = QueryBuilder().append(Group, filters={"label": {"like": f"{PREFIX}%(Imported #%"}})
@@ -44,14 +47,14 @@ def merge_imported_groups() -> None:
 
 
 def put_into_group(kind: str, name: str, nodes: Iterable[Any]) -> str:
-    """Add stored nodes to the group of a study, series or sample; its label. Made if missing."""
+    """Add stored nodes to the group of a study, series or sample, and return its label."""
     from aiida.common.exceptions import IntegrityError
     from aiida.orm import Group
 
     label = group_label(kind, name)
     try:
         group, is_new = Group.collection.get_or_create(label)
-    except IntegrityError:  # another worker made it in between
+    except IntegrityError:  # another worker has created it meanwhile
         group, is_new = Group.collection.get(label=label), False
     if is_new:
         group.description = KINDS[kind].format(" ".join(name.split()))

@@ -1,4 +1,4 @@
-"""From input nodes to the document and files of a job, and to the forward model."""
+"""Input nodes of a job: conversion to its document and files, and to the forward model."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from .pattern import PatternData
 MODEL_NAME = "model.json"
 PATTERN_NAME = "pattern.xye"
 
-#: What a phase may come from, and the suffix of its file.
+#: The keys of a phase that name its file, and the suffix of that file.
 KINDS = {"structure": "cif", "atoms": "xyz", "distances": "h5"}
-#: Keys of a pattern's section that a job keeps; the others are facts of the pattern's node.
+#: Keys of a pattern's section that a job keeps; all other facts are taken from the node.
 _KEPT = ("range", "every", "polarisation", "axis_confirmed")
 
 StructureNode = CifData | StructureData | SinglefileData
@@ -45,14 +45,14 @@ StructureNode = CifData | StructureData | SinglefileData
 
 @dataclass(frozen=True)
 class ModelNodes:
-    """The data of one model as nodes, stored or not."""
+    """The data of one model as nodes, stored or unstored."""
 
     pattern: PatternData | None
     structures: Mapping[str, StructureNode]
     blanks: Mapping[str, PatternData] = field(default_factory=dict)
 
     def inputs(self) -> dict[str, Any]:
-        """As inputs of a job."""
+        """The nodes as inputs of a job."""
         found: dict[str, Any] = {"structures": dict(self.structures)}
         if self.pattern is not None:
             found["pattern"] = self.pattern
@@ -63,7 +63,7 @@ class ModelNodes:
 
 @dataclass(frozen=True)
 class CheckedModel:
-    """A model that can run: nothing of it is stored yet.
+    """A model that was checked in full and can run; its nodes may be unstored.
 
     document: with the settings of a protocol; content: the document of its job; built: the forward
     model where the analysis starts; remarks: what the user should know.
@@ -77,7 +77,7 @@ class CheckedModel:
 
 
 def job_document(model: Mapping[str, Any] | ModelDocument, nodes: ModelNodes) -> dict[str, Any]:
-    """The document of a job: as written, but for what its nodes know.
+    """The document of a job, with the facts that its nodes provide.
 
     Files are named after their place and the title is left out, so that equal analyses of equal
     data have equal documents, whatever the files were called. Raises DocumentError where a phase,
@@ -102,7 +102,7 @@ def simultaneous_job_document(
     model: Mapping[str, Any] | SimultaneousDocument, patterns: Mapping[str, PatternData],
     structures: Mapping[str, StructureNode], blanks: Mapping[str, PatternData],
 ) -> dict[str, Any]:
-    """The same for a simultaneous document; `patterns` has a node for each."""
+    """The job document of a simultaneous document; `patterns` has a node for each pattern."""
     document = model if isinstance(model, SimultaneousDocument) else parse_simultaneous(dict(model))
     content = document.canonical()
     content.pop("title", None)
@@ -116,17 +116,17 @@ def simultaneous_job_document(
 
 
 def pattern_file(name: str) -> str:
-    """The file of one of several patterns."""
+    """The name of the file of one of several patterns."""
     return f"pattern_{name}.xye"
 
 
 def blank_file(name: str) -> str:
-    """The file of a blank."""
+    """The name of the file of a blank."""
     return f"blank_{name}.xye"
 
 
 def job_files(nodes: ModelNodes) -> dict[str, bytes]:
-    """The content of the files that a job is sent with, by the names in its document."""
+    """The contents of the files of a job, by their names in its document."""
     files: dict[str, bytes] = {}
     if nodes.pattern is not None:
         files[PATTERN_NAME] = nodes.pattern.as_text().encode()
@@ -142,7 +142,7 @@ def _name_files(
     content: dict[str, Any], structures: Mapping[str, StructureNode],
     blanks: Mapping[str, PatternData],
 ) -> None:
-    """Structures and blanks in `content` under the names of the files that they are sent as."""
+    """Write the file names of structures and blanks into `content`."""
     _same_names("phases", content["phases"], "structures", structures)
     for name, phase in content["phases"].items():
         kind, wants = _kind_of(structures[name]), next(key for key in KINDS if key in phase)
@@ -160,7 +160,7 @@ def _name_files(
 
 @dataclass
 class NodeSource:
-    """The data of a model in nodes, as a source for `build`."""
+    """Nodes as a source of data for `build`."""
 
     nodes: ModelNodes
     pattern_name: str = PATTERN_NAME
@@ -188,7 +188,7 @@ class NodeSource:
 
     @property
     def files(self) -> dict[str, str]:
-        """As a job reads them."""
+        """Name: SHA-256 of the files that a job reads."""
         found = {name: hashlib.sha256(held).hexdigest()
                  for name, held in job_files(self.nodes).items()}
         if PATTERN_NAME in found and self.pattern_name != PATTERN_NAME:
@@ -201,7 +201,7 @@ class NodeSource:
 
 
 def model_of_nodes(model: Mapping[str, Any] | ModelDocument, nodes: ModelNodes) -> BuiltModel:
-    """The forward model of a document and its nodes, all of it checked. Raises DocumentError."""
+    """The forward model of a document and its nodes, checked in full. Raises DocumentError."""
     return build(parse_document(job_document(model, nodes)), NodeSource(nodes))
 
 
@@ -209,7 +209,7 @@ def simultaneous_of_nodes(
     model: Mapping[str, Any] | SimultaneousDocument, patterns: Mapping[str, PatternData],
     structures: Mapping[str, StructureNode], blanks: Mapping[str, PatternData],
 ) -> BuiltSimultaneous:
-    """The same for several patterns together."""
+    """The forward models of a simultaneous document, checked in full. Raises DocumentError."""
     content = simultaneous_job_document(model, patterns, structures, blanks)
     return build_simultaneous(
         parse_simultaneous(content),
@@ -217,7 +217,7 @@ def simultaneous_of_nodes(
 
 
 def structure_node(source: Any) -> StructureNode:
-    """The node for a structure given as a node, a path (CIF, XYZ, HDF5) or a pymatgen Structure."""
+    """The node of a structure: a node as it is, a path (CIF, XYZ, HDF5) or a pymatgen Structure."""
     if isinstance(source, CifData | StructureData | SinglefileData):
         return source
     if isinstance(source, str | Path):
@@ -231,16 +231,16 @@ def structure_node(source: Any) -> StructureNode:
 
 
 def cif_node(text: str, name: str) -> CifData:
-    """A CifData of a text."""
+    """A CifData node with a text as its file."""
     return _with_formula(
         CifData(file=io.BytesIO(text.encode("utf-8")), filename=name, parse_policy="lazy"))
 
 
 def _with_formula(node: CifData) -> CifData:
-    """The node with the formula and the space group of its file, as 'verdi data core.cif' shows."""
+    """Add the formula and the space group of the file, which 'verdi data core.cif list' shows."""
     try:
         node.parse()
-    except Exception:  # AiiDA's CIF reader is stricter than ours and has errors of its own
+    except Exception:  # AiiDA's CIF reader is stricter than ours, and its errors share no base class
         node.base.attributes.delete_many(
             [key for key in ("formulae", "spacegroup_numbers") if key in node.base.attributes.all])
     return node
@@ -249,7 +249,7 @@ def _with_formula(node: CifData) -> CifData:
 def nodes_of_document(
     document: ModelDocument, folder: Path, pattern: PatternData | None = None
 ) -> ModelNodes:
-    """Unstored nodes of the files of a document; paths in it are relative to `folder`.
+    """Unstored nodes of the files of a document, whose paths are relative to `folder`.
 
     pattern: a node to use instead of the document's file.
     """
@@ -268,7 +268,7 @@ def nodes_of_document(
 def nodes_of_simultaneous(
     document: SimultaneousDocument, folder: Path
 ) -> tuple[dict[str, PatternData], ModelNodes]:
-    """The same for a simultaneous document: patterns by name, then what they have in common."""
+    """Unstored nodes of a simultaneous document: its patterns by name, and their common data."""
     patterns: dict[str, PatternData] = {}
     for name in document.patterns:
         one = document.document_of(name)
@@ -291,7 +291,7 @@ def _existing(folder: Path, file: str | None) -> Path:
 
 @contextmanager
 def _placed(place: str) -> Iterator[None]:
-    """Errors inside name the key of the document to which they belong."""
+    """Prefix errors with the key of the document to which they belong."""
     try:
         yield
     except (ValueError, OSError) as problem:
@@ -314,7 +314,7 @@ def _pattern_node(
 
 
 def _column_section(section: dict[str, Any], node: PatternData, file: str) -> dict[str, Any]:
-    """A pattern or blank section that reads the three columns of a node."""
+    """The section of a pattern or blank that describes the three columns of a node."""
     attributes = node.base.attributes
     return {k: v for k, v in section.items() if k in _KEPT} | {
         "file": file, "axis": attributes.get("axis_kind"),
@@ -323,7 +323,7 @@ def _column_section(section: dict[str, Any], node: PatternData, file: str) -> di
 
 
 def _kind_of(node: StructureNode) -> str:
-    """The suffix of the file that a node is sent as."""
+    """The suffix of the file of a structure node."""
     if isinstance(node, StructureData | CifData):
         return "cif"
     suffix = Path(node.filename).suffix.lower()
@@ -331,7 +331,7 @@ def _kind_of(node: StructureNode) -> str:
 
 
 def _structure_content(node: StructureNode) -> tuple[str, bytes]:
-    """The suffix of the file that a node is sent as, and what the file holds."""
+    """The suffix and the content of the file of a structure node."""
     if isinstance(node, StructureData):
         crystal = crystal_from_pymatgen(_labelled(node), name=node.label or "StructureData")
         return "cif", cif_text(crystal).encode()
@@ -339,7 +339,7 @@ def _structure_content(node: StructureNode) -> tuple[str, bytes]:
 
 
 def _labelled(node: StructureData) -> Any:
-    """The pymatgen structure of a node with its kinds as labels."""
+    """The pymatgen structure of a node, with the names of its kinds as labels."""
     structure = node.get_pymatgen_structure()
     structure.add_site_property("label", [site.kind_name for site in node.sites])
     return structure

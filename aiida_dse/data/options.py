@@ -1,11 +1,11 @@
-"""What jobs on a computer ask of its queue, unless specified otherwise: kept on its node."""
+"""Options and threads of jobs on a computer, from the settings on its node."""
 
 from __future__ import annotations
 
 from typing import Any
 
 #: The property of a Computer that holds partition, account, walltime (s), threads, and its speed
-#: as seconds for a distance.
+#: in seconds for a distance.
 JOBS = "dse_jobs"
 SPEED = "seconds_per_distance"
 
@@ -17,10 +17,10 @@ def speed_of(code: Any) -> float | None:
 
 
 def queue_options(computer: Any) -> dict[str, Any]:
-    """`metadata.options` of a job as the set-up of the computer has them.
+    """`metadata.options` of a job from the set-up of the computer.
 
-    The number of threads is not among them, since it changes nothing about a result: a queue
-    gives a job the cores that the computer's default number of processes asks for.
+    They do not contain the number of threads, which does not change a result: a queue assigns as
+    many cores to a job as the default number of processes of the computer.
     """
     kept = computer.get_property(JOBS, {})
     resources: dict[str, int] = {"num_machines": 1}
@@ -32,10 +32,10 @@ def queue_options(computer: Any) -> dict[str, Any]:
 
 
 def job_threads(computer: Any, threads: int | None, *, side_by_side: bool) -> int | None:
-    """Threads of a job: as asked for, else as set up; None for all cores.
+    """Threads of a job: the requested number, or that of the set-up; None for all cores.
 
     Jobs that run side by side and jobs in a queue use one thread by default. Raises ValueError
-    for more threads than a queue gives cores to a job.
+    where more threads are requested than a queue assigns cores to a job.
     """
     has_queue = computer.scheduler_type != "core.direct"
     kept = computer.get_property(JOBS, {}).get("threads")
@@ -43,8 +43,8 @@ def job_threads(computer: Any, threads: int | None, *, side_by_side: bool) -> in
         cores = computer.get_default_mpiprocs_per_machine() or kept or 1
         if threads is not None and threads > cores:
             raise ValueError(
-                f"{threads} threads were asked for, but a job on {computer.label} gets {cores} "
-                "cores from its queue. Raise 'threads' in the set-up of the computer."
+                f"{threads} threads were requested, but the queue of {computer.label} assigns {cores} "
+                "cores to a job. Raise 'threads' in the set-up of the computer."
             )
     if threads is not None:
         return threads

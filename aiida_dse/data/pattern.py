@@ -1,4 +1,4 @@
-"""dse.pattern: a measured pattern with the facts that make it searchable."""
+"""dse.pattern: a measured pattern with searchable metadata."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PatternData(ArrayData):
     `PatternData.fields.temperature`, `.wavelength`, `.sample_name`, `.ligand`, ...
     """
 
-    #: The name and bytes of the file that was read: the same points are the same pattern.
+    #: Name and SHA-256 of the source file: equal points are the same pattern.
     _hash_ignored_attributes = (*ArrayData._hash_ignored_attributes, "source_name",
                                 "source_sha256")
 
@@ -50,7 +50,7 @@ class PatternData(ArrayData):
         cls, pattern: MeasuredPattern, *, sample: dict[str, Any] | None = None,
         source: Path | None = None,
     ) -> PatternData:
-        """A node (unstored) of a pattern as read, with its sample's metadata."""
+        """An unstored node of a pattern that was read, with the metadata of its sample."""
         node = cls()
         axis = pattern.q * (10.0 if pattern.axis == "q_inverse_nm" else 1.0)
         if pattern.axis == "two_theta":
@@ -81,7 +81,7 @@ class PatternData(ArrayData):
         return node
 
     def _validate(self) -> bool:
-        """Refuse to store what is no pattern."""
+        """Refuse to store arrays that are no pattern."""
         super()._validate()
         kind = self.base.attributes.get("axis_kind", None)
         if kind not in AXES:
@@ -109,7 +109,7 @@ class PatternData(ArrayData):
 
     @property
     def sample(self) -> dict[str, Any]:
-        """The sample's metadata as a document's 'sample' section."""
+        """The metadata of the sample as the section 'sample' of a document."""
         found = {
             "name": self.base.attributes.get("sample_name", None),
             **{key: self.base.attributes.get(key, None)
@@ -120,7 +120,7 @@ class PatternData(ArrayData):
     def measured(
         self, *, range_: tuple[float, float] | None = None, every: int = 1
     ) -> MeasuredPattern:
-        """The pattern as read from a file: points in `range_` (units of the axis), every n-th.
+        """The points in `range_` (in units of the axis), every n-th, like a pattern read from a file.
 
         Raises ValueError where fewer than three points are left.
         """
@@ -146,6 +146,6 @@ class PatternData(ArrayData):
             self.base.attributes.get("source_name", None) or f"node {self.pk}")
 
     def as_text(self) -> str:
-        """Three columns, every digit kept: what a job reads back."""
+        """Three columns with all digits, as a job reads them."""
         columns = (self.get_array(name).tolist() for name in ("axis", "intensity", "sigma"))
         return "\n".join(f"{a!r} {i!r} {s!r}" for a, i, s in zip(*columns, strict=True)) + "\n"

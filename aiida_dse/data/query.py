@@ -1,10 +1,10 @@
-"""Results by what they say: sample, phase, agreement, any parameter.
+"""Queries for results by sample, phase, agreement or any parameter.
 
-Three database queries find them, however many there are; no node is loaded.
+Three database queries suffice for any number of results; no node is loaded.
 
 A name is a column of `COLUMNS` ('gof', 'temperature'), or '<phase>.<name>': a parameter
 ('CsPbBr3.a', 'CsPbBr3.Pb1.B_iso'), a size ('CsPbBr3.L_ab', nm) or a derived quantity ('CsPbBr3.zeta').
-With '.su' behind it, its standard uncertainty as stored (not scaled by GoF).
+The suffix '.su' selects its standard uncertainty as stored (not scaled by GoF).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .roles import PART_OF, RIVAL, ROLE
 if TYPE_CHECKING:
     import pandas
 
-#: Where a column is kept; of several paths, the first that a result has.
+#: Paths of the columns in the database; of several, the first that a result has.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "pk": ("id",), "uuid": ("uuid",), "made": ("ctime",), "task": ("attributes.task",),
     "status": ("attributes.status",), "title": ("extras.title", "attributes.title"),
@@ -35,7 +35,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "r_wp": ("attributes.agreement.r_wp",), "chi2": ("attributes.agreement.chi2",),
     "wavelength": ("attributes.data.wavelength",), "seconds": ("extras.seconds", "attributes.seconds"),
     "engine": ("attributes.engine_version",),
-    # of a result that is part of another analysis: 'member' or 'rival', and of which
+    # the role ('member' or 'rival') of a part of another analysis, and that analysis
     "role": (f"extras.{ROLE}",), "part_of": (f"extras.{PART_OF}",),
     # numbers of series: thermal expansion (1/K) and surface energy (eV/nm^2)
     "thermal_expansion_V": (
@@ -43,11 +43,11 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "surface_energy": (
         "attributes.numbers.surface_energy.value", "attributes.parameters.gamma.value"),
 }
-#: Columns that hold numbers: what a condition may compare.
+#: Columns of numbers, which conditions may compare.
 NUMBERS = ("pk", "temperature", "gof", "r_wp", "chi2", "wavelength", "seconds", "thermal_expansion_V",
            "surface_energy")
 STANDARD = ("pk", "made", "task", "status", "sample", "ligand", "temperature", "gof", "role")
-#: Columns whose words version 0.1 wrote in another way, and these words.
+#: Columns with words that differ in version 0.1, and those words.
 _OLD_WORDS = {"task": TASKS, "status": STATUSES}
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[^.\s<>=!|]+)*")
 _CONDITION = re.compile(r"\s*([^\s<>=!]+)\s*(<=|>=|!=|<|>|=)\s*(\S+)\s*")
@@ -55,7 +55,7 @@ _COMPARED = {"<": "<", "<=": "<=", ">": ">", ">=": ">=", "=": "==", "!=": "!=="}
 
 
 def paths_of(name: str) -> tuple[str, ...]:
-    """Where the database keeps what `name` means. Raises ValueError for what is no name."""
+    """The paths of a column or quantity in the database. Raises ValueError for an unknown name."""
     if name in COLUMNS:
         return COLUMNS[name]
     if not _NAME.fullmatch(name) or "." not in name:
@@ -64,12 +64,12 @@ def paths_of(name: str) -> tuple[str, ...]:
             "quantity such as CsPbBr3.a, CsPbBr3.Pb1.B_iso or CsPbBr3.zeta.su."
         )
     whole, kind = (name[:-3], "su") if name.endswith(".su") else (name, "value")
-    whole = current_name(whole)  # who still writes CsPbBr3.Pb1.B means today's results too
+    whole = current_name(whole)  # names of version 0.1 (CsPbBr3.Pb1.B) find new results too
     phase, _, rest = whole.partition(".")
     if not rest:
         raise ValueError(f"'{name}' names no quantity; write it as CsPbBr3.a.su.")
     paths = [f"attributes.parameters.{whole}.{kind}"]
-    # where version 0.1 kept it
+    # the paths of version 0.1
     paths += [f"attributes.{'su' if kind == 'su' else 'values'}.{old}" for old in old_names(whole)]
     if "." not in rest:
         paths.append(f"attributes.derived.{phase}.quantities.{rest}.{kind}")
@@ -80,7 +80,10 @@ def paths_of(name: str) -> tuple[str, ...]:
 
 
 def number_range(text: str) -> dict[str, float]:
-    """The filter of '10:100', ':100', '10:' or '77', ends included. Raises ValueError else."""
+    """The filter for a range such as '10:100', ':100', '10:' or '77', ends included.
+
+    Raises ValueError for any other text.
+    """
     low, colon, high = text.partition(":")
     try:
         ends = [float(end) if end else None for end in ((low, high) if colon else (low, low))]
@@ -94,7 +97,10 @@ def number_range(text: str) -> dict[str, float]:
 
 
 def condition(text: str) -> tuple[str, dict[str, float]]:
-    """('CsPbBr3.a', {'>': 8.2}) of 'CsPbBr3.a>8.2'; also < <= >= = != and '=LOW:HIGH'."""
+    """The name and filter of a condition: ('CsPbBr3.a', {'>': 8.2}) for 'CsPbBr3.a>8.2'.
+
+    Comparisons are < <= > >= = != and '=LOW:HIGH'. Raises ValueError for any other text.
+    """
     parts = _CONDITION.fullmatch(text)
     if parts is None:
         raise ValueError(
@@ -122,14 +128,14 @@ def find_rows(
     show: Sequence[str] = (), sort: str = "-made", limit: int | None = None, parts: bool = False,
     latest: bool = False,
 ) -> list[dict[str, Any]]:
-    """The results that fit, a row of columns each; None where a result lacks one.
+    """The results that match, each as a row of columns; a missing value is None.
 
     `temperature` K and conditions' ranges as of `number_range`; `where` as of `condition`; `tags`
     'key' or 'key=value'; `show` names further columns, as do the conditions; `sort` a column, '-'
     before it for descending. `latest` keeps the newest result of each sample and task, rivals of a
     comparison left out. `group` is a group of work chains, as `launch` makes them. Tiles of
     maps and interrupted attempts are left out unless `parts`.
-    Raises ValueError for names and conditions that cannot be understood.
+    Raises ValueError for unknown names and malformed conditions.
     """
     from aiida.orm import Dict, Group, QueryBuilder, WorkflowNode
 
@@ -160,7 +166,7 @@ def find_rows(
     if group is not None:
         query.append(WorkflowNode, tag="giver", with_outgoing="result")
         query.append(Group, with_node="giver", filters={"label": group})
-    # a result that several work chains of a group hand out comes once for each
+    # a result that several work chains of a group return is found once for each of them
     rows = {}
     for values in query.all():
         found = dict(zip(paths, values, strict=True))
@@ -186,7 +192,7 @@ def find_rows(
 
 
 def find(**options: Any) -> pandas.DataFrame:
-    """`find_rows` as a pandas DataFrame, which keeps its columns where nothing fits."""
+    """The rows of `find_rows` as a pandas DataFrame, with its columns even if nothing matches."""
     import pandas
 
     rows = find_rows(**options)
@@ -196,10 +202,10 @@ def find(**options: Any) -> pandas.DataFrame:
 
 
 def _parts(filters: dict[str, Any]) -> set[int]:
-    """PKs of results that a work chain's job made and no work chain handed out."""
+    """PKs of results that a job of a work chain created but no work chain returned."""
     from aiida.orm import CalculationNode, Dict, QueryBuilder, WorkflowNode
 
-    # two plain joins: an outer join of AiiDA's drops what has no partner, by its filter on types
+    # two inner joins, since an outer join of AiiDA drops nodes without a partner
     result: dict[str, Any] = {"tag": "result", "filters": filters, "project": "id"}
     called = QueryBuilder().append(Dict, **result)
     called.append(CalculationNode, tag="maker", with_outgoing="result")

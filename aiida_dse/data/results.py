@@ -1,7 +1,7 @@
-"""Results as nodes, and nodes as results.
+"""Conversion between results and nodes.
 
 In a node the parameters are nested, so that a query reaches 'attributes.parameters.P.Br.x.value'.
-What differs from run to run (time, duration) is kept in the extras, outside the node's hash.
+Fields that differ between equal analyses (title, time, duration) are extras, outside the hash.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from aiida_dse.io.results import (
     write_result,
 )
 
-#: Fields of a summary that are kept in the extras of its node.
+#: Fields of a summary that become extras of its node.
 IN_EXTRAS = ("seconds", "created", "title")
-#: What marks a row among nested ones.
+#: Keys by which a row is recognised among nested mappings.
 _LEAF = ("value", "kind")
 
 
 def nested(rows: Mapping[str, Any]) -> dict[str, Any]:
-    """{'p.Br.x': row} -> {'p': {'Br': {'x': row}}}: what a query can reach by a path."""
+    """Rows by nested names, which queries can reach: {'p.Br.x': row} -> {'p': {'Br': {'x': row}}}."""
     found: dict[str, Any] = {}
     for name, row in rows.items():
         *path, last = name.split(".")
@@ -44,7 +44,7 @@ def nested(rows: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The rows of `nested` parameters by name."""
+    """Rows by name, the inverse of `nested`."""
     found: dict[str, Any] = {}
     for key, item in content.items():
         name = f"{prefix}.{key}" if prefix else key
@@ -56,7 +56,7 @@ def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def summary_node(summary: Summary) -> Dict:
-    """The numbers of a result as an unstored node, without the structures' CIFs."""
+    """The numbers of a result as an unstored node, without the CIF texts of its structures."""
     content = content_of(summary)
     content.pop("cif", None)
     # equal analyses have equal results, whatever they are called
@@ -78,7 +78,7 @@ def summary_node(summary: Summary) -> Dict:
 
 
 def summary_from_node(node: Dict) -> Summary:
-    """The typed numbers in a result node, also of earlier versions. Raises ValueError."""
+    """The typed summary in a result node, also of earlier versions. Raises ValueError."""
     content: dict[str, Any] = node.get_dict()
     if content.get("schema") != OLD_SCHEMA:
         if "parameters" in content:
@@ -92,7 +92,7 @@ def summary_from_node(node: Dict) -> Summary:
 
 
 def result_nodes(result: Result[Any]) -> tuple[Dict, SinglefileData]:
-    """The Dict of a result's numbers and the file of its arrays, unstored."""
+    """Unstored nodes of a result: the Dict of its numbers and the file of its arrays."""
     with tempfile.TemporaryDirectory() as folder:
         write_result(result, Path(folder))
         arrays = SinglefileData(file=str(Path(folder) / HDF5_NAME), filename=HDF5_NAME)
@@ -100,7 +100,7 @@ def result_nodes(result: Result[Any]) -> tuple[Dict, SinglefileData]:
 
 
 def arrays_of(node: SinglefileData) -> dict[str, np.ndarray]:
-    """The arrays of a result file by path. Raises ValueError where it is damaged."""
+    """The arrays of a result file by path. Raises ValueError if the file is damaged."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / HDF5_NAME
         path.write_bytes(node.get_content(mode="rb"))
@@ -108,7 +108,7 @@ def arrays_of(node: SinglefileData) -> dict[str, np.ndarray]:
 
 
 def map_node(summary: ScanSummary, arrays: Mapping[str, np.ndarray]) -> ArrayData:
-    """A map as an unstored node; 'attributes.contents' has name, unit and path of every array."""
+    """The unstored node of a map; its attribute 'contents' has name, unit and path of each array."""
     names = {f"scan/axis_{k}": (axis.name, axis.unit) for k, axis in enumerate(summary.axes)}
     names |= {f"scan/quantity_{k}": (row.name, row.unit)
               for k, row in enumerate(summary.quantities)}
@@ -131,7 +131,7 @@ def map_node(summary: ScanSummary, arrays: Mapping[str, np.ndarray]) -> ArrayDat
 
 
 def arrays_of_map(node: ArrayData, summary: ScanSummary) -> dict[str, np.ndarray]:
-    """The arrays of a map by the path that they have in a result file."""
+    """The arrays of a map by their paths in a result file."""
     contents = node.base.attributes.get("contents", None)
     if contents is None:  # of version 0.1
         paths = map_paths(summary.refined)
@@ -142,7 +142,7 @@ def arrays_of_map(node: ArrayData, summary: ScanSummary) -> dict[str, np.ndarray
 
 
 def result_of(process: ProcessNode) -> Result[Any] | None:
-    """The result that a process put out; None without one. Raises ValueError if it is damaged."""
+    """The result of a process, or None. Raises ValueError if it is damaged."""
     outputs = process.outputs
     if "result" not in outputs:
         return None

@@ -10,9 +10,9 @@ ROLE, PART_OF = "role", "part_of"
 
 
 def name_result(result: Any, label: str) -> None:
-    """Name a stored result after the work chain that hands it out, and let it stand alone.
+    """Name a stored result after the work chain that returns it, and remove its role.
 
-    One from the cache has the name and the role of the analysis for which it was computed.
+    A result from the cache has the name and role of the analysis for which it was computed.
     """
     for key in (ROLE, PART_OF):
         if key in result.base.extras.all:
@@ -23,6 +23,6 @@ def name_result(result: Any, label: str) -> None:
 
 
 def set_role(result: Any, role: str, chain: Any) -> None:
-    """Note on a stored result node that it is part of a work chain, so that queries find it."""
+    """Record on a stored result that it is part of a work chain, for queries."""
     result.base.extras.set_many({
         ROLE: role, PART_OF: chain.label or f"{chain.process_label}<{chain.pk}>"})

@@ -1,4 +1,4 @@
-"""Data that the database has already enter it once."""
+"""Search for stored data of the same content, so that equal data are stored once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .pattern import PatternData
 
 
 def stored_node_of_same_content(node: Any) -> Any:
-    """The node already in the database with the same content, so that data enter it once."""
+    """The stored node with the same content, or the node itself if there is none."""
     if node.is_stored:
         return node
     keys: dict[Any, str] = {PatternData: "content_sha256", DistancesData: "content_sha256",
@@ -28,7 +28,7 @@ def stored_node_of_same_content(node: Any) -> Any:
 
 
 class NodesByContent:
-    """Data that the database or another sample has already enter it once."""
+    """One node for equal data, whether in the database or in the same submission."""
 
     def __init__(self) -> None:
         self._known: dict[Any, Any] = {}
@@ -43,7 +43,7 @@ class NodesByContent:
         return {name: self.node(node) for name, node in nodes.items()}
 
     def data(self, nodes: ModelNodes) -> dict[str, Any]:
-        """The data of one model as inputs of a job."""
+        """The nodes of a model as inputs of a job."""
         found: dict[str, Any] = {"structures": self.each(dict(nodes.structures))}
         if nodes.pattern is not None:
             found["pattern"] = self.node(nodes.pattern)

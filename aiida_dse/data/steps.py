@@ -1,4 +1,4 @@
-"""The steps of an analysis that runs: work chains and jobs below it, from a query per level."""
+"""The steps of a running analysis: the tree of its work chains and jobs, one query per level."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 
 import numpy as np
 
-#: Inputs of a work chain of which each becomes one step: how many there will be.
+#: Inputs of a work chain that each become one step.
 _STEP_INPUTS = ("models__%", "members__%__model")
-#: Widest and tallest map of characters.
+#: Largest width and height of a map of characters.
 MAP_WIDTH, MAP_HEIGHT = 60, 20
-#: From the lowest GoF to the highest.
+#: Characters from the lowest GoF to the highest.
 SHADES = "@#*+=-. "
 
 
 @dataclass
 class Step:
-    """A process with what it has called. `gof`: of its own result, None without one."""
+    """A process with the processes that it called; `gof` is that of its own result, or None."""
 
     pk: int
     name: str  # process label
-    label: str  # by which its caller called it
+    label: str  # of the call link
     state: str
     exit_status: int | None
     began: datetime
     changed: datetime
     gof: float | None = None
-    expected: int | None = None  # steps below it, where that is known
+    expected: int | None = None  # number of steps below it, if known
     is_job: bool = False
     steps: list[Step] = field(default_factory=list)
 
@@ -42,12 +42,12 @@ class Step:
 
     @property
     def worked(self) -> list[Step]:
-        """Its steps that compute: work chains and jobs, not the bookkeeping between them."""
+        """The steps that compute: work chains and jobs, without calcfunctions."""
         return [step for step in self.steps if step.is_job or step.name.endswith("WorkChain")]
 
     @property
     def best_gof(self) -> float | None:
-        """The lowest GoF among its result and those below."""
+        """The lowest GoF of its own result and of those below it."""
         known = [self.gof, *(step.best_gof for step in self.steps)]
         return min((gof for gof in known if gof is not None), default=None)
 
@@ -57,20 +57,20 @@ class Step:
 
     @property
     def elapsed(self) -> float:
-        """Seconds so far, or that it took."""
+        """Elapsed seconds, or the duration of a process that has ended."""
         end = self.changed if self.ended else datetime.now(UTC)
         return (end - self.began).total_seconds()
 
     @property
     def remaining(self) -> float | None:
-        """Estimated seconds left, from the share of steps that are done; None if unknown."""
+        """Estimated remaining seconds from the share of finished steps; None if unknown."""
         if self.ended or not self.expected or not self.done or self.done > self.expected:
             return None
         return self.elapsed * (self.expected - self.done) / self.done
 
 
 def steps_of(pk: int) -> Step:
-    """The tree below a process. Raises ValueError where there is no such process."""
+    """The tree below a process. Raises ValueError if there is no such process."""
     from aiida.common.links import LinkType
     from aiida.orm import ProcessNode, QueryBuilder
 
@@ -119,7 +119,7 @@ def _read_results(steps: dict[int, Step]) -> None:
 
 
 def _read_expected(steps: dict[int, Step]) -> None:
-    """How many steps a work chain will have: the tiles that were cut, or an input for each."""
+    """Set the expected number of steps: the tiles of a grid, or one step for each input."""
     from aiida.orm import Data, ProcessNode, QueryBuilder
 
     cuts = {below.pk: step for step in steps.values() for below in step.steps
@@ -146,7 +146,7 @@ def _read_expected(steps: dict[int, Step]) -> None:
 
 
 def _parts_of_study(pk: int) -> int:
-    """Series, maps, comparisons, and the samples of no series."""
+    """Number of series, maps, comparisons and samples without a series."""
     from aiida.orm import load_node
 
     inputs: Any = load_node(pk).inputs
@@ -157,7 +157,7 @@ def _parts_of_study(pk: int) -> int:
 
 
 def map_so_far(step: Step) -> list[str]:
-    """The GoF of a grid search as lines of characters, finished tiles only; '?' what is to come.
+    """The GoF of the finished tiles of a grid search as lines of characters; '?' for the others.
 
     Rows: the first axis, downwards; columns: the second. Of a third axis the lowest. Empty where
     it is no grid search or nothing is finished.
@@ -189,7 +189,7 @@ def map_so_far(step: Step) -> list[str]:
 
 
 def shaded(gof: np.ndarray) -> list[str]:
-    """Lines of characters for a GoF array of one to three axes; dark is low, '?' is nan."""
+    """Lines of characters for a GoF array of one to three axes: dark for low, '?' for nan."""
     flat = np.where(np.isnan(gof), np.inf, gof)
     flat = flat.reshape(1, -1) if flat.ndim == 1 else flat.reshape(*flat.shape[:2], -1).min(axis=2)
     known = np.isfinite(flat)

@@ -1,4 +1,4 @@
-"""From a study document and its files to models that can run: samples, maps and comparisons."""
+"""Reading of a study: checked models of its samples, maps and comparisons."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from aiida_dse.documents import DocumentError, ModelDocument, StudyDocument
 
 from .jobs import CheckedModel, ModelNodes, nodes_of_document
 
-#: Puts a model document under a protocol and checks it in full; raises ValueError.
+#: Applies a protocol to a model document and checks it in full; raises ValueError.
 Check = Callable[[ModelDocument, ModelNodes], CheckedModel]
 
 
 @dataclass
 class ReadStudy:
-    """What of a study can run; `left_out`: samples that cannot, with the reason."""
+    """The checked models of a study; `left_out`: samples that cannot run, with the reason."""
 
     document: StudyDocument
     samples: dict[str, CheckedModel] = field(default_factory=dict)
@@ -78,7 +78,7 @@ def _sample(read: ReadStudy, name: str, place: str) -> CheckedModel:
 
 
 def _require_reasons_to_go_on(document: StudyDocument, read: ReadStudy) -> None:
-    """Raise DocumentError unless what was left out belongs to series that go on without it."""
+    """Raise DocumentError unless all samples left out belong to series that skip failures."""
     alone = document.alone()
     wrong = {name for name in read.left_out if name in alone}
     for name, series in document.series.items():

@@ -1,4 +1,4 @@
-"""Where a number comes from: back from a node to files, documents, versions and computers."""
+"""Provenance of a result: from a node back to files, documents, versions and computers."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from aiida_dse.documents.result_migration import TASKS, current_status
 
 from .exits import exit_word
 
-#: Outputs of one calculation that follow the same way back: only one of them is followed.
+#: Labels of inputs that share one provenance: only one of them is followed.
 _FOLLOWED_ONCE = ("tile_",)
 
 
 def trace(node: Any) -> dict[str, Any]:
-    """The way back from a node, as nested plain values.
+    """The provenance of a node as nested plain values.
 
-    A row has 'role', 'kind', 'pk', 'uuid', the 'facts' that identify it and 'from': rows of what
-    it was made of. What was told already has 'again': True and no 'from'.
+    A row has 'role', 'kind', 'pk', 'uuid', the 'facts' that identify it, and 'from': the rows of
+    its sources. A row that is repeated has 'again': True and no 'from'.
     """
     return _row(_start(node), "", set())
 
 
 def _start(node: Any) -> Any:
-    """What holds the numbers of a work chain: its result."""
+    """The result of a process; any other node itself."""
     from aiida.orm import ProcessNode
 
     if isinstance(node, ProcessNode) and "result" in node.outputs:
@@ -31,7 +31,7 @@ def _start(node: Any) -> Any:
     return node
 
 
-def _row(node: Any, role: str, told: set[int]) -> dict[str, Any]:
+def _row(node: Any, role: str, visited: set[int]) -> dict[str, Any]:
     from aiida.orm import ProcessNode
 
     row: dict[str, Any] = {
@@ -39,22 +39,22 @@ def _row(node: Any, role: str, told: set[int]) -> dict[str, Any]:
     }
     if isinstance(node, ProcessNode):
         row["kind"] = node.process_label or row["kind"]
-    if node.pk in told:
+    if node.pk in visited:
         return row | {"again": True}
-    told.add(node.pk)
+    visited.add(node.pk)
     facts = _process_facts(node) if isinstance(node, ProcessNode) else _data_facts(node)
     row["facts"] = {key: value for key, value in facts.items() if value not in (None, "", {}, [])}
-    row["from"] = _sources(node, told)
+    row["from"] = _sources(node, visited)
     return row
 
 
-def _sources(node: Any, told: set[int]) -> list[dict[str, Any]]:
-    """Rows of the maker of a data node, or of the inputs of a process."""
+def _sources(node: Any, visited: set[int]) -> list[dict[str, Any]]:
+    """Rows of the creator of a data node, or of the inputs of a process."""
     from aiida.common.links import LinkType
     from aiida.orm import ProcessNode
 
     if not isinstance(node, ProcessNode):
-        return [] if node.creator is None else [_row(node.creator, "made by", told)]
+        return [] if node.creator is None else [_row(node.creator, "made by", visited)]
     rows = []
     tiles = _tiles_of(node)
     links = node.base.links.get_incoming(
@@ -62,15 +62,15 @@ def _sources(node: Any, told: set[int]) -> list[dict[str, Any]]:
     ).all()
     for link in sorted(links, key=lambda link: link.link_label):
         if not link.link_label.startswith(_FOLLOWED_ONCE):
-            rows.append(_row(link.node, link.link_label.replace("__", "."), told))
-    # all tiles have the same inputs: one is followed, the facts of the merger name the others
+            rows.append(_row(link.node, link.link_label.replace("__", "."), visited))
+    # all tiles have the same inputs: one is followed, the facts name the others
     if tiles:
-        rows.append(_row(tiles[0], f"1 of {len(tiles)} tiles", told))
+        rows.append(_row(tiles[0], f"1 of {len(tiles)} tiles", visited))
     return rows
 
 
 def _tiles_of(node: Any) -> list[Any]:
-    """The jobs whose results a map was merged from."""
+    """The jobs whose results were merged into a map."""
     from aiida.common.links import LinkType
 
     makers = {}
@@ -91,7 +91,7 @@ def _process_facts(node: Any) -> dict[str, Any]:
         "began": node.ctime.isoformat(timespec="seconds"),
         "ended": node.mtime.isoformat(timespec="seconds"),
         "called_by": _callers(node),
-        # AiiDA's extra of a process whose outputs were taken from the cache
+        # the extra by which AiiDA marks outputs from the cache
         "taken_from_cache_of": node.base.extras.get("_aiida_cached_from", None),
         "tiles": [tile.pk for tile in _tiles_of(node)],
         "plugin_versions": versions,
@@ -106,7 +106,7 @@ def _process_facts(node: Any) -> dict[str, Any]:
 
 
 def _callers(node: Any) -> list[str]:
-    """The work chains above a process, the nearest first."""
+    """The work chains that called a process, the nearest first."""
     found = []
     while (node := node.caller) is not None:
         found.append(f"{node.process_label}<{node.pk}>")
@@ -141,7 +141,7 @@ def _data_facts(node: Any) -> dict[str, Any]:
 
 
 def _document_sha256(attributes: dict[str, Any]) -> str:
-    """SHA-256 of a document's JSON with sorted keys: equal documents, equal hashes."""
+    """SHA-256 of the JSON of a document with sorted keys."""
     import json
 
     return hashlib.sha256(json.dumps(attributes, sort_keys=True).encode()).hexdigest()

@@ -1,1 +1,1 @@
-"""Parsers: read a result, pick an exit code."""
+"""Parsers of CalcJobs."""

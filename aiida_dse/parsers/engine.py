@@ -1,4 +1,4 @@
-"""Parsers of the engine's tasks: a result becomes output nodes and an exit code."""
+"""Parsers of the engine's tasks: from a result to output nodes and an exit code."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from aiida_dse.io.results import HDF5_NAME, JSON_NAME, Result, read_result
 from aiida_dse.tasks.distances import store_name
 from aiida_dse.tasks.summary import scattering_tables
 
-#: Exit statuses by which AiiDA reports what the scheduler found; no result is better than theirs.
+#: Exit statuses by which AiiDA reports the verdict of the scheduler, which explains a missing result.
 SCHEDULER_FAILURES = (110, 120, 131, 140)
 
 
 class EngineParser(Parser):
-    """Attach result and arrays, or state why there are none."""
+    """Attach result and arrays, or return the exit code that explains why there are none."""
 
     CACHE_VERSION = NUMERICS_VERSION
 
@@ -62,21 +62,21 @@ class EngineParser(Parser):
         except ValueError as problem:
             return self.exit(Failure.DAMAGED_RESULT, str(problem))
         if outcome is not None and outcome.state == "failed":
-            # what was kept on the way is attached; the failure decides about another try
+            # the result saved before the failure is attached; the exit code is that of the failure
             return self.exit(Failure(outcome.failure), outcome.message)
         return self.exit(result.status, self.detail(result.summary))
 
     def report_extra_outputs(self, result: Result[Any], folder: Path) -> None:
-        """Outputs of one task only."""
+        """Attach additional outputs of a task."""
 
     def detail(self, summary: Summary) -> str:
-        """The reason that an exit code names."""
+        """The reason in the message of an exit code."""
         if isinstance(summary, RefinementSummary | SimultaneousSummary) and summary.undetermined:
             return ", ".join(summary.undetermined)
         return summary.stop_reason
 
     def exit(self, outcome: Status | Failure, detail: str) -> ExitCode | None:
-        """The exit code of an outcome, None for success."""
+        """The exit code of an outcome; None for success."""
         one = EXITS[outcome]
         if one.number == 0:
             return None
@@ -84,7 +84,7 @@ class EngineParser(Parser):
         return code.format(detail=" ".join(detail.split()))
 
     def _without_result(self, folder: Path, problem: str) -> ExitCode | None:
-        # the scheduler's verdict (memory, walltime, node failure) is kept
+        # the exit code of the scheduler's verdict (memory, walltime, node failure) is kept
         if self.node.exit_status in SCHEDULER_FAILURES:
             return None
         outcome = read_outcome(folder)
@@ -98,7 +98,7 @@ class EngineParser(Parser):
         return self.exit(Failure.DAMAGED_RESULT, problem.replace(f"{folder}/", ""))
 
     def _last_words(self) -> str:
-        """The last line that the shell or the engine wrote about an end without a result."""
+        """The last line that the shell or the engine wrote before a job ended without a result."""
         files = self.retrieved.base.repository
         names = (self.node.get_option("scheduler_stderr"), STDERR)
         texts = [files.get_object_content(str(name), "r") for name in names
@@ -108,7 +108,7 @@ class EngineParser(Parser):
 
 
 def other_engine(summary: Summary) -> str | None:
-    """How an engine differs from that of this plugin in the numbers it computes; None if not."""
+    """How the numerics of an engine differ from those of this plugin; None if they do not."""
     if summary.numerics_version != NUMERICS_VERSION:
         return (f"its numbers are of version {summary.numerics_version} (aiida-dse "
                 f"{summary.engine_version}), those of this plugin of version {NUMERICS_VERSION} "
@@ -121,7 +121,7 @@ def other_engine(summary: Summary) -> str | None:
 
 
 class BuildParser(EngineParser):
-    """Adds the pair distances of every phase."""
+    """Parser that also attaches the pair distances of every phase."""
 
     def report_extra_outputs(self, result: Result[Any], folder: Path) -> None:
         summary = result.summary
@@ -133,7 +133,7 @@ class BuildParser(EngineParser):
 
 
 class RefineParser(EngineParser):
-    """Adds the refined crystals."""
+    """Parser that also attaches the refined crystals."""
 
     def report_extra_outputs(self, result: Result[Any], folder: Path) -> None:
         summary = result.summary

@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from waiting import wait_until
 
 from aiida_dse.calculations.engine import RefineCalculation, SimulateCalculation
-from aiida_dse.cli.daemon import Workers, look_for_dead_workers, mended
+from aiida_dse.cli.daemon import Workers, look_for_dead_workers, repair
 from aiida_dse.cli.submission import wait_for
 from aiida_dse.data.jobs import ModelNodes, model_of_nodes
 from aiida_dse.data.pattern import PatternData
@@ -306,7 +306,7 @@ def test_the_broker_is_asked_for_dead_workers(started, aiida_profile, in_order):
     """A passing client is answered, and leaves behind it a daemon in order."""
     in_order(aiida_profile)
     assert look_for_dead_workers(aiida_profile)
-    assert mended(aiida_profile) is None
+    assert repair(aiida_profile) is None
     in_order(aiida_profile)
 
 

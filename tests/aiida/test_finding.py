@@ -231,7 +231,7 @@ def test_query_prints_a_table_csv_and_json(cli, analyses):
     (same,) = json.loads(cli("query", "--sample", "F1", "--show", "salt.a", "--json").output)
     assert float(row["salt.a"]) == same["salt.a"]
     assert same["salt.a"] == load_node(analyses["result"])["parameters"]["salt"]["a"]["value"]
-    assert "No result fits" in cli("query", "--sample", "nobody").output
+    assert "No result matches" in cli("query", "--sample", "nobody").output
     assert json.loads(cli("query", "--sample", "nobody", "--json").output) == []
 
 
@@ -401,7 +401,7 @@ def _round_trip(cli, archive, analyses, folder):
     uuids = {analyses[key] for key in ("result_uuid", "map_uuid")}
     assert not find_rows()
     first = cli("import", archive)
-    assert first.exit_code == 0 and "added" in first.output, first.output
+    assert first.exit_code == 0 and "were imported" in first.output, first.output
     assert {row["uuid"] for row in find_rows(show=["uuid"])} == uuids
     assert "nothing new" in cli("import", archive).output
     for name in ("result", "map"):

@@ -62,7 +62,7 @@ def test_a_running_grid_is_watched_left_and_watched_to_its_end(cli, grid, finish
             patched.setattr(watching, "_wait", interrupted)
             left = cli("watch", grid)
         assert left.exit_code == 0
-        assert load_node(grid).is_terminated or "goes on" in left.output
+        assert load_node(grid).is_terminated or "continues" in left.output
         # what has no result yet is listed all the same
         assert any(row.split()[:1] == [str(grid)] for row in cli("list").output.splitlines())
     monkeypatch.setattr(watching, "LINE_SECONDS", 0.2)
@@ -221,7 +221,7 @@ def test_workers_without_work_are_a_failure(cli, warm, no_selftest, grid, monkey
         told = cli("doctor", "--code", warm.full_label, "--json")
         row = outcomes(told)["broker"]
         assert told.exit_code == 1 and row["outcome"] == "fail"
-        assert f"{counted} of 2 workers, 5 tasks wait" in row["found"] and remedy in row["remedy"]
+        assert f"{counted} of 2 workers receive tasks (5 are pending)" in row["found"] and remedy in row["remedy"]
 
 
 def test_a_daemon_that_does_not_run_is_a_failure(
