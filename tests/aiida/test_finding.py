@@ -371,7 +371,7 @@ def test_what_is_no_archive_is_told(cli, own_storage, tmp_path, text):
 
 @pytest.mark.parametrize(
     ("options", "told"),
-    [([], "name PKs or filters"), (["--sample", "nobody"], "nothing to export"),
+    [([], "specify PKs, or filters"), (["--sample", "nobody"], "nothing to export"),
      (["999999"], "no node")],
 )
 def test_an_export_of_nothing_is_refused(cli, analyses, tmp_path, options, told):

@@ -66,13 +66,26 @@ def inputs_of(case_nodes, simultaneous_inputs, code):
     return make
 
 
+@pytest.fixture(scope="module")
+def process_of(inputs_of):
+    """A function: a work chain of a class before its first job; the same one for all tests."""
+    made = {}
+
+    def make(chain, threads):
+        if (chain, threads) not in made:
+            runner = get_manager().create_runner(communicator=None)
+            made[chain, threads] = instantiate_process(runner, chain, **inputs_of(chain, threads))
+        made[chain, threads].setup()
+        return made[chain, threads]
+
+    return make
+
+
 @pytest.fixture
-def after(inputs_of, computer):
+def after(process_of, computer):
     """A function: the work chain whose job ended with a status, and its verdict."""
     def inspected(chain, status, *, result=None, iteration=1, threads=None):
-        runner = get_manager().create_runner(communicator=None)
-        process = instantiate_process(runner, chain, **inputs_of(chain, threads))
-        process.setup()
+        process = process_of(chain, threads)
         process.ctx.iteration = iteration
         process_type = chain._process_class.build_process_type()
         job = CalcJobNode(computer=computer, process_type=process_type)
