@@ -1,1 +1,1 @@
-"""Work chains; always imported as aiida_dse.workchains."""
+"""Work chains of all analyses; always imported as aiida_dse.workchains."""

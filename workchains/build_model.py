@@ -1,4 +1,4 @@
-"""dse.build_model: structures and particle shapes, or atom lists, become pair distances."""
+"""dse.build_model: the work chain that samples the pair distances of a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiida_dse.workchains.restart import EngineRestartWorkChain
 
 
 class BuildModelWorkChain(EngineRestartWorkChain):
-    """Run dse.build."""
+    """Run dse.build, and restart it where another attempt can succeed."""
 
     _process_class = BuildCalculation
     NAMESPACE = "build"

@@ -1,4 +1,4 @@
-"""dse.compare_models: several models refined against one pattern, ranked."""
+"""dse.compare_models: the work chain that refines several models of one pattern and ranks them."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from aiida_dse.workchains.remedies import why_failed
 
 
 class CompareModelsWorkChain(ProtocolMixin, WorkChain):
-    """Refine every model with dse.refine, up to max_concurrent at a time; compare what ended.
+    """Refine every model with dse.refine, up to max_concurrent at a time, and compare those with a result.
 
-    Inputs as of dse.refine, but for 'models' (name: model document) and 'structures' (name:
-    phase: structure). All models share pattern, blanks and code.
+    The inputs are those of dse.refine, but for 'models' (name: model document) and 'structures'
+    (name: phase: structure). All models share pattern, blanks and code.
     """
 
     NAMESPACE = "refine"
@@ -125,7 +125,7 @@ class CompareModelsWorkChain(ProtocolMixin, WorkChain):
         return ToContext(**running)
 
     def inspect_models(self) -> None:
-        """Keep every model with a result, whether or not all its parameters were determined."""
+        """Keep the models with a result, even if not all of their parameters are determined."""
         for name in self.ctx.running:
             process = self.ctx[f"model_{name}"]
             if "result" in process.outputs and "arrays" in process.outputs:
@@ -139,7 +139,7 @@ class CompareModelsWorkChain(ProtocolMixin, WorkChain):
                 self.report(f"{name} failed: {self.ctx.failures[name]}")
 
     def compare(self) -> ExitCode | None:
-        """Rank the models; name those that are missing."""
+        """Rank the models; the exit message names those that failed."""
         failures = "; ".join(f"{name}: {why}" for name, why in self.ctx.failures.items())
         if len(self.ctx.done) < 2:
             return self.exit_codes.ERROR_NOTHING_FINISHED.format(detail=failures or "none")
@@ -161,7 +161,7 @@ class CompareModelsWorkChain(ProtocolMixin, WorkChain):
 
 
 def check_comparison(inputs: Any, _: Any = None) -> str | None:
-    """Whether there are at least two models with a node for everything that they name."""
+    """Check that there are at least two models and a node for everything that they name."""
     models, structures = inputs.get("models", {}), inputs.get("structures", {})
     if len(models) < 2:
         return f"there are {len(models)} models; a comparison needs at least two under 'models'."

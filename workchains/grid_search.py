@@ -1,4 +1,4 @@
-"""dse.grid_search: a GoF map in tiles that run side by side, merged into one map."""
+"""dse.grid_search: the work chain that computes a GoF map in concurrent tiles and merges them."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from aiida_dse.workchains.ports import (
 from aiida_dse.workchains.protocol import SingleModelProtocol
 from aiida_dse.workchains.remedies import Remedy, fewer_threads, remedy_for, why_failed
 
-#: A tile adds six nodes to the database: it has so many points along the axis that is cut, unless
-#: more tiles are to run at the same time.
+#: A tile adds six nodes to the database, so it has at least so many points along the axis that is
+#: cut, unless more tiles are to run at the same time.
 LEAST_POINTS = 16
 
 
 class GridSearchWorkChain(SingleModelProtocol, WorkChain):
-    """Cut the grid into tiles, run up to max_concurrent of them at a time, merge them."""
+    """Cut the grid into tiles, run up to max_concurrent of them at a time, and merge them."""
 
     NAMESPACE = "scan"
     NOUN = "GoF map"
@@ -74,7 +74,7 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
 
     @classmethod
     def complete(cls, builder: Any, built: BuiltModel) -> None:
-        """The estimated computing time, and the axis that is best cut."""
+        """Set the estimated computing time and the axis along which the grid is cut."""
         plan = tiling(built, speed_of(builder.scan.code))
         builder.seconds, builder.cut_axis = Float(plan["seconds"]), Int(plan["cut_axis"])
 
@@ -94,7 +94,7 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
         tiles = cut_grid(model, Int(n_tiles), Int(axis))
         n_tiles = len(tiles)
         self.ctx.tiles = [tiles[f"tile_{k}"] for k in range(n_tiles)]
-        # the largest first: those that run side by side are then of a size
+        # the largest tiles first, so that concurrent tiles are of similar size
         points = [_points(tile) for tile in self.ctx.tiles]
         self.ctx.waiting = sorted(range(n_tiles), key=lambda k: -points[k])
         self.ctx.done = {}
@@ -113,7 +113,7 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
         return bool(self.ctx.waiting)
 
     def run_tiles(self) -> ToContext:
-        """Submit the next tiles, interrupted ones with what they had finished."""
+        """Submit the next tiles; interrupted ones receive the points that they had finished."""
         running = {}
         chosen = self.ctx.waiting[: self.inputs.max_concurrent.value]
         self.ctx.running = chosen
@@ -135,7 +135,7 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
         return ToContext(**running)
 
     def inspect_tiles(self) -> None:
-        """Keep finished tiles; run the others again, unless that cannot help."""
+        """Keep the finished tiles; run the others again where another attempt can succeed."""
         for index in self.ctx.running:
             calculation = self.ctx[f"tile_{index}"]
             self.ctx.waiting.remove(index)
@@ -160,17 +160,17 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
             self.ctx.threads[index] = threads
         if remedy is Remedy.NONE or self.ctx.attempts[index] >= self.inputs.max_attempts.value:
             self.ctx.failures[index] = why
-            self.report(f"tile {index} is given up: {why}")
+            self.report(f"tile {index} was abandoned after {self.ctx.attempts[index]} attempts: {why}")
         else:
             self.ctx.waiting.append(index)
-            self.report(f"tile {index} runs again: {why}")
+            self.report(f"tile {index} is run again: {why}")
 
     def _threads(self, index: int) -> int | None:
         given: int | None = self.inputs.scan.get("threads")
         return self.ctx.threads.get(index, given)
 
     def merge(self) -> ExitCode | None:
-        """One map node, with nan where a tile is missing, and the minimum."""
+        """Merge the tiles into one map, with nan where a tile is missing."""
         tiles = {}
         for index in range(len(self.ctx.tiles)):
             source = self.ctx.get(f"finished_{index}") or self.ctx.partial.get(index)

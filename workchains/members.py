@@ -1,4 +1,4 @@
-"""Members of a series: what they consist of, whether they can run, and which fit their data."""
+"""Members of a series: their inputs, checks, and those that do not fit their data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aiida_dse.calculations.engine import RefineCalculation
 from aiida_dse.data.jobs import CheckedModel, ModelNodes, model_node
 from aiida_dse.data.same_content import NodesByContent
 
-#: The inputs that a member has of its own.
+#: The inputs of a member.
 MEMBER_INPUTS = ("model", "pattern", "structures", "blanks")
 #: Members whose GoF is so many times the median of the series, and above POOR_FIT_FROM, are left
 #: out of the analysis and do not start others: their model does not describe their data.
@@ -38,12 +38,12 @@ def sample_of(member: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def member_inputs(checked: CheckedModel, known: NodesByContent) -> dict[str, Any]:
-    """The inputs of a member; data that the database or another member has enter it once."""
+    """The inputs of a member; equal data of other members or in the database are the same node."""
     return {"model": model_node(checked.content), **known.data(checked.nodes)}
 
 
 def nodes_of_member(member: Mapping[str, Any]) -> ModelNodes:
-    """The data of a member."""
+    """The data nodes of a member."""
     return ModelNodes(member.get("pattern"), dict(member.get("structures", {})),
                       dict(member.get("blanks", {})))
 
@@ -57,9 +57,9 @@ def for_any_task(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def problem_of(name: str, member: Mapping[str, Any]) -> str | None:
-    """Why a member cannot be refined, as far as its inputs show; None if it can.
+    """Check the inputs of a member: the reason why it cannot be refined, or None.
 
-    Raises ValueError for what is no member at all.
+    Raises ValueError for inputs that are no member.
     """
     if not re.fullmatch(r"[A-Za-z](?:_?[A-Za-z0-9])*", name):
         raise ValueError(f"the name of the member '{name}' must be letters, digits and single _, a "

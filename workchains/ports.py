@@ -9,38 +9,38 @@ from aiida.orm.utils.remote import clean_remote
 
 
 def define_count(spec: Any, name: str, default: int, description: str) -> None:
-    """A port for a number of at least 1."""
+    """Define a port for a number of at least 1."""
     spec.input(name, valid_type=Int, serializer=to_aiida_type, default=lambda: Int(default),
                validator=_at_least_one, help=description)
 
 
 def define_iterations(spec: Any) -> None:
-    """The port for the number of jobs that a refinement may take."""
+    """Define the port for the largest number of jobs of a refinement."""
     define_count(spec, "max_iterations", 5, "Jobs of one refinement: the first and its restarts.")
 
 
 def define_tile_seconds(spec: Any) -> None:
-    """The port for the duration of a tile."""
+    """Define the port for the duration of a tile."""
     spec.input("tile_seconds", valid_type=Float, serializer=to_aiida_type,
                default=lambda: Float(60.0), validator=_positive,
                help="Intended duration of one tile of a map.")
 
 
 def define_start_from(spec: Any) -> None:
-    """The port for the result from whose values an analysis starts."""
+    """Define the port for the result from whose values an analysis starts."""
     spec.input("start_from", valid_type=Dict, required=False,
                help="The result of an earlier analysis, whose values are the start.")
 
 
 def define_clean_workdir(spec: Any) -> None:
-    """The port of the same name and meaning as that of AiiDA's restart work chain."""
+    """Define the port that AiiDA's restart work chain has under the same name."""
     spec.input("clean_workdir", valid_type=Bool, serializer=to_aiida_type,
                default=lambda: Bool(False),
                help="Remove the working directories of the jobs at the end.")
 
 
 def clean_working_directories(chain: Any) -> None:
-    """Remove the working directories of the jobs of a work chain, where it was asked to."""
+    """Remove the working directories of the jobs of a work chain if its input requests it."""
     if not chain.inputs.clean_workdir.value:
         return
     jobs = [job for job in chain.node.called_descendants

@@ -1,4 +1,4 @@
-"""Protocols: named sets of inputs, and builders of the work chains from them.
+"""Protocols: named sets of inputs, and the builders of work chains from them.
 
 The interface is that of aiida-quantumespresso: `get_available_protocols`, `get_default_protocol`,
 `get_protocol_inputs` and `get_builder_from_protocol` with `overrides` nested like the ports.
@@ -35,7 +35,7 @@ from aiida_dse.tasks.build import BuiltModel
 from aiida_dse.tasks.peak_positions import check_axis
 
 DEFAULT = "standard"
-#: Inputs of a job that a protocol may hold.
+#: Inputs of a job that a protocol may contain.
 JOB_KEYS = ("model", "metadata", "threads")
 
 
@@ -50,7 +50,7 @@ def _protocol(name: str) -> dict[str, Any]:
 
 
 def protocol_names() -> list[str]:
-    """The protocols there are."""
+    """The names of all protocols."""
     folder = files("aiida_dse.workchains") / "protocols"
     return sorted(path.name.removesuffix(".yaml") for path in folder.iterdir()
                   if path.name.endswith(".yaml"))
@@ -80,7 +80,7 @@ class ProtocolMixin:
     def get_protocol_inputs(
         cls, protocol: str | None = None, overrides: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """The inputs of a protocol, nested like the ports, with `overrides` in their places.
+        """The inputs of a protocol, nested like the ports, after `overrides` were merged into them.
 
         Raises ValueError for an unknown protocol and for a key that the work chain does not have.
         """
@@ -96,15 +96,15 @@ class ProtocolMixin:
             if key == cls.NAMESPACE:
                 for part in value:
                     if part not in JOB_KEYS:
-                        raise ValueError(f"overrides.{key}: '{part}' cannot be overridden; "
-                                         f"{', '.join(JOB_KEYS)} can.")
+                        raise ValueError(f"overrides.{key}: '{part}' cannot be overridden. These keys can: "
+                                         f"{', '.join(JOB_KEYS)}.")
         return recursive_merge(found, overrides or {})
 
     @classmethod
     def model_settings(
         cls, protocol: str | None = None, overrides: Mapping[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What a protocol sets where a document leaves it out, and what `overrides` put in place."""
+        """Settings that complete a document, from the protocol, and those that replace its own."""
         inputs = cls.get_protocol_inputs(protocol)
         cls.get_protocol_inputs(protocol, overrides)  # refuses unknown keys
         explicit = (overrides or {}).get(cls.NAMESPACE, {}).get("model", {})
@@ -112,7 +112,7 @@ class ProtocolMixin:
 
     @classmethod
     def set_chain(cls, builder: Any, inputs: Mapping[str, Any]) -> None:
-        """The inputs of the work chain itself, as nodes."""
+        """Set the inputs of the work chain itself, as nodes."""
         for key, value in inputs.items():
             if key != cls.NAMESPACE:
                 builder[key] = _as_node(key, value)
@@ -132,8 +132,10 @@ class ProtocolMixin:
         overrides: Mapping[str, Any] | None, options: Mapping[str, Any] | None,
         threads: int | None,
     ) -> None:
-        """Code, options and threads of the jobs: explicit ones, else those of the computer's
-        set-up, else the protocol's."""
+        """Set code, options and threads of the jobs.
+
+        Explicit values come first, then those of the computer's set-up, then the protocol's.
+        """
         namespace.code = load_code(code) if isinstance(code, str) else code
         computer = namespace.code.computer
         explicit = (overrides or {}).get(cls.NAMESPACE, {})
@@ -186,7 +188,7 @@ class SingleModelProtocol(ProtocolMixin):
         cls, model: Any, nodes: ModelNodes, protocol: str | None = None,
         overrides: Mapping[str, Any] | None = None, start_from: Dict | None = None,
     ) -> CheckedModel:
-        """The model with the settings of a protocol, checked in full; nothing is stored.
+        """A model with the settings of a protocol, checked in full; nothing is stored.
 
         Raises ValueError (DocumentError) for what cannot run.
         """
@@ -198,17 +200,17 @@ class SingleModelProtocol(ProtocolMixin):
 
     @classmethod
     def check_model(cls, built: BuiltModel) -> tuple[str, ...]:
-        """Remarks on a model. Raises ValueError for one that the task cannot use."""
+        """Check a model for the task and return remarks. Raises ValueError if it cannot be used."""
         remark = check_axis(built)
         return () if remark is None else (remark,)
 
     @classmethod
     def complete(cls, builder: Any, built: BuiltModel) -> None:
-        """Inputs that follow from the model."""
+        """Set further inputs that follow from the model."""
 
 
 def document_of(model: Any) -> ModelDocument:
-    """The document in a Dict node or a mapping; documents as they are. Raises DocumentError."""
+    """The model document in a Dict node or mapping, or the document itself. Raises DocumentError."""
     if isinstance(model, ModelDocument):
         return model
     return parse_document(model.get_dict() if isinstance(model, Dict) else dict(model))
@@ -222,9 +224,9 @@ def label_of(document: ModelDocument) -> str:
 def with_protocol(
     document: ModelDocument, defaults: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
 ) -> ModelDocument:
-    """The document with `defaults` for what it leaves out and `overrides` in place of what it has.
+    """The document with `defaults` for missing settings and `overrides` for its own ones.
 
-    Starting points go with least squares only, and a grid that is simulated is used as it is.
+    Several starting points require least squares, and the grid of a simulation is used unchanged.
     Raises DocumentError.
     """
     given = document.model_dump(mode="json", by_alias=True, exclude_unset=True)
@@ -243,7 +245,7 @@ def simultaneous_with_protocol(
     document: SimultaneousDocument, defaults: Mapping[str, Any],
     overrides: Mapping[str, Any] | None = None,
 ) -> SimultaneousDocument:
-    """The same for a simultaneous document, which has one start. Raises DocumentError."""
+    """Like `with_protocol` for a simultaneous document, which has one start."""
     given = document.model_dump(mode="json", by_alias=True, exclude_unset=True)
     for above, settings in ((False, defaults), (True, overrides or {})):
         placed = {key: value for key, value in settings.items() if key != "refinement"}
@@ -255,7 +257,7 @@ def simultaneous_with_protocol(
 
 
 def recursive_merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """Two nested mappings as one; where both have a value, the upper holds."""
+    """Merge two nested mappings; where both have a value, that of `upper` is used."""
     merged = {key: recursive_merge(value, {}) if isinstance(value, Mapping) else value
               for key, value in lower.items()}
     for key, value in upper.items():

@@ -1,4 +1,4 @@
-"""dse.refine: a refinement that restarts itself where that can help."""
+"""dse.refine and dse.simultaneous: refinements that restart themselves."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from aiida_dse.tasks.simultaneous import BuiltSimultaneous, check_axes_of
 from aiida_dse.workchains.protocol import simultaneous_with_protocol
 from aiida_dse.workchains.restart import EngineRestartWorkChain
 
-#: A continued refinement that lowers the GoF by less than this is stuck.
-STUCK = 1e-6
+#: A continuation that lowers the GoF by less than this has stalled.
+STALLED = 1e-6
 
 
 class RefineWorkChain(EngineRestartWorkChain):
-    """Run dse.refine; go on from the last values after the walltime or without convergence."""
+    """Run dse.refine, and continue from its last values after the walltime or without convergence."""
 
     _process_class = RefineCalculation
     NAMESPACE = "refine"
@@ -55,31 +55,31 @@ class RefineWorkChain(EngineRestartWorkChain):
 
     @process_handler(priority=390)
     def go_on_until_converged(self, calculation: CalcJobNode) -> ProcessHandlerReport | None:
-        """Continue; give up, with the outputs attached, where that changes little."""
+        """Continue from the last values until the GoF no longer decreases."""
         if calculation.exit_status != EXITS[Status.NOT_CONVERGED].number:
             return None
         gof = calculation.outputs.result["agreement"]["gof"]
         previous = self.ctx.get("last_gof")
         self.ctx.last_gof = gof
-        stuck = previous is not None and previous - gof < STUCK
+        stuck = previous is not None and previous - gof < STALLED
         if stuck or self.ctx.iteration >= self.inputs.max_iterations.value:
             return self.ended(calculation, Status.NOT_CONVERGED)
         self.continue_from(calculation)
-        self.report(f"not converged at GoF {gof:.4f}: continuing")
+        self.report(f"not converged at GoF {gof:.4f}: the refinement is continued")
         return ProcessHandlerReport(True)
 
     @process_handler(priority=380)
     def stop_at_undetermined(self, calculation: CalcJobNode) -> ProcessHandlerReport | None:
-        """A restart cannot determine what the data do not: hand out the result as it is."""
+        """Return the result: a restart cannot determine parameters that the data do not."""
         if calculation.exit_status != EXITS[Status.UNDETERMINED].number:
             return None
         return self.ended(calculation, Status.UNDETERMINED)
 
 
 class SimultaneousWorkChain(RefineWorkChain):
-    """Run dse.simultaneous; go on from the last values after the walltime or without convergence.
+    """Run dse.simultaneous, and continue it like dse.refine.
 
-    Also known as a parametric refinement: 'model' is a simultaneous document.
+    'model' is a simultaneous document. Also known as a parametric refinement.
     """
 
     _process_class = SimultaneousCalculation  # type: ignore[assignment]
@@ -125,7 +125,7 @@ class SimultaneousWorkChain(RefineWorkChain):
     ) -> tuple[SimultaneousDocument, BuiltSimultaneous, list[str]]:
         """The document with the settings of a protocol, its models, and remarks on them.
 
-        nodes: what the patterns have in common. Nothing is stored. Raises ValueError for what
+        nodes: the data that the patterns have in common. Nothing is stored. Raises ValueError for what
         cannot run.
         """
         content = model.get_dict() if isinstance(model, Dict) else model

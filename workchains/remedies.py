@@ -1,4 +1,4 @@
-"""What can be done about a job that failed: one table for all work chains."""
+"""Remedies for failed jobs: the table that all work chains use."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 
 from aiida_dse.documents.status import EXITS, Failure, Outcome, Status
 
-#: AiiDA's exit statuses of what the scheduler found.
+#: AiiDA's exit statuses for the verdicts of a scheduler.
 OUT_OF_MEMORY, OUT_OF_WALLTIME, NODE_FAILURE = 110, 120, 140
 
 
 class Remedy(Enum):
-    """What is done with a job that failed."""
+    """The action after a job has failed."""
 
-    CONTINUE = "continue from what it finished"
-    AGAIN = "run it again"
-    FEWER_THREADS = "run it again with fewer threads"
-    NONE = "report it; another try would fail in the same way"
+    CONTINUE = "it is continued"
+    AGAIN = "it is run again"
+    FEWER_THREADS = "it is run again with fewer threads"
+    NONE = "none: another attempt would fail in the same way"
 
 
 _REMEDIES: dict[Outcome, Remedy] = {
     Status.WALLTIME: Remedy.CONTINUE, Status.INTERRUPTED: Remedy.CONTINUE,
-    # a node that died or a file that was lost may not do so again
+    # the failure of a node or the loss of a file need not happen again
     Failure.NO_RESULT: Remedy.AGAIN, Failure.DAMAGED_RESULT: Remedy.AGAIN,
     Failure.OUT_OF_MEMORY: Remedy.FEWER_THREADS,
 }
@@ -33,9 +33,9 @@ _BY_NUMBER = {EXITS[outcome].number: remedy for outcome, remedy in _REMEDIES.ite
 
 
 def remedy_for(calculation: Any) -> Remedy:
-    """What can be done about a job that did not finish well.
+    """The remedy for a job that failed.
 
-    A job that a fault of AiiDA ended (excepted) or that somebody killed is treated as lost.
+    A job that excepted in AiiDA is run again; one that a user killed is not.
     """
     if calculation.exit_status is None:
         return Remedy.NONE if calculation.is_killed else Remedy.AGAIN
@@ -43,14 +43,14 @@ def remedy_for(calculation: Any) -> Remedy:
 
 
 def fewer_threads(threads: int | None) -> int | None:
-    """Half the threads hold half the tables; None where a single thread is too much already."""
+    """Half the number of threads, which need half the memory; None after a single thread."""
     if threads == 1:
         return None
     return threads // 2 if threads else 1
 
 
 def why_failed(process: Any) -> str:
-    """The message of a process that failed; where it has none of its own, that of its last job."""
+    """The exit message of a process; if it is unspecific, that of its last failed job."""
     message = process.exit_message or f"it ended in the state '{process.process_state.value}'"
     last = next((below for below in reversed(process.called) if below.exit_status), None)
     if process.exit_status in _UNSPECIFIC and last is not None and last.exit_message:
@@ -58,5 +58,5 @@ def why_failed(process: Any) -> str:
     return " ".join(message.split())
 
 
-#: Exit statuses of AiiDA's restart work chain for a failure that no handler knew, and for the last try.
+#: Exit statuses of AiiDA's restart work chain: the last iteration, and an unhandled failure.
 _UNSPECIFIC = (401, 402)

@@ -1,4 +1,4 @@
-"""A work chain of one job that is run again where another try can help."""
+"""Base class of work chains that run one job and restart it after failures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from aiida_dse.workchains.remedies import (
     why_failed,
 )
 
-#: What a job's exit status means; the scheduler's own verdicts as the engine would report them.
+#: Outcomes by exit status of a job; verdicts of a scheduler count as the engine's own outcomes.
 JOB_OUTCOMES: dict[Any, Outcome] = {
     EXITS[outcome].number: outcome for outcome in (*Status, *Failure) if EXITS[outcome].number
 } | {OUT_OF_MEMORY: Failure.OUT_OF_MEMORY, OUT_OF_WALLTIME: Failure.NO_RESULT,
@@ -34,11 +34,11 @@ JOB_OUTCOMES: dict[Any, Outcome] = {
 
 
 class EngineRestartWorkChain(SingleModelProtocol, BaseRestartWorkChain):
-    """Run a job of the engine; handle everything that is known to end one.
+    """Run a job of the engine and handle all known failures.
 
-    The exit codes are those of the job: the same number for the same thing. A job that ran out of
-    memory is tried with half its threads, one that met its walltime goes on where it was, one that
-    was lost is run again. What cannot be repaired ends the work chain with the job's own code.
+    The exit codes are those of the job, so that equal numbers have equal meanings. A job that ran
+    out of memory is run with half the threads, one that reached its walltime is continued, and one
+    that was lost is run again. Any other failure ends the work chain with the code of the job.
     """
 
     _process_class: type[EngineCalculation] = EngineCalculation
@@ -76,13 +76,13 @@ class EngineRestartWorkChain(SingleModelProtocol, BaseRestartWorkChain):
         self.report(self.line(result))
 
     def line(self, result: Any) -> str:
-        """The outcome in one line."""
+        """A line about the outcome."""
         summary = summary_from_node(result)
         return f"{summary.title or summary.task}: {summary.status}, {summary.seconds:.0f} s"
 
     @process_handler(priority=600)
     def handle_known_failures(self, calculation: CalcJobNode) -> ProcessHandlerReport | None:
-        """Walltime, memory, lost jobs, and what no restart can mend."""
+        """Apply the remedy for a failed job; without one, end with its exit code."""
         outcome = JOB_OUTCOMES.get(calculation.exit_status)
         if calculation.is_finished_ok or outcome in self.OWN_ENDINGS:
             return None
@@ -95,16 +95,16 @@ class EngineRestartWorkChain(SingleModelProtocol, BaseRestartWorkChain):
             return None if outcome is None else self.ended(calculation, outcome)
         if remedy is Remedy.CONTINUE and "result" in calculation.outputs:
             self.continue_from(calculation)
-        self.report(f"{name}: {why_failed(calculation)} Next: {remedy.value}.")
+        self.report(f"{name}: {why_failed(calculation)} Remedy: {remedy.value}.")
         return ProcessHandlerReport(True)
 
     def continue_from(self, calculation: CalcJobNode) -> None:
-        """Prepare the next job to go on from what this one left: its last values."""
+        """Prepare the next job to start from the last values of this one."""
         self.ctx.inputs["model"] = continued_model(
             self.ctx.inputs["model"], calculation.outputs.result)
 
     def ended(self, calculation: CalcJobNode, outcome: Outcome) -> ProcessHandlerReport:
-        """End the work chain with the job's own exit code and the outputs that there are."""
+        """End the work chain with the exit code of a job, and with its outputs if there are any."""
         if "result" in calculation.outputs:
             self.out_many(self.exposed_outputs(calculation, self._process_class))
             self.summarise()

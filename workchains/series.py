@@ -1,4 +1,4 @@
-"""What dse.temperature_series and dse.size_series share: refine every member, then analyse."""
+"""Base class of series: refine every member, analyse the results, refine simultaneously."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ MINIMUM_EXITS = tuple(EXITS[status].number for status in Status if status.is_min
 
 
 class SeriesWorkChain(ProtocolMixin, WorkChain):
-    """Refine every member with dse.refine, up to max_concurrent at a time; analyse what ended.
+    """Refine every member with dse.refine, up to max_concurrent at a time, and analyse those with a result.
 
     A sequential series starts at its anchor and goes outward in both directions, each member from
     the values of the nearest good one before it. What fails is named in the report and in the
@@ -65,10 +65,10 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
         spec.input_namespace(
             "members", dynamic=True,
             valid_type=(Dict, PatternData, CifData, StructureData, SinglefileData),
-            help="By name: 'model', 'pattern', 'structures' and 'blanks' as of dse.refine.",
+            help="By name: 'model', 'pattern', 'structures' and 'blanks', as for dse.refine.",
         )
-        spec.input("plan", valid_type=Dict, serializer=to_aiida_type, default=lambda: Dict({}), help=(
-            "mode, anchor, on_failure, analysis and simultaneous, as in a study document."))
+        spec.input("plan", valid_type=Dict, serializer=to_aiida_type, default=lambda: Dict({}),
+                   help=("mode, anchor, on_failure, analysis and simultaneous, as in a study document."))
         spec.input("left_out", valid_type=Dict, serializer=to_aiida_type, required=False,
                    help="Members that cannot be refined, by name, with the reason.")
         define_count(spec, "max_concurrent", 2, "Refinements that run at the same time.")
@@ -83,12 +83,12 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
             cls.conclude,
         )
         spec.output("table", valid_type=Dict, required=False,
-                    help="Every member's quantities with their s.u.")
+                    help="The quantities of every member with their s.u.")
         spec.output("result", valid_type=Dict, required=False, help="The numbers of the analysis.")
         spec.output("arrays", valid_type=SinglefileData, required=False,
                     help="The columns of the table, covariances and curves, as HDF5.")
         spec.output_namespace("refined", valid_type=Dict, dynamic=True,
-                              help="The result of every member's refinement.")
+                              help="The result of the refinement of every member.")
         spec.expose_outputs(SimultaneousWorkChain, namespace="simultaneous",
                             namespace_options={"required": False})
         spec.default_output_node = "result"
@@ -102,7 +102,7 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
         threads: int | None = None, label: str | None = None,
         left_out: Mapping[str, str] | None = None,
     ) -> Any:
-        """A builder for members given as {name: {model, pattern, structures, blanks}}.
+        """A builder for members, as {name: {model, pattern, structures, blanks}}.
 
         plan: a SeriesPlan as a mapping. Every member is checked in full; one that cannot run is
         left out of a series that skips failures. The other arguments are those of `dse.refine`.
@@ -137,7 +137,7 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
     def _check_simultaneous(
         cls, plan: SeriesSimultaneous, members: Mapping[str, CheckedModel]
     ) -> None:
-        """Raise ValueError where the members cannot be refined simultaneously."""
+        """Raise ValueError if the members cannot be refined simultaneously."""
         content = simultaneous_document_of(
             plan.model_dump(mode="json", exclude_unset=True),
             {name: one.content for name, one in members.items()})
@@ -151,12 +151,12 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
     @classmethod
     @abstractmethod
     def analysis(cls) -> Any:
-        """The calcfunction that makes table, result and arrays."""
+        """The calcfunction that returns table, result and arrays."""
 
     @classmethod
     @abstractmethod
     def order(cls, members: Mapping[str, Any]) -> list[str]:
-        """The members along the series. Raises ValueError where a member has no place in it."""
+        """The members in the order of the series. Raises ValueError for one that has no place in it."""
 
     @property
     def plan(self) -> SeriesPlan:
@@ -164,7 +164,7 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
 
     @property
     def _named(self) -> tuple[str, ...]:
-        """All members, those left out included."""
+        """All members, including those left out."""
         return (*self.inputs.members, *self._left_out)
 
     @property
@@ -213,7 +213,7 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
         if neighbour is not None:
             inputs["model"] = continued_model(
                 inputs["model"], self.ctx[f"member_{neighbour}"].outputs.result)
-            self.report(f"{name} starts where {neighbour} ended")
+            self.report(f"{name} starts from the values of {neighbour}")
         node = self.submit(
             RefineWorkChain, refine=inputs, max_iterations=self.inputs.max_iterations,
             clean_workdir=self.inputs.clean_workdir,
@@ -224,7 +224,7 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
         return node
 
     def _next(self) -> list[str]:
-        """The members that can start now."""
+        """The members that can be submitted now."""
         waiting, count = self.ctx.waiting, self.inputs.max_concurrent.value
         if self.plan.mode == "independent":
             return waiting[:count]
@@ -237,13 +237,13 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
 
     @property
     def _anchor(self) -> int:
-        """The place where a sequential series begins; the last one, unless one was chosen."""
+        """The position where a sequential series begins; the last one by default."""
         wanted = self.plan.anchor
         order = self.ctx.order
         return order.index(wanted) if wanted in order else len(order) - 1
 
     def _neighbour(self, name: str) -> str | None:
-        """The nearest good member between this one and the anchor, which is the start."""
+        """The nearest good member between this one and the anchor, for its starting values."""
         if self.plan.mode == "independent":
             return None
         at, order = self._anchor, self.ctx.order
@@ -253,7 +253,7 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
         return next((other for other in between if other in good), None)
 
     def inspect_members(self) -> None:
-        """Keep every member with a result; name the others."""
+        """Keep the members with a result; record why the others failed."""
         for name in self.ctx.running:
             process = self.ctx[f"member_{name}"]
             why = why_failed(process)
@@ -274,7 +274,7 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
         self.report(f"{name} failed: {why}")
 
     def analyse(self) -> ExitCode | None:
-        """Analyse the members that fit their data; poor fits are listed among the failed."""
+        """Analyse the members that fit their data; poor fits are listed among the failures."""
         self.ctx.problem = None
         if not self.ctx.gofs:
             return self.exit_codes.ERROR_NOTHING_FINISHED.format(detail=self._account())
@@ -297,7 +297,7 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
             found = self.analysis()(options=Dict(options), **nodes)
         except ValueError as problem:
             self.ctx.problem = " ".join(str(problem).split())
-            self.report(f"no analysis: {problem}")
+            self.report(f"there is no analysis: {problem}")
             return None
         for key in ("table", "result", "arrays"):
             self.out(key, found[key])
@@ -310,11 +310,11 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
         return None
 
     def account_of(self, summary: SeriesSummary) -> str:
-        """One line on what the analysis found."""
+        """A line about the results of the analysis."""
         return f"{len(summary.used)} of {len(summary.refinements)} members used"
 
     def _of_the_phase(self, phase: str | None) -> list[str]:
-        """The members that have the phase of the series; the others are named as failed."""
+        """The members that contain the phase of the series; the others are recorded as failed."""
         phases = {name: self.ctx[f"member_{name}"].outputs.result["phases"]
                   for name in self.ctx.ended}
         if phase is None:
@@ -331,7 +331,7 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
         return self.plan.simultaneous is not None
 
     def refine_simultaneously(self) -> ToContext:
-        """One simultaneous refinement of all good members, from where they ended."""
+        """Submit a simultaneous refinement of all good members, from their last values."""
         good = [name for name in self.ctx.order
                 if name in self.ctx.gofs and name not in self.ctx.failures]
         members = {name: self.inputs.members[name] for name in good}
@@ -357,7 +357,7 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
     def inspect_simultaneous(self) -> None:
         process = self.ctx.get("simultaneous")
         if process is None:
-            self.report(f"no simultaneous refinement: {self.ctx.simultaneous_problem}")
+            self.report(f"there is no simultaneous refinement: {self.ctx.simultaneous_problem}")
             return
         self.out_many(self.exposed_outputs(
             process, SimultaneousWorkChain, namespace="simultaneous"))
@@ -368,7 +368,7 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
             self.ctx.simultaneous_problem = why_failed(process)
 
     def conclude(self) -> ExitCode | None:
-        """Choose the exit code, whose message names what is missing."""
+        """Return the exit code; its message names the failures."""
         codes = self.exit_codes
         if self.ctx.problem:
             return codes.ERROR_NO_ANALYSIS.format(detail=self._account(self.ctx.problem))
@@ -380,13 +380,13 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
         return None
 
     def _account(self, *problems: str) -> str:
-        """Problems of the series, then the members that failed, in one line."""
+        """Problems of the series and failures of its members, in one line."""
         failures = (f"{name}: {why}" for name, why in self.ctx.failures.items())
         return "; ".join(part.rstrip(".") for part in (*problems, *failures))
 
     @classmethod
     def check_inputs(cls, inputs: Any, _: Any = None) -> str | None:
-        """Whether the plan is one, and every member has what it needs; no model is built."""
+        """Check the plan and the inputs of every member; no model is built."""
         members = inputs.get("members", {})
         left_out = inputs["left_out"].get_dict() if "left_out" in inputs else {}
         if len(members) < 2:

@@ -1,4 +1,4 @@
-"""dse.size_series: samples of several sizes."""
+"""dse.size_series: the work chain for samples of several sizes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiida_dse.workchains.series import SeriesWorkChain
 
 
 class SizeSeriesWorkChain(SeriesWorkChain):
-    """Refine samples of several sizes; strain, surface energy and distortions against 1/L."""
+    """Refine samples of several sizes; analyse strain, surface energy and distortions against 1/L."""
 
     KIND = "size"
     NOUN = "Size series"
@@ -24,7 +24,7 @@ class SizeSeriesWorkChain(SeriesWorkChain):
 
     @classmethod
     def order(cls, members: Mapping[str, Any]) -> list[str]:
-        """By name, numbers in it by their value: sizes are not known before."""
+        """By name, with numbers compared by value, since the sizes are not known beforehand."""
         return sorted(members, key=lambda name: [
             int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
 

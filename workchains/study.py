@@ -1,4 +1,4 @@
-"""dse.study: all samples, series, maps and comparisons of a study document in one submission."""
+"""dse.study: the work chain for all samples, series, maps and comparisons of a study document."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
         spec.expose_inputs(RefineCalculation, namespace="refine", exclude=MEMBER_INPUTS)
         spec.input_namespace(
             "samples", dynamic=True, valid_type=nodes,
-            help="By name: 'model', 'pattern', 'structures' and 'blanks' as of dse.refine.",
+            help="By name: 'model', 'pattern', 'structures' and 'blanks' as for dse.refine.",
         )
         spec.input("plan", valid_type=Dict, serializer=to_aiida_type, help=(
             "'series': {name: {kind, samples, options}}, 'maps': {name: {sample, seconds, "
@@ -91,7 +91,7 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
         overrides: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None, *,
         threads: int | None = None, label: str | None = None,
     ) -> Any:
-        """A builder for a study: the path of its document, or what `read` made of it.
+        """A builder for a study: the path of its document, or the ReadStudy that `read` returned.
 
         The other arguments are those of `dse.refine`. Raises DocumentError for what cannot run.
         """
@@ -135,7 +135,7 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
         self.ctx.refined = {}  # sample: uuid of its result
         if self.node.label:
             put_into_group("study", self.node.label, [self.node])
-        self.report(f"{len(alone)} samples alone, {len(series)} series, {len(parts['map'])} maps, "
+        self.report(f"{len(alone)} single samples, {len(series)} series, {len(parts['map'])} maps, "
                     f"{len(parts['compare'])} comparisons")
 
     def steps_left(self) -> bool:
@@ -177,7 +177,7 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
         return RefineWorkChain, {"refine": self._job(name), **self._common("max_iterations")}
 
     def _common(self, *names: str) -> dict[str, Any]:
-        """Inputs that the steps have in common with the study."""
+        """The inputs that a step has in common with the study."""
         return {name: self.inputs[name] for name in (*names, "clean_workdir")}
 
     def _series_inputs(self, name: str) -> tuple[Any, dict[str, Any]]:
@@ -246,7 +246,7 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
         self.report(f"{kind} {name}: {why or 'done'}")
 
     def summarise(self) -> ExitCode | None:
-        """One node with the numbers of every step; name what failed."""
+        """Store the numbers of all steps in one node; the exit message names the failures."""
         results = {}
         for key, step in self.ctx.steps.items():
             if step["pk"] is not None and "result" in self.ctx[key].outputs:
@@ -262,7 +262,7 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
 
     @classmethod
     def check_inputs(cls, inputs: Any, _: Any = None) -> str | None:
-        """Whether every step has what it needs; no model is built."""
+        """Check the plan and the inputs of every step; no model is built."""
         plan, samples = inputs["plan"].get_dict(), inputs.get("samples", {})
         left_out = inputs["left_out"].get_dict() if "left_out" in inputs else {}
         unknown = sorted(set(plan) - {"series", "maps", "compare"})

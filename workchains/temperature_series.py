@@ -1,4 +1,4 @@
-"""dse.temperature_series: one sample at several temperatures."""
+"""dse.temperature_series: the work chain for one sample at several temperatures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiida_dse.workchains.series import SeriesWorkChain
 
 
 class TemperatureSeriesWorkChain(SeriesWorkChain):
-    """Refine one sample at every temperature; expansion, strain, bonds, B(T), static disorder."""
+    """Refine a sample at several temperatures; analyse expansion, strain, bonds and B(T)."""
 
     KIND = "temperature"
     NOUN = "Temperature series"
@@ -29,8 +29,8 @@ class TemperatureSeriesWorkChain(SeriesWorkChain):
         for name, member in members.items():
             found[name] = sample_of(member).get("temperature")
             if found[name] is None:
-                raise ValueError(f"members.{name}: its temperature is not known. Give it in the "
-                                 "pattern's or the document's 'sample' (temperature: K).")
+                raise ValueError(f"members.{name}: its temperature is not known. Specify it in "
+                                 "'sample' of the pattern or the document (temperature: K).")
         return sorted(found, key=lambda name: (found[name], name))
 
     def account_of(self, summary: SeriesSummary) -> str:
