@@ -360,7 +360,7 @@ def test_exit_codes_are_worded_by_process_and_version(process, version, number, 
     assert exit_word(process, version, number) == word
 
 
-def test_every_process_of_the_archive_tells_its_version(archive):
+def test_every_process_of_the_archive_has_its_version(archive):
     query = QueryBuilder().append(
         ProcessNode, filters={"process_type": {"like": "%:dse.%"}},
         project="attributes.version.plugin")

@@ -69,10 +69,10 @@ def changed(inputs, **sections):
 def refusal(process, inputs):
     """The message with which a process refuses its inputs; no process node may stay behind."""
     before = QueryBuilder().append(ProcessNode).count()
-    with pytest.raises(ValueError) as told:
+    with pytest.raises(ValueError) as expected:
         instantiated(process, inputs)
     assert QueryBuilder().append(ProcessNode).count() == before
-    return str(told.value)
+    return str(expected.value)
 
 
 def refused_builder(chain, inputs):
@@ -100,7 +100,7 @@ def test_the_plugins_are_found_by_their_names(task):
 
 
 @pytest.mark.parametrize(
-    ("sections", "told"),
+    ("sections", "expected"),
     [
         ({"parameters": {"salt.aa": 4.1}}, "salt.aa"),
         ({"parameters": {"salt.b": 4.1}}, "symmetry makes b equal a"),
@@ -113,17 +113,17 @@ def test_the_plugins_are_found_by_their_names(task):
     ],
     ids=["parameter", "bound by symmetry", "stage", "constraint", "key", "schema", "background", "label"],
 )
-def test_a_bad_document_is_refused_before_submission(inputs, sections, told):
-    assert told in refused_builder(RefineWorkChain, changed(inputs, **sections))
+def test_a_bad_document_is_refused_before_submission(inputs, sections, expected):
+    assert expected in refused_builder(RefineWorkChain, changed(inputs, **sections))
 
 
 @pytest.mark.parametrize(
-    ("sections", "told"),
+    ("sections", "expected"),
     [({"phasess": {}}, "unknown key"), ({"schema": "aiida-dse/model/9"}, "aiida-dse/model/9"),
      ({"background": {"chebyshev": -1}}, "chebyshev")],
 )
-def test_what_is_no_document_is_refused_by_the_job_itself(inputs, sections, told):
-    assert told in refusal(RefineCalculation, changed(inputs, **sections))
+def test_what_is_no_document_is_refused_by_the_job_itself(inputs, sections, expected):
+    assert expected in refusal(RefineCalculation, changed(inputs, **sections))
 
 
 def test_the_ports_are_checked_without_building_the_model(inputs, monkeypatch):
@@ -148,28 +148,28 @@ def test_a_scan_needs_axes(inputs):
 
 
 @pytest.mark.parametrize(
-    ("axis", "told"),
+    ("axis", "expected"),
     [
         ({"parameter": "salt.q", "values": [1.0, 2.0]}, "salt.q"),
         ({"parameter": "salt.a", "start": 4.0, "stop": 5.0, "step": 1e-9}, "limit"),
         ({"parameter": "salt.Cs1.B_iso", "values": [-1.0, 1.0]}, "only 0 to 1000 is possible"),
     ],
 )
-def test_a_grid_that_cannot_be_scanned_is_refused(inputs, axis, told):
-    assert told in refused_builder(GridSearchWorkChain, changed(inputs, scan={"axes": [axis]}))
+def test_a_grid_that_cannot_be_scanned_is_refused(inputs, axis, expected):
+    assert expected in refused_builder(GridSearchWorkChain, changed(inputs, scan={"axes": [axis]}))
 
 
 @pytest.mark.parametrize(
-    ("plan", "told"),
+    ("plan", "expected"),
     [
         (None, "uncertainty: nothing is asked for"),
         ({"profile": ["salt.Cs1.x"]}, "uncertainty.profile"),
         ({"posterior": {"walkers": 3}}, "uncertainty.posterior.walkers"),
     ],
 )
-def test_an_uncertainty_that_cannot_be_found_is_refused(inputs, plan, told):
+def test_an_uncertainty_that_cannot_be_found_is_refused(inputs, plan, expected):
     changes = {} if plan is None else {"uncertainty": plan}
-    assert told in refused_builder(UncertaintyWorkChain, changed(inputs, **changes))
+    assert expected in refused_builder(UncertaintyWorkChain, changed(inputs, **changes))
 
 
 def test_a_structure_without_a_phase_is_refused(inputs):

@@ -91,7 +91,7 @@ def _section(**changes):
 
 
 @pytest.mark.parametrize(
-    ("command", "change", "told"),
+    ("command", "change", "message"),
     [
         ("refine", _section(wavelength=709.3), "709.3"),
         ("refine", _section(wavelength=-1), "pattern.wavelength"),
@@ -109,7 +109,7 @@ def _section(**changes):
          "no scan", "axis", "10^9 points"],
 )
 def test_bad_documents_are_refused(
-    cli, started, code, write_case, tmp_path, case, command, change, told
+    cli, started, code, write_case, tmp_path, case, command, change, message
 ):
     import yaml
 
@@ -120,7 +120,7 @@ def test_bad_documents_are_refused(
     before = counts()
     result = cli("launch", command, path)
     assert result.exit_code != 0
-    assert told in result.output
+    assert message in result.output
     assert "Traceback" not in result.output
     assert counts() == before
 
@@ -135,23 +135,23 @@ def test_a_cif_without_a_label_is_refused(cli, started, code, write_case, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "row of numbers"), ("four 5 1\nfive 6 1\n", "row of numbers"),
         ("1 5 1\n2 nan 1\n3 7 1\n4 7 1\n", "line 2"), ("1 5 0\n2 6 1\n3 7 1\n4 8 1\n", "sigma"),
     ],
     ids=["empty", "words", "nan", "sigma 0"],
 )
-def test_an_unreadable_pattern_is_refused(cli, started, code, write_case, tmp_path, text, told):
+def test_an_unreadable_pattern_is_refused(cli, started, code, write_case, tmp_path, text, message):
     before = counts()
     result = cli("launch", "refine", write_case(tmp_path, pattern=text))
     assert result.exit_code != 0
-    assert told in result.output
+    assert message in result.output
     assert counts() == before
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--axis", "salt.a=4:5"], "START:STOP:STEP"),
         (["--axis", "salt.q=4:5:0.1"], "salt.q"),
@@ -166,11 +166,11 @@ def test_an_unreadable_pattern_is_refused(cli, started, code, write_case, tmp_pa
     ],
     ids=lambda value: " ".join(value[1:]) if isinstance(value, list) else None,
 )
-def test_bad_options_are_refused(cli, started, code, write_case, tmp_path, options, told):
+def test_bad_options_are_refused(cli, started, code, write_case, tmp_path, options, message):
     before = counts()
     result = cli("launch", "grid-search", write_case(tmp_path), *options)
     assert result.exit_code != 0
-    assert told in result.output
+    assert message in result.output
     assert counts() == before
 
 
@@ -240,23 +240,23 @@ def test_a_map_is_shown_and_plotted(cli, analyses, finish, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["fit.xyz", "no/such/folder/fit.png"])
-def test_a_figure_that_cannot_be_written_is_told(cli, analyses, tmp_path, name):
+def test_a_figure_that_cannot_be_written_is_reported(cli, analyses, tmp_path, name):
     result = cli("plot", analyses["refine"], "-o", tmp_path / name)
     assert result.exit_code != 0
     assert "cannot be written" in result.output
 
 
 @pytest.mark.parametrize("command", ["show", "plot"])
-def test_what_is_no_analysis_is_told(cli, analyses, command, tmp_path):
+def test_a_node_that_is_no_analysis_is_refused(cli, analyses, command, tmp_path):
     from aiida.orm import Int
 
     more = ["-o", tmp_path / "x.png"] if command == "plot" else []
     number = Int(1).store()
-    for pk, told in ((999999, "there is no node"), ("zzz", "there is no node"),
+    for pk, message in ((999999, "there is no node"), ("zzz", "there is no node"),
                      (number.pk, "not an analysis")):
         result = cli(command, pk, *more)
         assert result.exit_code != 0
-        assert told in result.output
+        assert message in result.output
 
 
 def test_the_same_data_enter_the_database_once(analyses):
@@ -332,23 +332,23 @@ def test_a_pattern_is_imported_listed_shown_and_exported(write_case, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ([], "axis"), (["--axis", "two_theta"], "wavelength"),
         (["--axis", "two_theta", "--wavelength", "0.7", "--range", "90", "99"], "range"),
         (["--axis", "q_inverse_angstrom", "--wavelength", "0.7"], "1/nm"),
     ],
 )
-def test_a_pattern_of_unknown_meaning_is_not_imported(write_case, tmp_path, options, told):
+def test_a_pattern_of_unknown_meaning_is_not_imported(write_case, tmp_path, options, message):
     write_case(tmp_path)
     before = counts()
     result = data("import", tmp_path / "salt.xye", *options)
     assert result.exit_code != 0
-    assert told in result.output
+    assert message in result.output
     assert counts() == before
 
 
-def test_a_pattern_file_that_is_missing_is_told(tmp_path):
+def test_a_pattern_file_that_is_missing_is_reported(tmp_path):
     result = data("import", tmp_path / "nowhere.xye", "--axis", "two_theta")
     assert result.exit_code != 0
     assert "nowhere.xye" in result.output
@@ -358,7 +358,7 @@ def test_a_pattern_file_that_is_missing_is_told(tmp_path):
 
 
 @pytest.mark.slow
-def test_setup_is_idempotent_and_tells_what_it_made(tmp_path):
+def test_setup_is_idempotent_and_reports_what_it_created(tmp_path):
     environment = os.environ | {"AIIDA_PATH": str(tmp_path)}
 
     def run(*arguments):
@@ -392,10 +392,10 @@ def test_models_are_compared_from_documents(cli, started, code, write_case, tmp_
     stiff.write_text(yaml.safe_dump(
         case.document | {"refinement": {"stages": [["salt.a"]]}, "parameters": {"salt.Cs1.B_iso": 9.0}}
     ))
-    told = cli("launch", "compare", full, stiff, "--wait")
-    assert told.exit_code == 0, told.output
-    assert told.output.index("\nmodel ") < told.output.rindex("model ")
-    pk = re.search(r"CompareModelsWorkChain<(\d+)>", told.output)[1]
+    message = cli("launch", "compare", full, stiff, "--wait")
+    assert message.exit_code == 0, message.output
+    assert message.output.index("\nmodel ") < message.output.rindex("model ")
+    pk = re.search(r"CompareModelsWorkChain<(\d+)>", message.output)[1]
     assert re.search(rf"^ *{pk} .*CompareModels.*done", cli("list").output, re.M)
     figure = tmp_path / "compare.png"
     assert cli("plot", pk, "-o", figure).exit_code == 0

@@ -221,7 +221,7 @@ def test_a_scan_out_of_time_goes_on_where_it_stopped(submitted, finish, stored, 
 
 
 def test_models_are_refined_and_ranked(submitted, finish, stored, make_code):
-    """Three models, the job of one of which fails: the others are compared, it is told."""
+    """Three models, the job of one of which fails: the others are compared, and it is reported."""
     from aiida_dse.workchains.compare_models import CompareModelsWorkChain
 
     finish(submitted["refine"])
@@ -310,12 +310,12 @@ def test_the_broker_is_asked_for_dead_workers(started, aiida_profile, in_order):
     in_order(aiida_profile)
 
 
-def test_workers_without_work_are_told():
+def test_workers_without_work_are_reported():
     """The broker that counts fewer workers than run will not mend itself."""
     assert Workers("dse", running=2, counted=2, pending=5).trouble is None
     assert Workers("dse", running=2, counted=3, pending=5).trouble is None
-    told = Workers("dse", running=2, counted=1, pending=5).trouble
-    assert "1 of 2" in told and "5 tasks" in told and "'verdi -p dse daemon restart'" in told
+    message = Workers("dse", running=2, counted=1, pending=5).trouble
+    assert "1 of 2" in message and "5 tasks" in message and "'verdi -p dse daemon restart'" in message
 
 
 def test_a_refused_grid_starts_no_process(submitted, stored, code):

@@ -80,13 +80,13 @@ def test_conditions_are_read(text, meaning):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [("a>1", "neither a column"), ("salt.a", "condition"), ("salt.a>>1", "no number"),
      ("salt.a=8:5", "Swap"), ("salt.a=:", "range"), ("__import__('os')>1", "neither a column"),
      ("sample=3", "no number to compare"), ("salt.a<x", "no number"), ("x.su.su.>1", "neither")],
 )
-def test_what_is_no_condition_is_refused(text, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_is_no_condition_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
         condition(text)
 
 
@@ -157,7 +157,7 @@ def test_tiles_are_shown_on_demand_only(analyses):
     assert len(pks(sample="F2", parts=True)) > 2
 
 
-def test_columns_hold_what_the_result_says(analyses):
+def test_columns_hold_the_numbers_of_the_result(analyses):
     result = load_node(analyses["result"])
     row = find_rows(sample="F1", show=["salt.Cs1.B_iso", "salt.Cs1.B_iso.su", "salt.d(Cs1-Cl_a)_1",
                                        "space_groups", "tags"])[0]
@@ -215,7 +215,7 @@ def test_many_results_are_searched_quickly(analyses):
     assert time.monotonic() - begin < patient(2)
 
 
-def test_find_gives_a_data_frame(analyses):
+def test_find_returns_a_data_frame(analyses):
     frame = find(sample="F1", show=["salt.a"])
     assert frame["salt.a"].iloc[0] == pytest.approx(4.123, abs=0.01)
     assert frame.loc[0, "temperature"] == 77
@@ -236,14 +236,14 @@ def test_query_prints_a_table_csv_and_json(cli, analyses):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [(["--where", "a>1"], "neither a column"), (["--temperature", "cold"], "no range"),
      (["--show", "nothing"], "neither a column"), (["--sort", "+gof"], "neither a column"),
      (["--tag", "a.b=1"], "no tag")],
 )
-def test_query_refuses_what_it_does_not_understand(cli, options, told):
+def test_query_refuses_what_it_does_not_understand(cli, options, message):
     result = cli("query", *options)
-    assert result.exit_code == 1 and told in result.output
+    assert result.exit_code == 1 and message in result.output
 
 
 def test_every_submission_is_in_the_group_of_its_sample(cli, analyses):
@@ -297,9 +297,9 @@ def test_a_map_is_traced_to_files_versions_and_the_refinement_it_began_from(cli,
 
 def test_a_refined_structure_is_traced_as_a_tree(cli, analyses):
     node = load_node(analyses["refine"]).outputs.structures.salt
-    told = cli("trace", node.pk).output
-    assert told.startswith(f"CifData<{node.pk}>")
-    assert "made by: RefineCalculation<" in told and "source_sha256" in told
+    message = cli("trace", node.pk).output
+    assert message.startswith(f"CifData<{node.pk}>")
+    assert "made by: RefineCalculation<" in message and "source_sha256" in message
     assert cli("trace", 999999).exit_code == 1
 
 
@@ -358,7 +358,7 @@ def test_an_archive_holds_no_way_to_log_in(own_storage, archive):
 
 
 @pytest.mark.parametrize("text", [None, b"", b"no archive"], ids=["missing", "empty", "words"])
-def test_what_is_no_archive_is_told(cli, own_storage, tmp_path, text):
+def test_a_file_that_is_no_archive_is_refused(cli, own_storage, tmp_path, text):
     file = tmp_path / "x.aiida"
     if text is not None:
         file.write_bytes(text)
@@ -370,14 +370,14 @@ def test_what_is_no_archive_is_told(cli, own_storage, tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [([], "specify PKs, or filters"), (["--sample", "nobody"], "nothing to export"),
      (["999999"], "no node")],
 )
-def test_an_export_of_nothing_is_refused(cli, analyses, tmp_path, options, told):
+def test_an_export_of_nothing_is_refused(cli, analyses, tmp_path, options, message):
     target = tmp_path / "x.aiida"
     result = cli("export", *options, "-o", target)
-    assert result.exit_code != 0 and told in result.output and not target.exists()
+    assert result.exit_code != 0 and message in result.output and not target.exists()
 
 
 def test_an_export_does_not_overwrite(cli, analyses, archive):

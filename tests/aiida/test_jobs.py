@@ -97,24 +97,24 @@ def test_range_and_every_of_the_document_are_kept(inputs):
     assert len(two_theta) == 53
 
 
-def test_a_missing_pattern_is_told(inputs):
+def test_a_missing_pattern_is_reported(inputs):
     model, nodes = parts(inputs)
     with pytest.raises(DocumentError, match="no 'pattern' node"):
         job_document(model, replace(nodes, pattern=None))
 
 
 @pytest.mark.parametrize(
-    ("rename", "told"),
+    ("rename", "message"),
     [
         ({}, "missing: salt"),
         ({"brine": "salt"}, "not in the document: brine"),
         ({"salt": "salt", "extra": "salt"}, "not in the document: extra"),
     ],
 )
-def test_structures_and_phases_must_have_the_same_names(inputs, rename, told):
+def test_structures_and_phases_must_have_the_same_names(inputs, rename, message):
     model, nodes = parts(inputs)
     renamed = {new: nodes.structures[old] for new, old in rename.items()}
-    with pytest.raises(DocumentError, match=told):
+    with pytest.raises(DocumentError, match=message):
         job_document(model, replace(nodes, structures=renamed))
 
 
@@ -152,7 +152,7 @@ def test_an_xyz_particle_scatters_like_its_crystal(inputs, case, tmp_path):
     assert_allclose(calculated(atoms), calculated(crystal), rtol=1e-5)
 
 
-def test_every_kind_of_structure_gives_the_same_pattern(inputs, case):
+def test_every_kind_of_structure_has_the_same_pattern(inputs, case):
     from pymatgen.core import Lattice, Structure
 
     cell = [[EDGE, 0, 0], [0, EDGE, 0], [0, 0, EDGE]]

@@ -147,7 +147,7 @@ def test_undetermined_parameters_are_named(parse, refined):
     assert "salt.a" not in node.exit_message
 
 
-def test_why_it_did_not_converge_is_told(parse, refined):
+def test_why_it_did_not_converge_is_reported(parse, refined):
     _, node = parse("refine", result=with_status(refined, "not_converged", "stopped after 2"))
     assert "stopped after 2" in node.exit_message
 
@@ -177,7 +177,7 @@ def failed(failure, message):
 
 
 @pytest.mark.parametrize(
-    ("files", "exit_status", "told"),
+    ("files", "exit_status", "expected"),
     [
         ({}, 310, "did not start"),
         ({"shell": "_aiidasubmit.sh: line 9: dse-engine: command not found"}, 310, "not found"),
@@ -197,10 +197,10 @@ def failed(failure, message):
     ],
     ids=lambda value: None if isinstance(value, dict) else str(value),
 )
-def test_without_a_result_the_reason_is_found(parse, files, exit_status, told):
+def test_without_a_result_the_reason_is_found(parse, files, exit_status, expected):
     outputs, node = parse("refine", **files)
     assert node.exit_status == exit_status, node.exit_message
-    assert told in node.exit_message
+    assert expected in node.exit_message
     assert not outputs
 
 
@@ -237,7 +237,7 @@ def weighed(built):
     return run_uncertainty(built)
 
 
-def test_a_short_posterior_is_told_with_its_outputs(parse, weighed):
+def test_a_short_posterior_is_reported_with_its_outputs(parse, weighed):
     outputs, node = parse("uncertainty", result=weighed)
     assert node.exit_status == 430 and "autocorrelation times" in node.exit_message
     result = outputs["result"].get_dict()

@@ -115,9 +115,9 @@ def test_a_sample_without_a_fact_is_not_found_by_it():
 )
 def test_what_is_no_pattern_is_not_stored(changes, named):
     node = raw(**changes)
-    with pytest.raises(ValidationError) as told:
+    with pytest.raises(ValidationError) as message:
         node.store()
-    assert named in str(told.value)
+    assert named in str(message.value)
     assert not node.is_stored
 
 
@@ -153,7 +153,7 @@ def test_the_source_file_is_named_and_fingerprinted(tmp_path):
     assert facts.get("source_sha256") == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_the_fingerprint_tells_samples_and_arrays_apart():
+def test_the_fingerprint_distinguishes_samples_and_arrays():
     def fingerprint(pattern, **sample):
         node = PatternData.from_measured(pattern, sample=sample)
         return node.base.attributes.get("content_sha256")

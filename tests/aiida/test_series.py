@@ -160,7 +160,7 @@ def test_a_sequential_series_goes_outward_and_finds_the_same(independent, finish
             assert abs(other - row.value) < 0.1 * (row.su or 1e-9), (name, parameter)
 
 
-def test_what_fails_or_is_hopeless_is_named_and_the_rest_finish(
+def test_what_fails_or_fits_poorly_is_named_and_the_rest_finish(
     started, members, make_code, finish
 ):
     """T100 has three points, T200's job is lost, the particle of hot is wrong, T050 has no file."""
@@ -184,7 +184,7 @@ def test_what_fails_or_is_hopeless_is_named_and_the_rest_finish(
     assert result["used"] == ["T300", "T400"] and list(result["excluded"]) == ["hot"]
 
 
-def test_a_series_stops_at_a_failure_where_it_is_told_to(started, members, make_code, finish):
+def test_a_series_stops_at_a_failure_where_it_is_to_stop(started, members, make_code, finish):
     code = make_code("stopping", LOSE.format("T100"))
     broken = {name: members[name] for name in ("T100", "T200", "T300")}
     node = finish(submit(TemperatureSeriesWorkChain, **inputs_of(
@@ -200,30 +200,30 @@ def without_points(member):
     return changed(member, pattern=pattern)
 
 
-@pytest.mark.parametrize(("plan", "told"), [
+@pytest.mark.parametrize(("plan", "message"), [
     ({"mode": "sideways"}, "mode"),
     ({"anchor": "T100"}, "sequential"),
     ({"mode": "sequential", "anchor": "T999"}, "T999"),
     ({"analysis": {"exclude": ["T9"]}}, "T9"),
     ({"analysis": {"refrence": 3}}, "unknown key"),
 ])
-def test_a_bad_plan_is_refused(three, code, plan, told):
+def test_a_bad_plan_is_refused(three, code, plan, message):
     before = QueryBuilder().append(Node).count()
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         submit(TemperatureSeriesWorkChain, **inputs_of(three, code, plan))
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         TemperatureSeriesWorkChain.get_builder_from_protocol(code, three, plan)
     assert QueryBuilder().append(Node).count() == before
 
 
-@pytest.mark.parametrize(("plan", "told"), [
+@pytest.mark.parametrize(("plan", "message"), [
     ({"simultaneous": {"shared": ["salt.q"]}}, "plan.simultaneous: "),
     ({"on_failure": "stop"}, "members.T100: "),
 ])
-def test_what_cannot_run_has_no_builder(three, code, plan, told):
+def test_what_cannot_run_has_no_builder(three, code, plan, message):
     members = three if "simultaneous" in plan else three | {"T100": without_points(three["T100"])}
     before = QueryBuilder().append(Node).count()
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         TemperatureSeriesWorkChain.get_builder_from_protocol(code, members, plan)
     assert QueryBuilder().append(Node).count() == before
 

@@ -99,8 +99,8 @@ def test_what_cannot_run_is_refused_before_it_is_stored(nodes, code):
         ({k: v for k, v in complete.items() if k != "patterns"}, "patterns"),
     ]
     before = QueryBuilder().append(CalcJobNode).count()
-    for inputs, told in cases:
-        with pytest.raises(ValueError, match=told):
+    for inputs, message in cases:
+        with pytest.raises(ValueError, match=message):
             instantiated(inputs)
     assert QueryBuilder().append(CalcJobNode).count() == before
 
@@ -115,8 +115,8 @@ def test_models_that_cannot_run_have_no_builder(nodes, code):
          "same points"),
     ]
     before = QueryBuilder().append(Node).count()
-    for inputs, told in cases:
-        with pytest.raises(ValueError, match=told):
+    for inputs, message in cases:
+        with pytest.raises(ValueError, match=message):
             SimultaneousWorkChain.get_builder_from_protocol(**inputs)
     assert QueryBuilder().append(Node).count() == before
 
@@ -142,8 +142,8 @@ def test_a_simultaneous_refinement_from_document_to_figure(document, code, start
         assert done.exit_code == 0, done.output
         return done.output
 
-    told = cli("launch", "simultaneous", document, "--threads", 1, "--wait")
-    node = load_node(int(re.search(r"SimultaneousWorkChain<(\d+)>", told)[1]))
+    message = cli("launch", "simultaneous", document, "--threads", 1, "--wait")
+    node = load_node(int(re.search(r"SimultaneousWorkChain<(\d+)>", message)[1]))
     assert node.process_type == "aiida.workflows:dse.simultaneous" and node.is_finished_ok
     result = node.outputs.result.get_dict()
     # numbers that a query reaches by a path of names

@@ -71,8 +71,8 @@ def cli(*arguments, exit_code=0):
     return done.output
 
 
-def launched(told):
-    return load_node(int(told.split("WorkChain<")[1].split(">")[0]))
+def launched(message):
+    return load_node(int(message.split("WorkChain<")[1].split(">")[0]))
 
 
 def jobs_of(node):
@@ -93,21 +93,21 @@ def step_of(job):
 
 @pytest.fixture(scope="module")
 def finished(started, folder, content, code):
-    told = cli("launch", "study", written(folder, content), "--wait")
-    return launched(told), told
+    message = cli("launch", "study", written(folder, content), "--wait")
+    return launched(message), message
 
 
-def test_a_dry_run_tells_the_cost_and_stores_nothing(folder, content, code):
+def test_a_dry_run_reports_the_cost_and_stores_nothing(folder, content, code):
     before = QueryBuilder().append(Node).count()
-    told = cli("launch", "study", written(folder, content), "--dry-run")
+    message = cli("launch", "study", written(folder, content), "--dry-run")
     for words in ("3 samples, 1 series, 1 maps, 1 comparisons", "series warming: temperature",
                   "refine T120", "map map_T120", "compare compare_alone", "Dry run"):
-        assert words in told, told
+        assert words in message, message
     assert QueryBuilder().append(Node).count() == before
 
 
 def test_a_study_runs_everything_and_sums_it_up(finished, content):
-    node, told = finished
+    node, message = finished
     assert node.is_finished_ok, node.exit_message
     summary = node.outputs.summary.get_dict()
     assert list(summary["samples"]) == ["alone"] and not summary["failures"]
@@ -119,7 +119,7 @@ def test_a_study_runs_everything_and_sums_it_up(finished, content):
     assert load_node(series["uuid"]).label == "warming"
     assert summary["maps"]["map_T120"]["shape"] == [4, 2]
     assert summary["compare"]["compare_alone"]["ranking"] == ["full", "stiff"]
-    assert "thermal_expansion_V" in told and "map map_T120" in told
+    assert "thermal_expansion_V" in message and "map map_T120" in message
     # the map starts at the refined values, through a calcfunction
     scan = load_node(summary["maps"]["map_T120"]["uuid"]).inputs.scan.model
     assert scan.creator.process_label == "continued_model"
@@ -142,8 +142,8 @@ def test_a_study_that_is_extended_costs_only_what_is_new(finished, folder, conte
     wide = copy.deepcopy(content)
     wide["maps"][0]["axes"][0]["stop"] = 4.15
     wide["samples"]["alone"]["background"] = {"chebyshev": 2}
-    told = cli("launch", "study", written(folder, wide), "--wait")
-    node = launched(told)
+    message = cli("launch", "study", written(folder, wide), "--wait")
+    node = launched(message)
     assert node.is_finished_ok, node.exit_message
     # 4 values were two tiles of 2 (2 jobs at a time); 6 are three: one is new. The sample's own
     # refinement is that of the comparison's 'full' model
@@ -157,15 +157,15 @@ def test_a_sample_that_cannot_be_read_is_left_out_and_named(started, folder, con
     broken["samples"] = {k: v for k, v in content["samples"].items() if k != "alone"} | {
         "T300": {"pattern": {"file": "lost.xye"}, "sample": {"temperature": 300}}}
     path = written(folder, broken, "broken.yaml")
-    told = cli("launch", "series", path, "--wait", exit_code=1)
-    node = launched(told)
+    message = cli("launch", "series", path, "--wait", exit_code=1)
+    node = launched(message)
     assert node.exit_status == EXITS[PartsFailed.SOME_FAILED].number and "T300" in node.exit_message
-    assert "T300 is left out" in told and node.outputs.result["used"] == ["T120", "T240"]
+    assert "T300 is left out" in message and node.outputs.result["used"] == ["T120", "T240"]
     # without a reason to go on nothing is submitted
     broken["series"]["warming"] = copy.deepcopy(content["series"]["warming"])
     broken["series"]["warming"]["options"]["on_failure"] = "stop"
-    told = cli("launch", "series", written(folder, broken, "broken.yaml"), exit_code=1)
-    assert "samples.T300" in told and "Nothing was submitted" in told
+    message = cli("launch", "series", written(folder, broken, "broken.yaml"), exit_code=1)
+    assert "samples.T300" in message and "Nothing was submitted" in message
 
 
 def test_the_document_wins_over_the_protocol(write_case, tmp_path):

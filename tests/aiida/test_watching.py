@@ -39,11 +39,11 @@ def cli():
 def grid(cli, started, code, write_case, tmp_path_factory):
     """PK of a grid search of four tiles, one at a time, that has just been submitted."""
     path = write_case(tmp_path_factory.mktemp("watched"))
-    told = cli("launch", "grid-search", path, "--threads", 1, "--max-concurrent", 2,
+    message = cli("launch", "grid-search", path, "--threads", 1, "--max-concurrent", 2,
                "--axis", "salt.a=4.105:4.145:0.01", "--axis", "salt.Cl_a.B_iso=1.6:3.1:0.5")
-    assert told.exit_code == 0, told.output
-    assert "aiida-dse watch" in told.output
-    return int(re.search(r"GridSearchWorkChain<(\d+)>", told.output)[1])
+    assert message.exit_code == 0, message.output
+    assert "aiida-dse watch" in message.output
+    return int(re.search(r"GridSearchWorkChain<(\d+)>", message.output)[1])
 
 
 # --- watch ----------------------------------------------------------------------------------------
@@ -130,8 +130,8 @@ def test_what_is_no_process_cannot_be_watched(cli):
     from aiida.orm import Int
 
     for pk in (999999, "zzz", Int(1).store().pk):
-        told = cli("watch", pk, "--once")
-        assert told.exit_code == 1 and "no process" in told.output
+        message = cli("watch", pk, "--once")
+        assert message.exit_code == 1 and "no process" in message.output
 
 
 # --- doctor ---------------------------------------------------------------------------------------
@@ -160,15 +160,15 @@ def no_selftest(monkeypatch):
     monkeypatch.setattr(doctor_module, "_ask", ask)
 
 
-def outcomes(told):
-    return {row["name"]: row for row in json.loads(told.output)}
+def outcomes(message):
+    return {row["name"]: row for row in json.loads(message.output)}
 
 
 def test_a_sound_installation_is_called_so(cli, grid, aiida_profile, in_order):
     in_order(aiida_profile)
-    told = cli("doctor", "--json")
-    found = outcomes(told)
-    assert told.exit_code == 0, told.output
+    message = cli("doctor", "--json")
+    found = outcomes(message)
+    assert message.exit_code == 0, message.output
     assert {name for name, row in found.items() if row["outcome"] == "fail"} == set()
     assert {"versions", "profile", "storage", "daemon", "broker", "caching", "computer", "scratch",
             "code", "self-test"} <= found.keys()
@@ -180,14 +180,14 @@ def test_a_sound_installation_is_called_so(cli, grid, aiida_profile, in_order):
     assert found["speed"]["outcome"] == "warn" and "aiida-dse setup" in found["speed"]["remedy"]
 
 
-def test_each_trouble_is_told_with_what_mends_it(cli, warm, no_selftest, computer, monkeypatch):
+def test_each_trouble_is_reported_with_its_remedy(cli, warm, no_selftest, computer, monkeypatch):
     sound = outcomes(cli("doctor", "--code", warm.full_label, "--json"))
     assert sound["numba"]["outcome"] == "ok" and sound["code"]["outcome"] == "ok"
 
     def trouble(name, *arguments):
-        told = cli("doctor", *arguments)
-        assert told.exit_code == 1, told.output
-        lines = told.output.splitlines()
+        message = cli("doctor", *arguments)
+        assert message.exit_code == 1, message.output
+        lines = message.output.splitlines()
         at = next(k for k, line in enumerate(lines) if re.match(rf"fail +{name} ", line))
         return lines[at], lines[at + 1]
 
@@ -218,9 +218,9 @@ def test_workers_without_work_are_a_failure(cli, warm, no_selftest, grid, monkey
     for counted, remedy in ((1, "daemon restart"), (0, "process repair -f")):
         seen = daemon.Workers("p", 2, counted, 5)
         monkeypatch.setattr(daemon, "workers_of_daemon", lambda profile, seen=seen: seen)
-        told = cli("doctor", "--code", warm.full_label, "--json")
-        row = outcomes(told)["broker"]
-        assert told.exit_code == 1 and row["outcome"] == "fail"
+        message = cli("doctor", "--code", warm.full_label, "--json")
+        row = outcomes(message)["broker"]
+        assert message.exit_code == 1 and row["outcome"] == "fail"
         assert f"{counted} of 2 workers receive tasks (5 are pending)" in row["found"] and remedy in row["remedy"]
 
 
@@ -228,19 +228,19 @@ def test_a_daemon_that_does_not_run_is_a_failure(
     cli, warm, no_selftest, stopped_daemon_client, start_anew
 ):
     try:
-        told = cli("doctor", "--code", warm.full_label)
-        assert told.exit_code == 1
-        assert f"verdi -p {stopped_daemon_client.profile.name} daemon start" in told.output
+        message = cli("doctor", "--code", warm.full_label)
+        assert message.exit_code == 1
+        assert f"verdi -p {stopped_daemon_client.profile.name} daemon start" in message.output
     finally:
         start_anew(stopped_daemon_client)
 
 
 def test_without_a_profile_the_doctor_names_the_set_up(tmp_path):
-    told = subprocess.run(
+    message = subprocess.run(
         [BIN / "aiida-dse", "doctor", "--json"], capture_output=True, text=True,
         timeout=patient(60), env=os.environ | {"AIIDA_PATH": str(tmp_path)}, check=False,
     )
-    rows = {row["name"]: row for row in json.loads(told.stdout)}
-    assert told.returncode == 1
+    rows = {row["name"]: row for row in json.loads(message.stdout)}
+    assert message.returncode == 1
     assert rows["profile"]["outcome"] == "fail" and rows["profile"]["remedy"] == "aiida-dse setup"
     assert rows["versions"]["outcome"] == "ok"

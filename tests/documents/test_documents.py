@@ -109,7 +109,7 @@ def test_an_unknown_key_is_named_with_its_nearest(paths, expected):
     ],
     ids=str,
 )
-def test_a_wrong_value_is_told_with_key_value_and_limit(paths, where, what):
+def test_a_wrong_value_is_reported_with_key_value_and_limit(paths, where, what):
     line = next(line for line in refusal(changed(**paths)).splitlines() if what in line)
     assert line.startswith(where)
 
@@ -149,7 +149,7 @@ def test_messages_speak_of_documents_not_of_classes():
     assert "constrained-float" not in text and "instance of" not in text
 
 
-def test_all_mistakes_are_told_at_once():
+def test_all_mistakes_are_reported_at_once():
     text = refusal(changed(patern=1, pattern__wavelength=-1, tolerance=3))
     assert len(text.splitlines()) == 3
 

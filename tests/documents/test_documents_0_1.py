@@ -108,7 +108,7 @@ def test_upgrade_writes_an_equal_document(name, tmp_path):
     assert not any(str(new) in str(note.message) for note in notes)
 
 
-def test_upgrade_says_that_comments_are_lost():
+def test_upgrade_warns_that_comments_are_lost():
     shown = CliRunner().invoke(main, ["upgrade", "--help"]).output
     assert re.search(r"[Cc]omments\b.*\blost", shown, re.DOTALL)
 

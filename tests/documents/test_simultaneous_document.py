@@ -1,4 +1,4 @@
-"""The simultaneous document: what stands where, and how its mistakes are told."""
+"""The simultaneous document: its structure, and how its mistakes are reported."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def changed(**paths):
     return content
 
 
-def test_a_pattern_stands_on_top_of_the_model():
+def test_settings_of_a_pattern_override_the_model():
     document = parse_simultaneous(DOCUMENT)
     cold, warm = document.document_of("T100"), document.document_of("T300")
     assert cold.pattern.file == "a.xye" and cold.pattern.wavelength == 0.7
@@ -86,7 +86,7 @@ def test_the_model_may_be_the_file_of_another_analysis(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("paths", "told"),
+    ("paths", "message"),
     [
         ({"patterns__T300": None}, "patterns: 1 pattern, but at least two"),
         ({"patterns__T100__pattern__file": None}, r"patterns.T100.pattern"),
@@ -106,12 +106,12 @@ def test_the_model_may_be_the_file_of_another_analysis(tmp_path):
         ({"schema": "aiida-dse/model/2"}, "schema: aiida-dse/simultaneous/2"),
     ],
 )
-def test_mistakes_are_told_with_their_place(paths, told):
-    with pytest.raises(DocumentError, match=told):
+def test_mistakes_are_reported_with_their_place(paths, message):
+    with pytest.raises(DocumentError, match=message):
         parse_simultaneous(changed(**paths))
 
 
-def test_a_missing_model_file_is_told(tmp_path):
+def test_a_missing_model_file_is_reported(tmp_path):
     (tmp_path / "global.yaml").write_text(yaml.safe_dump(changed(model="nowhere.yaml")))
     with pytest.raises(DocumentError, match=r"nowhere.yaml: there is no such file"):
         load_simultaneous(tmp_path / "global.yaml")

@@ -57,7 +57,7 @@ def test_what_can_go_on_is_computed_again(status):
     assert not (status.is_minimum and status.is_unfinished)
 
 
-def test_a_command_tells_failures_apart():
+def test_a_command_distinguishes_failures():
     """A script sees by the exit status what to do: the input, the memory, the disk, the engine."""
     statuses = [EXITS[failure].command for failure in (
         Failure.INTERNAL, Failure.INVALID_INPUT, Failure.OUT_OF_MEMORY, Failure.DISK_FULL,

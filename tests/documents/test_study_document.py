@@ -75,7 +75,7 @@ def test_a_file_of_defaults_lends_its_model_but_not_its_measurement(tmp_path):
     assert other.pattern.file == "c.xye" and other.phases["salt"].particle.L_ab.mean == 5
 
 
-@pytest.mark.parametrize(("path", "value", "told"), [
+@pytest.mark.parametrize(("path", "value", "message"), [
     (["samples", "T100", "pattern"], {}, "samples.T100.pattern: neither a 'file'"),
     (["samples", "T100", "backgrund"], {}, "samples.T100.backgrund: unknown key"),
     (["series", "cooling", "samples"], "X*", "no sample is called 'X\\*'"),
@@ -89,8 +89,8 @@ def test_a_file_of_defaults_lends_its_model_but_not_its_measurement(tmp_path):
     (["defaults"], "base.yaml", "cannot be read here"),
     (["name"], "", "name"),
 ])
-def test_what_is_wrong_is_said_with_its_place(path, value, told):
-    with pytest.raises(DocumentError, match=told):
+def test_errors_are_reported_with_its_place(path, value, message):
+    with pytest.raises(DocumentError, match=message):
         parse_study(changed(path, value))
 
 

@@ -33,7 +33,7 @@ def model(small, q):
 
 
 @pytest.mark.parametrize("others", [[], ["P.Cs.B_iso"]], ids=["fixed", "refined at each point"])
-def test_the_map_of_a_parameter_gives_the_su_of_its_refinement(model, others):
+def test_the_map_of_a_parameter_yields_the_su_of_its_refinement(model, others):
     """With other parameters refined at every point the curvature is the marginal one."""
     best = refine(model, [["P.Cl.B_iso", *others]])
     p = next(p for p in best.free if p.name == "P.Cl.B_iso")
@@ -50,7 +50,7 @@ def test_the_map_of_a_parameter_gives_the_su_of_its_refinement(model, others):
     [(np.array([1.0, 2, 3, 4]), "edge"), (np.array([2.0, 1]), "3 values"),
      (np.array([np.nan, 1, np.nan]), "too few"), (np.array([3.0, 1, 2, 1, 0.99, 1, 0.995]), "")],
 )
-def test_where_there_is_no_minimum_it_says_why(chi2, why):
+def test_where_there_is_no_minimum_the_reason_is_reported(chi2, why):
     found = quadratic_minimum([np.arange(len(chi2), dtype=float)], chi2)
     assert (why in found) if why else not isinstance(found, str)
 
@@ -90,7 +90,7 @@ def correlated_bowl():
     return axes, 50 + np.einsum("...i,ij,...j", away, np.linalg.inv(covariance), away), covariance
 
 
-def test_delta_chi2_of_a_paraboloid_gives_the_su_of_its_curvature():
+def test_delta_chi2_of_a_paraboloid_yields_the_su_of_its_curvature():
     """The profile over a correlated axis, not a cut at its best value."""
     axes, chi2, covariance = correlated_bowl()
     minimum = quadratic_minimum(axes, chi2)
@@ -117,7 +117,7 @@ def test_delta_chi2_of_a_skewed_valley_is_asymmetric():
      (np.linspace(-3, 0.5, 15), "plus", "above .* ends before"),
      (np.linspace(-20, 20, 11), "minus", "below .* 4 s.u. away: too coarse")],
 )
-def test_without_points_near_delta_chi2_it_says_why(x, side, why):
+def test_without_points_near_delta_chi2_the_reason_is_reported(x, side, why):
     chi2 = 9 + x**2
     found = profile_interval([x], chi2, 0, quadratic_minimum([x], chi2))
     assert getattr(found, side) is None

@@ -21,15 +21,15 @@ def model(small, q):
 @pytest.mark.parametrize("method", ["cobyqa", "differential_evolution"])
 def test_the_minimum_is_that_of_least_squares(model, method):
     reference = refine(model, STAGES)
-    told = []
-    found = refine_without_derivatives(model, STAGES, method, seed=3, on_progress=told.append)
+    message = []
+    found = refine_without_derivatives(model, STAGES, method, seed=3, on_progress=message.append)
     assert found.converged and "converged" in found.stop_reason
     assert [p.name for p in found.free] == [p.name for p in reference.free]
     for p, r in zip(found.free, reference.free, strict=True):
         assert abs(p.value - r.value) < 0.1 * r.su, p.name
         assert p.su == pytest.approx(r.su, rel=0.02)
     assert found.n_evaluations > reference.n_evaluations
-    assert told and told[-1].best_gof <= told[0].best_gof
+    assert message and message[-1].best_gof <= message[0].best_gof
 
 
 def test_a_population_is_reproducible(model):

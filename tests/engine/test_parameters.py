@@ -67,7 +67,7 @@ def test_anything_else_is_refused(expression):
         Constraint.parse("P.Br_eq.B_iso", expression, KNOWN)
 
 
-def test_an_unknown_name_is_told_with_the_nearest():
+def test_an_unknown_name_is_reported_with_the_nearest():
     with pytest.raises(ValueError, match=r"P\.Br_eqq\.B.*did you mean P\.Br_eq\.B_iso"):
         Constraint.parse("P.Br_ax.B_iso", "2 * P.Br_eqq.B_iso", KNOWN)
 

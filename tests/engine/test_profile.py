@@ -65,7 +65,7 @@ def test_a_bound_ends_the_interval_on_its_side(small, q, model, best):
     assert (high - at) / su == pytest.approx(1.0, abs=0.02)
 
 
-def test_a_lower_minimum_on_the_way_is_told(model, best):
+def test_a_lower_minimum_on_the_way_is_reported(model, best):
     """From a point that is no minimum, the curve falls before it rises."""
     away = best.values | {"P.Cs.B_iso": best.values["P.Cs.B_iso"] + 2 * best.free[0].su}
     evaluation = model.evaluate(away)

@@ -160,7 +160,7 @@ def test_constraints_hold_exactly(small, q, pbnm_data):
     assert found.converged
 
 
-def test_bounds_are_respected_and_said(small, q, pbnm_data):
+def test_bounds_are_respected_and_reported(small, q, pbnm_data):
     overrides = {
         "P.a": Parameter("P.a", Kind.CELL_LENGTH, 8.19, 8.15, 8.20),
         "P.Br_eq.B_iso": Parameter("P.Br_eq.B_iso", Kind.B_ISO, 2.8, 2.5, 4.0),

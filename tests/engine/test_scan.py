@@ -268,7 +268,7 @@ def test_the_keyboard_keeps_what_is_done(model):
     assert 0 < np.isfinite(found.gof).sum() < 24
 
 
-def test_progress_counts_points_and_tells_the_best(model):
+def test_progress_counts_points_and_reports_the_best(model):
     axes = [Axis("P.a", np.linspace(4.0, 4.2, 24)), *axes_of("P.Cs.B_iso")]
     seen = []
     found = scan(model, axes, on_progress=seen.append)

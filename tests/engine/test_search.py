@@ -43,7 +43,7 @@ def test_the_interchange_of_a_and_b_is_a_minimum_of_its_own(small, q):
     assert sorted(k for m in found.minima for k in m.starts) == list(range(16))
 
 
-def test_the_same_seed_gives_the_same_starts(model):
+def test_the_same_seed_yields_the_same_starts(model):
     one, other = (multi_start(model, [["P.a"]], 3, seed=7) for _ in range(2))
     assert (one.starts == other.starts).all()
     assert (one.starts != multi_start(model, [["P.a"]], 3, seed=8).starts).any()

@@ -262,7 +262,7 @@ def test_a_stop_keeps_what_was_reached(series):
     assert set(found.patterns) == set(series)
 
 
-def test_at_a_bound_and_undetermined_are_said(series):
+def test_at_a_bound_and_undetermined_are_reported(series):
     model = SimultaneousModel(series, global_parameters=(Parameter("global.a", Kind.GLOBAL, 4.10, 4.09, 4.101),),
                        parametric_constraints={"P.a": "global.a"})
     free = by_name(refine_simultaneous(model, [["global.a"]]).free)
@@ -276,7 +276,7 @@ def test_at_a_bound_and_undetermined_are_said(series):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"shared": ["P.q"]}, "no parameter 'P.q'"),
         ({"shared": ["P.*.w"]}, "names no parameter"),
@@ -290,9 +290,9 @@ def test_at_a_bound_and_undetermined_are_said(series):
         ({"parametric_constraints": {"P.a": "4.1 + 0 * global.a"}}, "global.a has no effect"),
     ],
 )
-def test_what_contradicts_itself_is_refused(series, options, told):
+def test_what_contradicts_itself_is_refused(series, options, message):
     temperatures = {"T100": {"sample.temperature": 1.0}}
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         SimultaneousModel(series, global_parameters=(Parameter("global.a", Kind.GLOBAL, 4.1),), constants=temperatures,
                    **options)
 

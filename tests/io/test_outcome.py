@@ -77,15 +77,15 @@ FAILURES = [
 ]
 
 
-@pytest.mark.parametrize(("run", "failure", "told"), FAILURES,
+@pytest.mark.parametrize(("run", "failure", "expected"), FAILURES,
                          ids=lambda x: str(x) if isinstance(x, Failure) else "")
-def test_a_failure_is_told_by_its_class(tmp_path, run, failure, told):
+def test_a_failure_is_reported_by_its_class(tmp_path, run, failure, expected):
     with pytest.raises(BaseException) as problem, reporting(tmp_path):
         assert read_outcome(tmp_path).state == "running"
         run()
     assert failure_of(problem.value).failure is failure
     found = read_outcome(tmp_path)
-    assert (found.state, found.failure) == ("failed", failure.value) and told in found.message
+    assert (found.state, found.failure) == ("failed", failure.value) and expected in found.message
     assert Failure(found.failure) is failure  # as a parser reads it
 
 

@@ -52,7 +52,7 @@ def refused(*fragments: str):
 # What is read
 
 
-def test_two_theta_gives_q_by_braggs_law(read):
+def test_two_theta_yields_q_by_braggs_law(read):
     pattern = read(XYE)
     assert_allclose(pattern.two_theta, [10, 20, 30, 40])
     assert_allclose(pattern.q, 4 * np.pi * np.sin(np.radians([5, 10, 15, 20])) / 0.5)
@@ -118,7 +118,7 @@ def test_sigma_column_by_itself_and_overruled(read):
     assert_allclose(read(XYE, sigma="counts").sigma, np.sqrt([100, 200, 300, 400]))
 
 
-def test_third_of_many_columns_is_sigma_only_when_said(read):
+def test_third_of_many_columns_is_sigma_only_when_specified(read):
     text = "1 2 3 9\n2 3 4 9\n3 4 5 9\n"
     assert_allclose(read(text, sigma="column").sigma, [3, 4, 5])
     assert_allclose(read(text, sigma=None, sigma_column=4).sigma, 9)
@@ -485,7 +485,7 @@ def test_toluene_blank():
 
 @needs_data
 @pytest.mark.parametrize("name", ["size/size_05nm.xye", "temperature/dry09nm_006K.xye"])
-def test_cspbbr3_tells_everything(name):
+def test_cspbbr3_has_all_facts_in_its_header(name):
     pattern = read_pattern(DATA / "cspbbr3_debussy" / name, axis=None, wavelength=None, sigma=None)
     assert (pattern.axis, pattern.wavelength) == ("two_theta", 0.56456)
     assert_allclose(pattern.sigma, np.sqrt(pattern.intensity), atol=6e-4)

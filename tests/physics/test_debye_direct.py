@@ -248,7 +248,7 @@ def _debye_calculator(**options):
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_debye_calculator_gives_half_the_intensity(precision, dse, direct):
+def test_debye_calculator_yields_half_the_intensity(precision, dse, direct):
     """DebyeCalculator: f0 alone (no f', f''), one B for all, sum over i < j, half the self term.
 
     So the engine's sine sums and f0^2 stand in; the q are DebyeCalculator's own float32 values.

@@ -224,7 +224,7 @@ def test_scan_without_any_value_has_no_minimum(axes):
     assert "without a value" in caption(figure)
 
 
-def test_colours_end_where_the_caption_says():
+def test_colours_end_at_the_limit_in_the_caption():
     steep, shallow = map_figure(scanned(A, B, steep=20)), map_figure(scanned(A, B, steep=0.1))
     assert "Colours end at GoF" in caption(steep)
     assert "Colours end" not in caption(shallow)

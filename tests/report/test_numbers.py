@@ -35,7 +35,7 @@ def test_rule_of_nineteen(value, su, expected):
 
 
 @pytest.mark.parametrize("su", [None, 0.0, -1.0, math.nan, math.inf])
-def test_without_uncertainty_the_number_stands_alone(su):
+def test_without_uncertainty_the_number_is_printed_alone(su):
     assert with_su(8.2071234, su) == "8.2071"
     assert with_su(8.2071234, su, digits=7) == "8.207123"
 

@@ -102,7 +102,7 @@ def test_a_document_that_does_not_fit_its_files(folder, paths, where, what):
     assert text.startswith(where) and what in text
 
 
-def test_a_wavelength_that_cannot_reach_a_grid_is_told_at_the_pattern(folder):
+def test_a_wavelength_that_cannot_reach_a_grid_is_reported_at_the_pattern(folder):
     text = refusal(folder, pattern=GRID | {"wavelength": 5.0})
     assert "2.513 1/Å" in text and text.startswith("pattern")
 
@@ -208,7 +208,7 @@ def test_a_special_position_of_the_example_cannot_be_freed():
         build(example(refinement=plan), EXAMPLES)
 
 
-@pytest.mark.parametrize(("changes", "told"), [
+@pytest.mark.parametrize(("changes", "message"), [
     ({"pattern__range": [1.0, 1.2]}, "3 free parameters and 2 linear ones .* 5 points"),
     ({"parameters": {"P.a": {"value": 4.1, "lower": 4.1, "upper": 4.1}}}, "leaves it no room"),
     ({"parameters": {"P.a": {"lower": 4.3, "upper": 4.0}}}, "lower bound 4.3 is above"),
@@ -218,8 +218,8 @@ def test_a_special_position_of_the_example_cannot_be_freed():
     ({"constraints": {"P.Cs.B_iso": "P.Cl.B_iso + 1", "P.Cl.B_iso": "P.Cs.B_iso - 1"}}, "are circular"),
     ({"restraints": [{"distance": ["Cs", "Br"], "target": 3.5, "sigma": 0.1}]}, "Br"),
 ])
-def test_what_cannot_be_refined_is_refused_before_it_runs(folder, changes, told):
+def test_what_cannot_be_refined_is_refused_before_it_runs(folder, changes, message):
     from aiida_dse.documents import DocumentError
 
-    with pytest.raises(DocumentError, match=told):
+    with pytest.raises(DocumentError, match=message):
         folder.build(**{"refinement": {"stages": [["P.a"], ["P.*.B_iso"]]}} | changes)

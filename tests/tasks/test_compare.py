@@ -95,17 +95,17 @@ def test_the_command_takes_documents_and_finished_results(folder):
     assert json.loads((out / "stiff" / "result.json").read_text())["task"] == Task.REFINE
 
 
-@pytest.mark.parametrize(("models", "told"), [
+@pytest.mark.parametrize(("models", "message"), [
     (["model.yaml", "model.yaml"], "Two models are called 'model'"),
     (["a/b=model.yaml"], "without a slash"),
     (["model.yaml", "x=missing.yaml"], "no such file"),
 ])
-def test_bad_lists_of_models_are_refused(folder, monkeypatch, models, told):
+def test_bad_lists_of_models_are_refused(folder, monkeypatch, models, message):
     folder.write()
     monkeypatch.chdir(folder.path)
     shown = CliRunner().invoke(main, ["compare", *models, "--quiet"])
-    assert shown.exit_code == 2 and told in shown.output
-    # how it ended is told to whoever started the job, but nothing was computed
+    assert shown.exit_code == 2 and message in shown.output
+    # how it ended is reported to whoever started the job, but nothing was computed
     assert [path.name for path in (folder.path / "results").iterdir()] == ["outcome.json"]
 
 

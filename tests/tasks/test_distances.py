@@ -72,9 +72,9 @@ def test_a_population_is_stored_with_its_sizes(folder):
     population = {"phases": {"P": {"structure": "CsCl.cif", "particle": particle}}}
     result = run_build(folder.build(**population), folder.path)
     kept = read_distances(folder.path / store_name("P"))
-    told = result.summary.distances["P"]
+    message = result.summary.distances["P"]
     assert kept.sizes["mean_ab"] == pytest.approx(1.5, rel=0.02)
-    assert told.sizes == dict(kept.sizes)
+    assert message.sizes == dict(kept.sizes)
     assert kept.about["values"]["sd_L"] == pytest.approx(0.3)
     of_store = folder.build(phases={"P": {"distances": store_name("P")}}, parameters={},
                      derived={}, refinement=None, scan=None)

@@ -56,9 +56,9 @@ def test_a_map_of_the_angle_is_a_simulation_at_every_point(tmp_path):
     for i, j in ((0, 0), (1, 1), (2, 0)):
         values = {X: float(moved[X][i, 0]), Y: float(moved[Y][i, 0]), B: B_AXIS["values"][j]}
         alone = build(parse_document(document(B_AXIS, parameters=values)), EXAMPLE)
-        told = run_simulate(alone).summary
-        assert arrays["scan/gof"][i, j] == pytest.approx(told.agreement.gof, rel=1e-9)
-        rows = told.derived["CsPbBr3"].quantities
+        message = run_simulate(alone).summary
+        assert arrays["scan/gof"][i, j] == pytest.approx(message.agreement.gof, rel=1e-9)
+        rows = message.derived["CsPbBr3"].quantities
         for k, quantity in enumerate(summary.quantities):
             stored = np.broadcast_to(arrays[f"scan/quantity_{k}"], (3, 3))[i, j]
             # bonds of one length are listed once

@@ -207,7 +207,7 @@ def test_an_uncertainty_that_stopped_anywhere_can_be_read_and_continued(
     assert found.summary.uncertainty.posterior.n_steps == 10
 
 
-@pytest.mark.parametrize(("damage", "told"), [
+@pytest.mark.parametrize(("damage", "message"), [
     (lambda content: content.pop("agreement"), "agreement: Field required"),
     (lambda content: content["parameters"]["P.a"].update(value="x"), r"parameters\.P\.a\.value"),
     (lambda content: content["parameters"]["P.a"].update(kind="size_of_it"), "kind"),
@@ -217,10 +217,10 @@ def test_an_uncertainty_that_stopped_anywhere_can_be_read_and_continued(
     (lambda content: content.update(schema="aiida-dse/result/3"), "schema"),
     (lambda content: content.clear(), "not a result of aiida-dse"),
 ], ids=range(8))
-def test_damage_is_told_with_its_place(folder, damage, told):
+def test_damage_is_reported_with_its_place(folder, damage, message):
     content = content_of(refined(folder).summary)
     damage(content)
-    with pytest.raises(ValueError, match=told) as problem:
+    with pytest.raises(ValueError, match=message) as problem:
         summary_of(content, "result.json")
     assert "result.json" in str(problem.value)
     assert not isinstance(problem.value, ValidationError)

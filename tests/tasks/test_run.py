@@ -141,7 +141,7 @@ def test_a_walltime_keeps_the_values_and_exits_4(folder, tmp_path, monkeypatch):
     assert outcome.exit_code in (0, 4)  # four blocks: the last may be done already
 
 
-def test_an_undetermined_parameter_is_told_by_the_status(folder):
+def test_an_undetermined_parameter_is_reported_by_the_status(folder):
     section = folder.document()["phases"]["P"]
     built = folder.build(
         phases__Q=section, scales={"Q": 1e-30}, refinement={"stages": [["P.a", "Q.a"]]}
@@ -218,7 +218,7 @@ def test_commands_that_the_document_does_not_provide_for(folder):
     refused(run("scan", folder.write(scan=None)), "no 'scan'")
 
 
-def test_a_particle_too_large_is_told_not_traced(folder, tmp_path):
+def test_a_particle_too_large_is_reported_not_traced(folder, tmp_path):
     particle = {"shape": "quasi_cube", "L": {"mean": 5000, "sd": 1}}
     document = folder.write(phases__P__particle=particle, pattern=GRID)
     refused(run("simulate", document, "-o", tmp_path / "o"), "limit is 200")
@@ -292,8 +292,8 @@ def test_a_failure_exits_with_its_status_and_leaves_its_reason(
         assert outcome.exception is problem  # with its traceback
     else:
         assert f"Error: {problem}" in outcome.stderr
-    told = read_outcome(tmp_path / "o")
-    assert (told.state, told.failure) == ("failed", failure.value) and str(problem) in told.message
+    expected = read_outcome(tmp_path / "o")
+    assert (expected.state, expected.failure) == ("failed", failure.value) and str(problem) in expected.message
     assert [path.name for path in (tmp_path / "o").iterdir()] == [OUTCOME_NAME]
 
 
@@ -309,7 +309,7 @@ def test_the_exit_status_is_that_of_the_result(folder, tmp_path, monkeypatch, st
 
 
 @pytest.mark.parametrize("name", ["result.json", "result.h5"])
-def test_a_disk_that_is_full_at_the_end_is_told(folder, tmp_path, name):
+def test_a_disk_that_is_full_at_the_end_is_reported(folder, tmp_path, name):
     """The device /dev/full refuses every byte, as a full disk does."""
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
@@ -320,9 +320,9 @@ def test_a_disk_that_is_full_at_the_end_is_told(folder, tmp_path, name):
     _, stderr = process.communicate(timeout=patient(180))
     assert process.returncode == EXITS[Failure.DISK_FULL].command, stderr
     assert "Error:" in stderr and "Traceback" not in stderr
-    told = read_outcome(out)
-    assert (told.state, told.failure) == ("failed", Failure.DISK_FULL.value)
-    assert "No space left" in told.message and not (out / "result.json").exists()
+    expected = read_outcome(out)
+    assert (expected.state, expected.failure) == ("failed", Failure.DISK_FULL.value)
+    assert "No space left" in expected.message and not (out / "result.json").exists()
     assert (out / OUTCOME_NAME).stat().st_size == RESERVED
 
 
@@ -345,8 +345,8 @@ def test_restraints_are_reported_beside_the_fit(folder, tmp_path):
     wanted = [{"distance": ["Cs", "Cl"], "target": 3.5, "sigma": 0.05},
               {"parameter": "P.Cs.B_iso", "target": 1.0, "sigma": 0.5}]
     document = folder.write(restraints=wanted, refinement__stages=[["P.a", "P.Cs.B_iso"]])
-    told = run("refine", document, "-o", tmp_path / "o")
-    assert "restraints contribute" in told.output and "P d(Cs-Cl)_1" in told.output
+    expected = run("refine", document, "-o", tmp_path / "o")
+    assert "restraints contribute" in expected.output and "P d(Cs-Cl)_1" in expected.output
     summary = read_result(tmp_path / "o").summary
     rows = summary.restraints
     assert set(rows) == {"P d(Cs-Cl)_1", "P.Cs.B_iso"}
@@ -355,11 +355,11 @@ def test_restraints_are_reported_beside_the_fit(folder, tmp_path):
     assert rows["P d(Cs-Cl)_1"].chi2 == pytest.approx(((length - 3.5) / 0.05) ** 2, rel=1e-6)
 
 
-def test_several_starts_are_told_and_stored(folder, tmp_path):
+def test_several_starts_are_reported_and_stored(folder, tmp_path):
     document = folder.write(refinement__stages=[["P.a", "P.Cs.B_iso"]], refinement__starts=4)
-    told = run("refine", document, "-o", tmp_path / "o")
-    assert "4 of 4 starting points converged to 1 distinct minima; 0 failed" in told.output
-    assert "4 of 4 starts" in told.stderr
+    expected = run("refine", document, "-o", tmp_path / "o")
+    assert "4 of 4 starting points converged to 1 distinct minima; 0 failed" in expected.output
+    assert "4 of 4 starts" in expected.stderr
     result = read_result(tmp_path / "o")
     [minimum] = result.summary.search.minima
     assert minimum.starts == [0, 1, 2, 3]
@@ -367,17 +367,17 @@ def test_several_starts_are_told_and_stored(folder, tmp_path):
     assert result.arrays["search/starts"].shape == (4, 2)
 
 
-def test_a_map_tells_its_minimum_between_the_points(folder, tmp_path):
+def test_a_map_reports_its_minimum_between_the_points(folder, tmp_path):
     axes = [{"parameter": "P.a", "start": 4.08, "stop": 4.16, "step": 0.01},
             {"parameter": "P.Cs.B_iso", "values": [0.5, 1.0, 1.5, 2.0, 2.5]}]
-    told = run("scan", folder.write(scan__axes=axes), "-o", tmp_path / "o", "--quiet")
-    assert told.exit_code == 0, told.output
+    expected = run("scan", folder.write(scan__axes=axes), "-o", tmp_path / "o", "--quiet")
+    assert expected.exit_code == 0, expected.output
     summary = read_result(tmp_path / "o").summary
     position = summary.quadratic.position
     for name, step in (("P.a", 0.01), ("P.Cs.B_iso", 0.5)):
         assert abs(position[name].value - summary.minimum[name]) < step
         assert position[name].su > 0
-    assert "Minimum of the fitted paraboloid: P.a = " in told.output
+    assert "Minimum of the fitted paraboloid: P.a = " in expected.output
     assert summary.basins[0].gof == summary.minimum["gof"]
     assert summary.basins[0].at["P.a"] == summary.minimum["P.a"]
 
@@ -398,15 +398,15 @@ def test_the_parameters_of_a_map_are_those_of_its_lowest_point(folder):
                                "gof": summary.lowest_gof}
 
 
-@pytest.mark.parametrize(("values", "told"), [
+@pytest.mark.parametrize(("values", "expected"), [
     ([4.14, 4.16, 4.18], True), ([4.06, 4.08, 4.10], True), ([4.10, 4.12, 4.14], False),
     ([4.14, 4.16], False),  # two values are all edge
 ])
-def test_a_lowest_point_at_an_edge_is_remarked_on(folder, values, told):
+def test_a_lowest_point_at_an_edge_is_remarked_on(folder, values, expected):
     axes = [{"parameter": "P.a", "values": values},
             {"parameter": "P.Cl.B_iso", "values": [1.0, 2.0, 3.0]}]
     found = run_scan(folder.build(scan={"axes": axes}, parameters={"P.a": 4.12}))
-    assert any("edge of the axis P.a" in text for text in found.summary.warnings) is told
+    assert any("edge of the axis P.a" in text for text in found.summary.warnings) is expected
 
 
 def test_other_methods_go_through_the_document(folder):

@@ -264,7 +264,7 @@ def test_the_surface_energy_of_the_paper(sizes):
     assert any("does not include that of K" in text for text in found.summary.warnings)
 
 
-def test_without_a_bulk_the_line_gives_it(sizes):
+def test_without_a_bulk_the_line_determines_it(sizes):
     strain = size_series(sizes)[1].summary.strain
     assert strain.V_bulk.value == pytest.approx(793.1)
     assert strain.slope.value == pytest.approx(0.115, rel=1e-6)
@@ -342,11 +342,11 @@ def test_differential_patterns_need_one_axis(refined):
         differential({"a": one, "b": other}, DifferentialOptions(reference="c"))
 
 
-@pytest.mark.parametrize(("kind", "content", "told"), [
+@pytest.mark.parametrize(("kind", "content", "message"), [
     (TemperatureOptions, {"reference_temprature": 300}, "reference_temprature: unknown key"),
     (SizeOptions, {"bulk": {"volume": 793.1}}, "options.bulk.source"),
     (SizeOptions, {"bulk_modulus": {"value": -3, "source": "x"}}, "options.bulk_modulus.value"),
 ])
-def test_options_that_cannot_be_are_refused(kind, content, told):
-    with pytest.raises(DocumentError, match=told):
+def test_options_that_cannot_be_are_refused(kind, content, message):
+    with pytest.raises(DocumentError, match=message):
         parse_options(kind, content)

@@ -119,8 +119,8 @@ def test_a_parametric_constraint_goes_from_the_document_to_every_pattern(series,
     assert list(result.arrays["covariance/names"]) == ["P.Cs.B_iso", "P.Cl.B_iso", "global.a0",
                                                        "global.alpha"]
     report = result_report(result)
-    for told in ("global.alpha", "T100", "300.0 K", "parametric constraint: P.a =", "GoF"):
-        assert told in report
+    for message in ("global.alpha", "T100", "300.0 K", "parametric constraint: P.a =", "GoF"):
+        assert message in report
     json.dumps(content_of(summary), allow_nan=False)
 
 
@@ -163,19 +163,19 @@ def test_a_restraint_of_the_model_is_reported_where_it_counts(series):
                        "T300": ["P d(Cs-Cl)"]}
 
 
-def test_validate_tells_what_a_simultaneous_document_would_do(series):
+def test_validate_reports_the_content_of_a_simultaneous_document(series):
     done = CliRunner().invoke(main, ["validate", str(series(**LAW))])
     assert done.exit_code == 0, done.output
-    for told in ("T200: 200 points", "parametric constraint: P.a", "4.11, 4.11, 4.11",
+    for message in ("T200: 200 points", "parametric constraint: P.a", "4.11, 4.11, 4.11",
                  "Free in the last stage: 4 parameters"):
-        assert told in done.output
+        assert message in done.output
 
 
 TWINS = {"T100": {"pattern": {"file": "T100.xye"}}, "again": {"pattern": {"file": "T100.xye"}}}
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"shared": ["P.q"]}, r"^shared.*no parameter 'P.q'"),
         ({"shared": ["P.Cs"]}, r"no parameter 'P.Cs' \(did you mean .*P.Cs.B_iso"),
@@ -206,12 +206,12 @@ TWINS = {"T100": {"pattern": {"file": "T100.xye"}}, "again": {"pattern": {"file"
         ({"model__derived": {"P": {"distances": [["Cs", "Br"]]}}}, "^model.derived.P: .*Br"),
     ],
 )
-def test_contradictions_are_refused_with_their_key(series, changes, told):
-    with pytest.raises(DocumentError, match=told):
+def test_contradictions_are_refused_with_their_key(series, changes, message):
+    with pytest.raises(DocumentError, match=message):
         built(series(**changes))
 
 
-def test_a_wrong_axis_of_one_pattern_is_told_by_its_name(series, measured):
+def test_a_wrong_axis_of_one_pattern_is_reported_by_its_name(series, measured):
     path = series()
     np.savetxt(path.parent / "T200.xye", measured["T200"] * [1.25, 1, 1], fmt="%.8g")
     done = CliRunner().invoke(main, ["simultaneous", str(path)])

@@ -83,7 +83,7 @@ def test_derived_quantities_are_those_of_the_samples(folder):
 
 
 @pytest.mark.parametrize(
-    ("plan", "told"),
+    ("plan", "message"),
     [
         ({}, "uncertainty: nothing is asked for"),
         (None, "uncertainty: nothing is asked for"),
@@ -96,10 +96,10 @@ def test_derived_quantities_are_those_of_the_samples(folder):
     ],
 )
 def test_a_plan_that_cannot_be_done_is_refused_before_anything_runs(
-    folder, tmp_path, monkeypatch, plan, told
+    folder, tmp_path, monkeypatch, plan, message
 ):
     monkeypatch.setattr("aiida_dse.tasks.uncertainty.refine", pytest.fail)
-    refused(run("uncertainty", document(folder, plan), "-o", tmp_path / "o"), told)
+    refused(run("uncertainty", document(folder, plan), "-o", tmp_path / "o"), message)
 
 
 def test_walkers_are_counted_against_the_parameters(folder):
@@ -119,7 +119,7 @@ def test_nothing_follows_a_refinement_that_failed(folder, tmp_path):
 
 
 def test_undetermined_parameters_end_the_task(folder, tmp_path):
-    """Two phases that are the same: their B cannot be told apart."""
+    """Two phases that are the same: their B cannot be distinguished."""
     path = folder.write(uncertainty={"bootstrap": {}}, scales={"P": 0.8157, "Q": 0.8157},
                         phases__Q=folder.document()["phases"]["P"],
                         parameters=FIXED | {"Q.a": 4.12},
