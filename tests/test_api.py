@@ -373,7 +373,7 @@ def test_stages_that_make_no_sense(measured, stages, message):
 def test_a_wrong_wavelength_is_refused_unless_confirmed():
     right = noisy(qd(particle=Parallelepiped(cells=(6, 6, 4))), q=np.linspace(0.8, 9, 800))
     wrong = Pattern(right.measured.q * 1.1, right.intensity, "counts", wavelength=WAVELENGTH)
-    with pytest.raises(ValueError, match="the observed lines lie where CsPbBr3 would have them"):
+    with pytest.raises(ValueError, match="the observed Bragg peaks match CsPbBr3 only if"):
         refine(wrong, Model(qd(), background=1), ["CsPbBr3.a"])
 
 

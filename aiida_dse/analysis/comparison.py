@@ -91,13 +91,14 @@ def _differences(results: Mapping[str, Result[RefinementSummary]], reference: st
             found.append(
                 f"{name} and {reference} were refined against different data "
                 f"({_data(other)} against {_data(one)}): their chi2, AIC and BIC cannot be "
-                "compared. Give both the same pattern, range and sigma."
+                "compared. Use the same pattern, range and sigma for both."
             )
         terms = [_background(r) for r in (base, result)]
         if terms[0] != terms[1]:
             found.append(
                 f"{name} and {reference} have different backgrounds "
-                f"({', '.join(sorted(terms[0] ^ terms[1]))}): part of the difference is theirs."
+                f"({', '.join(sorted(terms[0] ^ terms[1]))}): part of the difference is due to "
+                f"them."
             )
     return found
 

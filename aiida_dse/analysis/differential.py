@@ -30,8 +30,8 @@ def differential(
         raise ValueError(f"the reference '{options.reference}' is not among "
                          f"{', '.join(results) or 'the results: there are none'}.")
     if len(results) < 2:
-        raise ValueError("a differential pattern needs a pattern besides its reference; give two "
-                         "results at least.")
+        raise ValueError("a differential pattern needs a pattern besides its reference; pass at "
+                         "least two results.")
     curves, q0 = {}, _q(results[options.reference], options.reference)
     for name, result in results.items():
         if "/" in name:
@@ -83,8 +83,8 @@ def differential_of_model(
 
 def _q(result: Result[Any], name: str) -> np.ndarray:
     if "pattern/q" not in result.arrays:
-        raise ValueError(f"'{name}' holds no pattern (it is of task '{result.task}'); give "
-                         "simulations or refinements.")
+        raise ValueError(f"'{name}' holds no pattern (it is of task '{result.task}'); pass "
+                         f"simulations or refinements.")
     return np.asarray(result.arrays["pattern/q"])
 
 

@@ -95,7 +95,7 @@ def weighted_line(
     """
     places, points, sigma = checked_points(x, y, su_y)
     if len(np.unique(places)) < 2:
-        raise ValueError(f"a line needs points at two places at least, not {len(places)} point(s) "
+        raise ValueError(f"a line needs points at two places or more, not {len(places)} point(s) "
                          f"at {len(np.unique(places))}.")
     spread = np.zeros(len(places)) if su_x is None else np.asarray(su_x, dtype=float)
     shared = np.zeros(len(places)) if covariance_xy is None else np.asarray(covariance_xy, float)
@@ -182,7 +182,7 @@ def fit_displacements(
     """
     t, points, sigma = checked_points(temperature, b, su)
     if len(np.unique(t)) < 2:
-        raise ValueError(f"a law of B(T) needs two temperatures at least, not {np.unique(t)} K.")
+        raise ValueError(f"a law of B(T) needs at least two temperatures, not {np.unique(t)} K.")
     thermal = VIBRATION_LAWS[law]
 
     def static_at(theta: float) -> float:

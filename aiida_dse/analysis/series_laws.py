@@ -19,7 +19,7 @@ from aiida_dse.io.results import Result
 from .laws import OUTLIER, LawFit, outliers, weighted_line
 from .series_table import SU_NOTE, Row, Series
 
-#: Scatter that chance brings about less often than this says that law or s.u. are not the truth.
+#: Probability of the scatter below which the law or the s.u. are doubted.
 IMPROBABLE = 1e-3
 #: Fewer points than this leave a law of two parameters without a judge.
 FEW_POINTS = 4
@@ -110,7 +110,7 @@ def law_warnings(what: str, fit: LawFit, points: Sequence[Row]) -> list[str]:
     found = []
     if len(points) < FEW_POINTS:
         found.append(f"{what}: only {len(points)} points, {fit.degrees_of_freedom} more than "
-                     "parameters; the law is hardly tested.")
+                     f"parameters; the fit barely tests the law.")
     far = outliers(fit, [row.name for row in points])
     if far:
         found.append(f"{what}: more than {OUTLIER:g} s.u. off the law: "

@@ -149,7 +149,7 @@ def series_table(
     is no refinement, for an unknown phase, and where several phases leave a choice.
     """
     if not results:
-        raise ValueError("a series needs refinements; none was given.")
+        raise ValueError("a series needs refinements; none was passed.")
     for name, result in results.items():
         if result.task is not Task.REFINE:
             raise ValueError(f"'{name}' is the result of '{result.task}', not of a refinement. "
@@ -182,8 +182,8 @@ def _phase_of(results: Mapping[str, Result], phase: str | None) -> str:
     known = list(dict.fromkeys(p for r in results.values() for p in r.summary.phases))
     if phase is None:
         if len(known) > 1:
-            raise ValueError(f"the refinements have the phases {', '.join(known)}; say which "
-                             "'phase' the series is of.")
+            raise ValueError(f"the refinements have the phases {', '.join(known)}; choose "
+                             "that of the series as 'phase'.")
         phase = known[0]
     for name, result in results.items():
         if phase not in result.summary.phases:

@@ -138,7 +138,7 @@ def _by_size(results: Mapping[str, Result], options: SeriesOptions, *, least: in
     sizes = {row.value("L") for row in rows if row.name in series.used}
     if len(sizes) < least:
         raise ValueError(
-            f"this analysis needs {least} sizes at least; {len(sizes)} is usable. "
+            f"this analysis needs {least} sizes or more; {len(sizes)} is usable. "
             + "; ".join(f"{name}: {why}" for name, why in series.excluded.items())
         )
     return Series(series.phase, rows, series.used, series.excluded)
@@ -210,7 +210,7 @@ def _strain(
 def _relative(fit: LawFit, name: str, bulk: float, bulk_su: float) -> ScaledValue:
     """A parameter of the volume's line over V_bulk; the s.u. of V_bulk is common to all points.
 
-    Their scatter says nothing about it, so it is not scaled with theirs.
+    It is not scaled by their scatter, which is independent of it.
     """
     value, su = fit.value(name) / bulk, (fit.su(name) or 0.0) / bulk
     common = value * bulk_su / bulk

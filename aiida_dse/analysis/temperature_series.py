@@ -58,7 +58,7 @@ def temperature_series(
     thermal_expansion_V = (1/V_ref) dV/dT and alpha_a, b, c by weighted lines; zeta, distances and angles
     against T; B(T) of every site by Einstein's and Debye's law with B_static >= 0; pairs of sites
     compared by B_static. Points weigh with s.u. scaled by max(1, GoF). Raises ValueError where a
-    used refinement says no temperature, or fewer than two temperatures are left.
+    used refinement has no temperature, or fewer than two temperatures are left.
     """
     options = options or TemperatureOptions()
     series = series_of(results, options)
@@ -106,14 +106,14 @@ def _by_temperature(series: Series) -> Series:
     """Rows in the order of temperature; those without one refuse the series if they are used."""
     for row in series.rows:
         if row.temperature is None and row.name in series.used:
-            raise ValueError(f"'{row.name}' says no temperature. Give sample: {{temperature: K}} "
+            raise ValueError(f"'{row.name}' has no temperature. Specify sample: {{temperature: K}} "
                              "in its document, or exclude it.")
     rows = tuple(sorted(series.rows, key=lambda row: (row.temperature is None,
                                                       row.temperature or 0.0)))
     used = {row.temperature for row in rows if row.name in series.used}
     if len(used) < 2:
         raise ValueError(
-            f"a temperature series needs two temperatures at least; {len(used)} is usable. "
+            f"a temperature series needs at least two temperatures; {len(used)} is usable. "
             + "; ".join(f"{name}: {why}" for name, why in series.excluded.items())
         )
     return Series(series.phase, rows, series.used, series.excluded)
@@ -133,8 +133,8 @@ def _displacements(
             continue  # held fixed, or at its bound
         mass = options.masses.get(site) or _mass(series, site)
         if mass is None:
-            warnings.append(f"{site}: its element is not known, so no law of B(T). Give its mass "
-                            "under the option 'masses'.")
+            warnings.append(f"{site}: its element is not known, so no law of B(T). Specify its "
+                            f"mass under the option 'masses'.")
             continue
         b, su = np.array([row.value(quantity) for row in points]), \
             np.array([row.su(quantity) for row in points])
@@ -197,7 +197,7 @@ def _disorder(
         missing = [site for site in pair if site not in fits]
         if missing:
             warnings.append(f"static disorder of {pair[0]} against {pair[1]}: no law of B(T) for "
-                            f"{', '.join(missing)}. Refine its B at two temperatures at least.")
+                            f"{', '.join(missing)}. Refine its B at two or more temperatures.")
             continue
         total = {law: sum(fits[site][law].chi2 for site in pair) for law in LAWS}
         law = min(LAWS, key=lambda kind: total[kind])

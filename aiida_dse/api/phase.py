@@ -81,7 +81,7 @@ class Phase:
 
     @property
     def derived(self) -> dict[str, Any]:
-        """The document's 'derived' section of the phase; empty where nothing is asked for."""
+        """The document's 'derived' section of the phase; empty if nothing is requested."""
         content = {"distances": self.distances, "angles": self.angles,
                    "pseudo_cubic": self.pseudo_cubic}
         return {key: plain(value) for key, value in content.items() if value}

@@ -76,7 +76,7 @@ def as_atoms(source: Any, *, name: str = "atoms") -> Atoms:
 
 
 def as_structure(source: Any, *, name: str, block: str | None, in_particle: bool) -> Structure:
-    """What a phase comes from: a crystal, a list of atoms, pair distances (path of an HDF5 file).
+    """The structure of a phase: a crystal, a list of atoms, pair distances (path of an HDF5 file).
 
     in_particle: a particle is cut from it, so ASE Atoms are a crystal.
     """

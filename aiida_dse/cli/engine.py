@@ -200,7 +200,7 @@ def compare(
 ) -> None:
     """Compare models of one pattern: documents (refined first) or folders with refinements.
 
-    A model is named by its file or folder unless NAME= stands before it.
+    A model is named by its file or folder unless NAME= precedes it.
     """
     from aiida_dse.analysis.comparison import compare as compared
     from aiida_dse.io.results import read_result, write_result

@@ -36,8 +36,8 @@ class CurveFile(Section):
     """A measured curve on disk and what its columns mean."""
 
     file: str | None = Field(None, min_length=1)
-    axis: AxisKind | None = Field(None, description="needed unless the file says it")
-    wavelength: Positive | None = Field(None, description="Å; needed unless the file says it")
+    axis: AxisKind | None = Field(None, description="required unless the file contains it")
+    wavelength: Positive | None = Field(None, description="Å; required unless the file contains it")
     sigma: str | None = Field(
         None, description="column, counts, 'counts / N' or 'p %'; a third column is used as it is"
     )
@@ -55,22 +55,22 @@ class Pattern(CurveFile):
         "none", description="none for corrected data; unpolarised applies (1 + cos^2 2theta)/2"
     )
     axis_confirmed: bool = Field(
-        False, description="do not compare the lines' places with those of the structures"
+        False, description="skip the check that the peak positions match the structures"
     )
 
     @model_validator(mode="after")
     def _has_points(self) -> Pattern:
         if self.file is None and (self.grid is None or self.grid.stop is None):
             raise ValueError(
-                "neither a 'file' nor a complete 'grid' is given. Name the measured file, or give "
+                "there is neither a 'file' nor a complete 'grid'. Specify the measured file, or "
                 "grid: {start, stop, step} to simulate"
             )
         if self.file is None and (self.axis is None or self.wavelength is None):
             raise ValueError("a simulation needs 'axis' and 'wavelength' (Å)")
         if self.range and self.range[0] >= self.range[1]:
             raise ValueError(
-                f"the range starts at {self.range[0]:g} and ends at {self.range[1]:g}; give the "
-                "smaller value first"
+                f"the range starts at {self.range[0]:g} and ends at {self.range[1]:g}; the "
+                f"smaller value must come first"
             )
         if self.file is None and (self.range is not None or self.every != 1):
             raise ValueError(
@@ -181,7 +181,7 @@ class Phase(Section):
 
     @property
     def file(self) -> str:
-        """The file that it comes from."""
+        """The file of the phase."""
         return next(source for source in self.sources.values() if source is not None)
 
 
@@ -189,12 +189,14 @@ class Background(Section):
     """Linear components, solved inside every evaluation."""
 
     chebyshev: Annotated[int, Field(ge=0, le=40)] = Field(
-        0, description="number of terms over the range in 2theta; 1 is a constant"
+        0, description="number of Chebyshev terms over the range in 2theta; 1 is a constant"
     )
     inverse_q: tuple[Annotated[int, Field(ge=1, le=6)], ...] = Field(
         (), description="powers p of 1/q^p; 4 is Porod's law"
     )
-    blanks: dict[Name, CurveFile] = Field({}, description="solvent, capillary, air: scaled >= 0")
+    blanks: dict[Name, CurveFile] = Field(
+        {}, description="measured blanks (solvent, capillary, air), each with a scale >= 0"
+    )
 
 
 class Derived(Section):
@@ -224,7 +226,7 @@ class ModelDocument(Section):
     parameters: dict[str, Finite | Start] = Field({})
     constraints: dict[str, str] = Field({}, description="parameter: arithmetic in other parameters")
     scales: dict[Name, Annotated[float, Field(ge=0)]] = Field(
-        {}, description="phases whose scale is given instead of solved"
+        {}, description="phases with a fixed scale instead of a refined one"
     )
     tolerance: Annotated[float, Field(gt=0, lt=1e-2)] = Field(
         1e-5, description="relative error of one distance's contribution at q_max"

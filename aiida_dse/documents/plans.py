@@ -1,4 +1,4 @@
-"""The sections that say what to do with a model: refine, restrain, scan, weigh uncertainty."""
+"""Document sections for tasks: refinement, restraints, scans of maps, uncertainties."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class RefinementPlan(Section):
         "least_squares", description="cobyqa: without derivatives; differential_evolution: global"
     )
     starts: Annotated[int, Field(ge=1, le=1024)] = Field(
-        1, description="refine from so many starting points, to find other minima"
+        1, description="number of starting points, to find other minima"
     )
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="of starting points or population")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="seed of the starting points or of the population")
     max_cycles: Annotated[int, Field(ge=1, le=10000)] = 60
     tolerance: Annotated[float, Field(gt=0, le=1)] = Field(
         0.01, description="converged when no parameter moves by more than this share of its s.u."
@@ -53,8 +53,8 @@ class RestraintSection(Section):
     angle: tuple[str, str, str] | None = Field(
         None, description="site, vertex, site, degrees; all symmetry-independent angles near target"
     )
-    parameter: str | None = Field(None, description="a prior, in the parameter's unit")
-    phase: Name | None = Field(None, description="needed where there are several")
+    parameter: str | None = Field(None, description="a parameter with a prior value, in its own unit")
+    phase: Name | None = Field(None, description="required if there are several phases")
     target: Finite
     sigma: Positive
     multiplicity: bool = Field(
@@ -110,7 +110,7 @@ class ScanAxis(Section):
     @model_validator(mode="after")
     def _one_kind(self) -> ScanAxis:
         if sum(kind is not None for kind in (self.parameter, self.quantity, self.path)) != 1:
-            raise ValueError("give one of 'parameter', 'quantity' and 'path'")
+            raise ValueError("specify one of 'parameter', 'quantity' and 'path'")
         if self.unit is not None and self.parameter is None:
             raise ValueError("a 'unit' goes with a 'parameter' that is a coordinate")
         if self.quantity is not None and not self.vary:
@@ -126,9 +126,9 @@ class ScanAxis(Section):
         start, stop = self.ends
         ends = (start, stop, self.step)
         if self.values is None and any(end is None for end in ends):
-            raise ValueError("give either 'values', or 'start', 'stop' and 'step'")
+            raise ValueError("specify either 'values', or 'start', 'stop' and 'step'")
         if self.values is not None and (self.start, self.stop, self.step) != (None, None, None):
-            raise ValueError("give either 'values', or 'start', 'stop' and 'step', not both")
+            raise ValueError("specify either 'values', or 'start', 'stop' and 'step', not both")
         if self.values is None:
             assert start is not None and stop is not None
             if stop < start:
@@ -205,7 +205,7 @@ class PosteriorPlan(Section):
     walkers: Annotated[int, Field(ge=8, le=10_000)] | None = Field(
         None, description="at least two for each free parameter; default: 2 n + 4, 16 or more"
     )
-    steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(500, description="of every walker")
+    steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(500, description="steps of each walker")
     seed: Annotated[int, Field(ge=0)] = 0
 
 

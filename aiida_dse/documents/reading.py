@@ -44,7 +44,7 @@ class DocumentError(ValueError):
 
 
 class located:
-    """Turns a ValueError into a DocumentError that says where in the document it arose."""
+    """Turns a ValueError into a DocumentError with its place in the document."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -78,12 +78,13 @@ def read_content(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise DocumentError(f"{path}: there is no such file. Give the path of a model document.") \
+        raise DocumentError(f"{path}: there is no such file. Specify the path of a model "
+                            f"document.") \
             from None
     except (IsADirectoryError, PermissionError, UnicodeDecodeError) as problem:
         raise DocumentError(
-            f"{path} cannot be read as a text file ({problem}). Give the path of a YAML or JSON "
-            "model document."
+            f"{path} cannot be read as a text file ({problem}). Specify the path of a YAML or "
+            f"JSON model document."
         ) from None
     try:
         if path.suffix == ".json":
@@ -107,7 +108,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         double = next(key for key in keys if keys.count(key) > 1)
-        raise DocumentError(f"the key '{double}' stands twice in one mapping; keep one of them.")
+        raise DocumentError(f"Duplicate key '{double}' in one mapping; keep one of the two.")
     return found
 
 
@@ -119,8 +120,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         for key, (place, _) in zip(keys, node.value, strict=True):
             if keys.count(key) > 1:
                 raise DocumentError(
-                    f"line {place.start_mark.line + 1}: the key '{key}' stands twice in one "
-                    "mapping; keep one of them."
+                    f"line {place.start_mark.line + 1}: duplicate key '{key}' in one mapping; "
+                    f"keep one of the two."
                 )
         mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
         return mapping
@@ -157,7 +158,7 @@ def parse_document(content: Any) -> ModelDocument:
         )
     if schema != MODEL_SCHEMA:
         raise DocumentError(
-            f"schema: '{schema}' is not known to this version, which reads '{MODEL_SCHEMA}'. "
+            f"schema: '{schema}' is unknown to this version, which reads '{MODEL_SCHEMA}'. "
             "Correct the line, or use the version of aiida-dse that wrote it."
         )
     try:
@@ -172,7 +173,7 @@ def parse_document(content: Any) -> ModelDocument:
 
 
 def validated(content: dict[str, Any], kind: type[Document]) -> Document:
-    """A document of a kind; DocumentError tells all that is wrong with it."""
+    """A document of one kind. Raises DocumentError, which lists all its errors."""
     booleans = sorted(_booleans(content, ""))
     if booleans:
         raise DocumentError("\n".join(

@@ -85,7 +85,7 @@ class PhaseRow(Record):
     """What follows from the parameters of one phase.
 
     `sizes` are statistics of the population; `quantities` the cell, sizes, displacements, and the
-    distances and angles asked for. Their joint covariance is an array of the result.
+    requested distances and angles. Their joint covariance is an array of the result.
     """
 
     sizes: dict[str, Value] = {}

@@ -17,7 +17,7 @@ class SeriesOptions(Section):
     """Which refinements of a series count."""
 
     title: str = ""
-    phase: Name | None = Field(None, description="needed where the refinements have several")
+    phase: Name | None = Field(None, description="required if the refinements have several phases")
     exclude: tuple[str, ...] = Field((), description="refinements to list but not to use")
     max_gof: Positive | None = Field(None, description="refinements above it are not used")
 
@@ -32,7 +32,7 @@ class TemperatureOptions(SeriesOptions):
         None, description="pairs of sites whose B_static are compared; default: same element"
     )
     masses: dict[str, Positive] = Field({}, description="site: mass in u; default: its element's")
-    significance: Positive = Field(3.0, description="s.u. from which static disorder is called so")
+    significance: Positive = Field(3.0, description="difference in s.u. above which disorder counts as static")
 
 
 class Bulk(Section):
@@ -89,7 +89,7 @@ class DifferentialOptions(Section):
 
     title: str = ""
     reference: Text = Field(description="the result that is I0")
-    parameter: str | None = Field(None, description="what was swept; labels the curves")
+    parameter: str | None = Field(None, description="the swept parameter, which labels the curves")
     background: bool = Field(False, description="keep background and blanks in I and I0")
     q_range: tuple[Finite, Finite] | None = Field(None, description="1/Å")
 

@@ -20,7 +20,7 @@ GLOBAL_PARAMETER = r"^global\.[A-Za-z_]\w*$"
 
 
 class SimultaneousPattern(Section):
-    """One pattern: its keys stand on top of the model's."""
+    """One pattern, whose keys override those of the model."""
 
     pattern: dict[str, Any] = Field(description="as in a model document; 'file' at least")
     sample: dict[str, Any] = Field({}, description="as in a model document")
@@ -78,7 +78,7 @@ class SimultaneousDocument(Section):
         for key, values in own.items():
             common = self.model.get(key) or {}
             if not isinstance(common, dict):
-                raise DocumentError(f"model.{key}: {common!r} is no mapping of keys.")
+                raise DocumentError(f"model.{key}: {common!r} is not a mapping of keys.")
             content[key] = {**common, **values}
         try:
             return parse_document(content)
@@ -155,7 +155,7 @@ def _with_model(content: dict[str, Any], folder: Path | None) -> dict[str, Any]:
     model = read_content(folder / name)
     parse_document(model)
     below_folder(model, Path(name).parent)
-    # what tells that document's own measurement from others is no default
+    # keys of that document's own measurement are no defaults
     model["pattern"].pop("file", None)
     for key in ("name", "temperature"):
         model.get("sample", {}).pop(key, None)

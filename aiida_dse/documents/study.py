@@ -17,9 +17,9 @@ from .sections import Finite, Name, Section
 from .series import SeriesOptions, SizeOptions, TemperatureOptions, parse_options
 
 STUDY_SCHEMA = "aiida-dse/study/2"
-#: What the analysis of each kind of series may be told.
+#: Options of the analysis for each kind of series.
 ANALYSES: dict[str, type[SeriesOptions]] = {"temperature": TemperatureOptions, "size": SizeOptions}
-#: What tells a model document's own measurement from others, and so is no default.
+#: Keys of a sample that belong to one measurement and therefore are no defaults.
 OWN_SAMPLE = ("name", "temperature")
 
 
@@ -36,14 +36,14 @@ class SeriesPlan(Section):
     """How the members of a series are refined and what becomes of them."""
 
     mode: Literal["independent", "sequential"] = Field(
-        "independent", description="sequential: each starts where its neighbour ended"
+        "independent", description="sequential: each member starts from the values of its neighbour"
     )
     anchor: str | None = Field(
         None, description="where a sequential series begins; default: the highest temperature, or "
         "the last size"
     )
     on_failure: Literal["skip", "stop"] = Field(
-        "skip", description="go on without a member that failed, or start no more"
+        "skip", description="skip: continue without a failed member; stop: start no further members"
     )
     analysis: dict[str, Any] = Field({}, description="options of the series' analysis")
     simultaneous: SeriesSimultaneous | None = None
@@ -212,8 +212,8 @@ def _check_parts(document: StudyDocument) -> None:
     for name, series in document.series.items():
         members = document.members_of(name)
         if len(members) < 2:
-            raise DocumentError(f"series.{name}.samples: {', '.join(members)} alone is no series; "
-                                "give at least two.")
+            raise DocumentError(f"series.{name}.samples: {', '.join(members)} is a single sample; "
+                                f"a series needs at least two.")
         try:
             parse_plan(series.options.model_dump(mode="json", exclude_unset=True), series.kind,
                        members)

@@ -42,7 +42,7 @@ class Resources:
     ) -> Resources:
         """The resources of this process; for the outermost command only.
 
-        Threads: as asked for, else DSE_NUM_THREADS, else OMP_NUM_THREADS, else the cores this
+        Threads: the requested number, else DSE_NUM_THREADS, else OMP_NUM_THREADS, else the cores this
         process may run on. Memory: DSE_MEMORY in GB, else half of that of the computer.
         """
         known = os.environ if environment is None else environment

@@ -22,7 +22,7 @@ def q_from_two_theta(two_theta: ArrayLike, wavelength: float) -> FloatArray:
     if angle.size and not (angle.min() > 0 and angle.max() < 180):
         raise ValueError(
             f"2theta runs from {angle.min():g} to {angle.max():g} degrees; it must stay between "
-            "0 and 180. Is this axis q? Then say so in the pattern's 'axis'."
+            "0 and 180. Is this axis q? If so, set 'axis' of the pattern."
         )
     return np.asarray(4 * np.pi * np.sin(np.radians(angle) / 2) / wavelength)
 
@@ -38,7 +38,7 @@ def two_theta_from_q(q: ArrayLike, wavelength: float) -> FloatArray:
     if momentum.size and momentum.max() >= reach:
         raise ValueError(
             f"q reaches {momentum.max():g} 1/Å, but a wavelength of {wavelength:g} Å ends at "
-            f"{reach:.4g} 1/Å (back scattering). Is q in 1/nm (say 'q_inverse_nm'), or is the "
+            f"{reach:.4g} 1/Å (back scattering). Is q in 1/nm (axis: q_inverse_nm), or is the "
             "wavelength wrong?"
         )
     return np.asarray(np.degrees(2 * np.arcsin(momentum * wavelength / (4 * np.pi))))
@@ -58,5 +58,5 @@ def b_from_u(u_iso: float) -> float:
 def _positive_wavelength(wavelength: float) -> None:
     if not wavelength > 0:
         raise ValueError(
-            f"the wavelength is {wavelength:g} Å; it must be positive. Give it in Å."
+            f"the wavelength is {wavelength:g} Å; it must be positive, in Å."
         )

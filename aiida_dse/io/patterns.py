@@ -22,7 +22,7 @@ from .tables import AXES, NUMBER, Columns, read_columns
 HIGHEST_Q, LOWEST_Q_MAX = 45.0, 1.0  # 1/Å
 WAVELENGTHS = (0.01, 10.0)  # Å
 
-#: Takes the place of the path where a pattern comes from arrays.
+#: Replaces the path of a pattern that consists of arrays.
 ARRAYS = Path("the arrays")
 
 _SIGMA_CHOICES = (
@@ -149,7 +149,8 @@ def _check_choices(axis: str | None, range_: tuple[float, float] | None, every: 
     if axis is not None and axis not in AXES:
         raise ValueError(f"axis: {axis!r} is not known; use one of {', '.join(AXES)}.")
     if range_ is not None and not range_[0] < range_[1]:
-        raise ValueError(f"range {range_[0]:g} to {range_[1]:g}: give (low, high), low < high.")
+        raise ValueError(f"range {range_[0]:g} to {range_[1]:g}: it must be (low, high) with low "
+                         f"< high.")
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise ValueError(f"every is {every!r}; it must be a whole number from 1 (all points).")
 
@@ -161,23 +162,24 @@ def _settled(
     missing = []
     hint, family, found = columns.axis_hint, columns.axis_family, columns.wavelength_hint
     if axis is None and hint is None:
-        missing.append(f"axis: {' | '.join(AXES)}" + (f" (it says {family})" if family else ""))
+        missing.append(f"axis: {' | '.join(AXES)}" + (f" (the file has {family})" if family else ""))
     if wavelength is None and found is None:
         missing.append("wavelength: the wavelength in Å, e.g. wavelength: 0.56456")
     if sigma is None and not columns.sigma_is_evident:
         named = f" (the columns are {columns.names})" if columns.names else ""
         missing.append(f"{_SIGMA_CHOICES}{named}")
     if missing:
-        raise ValueError(f"{path.name} does not tell, so give\n  " + "\n  ".join(missing))
+        raise ValueError(f"{path.name} does not contain the following facts. Specify them in the "
+                         "document:\n  " + "\n  ".join(missing))
     if axis and (hint or family or axis) not in (axis, axis.partition("_inverse")[0]):
         raise ValueError(
-            f"{path.name}: axis given as {axis}, but the file says {hint or family}. "
-            "Correct the one that is wrong."
+            f"{path.name}: the document specifies the axis {axis}, but the file has "
+            f"{hint or family}. Correct the wrong one."
         )
     if wavelength and found and abs(wavelength / found - 1) > 1e-3:
         raise ValueError(
-            f"{path.name}: wavelength given as {wavelength:g} Å, but the file says {found:g} Å. "
-            "Correct the one that is wrong."
+            f"{path.name}: the document specifies a wavelength of {wavelength:g} Å, but the file "
+            f"has {found:g} Å. Correct the wrong one."
         )
     kind = axis or hint
     value = found if wavelength is None else wavelength
@@ -185,7 +187,7 @@ def _settled(
     if not WAVELENGTHS[0] <= value <= WAVELENGTHS[1]:
         raise ValueError(
             f"{path.name}: the wavelength is {value:g} Å, outside {WAVELENGTHS[0]:g} to "
-            f"{WAVELENGTHS[1]:g} Å. Give it in Å, not nm, m or as an energy."
+            f"{WAVELENGTHS[1]:g} Å. Specify it in Å, not in nm or m, nor as an energy."
         )
     return kind, float(value)
 
@@ -209,15 +211,15 @@ def _check_axis(path: Path, columns: Columns, axis: str, wavelength: float) -> N
     if axis == "two_theta":
         if top >= 180:
             raise ValueError(
-                f"{path.name}: 2theta reaches {top:g} degrees; it must stay below 180. Is this "
-                "q in 1/nm? Say axis: q_inverse_nm."
+                f"{path.name}: 2theta reaches {top:g} degrees; it must stay below 180. Is this q "
+                f"in 1/nm? If so, set axis: q_inverse_nm."
             )
         q_max = float(q_from_two_theta(columns.axis[-1:], wavelength)[0])
         if q_max > HIGHEST_Q:
             raise ValueError(
                 f"{path.name}: 2theta = {top:g} degrees at a wavelength of {wavelength:g} Å is q = "
                 f"{q_max:.4g} 1/Å; patterns end below {HIGHEST_Q:g} 1/Å. Is the wavelength in nm? "
-                "Give it in Å."
+                f"Specify it in Å."
             )
         return
     q_max = top / 10 if axis == "q_inverse_nm" else top
@@ -234,7 +236,7 @@ def _check_axis(path: Path, columns: Columns, axis: str, wavelength: float) -> N
     if axis == "q_inverse_nm" and q_max < LOWEST_Q_MAX:
         raise ValueError(
             f"{path.name}: q ends at {top:g} 1/nm = {q_max:g} 1/Å, before any Bragg line "
-            f"({LOWEST_Q_MAX:g} 1/Å). Is this 1/Å? Say axis: q_inverse_angstrom."
+            f"({LOWEST_Q_MAX:g} 1/Å). Is this 1/Å? If so, set axis: q_inverse_angstrom."
         )
 
 
@@ -252,8 +254,8 @@ def _uncertainty(
         if column is None:
             named = f"its columns are {columns.names}" if columns.names else "there is no column 3"
             raise ValueError(
-                f"{path.name}: sigma: column, but no column is known to be sigma; {named}. Give "
-                f"sigma_column, or another choice: {_SIGMA_CHOICES}."
+                f"{path.name}: sigma: column, but no column is known to be sigma; {named}. "
+                f"Specify sigma_column, or another choice: {_SIGMA_CHOICES}."
             )
         return column, f"column {columns.sigma_column}"
     if counts := re.fullmatch(rf"counts(?: ?/ ?({NUMBER}))?", rule, re.I):

@@ -13,7 +13,7 @@ def hdf5_image(fill: Callable[[h5py.File], None]) -> bytes:
     """An HDF5 file as bytes, made in memory.
 
     HDF5 itself must not meet a full disk: it ends the whole process when it closes such a file
-    (seen with h5py 3.16 and HDF5 2.0), and nobody is told why.
+    (seen with h5py 3.16 and HDF5 2.0), and no error reports it.
     """
     with h5py.File("image", "w", driver="core", backing_store=False) as file:
         fill(file)

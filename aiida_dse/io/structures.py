@@ -25,8 +25,8 @@ def read_cif(path: Path, *, block: str | None = None) -> Crystal:
     try:
         document = gemmi.cif.read(str(path))
     except (OSError, ValueError, RuntimeError) as problem:
-        told = str(problem).replace(str(path), path.name)
-        raise ValueError(f"{path.name} cannot be read as a CIF: {told}") from None
+        reason = str(problem).replace(str(path), path.name)
+        raise ValueError(f"{path.name} cannot be read as a CIF: {reason}") from None
     return _crystal(document, path, block)
 
 
@@ -55,7 +55,7 @@ def _crystal(document: gemmi.cif.Document, path: Path, block: str | None) -> Cry
     _check_labels(path, chosen)
     cell = structure.cell
     if not cell.is_crystal():
-        raise ValueError(f"{path.name} gives no unit cell (_cell_length_a ... are missing).")
+        raise ValueError(f"{path.name} has no unit cell (_cell_length_a ... are missing).")
     b_iso = _displacements(chosen)
     assemblies = _column(chosen, "_atom_site_disorder_assembly")
     types = _column(chosen, "_atom_site_type_symbol")
@@ -63,7 +63,7 @@ def _crystal(document: gemmi.cif.Document, path: Path, block: str | None) -> Cry
     for index, site in enumerate(structure.sites):
         if not all(np.isfinite(site.fract.tolist())):
             raise ValueError(
-                f"{path.name}: site {site.label} has no coordinates. Give fract_x, y and z."
+                f"{path.name}: site {site.label} has no coordinates. Add fract_x, y and z."
             )
         assembly = assemblies[index] if assemblies else ""
         sites.append(
@@ -235,7 +235,7 @@ def symmetry_of(source: str, structure: gemmi.SmallStructure) -> tuple[tuple[str
         return tuple(op.triplet() for op in operations), name
     if group is None:
         raise ValueError(
-            f"{source} gives neither symmetry operations nor a space group that is known "
+            f"{source} has neither symmetry operations nor a known space group "
             f"(name: '{name or 'missing'}'). Add _space_group_symop_operation_xyz."
         )
     return tuple(op.triplet() for op in group.operations()), name

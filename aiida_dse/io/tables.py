@@ -1,4 +1,4 @@
-"""Text files of numbers: columns, header, and what the header says about them.
+"""Reader of text files of numbers: columns, header, and the facts in the header.
 
 Every refusal is a ValueError that names the file and, where there is one, the line.
 """
@@ -48,7 +48,7 @@ class Columns:
     #: Å
     wavelength_hint: float | None
     names: tuple[str, ...] = ()
-    #: 'q' or 'two_theta' where the file says at least that ('Q' without a unit).
+    #: 'q' or 'two_theta' where the file contains only that ('Q' without a unit).
     axis_family: str | None = None
     sigma_column: int | None = None
     #: True where the header, the caller, or a file of just three columns makes it sigma.
@@ -62,7 +62,7 @@ def read_columns(
     sigma_column: str | int | None = None,
     axis_grid: tuple[float, float] | None = None,
 ) -> Columns:
-    """The numbers of a text file and what its header says about them.
+    """The numbers of a text file and the facts in its header.
 
     The axis is column 1 (or axis_grid for one number per line), the intensity column 2 unless
     named or numbered from 1. Sigma is the column that is given, or the one with such a name, or
@@ -162,7 +162,7 @@ def _table(
 
 def _lines(path: Path) -> list[str]:
     if path.is_dir():
-        raise ValueError(f"{path} is a directory; give a pattern file in it.")
+        raise ValueError(f"{path} is a directory; specify a pattern file in it.")
     if not path.is_file():
         raise ValueError(f"{path} does not exist (or is not a file).")
     raw = path.read_bytes()
@@ -212,8 +212,8 @@ def _check_last_header_line(path: Path, number: int, text: str, *, width: int) -
     is_names = text[0] in _COMMENT or re.search("[=:]", text) or _names([(0, text)], width)
     if not is_names and len(cells) == width and any(_CELL.fullmatch(cell) for cell in cells):
         raise ValueError(
-            f"{path.name}, line {number}: {text[:60]!r} stands right above the data and is only "
-            "in part numbers. Mend it, or put # before it if it is a header."
+            f"{path.name}, line {number}: {text[:60]!r} is directly above the data and consists "
+            f"of numbers only in part. Correct it, or put # before it if it is a header."
         )
 
 
@@ -233,7 +233,7 @@ def _names(header: list[tuple[int, str]], width: int) -> tuple[str, ...]:
 
 
 def _axis_kind(path: Path, label: str) -> tuple[str | None, str | None]:
-    """('q' or 'two_theta', one of AXES), each None where the label does not tell."""
+    """('q' or 'two_theta', one of AXES), each None if the label does not contain it."""
     text = label.strip().lower()
     if text in AXES:
         return text.partition("_inverse")[0], text
@@ -262,8 +262,8 @@ def _wavelength(path: Path, header: list[tuple[int, str]]) -> float | None:
             value *= 1e10 if not unit and value < 1e-7 else factor
             if found is not None and abs(value / found - 1) > 1e-3:
                 raise ValueError(
-                    f"{path.name}, line {number}: wavelength {value:g} Å, but {found:g} Å further "
-                    "up. Remove the one that does not hold."
+                    f"{path.name}, line {number}: wavelength {value:g} Å, but {found:g} Å above. "
+                    f"Remove the wrong one."
                 )
             found = value if found is None else found
     return found
@@ -274,8 +274,8 @@ def _grid_axis(
 ) -> FloatArray | None:
     if width == 1 and grid is None:
         raise ValueError(
-            f"{path.name} holds one number per line, intensities without an axis. Give "
-            "axis_grid: [start, step] in axis units."
+            f"{path.name} holds one number per line, intensities without an axis. Specify "
+            f"axis_grid: [start, step] in axis units."
         )
     if grid is None:
         return None

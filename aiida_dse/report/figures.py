@@ -21,7 +21,7 @@ from aiida_dse.documents.status import Task
 from aiida_dse.engine.parameters import Kind
 from aiida_dse.io.results import Result
 
-#: Okabe and Ito's colours, told apart by colour-blind readers.
+#: Okabe and Ito's colours, which colour-blind readers can distinguish.
 OBSERVED, CALCULATED, BACKGROUND = "#4D4D4D", "#D55E00", "#8C8C8C"
 PHASES = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9")
 TRACES = ("#E69F00", "#000000", "#009E73", "#CC79A7")

@@ -69,8 +69,8 @@ def _stack(panel: Any, result: Result[Any]) -> None:
                    label="(obs − calc) / σ, ± 6 at most" if row == 0 else "")
         rows = result.summary.patterns[name]
         t = rows.sample.get("temperature")
-        told = name + (f", {t:g} K" if t is not None else "")
-        panel.annotate(f"{told}, GoF {rows.agreement.gof:.3f}", (0.98, base + 0.62),
+        label = name + (f", {t:g} K" if t is not None else "")
+        panel.annotate(f"{label}, GoF {rows.agreement.gof:.3f}", (0.98, base + 0.62),
                        xycoords=("axes fraction", "data"), ha="right", fontsize=SMALL)
     panel.set(ylim=(-0.45, step * len(names) - 0.3), yticks=[])
     panel.set_xlabel("$q$ (1/Å)", fontsize=LABEL)

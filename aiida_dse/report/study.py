@@ -13,9 +13,9 @@ from aiida_dse.tasks.estimate import Estimate
 def plan_report(
     study: StudyDocument, costs: Mapping[str, Estimate], data_bytes: int, max_concurrent: int
 ) -> str:
-    """What a study would run, with estimated evaluations, time of one thread and storage."""
-    lines = [f"{study.name}: {len(study.samples)} samples, {len(study.series)} series, "
-             f"{len(study.maps)} maps, {len(study.compare)} comparisons"]
+    """The steps of a study with estimated evaluations, time on one thread, and storage."""
+    lines = [f"{study.name}: {_counted(len(study.samples), 'sample')}, {len(study.series)} series, "
+             f"{_counted(len(study.maps), 'map')}, {_counted(len(study.compare), 'comparison')}"]
     for name, series in study.series.items():
         plan = series.options
         lines.append(f"series {name}: {series.kind}, {plan.mode}: "
@@ -66,3 +66,7 @@ def study_report(summary: Mapping[str, Any]) -> str:
 
 def _size(n_bytes: int) -> str:
     return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 1e6 else f"{n_bytes / 1e3:.0f} kB"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

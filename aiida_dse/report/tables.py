@@ -64,12 +64,12 @@ def validation_report(built: BuiltModel) -> str:
         if missing := int(built.grid.unreachable.sum()):
             lines.append(f"  {missing:,} of them are unreachable and will be left empty")
     if plan := built.document.uncertainty:
-        asked = ["profile of " + ", ".join(plan.profile)] if plan.profile else []
+        parts = ["profile of " + ", ".join(plan.profile)] if plan.profile else []
         if plan.bootstrap:
-            asked.append(f"{plan.bootstrap.samples} bootstrap samples")
+            parts.append(f"{plan.bootstrap.samples} bootstrap samples")
         if plan.posterior:
-            asked.append(f"posterior, {plan.posterior.steps} steps")
-        lines.append("uncertainty: " + ("; ".join(asked) or "nothing asked for"))
+            parts.append(f"posterior, {plan.posterior.steps} steps")
+        lines.append("uncertainty: " + ("; ".join(parts) or "none requested"))
     return "\n".join(lines)
 
 

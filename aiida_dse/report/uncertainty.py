@@ -16,7 +16,7 @@ from aiida_dse.io.results import Result
 
 from .figures import CALCULATED, LABEL, OBSERVED, PHASES, SMALL, fit_figure, head, new_figure
 
-#: Least-squares value and s.u.; what the samples say.
+#: Colours of the least-squares value with its s.u., and of the samples.
 REFINED, SAMPLED = CALCULATED, PHASES[0]
 #: More points than this are not drawn in a corner plot; the histograms are as good.
 MOST_DRAWN = 20_000

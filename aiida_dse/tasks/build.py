@@ -200,7 +200,7 @@ def _restraints(section: RestraintSection, model: PatternModel) -> list[Restrain
         return [parameter_restraint(model, section.parameter, section.target, section.sigma)]
     names = [phase.name for phase in model.phases]
     if section.phase is None and len(names) > 1:
-        raise ValueError(f"say which 'phase' is meant: {', '.join(names)}.")
+        raise ValueError(f"specify the 'phase', one of {', '.join(names)}.")
     wanted = section.phase or names[0]
     if wanted not in names:
         raise ValueError(f"there is no phase '{wanted}'; the phases are {', '.join(names)}.")
@@ -250,8 +250,8 @@ def _blank(
     if blank.q[0] > observation.q[0] * 1.001 or blank.q[-1] < observation.q[-1] * 0.999:
         raise ValueError(
             f"the blank covers q = {blank.q[0]:.3f} ... {blank.q[-1]:.3f} 1/Å, the pattern "
-            f"{observation.q[0]:.3f} ... {observation.q[-1]:.3f}. Limit the pattern's 'range' to "
-            "what the blank covers."
+            f"{observation.q[0]:.3f} ... {observation.q[-1]:.3f}. Limit 'range' of the pattern to "
+            f"that of the blank."
         )
     return (np.interp(observation.q, blank.q, blank.intensity),
             np.interp(observation.q, blank.q, blank.sigma))
@@ -288,7 +288,7 @@ def _with_ions_and_b(crystal: Crystal, section: PhaseSection) -> Crystal:
     return replace(crystal, sites=tuple(sites))
 
 
-#: Populations end at this multiple of the largest starting mean unless the document says where.
+#: Populations end at this multiple of the largest starting mean unless the document specifies the end.
 DEFAULT_LARGEST = 4.0
 #: A law of which less than this reaches the smallest particle is a mistake.
 LEAST_SHARE = 1e-9

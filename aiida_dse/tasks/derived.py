@@ -69,7 +69,7 @@ class Quantities:
         }
 
 
-#: A quantity that a natural step of a parameter changes by less, relative to itself or to 1, stands
+#: A quantity that a natural step of a parameter changes by less, relative to itself or to 1, stays
 #: still: the correlation of two independent laws is 1e-17 with a slope of rounding errors.
 ROUNDING = 1e-10
 #: Names and units of quantities, and their values at given parameter values.

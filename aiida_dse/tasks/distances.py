@@ -39,8 +39,8 @@ def require_geometry(built: BuiltModel) -> None:
     """Raise ValueError where a phase has no geometry to sample."""
     for phase in built.model.phases:
         if isinstance(phase, PairDistancesPhase):
-            raise ValueError(f"phases.{phase.name}: its distances are stored already; give a "
-                             "'structure' or 'atoms' to build new ones.")
+            raise ValueError(f"phases.{phase.name}: its distances are stored already; specify a "
+                             f"'structure' or 'atoms' to build new ones.")
 
 
 def run_build(built: BuiltModel, folder: Path) -> Result[BuildSummary]:

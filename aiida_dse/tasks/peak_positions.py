@@ -31,7 +31,7 @@ NEAR = 0.03
 #: smooth, and the given one less than half as much. Right axes explained 0.35 to 0.84 of measured
 #: and DebUsSy's patterns, wrong ones at most 0.2; structures of another phase reached 0.28.
 CLEAR, CONTRAST = 0.3, 0.5
-#: The model's lines are computed up to here (1/Å); beyond them a pattern tells no more.
+#: The reflections of the model are computed up to this q (1/Å).
 Q_MAX = 12.0
 #: Smooth terms that are no lines, and points the comparison is thinned to.
 SMOOTH_TERMS, POINTS = 8, 1500
@@ -49,7 +49,7 @@ class AxisMatch:
 
     @property
     def contradicts(self) -> bool:
-        """Whether the axis can hardly be what it was said to be."""
+        """Whether the specified axis is very unlikely."""
         return self._is_off(NEAR) and self.given < CONTRAST * self.best
 
     @property
@@ -64,7 +64,7 @@ class AxisMatch:
 def check_axis(built: BuiltModel) -> str | None:
     """A remark where the lines lie a few per cent off; ValueError where they contradict the axis.
 
-    Nothing is compared where the document says pattern.axis_confirmed, or without a measured file.
+    Nothing is compared if the document sets pattern.axis_confirmed, or without a measured file.
     """
     pattern = built.document.pattern
     if not built.measured or pattern.axis_confirmed:
@@ -73,8 +73,8 @@ def check_axis(built: BuiltModel) -> str | None:
     if found is None or not found.is_doubtful:
         return None
     wavelength = built.model.observation.wavelength
-    off = (f"the observed lines lie where {', '.join(built.document.phases)} would have them at "
-           f"q times {found.factor:.3f}")
+    off = (f"the observed Bragg peaks match {', '.join(built.document.phases)} only if q is "
+           f"multiplied by {found.factor:.3f}")
     if built.axis == "two_theta":
         remedy = (f"wavelength = {wavelength:g} Å: is it near {wavelength / found.factor:.4g} Å")
     elif abs(np.log(found.factor / 10)) < NEAR or abs(np.log(found.factor * 10)) < NEAR:
@@ -82,13 +82,13 @@ def check_axis(built: BuiltModel) -> str | None:
     elif abs(np.log(found.factor / (2 * np.pi))) < NEAR:
         remedy = "is the axis 2 sin(theta)/lambda = q / 2 pi? Multiply it by 2 pi"
     else:
-        remedy = "is the axis q = 4 pi sin(theta)/lambda in the unit given"
+        remedy = "is the axis q = 4 pi sin(theta)/lambda in the specified unit"
     if not found.contradicts:
         return f"{off}; {remedy}, or is a cell edge at the start that far off?"
     raise DocumentError(
-        f"pattern: {off} (there they explain {100 * found.best:.0f} % of it beyond the background, "
-        f"as given {100 * found.given:.0f} %). {remedy[0].upper()}{remedy[1:]}, or is the cell or "
-        "the structure another one? Correct what is wrong; if all is right, say "
+        f"pattern: {off} (this would explain {100 * found.best:.0f} % of the intensity above the "
+        f"background, instead of {100 * found.given:.0f} %). {remedy[0].upper()}{remedy[1:]}, or "
+        "is the cell or the structure another one? Correct the wrong one; if everything is right, set "
         "pattern: {axis_confirmed: true}."
     )
 

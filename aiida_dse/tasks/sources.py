@@ -39,7 +39,7 @@ class Source(Protocol):
         """A measured blank."""
 
     def structure(self, phase: str, section: PhaseSection) -> Structure:
-        """What a phase comes from: a crystal, a list of atoms, or pair distances."""
+        """The structure of a phase: a crystal, a list of atoms, or pair distances."""
 
     @property
     def files(self) -> Mapping[str, str]:

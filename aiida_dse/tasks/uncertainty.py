@@ -71,7 +71,8 @@ def require_uncertainty(built: BuiltModel) -> UncertaintyPlan:
     plan = built.document.uncertainty
     if plan is None or not (plan.profile or plan.bootstrap or plan.posterior):
         raise DocumentError(
-            "uncertainty: nothing is asked for; give at least one of 'profile' (parameter names), "
+            "uncertainty: nothing is requested; specify at least one of 'profile' (parameter "
+            "names), "
             "'bootstrap' and 'posterior', as in uncertainty: {posterior: {steps: 1000}}."
         )
     return plan
@@ -242,7 +243,7 @@ class _Work:
             warnings.append(
                 "Profile, bootstrap and posterior were skipped: they require a converged "
                 "refinement in which the data determine every free parameter.")
-            # what was asked for was not done
+            # the requested parts were not computed
             status = self.refinement.summary.status
             return Result(self._summary(
                 warnings=warnings,

@@ -162,7 +162,7 @@ def test_a_grid_that_cannot_be_scanned_is_refused(inputs, axis, expected):
 @pytest.mark.parametrize(
     ("plan", "expected"),
     [
-        (None, "uncertainty: nothing is asked for"),
+        (None, "uncertainty: nothing is requested"),
         ({"profile": ["salt.Cs1.x"]}, "uncertainty.profile"),
         ({"posterior": {"walkers": 3}}, "uncertainty.posterior.walkers"),
     ],

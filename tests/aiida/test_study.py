@@ -100,7 +100,7 @@ def finished(started, folder, content, code):
 def test_a_dry_run_reports_the_cost_and_stores_nothing(folder, content, code):
     before = QueryBuilder().append(Node).count()
     message = cli("launch", "study", written(folder, content), "--dry-run")
-    for words in ("3 samples, 1 series, 1 maps, 1 comparisons", "series warming: temperature",
+    for words in ("3 samples, 1 series, 1 map, 1 comparison", "series warming: temperature",
                   "refine T120", "map map_T120", "compare compare_alone", "Dry run"):
         assert words in message, message
     assert QueryBuilder().append(Node).count() == before

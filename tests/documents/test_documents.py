@@ -76,7 +76,7 @@ def test_an_unknown_key_is_named_with_its_nearest(paths, expected):
         ({"pattern__wavelength": -1}, "pattern.wavelength = -1", "greater than 0"),
         ({"pattern__wavelength": float("nan")}, "pattern.wavelength = NaN", "finite"),
         ({"pattern__axis": "tth"}, 'pattern.axis = "tth"', "'two_theta'"),
-        ({"pattern__range": [3, 1]}, "pattern", "smaller value first"),
+        ({"pattern__range": [3, 1]}, "pattern", "smaller value must come first"),
         ({"pattern__every": 0}, "pattern.every = 0", "greater than or equal to 1"),
         ({"pattern": None}, "pattern = null", "dictionary"),
         ({"pattern": {}}, "pattern", "neither a 'file' nor a complete 'grid'"),

@@ -76,10 +76,10 @@ def test_a_file_of_defaults_lends_its_model_but_not_its_measurement(tmp_path):
 
 
 @pytest.mark.parametrize(("path", "value", "message"), [
-    (["samples", "T100", "pattern"], {}, "samples.T100.pattern: neither a 'file'"),
+    (["samples", "T100", "pattern"], {}, "samples.T100.pattern: there is neither a 'file'"),
     (["samples", "T100", "backgrund"], {}, "samples.T100.backgrund: unknown key"),
     (["series", "cooling", "samples"], "X*", "no sample is called 'X\\*'"),
-    (["series", "cooling", "samples"], ["T100"], "alone is no series"),
+    (["series", "cooling", "samples"], ["T100"], "is a single sample"),
     (["series", "cooling", "options"], {"anchor": "T100"}, "series.cooling.options.anchor"),
     (["series", "cooling", "options"], {"analysis": {"bulk": 3}}, "series.cooling.options"),
     (["maps", 0, "sample"], "T300", "maps.map_T300.sample: 'T300' is no sample"),

@@ -53,5 +53,5 @@ def test_too_few_evaluations_are_not_called_converged(model):
 
 
 def test_an_unknown_method_is_named(model):
-    with pytest.raises(ValueError, match=r"'simplex' is not known.*cobyqa"):
+    with pytest.raises(ValueError, match=r"'simplex' is unknown.*cobyqa"):
         refine_without_derivatives(model, STAGES, "simplex")

@@ -233,11 +233,11 @@ def test_two_wavelengths_in_one_file(columns):
         ("Q (Inverse Nanometres)", "q_inverse_angstrom", ("q_inverse_angstrom", "q_inverse_nm")),
         ("Q (Inverse Nanometres)", "two_theta", ("two_theta", "q_inverse_nm")),
         ("2-Theta Angle (Degrees)", "q_inverse_nm", ("q_inverse_nm", "two_theta")),
-        ("Q", "two_theta", ("two_theta", "says q")),
+        ("Q", "two_theta", ("two_theta", "file has q")),
     ],
 )
 def test_axis_given_against_axis_found(read, label, axis, fragments):
-    with refused("axis given as", *fragments):
+    with refused("the document specifies the axis", *fragments):
         read(CHI.format(label=label), name="p.chi", axis=axis, sigma="counts")
 
 
@@ -254,13 +254,13 @@ def test_q_without_unit_agrees_with_either_q(read):
         (XYE, {"wavelength": None}, ("wavelength: ", "Å")),
         (XY, {"sigma": None}, ("sigma: column", "counts / N", "2 %")),
         (XY, {"axis": None, "sigma": None}, ("axis:", "sigma:")),
-        ("Q,I\n10,1\n20,2\n30,3\n", {"axis": None, "sigma": "counts"}, ("axis:", "says q")),
+        ("Q,I\n10,1\n20,2\n30,3\n", {"axis": None, "sigma": "counts"}, ("axis:", "file has q")),
         ("Q,a,b\n1,2,3\n2,3,4\n3,4,5\n", {"sigma": None}, ("sigma:", "('Q', 'a', 'b')")),
         ("1 2 3 4\n2 3 4 5\n3 4 5 6\n", {"sigma": None}, ("sigma_column",)),
     ],
 )
 def test_nothing_is_guessed(read, text, keys, fragments):
-    with refused("does not tell", *fragments):
+    with refused("does not contain the following facts", *fragments):
         read(text, **keys)
 
 
@@ -324,7 +324,7 @@ def test_index_column_is_not_the_axis(columns):
         ("10 1 1\n20 ** 1\n30 1 1\n", ("line 2", "20 ** 1", "middle of the data")),
         ("10 1 1\n20 1 1\n30 1 1\nEND\n", ("line 4", "END")),
         ("10 1 1\n20 1_0 1\n30 1 1\n", ("line 2", "1_0")),
-        ("t\n1O 1 1\n20 1 1\n30 1 1\n40 1 1\n", ("line 2", "1O 1 1", "in part numbers")),
+        ("t\n1O 1 1\n20 1 1\n30 1 1\n40 1 1\n", ("line 2", "1O 1 1", "numbers only in part")),
         ("-1 1 1\n0 1 1\n30 1 1\n40 1 1\n", ("line 1, 2 (2 in all)", "two_theta is not positive")),
         ("", ("no row of numbers", "empty")),
         ("\n \n", ("no row of numbers", "empty")),
@@ -384,7 +384,7 @@ def test_no_file_and_a_directory(tmp_path):
         ({"sigma": "counts / 0"}, ("divisor", "positive")),
         ({"axis_grid": (1, 1)}, ("3 columns", "axis_grid")),
         ({"wavelength": 0.0}, ("0 Å", "0.01 to 10")),
-        ({"wavelength": 5e-11}, ("5e-11 Å", "not nm")),
+        ({"wavelength": 5e-11}, ("5e-11 Å", "not in nm")),
         ({"wavelength": float("nan")}, ("nan Å",)),
     ],
 )
@@ -441,7 +441,7 @@ def test_nickel_in_a_capillary():
     assert strongest == pytest.approx(2 * np.pi * np.sqrt(3) / 3.524, abs=0.03)  # Ni 111
     with refused("Ni.chi, line 33 ", "not positive"):  # q = 0
         read_pattern(path, **keys)
-    with refused("Ni.chi", "two_theta", "says q"):
+    with refused("Ni.chi", "two_theta", "file has q"):
         read_pattern(path, **(keys | {"axis": "two_theta"}), range_=(1.0, 25.0))
 
 

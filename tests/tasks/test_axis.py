@@ -49,7 +49,7 @@ def test_the_factor_is_that_of_the_axis(folder, columns):
 def test_a_few_per_cent_are_remarked_on(folder):
     """A cell that far off may be a poor start: it is reported, not refused."""
     remark = check_axis(folder.build(parameters={"P.a": 4.12 * 1.026}))
-    assert remark is not None and "q times 0.97" in remark
+    assert remark is not None and "multiplied by 0.97" in remark
 
 
 def test_who_confirms_the_axis_is_believed(angles):

@@ -210,7 +210,7 @@ def test_a_special_position_of_the_example_cannot_be_freed():
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"pattern__range": [1.0, 1.2]}, "3 free parameters and 2 linear ones .* 5 points"),
-    ({"parameters": {"P.a": {"value": 4.1, "lower": 4.1, "upper": 4.1}}}, "leaves it no room"),
+    ({"parameters": {"P.a": {"value": 4.1, "lower": 4.1, "upper": 4.1}}}, "leaves no room"),
     ({"parameters": {"P.a": {"lower": 4.3, "upper": 4.0}}}, "lower bound 4.3 is above"),
     ({"parameters": {"P.a": {"value": 5.0, "lower": 4.0, "upper": 4.3}}}, "outside its bounds"),
     ({"parameters": {"P.Cl.occupancy": 0.0}}, r"P\.Cl\.B_iso has no effect: P\.Cl\.occupancy is 0"),

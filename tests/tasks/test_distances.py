@@ -181,7 +181,7 @@ def test_files_that_are_no_stores_are_refused(folder, stored):
     broken[0, 0] = np.nan
     object.__setattr__(whole, "histograms", broken)
     write_distances(whole, path)
-    with pytest.raises(DocumentError, match="no number"):
+    with pytest.raises(DocumentError, match="not finite"):
         folder.build(**stored)
 
 

@@ -223,12 +223,12 @@ def test_a_gof_of_two_doubles_every_uncertainty(temperatures):
 
 
 def test_what_is_no_temperature_series_is_refused(temperatures, refined):
-    with pytest.raises(ValueError, match="'none' says no temperature"):
+    with pytest.raises(ValueError, match="'none' has no temperature"):
         temperature_series(temperatures | {"none": refined()})
     with pytest.raises(ValueError, match="two temperatures"):
         temperature_series({"a": refined(temperature=5.0), "b": refined(temperature=5.0)})
     two = refined(temperature=5.0).changed(phases=["P", "Q"])
-    with pytest.raises(ValueError, match="say which 'phase'"):
+    with pytest.raises(ValueError, match="that of the series as 'phase'"):
         temperature_series({"a": two})
     with pytest.raises(ValueError, match="no phase 'X'"):
         temperature_series(temperatures, TemperatureOptions(phase="X"))

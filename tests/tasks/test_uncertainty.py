@@ -85,8 +85,8 @@ def test_derived_quantities_are_those_of_the_samples(folder):
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        ({}, "uncertainty: nothing is asked for"),
-        (None, "uncertainty: nothing is asked for"),
+        ({}, "uncertainty: nothing is requested"),
+        (None, "uncertainty: nothing is requested"),
         ({"profile": ["P.Cs.Bb"]}, "uncertainty.profile"),
         ({"profile": ["P.a"]}, "uncertainty.profile: 'P.a' is not refined"),
         ({"profile": ["P.*.occ*"]}, "uncertainty.profile: 'P.*.occ*' is not refined"),

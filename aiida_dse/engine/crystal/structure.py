@@ -190,8 +190,8 @@ class Crystal:
         if len(CELL_PARAMETERS) - len(constraints) != round(float(np.trace(invariant))):
             raise ValueError(
                 f"{self.name}: in this setting the symmetry ties edges and angles of the cell to "
-                "each other in a way that cannot be refined. Give the structure in its "
-                "conventional (centred) cell."
+                "each other in a way that cannot be refined. Use the conventional (centred) cell "
+                "of the structure."
             )
         return constraints
 

@@ -83,7 +83,7 @@ def bootstrap(
     """`n_samples` resampled patterns, each refined from the best values.
 
     Sample k has the k-th spawned child of `seed`, so samples of `finished` are kept and more can be
-    asked for later. What restraints ask for is drawn anew as well: it is data like the pattern.
+    requested later. The targets of restraints are drawn anew as well: it is data like the pattern.
     ValueError where `finished` has another seed or other parameters.
     """
     clock = time.monotonic()
@@ -104,7 +104,7 @@ def bootstrap(
     observation, calculated = model.observation, model.calculated(best.evaluation)
     todo = np.flatnonzero(outcome == PENDING).tolist()
     model = model.with_resources(resources.share(resources.workers(len(todo))))
-    # the first samples are the same however many are asked for
+    # the first samples are the same however many are requested
     seeds = np.random.SeedSequence(seed).spawn(n_samples)
 
     def work(k: int, stopping: StopCheck) -> Refinement | str | None:

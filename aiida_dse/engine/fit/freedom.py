@@ -13,7 +13,7 @@ from .refine import default_stages, free_names
 def check_freedom(model: PatternModel, stages: Sequence[Sequence[str]] | None) -> None:
     """Raise ValueError for more parameters than points, no room between bounds, or no effect.
 
-    What only the data can tell (a parameter that cannot be told from others) is reported by the
+    What depends on the data (a parameter that cannot be separated from others) is reported by the
     refinement itself.
     """
     free = free_names(model, stages or default_stages(model))
@@ -27,8 +27,8 @@ def check_freedom(model: PatternModel, stages: Sequence[Sequence[str]] | None) -
         p = model.parameters[name]
         if not p.lower < p.upper:
             raise ValueError(
-                f"{name} is to be refined between {p.lower:g} and {p.upper:g} {p.unit}, which "
-                "leaves it no room. Widen its bounds, or take it out of the stages."
+                f"{name} cannot be refined between {p.lower:g} and {p.upper:g} {p.unit}, which "
+                f"leaves no room. Widen its bounds, or remove it from the stages."
             )
     values = model.start
     drives = {source for constraint in model.constraints for source in constraint.sources}
@@ -40,11 +40,12 @@ def check_freedom(model: PatternModel, stages: Sequence[Sequence[str]] | None) -
             continue
         if model.fixed_scales.get(phase) == 0:
             raise ValueError(
-                f"{name} has no effect: the scale of {phase} is given as 0. Give another scale "
-                "under 'scales', or take it out of the stages."
+                f"{name} has no effect: the scale of {phase} is fixed at 0. Specify another scale "
+                f"under 'scales', or take it out of the stages."
             )
         if site and values.get(occupancy) == 0 and occupancy not in free:
             raise ValueError(
-                f"{name} has no effect: {occupancy} is 0 and stays there. Give it a value, or take "
+                f"{name} has no effect: {occupancy} is 0 and stays there. Set it to another "
+                f"value, or take "
                 f"{name} out of the stages."
             )

@@ -54,7 +54,7 @@ class Problem(Protocol):
 
 @dataclass
 class Descent:
-    """Where a refinement stands: the driver of `least_squares`, stage after stage."""
+    """State of a refinement: the driver of `least_squares`, stage after stage."""
 
     problem: Problem
     on_cycle: Callable[[Cycle], None] | None
@@ -96,8 +96,8 @@ class Descent:
         for p in parameters:
             if not p.lower < p.upper:
                 raise ValueError(
-                    f"{p.name} is to be refined between {p.lower:g} and {p.upper:g} {p.unit}, "
-                    "which leaves it no room. Widen its bounds, or take it out of the stages."
+                    f"{p.name} cannot be refined between {p.lower:g} and {p.upper:g} {p.unit}, "
+                    "which leaves no room. Widen its bounds, or remove it from the stages."
                 )
         margin = 1e-9 * np.maximum(1.0, np.abs(upper - lower))
         margin = np.where(np.isfinite(margin), margin, 1e-9)

@@ -57,12 +57,12 @@ def refine_without_derivatives(
 ) -> Refinement:
     """Minimise chi2 by 'cobyqa' or 'differential_evolution'; outcome and s.u. as `refine` gives.
 
-    A cycle stands for as many evaluations as one of least squares takes, the number of free
+    A cycle counts as many evaluations as one of least squares takes, the number of free
     parameters plus one, or for one generation. `tolerance`: cobyqa stops when its trust region is
     that share of the typical shift of every parameter. Raises ValueError for an unknown method.
     """
     if method not in METHODS[1:]:
-        raise ValueError(f"the method '{method}' is not known; say one of {', '.join(METHODS)}.")
+        raise ValueError(f"the method '{method}' is unknown; use one of {', '.join(METHODS)}.")
     search = _Search(model, method, start, on_progress, should_stop, restraints)
     free = free_names(model, stages)
     if method == "cobyqa":
@@ -120,7 +120,7 @@ class _Search:
             self.gof = float(np.sqrt(evaluation.chi2 / max(1, n_points - len(names))))
         return total
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Report progress; StopIteration where a reason to stop has come up."""
         self.n_cycles += 1
         if self.on_progress:
@@ -146,7 +146,7 @@ class _Search:
             return value / unit if np.isfinite(value) else 1e12
 
         def callback(intermediate_result: Any) -> None:
-            self.tell()
+            self.report()
 
         options = {"maxfev": evaluations, "initial_tr_radius": 2.0, "final_tr_radius": tolerance}
         try:
@@ -171,7 +171,7 @@ class _Search:
         self.limit = (generations + 1) * MEMBERS * len(names)
 
         def callback(intermediate_result: Any) -> None:
-            self.tell()
+            self.report()
 
         try:
             result = differential_evolution(

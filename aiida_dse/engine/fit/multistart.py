@@ -121,7 +121,7 @@ def multi_start(
         if reason != "complete":
             break
     if not minima:
-        raise ValueError(f"no start led anywhere; the first: {failures[min(failures)]}")
+        raise ValueError(f"All starting points failed. First error: {failures[min(failures)]}")
     return Search(
         tuple(minima), failures, points, tuple(names), evaluations, time.monotonic() - clock, reason
     )

@@ -112,7 +112,7 @@ def refine(
 
     `stages` holds parameter names or wildcards. Raises ValueError for names that cannot be free.
     A stage has converged when no parameter moves by more than `tolerance` of its s.u. (the early
-    ones: EARLY_STAGE). `should_stop` is asked after every cycle and ends the refinement with the
+    ones: EARLY_STAGE). `should_stop` is called after every cycle and ends the refinement with the
     reason it returns. `restraints` join the sum of squares and the covariance, not the GoF.
     """
     clock = time.monotonic()

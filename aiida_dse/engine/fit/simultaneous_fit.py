@@ -95,7 +95,7 @@ class SimultaneousProblem:
 
     For a pattern with residual r and Jacobian J, the triangle R of the QR decomposition of [r, J]
     has the same |r|, J^T r and J^T J as they: (|r|, 0, ..., 0) and the columns of R after the first
-    stand for them without any loss. So the whole has n_local + 1 rows for a pattern instead of
+    represent them without any loss. So the whole has n_local + 1 rows for a pattern instead of
     thousands and is solved exactly. With the iterative solver that scipy keeps for sparse
     Jacobians (lsmr), three temperatures of CsPbBr3 under a cell law did not converge in 60
     evaluations of the last stage; the exact one took 6 cycles.

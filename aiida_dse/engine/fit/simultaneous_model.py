@@ -91,7 +91,7 @@ class SimultaneousModel:
                 if TEMPERATURE in found[target].sources and TEMPERATURE not in constants:
                     raise ValueError(
                         f"the parametric constraint of {target} uses {TEMPERATURE}, but pattern "
-                        f"{pattern} has none. Give it in the pattern's 'sample'."
+                        f"{pattern} has none. Specify it in 'sample' of the pattern."
                     )
         self._order = ordered_constraints([*first.constraints, *found.values()])
         return found
@@ -118,7 +118,7 @@ class SimultaneousModel:
                     raise ValueError(
                         f"{name} is shared, but {pattern} starts it at {q.value:g} "
                         f"({q.lower:g} ... {q.upper:g}) and {next(iter(self.models))} at "
-                        f"{p.value:g} ({p.lower:g} ... {p.upper:g}). Give it once, in the model."
+                        f"{p.value:g} ({p.lower:g} ... {p.upper:g}). Specify it once, in the model."
                     )
         return tuple(name for name in self.local_names if name in chosen)
 

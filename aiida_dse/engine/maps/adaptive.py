@@ -71,7 +71,7 @@ def rounds(
     """Points to compute, round by round; each round's chi2 must be in `best` before the next.
 
     best() (n_1, ..., n_k): the lowest chi2 at each point, anything where not computed; points
-    that are not `reachable` are never asked for. n_dof: what makes a reduced chi2, to tell basins
+    that are not `reachable` are never requested. n_dof: the divisor of a reduced chi2, to distinguish basins
     from ripples.
     """
     grids = levels(reachable.shape)

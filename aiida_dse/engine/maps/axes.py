@@ -184,7 +184,8 @@ def path_unit(model: PatternModel, axis: PathAxis) -> str:
     if len(units) > 1:
         raise ValueError(
             f"the path moves {', '.join(axis.moves)}, which have no unit in common, so it has no "
-            "length. Move coordinates only or parameters of one unit, and constraint the others to them."
+            "length. Move coordinates only or parameters of one unit, and constrain the others to "
+            "them."
         )
     unit = units.pop()
     return "Å" if unit == "coordinate" else unit

@@ -221,7 +221,7 @@ def _solved(
     if not partial and not np.isfinite(solution.shift).any():
         reached = ", ".join(
             f"{axis.quantity.full_name} {float(at_start[k]):.6g} at the start and "
-            f"{solution.closest[k]:.6g} {axis.quantity.unit} nearest to what is asked for"
+            f"{solution.closest[k]:.6g} {axis.quantity.unit} nearest to the requested value"
             for k, axis in enumerate(axes)
         )
         raise ValueError(

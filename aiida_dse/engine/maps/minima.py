@@ -1,4 +1,4 @@
-"""What a GoF map says: its minimum between the grid points with s.u., its basins and saddles."""
+"""Minima of a GoF map: the minimum between grid points with its s.u., basins and saddles."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def quadratic_minimum(axes: Sequence[FloatArray], chi2: FloatArray) -> Quadratic
     )
     if len(points) < design.shape[1]:
         return "too few points around the lowest one have a value"
-    # the nearest points say most about the bottom
+    # the nearest points determine the minimum best
     weight = np.exp(-0.25 * (x**2).sum(axis=1))
     found = np.linalg.lstsq(design * weight[:, None], y * weight, rcond=None)[0]
     slope = found[1 : 1 + n]
@@ -104,7 +104,7 @@ def quadratic_minimum(axes: Sequence[FloatArray], chi2: FloatArray) -> Quadratic
 class ProfileInterval:
     """How far one axis may go on either side until chi2, lowest over the others, has risen by 1.
 
-    minus, plus: unscaled, in the axis's unit; where one is None, `missing` says why.
+    minus, plus: unscaled, in the axis's unit; where one is None, `missing` is the reason.
     """
 
     minus: float | None
@@ -118,7 +118,7 @@ def profile_interval(
     """The s.u. of axis k from Delta chi2 = 1, on either side of the minimum.
 
     At each value of the axis chi2 is lowest over the others, between their points where a
-    paraboloid tells it. sqrt(chi2 - minimum), a straight line for a parabola, is interpolated.
+    paraboloid determines it. sqrt(chi2 - minimum), a straight line for a parabola, is interpolated.
     """
     values = axes[k]
     others = [axis for i, axis in enumerate(axes) if i != k]
@@ -148,7 +148,7 @@ def profile_interval(
 
 
 def _lowest(axes: Sequence[FloatArray], chi2: FloatArray) -> float:
-    """The lowest chi2 of a map, between its points where a paraboloid tells it."""
+    """The lowest chi2 of a map, between its points where a paraboloid determines it."""
     if not np.isfinite(chi2).any():
         return float("nan")
     lowest = float(np.nanmin(chi2))

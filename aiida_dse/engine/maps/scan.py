@@ -188,11 +188,11 @@ class _Work:
         """The outer points still to compute, in rounds of which each needs the last."""
         reachable = np.asarray(~self.grid.unreachable.any(axis=self.inner))
         if adaptive and self.outer:
-            asked = coarse_to_fine.rounds(
+            rounds = coarse_to_fine.rounds(
                 self._best, reachable, len(self.model.sampling.q))
         else:
-            asked = iter([[tuple(int(i) for i in at) for at in np.argwhere(reachable)]])
-        for points in asked:
+            rounds = iter([[tuple(int(i) for i in at) for at in np.argwhere(reachable)]])
+        for points in rounds:
             yield [at for at in points if np.isnan(self.chi2[self.slice_of(at)]).any()]
 
     def share(self, resources: Resources, n_blocks: int) -> None:
@@ -201,7 +201,7 @@ class _Work:
             resources.share(resources.workers(n_blocks)))
 
     def interpolate(self) -> None:
-        """Fill what an adaptive scan left out; `evaluated` tells the points apart."""
+        """Fill what an adaptive scan left out; `evaluated` marks the computed points."""
         self.evaluated = np.isfinite(self.chi2)
         known = self.evaluated.any(axis=self.inner)
         to_front = (*self.outer, *self.inner)

@@ -166,7 +166,8 @@ class PairDistances:
         if not (np.isfinite(self.histograms).all() and np.isfinite(self.atoms).all()
                 and 0 < self.step <= LARGEST_STEP):
             raise ValueError(
-                f"the histograms or numbers of atoms hold what is no number, or the step of "
+                f"the histograms or numbers of atoms contain values that are not finite, or the "
+                f"step of "
                 f"{self.step:g} Å is not between 0 and {LARGEST_STEP:g} Å."
             )
 

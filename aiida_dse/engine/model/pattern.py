@@ -43,7 +43,7 @@ class ObservedPattern:
         if not (np.all(np.diff(self.q) > 0) and self.q[0] > 0):
             raise ValueError("the pattern's q must be positive and increase from point to point.")
         if not (np.all(np.isfinite(self.intensity)) and np.all(self.sigma > 0)):
-            raise ValueError("the pattern holds intensities that are no numbers or sigma <= 0.")
+            raise ValueError("the pattern contains intensities that are not finite, or sigma <= 0.")
 
     @cached_property
     def two_theta(self) -> FloatArray:

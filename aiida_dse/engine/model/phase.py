@@ -52,7 +52,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class PhaseState:
-    """The sine sums of a phase at one geometry, with the keys that tell what they depend on."""
+    """The partial Debye sums of a phase at one geometry, with keys of what each depends on."""
 
     keys: tuple[object, ...]
     counts_key: object
@@ -121,7 +121,7 @@ def site_parameters(
     """B_iso and occupancy of a site; ValueError without a B_iso."""
     if b_iso is None:
         raise ValueError(
-            f"site {label} has no displacement parameter. Give it under the phase's 'B_iso' "
+            f"site {label} has no displacement parameter. Specify it under 'B_iso' of the phase "
             f"(for example B_iso: {{{label}: 1.0}}, in Å^2) or in the CIF."
         )
     return [

@@ -103,7 +103,7 @@ def require_quantity(
     if name not in known:
         raise ValueError(
             f"there is no quantity '{name}'{closest(name, known)}. Quantities are the volume and "
-            "what 'derived' asks for."
+            f"those listed under 'derived'."
         )
     return known[name]
 

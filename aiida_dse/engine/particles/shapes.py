@@ -99,8 +99,8 @@ class SingleParallelepiped:
     def __post_init__(self) -> None:
         if min(self.cells) < 1:
             raise ValueError(
-                f"a parallelepiped of {self.cells} cells has no cell along an edge; give whole numbers "
-                "of at least 1."
+                f"a parallelepiped of {self.cells} cells has no cell along an edge; use whole "
+                f"numbers of at least 1."
             )
         _check_extent(max(self.cells))
 

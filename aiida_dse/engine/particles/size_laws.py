@@ -34,7 +34,7 @@ class LogNormal:
         if not (self.mean > 0 and self.sd > 0 and np.isfinite(self.mean * self.sd)):
             raise ValueError(
                 f"a log-normal size law needs mean and sd above 0 nm, not {self.mean:g} and "
-                f"{self.sd:g}. For particles of one size give the size as a single number."
+                f"{self.sd:g}. For particles of one size, specify the size as a single number."
             )
 
     @property
@@ -163,7 +163,7 @@ class BivariateLogNormal:
 def whole_lengths(step: float, end: float) -> tuple[FloatArray, FloatArray]:
     """Lengths N step (n,) nm of N = 1, 2, ... cells up to `end`, and the share of each to count.
 
-    N cells stand for the lengths within half a step of N step. Where `end` lies among these, N
+    N cells represent the lengths within half a step of N step. Where `end` lies among these, N
     counts with the share below it, so that a row enters and leaves a population with no jump.
     """
     n = max(1, int(np.ceil(end / step + 0.5)) - 1)

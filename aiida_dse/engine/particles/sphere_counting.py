@@ -44,7 +44,7 @@ class MergedPairs:
 @dataclass(frozen=True)
 class SphereAtoms:
     """The atoms of a sphere, innermost first; `orbit` (n,) is the size of the atom's orbit under
-    the point group of the centre for the one that stands for it, else 0."""
+    the point group of the centre for the one that represents it, else 0."""
 
     cell: np.ndarray  # (n, 3)
     atom: np.ndarray  # (n,) index of the basis atom
@@ -175,19 +175,19 @@ def _sphere_atoms(
     cell, atom, vectors = (np.concatenate(part) for part in zip(*found, strict=True))
     if not len(atom):
         raise ValueError(
-            f"a sphere of {radius / 5:g} nm around {centre} holds no atom; enlarge it."
+            f"a sphere of {radius / 5:g} nm around {centre} contains no atom; enlarge it."
         )
     lengths = np.linalg.norm(vectors, axis=1)
     order = np.argsort(lengths, kind="stable")
     orbit = _orbit_sizes(crystal, point, vectors[order])
     if abs(orbit.sum() - len(order)) > 0.5:
-        # the symmetry holds only within rounding: every atom stands for itself
+        # the symmetry holds only within rounding: every atom represents itself
         orbit = np.ones(len(order))
     return SphereAtoms(cell[order], atom[order], lengths[order], orbit)
 
 
 def _orbit_sizes(crystal: Crystal, centre: FloatArray, vectors: FloatArray) -> FloatArray:
-    """The atom whose image lies furthest along a generic direction stands for its orbit."""
+    """The atom whose image lies furthest along a generic direction represents its orbit."""
     matrix = crystal.cell.matrix
     inverse = np.linalg.inv(matrix)
     unique = {

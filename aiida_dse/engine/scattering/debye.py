@@ -22,7 +22,7 @@ from .form_factors import ScatteringFactor
 from .histograms import GRID_MARGIN, SPLINE_ORDER
 from .pairs import site_channels
 
-#: Relative accuracy asked of the non-uniform FFT; far below any gridding tolerance.
+#: Relative accuracy of the non-uniform FFT; far below any gridding tolerance.
 NUFFT_TOLERANCE = 1e-10
 
 

@@ -73,7 +73,7 @@ def scattering_factor(ion: str, q: FloatArray, wavelength: float) -> ScatteringF
     if q.size and q.max() > WAASMAIER_KIRFEL_Q_MAX:
         raise ValueError(
             f"{name}: q reaches {q.max():.1f} 1/Å, but the Waasmaier-Kirfel fit ends at "
-            f"{WAASMAIER_KIRFEL_Q_MAX:.1f} 1/Å. Is q in 1/nm? Say so in the pattern's 'axis'."
+            f"{WAASMAIER_KIRFEL_Q_MAX:.1f} 1/Å. Is q in 1/nm? If so, set 'axis' of the pattern."
         )
     element = element_of(name)
     energy = photon_energy(wavelength)
@@ -81,7 +81,7 @@ def scattering_factor(ion: str, q: FloatArray, wavelength: float) -> ScatteringF
     f2 = float(xraydb.f2_chantler(element, energy))
     if not (np.isfinite(f1) and np.isfinite(f2)):
         raise ValueError(
-            f"{name}: Chantler's tables give no f', f'' at {energy:.0f} eV (wavelength "
+            f"{name}: Chantler's tables have no f', f'' at {energy:.0f} eV (wavelength "
             f"{wavelength:g} Å). Check the wavelength: it is in Å."
         )
     return ScatteringFactor(name, np.asarray(xraydb.f0(name, q / (4 * np.pi))) + f1, f2)

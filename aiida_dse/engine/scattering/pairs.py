@@ -18,7 +18,7 @@ class PairClass:
     """Pairs of basis atoms that symmetry gives the same set of distances |A (v + kappa)|.
 
     `kappa = sign (x_second - x_first - cell)` component by component, v a lattice vector.
-    `members` holds (shift, weight): the class counts C(v - shift) weight pairs at v. `fold` says
+    `members` holds (shift, weight): the class counts C(v - shift) weight pairs at v. `fold`:
     along which axes v and -v ("zero") or v and -1-v ("half") are the same distance. `holes`
     (n, 3) are values of v that never coexist. `table` is the table of C to use.
     """
@@ -85,7 +85,7 @@ def pair_classes(
         elif counts.merged is None and i != j and _points_back(difference):
             sign = -sign
         kappa = np.round(sign * (difference - cell), 6) + 0.0
-        # both u and -u stand in the table of a pair (i, i)
+        # both u and -u are in the table of a pair (i, i)
         weight = 0.5 if i == j and counts.merged is None else 1.0
         shift = (int(sign[0] * cell[0]), int(sign[1] * cell[1]), int(sign[2] * cell[2]))
         if holes is not None:
