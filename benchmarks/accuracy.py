@@ -2,7 +2,7 @@
 
 Every row is a full refinement from one common start; the last column names what misses its limit.
 The patterns are not part of this project: they are looked for in ../shared/data, or where
-DSE_DATA says.
+DSE_DATA specifies.
 """
 
 import json

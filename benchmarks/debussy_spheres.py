@@ -155,7 +155,7 @@ def _pairs_by_square() -> FloatArray:
         last = int(np.searchsorted(inside, k**3))
         share = 1 - (inside[last] - k**3) / shells[last]
         cells = (squares < last) + share * (squares == last)
-        # S number n stands on the common corner of the cells n ... n + (1, 1, 1)
+        # S number n lies on the common corner of the cells n ... n + (1, 1, 1)
         corners = [np.roll(cells, shift, (0, 1, 2)) for shift in product((0, -1), repeat=3)]
         sulphur = np.mean(corners, axis=0)
         size = next_fast_len(4 * reach + 1, real=True)

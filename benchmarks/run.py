@@ -1,6 +1,6 @@
 """Speed of the engine beside the bare loop and, where installed, DebyeCalculator.
 
-Everything is measured in one run on this machine; a row says what was computed, how long it took
+Everything is measured in one run on this machine; a row shows what was computed, how long it took
 (median of the repeats after one warm-up) and the ratio to the bare sqrt loop over the same
 distances, or to the peer. `make benchmark`.
 """

@@ -1,4 +1,4 @@
-"""Do the standard uncertainties mean what they say? Part of `make validate`.
+"""Coverage of the standard uncertainties in repeated refinements. Part of `make validate`.
 
 A population of CsPbBr3 parallelepipeds is computed by the tests' own direct double sum (no line of the
 engine), and refined under many draws of Poisson noise, each from the same displaced start. An
