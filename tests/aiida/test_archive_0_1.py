@@ -424,7 +424,7 @@ def imported(cli, own_storage, aiida_config, aiida_profile_factory):
     """A new profile that holds the archive."""
     with aiida_profile_factory(aiida_config, storage_backend="core.sqlite_dos"):
         done = cli("import", ARCHIVE)
-        assert done.exit_code == 0 and "55 results" in done.output, done.output
+        assert done.exit_code == 0 and "55 of them results" in done.output, done.output
         yield
 
 
