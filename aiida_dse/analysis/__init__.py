@@ -1,1 +1,1 @@
-"""Physics read from refinements: series, laws, comparisons, differential patterns."""
+"""Analyses of refinement results: series, laws, comparisons, differential patterns."""

@@ -1,4 +1,4 @@
-"""Models of the same pattern side by side: agreement, information criteria, residuals."""
+"""Comparison of models of one pattern: agreement, information criteria, residuals."""
 
 from __future__ import annotations
 

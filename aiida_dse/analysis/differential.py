@@ -1,4 +1,4 @@
-"""Differential patterns (I - I0)/I0: what a swept parameter changes."""
+"""Differential patterns (I - I0)/I0: the effect of a swept parameter."""
 
 from __future__ import annotations
 

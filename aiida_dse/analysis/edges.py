@@ -1,4 +1,4 @@
-"""Lengths of particles that a series compares, from the parameters of their size law."""
+"""Particle sizes of a series, derived from the parameters of size laws."""
 
 from __future__ import annotations
 

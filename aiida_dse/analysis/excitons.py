@@ -1,4 +1,4 @@
-"""The first exciton energy of quantum dots against their size."""
+"""First exciton energies of quantum dots as a function of size."""
 
 from __future__ import annotations
 

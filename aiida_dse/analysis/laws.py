@@ -1,4 +1,4 @@
-"""Laws through the points of a series: straight lines, B(T) of Einstein and Debye."""
+"""Laws fitted to the points of a series: straight lines, and B(T) of Einstein and Debye."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The quantities of a refinement of version 0.1 with their covariance.
+"""Quantities of refinements of version 0.1 with their covariance.
 
 Such results list distances, angles and strain with s.u.; cell, sizes and displacements follow from
 their parameters, and with the covariance of these their own.

@@ -1,4 +1,4 @@
-"""What the analyses of series share: laws as JSON values, what is remarkable about them."""
+"""Records and warnings of fitted laws, for all analyses of series."""
 
 from __future__ import annotations
 

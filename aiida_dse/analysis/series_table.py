@@ -1,4 +1,4 @@
-"""A series of refinements as one table: every quantity with its s.u. and their covariance."""
+"""The table of a series: all quantities of its refinements with s.u. and covariance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refinements against size: volumetric strain and surface energy, distortions, sizing curve."""
+"""Size series: volumetric strain, surface energy, distortions and sizing curve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refinements against temperature: expansion, strain, bonds, B(T) and static disorder."""
+"""Temperature series: expansion, strain, bonds, B(T) and static disorder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine for notebooks and scripts: numpy arrays in and out, no files, no AiiDA.
+"""The engine for notebooks and scripts: numpy arrays in and out, without files and AiiDA.
 
 `from aiida_dse import ...` has the same names. Everything here makes a model document and hands it
 to `aiida_dse.tasks`, as `dse-engine` does with a document on disk.

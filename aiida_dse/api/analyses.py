@@ -1,4 +1,4 @@
-"""Simulate, evaluate, refine and scan: each makes a document and runs the task of that name."""
+"""Functions simulate, evaluate, refine and scan for notebooks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model of a pattern, and the document and data that the tasks make of it."""
+"""Model of a pattern for notebooks, with its document and data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A phase: a structure and the particles made of it."""
+"""Phase for notebooks: a structure with its particles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an analysis found: numbers and numpy arrays, a table, a figure."""
+"""Results for notebooks: numbers, numpy arrays, table and figure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shapes of particles by plain constructors; each is the document's 'particle' of that shape."""
+"""Shapes of particles for notebooks."""
 
 from __future__ import annotations
 

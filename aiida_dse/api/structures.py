@@ -1,4 +1,4 @@
-"""Crystals and lists of atoms from whatever a notebook holds."""
+"""Conversion of structures for notebooks: crystals and lists of atoms."""
 
 from __future__ import annotations
 

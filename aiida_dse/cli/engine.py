@@ -27,7 +27,7 @@ _output = click.option(
     show_default=True, help="Folder for result.json and result.h5.",
 )
 _walltime = click.option(
-    "--walltime", type=click.FloatRange(min=1), help="Stop after so many seconds, keeping results."
+    "--walltime", type=click.FloatRange(min=1), help="Stop after this many seconds and keep the results."
 )
 
 
@@ -43,9 +43,9 @@ def _resources_of(
 
 _threads = click.option(
     "--threads", "resources", type=click.IntRange(min=1), callback=_resources_of,
-    help="Threads to use (default: the cores allowed).",
+    help="Number of threads (default: all available cores).",
 )
-_quiet = click.option("--quiet", is_flag=True, help="No progress.")
+_quiet = click.option("--quiet", is_flag=True, help="Do not show progress.")
 
 
 def _print_version(context: click.Context, _: Any, wanted: bool) -> None:
@@ -59,7 +59,7 @@ def _print_version(context: click.Context, _: Any, wanted: bool) -> None:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False,
-              callback=_print_version, help="Show the version and that of the numerics and exit.")
+              callback=_print_version, help="Show the version of the engine and of its numerics, and exit.")
 def main() -> None:
     """Debye scattering analysis of nanocrystals."""
     import warnings
@@ -73,7 +73,7 @@ def main() -> None:
 @click.argument("document", type=click.Path(path_type=Path), required=False)
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of model documents instead.")
 def validate(document: Path | None, schema: bool) -> None:
-    """Check a document, its files and the places of the lines; list its parameters."""
+    """Check a document, its files and its peak positions, and list its parameters."""
     if schema:
         from aiida_dse.documents import ModelDocument
 
@@ -175,7 +175,7 @@ def uncertainty(
     document: Path, output: Path, walltime: float | None, resources: Resources, quiet: bool,
     continued: bool,
 ) -> None:
-    """Refine, then find the profiles, bootstrap and posterior of the document's 'uncertainty'."""
+    """Refine, then compute the profiles, bootstrap and posterior of the document's 'uncertainty'."""
     from aiida_dse.tasks.uncertainty import require_uncertainty, run_uncertainty
 
     with _task(output), _progress(quiet) as show:
@@ -261,7 +261,7 @@ def simultaneous(
 @click.argument("document", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: standard output.")
 def upgrade(document: Path, output: Path | None) -> None:
-    """Write a document of version 0.1 with the names that are used since version 0.2.
+    """Rewrite a document of version 0.1 with the names of version 0.2.
 
     The new document means the same. Comments and the layout of the text are lost. Documents whose
     files it names stay as they are; they can still be read. An output that ends in .json is

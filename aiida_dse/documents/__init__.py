@@ -1,4 +1,4 @@
-"""The documents a person writes and a job reads: pydantic models with a versioned schema."""
+"""Documents that users write and jobs read, and typed results: pydantic models with schemas."""
 
 from .model import MODEL_SCHEMA, ModelDocument
 from .reading import DocumentError, load_document, parse_document

@@ -1,4 +1,4 @@
-"""Documents that begin where an earlier analysis ended; simultaneous ones made of single ones."""
+"""Continuation of documents from the values of a result; simultaneous documents from single ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents of version 0.1 (schemas .../1) in the words and shape of today's."""
+"""Migration of documents of version 0.1 (schemas .../1) to the names of version 0.2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model document: data, phases, background, parameters, and what to do with them."""
+"""The model document: pattern, phases, background, parameters and tasks."""
 
 from __future__ import annotations
 

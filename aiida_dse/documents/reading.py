@@ -1,4 +1,4 @@
-"""Reading documents, with errors that name the key, the value, the limit and the remedy."""
+"""Reading of documents, with errors that name key, value, limit and remedy."""
 
 from __future__ import annotations
 

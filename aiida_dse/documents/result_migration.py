@@ -1,4 +1,4 @@
-"""Results of version 0.1 (schema aiida-dse/result/1) as those of today (aiida-dse/result/2).
+"""Migration of results of version 0.1 (aiida-dse/result/1) to aiida-dse/result/2.
 
 Values and s.u. are kept as they were computed. Copies that served searches ('values', 'su',
 'posterior_sd', 'bootstrap_sd', 'su_serial') are left out.

@@ -1,4 +1,4 @@
-"""The numbers of a result as typed records: what result.json and the result nodes hold.
+"""Typed results: the numbers in result.json and in result nodes.
 
 Arrays (patterns, maps, covariances, chains) are kept beside them, in HDF5. All s.u. are unscaled:
 `su_scale` is the factor that reports print them with.

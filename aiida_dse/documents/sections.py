@@ -1,4 +1,4 @@
-"""What every section of a document shares."""
+"""Base classes and types for the sections of documents."""
 
 from __future__ import annotations
 

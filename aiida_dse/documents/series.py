@@ -1,4 +1,4 @@
-"""What the analysis of a series needs besides its refinements; every number with its source."""
+"""Options of the analyses of series, with the sources of their default values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The simultaneous document: several patterns of one model, and what they have in common."""
+"""The simultaneous document: several patterns of one model with shared parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The study document: samples, series, maps and comparisons that belong together."""
+"""The study document: samples, series, maps and comparisons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Debye scattering engine: crystals, particles, distances, patterns, refinement.
+"""The Debye scattering engine: crystals, particles, scattering, forward model, fits and maps.
 
 Nothing below this package imports AiiDA; it runs wherever numpy, scipy, numba, finufft,
 xraydb and gemmi do. Nothing here reads the environment: see `resources.Resources`.

@@ -1,4 +1,4 @@
-"""Values that are computed once and kept, safely where several threads ask for them."""
+"""A small thread-safe cache of computed values."""
 
 from __future__ import annotations
 

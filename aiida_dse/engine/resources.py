@@ -1,4 +1,4 @@
-"""Threads and memory that a calculation may use, and independent pieces of work shared out to them.
+"""Resources: threads and memory of a calculation, and the distribution of work over threads.
 
 Nothing in the engine looks at the environment: the outermost command makes one `Resources` and
 passes it down. Resources decide how fast a result comes, never which inputs are accepted nor a

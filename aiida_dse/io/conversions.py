@@ -1,4 +1,4 @@
-"""Crystals from pymatgen, ASE, gemmi and plain sites, without changing setting or labels."""
+"""Conversion of structures from pymatgen, ASE, gemmi and plain sites to crystals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stores of sampled distances: an HDF5 file that takes the place of a structure."""
+"""Files of stored pair distances (HDF5), which replace a structure."""
 
 from __future__ import annotations
 

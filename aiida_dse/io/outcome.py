@@ -1,4 +1,4 @@
-"""outcome.json: how a run of dse-engine ended, for parsers; written even where no result is.
+"""outcome.json: the outcome of a run of dse-engine, also of a run without a result.
 
 The file is reserved at the start of a run, so that a full disk cannot prevent its last words.
 """

@@ -1,4 +1,4 @@
-"""Results on disk: numbers as JSON, arrays as HDF5, written so that a crash leaves the old file."""
+"""Result files: numbers as JSON and arrays as HDF5, written so that a crash leaves the old file."""
 
 from __future__ import annotations
 

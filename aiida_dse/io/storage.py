@@ -1,4 +1,4 @@
-"""Files that are complete or the previous ones, also where the disk is full."""
+"""Atomic writing of files: after a crash or on a full disk, the previous file remains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Structures from CIF and XYZ files, in the user's setting and with the user's labels."""
+"""Readers and writers of CIF and XYZ files, in the setting and with the labels of the user."""
 
 from __future__ import annotations
 

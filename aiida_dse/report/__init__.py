@@ -1,1 +1,1 @@
-"""Tables, figures and progress lines made from results; nothing here computes."""
+"""Tables, figures and progress lines, made from results alone."""

@@ -1,4 +1,4 @@
-"""The figure of a comparison: the residuals of all models on one scale."""
+"""Figure of a comparison: residuals of all models on one scale."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fits as figures for print, and what all figures share; no pyplot, no global state."""
+"""Figures of fits, and the style that all figures share (without pyplot)."""
 
 from __future__ import annotations
 

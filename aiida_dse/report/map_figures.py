@@ -1,4 +1,4 @@
-"""GoF maps as figures: curves, maps with their basins, maps along a third axis."""
+"""Figures of GoF maps: curves, maps with basins, slices along a third axis."""
 
 from __future__ import annotations
 

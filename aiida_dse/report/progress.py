@@ -1,4 +1,4 @@
-"""Live progress of a refinement or scan: one line on a terminal, sparse lines in a log."""
+"""Progress display of refinements and scans, on a terminal and in a log."""
 
 from __future__ import annotations
 

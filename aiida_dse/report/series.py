@@ -1,4 +1,4 @@
-"""The analyses of series as text tables."""
+"""Text tables of series."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The analyses of series as figures."""
+"""Figures of series."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A simultaneous refinement as a figure: the fits above each other, parameters against temperature."""
+"""Figure of a simultaneous refinement: fits, and parameters against temperature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A simultaneous refinement as text: common parameters, then a column for each pattern."""
+"""Text tables of a simultaneous refinement: common parameters, then columns for patterns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study before it runs and after: tables of its parts."""
+"""Text tables of a study, before and after it has run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results and documents as text tables."""
+"""Text tables of documents and results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of an uncertainty result: corner plot, profile curves, bootstrap histograms."""
+"""Figures of uncertainties: corner plot, profile curves, bootstrap histograms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Profiles, bootstrap and posterior as text, beside the standard uncertainties."""
+"""Text tables of profiles, bootstrap and posterior beside standard uncertainties."""
 
 from __future__ import annotations
 

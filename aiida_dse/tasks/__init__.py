@@ -1,1 +1,1 @@
-"""The tasks of the engine, from a document to result files; the executable of CalcJobs."""
+"""Tasks of the engine: from a document to a result."""

@@ -1,4 +1,4 @@
-"""From a model document and its files to the forward model."""
+"""Construction of the forward model from a document and its data."""
 
 from __future__ import annotations
 

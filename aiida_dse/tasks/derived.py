@@ -1,4 +1,4 @@
-"""Quantities that follow from refined parameters, with their joint covariance.
+"""Derived quantities of a result with their joint covariance.
 
 For each phase: the cell, volume, sizes, displacements, statistics of the population, and the
 distances and angles that the document asks for.

@@ -1,4 +1,4 @@
-"""Build: the sampled distances of every phase of a document, each in a store of its own."""
+"""The task 'build': sampled pair distances of every phase of a document."""
 
 from __future__ import annotations
 

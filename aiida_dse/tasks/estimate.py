@@ -1,4 +1,4 @@
-"""What a task will cost: the work of the model itself, times the speed of a computer.
+"""Cost estimates of tasks: counted work, times the speed of a computer.
 
 The work is counted, not timed: the same document makes the same estimate, so that a grid launched
 again is cut into the same tiles, which are then found in the cache. Its unit is one distance of a

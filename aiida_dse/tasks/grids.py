@@ -1,4 +1,4 @@
-"""From the scan of a document to its grid, checked and solved before anything runs."""
+"""The grid of a scan, constructed from the document, checked and solved before anything runs."""
 
 from __future__ import annotations
 

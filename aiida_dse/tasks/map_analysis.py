@@ -1,4 +1,4 @@
-"""Minima, saddles and uncertainties of a GoF map: the same for one job or many tiles."""
+"""Analysis of GoF maps: minima, saddles and uncertainties, for one job or for merged tiles."""
 
 from __future__ import annotations
 

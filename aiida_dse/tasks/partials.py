@@ -1,4 +1,4 @@
-"""The pattern of every pair of sites: what each pair of kinds of atoms adds to I(q)."""
+"""Partial patterns: the contribution of every pair of sites to I(q)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the lines of the pattern lie where the structures have theirs? Wrong wavelengths and units.
+"""Check of peak positions: detects wrong wavelengths and units of the axis.
 
 The observed pattern is compared with the Debye pattern of small particles of the same crystals, as
 a function of a factor on q. A wavelength, an axis unit or a cell that is wrong by more than a few

@@ -1,4 +1,4 @@
-"""Simulate, refine and scan: from a built model to a result."""
+"""The tasks 'simulate', 'refine' and 'scan': from a model to a result."""
 
 from __future__ import annotations
 

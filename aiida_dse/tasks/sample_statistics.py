@@ -1,4 +1,4 @@
-"""Statistics of samples of the parameters (bootstrap, chain) and of the quantities that follow."""
+"""Statistics of bootstrap and posterior samples, and of quantities derived from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A check of the engine on this computer against the plain double sum; compiles it on the way."""
+"""Self-test of the engine against the plain double sum; it also compiles the engine."""
 
 from __future__ import annotations
 

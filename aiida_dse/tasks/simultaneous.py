@@ -1,4 +1,4 @@
-"""Several patterns together: from a simultaneous document to its model, and to a result."""
+"""The task 'simultaneous': construction of the model of several patterns, and its refinement."""
 
 from __future__ import annotations
 

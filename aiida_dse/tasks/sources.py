@@ -1,4 +1,4 @@
-"""Sources of the data that a document names: files of a folder, nodes of a database, or memory."""
+"""Sources of data for documents: files of a folder, or memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts that the results of all tasks share."""
+"""Parts of results that all tasks share: data, structures, versions, hashes."""
 
 from __future__ import annotations
 

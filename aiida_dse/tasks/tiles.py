@@ -1,4 +1,4 @@
-"""Tiles of a GoF map: documents that each compute a part of it, and the whole from its parts."""
+"""Tiles of a GoF map: cutting of documents and merging of results."""
 
 from __future__ import annotations
 

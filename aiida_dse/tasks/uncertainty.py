@@ -1,4 +1,4 @@
-"""The task 'uncertainty': refine, then profiles, bootstrap and posterior around the minimum."""
+"""The task 'uncertainty': refinement, then profiles, bootstrap and posterior."""
 
 from __future__ import annotations
 

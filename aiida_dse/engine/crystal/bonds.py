@@ -1,4 +1,4 @@
-"""Bonds and angles of a crystal, each one found once for all that are equal by symmetry.
+"""Bonds and angles of a crystal: the symmetry-independent ones with their multiplicity.
 
 Two bonds are one where a symmetry operation maps them onto each other, whatever their lengths: two
 lengths that agree by accident of the coordinates belong to two bonds, and a start on a position of

@@ -1,4 +1,4 @@
-"""Split sites: which pairs of atom positions are alternatives of one atom and never coexist."""
+"""Split sites: pairs of atom positions that are alternatives of one atom and never coexist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs of atom positions of a crystal within a distance, and what symmetry makes of atoms."""
+"""Neighbour search: pairs of atom positions within a distance, and symmetry images of atoms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Crystals in the user's own setting: cell, symmetry operations, labelled sites.
+"""Crystal structures in the setting of the user: cell, symmetry operations, labelled sites.
 
 The setting and the site labels of the input are kept as they are; nothing is standardised.
 """

@@ -1,4 +1,4 @@
-"""Parametric bootstrap: patterns as the fitted model would make them, refined again and again.
+"""Parametric bootstrap: refinements of patterns that are drawn from the fitted model.
 
 A point of y_i +- sigma_i is worth n_i = ycalc_i y_i / sigma_i^2 counts (y_i / sigma_i^2 converts
 the intensity into counts), so that

@@ -1,4 +1,4 @@
-"""Has an ensemble of walkers seen the posterior? What its samples are worth.
+"""Convergence of Markov chains: burn-in, autocorrelation time and split R-hat.
 
 Integrated autocorrelation time after J. Goodman and J. Weare, Commun. Appl. Math. Comput. Sci. 5
 (2010) 65 (emcee's estimate); split R-hat after A. Gelman et al., Bayesian Data Analysis (2013),

@@ -1,4 +1,4 @@
-"""Standard uncertainties: the covariance of refined parameters together with the linear ones.
+"""Standard uncertainties: the joint covariance of refined parameters and linear coefficients.
 
 With D the derivative of the weighted pattern by the free parameters, L the weighted columns of the
 linear coefficients and R the derivative of the restraints, the normal matrix is

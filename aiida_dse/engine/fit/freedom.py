@@ -1,4 +1,4 @@
-"""Can what a document frees be refined at all? Asked before anything runs."""
+"""Checks of the free parameters of a refinement before it runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Minimisers beside least squares: one without derivatives, one that is global.
+"""Minimisers other than least squares: COBYQA without derivatives, differential evolution.
 
 Both come from scipy and see chi2 alone, the linear coefficients solved inside. They are slower
 than least squares by one to two orders of magnitude, and independent of its Jacobian: they serve

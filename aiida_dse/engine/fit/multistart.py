@@ -1,4 +1,4 @@
-"""Many starts: is the minimum that a refinement ends in the only one, and the lowest?
+"""Multi-start refinement: searches for other minima from many starting points.
 
 Starting values spread over a box by a scrambled Sobol sequence (scipy.stats.qmc), each refined by
 least squares; ends that agree within their uncertainties are one minimum.

@@ -1,4 +1,4 @@
-"""Profile likelihood: how chi2 rises with one parameter while all others follow.
+"""Profile likelihood: chi2 against one parameter, with all others refined.
 
     chi2_p(x) = min over all other parameters of chi2 at p = x
 

@@ -1,4 +1,4 @@
-"""Bounded, staged least squares on the non-linear parameters, the linear ones solved inside.
+"""Refinement of one pattern: bounded least squares in stages, linear parameters solved inside.
 
 Variable projection with Kaufman's Jacobian: J_p = -(1 - Q Q^T) W (dI/dp) c, Q the basis of the
 weighted linear columns. dI/dB and dI/d occupancy are analytic; cell, coordinates and sizes are

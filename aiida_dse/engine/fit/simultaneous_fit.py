@@ -1,4 +1,4 @@
-"""Several patterns refined as one least-squares problem.
+"""Simultaneous refinement: several patterns as one least-squares problem.
 
 The sum of squares is that of all patterns and restraints. Every pattern keeps its own model, its
 linear part projected out, and contributes J_k G_k to the Jacobian: J_k its derivative by its own

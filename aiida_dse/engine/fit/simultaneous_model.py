@@ -1,4 +1,4 @@
-"""Several patterns whose parameters are shared, given by parametric constraints, or their own."""
+"""Model of several patterns, with shared parameters and parametric constraints."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""GoF maps: axes, grids, scans, their minima."""
+"""GoF maps: axes, grids, scans and minima."""

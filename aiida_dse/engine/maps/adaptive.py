@@ -1,4 +1,4 @@
-"""Coarse-to-fine grids: compute where chi2 lies low, interpolate the rest.
+"""Adaptive grids: computed from coarse to fine where chi2 is low, interpolated elsewhere.
 
 Every 8th point of each axis first, then strides halved. At each stride the points are computed
 whose interpolated chi2 lies low or that surround a local minimum, until there are no more; so

@@ -1,4 +1,4 @@
-"""The axes of a map: parameters, displacements, paths, and derived quantities.
+"""Axes of a map: parameters, displacements, paths and derived quantities.
 
 A path and a displacement are coordinates of the parameters they move; a quantity (angle,
 distance, volume) takes its values by moving parameters until it has them.

@@ -1,4 +1,4 @@
-"""The grid of a map: for each parameter that its axes move, the value at every point.
+"""The grid of a map: the values of the moved parameters at every point.
 
 Whatever the axes are, this is all that a scan needs of them.
 """

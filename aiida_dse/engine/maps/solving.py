@@ -1,4 +1,4 @@
-"""Conditions on many points at once: the solution of each that is nearest to the start."""
+"""Solver for derived-quantity axes: parameter values that meet conditions at many points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Particles whose distances only scale: a list of atoms, or distances that were sampled before."""
+"""Phases of fixed geometry: lists of atoms and stored pair distances, which only scale."""
 
 from __future__ import annotations
 

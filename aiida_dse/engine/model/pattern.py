@@ -1,4 +1,4 @@
-"""A measured pattern and the model of it: phases, blanks and background."""
+"""The observed pattern and its forward model: phases, blanks and background."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A phase of the sample: what it scatters as a function of its named parameters; crystals.
+"""Phases of a model: the scattering of a phase as a function of its named parameters.
 
 Local parameter names: cell 'a' ... 'gamma', 'Site.x' 'Site.y' 'Site.z', 'Site.B_iso',
 'Site.occupancy', the size parameters of its shape. Phases whose distances only scale as a whole are

@@ -1,4 +1,4 @@
-"""Quantities that follow from cell and coordinates: volume, distances, angles, a_k, zeta."""
+"""Derived quantities of a structure: volume, distances, angles, a_k and zeta."""
 
 from __future__ import annotations
 

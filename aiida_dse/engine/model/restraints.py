@@ -1,4 +1,4 @@
-"""Soft restraints: what is known of distances, angles or parameters besides the pattern.
+"""Soft restraints on distances, angles and parameters.
 
 Each adds ((value - target) / sigma)^2 to the sum of squares that a refinement minimises. The
 figures of merit stay those of the pattern; what the restraints add is reported beside them.

@@ -1,4 +1,4 @@
-"""Shapes of particles: how many pairs of atoms share each lattice difference.
+"""Shapes of particles: numbers of atom pairs for each lattice difference vector.
 
 A population of particles enters the Debye equation only through C_st(u), the mean number of
 pairs (atom s in one cell, atom t in the cell at lattice difference u) per particle.

@@ -1,4 +1,4 @@
-"""Statistics of the sizes of a shape or population: names, units, and measures of the body."""
+"""Size statistics of a population: names, units, surface-to-volume and confinement diameter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From sampled distances to intensity: the Debye scattering equation.
+"""The Debye scattering equation: intensity from sampled pair distances.
 
 I(q) = sum_s n_s o_s |f_s|^2 + 2 sum_{s<=t} o_s o_t Re(f_s f_t*) T_s T_t S_st(q), with
 S_st(q) = sum over unordered pairs of sin(q r)/(q r) and T_s = exp(-B_s q^2 / (16 pi^2)).

@@ -1,4 +1,4 @@
-"""Interatomic distances sampled on a uniform grid, one histogram per pair of sites.
+"""Histograms of pair distances on a uniform grid, one for each pair of sites.
 
 A distance r of weight C contributes C/r, spread over four grid points by a cubic B-spline. The
 sine transform of the grid divided by the B-spline's own transform then approximates the sum over

@@ -1,4 +1,4 @@
-"""Which pairs of basis atoms share their distances, and how often each lattice vector occurs."""
+"""Pairs of basis atoms grouped into classes of equal distances, with their lattice vectors."""
 
 from __future__ import annotations
 
