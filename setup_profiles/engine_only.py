@@ -39,7 +39,7 @@ def default_source() -> str:
 
 
 def requirements_of(wheel: Path) -> list[str]:
-    """What a wheel requires, as its metadata state it."""
+    """Requirements of a wheel from its metadata."""
     with zipfile.ZipFile(wheel) as content:
         (name,) = (name for name in content.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = HeaderParser().parsestr(content.read(name).decode("utf-8"))

@@ -106,7 +106,7 @@ def line_against(
 
 
 def law_warnings(what: str, fit: LawFit, points: Sequence[Row]) -> list[str]:
-    """What a referee would want to know of a law."""
+    """Warnings about a fitted law: few points, outliers, misfit, parameters at bounds."""
     found = []
     if len(points) < FEW_POINTS:
         found.append(f"{what}: only {len(points)} points, {fit.degrees_of_freedom} more than "

@@ -176,7 +176,7 @@ def inputs_of(
 def simulated_inputs(
     model: Model, pattern: Mapping[str, Any], axis: MeasuredPattern | None
 ) -> Inputs:
-    """The same for a simulation; axis: the points, unless the pattern's section has a grid."""
+    """Document and data of a simulation; axis: the points, unless the pattern's section has a grid."""
     content = {"pattern": plain(pattern)} | model.content() | {"background": {}}
     if axis is None:
         return _inputs(model, content, {}, {})

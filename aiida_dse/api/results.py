@@ -147,7 +147,7 @@ class RefinementResult(PatternResult):
 
     @property
     def su_scaled(self) -> dict[str, float]:
-        """The same times max(1, GoF), as the table prints them."""
+        """Standard uncertainties times max(1, GoF), as the table prints them."""
         return {name: su * self.result.summary.su_scale for name, su in self.su.items()}
 
     @property

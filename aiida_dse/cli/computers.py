@@ -229,7 +229,7 @@ def undo_remote(content: dict[str, Any]) -> None:
 
 
 def computer_work(content: dict[str, Any]) -> str:
-    """Where the files of setup and of jobs are on a computer."""
+    """The folders for the files of setup and of jobs on a computer."""
     return (f"{content['computer']['work_dir']} (jobs), {content['code']['filepath_executable']} "
             "(engine)")
 

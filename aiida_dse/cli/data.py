@@ -92,7 +92,7 @@ def list_() -> None:
 @arguments.DATUM(type=_NODE)
 @decorators.with_dbenv()
 def show(datum: Any) -> None:
-    """What is known of a pattern."""
+    """Show the metadata of a pattern."""
     for key, value in sorted(datum.base.attributes.all.items()):
         if not key.startswith("array|"):
             echo.echo(f"{key:18} {value}")
@@ -161,7 +161,7 @@ def list_distances() -> None:
 @arguments.DATUM(type=_STORE)
 @decorators.with_dbenv()
 def show_distances(datum: Any) -> None:
-    """What is known of a store."""
+    """Show the metadata of stored distances."""
     for key, value in sorted(datum.base.attributes.all.items()):
         echo.echo(f"{key:18} {value}")
 

@@ -26,7 +26,7 @@ NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 @dataclass(frozen=True)
 class Database:
-    """Where the database of a profile is, its role, and which of the two were just created."""
+    """The address of the database of a profile, its role, and which of the two were just created."""
 
     host: str
     port: int
@@ -157,7 +157,7 @@ def _sql(command: list[str], statement: str) -> str:
 
 
 def scram_verifier(role: str, password: str) -> str:
-    """What PostgreSQL stores in place of a password, made here so that it never sees the password.
+    """The SCRAM verifier that PostgreSQL stores, so that it never receives the password.
 
     This is the client library's own function. It needs no server, because the method is named, but
     it belongs to a connection object; with port 0, that object connects to nothing.

@@ -60,7 +60,7 @@ def undo_profile(name: str, delete_data: bool) -> None:
 
 
 def location(profile: Any) -> dict[str, Any]:
-    """Where the data of a profile are: its name, the folder and, if there is one, the database."""
+    """Location of the data of a profile: its name, the folder and, if there is one, the database."""
     stored = profile.storage_config
     if profile.storage_backend != POSTGRES:
         return {"profile": profile.name, "folder": stored.get("filepath")}

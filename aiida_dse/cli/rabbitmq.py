@@ -51,7 +51,7 @@ def version(broker: dict[str, Any]) -> str:
 
 
 def timeout_remark(found: str) -> str | None:
-    """How to lift the consumer_timeout of the server; None if it is lifted."""
+    """Instructions to lift the consumer_timeout of the server; None if it is lifted."""
     if tuple(int(n) for n in re.findall(r"\d+", found)[:3]) < TIMES_OUT_FROM:
         return None
     state = _timeout()

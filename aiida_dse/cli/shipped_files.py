@@ -73,7 +73,7 @@ def copy_setup_file(path: Path) -> None:
 
 
 def _purpose(path: Path) -> str:
-    """What a file is for: its first line of text, without the comment sign."""
+    """The purpose of a file: its first line of text, without the comment sign."""
     for line in path.read_text(encoding="utf-8").splitlines():
         text = line.strip('#" ')
         if text and not line.startswith("#!"):

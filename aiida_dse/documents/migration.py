@@ -35,7 +35,7 @@ def current_name(text: str, *, several: bool = False) -> str:
 
 
 def current_wildcards(text: str, *, several: bool = False) -> list[str]:
-    """What selects the parameters that a name or wildcard selected in version 0.1.
+    """Names and wildcards for the parameters that one of version 0.1 selected.
 
     '*.?' selected 'PbS.Pb1.B'; it does not match today's name, 'PbS.Pb1.B_iso'.
     """

@@ -14,7 +14,7 @@ AxisKind = Literal["two_theta", "q_inverse_angstrom", "q_inverse_nm"]
 
 
 class Sample(Section):
-    """What was measured; travels with every result so that it can be searched for."""
+    """The measured sample; every result contains it, for queries."""
 
     name: str | None = None
     ligand: str | None = None

@@ -84,7 +84,7 @@ class RestraintSection(Section):
 
 
 class ScanAxis(Section):
-    """What varies along an axis, and its values: a list, or start, stop and step (ends included).
+    """An axis: its parameter, quantity or path, and its values (a list, or start, stop and step).
 
     One of 'parameter', 'quantity' and 'path'; a path's values are shares of its length, 0 to 1.
     """
@@ -210,7 +210,7 @@ class PosteriorPlan(Section):
 
 
 class UncertaintyPlan(Section):
-    """How far the refined values can be trusted, beyond the covariance; any of the three."""
+    """Uncertainties beyond the covariance: profiles, bootstrap and posterior, any of the three."""
 
     profile: tuple[str, ...] = Field(
         (), description="refined parameters ('*' is a wildcard) whose chi2 curve is traced"

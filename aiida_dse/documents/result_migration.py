@@ -46,7 +46,7 @@ _COMMON = (
 
 
 def kind_of(name: str, unit: str = "") -> Kind:
-    """What a parameter of version 0.1 was, by its (new) name and unit. Raises ValueError."""
+    """The kind of a parameter of version 0.1, from its (new) name and unit. Raises ValueError."""
     first, _, last = name.rpartition(":")[2].partition(".")
     if first in ("global", "background", "blank"):
         return Kind(first)
@@ -57,7 +57,7 @@ def kind_of(name: str, unit: str = "") -> Kind:
 
 
 def current_status(word: str) -> str:
-    """How a task ended, in today's word."""
+    """The status of a task in the words of version 0.2."""
     return STATUSES.get(word, word)
 
 

@@ -82,7 +82,7 @@ class SiteRow(Record):
 
 
 class PhaseRow(Record):
-    """What follows from the parameters of one phase.
+    """Derived quantities of one phase.
 
     `sizes` are statistics of the population; `quantities` the cell, sizes, displacements, and the
     requested distances and angles. Their joint covariance is an array of the result.
@@ -122,7 +122,7 @@ class DataRow(Record):
 
 
 class Tables(Record):
-    """Where form factors and dispersion corrections come from."""
+    """Sources of form factors and dispersion corrections."""
 
     file: str
     f0: str
@@ -130,7 +130,7 @@ class Tables(Record):
 
 
 class Summary(Record):
-    """What every result has."""
+    """Fields that every result has."""
 
     schema_: Literal["aiida-dse/result/2"] = Field("aiida-dse/result/2", alias="schema")
     task: Task
@@ -292,7 +292,7 @@ class BasinRow(PointRow):
 
 
 class DeltaChi2Row(Record):
-    """How far a parameter may go until chi2, lowest over the other axes, has risen by 1."""
+    """Interval of an axis in which chi2, lowest over the other axes, rises by less than 1."""
 
     minus: float | None = None
     plus: float | None = None
@@ -407,7 +407,7 @@ class DerivedSpread(Value):
 
 
 class UncertaintyRow(Record):
-    """What was found beyond the covariance."""
+    """Uncertainties beyond the covariance."""
 
     profile: dict[str, ProfileRow] = {}
     bootstrap: BootstrapRow | None = None
@@ -496,7 +496,7 @@ class LawRow(Record):
 
 
 class SeriesSummary(Summary):
-    """What the analyses of a series of refinements have in common."""
+    """Fields that the analyses of all kinds of series have."""
 
     phase: str
     refinements: list[str]

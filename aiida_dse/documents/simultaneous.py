@@ -86,7 +86,7 @@ class SimultaneousDocument(Section):
             raise DocumentError(self.placed(name, str(problem))) from None
 
     def placed(self, name: str, problems: str) -> str:
-        """What is wrong with one pattern's document, with the place of each line in this one."""
+        """Errors of the document of one pattern, with their places in this document."""
         return "\n".join(
             (f"patterns.{name}." if re.split("[.:, ]", line)[0] in self._own(name) else "model.")
             + line for line in problems.splitlines()

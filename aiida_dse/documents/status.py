@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Task(StrEnum):
-    """What was computed."""
+    """The task that was computed."""
 
     SIMULATE = "simulate"
     REFINE = "refine"
@@ -23,7 +23,7 @@ class Task(StrEnum):
 
 
 class Status(StrEnum):
-    """How a task that left a result ended."""
+    """Outcome of a task that left a result."""
 
     RUNNING = "running"  # a result that was kept on the way
     COMPLETE = "complete"
@@ -47,7 +47,7 @@ class Status(StrEnum):
 
 
 class Failure(StrEnum):
-    """Why a task left no result."""
+    """Outcome of a task that left no result."""
 
     INVALID_INPUT = "invalid_input"
     OUT_OF_MEMORY = "out_of_memory"
@@ -59,7 +59,7 @@ class Failure(StrEnum):
 
 
 class PartsFailed(StrEnum):
-    """What became of the parts of a work chain."""
+    """Outcome of a work chain whose parts failed."""
 
     NOTHING_FINISHED = "nothing_finished"
     SOME_FAILED = "some_failed"

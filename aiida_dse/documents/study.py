@@ -33,7 +33,7 @@ class SeriesSimultaneous(Section):
 
 
 class SeriesPlan(Section):
-    """How the members of a series are refined and what becomes of them."""
+    """Plan of a series: mode, handling of failures, analysis."""
 
     mode: Literal["independent", "sequential"] = Field(
         "independent", description="sequential: each member starts from the values of its neighbour"

@@ -76,7 +76,7 @@ class Changes(StrEnum):
 
 
 class Kind(StrEnum):
-    """What a parameter is."""
+    """Kind of a parameter."""
 
     CELL_LENGTH = "cell_length"
     CELL_ANGLE = "cell_angle"
@@ -205,7 +205,7 @@ KINDS: dict[Kind, KindSpec] = {
 
 
 class ParameterStatus(StrEnum):
-    """How a parameter took part in a refinement."""
+    """Status of a parameter in a refinement."""
 
     FIXED = "fixed"
     FREE = "free"

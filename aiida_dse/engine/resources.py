@@ -65,7 +65,7 @@ class Resources:
         return Resources(max(1, self.threads // n), self.memory / n)
 
     def workers(self, n_items: int, bytes_each: float = 0.0) -> int:
-        """How many of `n_items` run at the same time if each needs `bytes_each`; at least one."""
+        """Number of `n_items` that run at the same time if each needs `bytes_each`; at least one."""
         fitting = self.memory // bytes_each if bytes_each > 0 else n_items
         return int(max(1, min(self.threads, n_items, fitting)))
 

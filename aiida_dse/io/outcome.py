@@ -59,7 +59,7 @@ def write_outcome(folder: Path, outcome: RunOutcome) -> None:
 
 
 def read_outcome(folder: Path) -> RunOutcome | None:
-    """How the run in a folder ended; None where the file is missing or damaged."""
+    """The outcome of the run in a folder; None if the file is missing or damaged."""
     try:
         content = json.loads((folder / OUTCOME_NAME).read_text(encoding="utf-8"))
         return RunOutcome(**content)

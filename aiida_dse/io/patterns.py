@@ -85,7 +85,7 @@ def pattern_from_arrays(
     range_: tuple[float, float] | None = None,
     every: int = 1,
 ) -> MeasuredPattern:
-    """The same from arrays (n,), with the checks of a file; sigma: an array, or a rule as there.
+    """A pattern from arrays (n,), with the checks of a file; sigma: an array, or a rule.
 
     Raises ValueError as `read_pattern` does, with the index of the point.
     """
@@ -282,5 +282,5 @@ def _refuse(path: Path, lines: NDArray[np.int64], bad: NDArray[np.bool_], why: s
 
 
 def _place(path: Path) -> str:
-    """How the number of a point is introduced: by its line in a file, by its index in arrays."""
+    """Words before the number of a point: its line in a file, or its index in arrays."""
     return "the arrays, index" if path is ARRAYS else f"{path.name}, line"

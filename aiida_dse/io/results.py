@@ -26,7 +26,7 @@ SummaryType = TypeVar("SummaryType", bound=Summary, covariant=True)
 
 @dataclass(frozen=True)
 class Result(Generic[SummaryType]):
-    """What a task found: `summary` its numbers, `arrays` by HDF5 path ('pattern/q')."""
+    """Result of a task: the numbers as `summary`, the `arrays` by HDF5 path ('pattern/q')."""
 
     summary: SummaryType
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)

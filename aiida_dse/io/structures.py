@@ -168,7 +168,7 @@ def xyz_text(labels: Sequence[str], positions: FloatArray) -> str:
 
 
 def parse_xyz(text: str, *, name: str = "atoms.xyz") -> tuple[list[str], FloatArray]:
-    """The same from the text of an XYZ file; name: that of the file, for messages."""
+    """Labels and positions from the text of an XYZ file; name: that of the file, for messages."""
     lines = text.splitlines()
     try:
         count = int(lines[0].split()[0])

@@ -36,7 +36,7 @@ _SIGMA_NAME = re.compile(
 
 @dataclass(frozen=True)
 class Columns:
-    """What a text file holds, before interpretation; columns are counted from 1."""
+    """Content of a text file before interpretation; columns are counted from 1."""
 
     axis: FloatArray
     intensity: FloatArray

@@ -173,7 +173,7 @@ def _quantities(result: Result[Any]) -> list[str]:
 
 
 def _kinds(result: Result[Any], *, with_b: bool) -> list[tuple[str, list[str]]]:
-    """What has a panel, with its quantities."""
+    """Panels of a figure with their quantities."""
     lines = result.summary.lines
     found = [("volume", [name for name in ("volume",) if name in lines]),
              ("edges", [name for name in "abc" if name in lines]),

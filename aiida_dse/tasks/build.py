@@ -73,7 +73,7 @@ class BuiltModel:
 
     @property
     def axes(self) -> tuple[Coordinate, ...]:
-        """Of the scan; none without one."""
+        """Axes of the scan; none without one."""
         return self.grid.axes if self.grid else ()
 
 

@@ -136,7 +136,7 @@ def phase_rows(
     built: BuiltModel, values: Mapping[str, float], states: Sequence[PhaseState],
     covariance: Covariance | None = None,
 ) -> tuple[dict[str, PhaseRow], dict[str, np.ndarray]]:
-    """What follows from the parameters of every phase, and the arrays that go with it.
+    """Derived quantities of every phase, and the arrays that belong to them.
 
     states: of the phases at these values.
     """

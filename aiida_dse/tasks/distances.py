@@ -71,7 +71,7 @@ def run_build(built: BuiltModel, folder: Path) -> Result[BuildSummary]:
 
 
 def distances_row(stored: PairDistances, tolerance: float) -> DistancesRow:
-    """What one searches stores by; lengths in Å, sizes in nm."""
+    """Searchable facts of stored distances; lengths in Å, sizes in nm."""
     shape = stored.histograms.shape
     return DistancesRow(
         name=stored.about.get("name", ""), space_group=stored.about.get("space_group", ""),

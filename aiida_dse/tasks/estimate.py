@@ -86,7 +86,7 @@ def _sums(built: BuiltModel) -> float:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a task will cost: evaluations of the model, seconds of one thread, bytes of results."""
+    """Cost of a task: evaluations of the model, seconds of one thread, bytes of results."""
 
     evaluations: int
     seconds: float

@@ -41,7 +41,7 @@ LARGEST_LIST = 30_000
 
 @dataclass(frozen=True)
 class AxisMatch:
-    """How much of the pattern, beyond what is smooth, the crystals' lines explain (0 to 1)."""
+    """Shares of the pattern, without its smooth part, that the reflections explain (0 to 1)."""
 
     given: float  # at the axis as it was given
     best: float
@@ -125,7 +125,7 @@ def _explained(
     observed: FloatArray, basis: FloatArray, weight: FloatArray, grid: FloatArray,
     patterns: FloatArray, q: FloatArray,
 ) -> float:
-    """What the patterns (n_phases, n_grid) take off the sum of squares, their scales >= 0."""
+    """Reduction of the sum of squares by the patterns (n_phases, n_grid), with scales >= 0."""
     columns = np.array([np.interp(q, grid, pattern, right=1.0) for pattern in patterns]).T
     columns = columns * weight[:, None]
     columns = columns - basis @ (basis.T @ columns)

@@ -144,7 +144,7 @@ def run_refine(
 
 
 def status_of(converged: bool, undetermined: Sequence[str], stop_reason: str) -> Status:
-    """How a refinement ended."""
+    """Status of a refinement."""
     if stop_reason in (Status.WALLTIME, Status.INTERRUPTED):
         return Status(stop_reason)
     if not converged:

@@ -110,7 +110,7 @@ def _constants(built: BuiltModel) -> dict[str, float]:
 def _check_parametric_constraints(
     document: SimultaneousDocument, patterns: Mapping[str, BuiltModel], parameters: list[Parameter]
 ) -> None:
-    """What is wrong with single parametric_constraints, by their keys; the rest shows when they are put together."""
+    """Errors of single parametric constraints, by their keys."""
     first = next(iter(patterns.values())).model
     known = [*first.parameters, *(p.name for p in parameters), TEMPERATURE]
     used: set[str] = set()

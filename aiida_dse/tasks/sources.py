@@ -74,7 +74,7 @@ class FolderSource:
 
     @property
     def digest(self) -> str:
-        """Of the folder's name: files may change, so nothing read from them is kept."""
+        """Empty: files may change, so models of a folder are not memoised."""
         return ""
 
     def _curve(self, section: CurveFile) -> MeasuredPattern:

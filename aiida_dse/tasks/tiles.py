@@ -129,5 +129,5 @@ def _merged(
 
 
 def places(axis: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Where the values of a part lie on the whole axis."""
+    """Positions of the values of a part on the whole axis."""
     return np.asarray(np.argmin(np.abs(axis[:, None] - part[None, :]), axis=0))

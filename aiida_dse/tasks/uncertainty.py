@@ -50,7 +50,7 @@ RISES = {"68": 1.0, "95": 4.0}
 
 @dataclass(frozen=True)
 class UncertaintyProgress:
-    """How far one part of the task is."""
+    """Progress of one part of the task."""
 
     part: str  # profile, bootstrap or posterior
     unit: str  # what is counted
@@ -207,7 +207,7 @@ class _Work:
             self.on_progress(UncertaintyProgress(part, unit, begun, done, total, note, elapsed))
 
     def _raw(self, status: Status, reason: str) -> Result[UncertaintySummary]:
-        """What continuing needs, without any analysis."""
+        """The raw data for a continuation, without analysis."""
         found: dict[str, Any] = {}
         arrays = dict(self.refinement.arrays)
         if self.profiles is not None:
@@ -344,7 +344,7 @@ def profile_warnings(rows: Mapping[str, ProfileRow]) -> list[str]:
 
 
 def bootstrap_row(samples: Bootstrap) -> BootstrapRow:
-    """How many samples there are and what became of them."""
+    """Numbers of bootstrap samples by outcome."""
     def count(outcome: int) -> int:
         return int((samples.outcome == outcome).sum())
 

@@ -62,7 +62,7 @@ def pairs_within(
 
 @dataclass(frozen=True)
 class SymmetryImages:
-    """What the symmetry operations make of the atoms of a cell.
+    """Images of the atoms of a cell under the symmetry operations.
 
     Operation g maps atom i of the home cell onto atom atoms[g, i] of the cell shifts[g, i], and a
     lattice translation u onto rotations[g] @ u. Integers; atoms (n_operations, n_atoms).

@@ -162,7 +162,7 @@ class Crystal:
 
     @cached_property
     def cell_constraints(self) -> dict[str, str | float]:
-        """What the symmetry makes of each cell parameter that is not free.
+        """Constraints of symmetry on the cell parameters that are not free.
 
         Maps a parameter name to the one it equals ('b' -> 'a') or to its fixed value
         ('gamma' -> 120.0), worked out from the metric tensor that the rotations leave
@@ -249,7 +249,7 @@ class Crystal:
         return np.asarray(np.mean(images, axis=0))
 
     def coordinate_freedom(self, label: str) -> CoordinateFreedom:
-        """How the site may move without leaving its special position."""
+        """Directions in which a site may move without leaving its special position."""
         point = self.special_position(label)
         stabiliser = self.stabiliser(point)
         projector = np.mean([op.rotation for op, _ in stabiliser], axis=0)

@@ -38,7 +38,7 @@ MOST_STORED = 5_000_000
 
 @dataclass(frozen=True)
 class Chain:
-    """What the walkers did: every `thin`-th step is stored."""
+    """The chain of an ensemble of walkers, with every `thin`-th step."""
 
     names: tuple[str, ...]
     samples: FloatArray  # (n_stored, n_walkers, n_free)

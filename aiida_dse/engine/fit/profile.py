@@ -57,7 +57,7 @@ class Profile:
     above: Ray
 
     def interval(self, rise: float) -> tuple[float | None, float | None]:
-        """Where chi2 has risen by `rise` on either side; a bound that comes first ends it.
+        """The interval in which chi2 rises by less than `rise`, limited by the bounds.
 
         None where the curve did not get there.
         """

@@ -86,7 +86,7 @@ def default_stages(model: PatternModel) -> list[list[str]]:
 
 
 def free_names(model: PatternModel, stages: Sequence[Sequence[str]]) -> list[str]:
-    """What the stages free together, in the model's order; ValueError for unknown names."""
+    """Parameters that any stage refines, in the order of the model; ValueError for unknown names."""
     names = list(model.parameters)
     constrained = {constraint.target for constraint in model.constraints}
     patterns = [pattern for stage in stages for pattern in stage]
@@ -302,7 +302,7 @@ def blank_warnings(model: PatternModel, evaluation: Evaluation) -> list[str]:
 def fit_warnings(
     free: Sequence[Parameter], covariance: Covariance, fit: Agreement, linear: Sequence[Parameter]
 ) -> list[str]:
-    """What a referee would want to know before believing the numbers."""
+    """Warnings about a fit: GoF, bounds, undetermined parameters, correlations, residuals."""
     found = []
     if fit.gof < 1 and fit.n_points > 2 * (1 / max(1e-9, 1 - fit.gof)) ** 2:
         found.append(

@@ -176,7 +176,7 @@ class SimultaneousProblem:
         return sparse.csr_array(sparse.vstack(list(self._each(block).values())))
 
     def _rows(self, free: Sequence[str]) -> tuple[np.ndarray, int]:
-        """Where each pattern's rows start, and how many there are in all."""
+        """The first row of each pattern, and the total number of rows."""
         sizes = [len(self.model.followers(name, free)) + 1 for name in self.blocks]
         return np.concatenate([[0], np.cumsum(sizes)[:-1]]), int(np.sum(sizes))
 

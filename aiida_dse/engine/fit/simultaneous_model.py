@@ -219,7 +219,7 @@ class SimultaneousModel:
         return {name: one.shared for name, one in parsed.items() if one.pattern in ("", pattern)}
 
     def free_names(self, stages: Sequence[Sequence[str]]) -> list[str]:
-        """What the stages free together, in the order of the whole; ValueError for unknown names.
+        """Parameters that any stage refines, in the order of the whole; ValueError for unknown names.
 
         A model's parameter ('P.a', or a wildcard) frees it in all patterns or, where a
         parametric constraint gives it, the global parameters of that one; names of the whole are taken as they are.

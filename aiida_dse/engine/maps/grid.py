@@ -71,7 +71,7 @@ class Grid:
 
     @cached_property
     def unreachable(self) -> np.ndarray:
-        """Where quantity axes have no solution: boolean, of the grid's shape."""
+        """Boolean array of the grid's shape: points at which quantity axes have no solution."""
         found = np.zeros(self.shape, dtype=bool)
         for values in self.moved.values():
             found |= np.isnan(values)

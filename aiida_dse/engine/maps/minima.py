@@ -102,7 +102,7 @@ def quadratic_minimum(axes: Sequence[FloatArray], chi2: FloatArray) -> Quadratic
 
 @dataclass(frozen=True)
 class ProfileInterval:
-    """How far one axis may go on either side until chi2, lowest over the others, has risen by 1.
+    """Interval of one axis in which chi2, lowest over the others, rises by less than 1.
 
     minus, plus: unscaled, in the axis's unit; where one is None, `missing` is the reason.
     """

@@ -75,7 +75,7 @@ def su_scale(gof: float) -> float:
 
 @dataclass(frozen=True)
 class SerialCorrelation:
-    """What correlated residuals leave of a pattern's information."""
+    """Serial correlation of residuals and its effect on standard uncertainties."""
 
     autocorrelation_time: float  # in points
     n_effective: float

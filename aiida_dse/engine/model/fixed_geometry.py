@@ -209,7 +209,7 @@ class PairDistancesPhase(FixedGeometryPhase):
         }
 
     def size_statistics(self, values: Mapping[str, float]) -> dict[str, float]:
-        """As stored: like a refined size, they do not follow the expansion."""
+        """The stored statistics: like a refined size, they do not follow lattice_scale."""
         return dict(self.stored.sizes)
 
     def sampled(self, sampling: Sampling) -> tuple[FloatArray, float]:

@@ -206,7 +206,7 @@ class PatternModel:
         return full
 
     def constrained_grid(self, values: Mapping[str, Numbers]) -> dict[str, Numbers]:
-        """The same for values that may be arrays, point by point."""
+        """Constrained values for arrays, point by point."""
         full = dict(values)
         for constraint in self.constraints:
             full[constraint.target] = constraint.value(full)
@@ -247,7 +247,7 @@ class PatternModel:
         self, states: Sequence[PhaseState], values: Mapping[str, float],
         scales: Mapping[str, float],
     ) -> Evaluation:
-        """The same from known sine sums, with the scales of some phases given by name."""
+        """Evaluation from known partial Debye sums, with the scales of some phases specified by name."""
         patterns = [self.intensity(k, state, values) for k, state in enumerate(states)]
         columns, offset = [], None
         for phase, pattern in zip(self.phases, patterns, strict=True):
@@ -291,7 +291,7 @@ class PatternModel:
         return other
 
     def with_fixed_scales(self, scales: Mapping[str, float]) -> PatternModel:
-        """The same model with the scales of some phases given."""
+        """The same model with the scales of some phases fixed."""
         other = copy.copy(self)
         other.fixed_scales = dict(scales)
         return other

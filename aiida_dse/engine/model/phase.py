@@ -38,7 +38,7 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Sampling:
-    """Where the pattern is wanted and how finely the distances are sampled for it."""
+    """The q of a pattern, and the sampling of distances for it."""
 
     q: FloatArray
     wavelength: float
@@ -63,7 +63,7 @@ class PhaseState:
 
 
 class Phase(Protocol):
-    """What a pattern needs of a phase."""
+    """Interface of a phase, as used by the model of a pattern."""
 
     @property
     def name(self) -> str: ...
@@ -92,7 +92,7 @@ class Phase(Protocol):
 
 
 class Sites:
-    """What all kinds of phases share: B, occupancy and form factors by site."""
+    """Base of all kinds of phases: B, occupancy and form factors by site."""
 
     labels: tuple[str, ...]
     ions: tuple[str, ...]
@@ -178,7 +178,7 @@ class CrystalPhase(Sites):
 
     @cached_property
     def fixed_reasons(self) -> dict[str, str]:
-        """Why the cell parameters and coordinates that are no parameters cannot be freed."""
+        """Reasons why certain cell parameters and coordinates cannot be refined."""
         reasons = {}
         for name, rule in self.crystal.cell_constraints.items():
             reasons[name] = (

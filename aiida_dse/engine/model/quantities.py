@@ -41,7 +41,7 @@ class CrystalQuantity:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """What the quantity can be in any crystal."""
+        """Limits of the quantity in any crystal."""
         if self.unit == "deg":
             return 0.0, 180.0
         return (0.0, np.inf) if self.unit else (-np.inf, np.inf)

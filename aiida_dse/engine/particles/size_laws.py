@@ -78,7 +78,7 @@ class LogNormal:
         return float(ndtr(power * self.width - np.log(length / self.median) / self.width))
 
     def end(self, *, dimensions: int, largest: float = np.inf) -> float:
-        """Where the law ends (nm): at `largest`, or where TAIL of it, by volume squared, is left.
+        """End of the law (nm): `largest`, or the size above which TAIL of it, by volume squared, is left.
 
         `dimensions` is the number of edges that grow with this length.
         """
@@ -119,7 +119,7 @@ class BivariateLogNormal:
         return np.asarray(axes @ np.diag([self.first.width**2, self.second.width**2]) @ axes.T)
 
     def ends(self, *, powers: tuple[int, int], largest: float = np.inf) -> tuple[float, float]:
-        """Where each length ends (nm): at `largest`, or where TAIL of the law is left.
+        """End of each length (nm): `largest`, or the size above which TAIL of the law is left.
 
         TAIL is weighted with the volume squared; the volume is length_1^powers[0]
         length_2^powers[1].

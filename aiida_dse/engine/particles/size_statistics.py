@@ -43,7 +43,7 @@ def block_measures(cell: Cell, n_a: float, n_b: float, n_c: float) -> dict[str, 
 
 
 def sphere_measures(diameter: float) -> dict[str, float]:
-    """The same of a sphere of `diameter` nm: A/V = 6/D, confinement diameter D."""
+    """Measures of a sphere of `diameter` nm: A/V = 6/D, confinement diameter D."""
     return {
         "edge": float((np.pi / 6) ** (1 / 3)) * diameter,
         "surface_to_volume": 6 / diameter,

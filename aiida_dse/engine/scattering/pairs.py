@@ -36,7 +36,7 @@ class PairClass:
 
 @dataclass(frozen=True)
 class PairWeights:
-    """How many pairs each class has at each lattice vector v = start ... start + shape - 1."""
+    """Numbers of pairs of each class at each lattice vector v = start ... start + shape - 1."""
 
     flat: FloatArray
     offset: np.ndarray  # (n_classes,)
