@@ -54,7 +54,8 @@ def refinement(
 
     correlation: between the last two free parameters, the B_iso of the bromines.
     """
-    from aiida_dse.documents.results import ParameterRow, PhaseRow, RefinementSummary, SiteRow
+    from aiida_dse.documents.records import ParameterRow, PhaseRow, SiteRow
+    from aiida_dse.documents.results import RefinementSummary
     from aiida_dse.documents.status import Status
     from aiida_dse.engine.fit.covariance import Covariance
     from aiida_dse.engine.model.agreement import Agreement

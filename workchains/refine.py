@@ -19,7 +19,8 @@ from aiida_dse.data.results import summary_from_node
 from aiida_dse.data.same_content import NodesByContent
 from aiida_dse.documents import SimultaneousDocument, parse_simultaneous
 from aiida_dse.documents.continuation import simultaneous_continued
-from aiida_dse.documents.results import Fitted, SimultaneousSummary
+from aiida_dse.documents.records import Fitted
+from aiida_dse.documents.results import SimultaneousSummary
 from aiida_dse.documents.status import EXITS, Status
 from aiida_dse.engine.fit.freedom import check_freedom
 from aiida_dse.tasks.build import BuiltModel

@@ -19,7 +19,7 @@ from aiida_dse.data.results import summary_from_node
 from aiida_dse.data.roles import MEMBER, set_role
 from aiida_dse.data.same_content import NodesByContent
 from aiida_dse.documents.continuation import simultaneous_document_of
-from aiida_dse.documents.results import SeriesSummary
+from aiida_dse.documents.series_results import SeriesSummary
 from aiida_dse.documents.status import EXITS, PartsFailed, Status
 from aiida_dse.documents.study import SeriesPlan, SeriesSimultaneous, parse_plan
 from aiida_dse.workchains.members import (

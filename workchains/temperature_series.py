@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiida_dse.calculations.series import temperature_series
-from aiida_dse.documents.results import SeriesSummary, TemperatureSummary
+from aiida_dse.documents.series_results import SeriesSummary, TemperatureSummary
 from aiida_dse.engine.formatting import with_su
 from aiida_dse.workchains.members import sample_of
 from aiida_dse.workchains.series import SeriesWorkChain

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 import numpy as np
 
 import aiida_dse
-from aiida_dse.documents.results import ComparisonSummary, DataRow, ModelRow, RefinementSummary
+from aiida_dse.documents.records import DataRow
+from aiida_dse.documents.results import ComparisonSummary, ModelRow, RefinementSummary
 from aiida_dse.documents.status import Status, Task
 from aiida_dse.engine import NUMERICS_VERSION
 from aiida_dse.engine.parameters import Kind

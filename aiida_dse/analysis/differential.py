@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 import aiida_dse
-from aiida_dse.documents.results import DifferentialRow, DifferentialSummary, ReferenceRow
 from aiida_dse.documents.series import DifferentialOptions
+from aiida_dse.documents.series_results import DifferentialRow, DifferentialSummary, ReferenceRow
 from aiida_dse.documents.status import Status
 from aiida_dse.engine import NUMERICS_VERSION
 from aiida_dse.engine.model.pattern import PatternModel

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from aiida_dse.documents.results import ParameterRow, PhaseRow, RefinementSummary
+from aiida_dse.documents.records import ParameterRow, PhaseRow
+from aiida_dse.documents.results import RefinementSummary
 from aiida_dse.engine.crystal.geometry import irreducible_strain, pseudo_cubic_edge
 from aiida_dse.engine.crystal.structure import Cell
 from aiida_dse.engine.fit.covariance import Covariance

@@ -10,8 +10,9 @@ import numpy as np
 from scipy.stats import chi2 as chi2_law
 
 import aiida_dse
-from aiida_dse.documents.results import LawRow, RefinementSummary, ScaledValue
+from aiida_dse.documents.results import RefinementSummary
 from aiida_dse.documents.series import SeriesOptions
+from aiida_dse.documents.series_results import LawRow, ScaledValue
 from aiida_dse.documents.status import Status
 from aiida_dse.engine import NUMERICS_VERSION
 from aiida_dse.io.results import Result

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import constants
 
-from aiida_dse.documents.results import (
+from aiida_dse.documents.results import RefinementSummary
+from aiida_dse.documents.series import BulkModulus, SeriesOptions, SizeOptions, SizingOptions
+from aiida_dse.documents.series_results import (
     BulkRow,
     ExcitonRow,
     LawRow,
-    RefinementSummary,
     ScaledValue,
     SizeSummary,
     SizingSummary,
@@ -19,7 +20,6 @@ from aiida_dse.documents.results import (
     StrainRow,
     StrainThroughBulk,
 )
-from aiida_dse.documents.series import BulkModulus, SeriesOptions, SizeOptions, SizingOptions
 from aiida_dse.engine.formatting import with_su
 from aiida_dse.io.results import Result
 

@@ -8,20 +8,20 @@ from itertools import combinations
 import gemmi
 import numpy as np
 
-from aiida_dse.documents.results import (
+from aiida_dse.documents.results import RefinementSummary
+from aiida_dse.documents.series import TemperatureOptions
+from aiida_dse.documents.series_results import (
     DifferenceRow,
     DisorderRow,
     DisplacementLaw,
     DisplacementRow,
     EvidenceRow,
     LawRow,
-    RefinementSummary,
     ScaledValue,
     StaticRow,
     TemperatureRange,
     TemperatureSummary,
 )
-from aiida_dse.documents.series import TemperatureOptions
 from aiida_dse.engine.formatting import with_su
 from aiida_dse.io.results import Result
 

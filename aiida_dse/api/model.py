@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from aiida_dse.documents import ModelDocument, parse_document
 from aiida_dse.documents.continuation import model_continued
-from aiida_dse.documents.results import Summary
+from aiida_dse.documents.records import Summary
 from aiida_dse.engine.model.phase import TOLERANCE
 from aiida_dse.engine.resources import Resources
 from aiida_dse.io.patterns import MeasuredPattern

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aiida_dse.documents.results import RefinementSummary, ScanSummary, SimulationSummary, Value
+from aiida_dse.documents.records import Value
+from aiida_dse.documents.results import RefinementSummary, ScanSummary, SimulationSummary
 from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.model.agreement import Agreement
 from aiida_dse.engine.units import FloatArray

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from aiida.orm import ArrayData, Dict, ProcessNode, SinglefileData
 
+from aiida_dse.documents.records import Summary
 from aiida_dse.documents.result_migration import OLD_SCHEMA, map_paths
-from aiida_dse.documents.results import ScanSummary, Summary
+from aiida_dse.documents.results import ScanSummary
 from aiida_dse.io.results import (
     HDF5_NAME,
     Result,

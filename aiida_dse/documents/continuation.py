@@ -9,7 +9,8 @@ from statistics import fmean
 from typing import Any
 
 from .migration import current_document
-from .results import RefinementSummary, ScanSummary, SimultaneousSummary, Summary
+from .records import Summary
+from .results import RefinementSummary, ScanSummary, SimultaneousSummary
 from .simultaneous import SIMULTANEOUS_SCHEMA
 
 #: Keys in which the members of a series may differ.

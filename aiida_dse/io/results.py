@@ -12,8 +12,9 @@ import h5py
 import numpy as np
 from pydantic import ValidationError
 
+from aiida_dse.documents.records import RESULT_SCHEMA, Summary
 from aiida_dse.documents.result_migration import OLD_SCHEMA, current_arrays, current_result
-from aiida_dse.documents.results import RESULT_SCHEMA, SUMMARIES, Summary
+from aiida_dse.documents.results import SUMMARIES
 from aiida_dse.documents.status import Status, Task
 
 from .storage import hdf5_image, replace_file

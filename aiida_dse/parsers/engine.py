@@ -15,12 +15,8 @@ from aiida_dse.calculations.engine import RESULT_FOLDER, STDERR
 from aiida_dse.data.distances import DistancesData
 from aiida_dse.data.jobs import cif_node
 from aiida_dse.data.results import summary_node
-from aiida_dse.documents.results import (
-    BuildSummary,
-    RefinementSummary,
-    SimultaneousSummary,
-    Summary,
-)
+from aiida_dse.documents.records import Summary
+from aiida_dse.documents.results import BuildSummary, RefinementSummary, SimultaneousSummary
 from aiida_dse.documents.status import EXITS, Failure, Status
 from aiida_dse.engine import NUMERICS_VERSION
 from aiida_dse.io.outcome import read_outcome

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiida_dse.documents.results import (
+from aiida_dse.documents.series_results import (
     DifferentialSummary,
     ScaledValue,
     SeriesSummary,

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from aiida_dse.documents.results import ScaledValue
+from aiida_dse.documents.series_results import ScaledValue
 from aiida_dse.documents.status import Task
 from aiida_dse.engine.formatting import with_su
 from aiida_dse.io.results import Result

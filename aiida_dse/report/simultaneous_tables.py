@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from aiida_dse.documents.results import PatternRow, SimultaneousSummary, Value
+from aiida_dse.documents.records import Value
+from aiida_dse.documents.results import PatternRow, SimultaneousSummary
 from aiida_dse.engine.formatting import with_su
 from aiida_dse.engine.parameters import ParameterStatus
 from aiida_dse.tasks.simultaneous import BuiltSimultaneous

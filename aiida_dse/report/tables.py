@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from aiida_dse.documents.records import Fitted, PhaseRow, Summary
 from aiida_dse.documents.results import (
     BuildSummary,
     ComparisonSummary,
-    DifferentialSummary,
-    Fitted,
-    PhaseRow,
     RefinementSummary,
     ScanSummary,
-    SeriesSummary,
     SimulationSummary,
     SimultaneousSummary,
-    Summary,
     UncertaintySummary,
 )
+from aiida_dse.documents.series_results import DifferentialSummary, SeriesSummary
 from aiida_dse.engine.formatting import with_su
 from aiida_dse.engine.maps.grid import Coordinate
 from aiida_dse.engine.model.agreement import Agreement

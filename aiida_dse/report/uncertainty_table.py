@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aiida_dse.documents.results import (
-    BootstrapRow,
-    PosteriorRow,
-    SpreadRow,
-    UncertaintyRow,
-    UncertaintySummary,
-)
+from aiida_dse.documents.results import BootstrapRow, PosteriorRow, SpreadRow, UncertaintyRow, UncertaintySummary
 
 #: Why a side of a profile has no limit.
 OPEN = {"bound": "bound", "flat": "flat", "": "unfinished"}

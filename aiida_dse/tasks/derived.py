@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from aiida_dse.analysis.edges import edge_rows
-from aiida_dse.documents.results import PhaseRow, SiteRow, Value
+from aiida_dse.documents.records import PhaseRow, SiteRow, Value
 from aiida_dse.engine.crystal.structure import CELL_LENGTHS, CELL_PARAMETERS
 from aiida_dse.engine.fit.covariance import Covariance
 from aiida_dse.engine.model.derivatives import DIFFERENCE

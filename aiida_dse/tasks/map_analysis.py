@@ -6,15 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from aiida_dse.documents.results import (
-    AdaptiveRow,
-    BasinRow,
-    DeltaChi2Row,
-    PointRow,
-    QuadraticRow,
-    ScanSummary,
-    Value,
-)
+from aiida_dse.documents.records import Value
+from aiida_dse.documents.results import AdaptiveRow, BasinRow, DeltaChi2Row, PointRow, QuadraticRow, ScanSummary
 from aiida_dse.engine.maps.minima import (
     LARGEST_FLOOD,
     basins,

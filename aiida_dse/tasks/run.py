@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from aiida_dse.documents.plans import RefinementPlan
+from aiida_dse.documents.records import RestraintRow
 from aiida_dse.documents.results import (
     AxisRow,
     MinimumRow,
     QuantityRow,
     RefinementSummary,
-    RestraintRow,
     ScanSummary,
     SearchRow,
     SimulationSummary,

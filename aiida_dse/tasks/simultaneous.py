@@ -12,7 +12,8 @@ import numpy as np
 from aiida_dse.documents import DocumentError, SimultaneousDocument
 from aiida_dse.documents.plans import Start
 from aiida_dse.documents.reading import located
-from aiida_dse.documents.results import DataRow, PatternRow, SimultaneousSummary
+from aiida_dse.documents.records import DataRow
+from aiida_dse.documents.results import PatternRow, SimultaneousSummary
 from aiida_dse.engine.fit.leastsquares import Cycle
 from aiida_dse.engine.fit.simultaneous_fit import SimultaneousRefinement, refine_simultaneous
 from aiida_dse.engine.fit.simultaneous_model import TEMPERATURE, SimultaneousModel

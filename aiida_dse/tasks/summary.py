@@ -16,13 +16,7 @@ import xraydb
 
 import aiida_dse
 from aiida_dse.documents import ModelDocument, SimultaneousDocument
-from aiida_dse.documents.results import (
-    DataRow,
-    LinearRow,
-    ParameterRow,
-    StructureRow,
-    Tables,
-)
+from aiida_dse.documents.records import DataRow, LinearRow, ParameterRow, StructureRow, Tables
 from aiida_dse.documents.status import Status
 from aiida_dse.engine import NUMERICS_VERSION
 from aiida_dse.engine.fit.covariance import Covariance

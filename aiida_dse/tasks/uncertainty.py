@@ -12,13 +12,7 @@ import numpy as np
 
 from aiida_dse.documents import DocumentError
 from aiida_dse.documents.plans import RefinementPlan, UncertaintyPlan
-from aiida_dse.documents.results import (
-    BootstrapRow,
-    PosteriorRow,
-    ProfileRow,
-    UncertaintyRow,
-    UncertaintySummary,
-)
+from aiida_dse.documents.results import BootstrapRow, PosteriorRow, ProfileRow, UncertaintyRow, UncertaintySummary
 from aiida_dse.documents.status import Status, Task
 from aiida_dse.engine.fit.bootstrap import (
     FAILED,

@@ -10,19 +10,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from numpy.testing import assert_allclose
 
+from aiida_dse.documents.records import ParameterRow, Value
 from aiida_dse.documents.results import (
     AxisRow,
     BasinRow,
     ComparisonSummary,
     ModelRow,
-    ParameterRow,
     PointRow,
     QuadraticRow,
     QuantityRow,
     RefinementSummary,
     ScanSummary,
     SimulationSummary,
-    Value,
 )
 from aiida_dse.documents.status import Status
 from aiida_dse.engine.model.agreement import Agreement

@@ -5,14 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aiida_dse.documents.results import (
-    BootstrapRow,
-    ParameterRow,
-    PosteriorRow,
-    ProfileRow,
-    UncertaintyRow,
-    UncertaintySummary,
-)
+from aiida_dse.documents.records import ParameterRow
+from aiida_dse.documents.results import BootstrapRow, PosteriorRow, ProfileRow, UncertaintyRow, UncertaintySummary
 from aiida_dse.documents.status import Status
 from aiida_dse.engine.model.agreement import Agreement
 from aiida_dse.engine.parameters import Kind, ParameterStatus

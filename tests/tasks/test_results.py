@@ -17,7 +17,8 @@ from aiida_dse.analysis.differential import differential
 from aiida_dse.analysis.size_series import size_series, sizing_curve
 from aiida_dse.analysis.temperature_series import temperature_series
 from aiida_dse.documents import load_simultaneous
-from aiida_dse.documents.results import SUMMARIES, Summary
+from aiida_dse.documents.records import Summary
+from aiida_dse.documents.results import SUMMARIES
 from aiida_dse.documents.series import Bulk, DifferentialOptions, SizeOptions, SizingOptions
 from aiida_dse.documents.status import Status, Task
 from aiida_dse.io.results import (

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from aiida_dse.analysis.size_series import _surface_energy
-from aiida_dse.documents.results import ScaledValue
 from aiida_dse.documents.series import BulkModulus
+from aiida_dse.documents.series_results import ScaledValue
 from aiida_dse.engine.crystal.structure import Cell
 from aiida_dse.engine.particles.size_statistics import block_measures, sphere_measures
 from aiida_dse.tasks.derived import edge_rows
