@@ -91,7 +91,7 @@ EXITS: dict[Outcome, Exit] = {
     Status.CONVERGED: Exit(0, "", "", 0, True),
     Status.PARTIAL: Exit(0, "", "", 0, True),
     Failure.INTERNAL: Exit(
-        300, "ERROR_INTERNAL", "The engine failed for a reason of its own: {detail}", 1),
+        300, "ERROR_INTERNAL", "The engine failed with an internal error: {detail}", 1),
     Failure.NO_RESULT: Exit(
         310, "ERROR_NO_RESULT", "The job ended before the engine wrote a result: {detail}", 1),
     Failure.DAMAGED_RESULT: Exit(
