@@ -400,7 +400,7 @@ def blocks(path, heading=None):
     return re.findall(r"```python\n(.*?)```", text, re.S)
 
 
-@pytest.mark.parametrize("path, heading", [("docs/api.md", None), ("README.md", "In a notebook")])
+@pytest.mark.parametrize("path, heading", [("docs/api.md", None), ("README.md", "In a notebook, without AiiDA")])
 def test_the_documentation_runs(path, heading, tmp_path, monkeypatch, capsys):
     for file in (CIF, EXAMPLE / "size_05nm.xye"):
         shutil.copy(file, tmp_path)

@@ -65,7 +65,7 @@ def inputs_of(members, code, plan=None, **more):
     """One thread for every job: two of them share two cores."""
     return {
         "members": {name: dict(member) for name, member in members.items()},
-        "plan": Dict(plan or {}), "max_concurrent": Int(2),
+        "plan": Dict(plan or {}), "max_concurrent": Int(2), "max_iterations": Int(2),
         "refine": {"code": code, "threads": 1},
     } | more
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -247,3 +249,21 @@ def test_tiles_of_a_wider_grid_are_those_of_the_narrower_one():
         [4 + 0.01 * k for k in range(32)])
     for wide in (tiles(4.00, 4.39, 10), tiles(3.92, 4.31, 10)):
         assert set(narrow) <= set(wide)
+
+
+def test_the_python_example_of_the_readme_makes_a_builder(code, monkeypatch):
+    """Section "In Python, with AiiDA", but for the profile and the submission itself."""
+    root = Path(__file__).parents[2]
+    text = (root / "README.md").read_text(encoding="utf-8")
+    section = text.partition("## In Python, with AiiDA\n")[2].partition("\n## ")[0]
+    (block,) = re.findall(r"```python\n(.*?)```", section, re.S)
+    submitted = []
+    monkeypatch.setattr("aiida.load_profile", lambda: None)
+    monkeypatch.setattr("aiida.engine.submit", submitted.append)
+    monkeypatch.chdir(root / "examples" / "cspbbr3")
+    exec(compile(block, "README.md", "exec"), {})
+    (builder,) = submitted
+    assert builder.refine.model["tolerance"] == 1e-7 and builder.refine.threads == 2
+    assert builder.refine.model["refinement"]["starts"] == 6  # of the protocol 'publication'
+    assert builder.refine.metadata.options.max_wallclock_seconds == 3600
+    assert RefineWorkChain.spec().inputs.validate(builder._inputs(prune=True)) is None
