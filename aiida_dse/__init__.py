@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-#: The names of `aiida_dse.api`, which is imported when one of them is asked for.
+#: The public names of `aiida_dse.api`, which is imported on first access to one of them.
 __all__ = [
     "Background", "Cell", "Crystal", "Model", "Parallelepiped", "Pattern", "PatternResult", "Phase",
     "QuasiCube", "RefinementResult", "ScanResult", "Site", "Sphere", "as_crystal",

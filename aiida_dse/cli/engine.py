@@ -1,10 +1,10 @@
-"""dse-engine: from a document to result files, task by task."""
+"""The command dse-engine: runs the tasks of a document and writes result files."""
 
 from __future__ import annotations
 
 import os
 
-# one BLAS thread: the engine shares its cores itself. Set before numpy loads.
+# One BLAS thread, because the engine distributes its cores itself; must precede import of numpy.
 for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
@@ -27,14 +27,15 @@ _output = click.option(
     show_default=True, help="Folder for result.json and result.h5.",
 )
 _walltime = click.option(
-    "--walltime", type=click.FloatRange(min=1), help="Stop after this many seconds and keep the results."
+    "--walltime", type=click.FloatRange(min=1),
+    help="Stop after this many seconds and write the results so far.",
 )
 
 
 def _resources_of(
     context: click.Context, option: click.Parameter, threads: int | None
 ) -> Resources:
-    """The only place of the command where the environment decides on threads and memory."""
+    """Threads and memory of the command: the only place that reads them from the environment."""
     try:
         return Resources.from_environment(threads)
     except ValueError as problem:
@@ -59,9 +60,10 @@ def _print_version(context: click.Context, _: Any, wanted: bool) -> None:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False,
-              callback=_print_version, help="Show the version of the engine and of its numerics, and exit.")
+              callback=_print_version,
+              help="Show the versions of the engine and of its numerics, and exit.")
 def main() -> None:
-    """Debye scattering analysis of nanocrystals."""
+    """Analyse X-ray total scattering of nanocrystals by the Debye scattering equation."""
     import warnings
 
     from aiida_dse.documents.reading import print_notes
@@ -73,14 +75,14 @@ def main() -> None:
 @click.argument("document", type=click.Path(path_type=Path), required=False)
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of model documents instead.")
 def validate(document: Path | None, schema: bool) -> None:
-    """Check a document, its files and its peak positions, and list its parameters."""
+    """Check a document and its data, and list its parameters."""
     if schema:
         from aiida_dse.documents import ModelDocument
 
         click.echo(json.dumps(ModelDocument.model_json_schema(by_alias=True), indent=1))
         return
     if document is None:
-        raise click.UsageError("Name the document to check, or ask for the --schema.")
+        raise click.UsageError("Specify the document to check, or the option --schema.")
     with _refusals():
         if _is_simultaneous(document):
             from aiida_dse.report.simultaneous_tables import simultaneous_validation_report
@@ -109,7 +111,10 @@ def simulate(document: Path, output: Path, resources: Resources) -> None:
 @_output
 @_threads
 def build_(document: Path, output: Path, resources: Resources) -> None:
-    """Sample the pair distances of every phase once, to be used in place of its structure."""
+    """Compute and store the pair distances of every phase.
+
+    Later documents can use the stored distances of a phase in place of its structure.
+    """
     from aiida_dse.tasks.distances import run_build
 
     with _task(output):
@@ -125,7 +130,7 @@ def build_(document: Path, output: Path, resources: Resources) -> None:
 def refine(
     document: Path, output: Path, walltime: float | None, resources: Resources, quiet: bool
 ) -> None:
-    """Refine the document's parameters against its pattern."""
+    """Refine the parameters of a document against its pattern."""
     from aiida_dse.tasks.run import run_refine
 
     with _task(output), _progress(quiet) as show:
@@ -137,7 +142,7 @@ def refine(
 
 _continue = click.option(
     "--continue", "continued", is_flag=True,
-    help="Keep the finished part of the result that the output folder already holds.",
+    help="Continue from the unfinished result in the output folder.",
 )
 
 
@@ -152,7 +157,7 @@ def scan(
     document: Path, output: Path, walltime: float | None, resources: Resources, quiet: bool,
     continued: bool,
 ) -> None:
-    """Map the GoF over the axes of the document's 'scan'."""
+    """Map the GoF over the axes of the section 'scan'."""
     from aiida_dse.tasks.run import run_scan
 
     with _task(output), _progress(quiet) as show:
@@ -175,7 +180,10 @@ def uncertainty(
     document: Path, output: Path, walltime: float | None, resources: Resources, quiet: bool,
     continued: bool,
 ) -> None:
-    """Refine, then compute the profiles, bootstrap and posterior of the document's 'uncertainty'."""
+    """Compute profiles, bootstrap and posterior.
+
+    The document is refined first. Its section 'uncertainty' specifies what is computed.
+    """
     from aiida_dse.tasks.uncertainty import require_uncertainty, run_uncertainty
 
     with _task(output), _progress(quiet) as show:
@@ -198,9 +206,10 @@ def uncertainty(
 def compare(
     models: tuple[str, ...], output: Path, walltime: float | None, resources: Resources, quiet: bool
 ) -> None:
-    """Compare models of one pattern: documents (refined first) or folders with refinements.
+    """Compare several models of one pattern.
 
-    A model is named by its file or folder unless NAME= precedes it.
+    Each MODEL is a document, which is refined first, or a folder with a finished refinement. Its
+    name is that of the file or folder unless NAME= precedes it.
     """
     from aiida_dse.analysis.comparison import compare as compared
     from aiida_dse.io.results import read_result, write_result
@@ -208,7 +217,7 @@ def compare(
 
     with _task(output):
         sources = _named_models(models)
-        # all documents are checked before the first is refined
+        # check all documents before the first refinement
         built = {name: _build(path, resources, measured=True) for name, path in sources.items()
                  if not path.is_dir()}
         stop = _stop_check(walltime)
@@ -226,17 +235,17 @@ def compare(
 
 
 def _named_models(models: tuple[str, ...]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    named: dict[str, Path] = {}
     for text in models:
         name, sign, rest = text.rpartition("=")
         path = Path(rest)
         name = name if sign else path.stem
         if not name or "/" in name:
-            raise ValueError(f"'{text}' is not of the form NAME=MODEL, the name without a slash.")
-        if name in found:
+            raise ValueError(f"'{text}' is not of the form NAME=MODEL with a name without a slash.")
+        if name in named:
             raise ValueError(f"Two models are called '{name}'. Distinguish them with NAME=MODEL.")
-        found[name] = path
-    return found
+        named[name] = path
+    return named
 
 
 @main.command()
@@ -248,7 +257,10 @@ def _named_models(models: tuple[str, ...]) -> dict[str, Path]:
 def simultaneous(
     document: Path, output: Path, walltime: float | None, resources: Resources, quiet: bool
 ) -> None:
-    """Refine several patterns simultaneously, with shared parameters and parametric constraints."""
+    """Refine several patterns simultaneously.
+
+    The patterns have shared parameters, and parameters that follow parametric constraints.
+    """
     from aiida_dse.tasks.simultaneous import run_simultaneous
 
     with _task(output), _progress(quiet) as show:
@@ -261,11 +273,11 @@ def simultaneous(
 @click.argument("document", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: standard output.")
 def upgrade(document: Path, output: Path | None) -> None:
-    """Rewrite a document of version 0.1 with the names of version 0.2.
+    """Rewrite a document of version 0.1 for version 0.2.
 
-    The new document means the same. Comments and the layout of the text are lost. Documents whose
-    files it names stay as they are; they can still be read. An output that ends in .json is
-    written as JSON, everything else as YAML.
+    The new document describes the same analysis. Comments and formatting are lost. Other documents
+    that it refers to are not rewritten, but remain readable. The output is JSON if its name ends
+    in .json, and YAML otherwise.
     """
     import json
     import warnings
@@ -290,27 +302,33 @@ def upgrade(document: Path, output: Path | None) -> None:
 
 @main.command()
 def selftest() -> None:
-    """Check the engine on this computer against the plain double sum, and compile it."""
+    """Compile and check the engine on this computer.
+
+    The engine is compared with the direct double sum over all pairs of atoms.
+    """
     from aiida_dse.tasks.selftest import LIMIT, selftest, speed
 
     begin = time.monotonic()
     error = selftest()
     click.echo(f"self-test: largest relative error {error:.1e} (limit {LIMIT:.0e}), "
                f"{time.monotonic() - begin:.1f} s")
-    click.echo(f"speed: {1e9 * speed():.3g} ns for each distance, one thread")
+    click.echo(f"speed: {1e9 * speed():.3g} ns per distance on one thread")
     sys.exit(0 if error < LIMIT else 1)
 
 
 def _build(document: Path, resources: Resources = ONE_THREAD, *, measured: bool = False) -> Any:
-    """The checked model of a document; `measured`: it must have a pattern to compare with."""
+    """Build the model of a document and check its axis.
+
+    With `measured`, raise ValueError if the document has no measured pattern.
+    """
     from aiida_dse.documents import load_document
     from aiida_dse.tasks.build import build
     from aiida_dse.tasks.peak_positions import check_axis
 
     built = build(load_document(document), document.parent, resources=resources)
     if measured and not built.measured:
-        raise ValueError("pattern: there is no 'file' to compare with. Name the measured pattern, "
-                         "or use 'dse-engine simulate'.")
+        raise ValueError("pattern: there is no 'file' to compare with. Specify the measured "
+                         "pattern, or use 'dse-engine simulate'.")
     if remark := check_axis(built):
         click.echo(f"note: {remark}", err=True)
     return built
@@ -335,7 +353,10 @@ def _build_simultaneous(document: Path, resources: Resources = ONE_THREAD) -> An
 
 
 def _finished(output: Path, built: Any) -> Any:
-    """The result that a folder holds, if any; it must be of the same document and files."""
+    """Read the earlier result in an output folder; None if there is none.
+
+    Raises ValueError if the result belongs to another document or to other files.
+    """
     from aiida_dse.io.results import JSON_NAME, read_result
     from aiida_dse.tasks.summary import document_hash
 
@@ -344,19 +365,19 @@ def _finished(output: Path, built: Any) -> Any:
     try:
         finished = read_result(output)
     except ValueError as problem:
-        raise ValueError(f"{problem} Choose another --output, or leave out --continue to begin "
+        raise ValueError(f"{problem} Choose another --output, or omit --continue to start "
                          "again.") from None
     data = finished.summary.data
     if finished.summary.document_sha256 != document_hash(built.document) \
             or data is None or data.sha256 != built.files:
-        raise ValueError(f"{output} holds the result of another document or of other files. "
+        raise ValueError(f"{output} contains the result of another document or of other files. "
                          "Choose another --output.")
     return finished
 
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Print why a command cannot go on, and leave with the exit status of that failure."""
+    """Print the error that ends a command, and exit with the status of that failure."""
     from aiida_dse.documents.status import EXITS, Failure
     from aiida_dse.io.outcome import failure_of
 
@@ -372,7 +393,7 @@ def _refusals() -> Iterator[None]:
 
 @contextmanager
 def _task(output: Path) -> Iterator[None]:
-    """A task whose outcome is kept in the output folder, also where it fails."""
+    """Run a task and record its outcome in the output folder, also if it fails."""
     from aiida_dse.io.outcome import reporting
 
     with _refusals(), reporting(output):
@@ -380,6 +401,7 @@ def _task(output: Path) -> Iterator[None]:
 
 
 def _stop_check(walltime: float | None) -> Callable[[], str | None]:
+    """A function that returns 'walltime' after that many seconds or a SIGTERM, and None before."""
     begin = time.monotonic()
     signalled: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: signalled.append(number))
@@ -401,7 +423,7 @@ def _progress(quiet: bool) -> Any:
 
 
 def _finish(result: Any, output: Path) -> None:
-    """Write and print a result; leave with the exit status of how it ended."""
+    """Write and print a result, and exit with the status of its outcome."""
     from aiida_dse.documents.status import EXITS
     from aiida_dse.io.outcome import RunOutcome, write_outcome
     from aiida_dse.io.results import write_result

@@ -1,4 +1,4 @@
-"""Documents that users write and jobs read, and typed results: pydantic models with schemas."""
+"""Pydantic models of the documents that users write, and of typed results."""
 
 from .model import MODEL_SCHEMA, ModelDocument
 from .reading import DocumentError, load_document, parse_document

@@ -1,4 +1,4 @@
-"""Migration of documents of version 0.1 (schemas .../1) to the names of version 0.2."""
+"""Migration of documents from version 0.1 (schemas .../1) to the names of version 0.2."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ DOCUMENT_SCHEMAS = {
     "aiida-dse/model/1": "aiida-dse/model/2", "aiida-dse/joint/1": "aiida-dse/simultaneous/2",
     "aiida-dse/study/1": "aiida-dse/study/2",
 }
-#: The end of a name or wildcard; a star behind it is a product, at the end of a part a wildcard.
+#: The last part of a name or wildcard; a star after it is a wildcard at the end of the name, and
+#: a product elsewhere.
 _LAST = re.compile(
     r"(?<=[\w*?\]'\-])\.(" + "|".join(QUANTITIES) + r")(?![\w.('?\[])(?!\*(?:$|[.?\[]))")
 _BLANK = re.compile(r"(?<![\w.])trace\.(?=[\w*?\[])")
@@ -24,10 +25,10 @@ _GLOBAL = re.compile(r"(?<![\w.:])joint\.(?=\w)")
 
 
 def current_name(text: str, *, several: bool = False) -> str:
-    """Parameter names in a text (a name, a wildcard, an expression) under their new names.
+    """Translate the parameter names in a text (a name, a wildcard or an expression).
 
-    several: the text belongs to several patterns refined together, where 'joint.' begins the names
-    of what is 'global.' today; elsewhere 'joint' may be a phase.
+    several: the text belongs to a simultaneous document, whose prefix 'joint.' is now 'global.';
+    elsewhere, 'joint' may be the name of a phase.
     """
     text = _LAST.sub(lambda m: f".{QUANTITIES[m.group(1)]}", text)
     text = _BLANK.sub("blank.", text)
@@ -35,9 +36,9 @@ def current_name(text: str, *, several: bool = False) -> str:
 
 
 def current_wildcards(text: str, *, several: bool = False) -> list[str]:
-    """Names and wildcards for the parameters that one of version 0.1 selected.
+    """Names and wildcards that select the same parameters as one of version 0.1.
 
-    '*.?' selected 'PbS.Pb1.B'; it does not match today's name, 'PbS.Pb1.B_iso'.
+    '*.?' selected 'PbS.Pb1.B', but does not match the new name 'PbS.Pb1.B_iso'.
     """
     head, dot, last = text.rpartition(".")
     found = [current_name(text, several=several)]
@@ -49,12 +50,12 @@ def current_wildcards(text: str, *, several: bool = False) -> list[str]:
 
 
 def local_name(text: str) -> str:
-    """A parameter's name inside its phase, 'Cs1.B' or 'phi', under its new name."""
+    """The new name of a parameter within its phase, such as 'Cs1.B' or 'phi'."""
     return current_name(f"phase.{text}").removeprefix("phase.")
 
 
 def old_names(name: str) -> tuple[str, ...]:
-    """The names under which version 0.1 stored what `name` means."""
+    """The names that version 0.1 used for `name`."""
     head, _, last = name.rpartition(".")
     if head == "global":
         return (f"joint.{last}",)
@@ -67,7 +68,7 @@ def old_names(name: str) -> tuple[str, ...]:
 
 
 def current_document(content: Any) -> Any:
-    """A document of schema .../1 as one of schema .../2; other content as it is."""
+    """Migrate a document from schema .../1 to schema .../2; return other content unchanged."""
     if not is_old_document(content):
         return content
     change = {"aiida-dse/model/1": _model, "aiida-dse/joint/1": _simultaneous,
@@ -76,13 +77,13 @@ def current_document(content: Any) -> Any:
 
 
 def is_old_document(content: Any) -> bool:
-    """Whether `current_document` changes it."""
+    """Whether the content is a document of version 0.1, which `current_document` migrates."""
     return isinstance(content, Mapping) and isinstance(content.get("schema"), str) \
         and content["schema"] in DOCUMENT_SCHEMAS
 
 
 def looks_old(content: Any) -> bool:
-    """Whether a model document without a schema has keys that only version 0.1 knew."""
+    """Whether a model document without a schema has keys that exist in version 0.1 only."""
     if not isinstance(content, Mapping) or "schema" in content:
         return False
     phases = content.get("phases")
@@ -98,7 +99,7 @@ def looks_old(content: Any) -> bool:
 
 
 def _renamed(value: Any, *, several: bool = False) -> Any:
-    """Parameter names in keys and texts, at any depth; wildcards in lists select the same."""
+    """Translate parameter names in keys and texts at any depth, and wildcards in lists."""
     if isinstance(value, str):
         return current_name(value, several=several)
     if isinstance(value, Mapping):
@@ -118,7 +119,7 @@ def _moved(content: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
 
 
 def _model(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A model document, or part of one."""
+    """Migrate a model document, or a part of one."""
     found = _moved(content, {"ties": "constraints"})
     if content.get("schema") == "aiida-dse/model/1":
         found["schema"] = DOCUMENT_SCHEMAS["aiida-dse/model/1"]
@@ -142,7 +143,7 @@ def _phase(phase: Any) -> Any:
 
 
 def _particle(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A particle, or changes to one: without a 'shape', its lengths decide which prism it is."""
+    """Migrate a particle, or changes to one; without a 'shape', its lengths determine the shape."""
     found = _moved(content, {"phi": "size_axes_rotation"})
     given = {key for key, value in found.items() if value is not None}
     shape = found.get("shape")
@@ -150,7 +151,7 @@ def _particle(content: Mapping[str, Any]) -> dict[str, Any]:
         found = {"shape": "quasi_cube" if "L" in given else "parallelepiped"} | {
             key: value for key, value in found.items() if key != "shape"}
         if "L" in given and shape == "prism":
-            found.pop("size_axes_rotation", None)  # it did nothing to near-cubes
+            found.pop("size_axes_rotation", None)  # it had no effect on near-cubes
     return found
 
 

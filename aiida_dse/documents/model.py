@@ -14,7 +14,7 @@ AxisKind = Literal["two_theta", "q_inverse_angstrom", "q_inverse_nm"]
 
 
 class Sample(Section):
-    """The measured sample; every result contains it, for queries."""
+    """Metadata of the measured sample, copied to every result for queries."""
 
     name: str | None = None
     ligand: str | None = None
@@ -25,7 +25,7 @@ class Sample(Section):
 
 
 class AxisGrid(Section):
-    """A regular axis: for simulations, and for files of bare intensities."""
+    """A regular axis, for simulations and for files that contain intensities only."""
 
     start: Positive
     step: Positive
@@ -33,13 +33,16 @@ class AxisGrid(Section):
 
 
 class CurveFile(Section):
-    """A measured curve on disk and what its columns mean."""
+    """A file with a measured curve, and the meaning of its columns."""
 
     file: str | None = Field(None, min_length=1)
-    axis: AxisKind | None = Field(None, description="required unless the file contains it")
-    wavelength: Positive | None = Field(None, description="Å; required unless the file contains it")
+    axis: AxisKind | None = Field(None, description="required unless the file specifies it")
+    wavelength: Positive | None = Field(
+        None, description="Å; required unless the file specifies it"
+    )
     sigma: str | None = Field(
-        None, description="column, counts, 'counts / N' or 'p %'; a third column is used as it is"
+        None, description="s.u. of the intensities: 'column', 'counts', 'counts / N' or 'p %'; "
+        "default: the column of the file that contains them"
     )
     grid: AxisGrid | None = None
     intensity_column: int | str | None = None
@@ -49,13 +52,16 @@ class CurveFile(Section):
 class Pattern(CurveFile):
     """The observed pattern, or the grid on which to simulate one."""
 
-    range: tuple[Finite, Finite] | None = Field(None, description="in units of the axis")
+    range: tuple[Finite, Finite] | None = Field(
+        None, description="lower and upper limit of the points used, in units of the axis"
+    )
     every: Annotated[int, Field(ge=1)] = Field(1, description="use every n-th point")
     polarisation: Literal["none", "unpolarised"] = Field(
-        "none", description="none for corrected data; unpolarised applies (1 + cos^2 2theta)/2"
+        "none", description="'none' for corrected data; 'unpolarised' multiplies the model by "
+        "(1 + cos^2 2theta)/2"
     )
     axis_confirmed: bool = Field(
-        False, description="skip the check that the peak positions match the structures"
+        False, description="skip the comparison of the peak positions with the structures"
     )
 
     @model_validator(mode="after")
@@ -74,24 +80,24 @@ class Pattern(CurveFile):
             )
         if self.file is None and (self.range is not None or self.every != 1):
             raise ValueError(
-                "'range' and 'every' choose points of a measured file; a 'grid' has its own start, "
-                "stop and step"
+                "'range' and 'every' select points of a measured file; remove them, or change "
+                "the start, stop and step of the 'grid'"
             )
         return self
 
 
 class SizeLaw(Section):
-    """Number-weighted log-normal law of a length, nm."""
+    """Number-weighted log-normal size law: mean and standard deviation in nm."""
 
     mean: Positive
     sd: Positive
 
 
-LARGEST = "nm; populations end here (default: four times the largest starting mean)"
+LARGEST = "nm; upper limit of the population (default: four times the largest starting mean)"
 
 
 class Parallelepiped(Section):
-    """Whole cells: one parallelepiped of n_a x n_b x n_c cells, or a population L_ab x L_c."""
+    """Parallelepipeds of whole cells: one of n_a x n_b x n_c cells, or a population L_ab x L_c."""
 
     shape: Literal["parallelepiped"]
     cells: tuple[int, int, int] | None = None
@@ -116,7 +122,7 @@ class Parallelepiped(Section):
 
 
 class QuasiCube(Section):
-    """Whole cells, as high as they are wide: a population of the edge L (nm)."""
+    """Quasi-cubes of whole cells, as high as they are wide: a population of edge L (nm)."""
 
     shape: Literal["quasi_cube"]
     L: SizeLaw
@@ -124,17 +130,17 @@ class QuasiCube(Section):
 
 
 class Sphere(Section):
-    """All atoms within half the diameter D (nm) of a point, one size or a population."""
+    """Spheres of diameter D (nm) about a point of the crystal: one size, or a population."""
 
     shape: Literal["sphere"]
     D: SizeLaw | Positive
     largest: Positive | None = Field(None, description=LARGEST)
     centre: tuple[Finite, Finite, Finite] | str = Field(
-        (0.0, 0.0, 0.0), description="fractional coordinates or a site label"
+        (0.0, 0.0, 0.0), description="centre: fractional coordinates, or a site label"
     )
 
 
-#: The sections of a particle by their 'shape'.
+#: The particle sections by their value of 'shape'.
 SHAPES: dict[str, type[Section]] = {
     "parallelepiped": Parallelepiped, "quasi_cube": QuasiCube, "sphere": Sphere,
 }
@@ -142,13 +148,13 @@ Particle = Annotated[Parallelepiped | QuasiCube | Sphere, Field(discriminator="s
 
 
 class Phase(Section):
-    """One kind of nanocrystal: structure and particle family, list of atoms, or distances."""
+    """One kind of nanocrystal: a structure and its particles, a list of atoms, or distances."""
 
     structure: str | None = Field(None, description="CIF file", min_length=1)
     block: str | None = Field(None, description="data block of the CIF, if it has several")
     atoms: str | None = Field(None, description="XYZ file with one particle", min_length=1)
     distances: str | None = Field(
-        None, description="HDF5 file of distances sampled before ('dse-engine build')", min_length=1
+        None, description="HDF5 file of pair distances stored by 'dse-engine build'", min_length=1
     )
     particle: Particle | None = None
     ions: dict[str, str] = Field({}, description="site label or element -> ion, e.g. Pb: Pb2+")
@@ -156,10 +162,12 @@ class Phase(Section):
         {}, description="site label or element -> starting B_iso, Å^2"
     )
     termination: tuple[Finite, Finite, Finite] = Field(
-        (0.0, 0.0, 0.0), description="fractional corner of the box whose atoms make up one unit cell, "
-        "which decides how the faces of a particle of whole cells end"
+        (0.0, 0.0, 0.0), description="fractional coordinates of the corner of the box whose atoms "
+        "form one unit cell; determines the termination of the faces of particles of whole cells"
     )
-    exclusion_distance: Positive = Field(1.2, description="Å; closer partial sites alternate")
+    exclusion_distance: Positive = Field(
+        1.2, description="Å; partially occupied positions that are closer exclude each other"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Phase:
@@ -169,14 +177,14 @@ class Phase(Section):
             )
         if (self.structure is None) != (self.particle is None):
             raise ValueError(
-                f"a 'structure' needs a 'particle' (shape: {', '.join(SHAPES)}); a list of 'atoms' "
-                "is one particle already, and 'distances' are those of particles: they take none"
+                f"a 'structure' needs a 'particle' (shape: {', '.join(SHAPES)}); 'atoms' and "
+                "'distances' describe complete particles, so remove 'particle' there"
             )
         return self
 
     @property
     def sources(self) -> dict[str, str | None]:
-        """The file of each kind that a phase can come from."""
+        """The file of the phase by kind of source; None for kinds that are not specified."""
         return {"structure": self.structure, "atoms": self.atoms, "distances": self.distances}
 
     @property
@@ -186,7 +194,7 @@ class Phase(Section):
 
 
 class Background(Section):
-    """Linear components, solved inside every evaluation."""
+    """Background terms, whose coefficients are solved linearly in every evaluation."""
 
     chebyshev: Annotated[int, Field(ge=0, le=40)] = Field(
         0, description="number of Chebyshev terms over the range in 2theta; 1 is a constant"
@@ -203,11 +211,15 @@ class Derived(Section):
     """Quantities to report with propagated standard uncertainties."""
 
     distances: tuple[tuple[str, str], ...] = Field((), description="pairs of site labels")
-    angles: tuple[tuple[str, str, str], ...] = Field((), description="site, vertex, site")
-    cutoff: Positive | None = Field(
-        None, description="Å; longest bond to a neighbour (default: 1.25 times the shortest of a pair)"
+    angles: tuple[tuple[str, str, str], ...] = Field(
+        (), description="site labels: site, vertex, site"
     )
-    pseudo_cubic: bool = Field(False, description="a_k and zeta of an orthorhombic perovskite")
+    cutoff: Positive | None = Field(
+        None, description="Å; longest bond (default: 1.25 times the shortest bond of the pair)"
+    )
+    pseudo_cubic: bool = Field(
+        False, description="report a_k and zeta of an orthorhombic perovskite"
+    )
 
 
 class ModelDocument(Section):
@@ -224,25 +236,29 @@ class ModelDocument(Section):
     phases: Annotated[dict[Name, Phase], Field(min_length=1)]
     background: Background = Background()
     parameters: dict[str, Finite | Start] = Field({})
-    constraints: dict[str, str] = Field({}, description="parameter: arithmetic in other parameters")
+    constraints: dict[str, str] = Field(
+        {}, description="parameter -> arithmetic expression in other parameters"
+    )
     scales: dict[Name, Annotated[float, Field(ge=0)]] = Field(
-        {}, description="phases with a fixed scale instead of a refined one"
+        {}, description="phase -> fixed scale; the scales of all other phases are solved"
     )
     tolerance: Annotated[float, Field(gt=0, lt=1e-2)] = Field(
-        1e-5, description="relative error of one distance's contribution at q_max"
+        1e-5, description="relative error of the contribution of one distance at q_max"
     )
     refinement: RefinementPlan | None = None
     restraints: tuple[RestraintSection, ...] = ()
     scan: ScanPlan | None = None
     uncertainty: UncertaintyPlan | None = None
-    derived: dict[Name, Derived] = Field({}, description="phase: quantities to report")
+    derived: dict[Name, Derived] = Field({}, description="phase -> quantities to report")
 
     @field_validator("phases")
     @classmethod
     def _reserved(cls, phases: dict[str, Phase]) -> dict[str, Phase]:
         for name in phases:
             if name in ("background", "blank", "global", "sample"):
-                raise ValueError(f"a phase may not be called '{name}'; choose another name")
+                raise ValueError(
+                    f"the name '{name}' is reserved; choose another name for the phase"
+                )
         return phases
 
     @model_validator(mode="after")
@@ -257,10 +273,10 @@ class ModelDocument(Section):
         return self
 
     def canonical(self) -> dict[str, Any]:
-        """The document as plain JSON values, defaults left out: what a node stores."""
+        """The document as plain JSON values without defaults, as nodes store it."""
         content = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         return {"schema": MODEL_SCHEMA, **content}
 
     def resolved(self) -> dict[str, Any]:
-        """The document as plain JSON values with its defaults written out: what results store."""
+        """The document as plain JSON values with all defaults, as results store it."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -1,4 +1,4 @@
-"""Document sections for tasks: refinement, restraints, scans of maps, uncertainties."""
+"""Document sections of the tasks: refinement, restraints, GoF maps and uncertainties."""
 
 from __future__ import annotations
 
@@ -19,41 +19,47 @@ class Start(Section):
 
 
 class RefinementPlan(Section):
-    """Least squares: each stage frees its parameters ('*' is a wildcard) on top of the last."""
+    """Refinement in stages, each of which frees further parameters ('*' is a wildcard)."""
 
     stages: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] | None = None
     method: Literal["least_squares", "cobyqa", "differential_evolution"] = Field(
-        "least_squares", description="cobyqa: without derivatives; differential_evolution: global"
+        "least_squares", description="cobyqa is derivative-free, differential_evolution is global"
     )
     starts: Annotated[int, Field(ge=1, le=1024)] = Field(
-        1, description="number of starting points, to find other minima"
+        1, description="number of starting points of a search for other minima"
     )
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="seed of the starting points or of the population")
+    seed: Annotated[int, Field(ge=0)] = Field(
+        0, description="seed of the starting points or of the population"
+    )
     max_cycles: Annotated[int, Field(ge=1, le=10000)] = 60
     tolerance: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.01, description="converged when no parameter moves by more than this share of its s.u."
+        0.01, description="convergence limit: largest shift of a parameter in units of its s.u."
     )
 
     @model_validator(mode="after")
     def _one_search(self) -> RefinementPlan:
         if self.starts > 1 and self.method != "least_squares":
             raise ValueError(
-                f"{self.starts} starts go with the method least_squares; {self.method} has one "
-                "start. Leave out 'starts' or 'method'"
+                f"{self.starts} starts require the method least_squares; {self.method} has one "
+                "start. Remove 'starts' or 'method'"
             )
         return self
 
 
 class RestraintSection(Section):
-    """Something known besides the pattern: adds ((value - target) / sigma)^2 to chi2."""
+    """A restraint on bonds, angles or a parameter: adds ((value - target) / sigma)^2 to chi2."""
 
     distance: tuple[str, str] | None = Field(
-        None, description="two site labels, Å; all symmetry-independent bonds between them"
+        None, description="two site labels; restrains all symmetry-independent bonds between "
+        "them, Å"
     )
     angle: tuple[str, str, str] | None = Field(
-        None, description="site, vertex, site, degrees; all symmetry-independent angles near target"
+        None, description="site, vertex, site; restrains all symmetry-independent angles near the "
+        "target, degrees"
     )
-    parameter: str | None = Field(None, description="a parameter with a prior value, in its own unit")
+    parameter: str | None = Field(
+        None, description="name of a parameter with a prior value, in the unit of the parameter"
+    )
     phase: Name | None = Field(None, description="required if there are several phases")
     target: Finite
     sigma: Positive
@@ -61,10 +67,10 @@ class RestraintSection(Section):
         False, description="count a bond or angle as often as it occurs around one atom"
     )
     cutoff: Positive | None = Field(
-        None, description="Å; longest bond to a neighbour (default: 1.25 times the shortest)"
+        None, description="Å; longest bond (default: 1.25 times the shortest bond)"
     )
     coordination: Annotated[int, Field(ge=1, le=48)] | None = Field(
-        None, description="number of nearest neighbours, instead of a cutoff"
+        None, description="number of nearest neighbours, as an alternative to 'cutoff'"
     )
 
     @model_validator(mode="after")
@@ -84,23 +90,28 @@ class RestraintSection(Section):
 
 
 class ScanAxis(Section):
-    """An axis: its parameter, quantity or path, and its values (a list, or start, stop and step).
+    """One axis of a map: a parameter, a quantity or a path, and its values.
 
-    One of 'parameter', 'quantity' and 'path'; a path's values are shares of its length, 0 to 1.
+    The values are a list, or start, stop and step. Those of a path are fractions of its length,
+    from 0 to 1.
     """
 
     parameter: str | None = None
     unit: Literal["angstrom"] | None = Field(
-        None, description="a coordinate's displacement from its start along the cell edge, Å"
+        None, description="the values are displacements of a coordinate from its start along the "
+        "cell edge, Å"
     )
     quantity: str | None = Field(
-        None, description="phase.name as results report it: CsPbBr3.angle(Pb-Br_eq-Pb)_1"
+        None, description="derived quantity as named in results: CsPbBr3.angle(Pb-Br_eq-Pb)_1"
     )
-    vary: tuple[str, ...] = Field((), description="parameters moved until a quantity has its value")
-    hold: tuple[str, ...] = Field((), description="quantities that keep their starting value")
+    vary: tuple[str, ...] = Field(
+        (), description="parameters that are adjusted until the quantity has its value"
+    )
+    hold: tuple[str, ...] = Field((), description="quantities held at their starting values")
     equal: tuple[tuple[str, str], ...] = Field((), description="pairs of quantities kept equal")
     path: Annotated[tuple[dict[str, Finite], ...], Field(min_length=2)] | None = Field(
-        None, description="corners; parameters that a corner does not name are at their start"
+        None, description="parameter values at the corners; a parameter that a corner omits is "
+        "at its start"
     )
     values: Annotated[tuple[Finite, ...], Field(min_length=1)] | None = None
     start: Finite | None = None
@@ -112,11 +123,12 @@ class ScanAxis(Section):
         if sum(kind is not None for kind in (self.parameter, self.quantity, self.path)) != 1:
             raise ValueError("specify one of 'parameter', 'quantity' and 'path'")
         if self.unit is not None and self.parameter is None:
-            raise ValueError("a 'unit' goes with a 'parameter' that is a coordinate")
+            raise ValueError("a 'unit' requires a 'parameter' that is a coordinate")
         if self.quantity is not None and not self.vary:
-            raise ValueError("a 'quantity' needs 'vary', the parameters moved to reach its values")
+            raise ValueError("a 'quantity' needs 'vary', the parameters that are adjusted to reach "
+                             "its values")
         if self.quantity is None and (self.vary or self.hold or self.equal):
-            raise ValueError("'vary', 'hold' and 'equal' go with a 'quantity'")
+            raise ValueError("'vary', 'hold' and 'equal' require a 'quantity'")
         if self.path is not None and not self.moves:
             raise ValueError("no corner of the path names a parameter")
         return self
@@ -132,18 +144,19 @@ class ScanAxis(Section):
         if self.values is None:
             assert start is not None and stop is not None
             if stop < start:
-                raise ValueError(f"stop ({stop:g}) lies below start ({start:g})")
+                raise ValueError(f"stop ({stop:g}) is below start ({start:g})")
             assert self.step is not None
             if (stop - start) > 1e12 * self.step:
-                raise ValueError(f"the step ({self.step:g}) is far too small for this range")
+                raise ValueError(f"the step ({self.step:g}) is far too small for the range from "
+                                 f"{start:g} to {stop:g}; use a larger step")
         elif any(b <= a for a, b in zip(self.values, self.values[1:], strict=False)):
             raise ValueError("the values must increase")
         low, high = (self.values[0], self.values[-1]) if self.values else (start, stop)
         if self.path is not None and low is not None and high is not None \
                 and not 0 <= low <= high <= 1:
             raise ValueError(
-                f"the values run from {low:g} to {high:g}, but along a path they are shares of its "
-                "length, from 0 to 1"
+                f"the values run from {low:g} to {high:g}, but along a path they are fractions of "
+                "its length, from 0 to 1"
             )
         return self
 
@@ -157,7 +170,7 @@ class ScanAxis(Section):
 
     @property
     def ends(self) -> tuple[float | None, float | None]:
-        """start and stop; those of a path are its own ends unless given."""
+        """start and stop, which default to 0 and 1 for a path."""
         if self.path is None:
             return self.start, self.stop
         return (0.0 if self.start is None else self.start,
@@ -165,6 +178,7 @@ class ScanAxis(Section):
 
     @property
     def size(self) -> int:
+        """The number of values."""
         if self.values is not None:
             return len(self.values)
         start, stop = self.ends
@@ -172,6 +186,7 @@ class ScanAxis(Section):
         return int((stop - start) / self.step + 1e-9) + 1
 
     def points(self) -> np.ndarray:
+        """The values (n,) in increasing order."""
         if self.values is not None:
             return np.array(self.values)
         start, _ = self.ends
@@ -185,35 +200,39 @@ class ScanPlan(Section):
     axes: Annotated[tuple[ScanAxis, ...], Field(min_length=1, max_length=3)]
     refine: tuple[str, ...] = Field((), description="parameters refined at every point")
     adaptive: bool = Field(
-        False, description="compute coarse to fine, and interpolate where the GoF is high"
+        False, description="refine the grid from coarse to fine, and interpolate where the GoF is "
+        "high"
     )
     part_of_grid: bool = Field(
-        False, description="a piece of a larger grid, which may have no point that can be reached"
+        False, description="part of a larger grid, in which no point needs to be reachable"
     )
 
 
 class BootstrapPlan(Section):
-    """Patterns resampled from the fitted one, each refined."""
+    """Bootstrap: refinements of patterns resampled from the fitted one."""
 
     samples: Annotated[int, Field(ge=2, le=100_000)] = 200
     seed: Annotated[int, Field(ge=0)] = 0
 
 
 class PosteriorPlan(Section):
-    """Markov chain Monte Carlo with an ensemble of walkers."""
+    """Posterior sampled by Markov chain Monte Carlo with an ensemble of walkers."""
 
     walkers: Annotated[int, Field(ge=8, le=10_000)] | None = Field(
-        None, description="at least two for each free parameter; default: 2 n + 4, 16 or more"
+        None, description="at least two for each free parameter; default: 2 n + 4 for n free "
+        "parameters, but at least 16"
     )
-    steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(500, description="steps of each walker")
+    steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        500, description="steps of each walker"
+    )
     seed: Annotated[int, Field(ge=0)] = 0
 
 
 class UncertaintyPlan(Section):
-    """Uncertainties beyond the covariance: profiles, bootstrap and posterior, any of the three."""
+    """Uncertainties beyond the covariance: profiles, bootstrap and posterior, each optional."""
 
     profile: tuple[str, ...] = Field(
-        (), description="refined parameters ('*' is a wildcard) whose chi2 curve is traced"
+        (), description="refined parameters ('*' is a wildcard) whose chi2 profile is computed"
     )
     bootstrap: BootstrapPlan | None = None
     posterior: PosteriorPlan | None = None

@@ -1,4 +1,4 @@
-"""Reading of documents, with errors that name key, value, limit and remedy."""
+"""Reading and validation of documents; errors state key, value, limit and remedy."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from .model import MODEL_SCHEMA, SHAPES, ModelDocument
 
 Document = TypeVar("Document", bound=BaseModel)
 
-#: Keys whose values are true or false.
+#: Keys with boolean values.
 TRUTHS = ("pseudo_cubic", "axis_confirmed", "adaptive", "part_of_grid")
 
 
 class DocumentNote(UserWarning):
-    """A remark on a document that was read."""
+    """Warning about a document that was read."""
 
 
 def print_notes(message: Warning | str, category: type[Warning], *place: Any) -> None:
-    """A `warnings.showwarning` that prints notes on documents as a line, without their place."""
+    """Replacement for `warnings.showwarning`: prints a DocumentNote without its code location."""
     if issubclass(category, DocumentNote):
         print(f"note: {message}", file=sys.stderr)
     else:
@@ -40,11 +40,11 @@ _SHOW = warnings.showwarning
 
 
 class DocumentError(ValueError):
-    """A document that cannot be used; str() lists every problem on its own line."""
+    """Error of a document that cannot be used; str() lists every problem on its own line."""
 
 
 class located:
-    """Turns a ValueError into a DocumentError with its place in the document."""
+    """Context that turns a ValueError into a DocumentError that begins with a key path."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -58,14 +58,14 @@ class located:
 
 
 def load_document(path: Path) -> ModelDocument:
-    """The model document in a YAML or JSON file. Raises DocumentError."""
+    """Read a model document from a YAML or JSON file. Raises DocumentError."""
     with naming(path):
         return parse_document(read_content(path))
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """A DocumentError raised inside begins with the path, once."""
+    """Context in which the message of a DocumentError begins with the path of the document."""
     try:
         yield
     except DocumentError as problem:
@@ -74,13 +74,16 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def read_content(path: Path) -> Any:
-    """The plain values in a YAML or JSON file. Raises DocumentError."""
+    """Read plain values from a YAML or JSON file, migrated from version 0.1 where needed.
+
+    Raises DocumentError if the file cannot be read or parsed, or has a duplicate key.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise DocumentError(f"{path}: there is no such file. Specify the path of a model "
-                            f"document.") \
-            from None
+        raise DocumentError(
+            f"{path}: there is no such file. Specify the path of a model document."
+        ) from None
     except (IsADirectoryError, PermissionError, UnicodeDecodeError) as problem:
         raise DocumentError(
             f"{path} cannot be read as a text file ({problem}). Specify the path of a YAML or "
@@ -95,25 +98,25 @@ def read_content(path: Path) -> Any:
         raise DocumentError(f"{path} is not valid YAML or JSON: {problem}") from None
     if is_old_document(content):
         warnings.warn(
-            f"{path} is a document of version 0.1 ({content['schema']}). It was read with the names "
-            "that are used since version 0.2; 'dse-engine upgrade' writes it anew.", DocumentNote,
-            stacklevel=2,
+            f"{path} is a document of version 0.1 ({content['schema']}). Its names were translated "
+            "to those of version 0.2; 'dse-engine upgrade' rewrites the file.",
+            DocumentNote, stacklevel=2,
         )
     return current_document(content)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys are all different."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    """A JSON object as a dictionary. Raises DocumentError for duplicate keys."""
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         keys = [key for key, _ in pairs]
         double = next(key for key in keys if keys.count(key) > 1)
         raise DocumentError(f"Duplicate key '{double}' in one mapping; keep one of the two.")
-    return found
+    return mapping
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Plain YAML in which no mapping names a key twice."""
+    """Loader of plain YAML that raises DocumentError for duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -128,7 +131,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def below_folder(content: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A model's content whose files are named as seen from above `folder`; changed in place."""
+    """Prefix the file paths in the content of a model document with `folder`, in place."""
     for phase in content.get("phases", {}).values():
         for key in {"structure", "atoms", "distances"} & set(phase):
             phase[key] = os.path.join(folder, phase[key])
@@ -139,22 +142,22 @@ def below_folder(content: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def parse_document(content: Any) -> ModelDocument:
-    """The model document in plain JSON values. Raises DocumentError."""
+    """Parse a model document from plain JSON values. Raises DocumentError."""
     content = current_document(content)
     if not isinstance(content, dict):
         raise DocumentError(
-            "a model document is a mapping with the keys 'pattern' and 'phases'; this is "
+            "a model document is a mapping with the keys 'pattern' and 'phases', but this one is "
             f"{'empty' if content is None else 'a ' + type(content).__name__}."
         )
     schema = content.get("schema", MODEL_SCHEMA)
     if str(schema).startswith("aiida-dse/simultaneous/"):
         raise DocumentError(
-            f"schema: '{schema}' is that of several patterns refined together; it goes to "
-            "'dse-engine simultaneous' or 'aiida-dse launch simultaneous'."
+            f"schema: '{schema}' describes a simultaneous refinement. Use 'dse-engine "
+            "simultaneous' or 'aiida-dse launch simultaneous'."
         )
     if str(schema).startswith("aiida-dse/study/"):
         raise DocumentError(
-            f"schema: '{schema}' is that of a study; it goes to 'aiida-dse launch study'."
+            f"schema: '{schema}' describes a study. Use 'aiida-dse launch study'."
         )
     if schema != MODEL_SCHEMA:
         raise DocumentError(
@@ -167,25 +170,27 @@ def parse_document(content: Any) -> ModelDocument:
         if looks_old(content):
             raise DocumentError(
                 f"{problem}\nschema: this looks like a document of version 0.1. Add the line "
-                "'schema: aiida-dse/model/1', and it is read with the names of that version."
+                "'schema: aiida-dse/model/1' to use the names of that version."
             ) from None
         raise
 
 
 def validated(content: dict[str, Any], kind: type[Document]) -> Document:
-    """A document of one kind. Raises DocumentError, which lists all its errors."""
+    """Validate a document of type `kind`. Raises DocumentError, which lists all errors."""
     booleans = sorted(_booleans(content, ""))
     if booleans:
         raise DocumentError("\n".join(
-            f"{path}: {json.dumps(value)} is no number or name; write the value (in YAML, yes, no, "
-            "on and off mean true and false: quote them)" for path, value in booleans
+            f"{path}: {json.dumps(value)} is a boolean, but a number or a text is required; YAML "
+            "reads yes, no, on and off as booleans unless they are quoted"
+            for path, value in booleans
         ))
     try:
         return kind.model_validate(content)
     except ValidationError as problem:
         errors = problem.errors()
         places = [error["loc"] for error in errors]
-        # a list that is too short because its items are wrong, and the other half of a union
+        # drop consequences: a list that is too short because its items are invalid, and the
+        # other members of a union
         errors = [
             error for error in errors
             if not (error["type"] == "too_short"
@@ -198,7 +203,7 @@ def validated(content: dict[str, Any], kind: type[Document]) -> Document:
 
 
 def _booleans(content: Any, path: str) -> Iterator[tuple[str, bool]]:
-    """Truth values where the schema has none."""
+    """Path and value of every boolean under a key that accepts none."""
     items: Any = ()
     if isinstance(content, dict):
         items = content.items()
@@ -214,7 +219,7 @@ def _booleans(content: Any, path: str) -> Iterator[tuple[str, bool]]:
 
 
 def _explain(error: Any, kind: type[BaseModel]) -> str:
-    """One problem: key path, value, limit, remedy."""
+    """Message of one validation error: key path, value, limit, remedy."""
     keys = [key for key in error["loc"] if key not in (*SHAPES, "SizeLaw", "Start")]
     keys = [key for key in keys if not (isinstance(key, str) and key.startswith("function-"))]
     keys = [key for key in keys
@@ -238,12 +243,12 @@ def _explain(error: Any, kind: type[BaseModel]) -> str:
 
 
 def _keys_at(loc: tuple[Any, ...], kind: type[BaseModel]) -> list[str]:
-    """The keys that the schema knows at a place in the document."""
+    """The valid keys at a place in the document."""
     model: Any = kind
     for key in loc:
-        found = _section_at(model, key)
-        if found is not None:
-            model = found
+        section = _section_at(model, key)
+        if section is not None:
+            model = section
     return [field.alias or name for name, field in model.model_fields.items()]
 
 

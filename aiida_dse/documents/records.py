@@ -1,7 +1,7 @@
-"""Typed results: the base of all summaries, and the rows that they share.
+"""Typed results: base class of all summaries, and the rows that they share.
 
-Arrays (patterns, maps, covariances, chains) are stored beside them, in HDF5. All s.u. are unscaled:
-`su_scale` is the factor by which reports multiply them.
+Arrays (patterns, maps, covariances, chains) are stored separately, in HDF5. All s.u. are unscaled;
+reports multiply them by `su_scale`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ RESULT_SCHEMA = "aiida-dse/result/2"
 
 
 def _number(value: Any) -> Any:
-    """JSON has no nan and infinity: they are written as null."""
+    """null as nan: JSON has neither nan nor infinity, so both are stored as null."""
     return float("nan") if value is None else value
 
 
-#: A number that may be nan, which JSON files and nodes hold as null.
+#: A number that may be nan, stored as null in JSON files and nodes.
 Number = Annotated[float, BeforeValidator(_number)]
 
 
@@ -31,18 +31,18 @@ def _numbers(value: Any) -> Any:
     return {key: _number(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
-#: Figures of merit; a pattern that is met exactly has no Durbin-Watson statistic (nan).
+#: Figures of merit; the Durbin-Watson statistic of an exact fit is nan.
 StoredAgreement = Annotated[Agreement, BeforeValidator(_numbers)]
 
 
 class Record(BaseModel):
-    """A part of a result."""
+    """Immutable part of a result."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 class Value(Record):
-    """A number with its unit and unscaled s.u. (None where it has none)."""
+    """A number with its unit and unscaled s.u. (None if it has none)."""
 
     value: Number
     unit: str = ""
@@ -50,7 +50,7 @@ class Value(Record):
 
 
 class ParameterRow(Value):
-    """A parameter: how it took part, between which bounds (None: unbounded), from which start."""
+    """A parameter with its kind, status, bounds (None: unbounded) and starting value."""
 
     kind: Kind
     status: ParameterStatus
@@ -58,13 +58,14 @@ class ParameterRow(Value):
     upper: float | None = None
     start: float | None = None
     constraint: str | None = None
-    #: In a simultaneous refinement: one value for all patterns, or given by a constraint over them.
+    #: In a simultaneous refinement: whether all patterns share one value, and the expression of
+    #: a parametric constraint.
     shared: bool = False
     parametric_constraint: str | None = None
 
 
 class LinearRow(Value):
-    """A linear coefficient: scale factor, blank or background term."""
+    """A linear coefficient: scale factor of a phase or a blank, or background term."""
 
     kind: Kind
     status: ParameterStatus
@@ -84,15 +85,15 @@ class SiteRow(Record):
 class PhaseRow(Record):
     """Derived quantities of one phase.
 
-    `sizes` are statistics of the population; `quantities` the cell, sizes, displacements, and the
-    requested distances and angles. Their joint covariance is an array of the result.
+    `sizes` are statistics of the population; `quantities` are the cell, sizes, displacements, and
+    the requested distances and angles. Their joint covariance is an array of the result.
     """
 
     sizes: dict[str, Value] = {}
     quantities: dict[str, Value] = {}
     cell: dict[str, float] | None = None
     sites: dict[str, SiteRow] = {}
-    #: Ion: mean number per particle.
+    #: Ion -> mean number per particle.
     composition: dict[str, float] = {}
 
 
@@ -104,6 +105,8 @@ class StructureRow(Record):
 
 
 class RestraintRow(Record):
+    """A restraint: value, target and sigma in its unit, and its contribution to chi2."""
+
     value: float
     target: float
     sigma: float
@@ -112,7 +115,7 @@ class RestraintRow(Record):
 
 
 class DataRow(Record):
-    """The data of a task: points used, range of q (1/Å), wavelength (Å), SHA-256 of the files."""
+    """Data of a task: number of points, range of q (1/Å), wavelength (Å), SHA-256 of the files."""
 
     n_points: int
     q_min: float | None = None
@@ -130,7 +133,7 @@ class Tables(Record):
 
 
 class Summary(Record):
-    """Fields that every result has."""
+    """Fields of every result."""
 
     schema_: Literal["aiida-dse/result/2"] = Field("aiida-dse/result/2", alias="schema")
     task: Task
@@ -140,10 +143,10 @@ class Summary(Record):
     sample: dict[str, Any] = {}
     phases: list[str] = []
     structures: dict[str, StructureRow] = {}
-    #: A list beside them: a search need not know the names of the phases.
+    #: Repeated as a list, so that a search does not need the names of the phases.
     space_groups: list[str] = []
     document_sha256: str | None = None
-    #: The document with its defaults written out.
+    #: The document with all defaults.
     document: dict[str, Any] | None = None
     data: DataRow | None = None
     seconds: float = 0.0
@@ -157,9 +160,9 @@ class Summary(Record):
 
     @property
     def temperature(self) -> float | None:
-        """K, of the sample."""
-        found = self.sample.get("temperature")
-        return None if found is None else float(found)
+        """Temperature of the sample in K."""
+        temperature = self.sample.get("temperature")
+        return None if temperature is None else float(temperature)
 
     @property
     def free(self) -> dict[str, ParameterRow]:
@@ -167,7 +170,10 @@ class Summary(Record):
         return {name: row for name, row in self.parameters.items() if row.status.refined}
 
     def parts(self, name: str) -> tuple[str, str]:
-        """The phase of a parameter or quantity and its name inside it, as shown for one phase."""
+        """Phase and displayed name of a parameter or quantity.
+
+        The displayed name omits the phase if it is the only one.
+        """
         parsed = ParameterName(name)
         return parsed.phase, parsed.local if self.phases == [parsed.phase] else str(parsed)
 
@@ -183,5 +189,5 @@ class Fitted(Summary):
         return su_scale(self.agreement.gof)
 
     def scaled(self, su: float | None) -> float | None:
-        """An s.u. as printed."""
+        """The s.u. multiplied by `su_scale`, as printed."""
         return None if su is None else su * self.su_scale

@@ -1,7 +1,7 @@
-"""Migration of results of version 0.1 (aiida-dse/result/1) to aiida-dse/result/2.
+"""Migration of results from version 0.1 (aiida-dse/result/1) to aiida-dse/result/2.
 
-Values and s.u. are kept as they were computed. Copies that served searches ('values', 'su',
-'posterior_sd', 'bootstrap_sd', 'su_serial') are left out.
+Values and s.u. are kept as they were computed. Copies for queries ('values', 'su', 'posterior_sd',
+'bootstrap_sd', 'su_serial') are dropped.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from .status import Status, Task
 Content = Mapping[str, Any]
 
 OLD_SCHEMA = "aiida-dse/result/1"
-#: Old and new words for how a task ended, and for what it was.
+#: Old and new names of statuses and tasks.
 STATUSES = {"singular": Status.UNDETERMINED.value}
 TASKS = {"joint": Task.SIMULTANEOUS.value}
-#: Old and new names of the numbers of series; lines and sites keep their names.
+#: Old and new names of the numbers of series; lines and sites keep theirs.
 NUMBERS = {
     "gamma": "surface_energy", "gamma_through_bulk": "surface_energy_through_bulk",
     **{f"alpha_{axis}": f"thermal_expansion_{axis}" for axis in ("V", "a", "b", "c")},
 }
-#: The quantity at the end of a parameter's name and its unit, which make its kind.
+#: Kind of a parameter by the quantity at the end of its name and by its unit.
 KINDS = {
     **{(name, "Å"): Kind.CELL_LENGTH for name in ("a", "b", "c")},
     **{(name, "deg"): Kind.CELL_ANGLE for name in ("alpha", "beta", "gamma")},
@@ -38,7 +38,7 @@ KINDS = {
     ("size_axes_rotation", "deg"): Kind.SIZE_ROTATION, ("lattice_scale", ""): Kind.LATTICE_SCALE,
     ("scale", ""): Kind.SCALE,
 }
-#: Fields that every result has, unchanged.
+#: Fields of every result that have not changed.
 _COMMON = (
     "stop_reason", "title", "sample", "phases", "structures", "space_groups", "document_sha256",
     "data", "seconds", "created", "engine_version", "libraries", "tables",
@@ -52,22 +52,22 @@ def kind_of(name: str, unit: str = "") -> Kind:
         return Kind(first)
     found = KINDS.get((last.rpartition(".")[2], unit))
     if found is None:
-        raise ValueError(f"'{name}' in '{unit}' is no parameter that version 0.1 had.")
+        raise ValueError(f"'{name}' with the unit '{unit}' is no parameter of version 0.1.")
     return found
 
 
 def current_status(word: str) -> str:
-    """The status of a task in the words of version 0.2."""
+    """The name of a status in version 0.2."""
     return STATUSES.get(word, word)
 
 
 def old_words(word: str, table: Mapping[str, str]) -> list[str]:
-    """A word of today and those that version 0.1 had for it, for searches."""
+    """A current name and the names that version 0.1 used for it, for queries."""
     return [word, *(old for old, new in table.items() if new == word)]
 
 
 def current_result(content: Any) -> Any:
-    """The JSON values of a result of schema aiida-dse/result/1 in those of result/2."""
+    """Migrate the JSON values of a result from schema aiida-dse/result/1 to result/2."""
     if not isinstance(content, Mapping) or content.get("schema") != OLD_SCHEMA:
         return content
     several = content["task"] == "joint"
@@ -88,7 +88,7 @@ def current_result(content: Any) -> Any:
 
 
 def current_study(summary: Content) -> dict[str, Any]:
-    """The summary of a study, also one of version 0.1, with today's names."""
+    """The summary of a study with current names, migrated from version 0.1 where needed."""
     found = dict(summary)
     found["samples"] = {name: row if "status" not in row else
                         {**row, "status": current_status(row["status"])}
@@ -109,7 +109,7 @@ def _picked(content: Content, *keys: str) -> dict[str, Any]:
 
 
 def _named(rows: Content, *, several: bool = False) -> dict[str, Any]:
-    """A mapping with parameters for keys."""
+    """A mapping whose keys are parameters, with the keys translated."""
     return {current_name(name, several=several): row for name, row in rows.items()}
 
 
@@ -269,7 +269,7 @@ def _comparison(content: Content) -> dict[str, Any]:
 
 
 def _law(row: Content) -> dict[str, Any]:
-    """A law: its numbers, which stood beside chi2, in a mapping of their own."""
+    """A law, whose numbers move from the level of chi2 into a separate mapping."""
     fields = _picked(row, "correlation", "chi2", "chi2_red", "r_squared", "n", "residuals",
                      "outliers", "static")
     return {key: value for key, value in fields.items() if value is not None} | {
@@ -280,7 +280,7 @@ def _law(row: Content) -> dict[str, Any]:
 
 def _series(content: Content) -> dict[str, Any]:
     found = _picked(content, "phase", "refinements", "used", "excluded", "options", "su")
-    if "su" in found and not isinstance(found["su"], str):  # of a node: a copy for searches
+    if "su" in found and not isinstance(found["su"], str):  # in nodes: a copy for queries
         found.pop("su")
     if "lines" in content:
         found["lines"] = {name: _law(row) for name, row in content["lines"].items()}
@@ -338,9 +338,9 @@ _FIELDS: dict[Task, Callable[[Content], dict[str, Any]]] = {
 
 
 def current_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of a result of version 0.1 under their new paths, names in them renamed.
+    """The arrays of a result of version 0.1 under their new paths and with new names in them.
 
-    The correlation matrix is left out: it follows from the covariance.
+    The correlation matrix is dropped, because it follows from the covariance.
     """
     found: dict[str, np.ndarray] = {}
     for path, values in arrays.items():
@@ -371,14 +371,15 @@ def _path(path: str) -> str:
 
 
 def _column(name: str) -> str:
-    """A quantity of a series' table: 'B(Pb)' -> 'B_iso(Pb)'."""
+    """A quantity in the table of a series: 'B(Pb)' -> 'B_iso(Pb)'."""
     return f"B_iso({name[2:]}" if name.startswith("B(") else name
 
 
 def map_paths(refined: list[str]) -> dict[str, str]:
-    """Array names in a map node of version 0.1, by what differs from 'scan/<name>': the path.
+    """Paths of those arrays of a map node of version 0.1 that are not 'scan/<array name>'.
 
-    refined: the (new) names of the parameters that were refined at every point.
+    refined: new names of the parameters that were refined at every point. Returns array name ->
+    path.
     """
     return {
         "refined_" + old.replace("/", "_").replace(".", "_"): f"scan/refined/{name}"

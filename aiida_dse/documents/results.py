@@ -30,7 +30,7 @@ from .status import Status, Task
 
 
 class MinimumRow(Record):
-    """One minimum of a search from many starting points."""
+    """One minimum of a search from several starting points."""
 
     gof: float
     chi2: float
@@ -40,7 +40,7 @@ class MinimumRow(Record):
 
 
 class SearchRow(Record):
-    """A search from many starting points; the lowest minimum first."""
+    """A search from several starting points, with the lowest minimum first."""
 
     n_starts: int
     n_tried: int
@@ -62,17 +62,18 @@ class RefinementSummary(Fitted):
     n_evaluations: int
     serial_correlation: SerialCorrelation | None = None
     search: SearchRow | None = None
-    #: Phase: the refined structure as a CIF; kept as nodes of their own in AiiDA.
+    #: Phase -> refined structure as a CIF, which AiiDA stores as a separate node.
     cif: dict[str, str] = {}
 
     @property
     def undetermined(self) -> list[str]:
+        """Names of the parameters that the data do not determine."""
         return [name for name, row in self.parameters.items()
                 if row.status is ParameterStatus.UNDETERMINED]
 
 
 class SimulationSummary(Summary):
-    """A pattern at given values; `agreement` where it was compared with data."""
+    """A pattern at the starting values, with an `agreement` if there are data."""
 
     task: Literal[Task.SIMULATE] = Task.SIMULATE
     derived: dict[str, PhaseRow]
@@ -80,7 +81,7 @@ class SimulationSummary(Summary):
 
 
 class PatternRow(Record):
-    """One pattern of a simultaneous refinement, as if refined by itself."""
+    """One pattern of a simultaneous refinement, with the fields of a single refinement."""
 
     sample: dict[str, Any] = {}
     data: DataRow
@@ -93,7 +94,7 @@ class PatternRow(Record):
 
 
 class SimultaneousSummary(Fitted):
-    """A refinement of several patterns together; `parameters` are those of the whole."""
+    """A simultaneous refinement; `parameters` are the shared and the global ones."""
 
     task: Literal[Task.SIMULTANEOUS] = Task.SIMULTANEOUS
     parametric_constraints: dict[str, str] = {}
@@ -104,7 +105,7 @@ class SimultaneousSummary(Fitted):
 
 
 class AxisRow(Record):
-    """An axis of a map; `scale` multiplies the document's values (the length of a path)."""
+    """An axis of a map; `scale` multiplies the values of the document (length of a path)."""
 
     name: str
     unit: str = ""
@@ -113,7 +114,7 @@ class AxisRow(Record):
 
 
 class QuantityRow(Record):
-    """A derived quantity stored along a map, and whether it varies there."""
+    """A derived quantity stored with a map, and whether it varies over the map."""
 
     name: str
     unit: str = ""
@@ -121,7 +122,7 @@ class QuantityRow(Record):
 
 
 class PointRow(Record):
-    """A grid point."""
+    """A grid point with its GoF."""
 
     at: dict[str, float]
     gof: Number
@@ -134,7 +135,7 @@ class BasinRow(PointRow):
 
 
 class DeltaChi2Row(Record):
-    """Interval of an axis in which chi2, lowest over the other axes, rises by less than 1."""
+    """Interval of an axis in which chi2, minimised over the other axes, rises by less than 1."""
 
     minus: float | None = None
     plus: float | None = None
@@ -153,6 +154,8 @@ class QuadraticRow(Record):
 
 
 class AdaptiveRow(Record):
+    """Numbers of computed and interpolated points of an adaptive map."""
+
     n_evaluated: int
     n_interpolated: int
 
@@ -177,7 +180,7 @@ class ScanSummary(Summary):
 
     @property
     def lowest_gof(self) -> float:
-        """nan for a map without a point."""
+        """The GoF at the lowest point; nan for an empty map."""
         return float("nan") if self.minimum is None else self.minimum["gof"]
 
     @property
@@ -187,7 +190,7 @@ class ScanSummary(Summary):
 
 
 class ProfileRow(Record):
-    """The chi2 curve of one parameter: limits where it has risen by 1 (68 %) and 4 (95 %)."""
+    """The chi2 profile of one parameter: limits where it has risen by 1 (68 %) and 4 (95 %)."""
 
     value: float
     su: float | None
@@ -203,7 +206,7 @@ class ProfileRow(Record):
 
 
 class SpreadRow(Record):
-    """Statistics of samples of one quantity; diagnostics of a chain where they come from one."""
+    """Statistics of the samples of one quantity, with diagnostics if a chain produced them."""
 
     median: Number
     mean: Number
@@ -217,6 +220,8 @@ class SpreadRow(Record):
 
 
 class BootstrapRow(Record):
+    """Bootstrap samples by outcome, and the statistics of the refined ones."""
+
     n_samples: int
     seed: int
     n_refined: int
@@ -228,6 +233,8 @@ class BootstrapRow(Record):
 
 
 class PosteriorRow(Record):
+    """Chain of the posterior, verdict on its convergence, and statistics after the burn-in."""
+
     n_walkers: int
     n_steps: int
     thin: int
@@ -309,7 +316,7 @@ class ModelRow(Record):
 
 
 class ComparisonSummary(Fitted):
-    """Models of one pattern; `agreement` is that of the best by BIC."""
+    """Comparison of models of one pattern; `agreement` is that of the best model by BIC."""
 
     task: Literal[Task.COMPARE] = Task.COMPARE
     best: str

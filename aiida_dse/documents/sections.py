@@ -1,4 +1,4 @@
-"""Base classes and types for the sections of documents."""
+"""Base class and field types of document sections."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class ScaledValue(Value):
 
 
 class LawRow(Record):
-    """A law through the points of a series; residuals in s.u. of the points."""
+    """A law fitted to the points of a series; residuals in s.u. of the points."""
 
     numbers: dict[str, ScaledValue]
     correlation: float | None = None
@@ -34,7 +34,7 @@ class LawRow(Record):
 
 
 class SeriesSummary(Summary):
-    """Fields that the analyses of all kinds of series have."""
+    """Fields common to the analyses of all kinds of series."""
 
     phase: str
     refinements: list[str]
@@ -47,7 +47,7 @@ class SeriesSummary(Summary):
 
 
 class TemperatureRange(Record):
-    """K."""
+    """Lowest, highest and reference temperature in K."""
 
     lowest: float
     highest: float
@@ -63,7 +63,7 @@ class StaticRow(Record):
 
 
 class DisplacementLaw(LawRow):
-    """Einstein's or Debye's law of the displacements of a site."""
+    """Einstein's or Debye's law fitted to the displacements of a site."""
 
     static: StaticRow
 
@@ -80,16 +80,21 @@ class DisplacementRow(Record):
 
     @property
     def best(self) -> DisplacementLaw:
+        """The law with the lower chi2."""
         return self.einstein if self.better == "einstein" else self.debye
 
 
 class DifferenceRow(Record):
+    """A difference of two values, with its s.u. and its ratio to the s.u."""
+
     difference: float
     su_scaled: float
     n_su: float
 
 
 class EvidenceRow(Record):
+    """Numbers on which a verdict on static disorder is based."""
+
     law: str
     limit_su: float
     chi2_red: dict[str, Number]
@@ -120,16 +125,22 @@ class TemperatureSummary(SeriesSummary):
 
 
 class BulkRow(Value):
+    """A property of the bulk crystal, with its source."""
+
     source: str
 
 
 class StrainPoint(Record):
+    """Volumetric strain of one refinement at its 1/L."""
+
     value: float
     su_scaled: Number
     inverse_length: float  # 1/nm
 
 
 class StrainThroughBulk(Record):
+    """The line of the strain that is forced through the bulk."""
+
     slope: ScaledValue
     chi2_red: Number
     r_squared: float | None
@@ -179,11 +190,15 @@ class SizingSummary(SeriesSummary):
 
 
 class ReferenceRow(Record):
+    """The reference pattern of differential patterns, and its value of the swept parameter."""
+
     name: str
     at: float | None
 
 
 class DifferentialRow(Record):
+    """One differential pattern: value of the swept parameter, largest deviation and r.m.s."""
+
     at: float | None
     largest: float
     q_of_largest: float

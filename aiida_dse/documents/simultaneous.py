@@ -15,20 +15,24 @@ from .reading import DocumentError, below_folder, naming, parse_document, read_c
 from .sections import Finite, Name, Section
 
 SIMULTANEOUS_SCHEMA = "aiida-dse/simultaneous/2"
-#: The parameters of parametric_constraints are called 'global.something'.
+#: Names of the parameters of parametric constraints: 'global.something'.
 GLOBAL_PARAMETER = r"^global\.[A-Za-z_]\w*$"
 
 
 class SimultaneousPattern(Section):
-    """One pattern, whose keys override those of the model."""
+    """One pattern of a simultaneous refinement, whose keys override those of the model."""
 
-    pattern: dict[str, Any] = Field(description="as in a model document; 'file' at least")
+    pattern: dict[str, Any] = Field(
+        description="as in a model document; at least 'file' is required"
+    )
     sample: dict[str, Any] = Field({}, description="as in a model document")
-    parameters: dict[str, Finite | Start] = Field({}, description="starts of its own parameters")
+    parameters: dict[str, Finite | Start] = Field(
+        {}, description="starts of the parameters that are not shared"
+    )
 
 
 class SimultaneousDocument(Section):
-    """Several patterns refined together as one least-squares problem."""
+    """Several patterns that are refined simultaneously, as one least-squares problem."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, populate_by_name=True, str_strip_whitespace=True
@@ -37,17 +41,17 @@ class SimultaneousDocument(Section):
     schema_: Literal["aiida-dse/simultaneous/2"] = Field("aiida-dse/simultaneous/2", alias="schema")
     title: str = ""
     model: dict[str, Any] = Field(
-        description="what all patterns have in common, as in a model document; or the name of a "
-        "model document's file, whose pattern, sample and refinement then serve as defaults"
+        description="keys common to all patterns, as in a model document; or the path of a model "
+        "document, whose pattern, sample and refinement then serve as defaults"
     )
     patterns: dict[Name, SimultaneousPattern]
     shared: tuple[str, ...] = Field((), description="parameters with one value for all patterns")
     parameters: dict[Annotated[str, Field(pattern=GLOBAL_PARAMETER)], Finite | Start] = Field(
-        {}, description="parameters of the parametric_constraints, each called global.something"
+        {}, description="parameters of the parametric constraints, each named global.something"
     )
     parametric_constraints: dict[str, str] = Field(
-        {}, description="parameter: arithmetic in global.*, sample.temperature (K) and other "
-        "parameters of the same pattern"
+        {}, description="parameter -> arithmetic expression in global.*, sample.temperature (K) "
+        "and other parameters of the same pattern"
     )
     refinement: RefinementPlan = RefinementPlan()
 
@@ -56,8 +60,8 @@ class SimultaneousDocument(Section):
     def _several(cls, patterns: dict[str, SimultaneousPattern]) -> dict[str, SimultaneousPattern]:
         if len(patterns) < 2:
             raise ValueError(
-                f"{len(patterns)} pattern, but at least two are refined together; a single one "
-                "goes to 'dse-engine refine'"
+                f"{len(patterns)} pattern, but at least two are required; use 'dse-engine refine' "
+                "for a single pattern"
             )
         return patterns
 
@@ -66,13 +70,13 @@ class SimultaneousDocument(Section):
     def _one_start(cls, plan: RefinementPlan) -> RefinementPlan:
         if plan.starts != 1:
             raise ValueError(
-                f"starts = {plan.starts}, but a simultaneous refinement has one start. Search the minimum "
-                "with one pattern first, and start from there"
+                f"starts = {plan.starts}, but a simultaneous refinement has one start. Search for "
+                "the minimum with a single pattern first, and start from its values"
             )
         return plan
 
     def document_of(self, name: str) -> ModelDocument:
-        """The model document of one pattern. Raises DocumentError with the key's path here."""
+        """The model document of one pattern. Raises DocumentError with key paths of this one."""
         own = self._own(name)
         content = {key: value for key, value in self.model.items() if key not in own}
         for key, values in own.items():
@@ -86,7 +90,7 @@ class SimultaneousDocument(Section):
             raise DocumentError(self.placed(name, str(problem))) from None
 
     def placed(self, name: str, problems: str) -> str:
-        """Errors of the document of one pattern, with their places in this document."""
+        """Error messages of the document of one pattern, with the key paths of this document."""
         return "\n".join(
             (f"patterns.{name}." if re.split("[.:, ]", line)[0] in self._own(name) else "model.")
             + line for line in problems.splitlines()
@@ -96,7 +100,7 @@ class SimultaneousDocument(Section):
         return self.patterns[name].model_dump(mode="json", exclude_unset=True)
 
     def canonical(self) -> dict[str, Any]:
-        """The document as plain JSON values, each pattern complete: what a node stores."""
+        """The document as plain JSON values with every pattern complete, as nodes store it."""
         content = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         documents = {name: self.document_of(name).canonical() for name in self.patterns}
         first = next(iter(documents.values()))
@@ -111,7 +115,7 @@ class SimultaneousDocument(Section):
         return {"schema": SIMULTANEOUS_SCHEMA, **content}
 
     def resolved(self) -> dict[str, Any]:
-        """The document with the defaults of every pattern written out: what results store."""
+        """The document with all defaults of every pattern, as results store it."""
         content = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         content.pop("model")
         content["patterns"] = {name: self.document_of(name).resolved() for name in self.patterns}
@@ -119,28 +123,30 @@ class SimultaneousDocument(Section):
 
 
 def load_simultaneous(path: Path) -> SimultaneousDocument:
-    """The simultaneous document in a YAML or JSON file. Raises DocumentError."""
+    """Read a simultaneous document from a YAML or JSON file. Raises DocumentError."""
     with naming(path):
         return parse_simultaneous(read_content(path), path.parent)
 
 
 def parse_simultaneous(content: Any, folder: Path | None = None) -> SimultaneousDocument:
-    """The simultaneous document in plain JSON values, every pattern's document checked.
+    """Parse a simultaneous document from plain JSON values, and check the document of each pattern.
 
-    `folder` is where a model given by its file is looked for. Raises DocumentError.
+    `folder` is the folder to which the path of a model is relative. Raises DocumentError.
     """
     content = current_document(content)
     if not isinstance(content, dict) or content.get("schema") != SIMULTANEOUS_SCHEMA:
         raise DocumentError(
-            f"a simultaneous document is a mapping with 'schema: {SIMULTANEOUS_SCHEMA}', 'model' and 'patterns'."
+            f"a simultaneous document is a mapping with 'schema: {SIMULTANEOUS_SCHEMA}', 'model' "
+            "and 'patterns'."
         )
     if isinstance(content.get("model"), str):
         content = _with_model(content, folder)
     document = validated(content, SimultaneousDocument)
     for key in ("schema", "title", "refinement", "scan"):
         if key in document.model:
-            raise DocumentError(f"model.{key}: this key belongs beside 'model', not into it."
-                                if key != "scan" else "model.scan: nothing is scanned; remove it.")
+            raise DocumentError(f"model.{key}: this key belongs beside 'model', not in it."
+                                if key != "scan" else "model.scan: a simultaneous refinement has "
+                                "no scan; remove this key.")
     for name in document.patterns:
         if document.document_of(name).pattern.file is None:
             raise DocumentError(f"patterns.{name}.pattern.file: this key is missing; add it")
@@ -148,14 +154,15 @@ def parse_simultaneous(content: Any, folder: Path | None = None) -> Simultaneous
 
 
 def _with_model(content: dict[str, Any], folder: Path | None) -> dict[str, Any]:
-    """The document with the content of its model's file; paths in it are then relative to here."""
+    """Replace the path of a model by the content of its file, with adjusted paths."""
     name = content["model"]
     if folder is None:
-        raise DocumentError(f"model: the file '{name}' cannot be read here; write its content.")
+        raise DocumentError(f"model: the file '{name}' cannot be read here; insert its content "
+                            "instead.")
     model = read_content(folder / name)
     parse_document(model)
     below_folder(model, Path(name).parent)
-    # keys of that document's own measurement are no defaults
+    # keys that describe the measurement of that document are no defaults
     model["pattern"].pop("file", None)
     for key in ("name", "temperature"):
         model.get("sample", {}).pop(key, None)

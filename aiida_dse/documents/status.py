@@ -1,4 +1,4 @@
-"""Outcomes of tasks and their exit codes: one table for the command, the jobs and the work chains."""
+"""Outcomes of tasks and their exit codes, for the command, the jobs and the work chains."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Task(StrEnum):
 
 
 class Status(StrEnum):
-    """Outcome of a task that left a result."""
+    """Outcome of a task that wrote a result."""
 
-    RUNNING = "running"  # a result that was kept on the way
+    RUNNING = "running"  # a checkpoint, written before the end of the task
     COMPLETE = "complete"
     CONVERGED = "converged"
     UNDETERMINED = "undetermined"  # converged, with parameters that the data do not determine
@@ -47,15 +47,15 @@ class Status(StrEnum):
 
 
 class Failure(StrEnum):
-    """Outcome of a task that left no result."""
+    """Outcome of a task that wrote no result."""
 
     INVALID_INPUT = "invalid_input"
     OUT_OF_MEMORY = "out_of_memory"
     DISK_FULL = "disk_full"
     INTERNAL = "internal_error"
-    NO_RESULT = "no_result"  # ended from outside: killed, or a node that failed
+    NO_RESULT = "no_result"  # the job was killed, or its computer failed
     DAMAGED_RESULT = "damaged_result"
-    OTHER_ENGINE = "other_engine"  # the engine computes other numbers than the plugin expects
+    OTHER_ENGINE = "other_engine"  # version of the engine's numerics differs from the plugin's
 
 
 class PartsFailed(StrEnum):
@@ -72,11 +72,11 @@ Outcome = Status | Failure | PartsFailed
 
 @dataclass(frozen=True)
 class Exit:
-    """The exit of a process: AiiDA's status and label, the message, the command's exit status.
+    """Exit of a process: AiiDA's status, label and message, and the exit status of the command.
 
-    AiiDA's conventions: 300-399 critical failures, from 400 on failures with outputs. The numbers
-    301, 302, 401 and 402 belong to AiiDA's restart work chain. `cachable` is whether the same input
-    may be answered from the cache.
+    AiiDA's conventions are 300-399 for critical failures and 400 or more for failures with
+    outputs; the numbers 301, 302, 401 and 402 belong to its restart work chain. `cachable`:
+    whether a later process with the same input may reuse the result from the cache.
     """
 
     number: int
@@ -101,18 +101,18 @@ EXITS: dict[Outcome, Exit] = {
     Failure.DISK_FULL: Exit(
         313, "ERROR_DISK_FULL", "The disk of the computer is full: {detail}", 13),
     Failure.OTHER_ENGINE: Exit(
-        314, "ERROR_OTHER_ENGINE", "The engine on the computer is another version: {detail}", 14),
+        314, "ERROR_OTHER_ENGINE", "The engine on the computer has another version: {detail}", 14),
     Failure.INVALID_INPUT: Exit(
-        320, "ERROR_INVALID_INPUT", "The engine refused its input: {detail}", 2),
+        320, "ERROR_INVALID_INPUT", "The input is invalid: {detail}", 2),
     Status.RUNNING: Exit(
-        400, "ERROR_WALLTIME", "The walltime ended the task; the outputs hold what was finished.",
-        4),
+        400, "ERROR_WALLTIME",
+        "The task reached its walltime; the outputs contain the finished part.", 4),
     Status.WALLTIME: Exit(
-        400, "ERROR_WALLTIME", "The walltime ended the task; the outputs hold what was finished.",
-        4),
+        400, "ERROR_WALLTIME",
+        "The task reached its walltime; the outputs contain the finished part.", 4),
     Status.INTERRUPTED: Exit(
-        405, "ERROR_INTERRUPTED", "The task was interrupted; the outputs hold what was finished.",
-        130),
+        405, "ERROR_INTERRUPTED",
+        "The task was interrupted; the outputs contain the finished part.", 130),
     Status.NOT_CONVERGED: Exit(
         410, "ERROR_NOT_CONVERGED", "The refinement did not converge: {detail}", 3, True),
     Status.UNDETERMINED: Exit(
@@ -120,10 +120,10 @@ EXITS: dict[Outcome, Exit] = {
         True),
     Status.POSTERIOR_NOT_CONVERGED: Exit(
         430, "ERROR_POSTERIOR_NOT_CONVERGED",
-        "The posterior did not converge; the outputs hold the chain, which can be continued with "
-        "more steps: {detail}", 5, True),
+        "The posterior did not converge; the outputs contain the chain, which can be continued "
+        "with more steps: {detail}", 5, True),
     PartsFailed.NOTHING_FINISHED: Exit(
-        440, "ERROR_NOTHING_FINISHED", "No part finished: {detail}", 1),
+        440, "ERROR_NOTHING_FINISHED", "No part of the work finished: {detail}", 1),
     PartsFailed.SOME_FAILED: Exit(
         450, "ERROR_SOME_FAILED", "Some parts failed; the outputs cover the others: {detail}", 1),
     PartsFailed.NO_ANALYSIS: Exit(
@@ -132,5 +132,5 @@ EXITS: dict[Outcome, Exit] = {
         470, "ERROR_SIMULTANEOUS_FAILED", "The simultaneous refinement failed: {detail}", 1),
 }
 
-#: Every failure of a job, whatever its task.
+#: All failures of jobs; they can occur with every task.
 JOB_FAILURES = tuple(Failure)

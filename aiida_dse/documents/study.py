@@ -17,14 +17,14 @@ from .sections import Finite, Name, Section
 from .series import SeriesOptions, SizeOptions, TemperatureOptions, parse_options
 
 STUDY_SCHEMA = "aiida-dse/study/2"
-#: Options of the analysis for each kind of series.
+#: Options of the analysis by kind of series.
 ANALYSES: dict[str, type[SeriesOptions]] = {"temperature": TemperatureOptions, "size": SizeOptions}
-#: Keys of a sample that belong to one measurement and therefore are no defaults.
+#: Keys of a sample that describe one measurement and therefore are no defaults.
 OWN_SAMPLE = ("name", "temperature")
 
 
 class SeriesSimultaneous(Section):
-    """A simultaneous refinement of a series, started from the single refinements' values."""
+    """Simultaneous refinement of a series, started from the values of the single refinements."""
 
     shared: tuple[str, ...] = Field((), description="as in a simultaneous document")
     parametric_constraints: dict[str, str] = Field({})
@@ -33,19 +33,19 @@ class SeriesSimultaneous(Section):
 
 
 class SeriesPlan(Section):
-    """Plan of a series: mode, handling of failures, analysis."""
+    """Plan of a series: mode, handling of failures, analysis, simultaneous refinement."""
 
     mode: Literal["independent", "sequential"] = Field(
         "independent", description="sequential: each member starts from the values of its neighbour"
     )
     anchor: str | None = Field(
-        None, description="where a sequential series begins; default: the highest temperature, or "
-        "the last size"
+        None, description="member at which a sequential series begins; default: the highest "
+        "temperature, or the last size"
     )
     on_failure: Literal["skip", "stop"] = Field(
         "skip", description="skip: continue without a failed member; stop: start no further members"
     )
-    analysis: dict[str, Any] = Field({}, description="options of the series' analysis")
+    analysis: dict[str, Any] = Field({}, description="options of the analysis of the series")
     simultaneous: SeriesSimultaneous | None = None
 
 
@@ -61,22 +61,22 @@ class StudyMap(ScanPlan):
     """A GoF map around the refined values of a sample."""
 
     sample: str
-    name: Name | None = Field(None, description="default: map_ and the sample")
+    name: Name | None = Field(None, description="default: map_ followed by the sample")
 
 
 class StudyComparison(Section):
-    """Models of one sample's pattern, ranked."""
+    """Comparison of models of the pattern of one sample."""
 
     sample: str
-    name: Name | None = Field(None, description="default: compare_ and the sample")
+    name: Name | None = Field(None, description="default: compare_ followed by the sample")
     models: Annotated[dict[Name, dict[str, Any] | str], Field(min_length=2)] = Field(
-        description="changes of the sample's document, or the file of a model document whose "
-        "pattern and sample do not count"
+        description="changes to the document of the sample; or the path of a model document, "
+        "whose pattern and sample are ignored"
     )
 
 
 class StudyDocument(Section):
-    """Everything that is to be done with a set of samples."""
+    """A study: refinements, series, maps and comparisons of a set of samples."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, populate_by_name=True, str_strip_whitespace=True
@@ -85,18 +85,18 @@ class StudyDocument(Section):
     schema_: Literal["aiida-dse/study/2"] = Field("aiida-dse/study/2", alias="schema")
     name: Annotated[str, Field(min_length=1, max_length=200)]
     defaults: dict[str, Any] = Field(
-        {}, description="what the samples have in common, as in a model document; or the name of "
-        "a model document's file, whose pattern file, sample name and temperature do not count"
+        {}, description="keys common to all samples, as in a model document; or the path of a "
+        "model document, whose pattern file, sample name and temperature are ignored"
     )
     samples: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)] = Field(
-        description="keys of a model document, on top of the defaults; null removes a key"
+        description="keys of a model document, which override the defaults; null removes a key"
     )
     series: dict[Name, StudySeries] = Field({})
     maps: tuple[StudyMap, ...] = ()
     compare: tuple[StudyComparison, ...] = ()
 
     def document_of(self, sample: str) -> ModelDocument:
-        """The model document of a sample. Raises DocumentError with the sample's place."""
+        """The model document of a sample. Raises DocumentError with the key path in the study."""
         return _parsed(self._content_of(sample), f"samples.{sample}")
 
     def members_of(self, series: str) -> tuple[str, ...]:
@@ -111,20 +111,20 @@ class StudyDocument(Section):
                      if any(fnmatchcase(name, pattern) for pattern in wanted))
 
     def alone(self) -> tuple[str, ...]:
-        """The samples of no series."""
+        """The samples that belong to no series."""
         taken = {name for series in self.series for name in self.members_of(series)}
         return tuple(name for name in self.samples if name not in taken)
 
     def named_maps(self) -> dict[str, StudyMap]:
-        """The maps by name. Raises DocumentError where two have the same."""
+        """The maps by name. Raises DocumentError if two have the same name."""
         return _named("maps", "map", self.maps)
 
     def named_comparisons(self) -> dict[str, StudyComparison]:
-        """The comparisons by name. Raises DocumentError where two have the same."""
+        """The comparisons by name. Raises DocumentError if two have the same name."""
         return _named("compare", "compare", self.compare)
 
     def map_document(self, name: str) -> ModelDocument:
-        """The document of a map: its sample's, with the axes. Raises DocumentError."""
+        """The document of a map: that of its sample, with the axes. Raises DocumentError."""
         one = self.named_maps()[name]
         scan = one.model_dump(mode="json", exclude_unset=True, exclude={"sample", "name"})
         content = self._content_of(one.sample)
@@ -132,13 +132,13 @@ class StudyDocument(Section):
         return _parsed(content | {"scan": scan}, f"maps.{name}")
 
     def compared_documents(self, name: str) -> dict[str, ModelDocument]:
-        """The documents of a comparison by model. Raises DocumentError."""
+        """The documents of a comparison by name of the model. Raises DocumentError."""
         one = self.named_comparisons()[name]
         base = self._content_of(one.sample)
         found = {}
         for model, changes in one.models.items():
             assert isinstance(changes, dict)
-            # a document of its own shares only the measurement
+            # a complete document takes only the measurement from the sample
             content = (changes | {key: base[key] for key in ("pattern", "sample")}
                        if "schema" in changes else _changed(base, changes))
             found[model] = _parsed(content, f"compare.{name}.models.{model}")
@@ -151,21 +151,22 @@ class StudyDocument(Section):
         return content
 
     def canonical(self) -> dict[str, Any]:
-        """The document as plain JSON values: what a node stores."""
+        """The document as plain JSON values, as nodes store it."""
         content = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
         return {"schema": STUDY_SCHEMA, **content}
 
 
 def load_study(path: Path) -> StudyDocument:
-    """The study document in a YAML or JSON file. Raises DocumentError."""
+    """Read a study document from a YAML or JSON file. Raises DocumentError."""
     with naming(path):
         return parse_study(read_content(path), path.parent)
 
 
 def parse_study(content: Any, folder: Path | None = None) -> StudyDocument:
-    """The study document in plain JSON values; every document that follows from it is checked.
+    """Parse a study document from plain JSON values, and check every document derived from it.
 
-    `folder` is where model documents given by their files are looked for. Raises DocumentError.
+    `folder` is the folder to which the paths of model documents are relative. Raises
+    DocumentError.
     """
     content = current_document(content)
     if not isinstance(content, dict) or content.get("schema") != STUDY_SCHEMA:
@@ -191,12 +192,12 @@ def parse_study(content: Any, folder: Path | None = None) -> StudyDocument:
 
 
 def parse_plan(content: Any, kind: str, members: tuple[str, ...]) -> SeriesPlan:
-    """The plan of a series of `members` in plain JSON values. Raises DocumentError."""
+    """Parse the plan of a series of `members` from plain JSON values. Raises DocumentError."""
     plan = validated(dict(content), SeriesPlan)
     analysis = parse_options(ANALYSES[kind], plan.analysis)
     if plan.anchor is not None and plan.mode != "sequential":
-        raise DocumentError(f"anchor: '{plan.anchor}' goes with 'mode: sequential'; an independent "
-                            "series has none.")
+        raise DocumentError(f"anchor: '{plan.anchor}' requires 'mode: sequential'; an independent "
+                            "series has no anchor.")
     for key, names in (("anchor", (plan.anchor,) if plan.anchor else ()),
                        ("analysis.exclude", analysis.exclude)):
         for name in names:
@@ -208,7 +209,8 @@ def parse_plan(content: Any, kind: str, members: tuple[str, ...]) -> SeriesPlan:
 
 def _check_parts(document: StudyDocument) -> None:
     if "schema" in document.defaults and document.defaults["schema"] != MODEL_SCHEMA:
-        raise DocumentError("defaults.schema: what samples share is a model document.")
+        raise DocumentError(f"defaults.schema: '{document.defaults['schema']}' is not "
+                            f"'{MODEL_SCHEMA}'; the defaults must be a model document.")
     for name, series in document.series.items():
         members = document.members_of(name)
         if len(members) < 2:
@@ -222,8 +224,8 @@ def _check_parts(document: StudyDocument) -> None:
     for key, parts in (("maps", document.named_maps()), ("compare", document.named_comparisons())):
         for name, part in parts.items():
             if part.sample not in document.samples:
-                raise DocumentError(f"{key}.{name}.sample: '{part.sample}' is no sample; they are "
-                                    f"{', '.join(document.samples)}.")
+                raise DocumentError(f"{key}.{name}.sample: '{part.sample}' is no sample; the "
+                                    f"samples are {', '.join(document.samples)}.")
     for sample in document.samples:
         if document.document_of(sample).pattern.file is None:
             raise DocumentError(f"samples.{sample}.pattern.file: this key is missing; add it")
@@ -238,7 +240,8 @@ def _named(key: str, prefix: str, parts: tuple[Any, ...]) -> dict[str, Any]:
     for part in parts:
         name = part.name or f"{prefix}_{part.sample}"
         if name in found:
-            raise DocumentError(f"{key}: two are called '{name}'; give each a 'name' of its own.")
+            raise DocumentError(f"{key}: two entries are called '{name}'; specify a different "
+                                "'name' for each.")
         found[name] = part
     return found
 
@@ -274,9 +277,9 @@ def _defaults(name: str, folder: Path | None) -> dict[str, Any]:
 
 
 def _read_model(name: str, folder: Path | None) -> dict[str, Any]:
-    """The content of a model document's file, its paths as seen from here."""
+    """The content of a model document, with paths adjusted to the folder of the study."""
     if folder is None:
-        raise DocumentError(f"the file '{name}' cannot be read here; write its content.")
+        raise DocumentError(f"the file '{name}' cannot be read here; insert its content instead.")
     model: dict[str, Any] = read_content(folder / name)
     parse_document(model)
     return below_folder(model, Path(name).parent)

@@ -152,7 +152,7 @@ def test_every_parameter_has_a_kind_with_its_unit(archive):
 
 @pytest.mark.parametrize("name", ["P.Br.U", "P.a_k", "P.L"])
 def test_what_is_no_parameter_of_0_1_has_no_kind(name):
-    with pytest.raises(ValueError, match="no parameter that version"):
+    with pytest.raises(ValueError, match="no parameter of version"):
         kind_of(name, "")
 
 

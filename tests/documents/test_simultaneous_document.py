@@ -118,5 +118,5 @@ def test_a_missing_model_file_is_reported(tmp_path):
 
 
 def test_a_simultaneous_document_is_no_model_document():
-    with pytest.raises(DocumentError, match="goes to 'dse-engine simultaneous'"):
+    with pytest.raises(DocumentError, match="Use 'dse-engine simultaneous'"):
         parse_document(DOCUMENT)

@@ -136,7 +136,7 @@ def test_the_adaptive_map_of_a_and_b_finds_both_basins_of_the_full_one(tmp_path)
         ([angle_axis([160], hold=[SHORT, LONG])], "scan.axes:", "3 conditions"),
         ([angle_axis([160]), {"parameter": X, "values": [0.2]}], "scan.axes:", "two axes"),
         ([{"quantity": ANGLE, "values": [160]}], "scan.axes.0", "needs 'vary'"),
-        ([{"parameter": X, "vary": [Y], "values": [0.2]}], "scan.axes.0", "go with a 'quantity'"),
+        ([{"parameter": X, "vary": [Y], "values": [0.2]}], "scan.axes.0", "require a 'quantity'"),
         ([{"parameter": X, "quantity": ANGLE, "values": [1]}], "scan.axes.0", "specify one of"),
         ([{"values": [1]}], "scan.axes.0", "specify one of"),
         ([{"path": [{X: 0.2}], "step": 0.1}], "scan.axes.0.path", "at least 2"),

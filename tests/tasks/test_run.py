@@ -423,5 +423,5 @@ def test_other_methods_go_through_the_document(folder):
 
 
 def test_many_starts_go_with_least_squares_only(folder):
-    with pytest.raises(DocumentError, match="4 starts go with the method least_squares"):
+    with pytest.raises(DocumentError, match="4 starts require the method least_squares"):
         folder.build(refinement={"starts": 4, "method": "cobyqa"})
