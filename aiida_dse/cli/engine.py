@@ -142,7 +142,7 @@ def refine(
 
 _continue = click.option(
     "--continue", "continued", is_flag=True,
-    help="Continue from the unfinished result in the output folder.",
+    help="Continue from the result in the output folder.",
 )
 
 
@@ -157,7 +157,7 @@ def scan(
     document: Path, output: Path, walltime: float | None, resources: Resources, quiet: bool,
     continued: bool,
 ) -> None:
-    """Map the GoF over the axes of the section 'scan'."""
+    """Compute the GoF map of the section 'scan'."""
     from aiida_dse.tasks.run import run_scan
 
     with _task(output), _progress(quiet) as show:
@@ -271,7 +271,8 @@ def simultaneous(
 
 @main.command()
 @click.argument("document", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: standard output.")
+@click.option("-o", "--output", type=click.Path(path_type=Path),
+              help="Output file (default: standard output).")
 def upgrade(document: Path, output: Path | None) -> None:
     """Rewrite a document of version 0.1 for version 0.2.
 

@@ -1,1 +1,1 @@
-"""Tasks of the engine: from a document to a result."""
+"""Tasks of the engine, each of which computes a result from a document."""

@@ -59,13 +59,13 @@ from .sources import Atoms, FolderSource, Source, Structure
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """The forward model of a document, and what it was made of."""
+    """The forward model of a document, with the document, its grid and the hashes of its files."""
 
     document: ModelDocument
     model: PatternModel
     stages: list[list[str]] | None
     restraints: list[Restraint]
-    quantities: dict[str, CrystalQuantity]  # of a map, by full name: volumes and the 'derived'
+    quantities: dict[str, CrystalQuantity]  # of a map, by full name: volumes and 'derived'
     grid: Grid | None
     files: dict[str, str]  # file name -> SHA-256
     axis: str  # of the pattern: two_theta, q_inverse_angstrom, q_inverse_nm
@@ -73,18 +73,17 @@ class BuiltModel:
 
     @property
     def axes(self) -> tuple[Coordinate, ...]:
-        """Axes of the scan; none without one."""
+        """The axes of the scan; empty without a scan."""
         return self.grid.axes if self.grid else ()
 
 
 def build(
     document: ModelDocument, source: Source | Path, *, resources: Resources = ONE_THREAD
 ) -> BuiltModel:
-    """Read the data of a document and check all of it.
+    """Build the forward model of a document from its data, and check the whole document.
 
-    source: where the data are; a folder for files named relative to it. A model that was built
-    from the same document and data is not built again. Raises DocumentError with the key and the
-    reason; nothing is computed yet.
+    source: source of the data; a folder if file paths are relative to it. Models are memoised by
+    document and data. Raises DocumentError with the key and the reason. No pattern is computed.
     """
     if isinstance(source, Path):
         source = FolderSource(source)
@@ -100,7 +99,7 @@ def build(
         return _known[key]
 
 
-#: Models that are kept in memory.
+#: Number of models that are kept in memory.
 MOST_KEPT = 8
 _known: OrderedDict[tuple[str, str, Resources], BuiltModel] = OrderedDict()
 _lock = threading.Lock()
@@ -169,11 +168,11 @@ def _built(document: ModelDocument, source: Source, resources: Resources) -> Bui
                 raise ValueError("distances and angles are reported for phases with a structure.")
             for label in {x for row in (*derived.distances, *derived.angles) for x in row}:
                 phase.crystal.site(label)
-    # looking for neighbours takes a moment, and only maps name quantities
+    # the search for neighbours takes time, and only maps refer to quantities
     quantities = known_quantities(document, model, start) if document.scan else {}
     grid = grid_of_document(document, model, quantities)
-    return BuiltModel(document, model, stages, restraints, quantities, grid, dict(source.files), axis,
-                      pattern.file is not None)
+    return BuiltModel(document, model, stages, restraints, quantities, grid, dict(source.files),
+                      axis, pattern.file is not None)
 
 
 def _check_uncertainty(
@@ -187,8 +186,8 @@ def _check_uncertainty(
             check_names(model, [pattern])
             if not any(fnmatch.fnmatchcase(name, pattern) for name in free):
                 raise ValueError(
-                    f"'{pattern}' is not refined, so it has no profile. Free it in the "
-                    "refinement's stages, or take it out."
+                    f"'{pattern}' is not refined, so it has no profile. Free it in the stages of "
+                    "the refinement, or remove it."
                 )
     with located("uncertainty.posterior.walkers"):
         if plan.posterior and plan.posterior.walkers:
@@ -231,7 +230,7 @@ def _simulated(document: ModelDocument) -> ObservedPattern:
         q = q_from_two_theta(axis, pattern.wavelength)
     else:
         q = axis / (10.0 if pattern.axis == "q_inverse_nm" else 1.0)
-    two_theta_from_q(q, pattern.wavelength)  # refuses what the wavelength cannot reach
+    two_theta_from_q(q, pattern.wavelength)  # raises for q beyond the reach of the wavelength
     ones = np.ones(len(q))
     return ObservedPattern(q, ones, ones, pattern.wavelength, pattern.polarisation)
 
@@ -239,19 +238,20 @@ def _simulated(document: ModelDocument) -> ObservedPattern:
 def _blank(
     source: Source, name: str, section: CurveFile, observation: ObservedPattern
 ) -> tuple[FloatArray, FloatArray]:
-    """A measured blank at the pattern's q and its s.u.: by linear interpolation, never beyond it.
+    """A measured blank and its s.u. (n,), interpolated linearly to the q of the pattern (n,).
 
-    Between two points the s.u. of the interpolated value is smaller (by up to a root of two), but
-    then neighbouring values share their noise.
+    Raises ValueError if the blank does not cover the pattern. The s.u. of a value between two
+    points is overestimated by up to sqrt(2), which compensates for the noise that neighbouring
+    values share.
     """
     if section.file is None:
         raise ValueError("a blank needs a 'file'.")
     blank = source.blank(name, section)
     if blank.q[0] > observation.q[0] * 1.001 or blank.q[-1] < observation.q[-1] * 0.999:
         raise ValueError(
-            f"the blank covers q = {blank.q[0]:.3f} ... {blank.q[-1]:.3f} 1/Å, the pattern "
-            f"{observation.q[0]:.3f} ... {observation.q[-1]:.3f}. Limit 'range' of the pattern to "
-            f"that of the blank."
+            f"the blank covers q = {blank.q[0]:.3f} ... {blank.q[-1]:.3f} 1/Å, but the pattern "
+            f"{observation.q[0]:.3f} ... {observation.q[-1]:.3f} 1/Å. Limit the 'range' of the "
+            "pattern to that of the blank."
         )
     return (np.interp(observation.q, blank.q, blank.intensity),
             np.interp(observation.q, blank.q, blank.sigma))
@@ -272,9 +272,9 @@ def _phase(name: str, section: PhaseSection, found: Structure) -> Phase:
 
 
 def _with_ions_and_b(crystal: Crystal, section: PhaseSection) -> Crystal:
-    known = {key for s in crystal.sites for key in (s.label, element_of(s.ion), s.ion)}
+    valid = {key for s in crystal.sites for key in (s.label, element_of(s.ion), s.ion)}
     for key in (*section.ions, *section.B_iso):
-        if key not in known:
+        if key not in valid:
             raise ValueError(
                 f"'{key}' is neither a site nor an element of {crystal.name}; its sites are "
                 f"{', '.join(s.label for s in crystal.sites)}."
@@ -288,9 +288,9 @@ def _with_ions_and_b(crystal: Crystal, section: PhaseSection) -> Crystal:
     return replace(crystal, sites=tuple(sites))
 
 
-#: Populations end at this multiple of the largest starting mean unless the document specifies the end.
+#: Populations end at this multiple of the largest starting mean unless 'largest' is specified.
 DEFAULT_LARGEST = 4.0
-#: A law of which less than this reaches the smallest particle is a mistake.
+#: Smallest share of a size law that must lie above half the edge of a cell.
 LEAST_SHARE = 1e-9
 
 
@@ -300,7 +300,7 @@ def _family(
     laws = [law for law in (getattr(particle, name, None) for name in ("L_ab", "L_c", "L", "D"))
             if isinstance(law, SizeLaw)]
     cell = crystal.cell
-    # a step of the cell must not lift the largest particle above the limit
+    # a change of the cell during a refinement must not raise the largest particle above the limit
     possible = 0.9 * MAX_CELLS_ALONG_EDGE * min(cell.a, cell.b, cell.c) / 10
     largest = particle.largest or min(
         DEFAULT_LARGEST * max((law.mean for law in laws), default=0.0), possible
@@ -308,8 +308,8 @@ def _family(
     for law in laws:
         if law.mean >= largest:
             raise ValueError(
-                f"the mean size {law.mean:g} nm is not below 'largest', {largest:g} nm. Are the "
-                "sizes in nm? Lower the mean, or raise 'largest'; the limit is "
+                f"the mean size {law.mean:g} nm is not below 'largest', {largest:g} nm. Check "
+                "that the sizes are in nm, and lower the mean or raise 'largest'; the limit is "
                 f"{MAX_CELLS_ALONG_EDGE} cells along an edge."
             )
     _require_particles(crystal, particle)
@@ -319,7 +319,8 @@ def _family(
         assert particle.L_ab is not None and particle.L_c is not None
         return ParallelepipedPopulation(largest), {
             "L_ab": particle.L_ab.mean, "sd_ab": particle.L_ab.sd,
-            "L_c": particle.L_c.mean, "sd_c": particle.L_c.sd, "size_axes_rotation": particle.size_axes_rotation,
+            "L_c": particle.L_c.mean, "sd_c": particle.L_c.sd,
+            "size_axes_rotation": particle.size_axes_rotation,
         }
     if isinstance(particle, QuasiCube):
         return QuasiCubePopulation(largest), {"L": particle.L.mean, "sd_L": particle.L.sd}
@@ -336,16 +337,16 @@ def _family(
 def _require_particles(
     crystal: Crystal, particle: Parallelepiped | QuasiCube | Sphere
 ) -> None:
-    """Raise ValueError for laws that lie below half the smallest edge of whole cells."""
+    """Raise ValueError for size laws that lie below half the edge of a unit cell."""
     cell = crystal.cell
     step_ab = float(np.sqrt(cell.a * cell.b)) / 10
     for name, step in (("L_ab", step_ab), ("L", step_ab), ("L_c", cell.c / 10)):
         law = getattr(particle, name, None)
         if isinstance(law, SizeLaw) and LogNormal(law.mean, law.sd).beyond(step / 2) < LEAST_SHARE:
             raise ValueError(
-                f"the law of {name}, {law.mean:g}({law.sd:g}) nm, lies below half the edge of one "
-                f"cell, {step / 2:.3g} nm, so no particle size carries any weight. Are the sizes "
-                "in nm? Raise the mean."
+                f"the size law of {name}, mean {law.mean:g} nm and s.d. {law.sd:g} nm, lies below "
+                f"half the edge of one cell, {step / 2:.3g} nm, so no particle size has any "
+                "weight. Check that the sizes are in nm, and raise the mean."
             )
 
 
@@ -389,22 +390,22 @@ def _require_labels(
 
 
 def _overrides(document: ModelDocument, phases: list[Phase]) -> dict[str, Parameter]:
-    known: dict[str, Parameter] = {p.name: p for phase in phases for p in phase.parameters}
+    defaults: dict[str, Parameter] = {p.name: p for phase in phases for p in phase.parameters}
     reasons = {
         f"{phase.name}.{key}": why for phase in phases for key, why in phase.fixed_reasons.items()
     }
-    found = {}
+    overrides = {}
     for name, given in document.parameters.items():
-        if name not in known:
+        if name not in defaults:
             if name in reasons:
                 raise ValueError(f"'{name}' cannot be set: {reasons[name]}.")
-            raise ValueError(f"there is no parameter '{name}'{closest(name, known)}.")
-        default = known[name]
+            raise ValueError(f"there is no parameter '{name}'{closest(name, defaults)}.")
+        default = defaults[name]
         start = Start(value=given) if isinstance(given, float | int) else given
         value = default.value if start.value is None else start.value
         lower = min(default.lower, value) if start.lower is None else start.lower
         upper = max(default.upper, value) if start.upper is None else start.upper
         if lower <= upper:
             require_possible(name, default.kind, lower, upper)
-        found[name] = default.changed(value=value, lower=lower, upper=upper)
-    return found
+        overrides[name] = default.changed(value=value, lower=lower, upper=upper)
+    return overrides

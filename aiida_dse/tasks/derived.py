@@ -1,7 +1,7 @@
 """Derived quantities of a result with their joint covariance.
 
-For each phase: the cell, volume, sizes, displacements, statistics of the population, and the
-distances and angles that the document asks for.
+For each phase, these are the cell, the volume, sizes, displacements, statistics of the population,
+and the distances and angles that the document requests.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from aiida_dse.io.structures import cif_text
 from .build import BuiltModel
 from .grids import known_quantities
 
-#: Before the name of a statistic of the population, to keep it apart from parameters of the law.
+#: Prefix of statistics of the population, which separates them from parameters of the size law.
 SIZES = "sizes."
-#: Measures of the body that are quantities of their own where the size law has parameters.
+#: Measures of the particle that are quantities instead of statistics if there is a size law.
 MEASURES = {"surface_to_volume", "confinement_diameter"}
 
 
@@ -37,8 +37,8 @@ MEASURES = {"surface_to_volume", "confinement_diameter"}
 class Quantities:
     """Derived quantities of one phase at one set of values.
 
-    gradient (n, n_free) by the refined parameters `free`; covariance (n, n), unscaled, nan for
-    quantities without s.u.
+    gradient (n, n_free) with respect to the refined parameters `free`; covariance (n, n),
+    unscaled, nan for quantities without s.u.
     """
 
     names: tuple[str, ...]
@@ -60,7 +60,7 @@ class Quantities:
         return found
 
     def arrays(self, phase: str) -> dict[str, np.ndarray]:
-        """Names, gradient and covariance under their paths."""
+        """Names, gradient and covariance by their paths in a result."""
         return {
             f"quantities/{phase}/names": np.array(self.names, dtype=str),
             f"quantities/{phase}/free": np.array(self.free, dtype=str),
@@ -69,8 +69,9 @@ class Quantities:
         }
 
 
-#: A quantity that a natural step of a parameter changes by less, relative to itself or to 1, stays
-#: still: the correlation of two independent laws is 1e-17 with a slope of rounding errors.
+#: Relative change of a quantity with a natural step of a parameter below which the quantity is
+#: regarded as constant: the correlation of two independent laws is 1e-17, with a slope that
+#: consists of rounding errors.
 ROUNDING = 1e-10
 #: Names and units of quantities, and their values at given parameter values.
 Function = tuple[tuple[str, ...], tuple[str, ...], Callable[[Mapping[str, float]], FloatArray]]
@@ -79,12 +80,15 @@ Function = tuple[tuple[str, ...], tuple[str, ...], Callable[[Mapping[str, float]
 def quantity_function(
     built: BuiltModel, phase: Phase, reference: Mapping[str, float]
 ) -> Function:
-    """The quantities of a phase; which atoms are neighbours is settled at `reference`."""
+    """The quantities of a phase as a function of the parameters.
+
+    The neighbours of each atom are determined at `reference`.
+    """
     model, index = built.model, built.model.phases.index(phase)
     wanted: list[CrystalQuantity] = []
     if isinstance(phase, CrystalPhase):
-        known = known_quantities(built.document, model, dict(reference))
-        wanted = [one for one in known.values() if one.phase == phase.name]
+        quantities = known_quantities(built.document, model, dict(reference))
+        wanted = [one for one in quantities.values() if one.phase == phase.name]
 
     def rows(values: Mapping[str, float]) -> list[tuple[str, str, float]]:
         local = model.local(index, values)
@@ -111,7 +115,7 @@ def quantity_function(
 def derived_quantities(
     built: BuiltModel, phase: Phase, values: Mapping[str, float], covariance: Covariance | None
 ) -> Quantities:
-    """The quantities of a phase at complete `values`, propagated by central differences."""
+    """The quantities of a phase at complete `values`; s.u. propagated by central differences."""
     model = built.model
     names, units, function = quantity_function(built, phase, values)
     free = tuple(name for name in covariance.names if name in model.parameters) \
@@ -127,8 +131,9 @@ def derived_quantities(
         spread = Covariance(free, covariance.block(free)).propagated(gradient)
     found = function(values)
     shifts = np.array([model.parameters[name].shift for name in free])
-    still = ~(np.abs(gradient) * shifts > ROUNDING * np.maximum(1.0, np.abs(found))[:, None]).any(axis=1)
-    spread[still, :] = spread[:, still] = np.nan
+    limits = ROUNDING * np.maximum(1.0, np.abs(found))[:, None]
+    constant = ~(np.abs(gradient) * shifts > limits).any(axis=1)
+    spread[constant, :] = spread[:, constant] = np.nan
     return Quantities(names, units, found, free, gradient, spread)
 
 
@@ -136,9 +141,9 @@ def phase_rows(
     built: BuiltModel, values: Mapping[str, float], states: Sequence[PhaseState],
     covariance: Covariance | None = None,
 ) -> tuple[dict[str, PhaseRow], dict[str, np.ndarray]]:
-    """Derived quantities of every phase, and the arrays that belong to them.
+    """Derived quantities of every phase, and their arrays by path.
 
-    states: of the phases at these values.
+    states: states of the phases at these values.
     """
     model = built.model
     rows: dict[str, PhaseRow] = {}
@@ -169,7 +174,7 @@ def phase_rows(
 def composition(
     phase: Phase, local: Mapping[str, float], atoms: FloatArray
 ) -> dict[str, float]:
-    """Ion: mean number per particle, from the atoms (n_sites,) of full occupancy."""
+    """Ion -> mean number per particle, from the numbers of atoms (n_sites,) at full occupancy."""
     occupancy, _ = phase.occupancy_and_b(local)
     found: dict[str, float] = {}
     for ion, number in zip(phase.ions, atoms * occupancy, strict=True):
@@ -178,7 +183,7 @@ def composition(
 
 
 def refined_cifs(built: BuiltModel, values: Mapping[str, float]) -> dict[str, str]:
-    """Phase: its crystal at the values, as the text of a CIF."""
+    """Phase -> text of a CIF with its crystal at the values."""
     model = built.model
     return {phase.name: cif_text(phase.structure(model.local(index, values)))
             for index, phase in enumerate(model.phases) if isinstance(phase, CrystalPhase)}

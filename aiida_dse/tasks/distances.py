@@ -1,4 +1,4 @@
-"""The task 'build': sampled pair distances of every phase of a document."""
+"""The task 'build': computes and stores the pair distances of every phase of a document."""
 
 from __future__ import annotations
 
@@ -31,22 +31,23 @@ SHOWN_STEP = 0.05
 
 
 def store_name(phase: str) -> str:
-    """The file name of a phase's store."""
+    """The name of the file with the pair distances of a phase."""
     return f"{phase}.distances.h5"
 
 
 def require_geometry(built: BuiltModel) -> None:
-    """Raise ValueError where a phase has no geometry to sample."""
+    """Raise ValueError if a phase has stored distances and thus no geometry."""
     for phase in built.model.phases:
         if isinstance(phase, PairDistancesPhase):
-            raise ValueError(f"phases.{phase.name}: its distances are stored already; specify a "
-                             f"'structure' or 'atoms' to build new ones.")
+            raise ValueError(f"phases.{phase.name}: the distances of this phase are stored "
+                             "already; specify a 'structure' or 'atoms' to build new ones.")
 
 
 def run_build(built: BuiltModel, folder: Path) -> Result[BuildSummary]:
-    """Sample the distances at the starting values, for the pattern's q and the tolerance.
+    """Compute the pair distances of every phase at the starting values.
 
-    A store for each phase is written to `folder`. Raises ValueError where a phase is one already.
+    They are sampled for the q of the pattern and the tolerance of the document, and written to one
+    HDF5 file per phase in `folder`. Raises ValueError if a phase has stored distances already.
     """
     require_geometry(built)
     model, clock = built.model, time.monotonic()
@@ -57,7 +58,8 @@ def run_build(built: BuiltModel, folder: Path) -> Result[BuildSummary]:
         assert isinstance(phase, CrystalPhase | AtomListPhase)
         section = built.document.phases[phase.name]
         stored = sample(phase, model.local(index, model.start), model.sampling, {
-            **rows[phase.name].model_dump(), "phase": section.model_dump(mode="json", exclude_defaults=True),
+            **rows[phase.name].model_dump(),
+            "phase": section.model_dump(mode="json", exclude_defaults=True),
             "sha256": built.files[section.file], "engine_version": aiida_dse.__version__,
         })
         write_distances(stored, folder / store_name(phase.name))
@@ -71,7 +73,7 @@ def run_build(built: BuiltModel, folder: Path) -> Result[BuildSummary]:
 
 
 def distances_row(stored: PairDistances, tolerance: float) -> DistancesRow:
-    """Searchable facts of stored distances; lengths in Å, sizes in nm."""
+    """Searchable properties of stored distances; lengths in Å, sizes in nm."""
     shape = stored.histograms.shape
     return DistancesRow(
         name=stored.about.get("name", ""), space_group=stored.about.get("space_group", ""),
@@ -85,7 +87,7 @@ def distances_row(stored: PairDistances, tolerance: float) -> DistancesRow:
 
 
 def pair_distribution(stored: PairDistances) -> tuple[FloatArray, FloatArray]:
-    """r (n,) Å and the number of pairs of atoms per Å (n,) of the mean particle, all sites."""
+    """Pair-distance distribution of the mean particle: r (n,) in Å and pairs per Å (n,)."""
     occupancy = np.array(stored.occupancy)
     weight = [occupancy[s] * occupancy[t] for s, t in site_channels(len(occupancy))]
     r = (np.arange(stored.histograms.shape[1]) - GRID_MARGIN) * stored.step

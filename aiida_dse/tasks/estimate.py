@@ -1,8 +1,9 @@
-"""Cost estimates of tasks: counted work, times the speed of a computer.
+"""Cost estimates of tasks: work, counted in distances, times the speed of a computer.
 
-The work is counted, not timed: the same document makes the same estimate, so that a grid launched
-again is cut into the same tiles, which are then found in the cache. Its unit is one distance of a
-histogram; a computer's speed, in seconds for each, is measured when it is set up.
+The work is counted, not timed. The same document thus always yields the same estimate, so that a
+grid that is launched again is cut into the same tiles, which the cache contains. The unit of work
+is one distance of a histogram; the speed of a computer (seconds per distance) is measured when the
+computer is set up.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ from aiida_dse.engine.parameters import Kind, select
 
 from .build import BuiltModel
 
-#: Seconds for a distance on one thread of a computer that has not been measured.
+#: Seconds per distance on one thread of a computer whose speed has not been measured.
 NOMINAL_SPEED = 6e-9
-#: What the rest costs, in distances: counting cells anew (for each distance), the transform (for
-#: each q of a histogram that changed), the sum over pairs of sites with the linear solution (for
-#: each q and pair), and the same for a further point of a sweep over B and occupancies.
-#: Measured on parallelepipeds and spheres of CsPbBr3 of 5 to 15 nm: within a factor of 1.5.
+#: Costs of the other steps in distances: recounting cells (per distance), the transform (per q of
+#: a changed histogram), the sum over pairs of sites with the linear solution (per q and pair), and
+#: the same for a further point of a sweep over B and occupancies. Measured with parallelepipeds and
+#: spheres of CsPbBr3 from 5 to 15 nm; accurate within a factor of 1.5.
 COUNTING, TRANSFORM, SUMMING, SWEEPING = 0.9, 23.0, 1.7, 0.15
-#: Cycles of a stage, as seen in refinements from bulk-like starts.
+#: Typical number of cycles per stage in refinements from bulk-like starts.
 CYCLES_OF_STAGE = 6
 
 
 def point_work(built: BuiltModel) -> float:
-    """Work of a grid point that moves distances, with the sweep on top of it, in distances."""
+    """Work, in distances, of a grid point that changes pair distances, including its sweep."""
     model, grid = built.model, built.grid
     assert grid is not None
-    # the last point of each outer axis, or the last that its quantities reach
+    # the last point of the outer axes that is reachable
     reachable = np.argwhere(~grid.unreachable)
     at = tuple(int(i) for i in reachable[-1]) if len(reachable) else (0,) * len(grid.shape)
     values = model.start | {name: value for name, value in grid.at(at).items()
@@ -52,12 +53,12 @@ def point_work(built: BuiltModel) -> float:
 
 
 def seconds_per_point(built: BuiltModel, speed: float | None = None) -> float:
-    """Seconds of one thread for such a point; `speed` in seconds for a distance."""
+    """Seconds on one thread for `point_work`; `speed` in seconds per distance."""
     return round(point_work(built) * (speed or NOMINAL_SPEED), 6)
 
 
 def seconds_of_map(built: BuiltModel, speed: float | None = None) -> float:
-    """Seconds of one thread for all points of a map."""
+    """Seconds on one thread for all points of a map; `speed` in seconds per distance."""
     assert built.grid is not None
     outer = math.prod(built.grid.shape[k] for k in built.grid.outer)
     return round(outer * point_work(built) * (speed or NOMINAL_SPEED), 6)
@@ -66,7 +67,7 @@ def seconds_of_map(built: BuiltModel, speed: float | None = None) -> float:
 def work_between(
     model: PatternModel, before: Sequence[PhaseState], after: Sequence[PhaseState]
 ) -> float:
-    """Work of going from one state of the phases to another, in distances."""
+    """Work, in distances, to compute the states `after` of the phases from `before`."""
     total = 0.0
     for phase, old, new in zip(model.phases, before, after, strict=True):
         stale = [k for k, key in enumerate(new.keys) if old.keys[k] != key]
@@ -79,14 +80,14 @@ def work_between(
 
 
 def _sums(built: BuiltModel) -> float:
-    """Pairs of sites times q of all phases."""
+    """Number of pairs of sites of all phases, times the number of q."""
     channels = sum(len(factors) for factors in built.model.pair_factors)
     return float(channels * len(built.model.sampling.q))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Cost of a task: evaluations of the model, seconds of one thread, bytes of results."""
+    """Cost of a task: evaluations of the model, seconds on one thread, bytes of results."""
 
     evaluations: int
     seconds: float
@@ -94,11 +95,10 @@ class Estimate:
 
 
 def estimate_refinement(built: BuiltModel, speed: float | None = None) -> Estimate:
-    """The cost of the document's refinement, to a factor of about two.
+    """Estimate the cost of the document's refinement within a factor of about two.
 
-    Every stage takes about CYCLES_OF_STAGE cycles, each of an evaluation and a Jacobian of about
-    one evaluation for every free parameter that moves distances or coordinates. `speed`: seconds
-    for a distance.
+    Every stage is assumed to take CYCLES_OF_STAGE cycles, each with an evaluation and a Jacobian of
+    about one evaluation per free parameter. `speed`: seconds per distance.
     """
     model, plan = built.model, built.document.refinement or RefinementPlan()
     stages = built.stages or default_stages(model)
@@ -119,12 +119,12 @@ def estimate_refinement(built: BuiltModel, speed: float | None = None) -> Estima
 
 
 def result_bytes(built: BuiltModel, n_free: int) -> int:
-    """About what a refinement's arrays and numbers take in the database."""
+    """Approximate storage of the arrays and numbers of a refinement in the database, in bytes."""
     n = len(built.model.sampling.q)
     curves = 6 + len(built.model.linear_names)
     return int(8 * (n * curves + n_free**2) + 60_000)
 
 
 def stored_bytes(built: BuiltModel) -> int:
-    """About what the pattern and the structures take in the database."""
+    """Approximate storage of the pattern and the structures in the database, in bytes."""
     return 3 * 8 * len(built.model.observation.intensity) + 10_000

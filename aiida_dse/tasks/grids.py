@@ -1,4 +1,4 @@
-"""The grid of a scan, constructed from the document, checked and solved before anything runs."""
+"""Grids of scans, constructed from documents, checked and solved before any computation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from aiida_dse.engine.parameters import is_pattern, select
 def known_quantities(
     document: ModelDocument, model: PatternModel, reference: dict[str, float]
 ) -> dict[str, CrystalQuantity]:
-    """The volume of every crystal and what 'derived' asks for, by full name."""
+    """The volume of every crystal and the quantities requested in 'derived', by full name."""
     found = []
     for phase in model.phases:
         if isinstance(phase, CrystalPhase):
@@ -34,7 +34,7 @@ def known_quantities(
 def grid_of_document(
     document: ModelDocument, model: PatternModel, quantities: dict[str, CrystalQuantity]
 ) -> Grid | None:
-    """The grid of the document's scan (None without one); DocumentError where it makes no sense."""
+    """The grid of the document's scan, None without a scan. Raises DocumentError if invalid."""
     plan = document.scan
     if plan is None:
         return None
@@ -64,6 +64,7 @@ def _axis(section: ScanAxis, quantities: dict[str, CrystalQuantity]) -> MapAxis:
 
 
 def check_names(model: PatternModel, patterns: list[str] | tuple[str, ...]) -> None:
+    """Raise ValueError for names and wildcards that select no parameter of the model."""
     for pattern in patterns:
         if not is_pattern(pattern):
             model.require(pattern)
@@ -78,5 +79,5 @@ def _refuse_huge(document: ModelDocument) -> None:
         shape = " x ".join(f"{size:,}" for size in sizes)
         raise ValueError(
             f"the grid has {shape} = {total:.3g} points; the limit is {MAX_POINTS:.3g}. Use larger "
-            "steps or a smaller range, then refine the grid around the minimum."
+            "steps or a smaller range, and then a finer grid around the minimum."
         )

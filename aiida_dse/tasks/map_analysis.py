@@ -1,4 +1,4 @@
-"""Analysis of GoF maps: minima, saddles and uncertainties, for one job or for merged tiles."""
+"""Analysis of GoF maps, whole or merged from tiles: minima, saddles and uncertainties."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from aiida_dse.documents.records import Value
-from aiida_dse.documents.results import AdaptiveRow, BasinRow, DeltaChi2Row, PointRow, QuadraticRow, ScanSummary
+from aiida_dse.documents.results import (
+    AdaptiveRow,
+    BasinRow,
+    DeltaChi2Row,
+    PointRow,
+    QuadraticRow,
+    ScanSummary,
+)
 from aiida_dse.engine.maps.minima import (
     LARGEST_FLOOD,
     basins,
@@ -16,14 +23,14 @@ from aiida_dse.engine.maps.minima import (
 )
 from aiida_dse.engine.units import FloatArray
 
-#: Local minima that are listed.
+#: Largest number of local minima that are listed.
 MOST_BASINS = 20
 
 
 def map_analysis(summary: ScanSummary, arrays: Mapping[str, np.ndarray]) -> ScanSummary:
-    """The summary of a map with its lowest point, the minimum between the points, and its basins.
+    """Add the lowest point, the minimum between the points and the basins to a map's summary.
 
-    arrays: those of the map by path. Parameters that the map moves or refines have their value at
+    arrays: arrays of the map by path. Parameters that the map moves or refines get their values at
     the lowest point.
     """
     gof, chi2 = arrays["scan/gof"], arrays["scan/chi2"]
@@ -59,22 +66,24 @@ def map_analysis(summary: ScanSummary, arrays: Mapping[str, np.ndarray]) -> Scan
         "quadratic": quadratic_row(names, axes, chi2),
         "basins": basin_rows(names, axes, gof, chi2, summary.n_points_pattern),
         "warnings": [*summary.warnings, *(
-            f"The lowest point lies at the edge of the axis {name}. Extend the axis."
+            f"The lowest point lies at the edge of the axis {name}. Extend this axis."
             for name in edges)],
     })
 
 
 def _varies(values: np.ndarray) -> bool:
-    """Whether a quantity changes over the map by more than rounding."""
-    known = values[np.isfinite(values)]
-    return bool(len(known) and np.ptp(known) > 1e-9 * max(1.0, float(np.abs(known).max())))
+    """Whether a quantity changes over the map by more than rounding errors."""
+    finite = values[np.isfinite(values)]
+    return bool(len(finite) and np.ptp(finite) > 1e-9 * max(1.0, float(np.abs(finite).max())))
 
 
 def quadratic_row(
     names: Sequence[str], axes: Sequence[FloatArray], chi2: FloatArray
 ) -> QuadraticRow:
-    """Position, s.u. and correlation of the minimum of a paraboloid, and its s.u. from
-    Delta chi2 = 1; or the reason why there is none."""
+    """The minimum of a paraboloid through the lowest points, or the reason why there is none.
+
+    Position, s.u. and correlation follow from the paraboloid, further s.u. from Delta chi2 = 1.
+    """
     minimum = quadratic_minimum(axes, chi2)
     if isinstance(minimum, str):
         return QuadraticRow(missing=minimum)
@@ -84,7 +93,7 @@ def quadratic_row(
         chi2=minimum.chi2,
         position={names[k]: Value(value=float(minimum.position[k]), su=float(minimum.su[k]))
                   for k in found},
-        # a paraboloid through points many s.u. apart is not the bottom of the valley
+        # a paraboloid through points that are many s.u. apart may miss the minimum
         widest_step_in_su=max(
             float(np.diff(axis).mean() / su)
             for axis, su in zip(axes, minimum.su, strict=True) if np.isfinite(su)
@@ -103,7 +112,7 @@ def basin_rows(
     names: Sequence[str], axes: Sequence[FloatArray], gof: FloatArray, chi2: FloatArray,
     n_points: int,
 ) -> list[BasinRow]:
-    """The local minima, the lowest first, with the saddles towards deeper ones."""
+    """The local minima, the lowest first, with the saddles towards deeper minima."""
     if gof.size > LARGEST_FLOOD:
         return []
 

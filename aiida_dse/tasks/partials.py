@@ -1,4 +1,4 @@
-"""Partial patterns: the contribution of every pair of sites to I(q)."""
+"""Partial Debye sums: the contribution of every pair of sites to I(q)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .build import BuiltModel
 def partial_patterns(built: BuiltModel) -> dict[str, FloatArray]:
     """I(q) (n_q,) of every pair of sites of every phase at the starting values, by 'phase.s-t'.
 
-    Both orders of a pair are counted, so all partial patterns add up to the pattern of
-    `run_simulate`; a pair of equal sites includes their self-scattering. Electron units per mean
-    particle, times the phase's scale (1 unless the document specifies it).
+    Both orders of a pair are counted, and a pair of equal sites includes the self-scattering, so
+    that all partial patterns add up to the pattern of `run_simulate`. In electron units per mean
+    particle, times the scale of the phase (1 unless the document specifies it).
     """
     model = built.model
     values = model.start

@@ -1,8 +1,8 @@
-"""Check of peak positions: detects wrong wavelengths and units of the axis.
+"""Check of the peak positions, which detects a wrong wavelength or a wrong unit of the axis.
 
-The observed pattern is compared with the Debye pattern of small particles of the same crystals, as
-a function of a factor on q. A wavelength, an axis unit or a cell that is wrong by more than a few
-per cent fits far better at a factor other than one.
+The observed pattern is compared with the Debye pattern of small particles of the same crystals as
+a function of a factor on q. If the wavelength, the unit of the axis or the cell is wrong by more
+than a few per cent, the agreement is far better at a factor other than one.
 """
 
 from __future__ import annotations
@@ -21,31 +21,33 @@ from aiida_dse.engine.units import FloatArray
 
 from .build import BuiltModel
 
-#: Edge (Å) of the particles whose lines are compared: broad lines are found by a coarse search.
+#: Edge (Å) of the particles in the comparison; their broad peaks permit a coarse search.
 EDGE = 40.0
-#: Factors on q that are tried; far enough for 1/nm taken for 1/Å.
+#: Factors on q in the search; the range includes confusion of 1/nm with 1/Å.
 FACTORS = np.exp(np.arange(-np.log(12.0), np.log(12.0), 0.004))
-#: Factors this near to one are what a refinement of the cell can mend; half of it is remarked on.
+#: Deviation of the factor from one that a refinement of the cell can compensate for; the warning
+#: begins at half of it.
 NEAR = 0.03
-#: The axis is refused where another factor explains this share of the pattern beyond what is
-#: smooth, and the given one less than half as much. Right axes explained 0.35 to 0.84 of measured
-#: and DebUsSy's patterns, wrong ones at most 0.2; structures of another phase reached 0.28.
+#: The axis is refused if another factor explains at least the share CLEAR of the pattern without
+#: its smooth part, and the specified axis less than CONTRAST times as much. Correct axes explained
+#: 0.35 to 0.84 of measured patterns and of those of DebUsSy, wrong axes 0.2 or less, and
+#: structures of another phase up to 0.28.
 CLEAR, CONTRAST = 0.3, 0.5
-#: The reflections of the model are computed up to this q (1/Å).
+#: Upper limit of q (1/Å) of the computed pattern.
 Q_MAX = 12.0
-#: Smooth terms that are no lines, and points the comparison is thinned to.
+#: Number of smooth terms, and number of points to which the pattern is reduced.
 SMOOTH_TERMS, POINTS = 8, 1500
-#: Lists of more atoms are not judged: they would take longer than the check is worth.
+#: Lists of more atoms are not checked, because their patterns would take too long.
 LARGEST_LIST = 30_000
 
 
 @dataclass(frozen=True)
 class AxisMatch:
-    """Shares of the pattern, without its smooth part, that the reflections explain (0 to 1)."""
+    """Shares of the pattern without its smooth part that the structures explain (0 to 1)."""
 
-    given: float  # at the axis as it was given
-    best: float
-    factor: float  # on q, where `best` is reached
+    given: float  # with the specified axis
+    best: float  # with the best factor on q
+    factor: float  # the best factor on q
 
     @property
     def contradicts(self) -> bool:
@@ -54,7 +56,7 @@ class AxisMatch:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether the lines lie further off than starting cells usually do."""
+        """Whether the peaks deviate by more than the usual error of starting cells."""
         return self._is_off(NEAR / 2)
 
     def _is_off(self, limit: float) -> bool:
@@ -62,9 +64,10 @@ class AxisMatch:
 
 
 def check_axis(built: BuiltModel) -> str | None:
-    """A remark where the lines lie a few per cent off; ValueError where they contradict the axis.
+    """Compare the observed peak positions with the structures; return a warning or None.
 
-    Nothing is compared if the document sets pattern.axis_confirmed, or without a measured file.
+    The warning reports deviations of a few per cent. Raises DocumentError if the peaks contradict
+    the axis. Nothing is compared without a measured file or if pattern.axis_confirmed is set.
     """
     pattern = built.document.pattern
     if not built.measured or pattern.axis_confirmed:
@@ -76,25 +79,26 @@ def check_axis(built: BuiltModel) -> str | None:
     off = (f"the observed Bragg peaks match {', '.join(built.document.phases)} only if q is "
            f"multiplied by {found.factor:.3f}")
     if built.axis == "two_theta":
-        remedy = (f"wavelength = {wavelength:g} Å: is it near {wavelength / found.factor:.4g} Å")
+        remedy = (f"is the wavelength {wavelength / found.factor:.4g} Å instead of "
+                  f"{wavelength:g} Å")
     elif abs(np.log(found.factor / 10)) < NEAR or abs(np.log(found.factor * 10)) < NEAR:
-        remedy = "is the axis in the other unit (1/nm against 1/Å)"
+        remedy = "is the axis in the other unit (1/nm instead of 1/Å, or vice versa)"
     elif abs(np.log(found.factor / (2 * np.pi))) < NEAR:
-        remedy = "is the axis 2 sin(theta)/lambda = q / 2 pi? Multiply it by 2 pi"
+        remedy = "is the axis 2 sin(theta)/lambda = q / 2 pi, which must be multiplied by 2 pi"
     else:
-        remedy = "is the axis q = 4 pi sin(theta)/lambda in the specified unit"
+        remedy = "is the axis not q = 4 pi sin(theta)/lambda in the specified unit"
     if not found.contradicts:
-        return f"{off}; {remedy}, or is a cell edge at the start that far off?"
+        return f"{off}; {remedy}, or do the starting cell edges deviate by as much?"
     raise DocumentError(
         f"pattern: {off} (this would explain {100 * found.best:.0f} % of the intensity above the "
         f"background, instead of {100 * found.given:.0f} %). {remedy[0].upper()}{remedy[1:]}, or "
-        "is the cell or the structure another one? Correct the wrong one; if everything is right, set "
+        "is the cell or the structure wrong? Correct the error; if everything is correct, set "
         "pattern: {axis_confirmed: true}."
     )
 
 
 def match_axis(model: PatternModel) -> AxisMatch | None:
-    """Compare the observed lines with those of the phases; None where nothing can be compared."""
+    """Compare the observed peaks with those of the phases; None if no comparison is possible."""
     observation = model.observation
     every = max(1, len(observation.q) // POINTS)
     q = observation.q[::every]
@@ -125,7 +129,10 @@ def _explained(
     observed: FloatArray, basis: FloatArray, weight: FloatArray, grid: FloatArray,
     patterns: FloatArray, q: FloatArray,
 ) -> float:
-    """Reduction of the sum of squares by the patterns (n_phases, n_grid), with scales >= 0."""
+    """Largest reduction of the sum of squares by one of the patterns (n_phases, n_grid).
+
+    The scale of the pattern is not negative.
+    """
     columns = np.array([np.interp(q, grid, pattern, right=1.0) for pattern in patterns]).T
     columns = columns * weight[:, None]
     columns = columns - basis @ (basis.T @ columns)
@@ -138,7 +145,7 @@ def _explained(
 
 
 def _lines_of(model: PatternModel) -> tuple[FloatArray, FloatArray] | None:
-    """q grid (n,) and the patterns (n_phases, n) over their smooth self terms."""
+    """q grid (n,) and the patterns (n_phases, n), divided by their smooth self-scattering."""
     grid = np.linspace(0.3, Q_MAX, 3000)
     sampling = Sampling(grid, model.observation.wavelength, tolerance=1e-3)
     patterns = []

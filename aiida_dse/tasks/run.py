@@ -1,4 +1,4 @@
-"""The tasks 'simulate', 'refine' and 'scan': from a model to a result."""
+"""The tasks 'simulate', 'refine' and 'scan', which compute results from a model."""
 
 from __future__ import annotations
 
@@ -51,18 +51,21 @@ from .summary import (
     unrefined_rows,
 )
 
-#: Reflections are marked up to here (1/Å); beyond, they crowd into a band.
+#: Largest q (1/Å) at which reflections are marked; beyond it, the marks would merge into a band.
 TICKS_Q_MAX = 6.0
-#: Derived quantities are kept for grids of up to so many outer points (each takes 8 bytes).
+#: Largest number of outer grid points for which derived quantities are stored (8 bytes each).
 MAX_QUANTITY_POINTS = 100_000
-#: Seconds between two safekeepings of a running scan.
+#: Seconds between two checkpoints of a running scan.
 CHECKPOINT_INTERVAL = 10.0
 
 StopCheck = Callable[[], str | None]
 
 
 def run_simulate(built: BuiltModel) -> Result[SimulationSummary]:
-    """The pattern at the starting values: on its own, or with scales and background fitted."""
+    """Simulate the pattern at the starting values.
+
+    If there is a measured pattern, scales and background are fitted to it.
+    """
     model = built.model
     clock = time.monotonic()
     if built.measured:
@@ -93,9 +96,10 @@ def run_refine(
     on_search: Callable[[SearchProgress], None] | None = None,
     on_descent: Callable[[Evaluations], None] | None = None,
 ) -> Result[RefinementSummary]:
-    """The refinement of the document, from its starting values or from `start`.
+    """Refine the parameters of the document from its starting values or from `start`.
 
-    With several `starts`, that of the lowest minimum; the others are listed in its 'search'.
+    If the document requests several starting points, the result is that of the lowest minimum, and
+    its 'search' lists all minima.
     """
     model, plan = built.model, built.document.refinement or RefinementPlan()
     stages = built.stages or default_stages(model)
@@ -123,8 +127,8 @@ def run_refine(
     tried = sum(len(minimum.starts) for minimum in search.minima) + len(search.failures)
     warnings = list(result.summary.warnings)
     if search.stop_reason != "complete":
-        warnings.append(f"The search ended ({search.stop_reason}) after {tried} of {plan.starts} "
-                        "starting points.")
+        warnings.append(f"The search ended after {tried} of {plan.starts} starting points "
+                        f"({search.stop_reason}).")
     found_minima = SearchRow(
         n_starts=plan.starts, n_tried=tried, seed=plan.seed, stop_reason=search.stop_reason,
         minima=[
@@ -144,7 +148,7 @@ def run_refine(
 
 
 def status_of(converged: bool, undetermined: Sequence[str], stop_reason: str) -> Status:
-    """Status of a refinement."""
+    """The status of a refinement."""
     if stop_reason in (Status.WALLTIME, Status.INTERRUPTED):
         return Status(stop_reason)
     if not converged:
@@ -153,14 +157,14 @@ def status_of(converged: bool, undetermined: Sequence[str], stop_reason: str) ->
 
 
 def size_warnings(model: PatternModel, values: Mapping[str, float]) -> list[str]:
-    """Remarks on phases whose size law reaches beyond its `largest` at these values."""
-    remarks = [cut_law_warning(phase.name, phase.size_statistics(model.local(k, values)))
-               for k, phase in enumerate(model.phases)]
-    return [remark for remark in remarks if remark]
+    """Warnings for phases whose size law extends beyond `largest` at these values."""
+    warnings = [cut_law_warning(phase.name, phase.size_statistics(model.local(k, values)))
+                for k, phase in enumerate(model.phases)]
+    return [warning for warning in warnings if warning]
 
 
 def refinement_result(built: BuiltModel, found: Refinement) -> Result[RefinementSummary]:
-    """The typed numbers and the arrays of a refinement."""
+    """The result of a refinement: typed numbers and arrays."""
     model = built.model
     status = status_of(found.converged, found.undetermined, found.stop_reason)
     derived, arrays = phase_rows(
@@ -196,7 +200,10 @@ def run_scan(
     should_stop: StopCheck | None = None, checkpoint: Path | None = None,
     finished: Result[ScanSummary] | None = None, resources: Resources = ONE_THREAD,
 ) -> Result[ScanSummary]:
-    """The GoF map of the document; kept in `checkpoint` as it fills, continued from `finished`."""
+    """Compute the GoF map of the document, or continue it from `finished`.
+
+    Unfinished maps are written to the folder `checkpoint`. Raises ValueError without a scan.
+    """
     plan = built.document.scan
     if plan is None:
         raise ValueError("the document has no 'scan'; add one with its 'axes'.")
@@ -208,18 +215,18 @@ def run_scan(
             write_result(scan_result(built, partial), checkpoint)
             last = time.monotonic()
 
-    known = None if finished is None else map_of(built, finished)
+    earlier = None if finished is None else map_of(built, finished)
     assert built.grid is not None
     found = scan(
         built.model, built.grid, refine_at_each_point=plan.refine, restraints=built.restraints,
         adaptive=plan.adaptive, on_progress=on_progress, on_block=keep, should_stop=should_stop,
-        resources=resources, finished=known,
+        resources=resources, finished=earlier,
     )
     return scan_result(built, found)
 
 
 def scan_result(built: BuiltModel, found: GofMap) -> Result[ScanSummary]:
-    """The typed numbers and the arrays of a map, finished or not."""
+    """The result of a map, finished or not: typed numbers and arrays."""
     grid, done = found.grid, int(np.isfinite(found.gof).sum())
     ended = found.stop_reason != Status.RUNNING
     status = Status.COMPLETE if found.complete else Status(found.stop_reason)
@@ -251,7 +258,7 @@ def scan_result(built: BuiltModel, found: GofMap) -> Result[ScanSummary]:
 
 
 def axis_kind(model: PatternModel, axis: Coordinate) -> Kind | None:
-    """The kind of parameter that an axis runs over; None for quantities and paths."""
+    """The kind of the parameter on an axis; None for quantities and paths."""
     parameter = model.parameters.get(axis.name)
     if parameter is None:
         return Kind.SCALE if axis.name in model.linear_names else None
@@ -259,7 +266,10 @@ def axis_kind(model: PatternModel, axis: Coordinate) -> Kind | None:
 
 
 def quantity_arrays(built: BuiltModel, found: GofMap) -> dict[str, np.ndarray]:
-    """Derived quantities over the grid, length 1 along axes that do not move them; none if huge."""
+    """Derived quantities over the grid by name; empty for grids above MAX_QUANTITY_POINTS.
+
+    The arrays have length 1 along axes that do not change the quantity.
+    """
     names = list(built.quantities)
     outer = math.prod(found.grid.shape[k] for k in found.grid.outer)
     size = found.gof.size if found.refined else outer

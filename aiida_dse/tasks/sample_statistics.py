@@ -15,12 +15,12 @@ from .derived import SIZES, derived_quantities, quantity_function
 
 #: Percentiles of a normal distribution at -2, -1, 0, 1 and 2 s.d.
 PERCENTILES = (2.275, 15.866, 50.0, 84.134, 97.725)
-#: Derived quantities are evaluated on so many of the samples at most.
+#: Largest number of samples on which derived quantities are evaluated.
 MOST_DERIVED = 1000
 
 
 def spread_row(values: FloatArray, best: float | None = None) -> SpreadRow:
-    """Median, mean, s.d. and the central 68.3 and 95.4 % of `values` (n,); bias against `best`."""
+    """Median, mean, s.d., central 68.3 and 95.4 % intervals of `values` (n,), bias from `best`."""
     low_95, low_68, median, high_68, high_95 = map(float, np.percentile(values, PERCENTILES))
     mean = float(np.mean(values))
     return SpreadRow(
@@ -33,12 +33,12 @@ def spread_row(values: FloatArray, best: float | None = None) -> SpreadRow:
 def spread_rows(
     names: Sequence[str], samples: FloatArray, best: Mapping[str, float]
 ) -> dict[str, SpreadRow]:
-    """The row of each parameter from samples (n, n_free)."""
+    """The statistics of each parameter from samples (n, n_free)."""
     return {name: spread_row(samples[:, k], best[name]) for k, name in enumerate(names)}
 
 
 def correlation_of(samples: FloatArray) -> FloatArray:
-    """(n_free, n_free) of samples (n, n_free)."""
+    """Correlation matrix (n_free, n_free) of samples (n, n_free)."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.atleast_2d(np.corrcoef(samples, rowvar=False))
 
@@ -46,9 +46,9 @@ def correlation_of(samples: FloatArray) -> FloatArray:
 def derived_spread(
     built: BuiltModel, best: Refinement, names: Sequence[str], spreads: Mapping[str, FloatArray]
 ) -> dict[str, dict[str, DerivedSpread]]:
-    """The derived quantities of each phase, evaluated on samples (n, n_free) of each kind.
+    """Derived quantities of each phase with their spread over samples (n, n_free) of each kind.
 
-    Beside each the s.u. by linear propagation. What does not vary over the samples is left out.
+    Each quantity also has its s.u. by linear propagation.
     """
     model = built.model
     found: dict[str, dict[str, DerivedSpread]] = {}

@@ -1,4 +1,4 @@
-"""Self-test of the engine against the plain double sum; it also compiles the engine."""
+"""Self-test of the engine against the direct double sum, which also compiles the engine."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from aiida_dse.engine.units import FloatArray
 
 from .estimate import work_between
 
-#: Relative error in I(q) that passes.
+#: Largest relative error in I(q) with which the self-test passes.
 LIMIT = 1e-6
 
 
 def selftest() -> float:
-    """Largest relative error of the engine's routes on a small CsCl crystal; LIMIT is the bar."""
+    """Largest relative error of the engine for a small CsCl crystal; it must be below LIMIT."""
     crystal = _crystal()
     sampling = Sampling(np.linspace(0.5, 15.0, 60), 0.7)
     cells = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -44,7 +44,8 @@ def selftest() -> float:
     for phase in (parallelepiped, listed):
         errors.append(np.abs(_intensity(phase, sampling) / reference - 1).max())
     for family, sizes in (
-        (ParallelepipedPopulation(), {"L_ab": 1.5, "sd_ab": 0.3, "L_c": 1.5, "sd_c": 0.3, "size_axes_rotation": 0.0}),
+        (ParallelepipedPopulation(), {"L_ab": 1.5, "sd_ab": 0.3, "L_c": 1.5, "sd_c": 0.3,
+                                      "size_axes_rotation": 0.0}),
         (SpherePopulation(), {"D": 1.5, "sd_D": 0.3}), (SingleSphere(1.6), {}),
     ):
         _intensity(CrystalPhase("compiled", crystal, family, sizes), sampling)
@@ -52,9 +53,9 @@ def selftest() -> float:
 
 
 def speed() -> float:
-    """Seconds of one thread for one distance's worth of work, the best of five patterns.
+    """Seconds per distance of work on one thread: the best of five patterns of a parallelepiped.
 
-    A parallelepiped with a step of its cell edge; call it after `selftest`, which compiles.
+    Call it after `selftest`, which compiles the engine.
     """
     phase = CrystalPhase("speed", _crystal(), SingleParallelepiped((40, 40, 40)), {})
     q = np.linspace(0.5, 17.0, 6000)
@@ -87,7 +88,7 @@ def _intensity(phase: CrystalPhase | AtomListPhase, sampling: Sampling) -> Float
 
 
 def _direct(atoms: FloatArray, kinds: np.ndarray, sampling: Sampling) -> FloatArray:
-    """The double sum, pair by pair."""
+    """I(q) (n_q,) by the direct double sum over all pairs of atoms."""
     q = sampling.q
     factors = [scattering_factor(ion, q, sampling.wavelength) for ion in ("Cs1+", "Cl1-")]
     damping = debye.debye_waller(np.array([1.0, 2.0]), q)

@@ -1,4 +1,4 @@
-"""The task 'simultaneous': construction of the model of several patterns, and its refinement."""
+"""The task 'simultaneous': model and refinement of several patterns."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .summary import common, covariance_arrays, document_hash, parameter_rows
 
 @dataclass(frozen=True)
 class BuiltSimultaneous:
-    """The forward models of a simultaneous document, and what they have in common."""
+    """The forward models of a simultaneous document, with their common model and stages."""
 
     document: SimultaneousDocument
     patterns: dict[str, BuiltModel]
@@ -44,11 +44,10 @@ def build_simultaneous(
     document: SimultaneousDocument, source: Callable[[str], Source] | Path, *,
     resources: Resources = ONE_THREAD,
 ) -> BuiltSimultaneous:
-    """Read the data of all patterns and check all of it.
+    """Build the forward model of a simultaneous document from its data, and check the document.
 
-    source: of each pattern by its name, or a folder for files named relative to it.
-
-    Raises DocumentError with the key and the reason; nothing is refined yet.
+    source: function from the name of a pattern to its source of data, or the folder to which file
+    paths are relative. Raises DocumentError with the key and the reason. Nothing is refined.
     """
     patterns: dict[str, BuiltModel] = {}
     for name in document.patterns:
@@ -60,7 +59,8 @@ def build_simultaneous(
             raise DocumentError(document.placed(name, str(problem))) from None
     _refuse_repeated_patterns(document, patterns)
     models = {name: built.model for name, built in patterns.items()}
-    global_parameters = [_global_parameter(name, given) for name, given in document.parameters.items()]
+    global_parameters = [_global_parameter(name, given)
+                         for name, given in document.parameters.items()]
     _check_parametric_constraints(document, patterns, global_parameters)
     with located("shared, parametric_constraints or parameters"):
         simultaneous = SimultaneousModel(
@@ -73,14 +73,19 @@ def build_simultaneous(
     with located("refinement.stages"):
         free = simultaneous.free_names(stages)
         simultaneous.require_points(free)
-    # a restraint on shared parameters alone is one piece of knowledge, however many patterns
-    kept = simultaneous.distinct_restraints({name: built.restraints for name, built in patterns.items()})
-    patterns = {name: replace(built, restraints=kept[name]) for name, built in patterns.items()}
+    # a restraint on shared parameters only must be counted once, not once for each pattern
+    restraints = simultaneous.distinct_restraints(
+        {name: built.restraints for name, built in patterns.items()})
+    patterns = {name: replace(built, restraints=restraints[name])
+                for name, built in patterns.items()}
     return BuiltSimultaneous(document, patterns, simultaneous, stages, resources)
 
 
 def check_axes_of(built: BuiltSimultaneous) -> list[str]:
-    """Remarks on patterns whose lines lie off; ValueError where they contradict the axis."""
+    """Warnings for patterns whose peaks deviate.
+
+    Raises DocumentError if the peaks of a pattern contradict its axis.
+    """
     remarks = []
     for name, one in built.patterns.items():
         try:
@@ -98,7 +103,8 @@ def _global_parameter(name: str, given: float | Start) -> Parameter:
         raise DocumentError(f"parameters.{name}.value: this key is missing; add it")
     with located(f"parameters.{name}"):
         return Parameter(
-            ParameterName(name), Kind.GLOBAL, start.value, -np.inf if start.lower is None else start.lower,
+            ParameterName(name), Kind.GLOBAL, start.value,
+            -np.inf if start.lower is None else start.lower,
             np.inf if start.upper is None else start.upper,
         )
 
@@ -111,42 +117,45 @@ def _constants(built: BuiltModel) -> dict[str, float]:
 def _check_parametric_constraints(
     document: SimultaneousDocument, patterns: Mapping[str, BuiltModel], parameters: list[Parameter]
 ) -> None:
-    """Errors of single parametric constraints, by their keys."""
+    """Raise DocumentError, with its key, for the first parametric constraint that is invalid."""
     first = next(iter(patterns.values())).model
-    known = [*first.parameters, *(p.name for p in parameters), TEMPERATURE]
+    names = [*first.parameters, *(p.name for p in parameters), TEMPERATURE]
     used: set[str] = set()
     for target, text in document.parametric_constraints.items():
         with located(f"parametric_constraints.{target}"):
             first.require(target)
-            sources = Constraint.parse(target, text, known).sources
+            sources = Constraint.parse(target, text, names).sources
         used.update(sources)
         if TEMPERATURE in sources:
             for name, built in patterns.items():
                 if not _constants(built):
-                    raise DocumentError(f"patterns.{name}.{TEMPERATURE}: this key is missing, but "
-                                        f"the parametric constraint of {target} uses it; add it (K)")
+                    raise DocumentError(
+                        f"patterns.{name}.{TEMPERATURE}: this key is missing, but the parametric "
+                        f"constraint of {target} uses it; add it (K)")
     for p in parameters:
         if p.name not in used:
             raise DocumentError(
-                f"parameters.{p.name}: no parametric constraint names it"
+                f"parameters.{p.name}: no parametric constraint uses this parameter"
                 f"{closest(p.name, used)}. Use it in one of the 'parametric_constraints', or "
                 "remove it."
             )
 
 
-def _refuse_repeated_patterns(document: SimultaneousDocument, patterns: Mapping[str, BuiltModel]) -> None:
+def _refuse_repeated_patterns(
+    document: SimultaneousDocument, patterns: Mapping[str, BuiltModel]
+) -> None:
     seen: dict[str, str] = {}
     for name, built in patterns.items():
         observation = built.model.observation
-        # the points used, not the file: two ranges of one measurement are two patterns
+        # hash the points, not the file: two ranges of one measurement are different patterns
         content = hashlib.sha256(
             np.concatenate([observation.q, observation.intensity]).tobytes()
         ).hexdigest()
         if content in seen:
             raise DocumentError(
-                f"patterns.{name}.pattern.file: '{built.document.pattern.file}' holds the same "
-                f"points as that of {seen[content]}, which would count them twice. Correct the "
-                "name or remove one of them."
+                f"patterns.{name}.pattern.file: '{built.document.pattern.file}' contains the same "
+                f"points as that of {seen[content]}, which would be counted twice. Correct the "
+                "path, or remove one of the patterns."
             )
         seen[content] = name
 
@@ -155,7 +164,7 @@ def run_simultaneous(
     built: BuiltSimultaneous, *, on_cycle: Callable[[Cycle], None] | None = None,
     should_stop: StopCheck | None = None,
 ) -> Result[SimultaneousSummary]:
-    """The simultaneous refinement of the document, from its starting values."""
+    """Refine the patterns of the document simultaneously from its starting values."""
     plan = built.document.refinement
     found = refine_simultaneous(
         built.model, built.stages, on_cycle=on_cycle, should_stop=should_stop,
@@ -168,7 +177,10 @@ def run_simultaneous(
 def simultaneous_result(
     built: BuiltSimultaneous, found: SimultaneousRefinement
 ) -> Result[SimultaneousSummary]:
-    """The numbers and arrays; each pattern's as for a refinement, under 'patterns/NAME'."""
+    """The result of a simultaneous refinement: typed numbers and arrays.
+
+    The arrays of each pattern are those of a single refinement, below 'patterns/NAME'.
+    """
     patterns: dict[str, PatternRow] = {}
     arrays: dict[str, np.ndarray] = {}
     constraints = {name: one.expression
@@ -204,7 +216,7 @@ def simultaneous_result(
     }
     return Result(SimultaneousSummary(
         **fields, agreement=found.agreement,
-        # what belongs to no single pattern: shared parameters and the global ones
+        # parameters that belong to no single pattern: shared and global ones
         parameters=parameter_rows({name: found.parameters[name] for name in common_names},
                                   built.model.start),
         parametric_constraints=constraints, patterns=patterns,

@@ -1,4 +1,4 @@
-"""Sources of data for documents: files of a folder, or memory."""
+"""Sources of the data of documents: files in a folder, or objects in memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Structure = Crystal | Atoms | PairDistances
 
 
 class Source(Protocol):
-    """Data under the places that a document has for them; ValueError where they are missing."""
+    """Data of a document by its sections; the methods raise ValueError if data are missing."""
 
     def pattern(self, section: CurveFile) -> MeasuredPattern:
         """The observed pattern of the document, limited to its range."""
@@ -43,16 +43,16 @@ class Source(Protocol):
 
     @property
     def files(self) -> Mapping[str, str]:
-        """Name: SHA-256 of what has been read so far."""
+        """File name -> SHA-256 of the files that have been read."""
 
     @property
     def digest(self) -> str:
-        """Equal for equal content, before anything is read."""
+        """Hash of all data, known before they are read; empty if unknown."""
 
 
 @dataclass
 class FolderSource:
-    """The files of a folder; paths in a document are relative to it."""
+    """The files in a folder, to which the paths in a document are relative."""
 
     folder: Path
     files: dict[str, str] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class FolderSource:
 
     @property
     def digest(self) -> str:
-        """Empty: files may change, so models of a folder are not memoised."""
+        """Empty, since files may change; models from a folder are therefore not memoised."""
         return ""
 
     def _curve(self, section: CurveFile) -> MeasuredPattern:
@@ -101,9 +101,9 @@ class FolderSource:
 
 @dataclass(frozen=True)
 class MemorySource:
-    """Data that a program holds, under the names that the document has for their files.
+    """Data in memory, by the file names in the document.
 
-    files: SHA-256 by name of what these files would contain.
+    files: file name -> SHA-256 of the content that the file would have.
     """
 
     patterns: Mapping[str, MeasuredPattern]

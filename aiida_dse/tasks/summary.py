@@ -1,4 +1,4 @@
-"""Parts of results that all tasks share: data, structures, versions, hashes."""
+"""Fields of results that all tasks share: data, structures, parameters, versions and hashes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LIBRARIES = ("numpy", "scipy", "numba", "finufft", "xraydb", "gemmi", "emcee")
 
 
 def common(built: BuiltModel, status: Status, reason: str, seconds: float) -> dict[str, Any]:
-    """The fields of a summary that every task of one model has."""
+    """The fields of a summary that all tasks of a single model share."""
     document = built.document
     structures = structure_rows(built)
     return {
@@ -49,7 +49,7 @@ def common(built: BuiltModel, status: Status, reason: str, seconds: float) -> di
 
 
 def versions() -> dict[str, Any]:
-    """When and by which version of the package a result was made."""
+    """Time of creation and versions of the package and its numerics."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "engine_version": aiida_dse.__version__, "numerics_version": NUMERICS_VERSION,
@@ -57,7 +57,7 @@ def versions() -> dict[str, Any]:
 
 
 def data_row(built: BuiltModel) -> DataRow:
-    """The points of the pattern that were used."""
+    """Number and range of the points used, wavelength, and SHA-256 of the files."""
     q = built.model.sampling.q
     return DataRow(
         n_points=len(q), q_min=float(q[0]), q_max=float(q[-1]),
@@ -74,7 +74,7 @@ def structure_rows(built: BuiltModel) -> dict[str, StructureRow]:
             rows[phase.name] = StructureRow(
                 name=phase.crystal.name, space_group="".join(phase.crystal.space_group.split()))
         elif isinstance(phase, PairDistancesPhase):
-            # as of what the distances were sampled from
+            # name and space group of the structure from which the distances were computed
             rows[phase.name] = StructureRow(
                 name=str(phase.stored.about.get("name", "")),
                 space_group=str(phase.stored.about.get("space_group", "")))
@@ -82,7 +82,7 @@ def structure_rows(built: BuiltModel) -> dict[str, StructureRow]:
 
 
 def scattering_tables() -> Tables:
-    """Which tables the form factors came from, and the version of the file that holds them."""
+    """The tables of form factors, and the version of the file that contains them."""
     found = re.search(r"XrayDB Version:\s*([^\s,]+)", xraydb.get_xraydb().get_version())
     return Tables(
         file=f"XrayDB {found[1] if found else 'of unknown version'}",
@@ -92,15 +92,15 @@ def scattering_tables() -> Tables:
 
 
 def engine_identity() -> str:
-    """The version of the numerics and of the tables: engines with the same compute the same."""
+    """Versions of numerics and tables; engines with the same identity compute the same numbers."""
     return f"numerics {NUMERICS_VERSION}, {scattering_tables().file}"
 
 
 def document_hash(document: ModelDocument | SimultaneousDocument) -> str:
-    """SHA-256 of the canonical document: what two results must share to be parts of one.
+    """SHA-256 of the canonical document, which decides whether one result can continue another.
 
-    The title is left out, and so is the plan of the uncertainty: more samples or a longer chain of
-    the same refinement continue an earlier result.
+    The title is excluded, and so is the plan of the uncertainty, so that an earlier result can be
+    continued with more samples or a longer chain.
     """
     content = {k: v for k, v in document.canonical().items() if k not in ("title", "uncertainty")}
     text = json.dumps(content, sort_keys=True)
@@ -108,12 +108,12 @@ def document_hash(document: ModelDocument | SimultaneousDocument) -> str:
 
 
 def axis_arrays(model: PatternModel) -> dict[str, np.ndarray]:
-    """q (n,) 1/Å and two_theta (n,) degrees under their paths."""
+    """q (n,) in 1/Å and two_theta (n,) in degrees by path."""
     return {"pattern/q": model.sampling.q, "pattern/two_theta": model.observation.two_theta}
 
 
 def pattern_arrays(model: PatternModel, evaluation: Evaluation) -> dict[str, np.ndarray]:
-    """The observed and calculated pattern and its components (n,) under their paths."""
+    """The observed and the calculated pattern and its components (n,) by path."""
     observation = model.observation
     arrays = axis_arrays(model) | {
         "pattern/observed": observation.intensity,
@@ -128,7 +128,7 @@ def parameter_rows(
     parameters: Mapping[str, Parameter], start: Mapping[str, float],
     constraints: Sequence[Constraint] = (),
 ) -> dict[str, ParameterRow]:
-    """Every parameter with kind, value, unit, unscaled s.u., status, bounds and constraint."""
+    """All parameters with kind, value, unit, unscaled s.u., status, bounds and constraint."""
     expressions = {one.target: one.expression for one in constraints}
     found = {}
     for name, p in parameters.items():
@@ -149,7 +149,7 @@ def linear_rows(linear: Sequence[Parameter]) -> dict[str, LinearRow]:
 
 
 def unrefined_rows(model: PatternModel) -> dict[str, ParameterRow]:
-    """The parameters at their starting values, none of them refined."""
+    """All parameters at their starting values, none of them refined."""
     start = model.start
     parameters = {
         name: p.changed(value=start[name], lower=min(p.lower, start[name]),
@@ -160,6 +160,6 @@ def unrefined_rows(model: PatternModel) -> dict[str, ParameterRow]:
 
 
 def covariance_arrays(covariance: Covariance) -> dict[str, np.ndarray]:
-    """The unscaled covariance (n, n) of refined parameters and linear coefficients, with names."""
+    """Names and unscaled covariance (n, n) of refined parameters and linear coefficients."""
     return {"covariance/names": np.array(covariance.names, dtype=str),
             "covariance/matrix": covariance.matrix}

@@ -1,4 +1,4 @@
-"""Tiles of a GoF map: cutting of documents and merging of results."""
+"""Tiles of GoF maps: division of a document into tiles, and merging of their results."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from .map_analysis import map_analysis
 
 
 def scan_of(document: ModelDocument) -> ScanPlan:
-    """The document's scan. Raises ValueError without one."""
+    """The document's scan. Raises ValueError if there is none."""
     if document.scan is None:
         raise ValueError("the document has no 'scan'; add one with its 'axes'.")
     return document.scan
 
 
 def cut_axis(grid: Grid) -> int:
-    """The axis along which a grid is cut: the longest of those that move distances."""
+    """The axis along which a grid is cut: the longest axis that changes pair distances."""
     return max(grid.outer or range(len(grid.shape)), key=lambda k: grid.shape[k])
 
 
 def tile_documents(model: Mapping[str, Any], n_tiles: int, axis: int) -> list[dict[str, Any]]:
-    """The document of a map cut into about `n_tiles` along an axis.
+    """Divide the document of a map into about `n_tiles` documents along an axis.
 
-    Every tile is a document of its own whose axes list their values, so that a tile computed
-    before is found again in the cache. An adaptive grid is one tile: its parts would not know the
-    lowest point of the others.
+    Every tile is a complete document whose axes list their values, so that the cache recognises
+    tiles that were computed earlier. An adaptive grid remains one tile, because the lowest point of
+    the whole grid decides where it is interpolated.
     """
     plan = scan_of(parse_document(dict(model)))
     if plan.adaptive:
         return [dict(model)]
     values = [one.points().tolist() for one in plan.axes]
-    # a tile may have no point that its quantities reach, although the grid has some
+    # a tile may contain no reachable point, although the grid does
     partial = {"part_of_grid": True} if any(one.quantity for one in plan.axes) else {}
     tiles = []
     for part in _parts(plan.axes[axis], n_tiles):
@@ -55,10 +55,10 @@ def tile_documents(model: Mapping[str, Any], n_tiles: int, axis: int) -> list[di
 
 
 def _parts(axis: ScanAxis, n_parts: int) -> list[list[float]]:
-    """An axis in at least n_parts parts of 2^k points, or as many as it has points.
+    """Divide an axis into at least n_parts parts of 2^k points, at most one part per point.
 
-    The parts of an axis with a step begin at multiples of their length from the axis' zero, so a
-    grid that is made wider has the parts of the narrower one.
+    The parts of an axis with a step begin at multiples of their length from zero, so that a wider
+    grid contains the parts of a narrower one.
     """
     points = axis.points().tolist()
     first = 0
@@ -76,9 +76,9 @@ def _parts(axis: ScanAxis, n_parts: int) -> list[list[float]]:
 def merged_map(
     model: Mapping[str, Any], tiles: Sequence[Result[ScanSummary]]
 ) -> Result[ScanSummary]:
-    """The whole map of a document from its tiles; a missing tile leaves nan."""
+    """Merge the map of a document from its tiles; the points of missing tiles are nan."""
     if not tiles:
-        raise ValueError("no tile finished: there is nothing to merge.")
+        raise ValueError("no tile finished, so there is nothing to merge.")
     plan, first = scan_of(parse_document(dict(model))), tiles[0].summary
     axes = [row.scale * axis.points() for row, axis in zip(first.axes, plan.axes, strict=True)]
     arrays = _merged(axes, [tile.arrays for tile in tiles])
@@ -91,7 +91,7 @@ def merged_map(
         "n_done": n_done, "n_unreachable": unreachable, "warnings": [], "minimum": None,
         "quadratic": None, "basins": [], "adaptive": None, "document": None,
         "document_sha256": None, "seconds": sum(tile.summary.seconds for tile in tiles),
-        # at the start again: the lowest point of the whole is another one
+        # reset to the start, since the lowest point of the whole map differs
         "parameters": {
             name: row if row.start is None else row.model_copy(
                 update={"value": row.start, "start": None})
@@ -104,7 +104,7 @@ def merged_map(
 def _merged(
     axes: list[np.ndarray], tiles: Sequence[Mapping[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
-    """The arrays of a whole grid by path, nan where no tile has a value."""
+    """The arrays of a whole grid by path, with nan where no tile has a value."""
     merged: dict[str, np.ndarray] = {f"scan/axis_{k}": axis for k, axis in enumerate(axes)}
     for arrays in tiles:
         own = [arrays[f"scan/axis_{k}"] for k in range(len(axes))]
@@ -112,7 +112,7 @@ def _merged(
         for path, values in arrays.items():
             if path.startswith("scan/axis_"):
                 continue
-            # arrays have length 1 along axes that do not matter, but may differ between tiles
+            # arrays have length 1 along axes that do not change them, but may differ between tiles
             long = [is_cut or n > 1 for is_cut, n in zip(cut, values.shape, strict=True)]
             shape = [len(axis) if keep else 1 for axis, keep in zip(axes, long, strict=True)]
             where = np.ix_(*[places(axis, part) if keep else np.array([0])
@@ -129,5 +129,5 @@ def _merged(
 
 
 def places(axis: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Positions of the values of a part on the whole axis."""
+    """Indices of the values of a part on the whole axis."""
     return np.asarray(np.argmin(np.abs(axis[:, None] - part[None, :]), axis=0))

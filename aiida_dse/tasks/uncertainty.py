@@ -12,7 +12,13 @@ import numpy as np
 
 from aiida_dse.documents import DocumentError
 from aiida_dse.documents.plans import RefinementPlan, UncertaintyPlan
-from aiida_dse.documents.results import BootstrapRow, PosteriorRow, ProfileRow, UncertaintyRow, UncertaintySummary
+from aiida_dse.documents.results import (
+    BootstrapRow,
+    PosteriorRow,
+    ProfileRow,
+    UncertaintyRow,
+    UncertaintySummary,
+)
 from aiida_dse.documents.status import Status, Task
 from aiida_dse.engine.fit.bootstrap import (
     FAILED,
@@ -47,8 +53,8 @@ class UncertaintyProgress:
     """Progress of one part of the task."""
 
     part: str  # profile, bootstrap or posterior
-    unit: str  # what is counted
-    begun: int  # done before this run
+    unit: str  # the noun that `done` and `total` count
+    begun: int  # number done before this run
     done: int
     total: int
     note: str
@@ -61,13 +67,12 @@ class UncertaintyProgress:
 
 
 def require_uncertainty(built: BuiltModel) -> UncertaintyPlan:
-    """The document's plan. Raises DocumentError where it asks for nothing."""
+    """The document's plan of uncertainties. Raises DocumentError if it requests nothing."""
     plan = built.document.uncertainty
     if plan is None or not (plan.profile or plan.bootstrap or plan.posterior):
         raise DocumentError(
             "uncertainty: nothing is requested; specify at least one of 'profile' (parameter "
-            "names), "
-            "'bootstrap' and 'posterior', as in uncertainty: {posterior: {steps: 1000}}."
+            "names), 'bootstrap' and 'posterior', e.g. uncertainty: {posterior: {steps: 1000}}."
         )
     return plan
 
@@ -78,15 +83,17 @@ def run_uncertainty(
     should_stop: StopCheck | None = None, checkpoint: Path | None = None,
     finished: Result[UncertaintySummary] | None = None, resources: Resources = ONE_THREAD,
 ) -> Result[UncertaintySummary]:
-    """Refine from the document's start (once: no multi-start), then do what 'uncertainty' asks.
+    """Refine from the document's starting values, then compute profiles, bootstrap and posterior.
 
-    Kept in `checkpoint` as it grows; points, samples and steps in `finished` are not computed
-    again.
-    Nothing follows a refinement that did not converge or left parameters undetermined.
+    The refinement has one starting point. Unfinished results are written to the folder
+    `checkpoint`; points, samples and steps in `finished` are not computed again. Profiles,
+    bootstrap and posterior are skipped if the refinement did not converge or has undetermined
+    parameters. Raises ValueError if `finished` is the result of another task.
     """
     wanted, plan = require_uncertainty(built), built.document.refinement or RefinementPlan()
     if finished is not None and finished.task is not Task.UNCERTAINTY:
-        raise ValueError(f"the finished result is of the task '{finished.task}': start without it.")
+        raise ValueError(f"the finished result is of the task '{finished.task}', not of "
+                         "'uncertainty'. Start without it.")
     model = built.model
     clock = time.monotonic()
     stages = built.stages or default_stages(model)
@@ -96,20 +103,21 @@ def run_uncertainty(
         restraints=built.restraints, max_cycles=plan.max_cycles, tolerance=plan.tolerance,
     )
     if best.stop_reason in (Status.WALLTIME, Status.INTERRUPTED) and finished is not None:
-        # nothing new, and nothing of the earlier run may be lost
+        # nothing new was computed, and the earlier result must not be lost
         return finished.changed(status=Status(best.stop_reason), stop_reason=best.stop_reason)
     work = _Work(built, best, wanted, clock, on_progress, should_stop, checkpoint, finished,
                  resources)
     if best.converged and not best.undetermined:
-        for asked, part in ((wanted.profile, work.profile), (wanted.bootstrap, work.bootstrap),
-                            (wanted.posterior, work.posterior)):
-            if asked and work.reason == "complete":
+        for plan_of_part, part in ((wanted.profile, work.profile),
+                                   (wanted.bootstrap, work.bootstrap),
+                                   (wanted.posterior, work.posterior)):
+            if plan_of_part and work.reason == "complete":
                 part()
     return work.result()
 
 
 class _Work:
-    """The parts of the task in their order, with what is there so far."""
+    """State of the task: runs profiles, bootstrap and posterior and collects their results."""
 
     def __init__(
         self, built: BuiltModel, best: Refinement, wanted: UncertaintyPlan, clock: float,
@@ -124,7 +132,7 @@ class _Work:
         self.profiles: Profiles | None = None
         self.samples: Bootstrap | None = None
         self.chain: Chain | None = None
-        #: Parameters that ended at a bound: there is no s.u. to step by.
+        #: Parameters at a bound, which have no s.u. and therefore no step size for a profile.
         self.without_su = [p.name for p in best.free if p.su is None]
         self.reason = "complete"
         self.kept = time.monotonic()
@@ -141,11 +149,12 @@ class _Work:
 
         def on_ray(profiles: Profiles, done: int, total: int) -> None:
             self.profiles = profiles
-            self._tell("profile", "curve sides", begun, done, total, "", clock)
+            self._report("profile", "curve sides", begun, done, total, "", clock)
 
         self.profiles = profile_likelihood(
             self.built.model, self.best, names, restraints=self.built.restraints,
-            finished=self.rays, resources=self.resources, on_ray=on_ray, should_stop=self.should_stop,
+            finished=self.rays, resources=self.resources, on_ray=on_ray,
+            should_stop=self.should_stop,
         )
         self.reason = self.profiles.stop_reason
 
@@ -157,8 +166,8 @@ class _Work:
         def on_sample(samples: Bootstrap, done: int, total: int) -> None:
             self.samples = samples
             lost = int((samples.outcome >= NOT_CONVERGED).sum())
-            self._tell("bootstrap", "samples", begun, done, total, f"{lost} lost" * (lost > 0),
-                       clock)
+            self._report("bootstrap", "samples", begun, done, total,
+                         f"{lost} failed or not converged" * (lost > 0), clock)
 
         self.samples = bootstrap(
             self.built.model, self.best, plan.samples, seed=plan.seed,
@@ -175,7 +184,7 @@ class _Work:
         def on_step(chain: Callable[[], Chain], done: int) -> None:
             if self._due:
                 self.chain = chain()
-            self._tell("posterior", "steps", begun, done, plan.steps, "", clock)
+            self._report("posterior", "steps", begun, done, plan.steps, "", clock)
 
         self.chain = sample_posterior(
             self.built.model, self.best, plan.steps, n_walkers=plan.walkers, seed=plan.seed,
@@ -189,7 +198,7 @@ class _Work:
         return (self.checkpoint is not None
                 and time.monotonic() - self.kept > CHECKPOINT_INTERVAL)
 
-    def _tell(
+    def _report(
         self, part: str, unit: str, begun: int, done: int, total: int, note: str, clock: float
     ) -> None:
         if self._due:
@@ -201,7 +210,7 @@ class _Work:
             self.on_progress(UncertaintyProgress(part, unit, begun, done, total, note, elapsed))
 
     def _raw(self, status: Status, reason: str) -> Result[UncertaintySummary]:
-        """The raw data for a continuation, without analysis."""
+        """The raw data that a continuation requires, without analysis."""
         found: dict[str, Any] = {}
         arrays = dict(self.refinement.arrays)
         if self.profiles is not None:
@@ -224,20 +233,20 @@ class _Work:
             status=status, stop_reason=reason, uncertainty=UncertaintyRow(**found)), arrays)
 
     def _summary(self, **changes: Any) -> UncertaintySummary:
-        """The summary of the refinement as one of this task."""
+        """The summary of the refinement as a summary of the task 'uncertainty'."""
         fields = {name: getattr(self.refinement.summary, name)
                   for name in type(self.refinement.summary).model_fields}
         return UncertaintySummary(**fields | {
             "task": Task.UNCERTAINTY, "seconds": time.monotonic() - self.clock} | changes)
 
     def result(self) -> Result[UncertaintySummary]:
-        """Everything with intervals, correlations, verdicts and remarks for the reader."""
+        """The complete result with intervals, correlations, verdicts and warnings."""
         warnings = list(self.refinement.summary.warnings)
         if not self.best.converged or self.best.undetermined:
             warnings.append(
                 "Profile, bootstrap and posterior were skipped: they require a converged "
                 "refinement in which the data determine every free parameter.")
-            # the requested parts were not computed
+            # a converged refinement alone is not success, as the requested parts are missing
             status = self.refinement.summary.status
             return Result(self._summary(
                 warnings=warnings,
@@ -251,7 +260,7 @@ class _Work:
         spreads: dict[str, np.ndarray] = {}
         if self.profiles is not None:
             warnings += profile_warnings(part.profile)
-            warnings += [f"{name} has no profile, since it ended at its bound. Widen the bound."
+            warnings += [f"{name} has no profile, because it is at its bound. Widen the bound."
                          for name in select(self.wanted.profile, names)
                          if name in self.without_su]
         if part.bootstrap is not None and self.samples is not None:
@@ -274,8 +283,8 @@ class _Work:
             spreads["posterior"] = kept
             if not verdict["converged"]:
                 reasons = "; ".join(verdict["reasons"])
-                warnings.append(f"The posterior did not converge: {reasons}. Raise 'steps' and "
-                                "continue.")
+                warnings.append(f"The posterior did not converge: {reasons}. Increase 'steps' and "
+                                "continue the task.")
                 if self.reason == "complete":
                     changes = {"status": Status.POSTERIOR_NOT_CONVERGED, "stop_reason": reasons}
         if spreads:
@@ -286,7 +295,10 @@ class _Work:
 
 
 def profile_rows(profiles: Profiles, best: Refinement) -> dict[str, ProfileRow]:
-    """Intervals of each profiled parameter: at min + 1 and + 4, and at these times GoF^2."""
+    """Intervals of each profiled parameter where chi2 rises by 1 and by 4.
+
+    The scaled intervals correspond to these rises times max(1, GoF)^2.
+    """
     scale = su_scale(best.agreement.gof) ** 2
     rows: dict[str, ProfileRow] = {}
     for name, one in profiles.profiles.items():
@@ -307,7 +319,7 @@ def profile_rows(profiles: Profiles, best: Refinement) -> dict[str, ProfileRow]:
 
 
 def profile_arrays(profiles: Profiles) -> dict[str, np.ndarray]:
-    """profile/<name>/<below|above>/<value|chi2|refined> of every side that has points."""
+    """Arrays profile/<name>/<below|above>/<value|chi2|refined> of every side with points."""
     found: dict[str, np.ndarray] = {}
     for name, one in profiles.profiles.items():
         for ray in (one.below, one.above):
@@ -319,26 +331,26 @@ def profile_arrays(profiles: Profiles) -> dict[str, np.ndarray]:
 
 
 def profile_warnings(rows: Mapping[str, ProfileRow]) -> list[str]:
-    """Remarks on profiles beyond their intervals."""
+    """Warnings of lower minima and of sides without a limit."""
     found = []
     for name, row in rows.items():
         if row.lower_minimum is not None:
             found.append(
                 f"The profile of {name} passed a lower minimum, chi2 = "
                 f"{row.lower_minimum['chi2']:.6g} instead of {row.chi2_min:.6g}. Refine again "
-                "from there (uncertainty.profile of the result holds its values)."
+                "from its values (lower_minimum in uncertainty.profile of the result)."
             )
         for side, ended in (("below", row.below), ("above", row.above)):
             if ended == "flat":
-                found.append(f"chi2 stays flat {side} {name} = {row.value:.6g}: no limit was found "
-                             "on that side.")
+                found.append(f"chi2 is flat {side} {name} = {row.value:.6g}, so there is no limit "
+                             "on this side.")
             elif ended not in ("", "risen", "bound"):
-                found.append(f"The profile of {name} ends {side}: {ended}")
+                found.append(f"The profile {side} {name} = {row.value:.6g} is incomplete: {ended}")
     return found
 
 
 def bootstrap_row(samples: Bootstrap) -> BootstrapRow:
-    """Numbers of bootstrap samples by outcome."""
+    """The numbers of bootstrap samples by outcome."""
     def count(outcome: int) -> int:
         return int((samples.outcome == outcome).sum())
 
@@ -350,7 +362,7 @@ def bootstrap_row(samples: Bootstrap) -> BootstrapRow:
 
 
 def bootstrap_warnings(row: BootstrapRow) -> list[str]:
-    """A remark on the samples that are missing."""
+    """A warning if samples are missing."""
     lost = row.n_failed + row.n_not_converged
     if not lost:
         return []
@@ -369,7 +381,7 @@ def chain_row(chain: Chain) -> PosteriorRow:
 
 
 def judged(chain: Chain) -> tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray]:
-    """The verdict on a chain, its diagnostics (n_free,), and the samples that count."""
+    """Verdict on the convergence of a chain, diagnostics (n_free,), and samples after burn-in."""
     verdict = convergence(chain.samples, thin=chain.thin)
     kept = chain.samples[verdict.burn_in:].reshape(-1, len(chain.names))
     return {
@@ -382,7 +394,7 @@ def judged(chain: Chain) -> tuple[dict[str, Any], dict[str, np.ndarray], np.ndar
 
 
 def rays_of(result: Result[UncertaintySummary]) -> list[Ray]:
-    """The sides of the profiles in a result, finished or not."""
+    """The sides of the profiles in a result, complete or not."""
     found = []
     for name, row in result.summary.uncertainty.profile.items():
         for side, ended in ((-1, row.below), (1, row.above)):
@@ -409,7 +421,7 @@ def bootstrap_of(
 
 
 def chain_of(result: Result[UncertaintySummary], names: tuple[str, ...]) -> Chain | None:
-    """The posterior's chain in a result."""
+    """The chain of the posterior in a result."""
     row, arrays = result.summary.uncertainty.posterior, result.arrays
     if row is None:
         return None

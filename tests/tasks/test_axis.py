@@ -31,7 +31,7 @@ def test_a_right_axis_is_left_alone(folder, angles):
 def test_a_wrong_wavelength_is_refused_and_the_right_one_named(angles, wavelength):
     with pytest.raises(DocumentError) as refused:
         check_axis(angles(wavelength))
-    suggested = float(str(refused.value).split("is it near ")[1].split(" Å")[0])
+    suggested = float(str(refused.value).split("Is the wavelength ")[1].split(" Å")[0])
     assert suggested == pytest.approx(0.7, rel=0.01)
     assert "axis_confirmed" in str(refused.value)
 

@@ -191,7 +191,7 @@ TWINS = {"T100": {"pattern": {"file": "T100.xye"}}, "again": {"pattern": {"file"
         ({"parametric_constraints": {"P.a": "4 + P.Cs.B_iso", "P.Cs.B_iso": "P.a"}, "shared": []}, "are circular"),
         ({**LAW, "patterns__T200__sample": None}, r"^patterns.T200.sample.temperature: .*missing"),
         ({**LAW, "parametric_constraints": {"P.a": "global.a0"}},
-         r"^parameters.global.alpha: no parametric constraint names it"),
+         r"^parameters.global.alpha: no parametric constraint uses this parameter"),
         ({**LAW, "parametric_constraints": {"P.a": "global.a0 + 0 * global.alpha"}}, "global.alpha has no effect"),
         ({**LAW, "parameters__global.a0": -4}, r"gives -4 Å in pattern T100, which is impossible"),
         ({**LAW, "parameters__global.a0": {"lower": 4}}, r"^parameters.global.a0.value: .*missing"),
