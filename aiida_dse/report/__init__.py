@@ -1,1 +1,1 @@
-"""Tables, figures and progress lines, made from results alone."""
+"""Tables, figures and progress displays, made from results only."""

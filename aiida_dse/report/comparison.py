@@ -12,15 +12,15 @@ from aiida_dse.io.results import Result
 
 from .figures import CALCULATED, LABEL, OBSERVED, SMALL, head, new_figure
 
-#: Points of a pattern over which the misfit is averaged for the line that is drawn.
+#: Number of points over which the residual is averaged for the line of the running r.m.s.
 WINDOW = 25
 
 
 def comparison_figure(result: Result[Any], *, width: float = 7.0) -> Figure:
-    """Weighted residuals against q, a panel for each model, the best by BIC on top.
+    """Weighted residuals against q, one panel per model, with the best model by BIC on top.
 
-    Grey: (obs - calc) / sigma; line: its running root mean square, which is 1 for a model that
-    describes the data. width in inches. Raises ValueError for other tasks.
+    Grey: (obs - calc) / sigma; line: running root mean square, which is 1 for a model that
+    describes the data. width in inches. Raises ValueError for results of other tasks.
     """
     if result.task is not Task.COMPARE:
         raise ValueError(f"the result is of task '{result.task}', not a comparison.")
@@ -46,5 +46,5 @@ def comparison_figure(result: Result[Any], *, width: float = 7.0) -> Figure:
         )
     panels[-1].set_xlabel("$q$ (1/Å)", fontsize=LABEL)
     head(figure, result.changed(title=""), with_fit=False, remark=
-         f"orange: root mean square over {WINDOW} points, 1 where the model describes the data")
+         f"orange: root mean square over {WINDOW} points (1 where the model describes the data)")
     return figure

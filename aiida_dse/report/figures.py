@@ -1,4 +1,4 @@
-"""Figures of fits, and the style that all figures share (without pyplot)."""
+"""Figures of fits and of pair distances, and the style of all figures (without pyplot)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from aiida_dse.documents.status import Task
 from aiida_dse.engine.parameters import Kind
 from aiida_dse.io.results import Result
 
-#: Okabe and Ito's colours, which colour-blind readers can distinguish.
+#: Okabe and Ito's colours, which readers with colour blindness can distinguish.
 OBSERVED, CALCULATED, BACKGROUND = "#4D4D4D", "#D55E00", "#8C8C8C"
 PHASES = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9")
-TRACES = ("#E69F00", "#000000", "#009E73", "#CC79A7")
+BLANKS = ("#E69F00", "#000000", "#009E73", "#CC79A7")
 LABEL, SMALL = 8.0, 7.0  # pt
 B_SYMBOL = f"${Kind.B_ISO.spec.symbol.format()}$"
 Pair = tuple[float, float]
@@ -33,13 +33,13 @@ Pair = tuple[float, float]
 def fit_figure(result: Result[Any], *, size: Pair = (7.0, 5.0)) -> Figure:
     """Observed and calculated pattern, components, reflections and weighted residual.
 
-    size: width and height in inches. The intensity axis is a square-root scale, on which Poisson
-    noise has the same height everywhere. Raises ValueError for a scan or a simultaneous refinement.
+    size: width and height in inches. The intensity axis has a square-root scale, on which Poisson
+    noise has a constant height. Raises ValueError for a scan or a simultaneous refinement.
     """
     if result.task is Task.SCAN:
-        raise ValueError("the result is a scan, without a pattern; draw it with map_figure.")
+        raise ValueError("the result is a scan, which has no pattern; draw it with map_figure.")
     if result.task is Task.SIMULTANEOUS:
-        raise ValueError("the result is of several patterns; draw it with simultaneous_figure.")
+        raise ValueError("the result has several patterns; draw it with simultaneous_figure.")
     arrays, phases = result.arrays, result.summary.phases
     q, calculated = arrays["pattern/q"], arrays["pattern/calculated"]
     observed = arrays.get("pattern/observed")
@@ -83,7 +83,7 @@ def fit_figure(result: Result[Any], *, size: Pair = (7.0, 5.0)) -> Figure:
 
 
 def pairs_figure(result: Result[Any], *, size: Pair = (7.0, 3.0)) -> Figure:
-    """Pairs of atoms by their distance, a curve for each phase that was built."""
+    """Pair-distance distributions, one curve for each phase of a result of the task 'build'."""
     figure = new_figure(size)
     panel, end = figure.subplots(), 0.0
     for (name, row), color in zip(result.summary.distances.items(), cycle(PHASES), strict=False):
@@ -101,21 +101,24 @@ def pairs_figure(result: Result[Any], *, size: Pair = (7.0, 3.0)) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as .png (200 dpi), .pdf or .svg; the folder must exist."""
+    """Write a figure as .png (200 dpi), .pdf or .svg into an existing folder.
+
+    Raises ValueError for other suffixes.
+    """
     if path.suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise ValueError(f"{path.name}: a figure's name ends in .png, .pdf or .svg.")
-    with matplotlib.rc_context({"pdf.fonttype": 42}):  # outlines that editors can change
+        raise ValueError(f"{path.name}: the name of a figure must end in .png, .pdf or .svg.")
+    with matplotlib.rc_context({"pdf.fonttype": 42}):  # text that graphics editors can change
         figure.savefig(path, dpi=200)
 
 
 def new_figure(size: Pair, *, compress: bool = False) -> Figure:
-    """A figure of a size in inches whose panels and labels make room for each other."""
+    """A figure of a size in inches with a constrained layout of panels and labels."""
     layout = ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.025, hspace=0, wspace=0, compress=compress)
     return FigureCanvasAgg(ShownFigure(figsize=size, layout=layout)).figure
 
 
 class ShownFigure(Figure):
-    """A figure that notebooks display also where pyplot was never imported."""
+    """A figure that notebooks display even if pyplot is not imported."""
 
     def _repr_png_(self) -> bytes:
         content = io.BytesIO()
@@ -126,7 +129,7 @@ class ShownFigure(Figure):
 def head(
     figure: Figure, result: Result[Any], remark: str = "", *, with_fit: bool = True
 ) -> None:
-    """Title, sample, agreement and a remark above the panels, wrapped to the width."""
+    """Write title, sample, agreement and a remark above the panels, wrapped to the width."""
     summary = result.summary
     sample, fit = summary.sample, getattr(summary, "agreement", None)
     words = [f"{sample[key]:g} K" if key == "temperature" else str(sample[key])
@@ -142,21 +145,21 @@ def head(
 
 
 def wrapped(text: str, figure: Figure, points: float) -> str:
-    """Text broken at the figure's width; a character is about 0.54 of its size wide."""
+    """Text wrapped to the width of a figure; a character is about 0.54 of the font size wide."""
     width = int((figure.get_figwidth() - 0.2) * 72 / (0.54 * points))
     return textwrap.fill(text, width, break_on_hyphens=False)  # names of angles have hyphens
 
 
 def _component_colors(result: Result[Any]) -> dict[str, str]:
-    """Colour by component: the background, the measured blanks, then the phases."""
+    """Component -> colour for the background, the measured blanks and the phases."""
     blanks = [path[11:] for path in result.arrays if path.startswith("components/blank.")]
-    found = {"background": BACKGROUND} | dict(zip(blanks, cycle(TRACES), strict=False))
+    found = {"background": BACKGROUND} | dict(zip(blanks, cycle(BLANKS), strict=False))
     found |= dict(zip(result.summary.phases, cycle(PHASES), strict=False))
     return {name: found[name] for name in found if f"components/{name}" in result.arrays}
 
 
 def _square_root_axis(panel: Axes, curves: np.ndarray) -> None:
-    """sign(I) sqrt|I|, with ticks at 1, 2 and 4 times powers of ten where there is room."""
+    """Scale the intensity axis by sign(I) sqrt|I|, with ticks at 1, 2 and 4 times powers of ten."""
     low, high = min(0.0, float(np.nanmin(curves))), max(1e-12, float(np.nanmax(curves)))
     panel.set_yscale("function", functions=(
         lambda y: np.sign(y) * np.sqrt(np.abs(y)), lambda y: np.sign(y) * np.square(y)))
@@ -172,7 +175,7 @@ def _square_root_axis(panel: Axes, curves: np.ndarray) -> None:
 
 
 def _two_theta_axis(panel: Axes, q: np.ndarray, two_theta: np.ndarray) -> None:
-    """2 theta (deg) on top, by 2 asin(wavelength q / 4 pi)."""
+    """Add an axis of 2 theta = 2 asin(wavelength q / 4 pi) in degrees at the top."""
     per_sine = q[-1] / np.sin(np.radians(two_theta[-1] / 2))  # 4 pi / wavelength, 1/Å
     axis = panel.secondary_xaxis("top", functions=(
         lambda x: 2 * np.degrees(np.arcsin(np.clip(np.asarray(x) / per_sine, -1, 1))),
@@ -182,7 +185,7 @@ def _two_theta_axis(panel: Axes, q: np.ndarray, two_theta: np.ndarray) -> None:
 
 
 def _draw_legend(figure: Figure, panel: Axes, handles: list[Line2D], pattern: np.ndarray) -> None:
-    """In the upper right corner where the pattern leaves it free, else below the panels."""
+    """Draw the legend in the upper right corner if the pattern leaves it free, or else below."""
     width, height = figure.get_size_inches()
     corner = pattern[int(len(pattern) * max(0.2, 1 - 2.4 / (width - 0.7))):]
     ceiling = np.sqrt(max(0.0, float(np.nanmax(corner))) / panel.get_ylim()[1])

@@ -1,4 +1,4 @@
-"""Figures of GoF maps: curves, maps with basins, slices along a third axis."""
+"""Figures of GoF maps: curves, maps with minima and saddles, slices along a third axis."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ GOF_LABEL = "GoF = √(reduced χ²)"
 def map_figure(
     result: Result[Any], *, size: Pair | None = None, quantity: str | None = None
 ) -> Figure:
-    """GoF over the scan's axes: a curve, a map, or maps along the third axis.
+    """GoF over the axes of a scan: a curve, a map, or maps along the third axis.
 
-    Marked are the lowest point, the s.u. ellipse of the minimum between the points, other minima
-    and the saddles towards them. quantity: a derived quantity drawn as contours. size: width and
-    height in inches; None chooses. Raises ValueError for other tasks and unknown quantities.
+    The lowest point, the s.u. ellipse of the minimum between the points, other minima and the
+    saddles towards them are marked. quantity: a derived quantity drawn as contours. size: width and
+    height in inches (None: by number and units of the axes). Raises ValueError for results of other
+    tasks and unknown quantities.
     """
     summary, gof, axes = _map_of(result)
     names = [axis.name for axis in summary.axes]
@@ -75,16 +76,16 @@ def map_figure(
 def curves_figure(
     result: Result[Any], *, quantity: str | None = None, size: Pair = (5.0, 3.8)
 ) -> Figure:
-    """GoF along the first axis, a curve for each value of the second (often a B).
+    """GoF along the first axis, one curve for each value of the second (often a B_iso).
 
-    quantity: a derived quantity to draw against, in place of the axis. Raises ValueError for
-    other tasks, maps of three axes and unknown quantities.
+    quantity: a derived quantity on the abscissa in place of the first axis. Raises ValueError for
+    results of other tasks, maps of three axes and unknown quantities.
     """
     summary, gof, axes = _map_of(result)
     if gof.ndim > 2:
         raise ValueError(
-            "curves are drawn along one axis, for each value of a second; this map has three. "
-            "Draw it as a map."
+            "curves are drawn along one axis for each value of a second one, but this map has "
+            "three axes. Draw it as a map."
         )
     x = np.broadcast_to(axes[0].reshape(-1, *(1,) * (gof.ndim - 1)), gof.shape)
     if quantity is not None:
@@ -93,7 +94,7 @@ def curves_figure(
     figure = new_figure(size)
     panel = figure.add_subplot()
     ends = (axes[1][0], axes[1][-1]) if gof.ndim == 2 else (0.0, 1.0)
-    # without the palest tenth of the colours, which white paper hides
+    # omit the palest tenth of the colours, which is invisible on white
     colors = ScalarMappable(Normalize(ends[0], ends[1] + 0.1 * (ends[1] - ends[0])), "viridis")
     for k in range(curves.shape[1]):
         color = colors.to_rgba(axes[1][k]) if gof.ndim == 2 else PHASES[0]
@@ -128,7 +129,7 @@ def _quantity(result: Result[Any], name: str) -> np.ndarray:
     known = [row.name for row in result.summary.quantities]
     if name not in known:
         raise ValueError(
-            f"the map holds no quantity '{name}'; it has {', '.join(known) or 'none'}."
+            f"the map has no quantity '{name}'; its quantities are {', '.join(known) or 'none'}."
         )
     values = result.arrays[f"scan/quantity_{known.index(name)}"]
     return np.broadcast_to(values, result.arrays["scan/gof"].shape)
@@ -143,7 +144,7 @@ def _finished(figure: Figure, result: Result[Any], caption: str) -> Figure:
 
 
 def _name_and_unit(summary: ScanSummary, name: str) -> tuple[str, str]:
-    """Axis, parameter or quantity, without its phase where there is only one; unit in words."""
+    """Displayed name (without the only phase) and unit of an axis, parameter or quantity."""
     units = {axis.name: axis.unit for axis in summary.axes}
     units |= {row.name: row.unit for row in summary.quantities}
     kinds: dict[str, Kind | None] = {axis.name: axis.kind for axis in summary.axes}
@@ -173,31 +174,31 @@ def _map_caption(
             f"{_name_and_unit(summary, k)[0]} = {with_su(row.value, (row.su or 0.0) * factor)}"
             for k, row in position.items()
         )
-        shape = (" (ellipse: 1 s.u., conditional on the parameters that are held; it may be hidden by "
-                 "the cross)") if landmarks else ""
-        parts.append(f"Between the points{shape}: {at}, s.u. scaled by GoF.")
+        shape = (" (ellipse: 1 s.u., conditional on the fixed parameters; it may be hidden by the "
+                 "cross)") if landmarks else ""
+        parts.append(f"Minimum between the points{shape}: {at}, s.u. scaled by GoF.")
     others = summary.basins[1:]
     if landmarks and others:
-        parts.append("Circles: other minima with their GoF, diamonds: saddles towards them.")
+        parts.append("Circles: other minima with their GoF; diamonds: saddles towards them.")
     if missing := int(np.isnan(gof).sum()):
         lead = "Hatched: " if hatched else ""
         parts.append(f"{lead}{missing:,} of {gof.size:,} points without a value.")
     if saved := summary.adaptive:
-        parts.append(f"{saved.n_interpolated:,} points interpolated.")
+        parts.append(f"{saved.n_interpolated:,} points are interpolated.")
     if gof.ndim > 1 and np.nanmax(gof, initial=-np.inf) > ceiling:
         parts.append(f"Colours end at GoF {ceiling:.3g}.")
     return " ".join(parts)
 
 
 def _color_limits(gof: np.ndarray) -> Pair:
-    """From the lowest GoF up to three times it, or to the first quartile where that is higher."""
+    """From the lowest GoF to three times this value, or to the first quartile if it is higher."""
     finite = gof[np.isfinite(gof)] if np.isfinite(gof).any() else np.array([0.0, 1.0])
     low = float(finite.min())
     return low, float(min(finite.max(), max(3 * low, np.quantile(finite, 0.25))))
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
-    """The cell borders of an axis; a single value has a cell of width 1."""
+    """The borders (n + 1,) of the grid cells of an axis; a single value has a cell of width 1."""
     half = np.diff(values) / 2 if len(values) > 1 else np.array([0.5])
     return np.concatenate([values[:1] - half[0], values[:-1] + half[: len(values) - 1],
                            values[-1:] + half[-1]])
@@ -219,7 +220,7 @@ def _draw_curve(panel: Axes, x: np.ndarray, gof: np.ndarray, x_label: str, y_lab
 
 
 def _draw_interval(panel: Axes, summary: ScanSummary) -> None:
-    """The s.u. (scaled by GoF) of a curve's minimum, as a bar at its foot."""
+    """Draw the s.u. (scaled by GoF) of the minimum of a curve as an error bar."""
     position = summary.quadratic.position if summary.quadratic else {}
     for row in position.values():
         width = (row.su or 0.0) * summary.su_scale
@@ -228,12 +229,12 @@ def _draw_interval(panel: Axes, summary: ScanSummary) -> None:
 
 
 def _draw_landmarks(panel: Axes, summary: ScanSummary, at: dict[str, float]) -> None:
-    """Ellipse of the minimum, other minima with their GoF, saddles; those in the plane `at`."""
+    """Draw the ellipse of the minimum, other minima and saddles that lie in the plane `at`."""
     x, y = (axis.name for axis in summary.axes[:2])
     quadratic = summary.quadratic or QuadraticRow()
     position = quadratic.position
     if x in position and y in position and _in_plane(summary.minimum or {}, at):
-        # axes of the covariance, in the panel's own units
+        # principal axes of the covariance in the units of the panel
         factor = summary.su_scale
         r = quadratic.correlation.get(f"{x}, {y}", 0.0)
         su = np.array([position[x].su or 0.0, position[y].su or 0.0]) * factor
@@ -262,7 +263,7 @@ def _in_plane(place: dict[str, float], at: dict[str, float]) -> bool:
 def _draw_quantity(
     panel: Axes, axes: list[np.ndarray], values: np.ndarray, *, label: bool = True
 ) -> None:
-    """Contours of a derived quantity (n_x, n_y)."""
+    """Draw contours of a derived quantity (n_x, n_y)."""
     if min(values.shape) < 2 or not np.nanmax(values) > np.nanmin(values):
         return
     drawn = panel.contour(axes[0], axes[1], np.ma.masked_invalid(values.T), N_LEVELS,
@@ -276,7 +277,7 @@ def _draw_map(
     panel: Axes, axes: list[np.ndarray], gof: np.ndarray, limits: Pair, lowest: np.ndarray,
     labels: list[str], equal: bool, *, n_ticks: int = 5, label_contours: bool = True,
 ) -> QuadMesh:
-    """Colours and contours of gof (n_x, n_y); cells without a value stay hatched."""
+    """Draw gof (n_x, n_y) as colours and contours; cells without a value are hatched."""
     shown = np.ma.masked_invalid(gof.T)
     if shown.mask.any():
         panel.patch.set(**HATCH)
@@ -301,7 +302,7 @@ def _draw_maps(
     figure: Figure, axes: list[np.ndarray], gof: np.ndarray, limits: Pair, lowest: np.ndarray,
     labels: list[str], summary: ScanSummary, equal: bool, quantity: np.ndarray | None,
 ) -> QuadMesh:
-    """A map per value of the third axis, then the lowest GoF of each map against that value."""
+    """Draw a map for each value of the third axis, and the lowest GoF against this axis."""
     n, (width, height) = min(MAX_PANELS, len(axes[2])), figure.get_size_inches()
     shown = np.linspace(0, len(axes[2]) - 1, n).round().astype(int)
     for at in lowest[:, 2]:
@@ -323,5 +324,5 @@ def _draw_maps(
     best = np.fmin.reduce(gof, axis=(0, 1))
     _draw_curve(panels[-1], axes[2], best, labels[2], "")
     panels[-1].set_title("lowest GoF", fontsize=SMALL, pad=3)
-    panels[-1].yaxis.tick_right()  # on the left they would push the column apart
+    panels[-1].yaxis.tick_right()  # on the left, the ticks would widen the gap between columns
     return mesh

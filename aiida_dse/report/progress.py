@@ -1,4 +1,4 @@
-"""Progress display of refinements and scans, on a terminal and in a log."""
+"""Progress displays of tasks, on a terminal and in a log."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from aiida_dse.engine.fit.multistart import SearchProgress
 from aiida_dse.engine.maps.scan import ScanProgress
 from aiida_dse.tasks.uncertainty import UncertaintyProgress
 
-#: Seconds between two lines of a log where steps are many and short.
+#: Seconds between two lines of a log for steps that are many and short.
 LOG_INTERVAL = 5.0
 
 
 class NoProgress:
+    """No progress display; base class of the displays, with one method per kind of progress."""
+
     def cycle(self, cycle: Cycle) -> None:
-        """Say nothing."""
+        """Display nothing."""
 
     def scan(self, progress: ScanProgress) -> None:
-        """Say nothing."""
+        """Display nothing."""
 
     def search(self, progress: SearchProgress) -> None:
-        """Say nothing."""
+        """Display nothing."""
 
     def uncertainty(self, progress: UncertaintyProgress) -> None:
-        """Say nothing."""
+        """Display nothing."""
 
     def descent(self, progress: Evaluations) -> None:
-        """Say nothing."""
+        """Display nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -44,12 +46,12 @@ class NoProgress:
 
 
 class LogProgress(NoProgress):
-    """Every cycle, and every tenth of a scan, as a line of its own."""
+    """Progress as lines of a log: one per cycle, and one per tenth of longer tasks."""
 
     def __init__(self) -> None:
         self._last = -1
         self._part = ""
-        self._told = 0.0
+        self._printed = 0.0
 
     def cycle(self, cycle: Cycle) -> None:
         print(_cycle_line(cycle), file=sys.stderr, flush=True)
@@ -58,8 +60,8 @@ class LogProgress(NoProgress):
         print(_search_line(progress), file=sys.stderr, flush=True)
 
     def descent(self, progress: Evaluations) -> None:
-        if progress.elapsed - self._told > LOG_INTERVAL:
-            self._told = progress.elapsed
+        if progress.elapsed - self._printed > LOG_INTERVAL:
+            self._printed = progress.elapsed
             print(_descent_line(progress), file=sys.stderr, flush=True)
 
     def scan(self, progress: ScanProgress) -> None:
@@ -78,7 +80,7 @@ class LogProgress(NoProgress):
 
 
 class TerminalProgress(NoProgress):
-    """One line, rewritten in place."""
+    """Progress on a terminal, as a line that is rewritten in place."""
 
     def __init__(self) -> None:
         self._shown = 0.0
@@ -131,8 +133,9 @@ def _scan_line(progress: ScanProgress) -> str:
 
 def _search_line(progress: SearchProgress) -> str:
     return (
-        f"{progress.done} of {progress.total} starts  {progress.n_minima} minima  best GoF "
-        f"{progress.best_gof:.4f}  {progress.elapsed:.0f} s, about {progress.remaining:.0f} s left"
+        f"{progress.done} of {progress.total} starting points  {progress.n_minima} "
+        f"{'minimum' if progress.n_minima == 1 else 'minima'}  best GoF {progress.best_gof:.4f}  "
+        f"{progress.elapsed:.0f} s, about {progress.remaining:.0f} s left"
     )
 
 

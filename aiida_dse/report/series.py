@@ -1,4 +1,4 @@
-"""Text tables of series."""
+"""Text tables of series: temperature, size, sizing curve and differential patterns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aiida_dse.engine.formatting import with_su
 
 
 def series_report(summary: SeriesSummary | DifferentialSummary) -> str:
-    """The outcome of temperature_series, size_series, sizing_curve or differential, in lines."""
+    """The table of a temperature_series, size_series, sizing_curve or differential."""
     lines = [f"{summary.task}: {summary.status}"]
     if isinstance(summary, SeriesSummary):
         lines[0] += (f", {len(summary.used)} of {len(summary.refinements)} refinements of "
@@ -36,8 +36,8 @@ def _shown(row: ScaledValue, factor: float = 1.0) -> str:
 
 
 def _line_rows(summary: SeriesSummary, against: str, at: str) -> list[str]:
-    lines = ["", f"straight lines against {against} (s.u. scaled by max(1, sqrt(chi2_red)), "
-             "on top of the GoF of each refinement: conservative)",
+    lines = ["", f"straight lines against {against} (s.u. scaled by max(1, sqrt(chi2_red)) in "
+             "addition to the GoF of each refinement, which is conservative)",
              f"{'quantity':24}{at:>20}{'slope':>18} {'unit':12}{'R^2':>8}{'chi2_red':>10}{'n':>4}"]
     for name, row in summary.lines.items():
         slope = row.numbers["slope"]
@@ -88,18 +88,19 @@ def _size_lines(summary: SizeSummary) -> list[str]:
             f"{with_su(modulus.value, modulus.su or None)} GPa ({modulus.source})",
         ]
         if through := strain.through_bulk:
-            lines.append(f"by the line from the bulk: slope {_shown(through.slope)} nm, gamma "
-                         f"= {_shown(through.surface_energy)} eV/nm^2")
+            lines.append(f"line through the bulk: slope {_shown(through.slope)} nm, gamma = "
+                         f"{_shown(through.surface_energy)} eV/nm^2")
     return lines + _line_rows(summary, "1/L", "at 1/L = 0")
 
 
 def _sizing_lines(summary: SizingSummary) -> list[str]:
     options = summary.options
-    lines = [f"E0 = {options['gap']:g} eV, eps = {options['permittivity']:g}, alpha = "
-             f"{options['alpha']:g}, d0 = {options['decay_length']:g} nm predicted "
+    lines = [f"predicted with E0 = {options['gap']:g} eV, eps = {options['permittivity']:g}, "
+             f"alpha = {options['alpha']:g}, d0 = {options['decay_length']:g} nm "
              f"({options['source']})"]
     if fitted := summary.fitted:
-        lines.append(f"d0 = {_shown(fitted.numbers['d0'])} nm through {fitted.n} measured energies")
+        lines.append(f"d0 = {_shown(fitted.numbers['d0'])} nm from a fit to {fitted.n} measured "
+                     "energies")
     lines.append(f"{'refinement':20}{'d/nm':>8}{'E1/eV':>14}{'population':>12}{'measured':>12}")
     for name, row in summary.predicted.items():
         measured = options["measured"].get(name)

@@ -1,4 +1,4 @@
-"""Figures of series."""
+"""Figures of series: temperature, size, sizing curve and differential patterns."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from .figures import B_SYMBOL, CALCULATED, LABEL, OBSERVED, SMALL, Pair, head, n
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = "osD^vP*"
-#: Edges of a Pbnm perovskite over these are pseudo-cubic edges.
+#: Divisors of the edges of a Pbnm perovskite that yield pseudo-cubic edges, with their labels.
 PSEUDO_CUBIC = {"a": (np.sqrt(2), "a/√2"), "b": (np.sqrt(2), "b/√2"), "c": (2.0, "c/2")}
 T_LABEL, L_LABEL = "$T$ (K)", "$1/L$ (1/nm)"
 
 
 def temperature_figure(result: Result[Any], *, size: Pair = (7.0, 8.0)) -> Figure:
-    """V, cell edges, zeta, B with both laws, distances and angles against T, those there are.
+    """V, cell edges, zeta, B_iso with both laws, distances and angles against T, where available.
 
     Straight lines and laws are those of the result; error bars are s.u. scaled by max(1, GoF);
-    hollow points are not used. Raises ValueError for other tasks.
+    hollow points are excluded. Raises ValueError for results of other tasks.
     """
     _require(result, Task.TEMPERATURE_SERIES)
     figure = _panels_figure(result, size)
@@ -51,22 +51,21 @@ def temperature_figure(result: Result[Any], *, size: Pair = (7.0, 8.0)) -> Figur
 
 
 def displacement_figure(result: Result[Any], *, size: Pair = (5.6, 4.4)) -> Figure:
-    """B_iso(T) of every site with Einstein's and Debye's law, B_static at T = 0 (hollow diamonds)."""
+    """B_iso(T) of every site with Einstein's and Debye's law, and B_static at T = 0 (diamonds)."""
     _require(result, Task.TEMPERATURE_SERIES)
     figure = new_figure(size)
     names = [name for name in _quantities(result) if name.startswith("B_iso(")]
     if not names:
-        raise ValueError("no B of a site was refined at two temperatures; there is nothing to "
-                         "draw.")
+        raise ValueError("no B_iso was refined at two temperatures, so there is nothing to draw.")
     _draw_displacements(figure.add_subplot(), result, names)
     _finish(figure, result)
     return figure
 
 
 def size_figure(result: Result[Any], *, size: Pair = (7.0, 8.0)) -> Figure:
-    """Strain against 1/L with its line, cell edges, zeta, distances and angles against 1/L.
+    """Strain with its line, cell edges, zeta, distances and angles against 1/L.
 
-    Error bars as of temperature_figure. Raises ValueError for other tasks.
+    Error bars are as in temperature_figure. Raises ValueError for results of other tasks.
     """
     _require(result, Task.SIZE_SERIES)
     figure = _panels_figure(result, size)
@@ -83,9 +82,9 @@ def size_figure(result: Result[Any], *, size: Pair = (7.0, 8.0)) -> Figure:
 
 
 def sizing_figure(result: Result[Any], *, size: Pair = (5.6, 4.4)) -> Figure:
-    """E1 against d: the predicted curve, the refined sizes on it, measured energies and their fit.
+    """E1 against d: predicted curve with the refined sizes, or measured energies with their fit.
 
-    Bars of the predicted points: s.u. of the mean size (thick) and the population's spread (thin).
+    Error bars of predicted points: s.u. of the mean size (thick), spread of the population (thin).
     """
     _require(result, Task.SIZING_CURVE)
     arrays, options = result.arrays, result.summary.options
@@ -118,7 +117,7 @@ def sizing_figure(result: Result[Any], *, size: Pair = (5.6, 4.4)) -> Figure:
 
 
 def differential_figure(result: Result[Any], *, size: Pair = (7.0, 4.4)) -> Figure:
-    """(I - I0)/I0 in per cent against q, and the reference pattern below."""
+    """(I - I0)/I0 in per cent against q, with the reference pattern below."""
     _require(result, Task.DIFFERENTIAL)
     summary, arrays = result.summary, result.arrays
     figure = new_figure(size)
@@ -167,13 +166,13 @@ def _finish(figure: Figure, result: Result[Any]) -> None:
 
 
 def _quantities(result: Result[Any]) -> list[str]:
-    """The table's quantities; a name may hold a slash, as 1/L does."""
+    """The quantities of the table; a name may contain a slash, such as 1/L."""
     head = "table/values/"
     return [path[len(head):] for path in result.arrays if path.startswith(head)]
 
 
 def _kinds(result: Result[Any], *, with_b: bool) -> list[tuple[str, list[str]]]:
-    """Panels of a figure with their quantities."""
+    """Kinds of panels with their quantities."""
     lines = result.summary.lines
     found = [("volume", [name for name in ("volume",) if name in lines]),
              ("edges", [name for name in "abc" if name in lines]),
@@ -189,7 +188,7 @@ def _kinds(result: Result[Any], *, with_b: bool) -> list[tuple[str, list[str]]]:
 def _panels_figure(result: Result[Any], size: Pair) -> Figure:
     kinds = _kinds(result, with_b=result.task is Task.TEMPERATURE_SERIES)
     if not kinds:
-        raise ValueError("the series has no quantity with an s.u. in two refinements; there is "
+        raise ValueError("the series has no quantity with an s.u. in two refinements, so there is "
                          "nothing to draw.")
     columns = 1 if len(kinds) == 1 else 2
     rows = -(-len(kinds) // columns)
@@ -207,7 +206,7 @@ def _draw_lines(
     panel: Axes, result: Result[Any], kind: str, names: list[str], x: np.ndarray, *,
     su_x: np.ndarray | None = None, origin: float,
 ) -> None:
-    """Points with error bars, and each quantity's line."""
+    """Draw each quantity as points with error bars and its straight line."""
     pseudo_cubic = kind == "edges" and "zeta" in _quantities(result)
     used = result.arrays["table/used"]
     ends = np.array([0.0 if su_x is not None else np.nanmin(x), np.nanmax(x)])
@@ -234,7 +233,7 @@ def _draw_points(
     panel: Axes, x: np.ndarray, y: np.ndarray, su: np.ndarray, su_x: np.ndarray | None,
     used: np.ndarray, color: str, marker: str, label: str,
 ) -> None:
-    """Full where the refinement is used, hollow where it is not."""
+    """Draw points with error bars; hollow points are excluded from the analysis."""
     for shown, face in ((used, color), (~used, "white")):
         if shown.any():
             panel.errorbar(x[shown], y[shown], su[shown], None if su_x is None else su_x[shown],
@@ -243,7 +242,7 @@ def _draw_points(
 
 
 def _draw_strain(panel: Axes, result: Result[Any], x: np.ndarray, su_x: np.ndarray) -> None:
-    """The volumetric strain in per cent with the free line, and the one from the bulk."""
+    """Draw the volumetric strain in per cent with its free line and the line through the bulk."""
     strain = result.summary.strain
     ends = np.array([0.0, np.nanmax(x)])
     slope, intercept = strain.slope.value, strain.intercept.value
@@ -251,10 +250,10 @@ def _draw_strain(panel: Axes, result: Result[Any], x: np.ndarray, su_x: np.ndarr
     note = f"$R^2$ = {strain.r_squared:.4f}\n$\\gamma$ = {_gamma(strain.surface_energy)}"
     if through := strain.through_bulk:
         panel.plot(ends, 100 * through.slope.value * ends, color="0.5", lw=0.8, ls="--",
-                   label="from the bulk")
-        note += f"\nfrom the bulk (dashed): {_gamma(through.surface_energy)}"
+                   label="through the bulk")
+        note += f"\nthrough the bulk (dashed): {_gamma(through.surface_energy)}"
     modulus = strain.K
-    note += f"\n$K$ = {with_su(modulus.value, modulus.su or None)} GPa, given"
+    note += f"\n$K$ = {with_su(modulus.value, modulus.su or None)} GPa (fixed)"
     _draw_points(panel, x, 100 * result.arrays["strain/values"],
                  100 * result.arrays["strain/su_scaled"], su_x, result.arrays["table/used"],
                  COLORS[0], "o", "strain")
@@ -268,7 +267,7 @@ def _gamma(row: ScaledValue) -> str:
 
 
 def _draw_displacements(panel: Axes, result: Result[Any], names: list[str]) -> None:
-    """B_iso(T): points, Einstein's law full, Debye's dashed, B_static at T = 0."""
+    """Draw B_iso(T) as points, Einstein's (full) and Debye's law (dashed), B_static at T = 0."""
     x, arrays = result.arrays["table/temperature"], result.arrays
     used = arrays["table/used"]
     handles = []
@@ -298,7 +297,7 @@ def _draw_displacements(panel: Axes, result: Result[Any], names: list[str]) -> N
 
 
 def _note(panel: Axes, text: str) -> None:
-    """Words in the corner that the rising or falling points leave free."""
+    """Write a text into the upper corner that rising or falling points leave free."""
     y = np.concatenate([np.atleast_1d(line.get_ydata()) for line in panel.lines[:1]])
     rising = y[-1] >= y[0]
     panel.text(0.04 if rising else 0.96, 0.95, text, transform=panel.transAxes, va="top",
@@ -306,7 +305,7 @@ def _note(panel: Axes, text: str) -> None:
 
 
 def _label(name: str) -> str:
-    """'d(Pb-Br_eq)_1' as 'Pb–Br_eq 1'; whole names where they are no bond or angle."""
+    """'d(Pb-Br_eq)_1' as 'Pb–Br_eq 1'; other names than bonds and angles are unchanged."""
     kind, bracket, rest = name.partition("(")
     if not bracket or kind not in ("d", "angle"):
         return name

@@ -1,4 +1,4 @@
-"""Figure of a simultaneous refinement: fits, and parameters against temperature."""
+"""Figure of a simultaneous refinement: fits, and refined parameters against temperature."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from aiida_dse.io.results import Result
 
 from .figures import B_SYMBOL, CALCULATED, LABEL, OBSERVED, PHASES, SMALL, head, new_figure
 
-#: Panels of parameters beside the fits.
+#: Largest number of panels of parameters next to the fits.
 MAX_PARAMETERS = 12
 Points = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def simultaneous_figure(result: Result[Any], *, size: tuple[float, float] | None = None) -> Figure:
-    """All fits stacked, and what differs between the patterns against their temperature.
+    """All fits in a stack, and the parameters that differ between patterns against temperature.
 
-    size: width and height in inches; None chooses. Each pattern is divided by its largest
-    intensity and drawn on a square-root scale with its weighted residual below; parameters have
-    s.u. scaled by max(1, GoF), those of parametric constraints as a line through them. Raises ValueError for other
-    tasks.
+    size: width and height in inches (None: by number of patterns). Each pattern is divided by its
+    largest intensity and drawn on a square-root scale, with its weighted residual below. The s.u.
+    of parameters are scaled by max(1, GoF); parametric constraints are drawn as lines. Raises
+    ValueError for results of other tasks.
     """
     if result.task is not Task.SIMULTANEOUS:
         raise ValueError(f"the result is of task '{result.task}'; draw it with fit_figure.")
@@ -46,7 +46,7 @@ def simultaneous_figure(result: Result[Any], *, size: tuple[float, float] | None
 
 
 def _stack(panel: Any, result: Result[Any]) -> None:
-    """Patterns by temperature, the coldest at the bottom."""
+    """Draw the patterns by temperature, with the coldest at the bottom."""
     temperatures = _temperatures(result.summary)
     names = list(result.summary.patterns)
     order = range(len(names)) if temperatures is None else np.argsort(temperatures, kind="stable")
@@ -115,7 +115,10 @@ def _temperatures(summary: SimultaneousSummary) -> np.ndarray | None:
 
 
 def _parameters(summary: SimultaneousSummary) -> dict[str, dict[str, Points]]:
-    """Panels: all B_iso of a phase in one, every other parameter that varies in its own."""
+    """Curves by panel: all B_iso of a phase share a panel, other varying parameters have their own.
+
+    Each curve has values (n,), scaled s.u. (n,), and whether a constraint determines them (n,).
+    """
     patterns = list(summary.patterns.values())
     single = len(summary.phases) == 1
     panels: dict[str, dict[str, Points]] = {}

@@ -1,4 +1,4 @@
-"""Text tables of a simultaneous refinement: common parameters, then columns for patterns."""
+"""Text tables of simultaneous refinements: common parameters, then a column for each pattern."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from aiida_dse.engine.formatting import with_su
 from aiida_dse.engine.parameters import ParameterStatus
 from aiida_dse.tasks.simultaneous import BuiltSimultaneous
 
-#: Patterns side by side in a table.
+#: Largest number of patterns side by side in a table.
 COLUMNS = 5
 MARKS = {ParameterStatus.AT_BOUND: "at its bound", ParameterStatus.UNDETERMINED: "undetermined"}
 
 
 def simultaneous_lines(summary: SimultaneousSummary) -> list[str]:
-    """Common parameters and parametric constraints, then the parameters of every pattern.
+    """Common parameters, parametric constraints, and the parameters of every pattern.
 
-    s.u. are scaled by GoF.
+    All s.u. are scaled by max(1, GoF).
     """
     factor = summary.su_scale
     lines = [f"{'common parameter':28} {'value':>16} unit   (s.u. scaled by max(1, GoF) = "
@@ -80,7 +80,7 @@ def _shown(row: Value | None, factor: float) -> str:
 
 
 def simultaneous_validation_report(built: BuiltSimultaneous) -> str:
-    """The contents of a simultaneous document: data, common and free parameters, constraints."""
+    """Table of a simultaneous document: data, common parameters, constraints and stages."""
     model = built.model
     lines = ["The document is valid."]
     for name, one in built.patterns.items():
@@ -93,10 +93,11 @@ def simultaneous_validation_report(built: BuiltSimultaneous) -> str:
         lines.append(f"{name:32} {p.value:12.6g} {p.lower:10.5g} {p.upper:10.5g} {p.unit}")
     for name, law in model.parametric_constraints.items():
         values = ", ".join(f"{model.local(k, model.start)[name]:.6g}" for k in model.models)
-        lines.append(f"parametric constraint: {name} = {law.expression}; at the start {values}")
+        lines.append(f"parametric constraint: {name} = {law.expression}; starting values {values}")
     free = model.free_names(built.stages)
-    own = [name for name in free if name not in model.shared and name not in model.global_parameters]
-    lines += ["", f"Free in the last stage: {len(free)} parameters, {len(own)} of them "
-              "pattern-specific"]
+    own = [name for name in free
+           if name not in model.shared and name not in model.global_parameters]
+    lines += ["", f"Free in the last stage: {len(free)} parameters, of which {len(own)} belong to "
+              "a single pattern."]
     lines += [f"stage {k + 1}: {', '.join(stage)}" for k, stage in enumerate(built.stages)]
     return "\n".join(lines)

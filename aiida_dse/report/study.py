@@ -1,4 +1,4 @@
-"""Text tables of a study, before and after it has run."""
+"""Text tables of studies: cost estimate before the launch, and summary of the results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiida_dse.tasks.estimate import Estimate
 def plan_report(
     study: StudyDocument, costs: Mapping[str, Estimate], data_bytes: int, max_concurrent: int
 ) -> str:
-    """The steps of a study with estimated evaluations, time on one thread, and storage."""
+    """The steps of a study with estimated evaluations, seconds on one thread and storage."""
     lines = [f"{study.name}: {_counted(len(study.samples), 'sample')}, {len(study.series)} series, "
              f"{_counted(len(study.maps), 'map')}, {_counted(len(study.compare), 'comparison')}"]
     for name, series in study.series.items():
@@ -27,15 +27,15 @@ def plan_report(
                      f"{_size(cost.bytes_stored):>10}")
     seconds = sum(cost.seconds for cost in costs.values())
     stored = data_bytes + sum(cost.bytes_stored for cost in costs.values())
-    lines.append(f"{'all, data included':32}{sum(c.evaluations for c in costs.values()):12,}"
+    lines.append(f"{'total, including data':32}{sum(c.evaluations for c in costs.values()):12,}"
                  f"{seconds:10.0f}{_size(stored):>10}")
-    lines.append(f"about {seconds / max_concurrent / 60:.1f} min with {max_concurrent} jobs at a "
-                 "time (estimates, to a factor of about two; jobs known to the cache cost nothing)")
+    lines.append(f"about {seconds / max_concurrent / 60:.1f} min with {max_concurrent} concurrent "
+                 "jobs (estimate within a factor of about two; cached jobs cost nothing)")
     return "\n".join(lines)
 
 
 def study_report(summary: Mapping[str, Any]) -> str:
-    """The summary of a study: samples with their GoF, series, maps, comparisons, failures."""
+    """The table of a study's results: samples with GoF, series, maps, comparisons, failures."""
     lines = []
     if summary["samples"]:
         lines.append(f"{'sample':24}{'T/K':>8}{'GoF':>10}{'Rwp/%':>8}  PK")
@@ -59,8 +59,8 @@ def study_report(summary: Mapping[str, Any]) -> str:
     for name, row in summary["compare"].items():
         lines.append(f"comparison {name} <{row['pk'] or '-'}>: " + ", ".join(
             f"{model} (GoF {row['models'][model]['gof']:.4f})" for model in row.get("ranking", ())))
-    lines += [f"failed: {key.replace('_', ' ', 1)}: {why}"
-              for key, why in summary["failures"].items()]
+    lines += [f"failed: {key.replace('_', ' ', 1)}: {reason}"
+              for key, reason in summary["failures"].items()]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Text tables of documents and results."""
+"""Text tables of documents and results, as the commands print them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from .series import series_report
 from .simultaneous_tables import simultaneous_lines
 from .uncertainty_table import uncertainty_lines
 
-#: How the parameters that were refined but have no s.u. are marked.
+#: Marks of refined parameters that have no s.u.
 MARKS = {ParameterStatus.AT_BOUND: "at its bound", ParameterStatus.UNDETERMINED: "undetermined"}
-#: Grid steps of more s.u. than this leave the minimum between the points uncertain.
+#: Grid step in s.u. above which the minimum between the points is unreliable.
 COARSE = 5.0
 
 
 def validation_report(built: BuiltModel) -> str:
-    """The contents of a document: data, parameters with bounds, linear terms, stages, grid."""
+    """Table of a document: data, parameters with bounds, linear coefficients, grid and plans."""
     model = built.model
     q = model.sampling.q
     lines = [
@@ -45,9 +45,10 @@ def validation_report(built: BuiltModel) -> str:
     constrained = {constraint.target: constraint.expression for constraint in model.constraints}
     start = model.start
     for name, p in model.parameters.items():
-        end = f"= {constrained[name]}" if name in constrained else f"{p.lower:10.5g} {p.upper:10.5g} {p.unit}"
+        end = f"= {constrained[name]}" if name in constrained else \
+            f"{p.lower:10.5g} {p.upper:10.5g} {p.unit}"
         lines.append(f"{name:32} {start[name]:12.6g} {end}")
-    lines += ["", "solved linearly: " + ", ".join(model.linear_names)]
+    lines += ["", "linear coefficients: " + ", ".join(model.linear_names)]
     for phase in model.phases:
         for name, reason in phase.fixed_reasons.items():
             lines.append(f"not a parameter: {phase.name}.{name} ({reason})")
@@ -59,7 +60,7 @@ def validation_report(built: BuiltModel) -> str:
         lines.append(f"scan: {shape} = {total:,} points over "
                      + ", ".join(axis_text(axis) for axis in built.axes))
         if missing := int(built.grid.unreachable.sum()):
-            lines.append(f"  {missing:,} of them are unreachable and will be left empty")
+            lines.append(f"  {missing:,} of these points are unreachable and will remain empty")
     if plan := built.document.uncertainty:
         parts = ["profile of " + ", ".join(plan.profile)] if plan.profile else []
         if plan.bootstrap:
@@ -71,16 +72,17 @@ def validation_report(built: BuiltModel) -> str:
 
 
 def axis_text(axis: Coordinate) -> str:
-    """An axis with its range."""
+    """Name, range and unit of an axis."""
     return f"{axis.name} = {axis.values[0]:.5g} ... {axis.values[-1]:.5g} {axis.unit}".rstrip()
 
 
 def result_report(result: Result[Summary]) -> str:
-    """The outcome of a task, as printed at its end and by 'show'."""
+    """The table of a result, as printed at the end of a task and by 'show'."""
     summary = result.summary
     if isinstance(summary, SeriesSummary | DifferentialSummary):
         return series_report(summary)
-    first = f"{summary.task}: {summary.status} ({summary.stop_reason}), {summary.seconds:.1f} s"
+    reason = f" ({summary.stop_reason})" if summary.stop_reason != summary.status else ""
+    first = f"{summary.task}: {summary.status}{reason}, {summary.seconds:.1f} s"
     if isinstance(summary, RefinementSummary | SimultaneousSummary):
         method = summary.method if isinstance(summary, RefinementSummary) else "least_squares"
         first += f", {summary.n_evaluations:,} evaluations by {method}"
@@ -119,7 +121,7 @@ def agreement_lines(fit: Agreement) -> list[str]:
 
 
 def distances_lines(summary: BuildSummary) -> list[str]:
-    """The pair distances of every phase: sites, range, and up to which q they serve."""
+    """The pair distances of every phase: atoms, sites, range, and largest accurate q."""
     lines = []
     for name, row in summary.distances.items():
         lines.append(
@@ -129,12 +131,12 @@ def distances_lines(summary: BuildSummary) -> list[str]:
         )
         if sizes := ", ".join(f"{key} = {round(value, 9):.4g}"
                               for key, value in row.sizes.items() if key != "atoms"):
-            lines.append(f"  its population (lengths in nm): {sizes}")
+            lines.append(f"  population (lengths in nm): {sizes}")
     return lines
 
 
 def parameter_lines(summary: RefinementSummary) -> list[str]:
-    """Refined and constrained parameters, then the linear coefficients, with s.u. scaled by GoF."""
+    """Refined and constrained parameters and linear coefficients; s.u. scaled by max(1, GoF)."""
     serial = summary.serial_correlation
     lines = []
     if serial:
@@ -166,7 +168,7 @@ def comparison_lines(summary: ComparisonSummary) -> list[str]:
     """The models of a comparison, the best by BIC first."""
     wide = max(len(name) for name in summary.models) + 2
     lines = [f"{'model':{wide}}{'GoF':>9}{'Rwp/%':>8}{'parameters':>12}{'points':>8}"
-             f"{'chi2':>12}{'AIC - best':>13}{'BIC - best':>13}  ended"]
+             f"{'chi2':>12}{'AIC - best':>13}{'BIC - best':>13}  status"]
     for name, row in summary.models.items():
         lines.append(
             f"{name:{wide}}{row.gof:9.4f}{100 * row.r_wp:8.2f}{row.n_parameters:12d}"
@@ -191,20 +193,21 @@ def restraint_lines(summary: RefinementSummary) -> list[str]:
 
 
 def search_lines(summary: RefinementSummary) -> list[str]:
-    """The minima of a search from many starts, the lowest first, by what distinguishes them."""
+    """The minima of a search, lowest first, with the parameters that distinguish them most."""
     search = summary.search
     if search is None:
         return []
     best = search.minima[0].values
-    lines = [f"{search.n_tried} of {search.n_starts} starting points converged to "
-             f"{len(search.minima)} distinct minima; {len(search.failures)} failed"]
+    noun = "minimum" if len(search.minima) == 1 else "minima"
+    lines = [f"{search.n_tried} of {search.n_starts} starting points tried: "
+             f"{len(search.minima)} distinct {noun}, {len(search.failures)} failed"]
     for minimum in search.minima:
         values = minimum.values
         apart = sorted(best, key=lambda name: -abs(values[name] - best[name])
                        / max(1e-9, summary.parameters[name].su or 1.0))[:4]
         shown = ", ".join(f"{name} {values[name]:.5g}" for name in apart)
-        lines.append(f"  GoF {minimum.gof:.4f} from {len(minimum.starts)}"
-                     + (f": {shown}" if values != best else "  (above)"))
+        lines.append(f"  GoF {minimum.gof:.4f} from {len(minimum.starts)} of the starting points"
+                     + (f": {shown}" if values != best else " (listed above)"))
     return lines
 
 
@@ -212,7 +215,8 @@ def derived_lines(derived: dict[str, PhaseRow], factor: float) -> list[str]:
     """Sizes and derived quantities of every phase, with s.u. multiplied by `factor`."""
     lines = []
     for phase, rows in derived.items():
-        sizes = ", ".join(f"{name} {row.value:.3f}" for name, row in rows.sizes.items())
+        sizes = ", ".join(f"{name} {row.value:.3f} {row.unit}".rstrip()
+                          for name, row in rows.sizes.items())
         lines.append(f"{phase} population: {sizes}")
         for name, row in rows.quantities.items():
             su = None if row.su is None else row.su * factor
@@ -226,11 +230,11 @@ def scan_lines(summary: ScanSummary) -> list[str]:
     lines = [f"grid {shape}, {summary.n_done} points done"]
     if missing := summary.n_unreachable:
         lines.append(f"  {missing} grid points are unreachable (no structure has the requested "
-                     "values) and were left empty")
+                     "values) and remain empty")
     if saved := summary.adaptive:
         total = saved.n_evaluated + saved.n_interpolated
-        lines.append(f"  {saved.n_evaluated} computed, {saved.n_interpolated} interpolated "
-                     f"({100 * saved.n_interpolated / total:.0f} % saved)")
+        lines.append(f"  {saved.n_evaluated} points computed, {saved.n_interpolated} interpolated "
+                     f"({100 * saved.n_interpolated / total:.0f} %)")
     if summary.minimum:
         at = ", ".join(f"{k} = {v:.6g}" for k, v in summary.minimum.items() if k != "gof")
         lines.append(f"lowest GoF {summary.lowest_gof:.4f} at {at}")
@@ -248,12 +252,12 @@ def scan_lines(summary: ScanSummary) -> list[str]:
 
 
 def _minimum_lines(summary: ScanSummary) -> list[str]:
-    """The minimum between the points; s.u. are printed scaled by GoF, as for a refinement."""
+    """The minimum between the points, with s.u. scaled by max(1, GoF) as for a refinement."""
     quadratic = summary.quadratic
     if quadratic is None:
         return []
     if quadratic.missing:
-        return [f"No minimum between the points: {quadratic.missing}"]
+        return [f"No minimum between the points was found: {quadratic.missing}"]
     factor = summary.su_scale
     at = ", ".join(f"{name} = {with_su(row.value, (row.su or 0.0) * factor)}"
                    for name, row in quadratic.position.items())

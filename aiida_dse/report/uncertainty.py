@@ -18,14 +18,14 @@ from .figures import CALCULATED, LABEL, OBSERVED, PHASES, SMALL, fit_figure, hea
 
 #: Colours of the least-squares value with its s.u., and of the samples.
 REFINED, SAMPLED = CALCULATED, PHASES[0]
-#: More points than this are not drawn in a corner plot; the histograms are as good.
+#: Largest number of points in a corner plot; more would not improve the histograms.
 MOST_DRAWN = 20_000
 
 
 def uncertainty_figure(result: Result[Any], what: str | None = None) -> Figure:
-    """The figure `what` (corner, profile, bootstrap or fit), or the first one there is.
+    """The figure `what` (corner, profile, bootstrap or fit); None: the first available one.
 
-    Raises ValueError, naming what there is, for a figure without data.
+    Raises ValueError, which lists the available figures, for a figure without data.
     """
     figures: dict[str, tuple[str, Callable[[Result[Any]], Figure]]] = {
         "corner": ("posterior/samples", corner_figure),
@@ -38,14 +38,14 @@ def uncertainty_figure(result: Result[Any], what: str | None = None) -> Figure:
     wanted = what or (there[0] if there else "fit")
     if wanted not in there:
         raise ValueError(
-            f"this {result.task} has no data for a figure '{wanted}'; it has "
-            f"{', '.join(there) or 'none'}."
+            f"this result of '{result.task}' has no data for the figure '{wanted}'; the available "
+            f"figures are {', '.join(there) or 'none'}."
         )
     return figures[wanted][1](result)
 
 
 def corner_figure(result: Result[Any]) -> Figure:
-    """Posterior of every pair of parameters; least-squares value and unscaled s.u. marked."""
+    """Corner plot of the posterior, with the refined values and their unscaled s.u."""
     import corner
 
     names = _names(result)
@@ -54,14 +54,14 @@ def corner_figure(result: Result[Any]) -> Figure:
     names, samples = [n for n, m in zip(names, moving, strict=True) if m], samples[:, moving]
     n = len(names)
     size = max(3.6, 0.85 * n + 1.6)
-    figure = FigureCanvasAgg(Figure(figsize=(size, size))).figure  # corner lays out itself
+    figure = FigureCanvasAgg(Figure(figsize=(size, size))).figure  # corner does its own layout
     corner.corner(
         samples[:: max(1, len(samples) // MOST_DRAWN)], bins=24, color=SAMPLED, fig=figure,
         labels=[""] * n, levels=(0.393, 0.865), plot_datapoints=False, fill_contours=True,
         max_n_ticks=3 if n < 8 else 2, hist_kwargs={"lw": 0.8}, contour_kwargs={"linewidths": 0.6},
     )
     panels = np.array(figure.axes).reshape(n, n)
-    # a large plot is looked at from further away
+    # a large plot is viewed from a larger distance
     small = SMALL if n < 8 else SMALL + 1
     for row in range(n):
         for column in range(row + 1):
@@ -92,12 +92,12 @@ def corner_figure(result: Result[Any]) -> Figure:
     row = result.summary.uncertainty.posterior
     verdict = "; NOT CONVERGED" if row.converged is False else ""
     head(figure, result, f"posterior of {row.n_walkers} walkers x {row.n_steps} steps"
-         f"{verdict}; contours hold 39 and 86 %; orange: refined value, dashed: unscaled s.u.")
+         f"{verdict}; contours contain 39 and 86 %; orange: refined value, dashed: unscaled s.u.")
     return figure
 
 
 def profile_figure(result: Result[Any]) -> Figure:
-    """Rise of chi2 with each profiled parameter, and the parabola of its covariance."""
+    """Rise of chi2 along each profile, with the parabola of the covariance."""
     rows = result.summary.uncertainty.profile
     figure, panels = _panels(len(rows))
     for panel, (name, row) in zip(panels, rows.items(), strict=False):
@@ -131,7 +131,7 @@ def profile_figure(result: Result[Any]) -> Figure:
 
 
 def bootstrap_figure(result: Result[Any]) -> Figure:
-    """Refined values of the bootstrap samples, and the normal law of value and s.u."""
+    """Histograms of the bootstrap samples, with normal distributions of refined value and s.u."""
     names, row = _names(result), result.summary.uncertainty.bootstrap
     values = result.arrays["bootstrap/values"][result.arrays["bootstrap/outcome"] == 1]
     figure, panels = _panels(len(names))
@@ -150,12 +150,12 @@ def bootstrap_figure(result: Result[Any]) -> Figure:
         _dress(panel, _label(result, name, " "))
     _outer_label(panels, len(names), "density")
     head(figure, result, f"{row.n_refined} of {row.n_samples} bootstrap samples (blue), "
-         "normal law of refined value and unscaled s.u. (orange)")
+         "normal distribution of refined value and unscaled s.u. (orange)")
     return figure
 
 
 def posterior_samples(result: Result[Any]) -> np.ndarray:
-    """(n, n_free) samples of the chain after its burn-in."""
+    """The samples (n, n_free) of the chain after its burn-in."""
     row, samples = result.summary.uncertainty.posterior, result.arrays["posterior/samples"]
     return samples[(row.burn_in or 0) // row.thin:].reshape(-1, samples.shape[2])
 
@@ -170,7 +170,7 @@ def _refined(result: Result[Any], name: str) -> tuple[float, float]:
 
 
 def _label(result: Result[Any], name: str, space: str) -> str:
-    """A parameter without the name of the only phase, with its unit."""
+    """The name of a parameter, without the only phase, and its unit."""
     unit = result.summary.parameters[name].unit
     _, name = result.summary.parts(name)
     return f"{name}{space}({unit.replace('^2', '²')})" if unit else name

@@ -1,17 +1,23 @@
-"""Text tables of profiles, bootstrap and posterior beside standard uncertainties."""
+"""Text tables that compare profiles, bootstrap and posterior with standard uncertainties."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from aiida_dse.documents.results import BootstrapRow, PosteriorRow, SpreadRow, UncertaintyRow, UncertaintySummary
+from aiida_dse.documents.results import (
+    BootstrapRow,
+    PosteriorRow,
+    SpreadRow,
+    UncertaintyRow,
+    UncertaintySummary,
+)
 
-#: Why a side of a profile has no limit.
+#: Reasons for which a side of a profile has no limit.
 OPEN = {"bound": "bound", "flat": "flat", "": "unfinished"}
 
 
 def uncertainty_lines(summary: UncertaintySummary) -> list[str]:
-    """Half-widths of the 68.3 % intervals side by side, scaled profile intervals, verdicts."""
+    """Half-widths of 68.3 % intervals by all methods, scaled profile intervals, diagnostics."""
     found = summary.uncertainty
     if not (found.profile or found.bootstrap or found.posterior):
         return []
@@ -45,7 +51,7 @@ def _progress_lines(found: UncertaintyRow) -> list[str]:
         lines.append(
             f"bootstrap: {row.n_refined} of {row.n_samples} samples refined, "
             f"{row.n_not_converged} did not converge, {row.n_failed} failed, "
-            f"{row.n_pending} not done; seed {row.seed}"
+            f"{row.n_pending} pending; seed {row.seed}"
         )
     if chain := found.posterior:
         lines.append(
@@ -60,8 +66,8 @@ def _progress_lines(found: UncertaintyRow) -> list[str]:
                 f"{chain.burn_in} steps, longest autocorrelation time {longest:.1f} steps"
                 + "".join(f"; {reason}" for reason in chain.reasons)
             )
-            lines.append("  R-hat compares walkers of one ensemble, which are not independent: the "
-                         "autocorrelation time is the stricter criterion")
+            lines.append("  R-hat compares the walkers of one ensemble, which are not independent, "
+                         "so the autocorrelation time is the stricter criterion")
     return lines
 
 
@@ -85,7 +91,7 @@ def _profile_lines(summary: UncertaintySummary) -> list[str]:
         unit = summary.parameters[name].unit
         shown = [f"{_end(interval, 0)} ... {_end(interval, 1)}"
                  for interval in (row.scaled_68, row.scaled_95)]
-        ends = [f"the curve ends at the bound {side}" if ended == "bound" else f"{side}: {ended}"
+        ends = [f"the profile ends at the bound {side}" if ended == "bound" else f"{side}: {ended}"
                 for side, ended in (("below", row.below), ("above", row.above))
                 if ended not in ("", "risen")]
         lines.append(f"{name:34} {shown[0]:>24}  {shown[1]:>24} {unit}"

@@ -223,7 +223,7 @@ def test_an_uncertainty_goes_on_from_a_refinement_and_from_itself(
         assert cli("plot", second, "-o", target, "--what", what).exit_code == 0
         assert target.stat().st_size > 10_000
     refused = cli("plot", second, "-o", tmp_path / "x.png", "--what", "corner")
-    assert refused.exit_code and "it has profile, bootstrap, fit" in refused.output
+    assert refused.exit_code and "figures are profile, bootstrap, fit" in refused.output
 
 
 def test_a_map_is_shown_and_plotted(cli, analyses, finish, tmp_path):

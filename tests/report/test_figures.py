@@ -343,7 +343,7 @@ def test_a_quantity_is_drawn_as_contours_where_it_varies():
     count = [len(figure.axes[0].collections) for figure in (plain, drawn, flat)]
     assert count[1] == count[0] + 1 and count[2] == count[0]
     assert "angle(Pb-Br-Pb)_1 (deg)" in caption(drawn)
-    with pytest.raises(ValueError, match=r"no quantity 'P\.x'; it has P\.volume, P\.angle"):
+    with pytest.raises(ValueError, match=r"no quantity 'P\.x'; its quantities are P\.volume, P\.angle"):
         map_figure(result, quantity="P.x")
 
 

@@ -118,5 +118,5 @@ def test_a_parameter_at_its_bound_is_drawn_without_a_normal_law(tmp_path):
 
 
 def test_a_figure_without_data_is_refused_with_what_there_is():
-    with pytest.raises(ValueError, match=r"'corner'; it has profile, bootstrap\."):
+    with pytest.raises(ValueError, match=r"'corner'; the available figures are profile, bootstrap\."):
         uncertainty_figure(made("profile", "bootstrap"), "corner")

@@ -118,7 +118,7 @@ def test_the_adaptive_map_of_a_and_b_finds_both_basins_of_the_full_one(tmp_path)
     saved = thin.summary.adaptive
     assert saved.n_evaluated == thin.arrays["scan/evaluated"].sum()
     assert saved.n_interpolated > 0.3 * full.summary.n_done
-    assert f"{saved.n_evaluated} computed" in result_report(thin)
+    assert f"{saved.n_evaluated} points computed" in result_report(thin)
     # what was interpolated is computed again after a restart, not taken for granted
     built = built_from(*axes, adaptive=True)
     assert map_of(built, thin).evaluated.sum() == saved.n_evaluated

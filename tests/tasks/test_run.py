@@ -358,8 +358,8 @@ def test_restraints_are_reported_beside_the_fit(folder, tmp_path):
 def test_several_starts_are_reported_and_stored(folder, tmp_path):
     document = folder.write(refinement__stages=[["P.a", "P.Cs.B_iso"]], refinement__starts=4)
     expected = run("refine", document, "-o", tmp_path / "o")
-    assert "4 of 4 starting points converged to 1 distinct minima; 0 failed" in expected.output
-    assert "4 of 4 starts" in expected.stderr
+    assert "4 of 4 starting points tried: 1 distinct minimum, 0 failed" in expected.output
+    assert "4 of 4 starting points" in expected.stderr
     result = read_result(tmp_path / "o")
     [minimum] = result.summary.search.minima
     assert minimum.starts == [0, 1, 2, 3]
