@@ -102,7 +102,7 @@ def test_a_written_document_repeats_everything(tmp_path, measured, fit):
     path = found.to_document(tmp_path / "scan")
     built = build(load_document(path), path.parent)
     assert_array_equal(run_scan(built).arrays["scan/chi2"], found.chi2)
-    with pytest.raises(ValueError, match=r"holds pattern.xye, .*nothing was written.*another"):
+    with pytest.raises(ValueError, match=r"contains pattern.xye, .*nothing was written.*another"):
         found.to_document(tmp_path / "scan")
 
 

@@ -1,6 +1,6 @@
-"""The engine for notebooks and scripts: numpy arrays in and out, without files and AiiDA.
+"""Python API for notebooks and scripts: the engine with numpy arrays, without files or AiiDA.
 
-`from aiida_dse import ...` has the same names. Everything here makes a model document and hands it
+The same names can be imported from `aiida_dse`. Each function makes a model document and passes it
 to `aiida_dse.tasks`, as `dse-engine` does with a document on disk.
 """
 

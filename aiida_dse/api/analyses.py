@@ -1,4 +1,4 @@
-"""Functions simulate, evaluate, refine and scan for notebooks."""
+"""The functions simulate, evaluate, refine, scan and to_document for notebooks."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from .pattern import Pattern, Polarisation
 from .phase import Phase
 from .results import PatternResult, RefinementResult, ScanResult
 
-#: Lists of parameter names or wildcards; a single list is one stage.
+#: Lists of parameter names or wildcards, one list per stage; a plain list of names is one stage.
 Stages = Sequence[str] | Sequence[Sequence[str]]
-#: Values by parameter, or axes as documents have them.
+#: Parameter -> values, or a list of axes as in documents.
 Axes = Mapping[str, ArrayLike] | Sequence[Mapping[str, Any] | BaseModel]
 
 
@@ -56,13 +56,13 @@ def simulate(
 ) -> FloatArray | dict[str, FloatArray]:
     """I(q) (n,) of the model at its starting values, in electron units per mean particle.
 
-    q: (n,) increasing, in 1/Å, or what `axis` specifies ('two_theta' in degrees, 'q_inverse_nm');
-    wavelength: Å. Background and blanks are left out; the scale of a phase is 1 unless the model's
-    `scales` specify it. parts: 'phases' for the pattern of each phase by name, 'sites' for that of
-    each pair of sites by 'phase.site-site' (self-scattering included); they add up to I(q).
+    q: (n,), increasing, in 1/Å unless `axis` is 'two_theta' (degrees) or 'q_inverse_nm';
+    wavelength: Å. Background and blanks are omitted; the scale of a phase is 1 unless the model's
+    `scales` specify it. parts: 'phases' returns the pattern of each phase by name, 'sites' the
+    partial Debye sum of each pair of sites by 'phase.site-site' (self-scattering included); the
+    parts add up to I(q).
 
-    Raises ValueError for an axis that the wavelength does not reach, and for models as documents
-    do.
+    Raises ValueError if the wavelength cannot reach the axis or the model is invalid.
     """
     points = _points(q, axis, wavelength)
     section = {"file": PATTERN_FILE, "axis": axis, "wavelength": wavelength,
@@ -82,8 +82,11 @@ def simulate(
 def evaluate(
     pattern: Pattern, model: Model | Phase, *, threads: int | None = None
 ) -> PatternResult:
-    """The agreement of the model's starting values with a pattern: only scales and background
-    are fitted."""
+    """Compare a model at its starting values with a pattern.
+
+    Only scales, blanks and background are fitted. Raises ValueError if the model is invalid or the
+    peak positions contradict the axis.
+    """
     model = as_model(model)
     inputs = inputs_of(model, pattern)
     return PatternResult(run_simulate(_checked(inputs, threads)), model, inputs)
@@ -95,15 +98,15 @@ def refine(
     starts: int = 1, seed: int = 0, max_cycles: int = 60, tolerance: float = 0.01,
     on_cycle: Callable[[Cycle], None] | None = None, threads: int | None = None,
 ) -> RefinementResult:
-    """Refine the model's parameters against a pattern.
+    """Refine the parameters of a model against a pattern.
 
-    stages: lists of parameter names ('*' is a wildcard), each freed on top of the earlier ones
+    stages: lists of parameter names ('*' is a wildcard), each freed in addition to the earlier ones
     (None: cell and sizes, then B_iso and widths, then coordinates). method, starts, seed,
     max_cycles, tolerance: as in the document's 'refinement'; on_cycle is called after every cycle.
-    A refinement that has not converged is a result as well: see `.converged`.
+    A refinement that did not converge returns a result, too; check `.converged`.
 
     Raises ValueError for unknown parameters (with the nearest names), for coordinates that symmetry
-    fixes, and where the lines of the pattern contradict its axis.
+    fixes, and if the peak positions contradict the axis.
     """
     model = as_model(model)
     inputs = inputs_of(model, pattern, refinement=_refinement(
@@ -118,13 +121,13 @@ def scan(
     adaptive: bool = False, on_progress: Callable[[ScanProgress], None] | None = None,
     threads: int | None = None,
 ) -> ScanResult:
-    """Map the GoF over one to three axes.
+    """Compute a GoF map over one to three axes.
 
-    axes: values by parameter ({"CsPbBr3.a": np.linspace(8.1, 8.3, 21)}), or mappings as in the
+    axes: parameter -> values ({"CsPbBr3.a": np.linspace(8.1, 8.3, 21)}), or mappings as in the
     document's 'scan' for angles, distances and paths; refine: parameters refined at every point;
-    adaptive: compute coarse to fine, and interpolate where the GoF is high.
+    adaptive: refine the grid from coarse to fine, and interpolate where the GoF is high.
 
-    Raises ValueError for unknown parameters and for grids without a point that can be reached.
+    Raises ValueError for unknown parameters and for grids without a reachable point.
     """
     model = as_model(model)
     inputs = inputs_of(model, pattern, scan=_scan(axes, refine, adaptive))
@@ -138,11 +141,11 @@ def to_document(
     stages: Stages | None = None, axes: Axes | None = None, wavelength: float | None = None,
     axis: AxisKind = "q_inverse_angstrom", polarisation: Polarisation = "none",
 ) -> Path:
-    """Write model.yaml and the files it names, for `dse-engine` and `aiida-dse launch`; its path.
+    """Write model.yaml and its files for `dse-engine` and `aiida-dse launch`; return its path.
 
-    pattern: a Pattern, or the regular axis of a simulation with its wavelength; stages and axes:
-    what to refine and to map. Results have a method of the same name. Raises ValueError where the
-    folder holds such files already, and for what cannot be built.
+    pattern: a Pattern, or the regular axis of a simulation, which also requires a wavelength;
+    stages and axes: as in `refine` and `scan`. Results have a method of the same name. Raises
+    ValueError if the folder contains such files already or the document is invalid.
     """
     model = as_model(model)
     if isinstance(pattern, Pattern):
@@ -151,7 +154,7 @@ def to_document(
             scan=None if axes is None else _scan(axes))
     else:
         if wavelength is None:
-            raise ValueError("the document of a simulation needs the wavelength (Å).")
+            raise ValueError("the document of a simulation needs the wavelength; specify it in Å.")
         section = {"axis": axis, "wavelength": wavelength, "polarisation": polarisation,
                    "grid": _grid(pattern)}
         inputs = simulated_inputs(model, section, None)
@@ -160,7 +163,7 @@ def to_document(
 
 
 def _checked(inputs: Inputs, threads: int | None) -> BuiltModel:
-    """The model, once the places of the lines are seen to fit the axis."""
+    """Build the model and check its peak positions; warn of small deviations."""
     built = inputs.built(threads)
     if remark := check_axis(built):
         warnings.warn(remark, stacklevel=3)
@@ -173,11 +176,11 @@ def _refinement(stages: Stages | None, **plan: Any) -> dict[str, Any]:
         names = [stages] if isinstance(stages, str) else list(stages)
         flat = [isinstance(one, str) for one in names]
         if not names:
-            raise ValueError("stages is empty. Leave it out for the default stages, or use "
-                             "evaluate, which refines nothing.")
+            raise ValueError("stages is empty. Omit it for the default stages, or use evaluate, "
+                             "which refines nothing.")
         if any(flat) and not all(flat):
-            raise ValueError(f"stages mixes names and lists of names: {names}. Make each stage a "
-                             "list.")
+            raise ValueError(f"stages mixes names and lists of names: {names}. Specify each stage "
+                             "as a list.")
         plan["stages"] = [names] if any(flat) else [list(stage) for stage in names]
     return plan
 
@@ -193,10 +196,10 @@ def _scan(axes: Axes, refine: Sequence[str] = (), adaptive: bool = False) -> dic
 
 
 def _points(x: ArrayLike, axis: AxisKind, wavelength: float) -> MeasuredPattern:
-    """The points of a simulation; intensity and sigma are ones, which nothing reads."""
+    """The points of a simulation; intensity and sigma are ones, because they are not used."""
     values = np.array(x, dtype=float, ndmin=1)
     if values.ndim != 1:
-        raise ValueError(f"the axis has the shape {values.shape}; it must be one-dimensional.")
+        raise ValueError(f"the axis has the shape {values.shape}, but it must be one-dimensional.")
     by_angle = axis == "two_theta"
     q = q_from_two_theta(values, wavelength) if by_angle else \
         values / (10.0 if axis == "q_inverse_nm" else 1.0)
@@ -205,13 +208,13 @@ def _points(x: ArrayLike, axis: AxisKind, wavelength: float) -> MeasuredPattern:
 
 
 def _grid(x: ArrayLike) -> dict[str, float]:
-    """The document's 'grid' of a regular axis."""
+    """The document's 'grid' of a regular axis. Raises ValueError if it is not regular."""
     values = np.asarray(x, dtype=float)
     steps = np.diff(values)
     if len(steps) == 0 or not np.allclose(steps, steps[0], rtol=1e-6, atol=0):
         raise ValueError(
-            "a document simulates on a regular axis (start, step, stop), and the points are not "
-            "equally spaced. Use np.linspace or np.arange."
+            "the document of a simulation needs a regular axis (start, step, stop), but the points "
+            "are not equally spaced. Use np.linspace or np.arange."
         )
     return {"start": float(values[0]), "stop": float(values[-1]),
             "step": float((values[-1] - values[0]) / len(steps))}

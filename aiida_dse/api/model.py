@@ -1,4 +1,4 @@
-"""Model of a pattern for notebooks, with its document and data."""
+"""The classes Model and Background for notebooks, and the documents and data made from them."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from aiida_dse.tasks.sources import MemorySource
 from .pattern import Pattern
 from .phase import Phase
 
-#: The names that the files of a document have.
+#: File names of the pattern and of the document.
 PATTERN_FILE, DOCUMENT_FILE = "pattern.xye", "model.yaml"
 
 
 @dataclass(frozen=True, eq=False)
 class Background:
-    """Linear components, solved in every evaluation.
+    """Background terms, whose coefficients are solved linearly in every evaluation.
 
     chebyshev: number of Chebyshev terms over the range in 2theta (1 is a constant); inverse_q:
-    powers p of 1/q^p (4 is Porod's law); blanks: patterns of solvent, capillary or air by name,
-    with scales that are not negative.
+    powers p of 1/q^p (4 is Porod's law); blanks: measured patterns of solvent, capillary or air by
+    name, each with a scale >= 0.
     """
 
     chebyshev: int = 0
@@ -44,14 +44,15 @@ class Background:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """Phases, background and what is known of the parameters: a document without its pattern.
+    """Phases, background, starting values, constraints and restraints of a pattern.
 
     phases: one or several; background: a Background, or the number of Chebyshev terms.
     parameters: starting values by name ('CsPbBr3.Br_eq.B_iso'), each a number or a mapping with
-    'value', 'lower' and 'upper'; constraints: parameter -> arithmetic in others; restraints:
-    mappings as in documents ({"distance": ("Pb", "Br_eq"), "target": 2.98, "sigma": 0.02});
-    scales: of phases, given instead of solved; tolerance: relative error of one distance's
-    contribution at q_max; title and sample travel with the results.
+    'value', 'lower' and 'upper'; constraints: parameter -> arithmetic expression in others;
+    restraints: mappings as in documents ({"distance": ("Pb", "Br_eq"), "target": 2.98,
+    "sigma": 0.02}); scales: phase -> fixed scale, which is otherwise solved; tolerance: relative
+    error of the contribution of one distance at q_max; title and sample are copied to the results.
+    Raises ValueError if two phases have the same name.
     """
 
     phases: Phase | Sequence[Phase]
@@ -69,7 +70,7 @@ class Model:
         names = [phase.name for phase in self.all_phases]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"two phases are called '{name}'; choose another name for one.")
+                raise ValueError(f"two phases are called '{name}'; rename one of them.")
 
     @property
     def all_phases(self) -> tuple[Phase, ...]:
@@ -82,12 +83,12 @@ class Model:
         return {} if isinstance(self.background, int) else self.background.blanks
 
     def continued(self, summary: Summary) -> Model:
-        """The model that begins at the values of a result."""
+        """The model with the values of a result as starting values."""
         start = model_continued({"parameters": plain(self.parameters)}, summary)
         return replace(self, parameters=start["parameters"])
 
     def content(self) -> dict[str, Any]:
-        """The document's sections; files are named after phases and blanks."""
+        """The sections of the document; files are named after phases and blanks."""
         back = self.background
         if isinstance(back, int):
             back = Background(chebyshev=back)
@@ -107,27 +108,27 @@ class Model:
 
 
 def as_model(model: Model | Phase) -> Model:
-    """A phase alone is a model of one phase without a background."""
+    """The model, or the model of a single phase without a background."""
     return model if isinstance(model, Model) else Model(model)
 
 
 def as_section(given: Mapping[str, Any] | BaseModel) -> dict[str, Any]:
-    """The plain values of a document's section."""
+    """The plain values of a section of a document."""
     if isinstance(given, BaseModel):
         return given.model_dump(mode="json", exclude_defaults=True)
     return dict(plain(given))
 
 
 def blank_file(name: str) -> str:
-    """The name of a blank's file."""
+    """The name of the file of a blank."""
     return f"blank_{name}.xye"
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """A document and the data that it names, as the tasks take them.
+    """A document with its data in memory, the input of a task.
 
-    texts: the contents of the files by name.
+    texts: file name -> content.
     """
 
     document: ModelDocument
@@ -135,23 +136,23 @@ class Inputs:
     texts: Mapping[str, bytes]
 
     def built(self, threads: int | None = None) -> BuiltModel:
-        """The forward model. Raises DocumentError with the key and the reason.
+        """Build the forward model. Raises DocumentError with the key and the reason.
 
-        threads: None for those of the environment, as the command takes them.
+        threads: number of threads; None: from the environment, as for the command.
         """
         return build(self.document, self.source, resources=Resources.from_environment(threads))
 
     def write(self, folder: str | Path) -> Path:
-        """Write the document and its files; the path of the document.
+        """Write the document and its files, and return the path of the document.
 
-        Raises ValueError where the folder holds a document already.
+        Raises ValueError if the folder contains one of these files already.
         """
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         taken = [name for name in (*self.texts, DOCUMENT_FILE) if (place / name).exists()]
         if taken:
-            raise ValueError(f"{place} holds {', '.join(taken)} already, and nothing was written. "
-                             "Choose another folder, or remove them.")
+            raise ValueError(f"{place} already contains {', '.join(taken)}; nothing was written. "
+                             "Choose another folder, or remove these files.")
         for name, text in self.texts.items():
             (place / name).write_bytes(text)
         content = yaml.safe_dump(self.document.canonical(), sort_keys=False, allow_unicode=True)
@@ -176,7 +177,10 @@ def inputs_of(
 def simulated_inputs(
     model: Model, pattern: Mapping[str, Any], axis: MeasuredPattern | None
 ) -> Inputs:
-    """Document and data of a simulation; axis: the points, unless the pattern's section has a grid."""
+    """The document and data of a simulation. Raises DocumentError.
+
+    axis: the points, or None if the section `pattern` has a grid.
+    """
     content = {"pattern": plain(pattern)} | model.content() | {"background": {}}
     if axis is None:
         return _inputs(model, content, {}, {})

@@ -1,4 +1,4 @@
-"""Measured patterns and blanks, from arrays or files."""
+"""The class Pattern for notebooks: measured patterns and blanks from arrays or files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Polarisation = Literal["none", "unpolarised"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Pattern:
-    """A measured pattern, or a blank: intensities (n,) and their s.u. on an increasing axis (n,).
+    """A measured pattern or blank: intensities (n,) and their s.u. on an increasing axis (n,).
 
-    x: q in 1/Å, or what `axis` specifies ('two_theta' in degrees, 'q_inverse_nm'); sigma: (n,), or
-    a rule: 'counts', 'counts / N', 'p %'; wavelength: Å; range: (low, high) in units of the axis;
-    every: keep each n-th point; polarisation: 'none' for corrected data, 'unpolarised' applies
-    (1 + cos^2 2theta) / 2 to the model; axis_confirmed: do not compare the places of the lines with
-    those of the structures. Raises ValueError with the index of the point that cannot be used.
+    x: q in 1/Å unless `axis` is 'two_theta' (degrees) or 'q_inverse_nm'; sigma: (n,), or one of the
+    rules 'counts', 'counts / N' and 'p %'; wavelength: Å; range: (low, high) in units of the axis;
+    every: use every n-th point; polarisation: 'none' for corrected data, 'unpolarised' multiplies
+    the model by (1 + cos^2 2theta) / 2; axis_confirmed: skip the comparison of the peak positions
+    with the structures. Raises ValueError with the indices of invalid points.
     """
 
     x: ArrayLike
@@ -56,10 +56,10 @@ class Pattern:
         grid: tuple[float, float] | None = None, polarisation: Polarisation = "none",
         axis_confirmed: bool = False,
     ) -> Pattern:
-        """The pattern in a text file; axis, wavelength and sigma are needed unless it has them.
+        """Read a pattern from a text file; specify axis, wavelength and sigma unless it does.
 
-        sigma: 'column' or a rule; columns by number from 1 or by name; grid: (start, step) of a
-        file of bare intensities. Raises ValueError with the line that cannot be used.
+        sigma: 'column' or a rule; columns: number from 1, or name; grid: (start, step) of a file
+        that contains intensities only. Raises ValueError with the numbers of invalid lines.
         """
         found = read_pattern(
             path, axis=axis, wavelength=wavelength, sigma=sigma, axis_grid=grid, range_=range,
@@ -78,18 +78,18 @@ class Pattern:
                 f"{self.wavelength:g} Å, sigma: {self.measured.sigma_origin})")
 
     def content(self, file: str) -> dict[str, Any]:
-        """The document's 'pattern', the points being in `file`."""
+        """The document's 'pattern' section for points in `file`."""
         return self.curve(file) | {
             "polarisation": self.polarisation, "axis_confirmed": self.axis_confirmed}
 
     def curve(self, file: str) -> dict[str, Any]:
-        """The document's section of a blank."""
+        """The document's section of a blank with points in `file`."""
         return {"file": file, "axis": self.measured.axis, "wavelength": self.measured.wavelength,
                 "sigma": "column"}
 
     @cached_property
     def text(self) -> bytes:
-        """The used points as a file of three columns, with all digits."""
+        """The points used, as a file of three columns with all digits."""
         found = self.measured
         x = found.q if found.two_theta is None else found.two_theta
         rows = np.c_[x, found.intensity, found.sigma].tolist()

@@ -1,4 +1,4 @@
-"""Phase for notebooks: a structure with its particles."""
+"""The class Phase for notebooks: a structure with its particles."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from .structures import as_structure
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Phase:
-    """One kind of nanocrystal under the name that begins the names of its parameters.
+    """One kind of nanocrystal. The names of its parameters begin with its name.
 
-    source: a crystal with the `particle` that is cut from it (a CIF path or text, a pymatgen
-    Structure, ASE Atoms, a gemmi SmallStructure, a Crystal), a list of atoms (XYZ path or text, ASE
-    Atoms, a pymatgen Molecule, (labels, positions in Å)), or the path of stored pair distances
-    (.h5). ions and B_iso (Å^2): by site label or element, instead of those of the source;
-    termination: fractional corner of the box whose atoms make up one cell; distances, angles,
-    pseudo_cubic: derived quantities that results report, by site labels. Raises ValueError.
+    source: a crystal from which the `particle` is cut (a CIF path or text, a pymatgen Structure,
+    ASE Atoms, a gemmi SmallStructure, a Crystal), a list of atoms (XYZ path or text, ASE Atoms, a
+    pymatgen Molecule, (labels, positions in Å)), or the path of stored pair distances (.h5). ions
+    and B_iso (Å^2): by site label or element; they replace those of the source. termination:
+    fractional coordinates of the corner of the box whose atoms form one unit cell; distances,
+    angles, pseudo_cubic: derived quantities to report, by site labels. Raises ValueError if the
+    source or the particle is invalid.
     """
 
     name: str
@@ -65,12 +66,12 @@ class Phase:
 
     @property
     def file(self) -> str:
-        """The name of the file that would hold the structure."""
+        """The name of the file of the structure in a document."""
         kinds = {Crystal: "cif", Atoms: "xyz"}
         return f"{self.name}.{kinds.get(type(self.structure), 'h5')}"
 
     def content(self) -> dict[str, Any]:
-        """The document's section of the phase."""
+        """The section of the phase in a document."""
         key = {"cif": "structure", "xyz": "atoms", "h5": "distances"}[self.file.rpartition(".")[2]]
         content = {
             key: self.file, "ions": dict(self.ions), "B_iso": dict(self.B_iso),
@@ -81,14 +82,14 @@ class Phase:
 
     @property
     def derived(self) -> dict[str, Any]:
-        """The document's 'derived' section of the phase; empty if nothing is requested."""
+        """The section 'derived' of the phase in a document; empty if nothing is requested."""
         content = {"distances": self.distances, "angles": self.angles,
                    "pseudo_cubic": self.pseudo_cubic}
         return {key: plain(value) for key, value in content.items() if value}
 
     @cached_property
     def text(self) -> bytes:
-        """The content of the file, with all digits."""
+        """The content of the file of the structure, with all digits."""
         found = self.structure
         if isinstance(found, Crystal):
             return cif_text(found, exact=True).encode()

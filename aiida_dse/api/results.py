@@ -1,4 +1,4 @@
-"""Results for notebooks: numbers, numpy arrays, table and figure."""
+"""Results for notebooks, with numbers, numpy arrays, table and figure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AnalysisResult:
-    """A task's result, the model at its values, and the document and data that it was made from."""
+    """Result of a task, with the model at its values, and its document and data."""
 
     result: Result[Any]
     model: Model
@@ -36,44 +36,44 @@ class AnalysisResult:
 
     @property
     def warnings(self) -> list[str]:
-        """Remarks on the result; the table ends with them."""
+        """Warnings, which the table lists at its end."""
         return list(self.result.summary.warnings)
 
     def save(self, folder: str | Path) -> Path:
-        """Write result.json and result.h5, as `dse-engine` does; the folder."""
+        """Write result.json and result.h5, as `dse-engine` does, and return the folder."""
         write_result(self.result, Path(folder))
         return Path(folder)
 
     def to_document(self, folder: str | Path) -> Path:
-        """Write the document that was run and its files (model.yaml, CIF, xye); its path.
+        """Write the document of this result and its files (model.yaml, CIF, xye); return its path.
 
-        `dse-engine` and `aiida-dse launch` compute this result from it. Raises ValueError where
-        the folder holds such files already.
+        `dse-engine` and `aiida-dse launch` reproduce the result from it. Raises ValueError if the
+        folder contains such files already.
         """
         return self.inputs.write(folder)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PatternResult(AnalysisResult):
-    """A calculated pattern beside the observed one."""
+    """A calculated pattern with the observed one."""
 
     result: Result[RefinementSummary] | Result[SimulationSummary]
 
     @property
     def agreement(self) -> Agreement:
-        """GoF, Rwp, Rexp, chi2, ... (fractions, not percent)."""
+        """GoF, Rwp, Rexp, chi2, ... (fractions, not per cent)."""
         found = self.result.summary.agreement
         assert found is not None  # there is a measured pattern
         return found
 
     @property
     def gof(self) -> float:
-        """sqrt of the reduced chi2."""
+        """GoF, the square root of the reduced chi2."""
         return self.agreement.gof
 
     @property
     def values(self) -> dict[str, float]:
-        """All parameters but the linear coefficients, by name."""
+        """All parameters except the linear coefficients, by name."""
         return {name: row.value for name, row in self.result.summary.parameters.items()}
 
     @property
@@ -84,43 +84,46 @@ class PatternResult(AnalysisResult):
 
     @property
     def q(self) -> FloatArray:
-        """(n,) 1/Å."""
+        """q (n,) in 1/Å."""
         return self.result.arrays["pattern/q"]
 
     @property
     def two_theta(self) -> FloatArray:
-        """(n,) degrees."""
+        """2theta (n,) in degrees."""
         return self.result.arrays["pattern/two_theta"]
 
     @property
     def observed(self) -> FloatArray:
-        """(n,) observed intensity."""
+        """Observed intensity (n,)."""
         return self.result.arrays["pattern/observed"]
 
     @property
     def sigma(self) -> FloatArray:
-        """(n,) s.u. of the observed intensity."""
+        """s.u. of the observed intensity (n,)."""
         return self.result.arrays["pattern/sigma"]
 
     @property
     def calculated(self) -> FloatArray:
-        """(n,) calculated intensity, background included."""
+        """Calculated intensity (n,), including the background."""
         return self.result.arrays["pattern/calculated"]
 
     @property
     def residual(self) -> FloatArray:
-        """(n,) (observed - calculated) / sigma."""
+        """Weighted residual (n,): (observed - calculated) / sigma."""
         return (self.observed - self.calculated) / self.sigma
 
     @property
     def components(self) -> dict[str, FloatArray]:
-        """(n,) of the background, each blank ('blank.name') and each phase; they add up."""
+        """Components (n,) by name: background, blanks ('blank.name') and phases.
+
+        They add up to the calculated intensity.
+        """
         return _below(self.result.arrays, "components/")
 
     def plot(self) -> Figure:
-        """Observed and calculated pattern, components and residual, as a matplotlib figure.
+        """Draw observed and calculated pattern, components and residual as a matplotlib figure.
 
-        Raises ImportError where matplotlib is not installed.
+        Raises ImportError if matplotlib is not installed.
         """
         try:
             from aiida_dse.report.figures import fit_figure
@@ -131,13 +134,13 @@ class PatternResult(AnalysisResult):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RefinementResult(PatternResult):
-    """A refinement; `model` begins at its values, for what follows."""
+    """A refinement; `model` starts at the refined values, for further analyses."""
 
     result: Result[RefinementSummary]
 
     @property
     def converged(self) -> bool:
-        """Whether it converged with every refined parameter determined by the data."""
+        """Whether the refinement converged and the data determine every refined parameter."""
         return self.result.status.value == "converged"
 
     @property
@@ -153,7 +156,7 @@ class RefinementResult(PatternResult):
 
     @property
     def linear(self) -> dict[str, float]:
-        """Scales, blanks and background terms by name."""
+        """Scales of phases and blanks, and background coefficients, by name."""
         return {name: row.value for name, row in self.result.summary.linear.items()}
 
     @property
@@ -164,14 +167,14 @@ class RefinementResult(PatternResult):
 
     @property
     def crystals(self) -> dict[str, Crystal]:
-        """The refined structure of each phase that has one."""
+        """The refined crystal of each phase with a structure, by name."""
         return {name: parse_cif(text, name=name)
                 for name, text in self.result.summary.cif.items()}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ScanResult(AnalysisResult):
-    """A GoF map; `model` begins at its lowest point. Arrays have the shape of the grid."""
+    """A GoF map; `model` starts at its lowest point. Arrays have the shape of the grid."""
 
     result: Result[ScanSummary]
 
@@ -183,34 +186,34 @@ class ScanResult(AnalysisResult):
 
     @property
     def gof(self) -> FloatArray:
-        """sqrt of the reduced chi2; nan where no structure has the requested values."""
+        """GoF, the square root of the reduced chi2; nan at unreachable points."""
         return self.result.arrays["scan/gof"]
 
     @property
     def chi2(self) -> FloatArray:
-        """Weighted sum of squares."""
+        """chi2, the weighted sum of squares."""
         return self.result.arrays["scan/chi2"]
 
     @property
     def minimum(self) -> dict[str, float]:
-        """The lowest point: axes, moved and refined parameters, and 'gof'."""
+        """The lowest point: values of axes, moved and refined parameters, and 'gof'."""
         return dict(self.result.summary.minimum or {})
 
     @property
     def refined(self) -> dict[str, FloatArray]:
-        """The parameters that were refined at every point."""
+        """The values of the parameters refined at every point, by name."""
         return _below(self.result.arrays, "scan/refined/")
 
     @property
     def quantities(self) -> dict[str, FloatArray]:
-        """Derived quantities; of length 1 along axes that do not change them."""
+        """Derived quantities by name, of length 1 along axes that do not change them."""
         return {row.name: self.result.arrays[f"scan/quantity_{k}"]
                 for k, row in enumerate(self.result.summary.quantities)}
 
     def plot(self, quantity: str | None = None) -> Figure:
-        """The map as a matplotlib figure, a derived quantity as contours.
+        """Draw the map as a matplotlib figure, with contours of a derived quantity.
 
-        Raises ImportError where matplotlib is not installed.
+        Raises ImportError if matplotlib is not installed.
         """
         try:
             from aiida_dse.report.map_figures import map_figure
@@ -225,5 +228,5 @@ def _below(arrays: Any, prefix: str) -> dict[str, np.ndarray]:
 
 
 def _missing(problem: ModuleNotFoundError) -> ImportError:
-    return ImportError(f"a figure needs {problem.name}, which is not installed: pip install "
-                       f"{problem.name}.")
+    return ImportError(f"a figure requires {problem.name}, which is not installed. Install it with "
+                       f"'pip install {problem.name}'.")

@@ -1,4 +1,4 @@
-"""Shapes of particles for notebooks."""
+"""Particle shapes for notebooks: Parallelepiped, QuasiCube and Sphere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SizeLaw = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Shape:
-    """A shape, checked when it is made: DocumentError (a ValueError) where it makes no sense."""
+    """Base class of the shapes. Raises DocumentError (a ValueError) if a value is invalid."""
 
     shape: ClassVar[str]
     #: The fields that are size laws.
@@ -31,7 +31,7 @@ class Shape:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given)})"
 
     def content(self) -> dict[str, Any]:
-        """The section of a document."""
+        """The section 'particle' of a document."""
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         laws = {name: _law(name, given[name]) for name in self.laws}
         content = {name: plain(value) for name, value in (given | laws).items()
@@ -41,11 +41,11 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Parallelepiped(Shape):
-    """Whole cells: one particle of `cells` (n_a, n_b, n_c), or a population L_ab x L_c.
+    """Parallelepipeds of whole cells: one of `cells` (n_a, n_b, n_c), or a population L_ab x L_c.
 
-    L_ab, L_c: (mean, sd) in nm of the edge along a and b and of the height along c;
-    size_axes_rotation: degrees by which the axes of the bivariate law are rotated; largest: nm,
-    where the population ends (by default four times the larger mean).
+    L_ab, L_c: (mean, sd) in nm of the edges along a and b, and of the height along c;
+    size_axes_rotation: degrees by which the axes of the bivariate size law are rotated; largest:
+    upper limit of the population in nm (by default four times the larger mean).
     """
 
     shape: ClassVar[str] = "parallelepiped"
@@ -59,7 +59,11 @@ class Parallelepiped(Shape):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class QuasiCube(Shape):
-    """Whole cells, as high as they are wide: a population of the edge L, (mean, sd) in nm."""
+    """Quasi-cubes of whole cells, as high as they are wide: a population of edge L.
+
+    L: (mean, sd) in nm; largest: upper limit of the population in nm (by default four times the
+    mean).
+    """
 
     shape: ClassVar[str] = "quasi_cube"
     laws: ClassVar[tuple[str, ...]] = ("L",)
@@ -69,10 +73,10 @@ class QuasiCube(Shape):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Sphere(Shape):
-    """All atoms within half the diameter D of a centre.
+    """Spheres of diameter D about a point of the crystal.
 
-    D: nm for one size, or (mean, sd) in nm for a population; centre: fractional coordinates, or
-    the label of a site.
+    D: nm for one size, or (mean, sd) in nm for a population; largest: upper limit of the population
+    in nm (by default four times the mean); centre: fractional coordinates, or the label of a site.
     """
 
     shape: ClassVar[str] = "sphere"
@@ -86,14 +90,14 @@ class Sphere(Shape):
 
 
 def _law(name: str, law: Any) -> dict[str, float] | None:
-    """The document's size law of (mean, sd)."""
+    """The size law of (mean, sd) in a document. Raises ValueError for other values."""
     if law is None:
         return None
     try:
         mean, sd = law
     except (TypeError, ValueError):
         raise ValueError(
-            f"{name} = {law!r} is no size law; give its mean and standard deviation in nm, such as "
-            f"{name}=(5.0, 0.7)."
+            f"{name} = {law!r} is no size law; specify the mean and the standard deviation in nm, "
+            f"such as {name}=(5.0, 0.7)."
         ) from None
     return {"mean": float(mean), "sd": float(sd)}

@@ -1,4 +1,4 @@
-"""Conversion of structures for notebooks: crystals and lists of atoms."""
+"""Conversion of CIF, XYZ, pymatgen, ASE and gemmi objects to structures for notebooks."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ KNOWN = (
 
 
 def as_crystal(source: Any, *, name: str = "structure", block: str | None = None) -> Crystal:
-    """The crystal in a CIF (path or text), a pymatgen Structure, ASE Atoms, a gemmi SmallStructure.
+    """The crystal in a CIF (path or text) or a pymatgen, ASE or gemmi object.
 
-    Setting and labels are kept. name: what errors and results call it where there is no file;
-    block: the data block of a CIF that has several. Raises ValueError where it is no crystal, or
-    its cell, symmetry, labels or species cannot be used.
+    Setting and labels are kept. name: name in errors and results if there is no file; block: data
+    block of a CIF with several. Raises ValueError if the source is no crystal, or its cell,
+    symmetry, labels or species are invalid.
     """
     if isinstance(source, Crystal):
         return source
@@ -45,10 +45,10 @@ def as_crystal(source: Any, *, name: str = "structure", block: str | None = None
 
 
 def as_atoms(source: Any, *, name: str = "atoms") -> Atoms:
-    """The atoms in an XYZ file (path or text), ASE Atoms, a pymatgen Molecule, (labels, positions).
+    """The atoms in an XYZ file (path or text), ASE Atoms, a pymatgen Molecule or two arrays.
 
-    Labels are elements, or elements with a number ('Br1'); positions (n, 3) Å. Raises ValueError
-    where it is no list of atoms.
+    The arrays are labels (n,), elements with an optional number ('Br1'), and positions (n, 3) in Å.
+    Raises ValueError if the source is no list of atoms.
     """
     if isinstance(source, Atoms):
         return source
@@ -76,9 +76,10 @@ def as_atoms(source: Any, *, name: str = "atoms") -> Atoms:
 
 
 def as_structure(source: Any, *, name: str, block: str | None, in_particle: bool) -> Structure:
-    """The structure of a phase: a crystal, a list of atoms, pair distances (path of an HDF5 file).
+    """The structure of a phase: a crystal, a list of atoms, or pair distances (HDF5 path).
 
-    in_particle: a particle is cut from it, so ASE Atoms are a crystal.
+    in_particle: whether a particle is cut from the structure; if so, ASE Atoms are a crystal.
+    Raises ValueError if the source is invalid.
     """
     kind = _kind(source)
     if kind == "distances":
