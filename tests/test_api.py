@@ -1,4 +1,4 @@
-"""The engine for notebooks computes what the documents compute, from whatever a notebook holds."""
+"""The API for notebooks yields the same results as documents, from any kind of input."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def measured():
 
 @pytest.fixture(scope="module")
 def shifted():
-    """A model that starts off the minimum."""
+    """A model that does not start at the minimum."""
     return Model(qd(), background=1, parameters={"CsPbBr3.a": 8.19, "CsPbBr3.Pb.B_iso": 1.3})
 
 
@@ -74,8 +74,8 @@ def fit(measured, shifted):
 # --- the same as the documents -------------------------------------------------------------------
 
 
-def test_a_refinement_equals_that_of_the_document_to_the_last_digit():
-    """The example's files, read by the document and by the API."""
+def test_a_refinement_equals_that_of_the_document_exactly():
+    """Both read the files of the example."""
     content = yaml.safe_load((EXAMPLE / "refine.yaml").read_text())
     content["pattern"]["range"] = [4, 25]
     content["refinement"]["stages"] = content["refinement"]["stages"][:1]
@@ -91,8 +91,8 @@ def test_a_refinement_equals_that_of_the_document_to_the_last_digit():
     assert found.gof == document.agreement.gof and found.converged
 
 
-def test_a_written_document_repeats_everything(tmp_path, measured, fit):
-    """Refinement and map of what to_document wrote, and SHA-256 of document and files."""
+def test_a_written_document_reproduces_the_result(tmp_path, measured, fit):
+    """The document of to_document repeats refinement and map, and SHA-256 of document and files."""
     path = fit.to_document(tmp_path / "refine")
     again = run_refine(build(load_document(path), path.parent)).summary
     assert fit.values == {name: row.value for name, row in again.parameters.items()}
@@ -106,7 +106,7 @@ def test_a_written_document_repeats_everything(tmp_path, measured, fit):
         found.to_document(tmp_path / "scan")
 
 
-def test_the_document_of_a_simulation(tmp_path):
+def test_a_simulation_equals_that_of_its_document(tmp_path):
     atoms = Phase("dimer", (["Pb", "Br"], [[0, 0, 0], [0, 0, 10 / 3]]), ions={"Br": "Br1-"},
                   B_iso={"Pb": 1.0, "Br": 2.0})
     model = Model([qd(particle=QuasiCube(L=(3.0, 0.3)), B_iso={"Br": 2.5}), atoms],
@@ -119,14 +119,14 @@ def test_the_document_of_a_simulation(tmp_path):
     assert_allclose(simulate(angles, model, **options), document, rtol=1e-10)
 
 
-def test_the_command_reads_it(tmp_path, measured, shifted):
+def test_the_command_reads_a_written_document(tmp_path, measured, shifted):
     path = to_document(tmp_path, measured, shifted, stages=STAGES)
     done = subprocess.run([sys.executable, "-m", "aiida_dse.cli.engine", "validate", str(path)],
                           capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0 and "The document is valid." in done.stdout, done.stderr
 
 
-def test_blanks_and_backgrounds_are_those_of_documents(tmp_path, measured):
+def test_blanks_and_backgrounds_agree_with_documents(tmp_path, measured):
     air = Pattern(np.linspace(0.5, 9.5, 50), np.linspace(90, 60, 50), "counts",
                   wavelength=WAVELENGTH)
     model = Model(qd(), background=Background(chebyshev=2, inverse_q=[4], blanks={"air": air}),
@@ -179,7 +179,7 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_a_crystal_from_anything_scatters_alike(name):
+def test_every_source_of_a_crystal_yields_the_same_pattern(name):
     b = {"Cs": 2.0, "Pb": 1.0, "Br_ax": 2.0, "Br_eq": 2.0}
     phase = qd(SOURCES[name](), B_iso=b)
     assert {site.label for site in phase.structure.sites} == set(b)
@@ -187,7 +187,7 @@ def test_a_crystal_from_anything_scatters_alike(name):
     assert_allclose(simulate(Q, phase, wavelength=WAVELENGTH), expected, rtol=1e-9)
 
 
-def test_a_list_of_atoms_from_anything_scatters_alike(tmp_path):
+def test_every_source_of_a_list_of_atoms_yields_the_same_pattern(tmp_path):
     positions = np.random.default_rng(3).normal(size=(12, 3)) * 4
     labels = ["Pb", "Br"] * 6
     text = "12\n\n" + "\n".join(f"{label} {x!r} {y!r} {z!r}" for label, (x, y, z)
@@ -203,7 +203,7 @@ def test_a_list_of_atoms_from_anything_scatters_alike(tmp_path):
         assert_allclose(other, found[0], rtol=1e-12)
 
 
-def test_pair_distances_that_were_built_before(tmp_path):
+def test_stored_pair_distances_yield_the_same_pattern(tmp_path):
     from aiida_dse.tasks.distances import run_build
 
     path = to_document(tmp_path, np.linspace(0.8, 9.0, 50), qd(), wavelength=WAVELENGTH)
@@ -216,17 +216,17 @@ def test_pair_distances_that_were_built_before(tmp_path):
     assert build(load_document(again), again.parent).model.phases[0].name == "CsPbBr3"
 
 
-def test_a_sphere_about_a_site():
+def test_the_centre_of_a_sphere_is_a_site_or_a_point():
     label, point = (
         simulate(Q, qd(particle=Sphere(D=(3.2, 0.4), centre=centre)), wavelength=WAVELENGTH)
         for centre in ("Pb", (0, 0, 0.5)))
     assert_array_equal(label, point)
 
 
-# --- what comes back -----------------------------------------------------------------------------
+# --- results -------------------------------------------------------------------------------------
 
 
-def test_parts_add_up_and_units_of_the_axis_agree():
+def test_parts_add_up_and_axes_in_all_units_agree():
     model = Model([qd(), Phase("bulk", CIF, Parallelepiped(cells=(4, 4, 3)))], scales={"bulk": 0.5})
     whole = simulate(Q, model, wavelength=WAVELENGTH)
     assert whole.shape == Q.shape
@@ -241,8 +241,8 @@ def test_parts_add_up_and_units_of_the_axis_agree():
     assert_allclose(angle, whole, rtol=1e-9)
 
 
-def test_a_partial_pattern_is_the_double_sum_over_its_pairs():
-    """Two atoms: f_Pb f_Br exp(-...) 2 sin(qr)/(qr) and the self-scattering."""
+def test_a_partial_pattern_is_the_debye_sum_over_its_pairs():
+    """For two atoms: f_Pb f_Br exp(-...) 2 sin(qr)/(qr), and the self-scattering."""
     atoms = Phase("X", (["Pb", "Br"], [[0, 0, 0], [0, 0, 3.0]]), B_iso={"Pb": 1.0, "Br": 2.0})
     parts = simulate(Q, atoms, wavelength=WAVELENGTH, parts="sites")
     cross = np.sqrt(parts["X.Pb-Pb"] * parts["X.Br-Br"])
@@ -250,7 +250,7 @@ def test_a_partial_pattern_is_the_double_sum_over_its_pairs():
     assert_allclose(parts["X.Pb-Br"] / cross, expected, atol=2e-3)  # f'' differs by a phase
 
 
-def test_a_refinement_holds_numbers_arrays_and_a_table(fit, measured):
+def test_a_refinement_has_numbers_arrays_and_a_table(fit, measured):
     assert fit.converged and fit.gof == pytest.approx(1, abs=0.2) and fit.warnings == []
     assert fit.values["CsPbBr3.a"] == pytest.approx(8.2, abs=5 * fit.su_scaled["CsPbBr3.a"])
     assert fit.su_scaled["CsPbBr3.a"] == max(1, fit.gof) * fit.su["CsPbBr3.a"]
@@ -267,10 +267,10 @@ def test_a_refinement_holds_numbers_arrays_and_a_table(fit, measured):
     assert fit.plot()._repr_png_()[:4] == b"\x89PNG"
 
 
-def test_what_follows_begins_at_the_refined_values(fit, measured):
+def test_further_analyses_start_at_the_refined_values(fit, measured):
     again = evaluate(measured, fit.model)
     assert again.values == fit.values
-    # one parameter less is counted in the degrees of freedom of an evaluation
+    # compare chi2, since an evaluation has more degrees of freedom than the refinement
     assert again.agreement.chi2 == pytest.approx(fit.agreement.chi2)
     found = scan(measured, fit.model, {"CsPbBr3.a": np.linspace(8.196, 8.204, 5),
                                        "CsPbBr3.Pb.B_iso": [0.8, 1.0, 1.2]}, refine=["CsPbBr3.b"])
@@ -282,7 +282,7 @@ def test_what_follows_begins_at_the_refined_values(fit, measured):
     assert "grid 5 x 3" in repr(found) and found.plot()._repr_png_()
 
 
-def test_a_map_over_an_angle():
+def test_an_angle_can_be_the_axis_of_a_map():
     phase = qd(angles=[("Pb", "Br_eq", "Pb")], distances=[("Pb", "Br_eq")])
     pattern = noisy(phase)
     axis = {"quantity": "CsPbBr3.angle(Pb-Br_eq-Pb)_1",
@@ -293,7 +293,7 @@ def test_a_map_over_an_angle():
     assert found.quantities["CsPbBr3.angle(Pb-Br_eq-Pb)_1"] == pytest.approx([160, 161, 162])
 
 
-def test_results_are_saved_as_the_command_saves_them(fit, tmp_path):
+def test_results_are_saved_as_by_the_command(fit, tmp_path):
     from aiida_dse.io.results import read_result
 
     read = read_result(fit.save(tmp_path / "out"))
@@ -301,7 +301,7 @@ def test_results_are_saved_as_the_command_saves_them(fit, tmp_path):
     assert_array_equal(read.arrays["pattern/calculated"], fit.calculated)
 
 
-def test_a_run_needs_no_aiida():
+def test_the_api_requires_no_aiida():
     code = (
         "import sys, numpy as np\n"
         "from aiida_dse import Parallelepiped, Phase, simulate\n"
@@ -354,7 +354,7 @@ def test_a_run_needs_no_aiida():
     (lambda: to_document("x", Q, qd(), wavelength=1.0), "not equally spaced. Use np.linspace"),
     (lambda: to_document("x", Q, qd()), "needs the wavelength"),
 ])
-def test_wrong_inputs_are_refused_with_a_remedy(make, message):
+def test_invalid_inputs_are_refused_with_a_remedy(make, message):
     with pytest.raises(ValueError, match=f"(?s){message}"):
         make()
 
@@ -365,7 +365,7 @@ def test_wrong_inputs_are_refused_with_a_remedy(make, message):
     (["CsPbBr3.a", ["CsPbBr3.b"]], "mixes names and lists"),
     ([], "stages is empty"),
 ])
-def test_stages_that_make_no_sense(measured, stages, message):
+def test_invalid_stages_are_refused(measured, stages, message):
     with pytest.raises(ValueError, match=message):
         refine(measured, qd(), stages)
 
@@ -377,8 +377,7 @@ def test_a_wrong_wavelength_is_refused_unless_confirmed():
         refine(wrong, Model(qd(), background=1), ["CsPbBr3.a"])
 
 
-def test_the_steps_of_a_loop_are_cheap_because_models_are_kept():
-    """Equal input is not built again."""
+def test_models_of_equal_input_are_memoised():
     from aiida_dse.api.analyses import _points
     from aiida_dse.api.model import as_model, simulated_inputs
 
@@ -400,8 +399,9 @@ def blocks(path, heading=None):
     return re.findall(r"```python\n(.*?)```", text, re.S)
 
 
-@pytest.mark.parametrize("path, heading", [("docs/api.md", None), ("README.md", "In a notebook, without AiiDA")])
-def test_the_documentation_runs(path, heading, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("path, heading", [
+    ("docs/api.md", None), ("README.md", "In a notebook, without AiiDA")])
+def test_the_code_of_the_documentation_runs(path, heading, tmp_path, monkeypatch, capsys):
     for file in (CIF, EXAMPLE / "size_05nm.xye"):
         shutil.copy(file, tmp_path)
     monkeypatch.chdir(tmp_path)

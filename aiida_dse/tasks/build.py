@@ -165,7 +165,8 @@ def _built(document: ModelDocument, source: Source, resources: Resources) -> Bui
         with located(f"derived.{name}"):
             phase = next(p for p in phases if p.name == name)
             if not isinstance(phase, CrystalPhase):
-                raise ValueError("distances and angles are reported for phases with a structure.")
+                raise ValueError("distances and angles can be reported only for phases with a "
+                                 "structure. Remove them.")
             for label in {x for row in (*derived.distances, *derived.angles) for x in row}:
                 phase.crystal.site(label)
     # the search for neighbours takes time, and only maps refer to quantities
@@ -205,7 +206,8 @@ def _restraints(section: RestraintSection, model: PatternModel) -> list[Restrain
         raise ValueError(f"there is no phase '{wanted}'; the phases are {', '.join(names)}.")
     phase = model.phases[names.index(wanted)]
     if not isinstance(phase, CrystalPhase):
-        raise ValueError("distances and angles are restrained in phases with a structure.")
+        raise ValueError("distances and angles can be restrained only in phases with a "
+                         "structure. Remove the restraint.")
     target, sigma = section.target, section.sigma
     if section.distance is not None:
         return distance_restraints(
@@ -223,7 +225,8 @@ def _simulated(document: ModelDocument) -> ObservedPattern:
     n_points = (pattern.grid.stop - pattern.grid.start) / pattern.grid.step + 1 + 1e-9
     if not 2 <= n_points <= 1e6:
         raise ValueError(
-            f"start, stop and step make {n_points:.3g} points; between 2 and 1e6 are possible."
+            f"start, stop and step define {n_points:.3g} points, but 2 to 1e6 are allowed. Change "
+            "the step or the range."
         )
     axis = np.asarray(pattern.grid.start + pattern.grid.step * np.arange(int(n_points)))
     if pattern.axis == "two_theta":

@@ -45,14 +45,14 @@ LARGEST_LIST = 30_000
 class AxisMatch:
     """Shares of the pattern without its smooth part that the structures explain (0 to 1)."""
 
-    given: float  # with the specified axis
+    specified: float  # with the specified axis
     best: float  # with the best factor on q
     factor: float  # the best factor on q
 
     @property
     def contradicts(self) -> bool:
         """Whether the specified axis is very unlikely."""
-        return self._is_off(NEAR) and self.given < CONTRAST * self.best
+        return self._is_off(NEAR) and self.specified < CONTRAST * self.best
 
     @property
     def is_doubtful(self) -> bool:
@@ -91,8 +91,8 @@ def check_axis(built: BuiltModel) -> str | None:
         return f"{off}; {remedy}, or do the starting cell edges deviate by as much?"
     raise DocumentError(
         f"pattern: {off} (this would explain {100 * found.best:.0f} % of the intensity above the "
-        f"background, instead of {100 * found.given:.0f} %). {remedy[0].upper()}{remedy[1:]}, or "
-        "is the cell or the structure wrong? Correct the error; if everything is correct, set "
+        f"background, instead of {100 * found.specified:.0f} %). {remedy[0].upper()}{remedy[1:]}, "
+        "or is the cell or the structure wrong? Correct the error; if everything is correct, set "
         "pattern: {axis_confirmed: true}."
     )
 

@@ -1,4 +1,4 @@
-"""Documents: what is accepted comes back unchanged, what is refused says where and why."""
+"""Model documents: valid ones survive a round trip, errors state key, value and remedy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "cspbbr3" / "refine.yaml"
 BASE = {
     "pattern": {"axis": "q_inverse_angstrom", "wavelength": 0.56,
                 "grid": {"start": 0.5, "step": 0.05, "stop": 10}},
-    "phases": {"P": {"structure": "c.cif", "particle": {"shape": "parallelepiped", "cells": [2, 2, 2]}}},
+    "phases": {"P": {"structure": "c.cif",
+                     "particle": {"shape": "parallelepiped", "cells": [2, 2, 2]}}},
 }
 
 
@@ -65,7 +66,7 @@ def refusal(content):
     ],
     ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
 )
-def test_an_unknown_key_is_named_with_its_nearest(paths, expected):
+def test_an_unknown_key_is_reported_with_the_nearest_valid_key(paths, expected):
     assert expected in refusal(changed(**paths))
 
 
@@ -81,7 +82,8 @@ def test_an_unknown_key_is_named_with_its_nearest(paths, expected):
         ({"pattern": None}, "pattern = null", "dictionary"),
         ({"pattern": {}}, "pattern", "neither a 'file' nor a complete 'grid'"),
         ({"phases": {}}, "phases", "at least 1"), ({"phases": [1]}, "phases = [1]", "dictionary"),
-        ({"phases__P__particle__shape": "cube"}, "phases.P.particle", "'parallelepiped', 'quasi_cube', 'sphere'"),
+        ({"phases__P__particle__shape": "cube"}, "phases.P.particle",
+         "'parallelepiped', 'quasi_cube', 'sphere'"),
         ({"phases__P__particle__cells": [1, 2, 2.5]}, "phases.P.particle.cells.2 = 2.5",
          "integer"),
         ({"phases__P__particle": None}, "phases.P", "needs a 'particle'"),
@@ -118,7 +120,7 @@ def test_a_wrong_value_is_reported_with_key_value_and_limit(paths, where, what):
     ("remove", "expected"),
     [("pattern", "pattern: this key is missing"), ("phases", "phases: this key is missing")],
 )
-def test_a_missing_key_is_named(remove, expected):
+def test_a_missing_key_is_reported(remove, expected):
     content = copy.deepcopy(BASE)
     del content[remove]
     assert expected in refusal(content)
@@ -130,8 +132,8 @@ def test_a_missing_key_is_named(remove, expected):
     {"pattern__wavelength": True}, {"phases__P__B_iso": {"Cs": True}}, {"pattern__every": True},
     {"background__chebyshev": False},
 ], ids=str)
-def test_yes_and_no_are_no_numbers(paths):
-    """YAML reads 'yes' and 'on' as true; 1.0 Å was not meant."""
+def test_booleans_are_refused_as_numbers(paths):
+    """YAML reads 'yes' and 'on' as true, which must not become 1.0 Å."""
     assert next(iter(paths)).split("__")[0] in refusal(changed(**paths))
 
 
@@ -139,29 +141,29 @@ def test_yes_and_no_are_no_numbers(paths):
     "axis", [{"parameter": "P.a"}, {"parameter": "P.a", "start": 1, "stop": 2, "step": -1}],
     ids=str,
 )
-def test_one_mistake_in_an_axis_is_one_line(axis):
-    """Not followed by 'tuple should have at least 1 item', which is untrue."""
+def test_one_error_in_an_axis_is_reported_in_one_line(axis):
+    """No line with the untrue 'tuple should have at least 1 item' follows."""
     assert "at least 1 item" not in refusal(changed(scan__axes=[axis]))
 
 
-def test_messages_speak_of_documents_not_of_classes():
+def test_messages_contain_no_names_of_classes():
     text = refusal(changed(phases__P__particle={"shape": "sphere", "D": -1}))
     assert "constrained-float" not in text and "instance of" not in text
 
 
-def test_all_mistakes_are_reported_at_once():
+def test_all_errors_are_reported_at_once():
     text = refusal(changed(patern=1, pattern__wavelength=-1, tolerance=3))
     assert len(text.splitlines()) == 3
 
 
 @pytest.mark.parametrize("schema", ["aiida-dse/model/3", 1, "", None, ["a"]])
-def test_another_schema_is_refused(schema):
+def test_an_unknown_schema_is_refused(schema):
     text = refusal(changed(schema=schema))
     assert text.startswith("schema:") and MODEL_SCHEMA in text
 
 
 @pytest.mark.parametrize(("content", "what"), [(None, "empty"), ([], "list"), ("x", "str")])
-def test_what_is_no_mapping_is_refused(content, what):
+def test_content_that_is_no_mapping_is_refused(content, what):
     assert what in refusal(content)
 
 
@@ -170,7 +172,7 @@ def test_what_is_no_mapping_is_refused(content, what):
     [("", "empty"), ("# nothing\n", "empty"), ("a: [1", "not valid YAML"),
      ("a: b: c", "not valid YAML"), ("- a\n- b\n", "list"), ("\tx: 1", "not valid YAML")],
 )
-def test_a_file_that_holds_no_document(tmp_path, text, message):
+def test_a_file_without_a_document_is_refused(tmp_path, text, message):
     path = tmp_path / "model.yaml"
     path.write_text(text)
     with pytest.raises(DocumentError, match=message) as problem:
@@ -178,7 +180,7 @@ def test_a_file_that_holds_no_document(tmp_path, text, message):
     assert str(path) in str(problem.value)
 
 
-def test_what_is_no_text_file(tmp_path):
+def test_a_path_that_is_no_text_file_is_refused(tmp_path):
     with pytest.raises(DocumentError, match="cannot be read as a text file"):
         load_document(tmp_path)
     with pytest.raises(DocumentError, match="there is no such file"):
@@ -195,7 +197,7 @@ def test_what_is_no_text_file(tmp_path):
     "!!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{marker}']]",
     "!!python/name:os.system", "!!python/tuple [1, 2]", "!local {{}}",
 ])
-def test_a_python_object_is_refused_and_not_made(tmp_path, tag):
+def test_a_python_object_is_refused_and_not_created(tmp_path, tag):
     marker = tmp_path / "made"
     path = tmp_path / "model.yaml"
     path.write_text("title: " + tag.format(marker=marker) + "\n")
@@ -205,8 +207,8 @@ def test_a_python_object_is_refused_and_not_made(tmp_path, tag):
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "json"])
-def test_a_phase_named_twice_is_refused(tmp_path, suffix):
-    """A mapping that names a key twice would silently lose the first."""
+def test_a_duplicate_phase_is_refused(tmp_path, suffix):
+    """Otherwise, the first of two equal keys would be lost silently."""
     phase = json.dumps(BASE["phases"]["P"])
     path = tmp_path / f"model.{suffix}"
     path.write_text(
@@ -216,7 +218,7 @@ def test_a_phase_named_twice_is_refused(tmp_path, suffix):
         load_document(path)
 
 
-def test_numbers_as_yaml_misreads_them(tmp_path):
+def test_numbers_that_yaml_reads_as_text_are_accepted(tmp_path):
     path = tmp_path / "model.yaml"
     path.write_text(yaml.safe_dump(BASE) + "tolerance: 1e-6\nparameters: {P.a: 8e0}\n")
     document = load_document(path)
@@ -263,12 +265,12 @@ def test_an_infinite_bound_is_refused_and_a_document_is_plain_json():
     assert parse_document(stored) == document
 
 
-def test_the_example_is_a_document_and_comes_back():
+def test_the_example_document_survives_a_round_trip():
     document = load_document(EXAMPLE)
     assert parse_document(document.canonical()) == document
 
 
-def test_the_json_schema_validates_what_the_reader_accepts():
+def test_the_json_schema_agrees_with_the_reader():
     jsonschema = pytest.importorskip("jsonschema")
     schema = ModelDocument.model_json_schema(by_alias=True)
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -279,7 +281,7 @@ def test_the_json_schema_validates_what_the_reader_accepts():
         assert list(validator.iter_errors(wrong))
 
 
-def test_a_range_includes_its_ends():
+def test_the_values_of_an_axis_include_both_ends():
     document = parse_document(FULL)
     assert document.scan.axes[1].size == 11
     assert document.scan.axes[1].points().tolist() == [round(1 + 0.1 * k, 12) for k in range(11)]
@@ -291,7 +293,7 @@ def test_a_range_includes_its_ends():
     ({"distance": ["Pb", "Br"], "cutoff": 3.0, "coordination": 6}, "exclude each other"),
     ({"distance": ["Pb", "Br"], "parameter": "P.a"}, "specify one of"),
 ])
-def test_restraints_that_contradict_themselves(options, message):
+def test_contradictory_keys_of_a_restraint_are_refused(options, message):
     from pydantic import ValidationError
 
     from aiida_dse.documents.plans import RestraintSection

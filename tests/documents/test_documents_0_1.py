@@ -1,4 +1,4 @@
-"""Documents of version 0.1: read with one note, the same models, written anew without a loss."""
+"""Documents of version 0.1 are read with one note, yield the same models, and can be upgraded."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ FOLDER = Path(__file__).parents[1] / "data" / "documents_0_1"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))["documents"]
 NAMES = sorted(p.name for p in FOLDER.iterdir()
                if p.suffix in (".yaml", ".json") and p.name != "expected.json")
-#: Documents that name other documents of version 0.1, each of which has a note of its own.
+#: Documents that refer to other documents of version 0.1, and the number of additional notes.
 NAMED = {"joint_file.yaml": 1, "study.yaml": 1, "study_file.yaml": 2}
-#: Phases with a size law: the law is cut where `largest` cuts it, and normalised anew, since 0.2,
-#: which moves these patterns a little (measured: 2.6e-5 for spheres, 9e-7 otherwise). Before that
-#: change they agreed to 4e-14, as all others still do.
+#: Phases with a size law. Since 0.2, the law is truncated at `largest` and renormalised, which
+#: changes these patterns slightly (measured: 2.6e-5 for spheres, 9e-7 otherwise). Before that
+#: change, they agreed to 4e-14, as all others still do.
 SIZE_LAWS = {("every_key.yaml", "PbS"): 1e-4, ("every_key.yaml", "population"): 1e-5,
              ("every_key.yaml", "cubes"): 1e-5, ("near_cubes.yaml", "salt"): 1e-5}
 
@@ -54,7 +54,7 @@ def loaded(path):
 
 
 def todays(name):
-    """The new name of a parameter, by a rule that the package does not know."""
+    """The new name of a parameter, by a rule that does not depend on the package."""
     head, _, last = name.rpartition(".")
     return f"{head}." + {"B": "B_iso", "phi": "size_axes_rotation",
                          "expansion": "lattice_scale"}.get(last, last)
@@ -82,7 +82,7 @@ def test_the_model_is_the_one_that_version_0_1_built(name):
 
 
 @pytest.mark.parametrize(("quantity", "shift"), [("Cs1.B_iso", 1e-7), ("a", 1e-9)])
-def test_the_intensities_can_tell_models_apart(quantity, shift):
+def test_the_stored_intensities_distinguish_similar_models(quantity, shift):
     document, _ = loaded(FOLDER / "global.yaml")
     model = build(document, FOLDER).model
     name = f"salt.{quantity}"
@@ -104,7 +104,7 @@ def test_upgrade_writes_an_equal_document(name, tmp_path):
     again, notes = loaded(new)
     before, _ = loaded(tmp_path / name)
     assert again == before
-    # what is left of notes is about the files that it names
+    # the remaining notes concern the files to which it refers
     assert not any(str(new) in str(note.message) for note in notes)
 
 
@@ -121,12 +121,12 @@ def test_the_content_of_a_node_is_read_without_a_note(name):
         content["schema"].split("/")[1]]
     folder = () if function is parse_document else (FOLDER,)
     if NAMED.get(name):
-        return  # nodes hold no names of files
+        return  # nodes contain no paths
     before = json.dumps(content)
     with warnings.catch_warnings():
         warnings.simplefilter("error", DocumentNote)
         function(content, *folder)
-    assert json.dumps(content) == before, "the content of a node must stay as it is"
+    assert json.dumps(content) == before, "the content of a node must not change"
 
 
 def test_a_document_without_a_schema_gets_a_hint():
@@ -136,7 +136,7 @@ def test_a_document_without_a_schema_gets_a_hint():
         parse_document(content)
     parse_document({"schema": "aiida-dse/model/1", **content})
     today = current_document({"schema": "aiida-dse/model/1", **content})
-    with pytest.raises(DocumentError) as problem:  # a mistake of today's is no hint at 0.1
+    with pytest.raises(DocumentError) as problem:  # an unknown key alone does not suggest 0.1
         parse_document({key: value for key, value in today.items() if key != "schema"}
                        | {"patern": 1})
     assert "0.1" not in str(problem.value)
@@ -152,16 +152,17 @@ def test_a_document_without_a_schema_gets_a_hint():
         ("1.5 * P.Br_eq.B + 2*P.phi**2", "1.5 * P.Br_eq.B_iso + 2*P.size_axes_rotation**2"),
         ("-P.Br.B-P.Cs.B", "-P.Br.B_iso-P.Cs.B_iso"), ("(P.O1'.B)", "(P.O1'.B_iso)"),
         ("P.Br.B_iso", "P.Br.B_iso"), ("P.angle(Pb-B-Pb)_1", "P.angle(Pb-B-Pb)_1"),
-        ("P.Br.B*2+P.Cs.B**2", "P.Br.B_iso*2+P.Cs.B_iso**2"), ("P.B*", "P.B*"), ("B.x", "B.x"), ("P.phi0", "P.phi0"),
+        ("P.Br.B*2+P.Cs.B**2", "P.Br.B_iso*2+P.Cs.B_iso**2"), ("P.B*", "P.B*"), ("B.x", "B.x"),
+        ("P.phi0", "P.phi0"),
         ("retrace.B", "retrace.B_iso"), ("joint.a", "joint.a"),
     ],
 )
-def test_names_in_texts(old, new):
+def test_names_in_texts_are_translated(old, new):
     assert current_name(old) == new
     assert current_name(new) == new
 
 
-def test_names_of_several_patterns_together():
+def test_global_names_of_simultaneous_documents_are_translated():
     law = "joint.c0 * (1 + joint.alpha * (sample.temperature - 300)) + P.joint.B"
     assert current_name(law, several=True) == (
         "global.c0 * (1 + global.alpha * (sample.temperature - 300)) + P.joint.B_iso")
@@ -184,11 +185,11 @@ def test_wildcards_select_the_same_parameters(old, new):
 
 
 @pytest.mark.parametrize("name", ["Cs1.B", "phi", "expansion", "a", "Cs1.x", "L_ab"])
-def test_old_names_are_the_way_back(name):
+def test_old_names_invert_the_translation(name):
     assert old_names(f"P.{local_name(name)}") == (f"P.{name}",)
 
 
-def test_texts_and_files_that_are_no_parameters_stay():
+def test_texts_and_paths_that_are_no_parameters_are_unchanged():
     content = current_document({
         "schema": "aiida-dse/joint/1", "title": "joint.a and P.B", "model": "joint.B",
         "patterns": {"T1": {"pattern": {"file": "trace.B"}, "parameters": {"P.Br.B": 1.0}}},
@@ -209,7 +210,7 @@ def test_a_phase_called_joint_keeps_its_name():
     assert "joint.a" in document.parameters and "joint.Cl1.B_iso" in document.parameters
 
 
-def test_near_cubes_drop_the_rotation_that_did_nothing():
+def test_near_cubes_drop_the_rotation_that_had_no_effect():
     content = yaml.safe_load((FOLDER / "near_cubes.yaml").read_text(encoding="utf-8"))
     content["phases"]["salt"]["particle"]["phi"] = 20
     particle = parse_document(content).phases["salt"].particle
@@ -217,7 +218,7 @@ def test_near_cubes_drop_the_rotation_that_did_nothing():
     assert particle.L.mean == pytest.approx(2.2)
 
 
-def test_changes_of_a_particle_choose_its_shape():
+def test_changes_of_a_particle_determine_its_shape():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DocumentNote)
         study = load_study(FOLDER / "study_file.yaml")
@@ -226,7 +227,7 @@ def test_changes_of_a_particle_choose_its_shape():
     assert shapes == {"L05": "parallelepiped", "L07": "parallelepiped", "L11": "quasi_cube"}
 
 
-def test_stored_distances_of_version_0_1_have_todays_names():
+def test_stored_distances_of_version_0_1_have_current_names():
     from aiida_dse.io.distances import read_distances
 
     values = read_distances(FOLDER / "salt.distances.h5").about["values"]

@@ -1,4 +1,4 @@
-"""The simultaneous document: its structure, and how its mistakes are reported."""
+"""Simultaneous documents: the model documents derived from them, and errors in them."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_the_model_may_be_the_file_of_another_analysis(tmp_path):
     cold = document.document_of("T100")
     assert cold.phases["P"].structure == "base/P.cif" and cold.pattern.file == "a.xye"
     assert document.title == "two temperatures" and document.refinement.max_cycles == 7
-    # which sample at which temperature is for each pattern to say
+    # name and temperature of the sample must be specified for each pattern
     assert cold.sample.temperature is None and cold.sample.ligand == "DDAB"
 
 
@@ -99,14 +99,15 @@ def test_the_model_may_be_the_file_of_another_analysis(tmp_path):
         ({"model__refinement": {}}, "model.refinement: this key belongs beside 'model'"),
         ({"model__sample": 5}, "model.sample: 5 is not a mapping"),
         ({"parameters__P.a": 4.1}, r"parameters.P.a.*global"),
-        ({"refinement__starts": 3}, "refinement.*starts = 3, but a simultaneous refinement has one"),
+        ({"refinement__starts": 3},
+         "refinement.*starts = 3, but a simultaneous refinement has one"),
         ({"parametric_constraint": {}}, "did you mean 'parametric_constraints'"),
         ({"shared": "P.L"}, "shared"),
         ({"model": "m.yaml"}, "model: the file 'm.yaml' cannot be read here"),
         ({"schema": "aiida-dse/model/2"}, "schema: aiida-dse/simultaneous/2"),
     ],
 )
-def test_mistakes_are_reported_with_their_place(paths, message):
+def test_errors_are_reported_with_their_key_path(paths, message):
     with pytest.raises(DocumentError, match=message):
         parse_simultaneous(changed(**paths))
 
@@ -117,6 +118,6 @@ def test_a_missing_model_file_is_reported(tmp_path):
         load_simultaneous(tmp_path / "global.yaml")
 
 
-def test_a_simultaneous_document_is_no_model_document():
+def test_a_simultaneous_document_is_refused_as_a_model_document():
     with pytest.raises(DocumentError, match="Use 'dse-engine simultaneous'"):
         parse_document(DOCUMENT)

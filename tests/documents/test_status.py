@@ -1,4 +1,4 @@
-"""The table of outcomes: complete, one label for a number, the numbers free of AiiDA's own."""
+"""The table of outcomes is complete and consistent, and follows the conventions of AiiDA."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def test_every_outcome_has_an_exit():
     assert set(JOB_FAILURES) == set(Failure)
 
 
-def test_no_two_kinds_of_outcome_share_a_word():
-    """The table's keys are strings: equal words would be one entry."""
+def test_no_two_kinds_of_outcome_share_a_value():
+    """The keys of the table are strings, so equal values would share one entry."""
     assert len({outcome.value for outcome in OUTCOMES}) == len(OUTCOMES) == len(EXITS)
 
 
-def test_numbers_and_labels_are_one_to_one():
+def test_exit_numbers_and_labels_correspond_one_to_one():
     pairs = {(one.number, one.label) for one in EXITS.values() if one.number}
     assert len({number for number, _ in pairs}) == len({label for _, label in pairs}) == len(pairs)
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES, ids=str)
-def test_an_exit_keeps_the_conventions_of_aiida(outcome):
-    """300-399: nothing came of it; from 400 on: there are outputs; 0 neither label nor message."""
+def test_an_exit_follows_the_conventions_of_aiida(outcome):
+    """300-399: no outputs; 400 and above: outputs; 0: neither label nor message."""
     one = EXITS[outcome]
     assert one.number not in RESERVED
     if one.number == 0:
@@ -45,20 +45,20 @@ def test_an_exit_keeps_the_conventions_of_aiida(outcome):
 
 
 @pytest.mark.parametrize("failure", Failure, ids=str)
-def test_a_failure_is_never_answered_from_the_cache(failure):
-    """A full disk or a killed job says nothing about the input; bad input is cheap to refuse."""
+def test_a_failure_is_never_cached(failure):
+    """A full disk or a killed job does not depend on the input; refusing an input is cheap."""
     assert not EXITS[failure].cachable
 
 
 @pytest.mark.parametrize("status", Status, ids=str)
-def test_what_can_go_on_is_computed_again(status):
-    """An unfinished task may be continued: its result must not stand in for the finished one."""
+def test_an_unfinished_task_is_not_cached(status):
+    """The result of an unfinished task must not replace that of the finished one."""
     assert EXITS[status].cachable is not status.is_unfinished
     assert not (status.is_minimum and status.is_unfinished)
 
 
-def test_a_command_distinguishes_failures():
-    """A script sees by the exit status what to do: the input, the memory, the disk, the engine."""
+def test_the_exit_status_of_the_command_distinguishes_failures():
+    """The exit status identifies the cause for scripts: input, memory, disk or engine."""
     statuses = [EXITS[failure].command for failure in (
         Failure.INTERNAL, Failure.INVALID_INPUT, Failure.OUT_OF_MEMORY, Failure.DISK_FULL,
         Failure.OTHER_ENGINE)]
@@ -67,6 +67,6 @@ def test_a_command_distinguishes_failures():
 
 
 @pytest.mark.parametrize("task", Task, ids=str)
-def test_every_task_has_its_summary(task):
+def test_every_task_has_a_summary_class(task):
     kind = SUMMARIES[task]
     assert kind.model_fields["task"].default is task

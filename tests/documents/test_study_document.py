@@ -1,4 +1,4 @@
-"""Study documents: what follows from them, and what is wrong with them."""
+"""Study documents: the model documents derived from them, and errors in them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def changed(path, value):
     return content
 
 
-def test_samples_stand_on_the_defaults():
+def test_samples_inherit_the_defaults():
     study = parse_study(STUDY)
     warm = study.document_of("T200")
     assert warm.background.chebyshev == 5 and warm.pattern.every == 2
@@ -60,7 +60,7 @@ def test_samples_stand_on_the_defaults():
     assert parse_study(study.canonical()) == study
 
 
-def test_a_file_of_defaults_lends_its_model_but_not_its_measurement(tmp_path):
+def test_a_file_of_defaults_provides_the_model_but_not_the_measurement(tmp_path):
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "base.yaml").write_text(yaml.safe_dump(BASE))
     path = tmp_path / "study.yaml"
@@ -89,12 +89,12 @@ def test_a_file_of_defaults_lends_its_model_but_not_its_measurement(tmp_path):
     (["defaults"], "base.yaml", "cannot be read here"),
     (["name"], "", "name"),
 ])
-def test_errors_are_reported_with_its_place(path, value, message):
+def test_errors_are_reported_with_their_key_path(path, value, message):
     with pytest.raises(DocumentError, match=message):
         parse_study(changed(path, value))
 
 
-def test_a_study_is_no_model_document():
+def test_a_study_is_refused_as_a_model_document():
     from aiida_dse.documents import parse_document
 
     with pytest.raises(DocumentError, match="aiida-dse launch study"):
@@ -102,7 +102,7 @@ def test_a_study_is_no_model_document():
 
 
 def test_every_sample_of_the_example_study_can_be_built():
-    """Twelve patterns that are shipped, each with the truth it was made with beside it."""
+    """The parameters with which each of its twelve patterns was computed are available."""
     path = Path(__file__).parents[2] / "examples" / "cspbbr3" / "study.yaml"
     study = load_study(path)
     truths = [truth["name"] for file in ("size_truth.json", "temp_truth.json")

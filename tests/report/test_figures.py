@@ -1,4 +1,4 @@
-"""The figures show the numbers of a result, with units, and say what is missing."""
+"""Figures of fits, maps and comparisons show the numbers of a result with their units."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -93,7 +93,7 @@ def holed(result: Result, where: tuple) -> Result:
 
 
 def labelled(figure: Figure, label: str) -> list:
-    """The lines of this label that hold points."""
+    """The lines with this label that contain points."""
     return [line for panel in figure.axes for line in panel.lines
             if line.get_label() == label and len(line.get_xdata())]
 
@@ -102,7 +102,7 @@ def caption(figure: Figure) -> str:
     return figure.get_supxlabel().replace("\n", " ")
 
 
-def test_fit_shows_every_component_and_the_weighted_residual():
+def test_a_fit_shows_every_component_and_the_weighted_residual():
     result = refined()
     figure = fit_figure(result)
     top, ticks, residual = figure.axes
@@ -119,7 +119,7 @@ def test_fit_shows_every_component_and_the_weighted_residual():
     assert len(ticks.collections) == 2  # a row of marks per phase
 
 
-def test_fit_labels_carry_units_and_the_text_the_agreement():
+def test_a_fit_has_labels_with_units_and_the_agreement():
     figure = fit_figure(refined())
     top, residual = figure.axes[0], figure.axes[-1]
     assert residual.get_xlabel() == "$q$ (1/Å)"
@@ -130,7 +130,7 @@ def test_fit_labels_carry_units_and_the_text_the_agreement():
         assert part in figure.get_suptitle()
 
 
-def test_two_theta_axis_obeys_bragg():
+def test_the_two_theta_axis_follows_braggs_law():
     result = refined()
     figure = fit_figure(result)
     figure.canvas.draw()
@@ -139,7 +139,7 @@ def test_two_theta_axis_obeys_bragg():
 
 
 @pytest.mark.parametrize("n_phases", [1, 4])
-def test_calculation_without_data_or_reflections(n_phases):
+def test_a_simulation_is_drawn_without_data_or_reflections(n_phases):
     result = refined(n_phases, observed=False, reflections=False)
     del result.arrays["pattern/two_theta"]
     figure = fit_figure(result)
@@ -153,7 +153,7 @@ def test_calculation_without_data_or_reflections(n_phases):
 @pytest.mark.parametrize("result", [
     refined(1), refined(4), scanned(A), scanned(A, B), scanned(A, B, B_ISO),
 ], ids=["1 phase", "4 phases", "1D", "2D", "3D"])
-def test_text_is_large_enough_and_inside_the_page(result, size):
+def test_text_is_legible_and_inside_the_page(result, size):
     draw = map_figure if result.task == "scan" else fit_figure
     figure = draw(result, size=size)
     figure.canvas.draw()
@@ -166,14 +166,14 @@ def test_text_is_large_enough_and_inside_the_page(result, size):
     assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
 
 
-def test_legend_leaves_the_corner_when_the_pattern_fills_it():
+def test_the_legend_leaves_the_corner_if_the_pattern_fills_it():
     low, flat = refined(1), refined(1)
     flat.arrays["pattern/observed"] = np.full(900, 3e4)  # far from what is calculated
     assert fit_figure(low).axes[0].get_legend() and not fit_figure(low).legends
     assert fit_figure(flat).legends and not fit_figure(flat).axes[0].get_legend()
 
 
-def test_curve_marks_its_minimum():
+def test_a_curve_marks_its_minimum():
     figure = map_figure(scanned(A))
     (panel,) = figure.axes
     (mark,) = labelled(figure, "minimum")
@@ -181,7 +181,7 @@ def test_curve_marks_its_minimum():
     assert panel.get_xlabel() == "a (Å)" and panel.get_ylabel().startswith("GoF")
 
 
-def test_map_has_first_axis_across_and_its_minimum_marked():
+def test_a_map_has_its_first_axis_across_and_marks_its_minimum():
     result = scanned(A, B)
     figure = map_figure(result)
     panel, bar = figure.axes
@@ -194,7 +194,7 @@ def test_map_has_first_axis_across_and_its_minimum_marked():
     assert panel.get_aspect() == 1 and panel.texts  # same units; labelled contours
 
 
-def test_axes_of_different_kind_fill_the_page():
+def test_axes_of_different_units_have_no_common_scale():
     axes = ("P.Br.x", np.linspace(0.2, 0.3, 5)), ("P.L", np.linspace(4, 6, 5))
     panel = map_figure(scanned(*axes)).axes[0]
     assert panel.get_aspect() == "auto"
@@ -215,7 +215,7 @@ def test_cells_without_a_value_are_hatched_and_counted():
 
 
 @pytest.mark.parametrize("axes", [(A,), (A, B), (A, B, B_ISO)], ids=["1D", "2D", "3D"])
-def test_scan_without_any_value_has_no_minimum(axes):
+def test_a_map_without_any_value_has_no_minimum(axes):
     result = holed(scanned(*axes), (...,))
     figure = map_figure(result.changed(minimum=None))
     figure.canvas.draw()
@@ -223,7 +223,7 @@ def test_scan_without_any_value_has_no_minimum(axes):
     assert "without a value" in caption(figure)
 
 
-def test_colours_end_at_the_limit_in_the_caption():
+def test_the_caption_states_the_limit_of_the_colours():
     steep, shallow = map_figure(scanned(A, B, steep=20)), map_figure(scanned(A, B, steep=0.1))
     assert "Colours end at GoF" in caption(steep)
     assert "Colours end" not in caption(shallow)
@@ -232,7 +232,7 @@ def test_colours_end_at_the_limit_in_the_caption():
     assert low == gof.min() and 3 * gof.min() <= high < gof.max()
 
 
-def test_maps_along_the_third_axis_share_colours_and_end_in_a_profile():
+def test_maps_along_the_third_axis_share_colours_and_have_a_profile():
     result = scanned(A, B, B_ISO)
     figure = map_figure(result)
     *maps, profile, _ = figure.axes
@@ -245,7 +245,7 @@ def test_maps_along_the_third_axis_share_colours_and_end_in_a_profile():
     assert_allclose(last.get_xdata(), B_ISO[1][2])
 
 
-def test_many_values_of_the_third_axis_keep_the_map_of_the_minimum():
+def test_a_selection_of_maps_contains_that_of_the_minimum():
     figure = map_figure(scanned(A, B, ("P.Br.B_iso", np.linspace(1, 5, 41))))
     *maps, profile, _ = figure.axes
     assert len(maps) == 12 and len(profile.lines[0].get_xdata()) == 41
@@ -262,7 +262,7 @@ def test_an_axis_of_one_value_is_drawn():
     assert labelled(figure, "minimum")
 
 
-def test_each_figure_refuses_the_other_task():
+def test_a_figure_refuses_results_of_other_tasks():
     with pytest.raises(ValueError, match="map_figure"):
         fit_figure(scanned(A))
     with pytest.raises(ValueError, match="fit_figure"):
@@ -271,7 +271,7 @@ def test_each_figure_refuses_the_other_task():
 
 @pytest.mark.parametrize(("name", "magic"), [
     ("f.png", b"\x89PNG"), ("f.pdf", b"%PDF"), ("f.SVG", b"<?xml")])
-def test_files_are_written(tmp_path: Path, name, magic):
+def test_figures_are_written_in_every_format(tmp_path: Path, name, magic):
     settings = dict(matplotlib.rcParams)
     save_figure(map_figure(scanned(A, B)), tmp_path / name)
     assert (tmp_path / name).read_bytes().startswith(magic)
@@ -320,11 +320,11 @@ def test_other_minima_and_saddles_are_marked_with_their_gof():
     assert "saddles" in caption(figure)
     stack = map_figure(with_landmarks(A, B, B_ISO))
     (mark,) = labelled(stack, "other minimum")
-    assert mark.axes.get_title() == "Br.B_iso = 3 Å²"  # the plane it lies in, and no other
+    assert mark.axes.get_title() == "Br.B_iso = 3 Å²"  # only in the plane in which it lies
 
 
-def test_the_ellipse_of_the_minimum_is_its_covariance():
-    """Its points are those of unit Mahalanobis distance, in s.u. scaled by GoF."""
+def test_the_ellipse_of_the_minimum_follows_from_its_covariance():
+    """Its points have unit Mahalanobis distance, with s.u. scaled by GoF."""
     figure = map_figure(with_landmarks(A, B))
     (ellipse,) = [p for p in figure.axes[0].patches if isinstance(p, Ellipse)]
     around = ellipse.get_patch_transform().transform_path(ellipse.get_path()).vertices
@@ -332,22 +332,23 @@ def test_the_ellipse_of_the_minimum_is_its_covariance():
     su = 1.1 * 0.5 * np.array([A[1][1] - A[1][0], B[1][1] - B[1][0]])
     covariance = np.outer(su, su) * np.array([[1, 0.6], [0.6, 1]])
     distance = np.einsum("ki,ij,kj->k", away, np.linalg.inv(covariance), away)
-    # the ends of the curve's pieces lie on it
+    # the ends of the Bezier segments lie on the ellipse
     assert_allclose(distance[::3], 1, rtol=1e-3)
 
 
-def test_a_quantity_is_drawn_as_contours_where_it_varies():
+def test_a_quantity_that_varies_is_drawn_as_contours():
     result = with_landmarks(A, B)
     plain, drawn = map_figure(result), map_figure(result, quantity="P.angle(Pb-Br-Pb)_1")
     flat = map_figure(result, quantity="P.volume")
     count = [len(figure.axes[0].collections) for figure in (plain, drawn, flat)]
     assert count[1] == count[0] + 1 and count[2] == count[0]
     assert "angle(Pb-Br-Pb)_1 (deg)" in caption(drawn)
-    with pytest.raises(ValueError, match=r"no quantity 'P\.x'; its quantities are P\.volume, P\.angle"):
+    with pytest.raises(
+            ValueError, match=r"no quantity 'P\.x'; its quantities are P\.volume, P\.angle"):
         map_figure(result, quantity="P.x")
 
 
-def test_curves_stand_for_the_values_of_the_second_axis():
+def test_there_is_a_curve_for_each_value_of_the_second_axis():
     result = with_landmarks(A, B_ISO)
     figure = curves_figure(result)
     panel, bar = figure.axes

@@ -1,4 +1,4 @@
-"""8.207(1): numbers with standard uncertainties as journals print them."""
+"""Numbers with standard uncertainties as printed by journals, such as 8.207(1)."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from aiida_dse.engine.formatting import with_su
         (1e-5, 2e-7, "0.0000100(2)"),
     ],
 )
-def test_rule_of_nineteen(value, su, expected):
+def test_the_su_is_printed_by_the_rule_of_nineteen(value, su, expected):
     assert with_su(value, su) == expected
 
 
 @pytest.mark.parametrize("su", [None, 0.0, -1.0, math.nan, math.inf])
-def test_without_uncertainty_the_number_is_printed_alone(su):
+def test_a_number_without_su_is_printed_alone(su):
     assert with_su(8.2071234, su) == "8.2071"
     assert with_su(8.2071234, su, digits=7) == "8.207123"
 
 
-def test_the_printed_pair_is_the_number():
-    """Read back, value and s.u. agree with what was given within half a printed digit."""
+def test_printed_numbers_agree_with_the_values():
+    """Printed value and s.u. agree with the numbers within half a printed digit."""
     random = np.random.default_rng(7)
     for _ in range(3000):
         value = random.normal() * 10 ** random.uniform(-3, 4)
@@ -63,5 +63,5 @@ def test_the_printed_pair_is_the_number():
 
 @pytest.mark.parametrize("su", [0.00195, 0.0195, 0.195, 1.95, 19.5])
 def test_no_uncertainty_is_printed_as_twenty(su):
-    """1.95 is 19 or 2, whichever way the half goes, but never 20 of the finer unit."""
+    """1.95 is printed as 19 or 2, depending on rounding, but never as 20 of the finer unit."""
     assert not re.search(r"\.\d+\(20\)", with_su(1.23456, su))

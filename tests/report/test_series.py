@@ -1,4 +1,4 @@
-"""Tables and figures of series show the numbers of the result, with units."""
+"""Tables and figures of series show the numbers of the result with their units."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def labels(figure):
     return [panel.get_ylabel() for panel in figure.axes]
 
 
-def test_the_tables_show_values_units_and_sources(analyses):
+def test_tables_show_values_units_and_sources(analyses):
     text = result_report(analyses["temperature_series"])
     assert "6 of 7 refinements of P used" in text
     assert re.search(r"alpha_V = 110\.0\d*\(\d+\) 1e-6/K", text)
@@ -71,11 +71,12 @@ def test_every_figure_can_be_written_and_has_labels(analyses, task, tmp_path):
         FIGURES[task](analyses[other])
 
 
-def test_temperature_panels_draw_points_laws_and_what_is_not_used(analyses):
+def test_temperature_panels_show_points_laws_and_excluded_points(analyses):
     result = analyses["temperature_series"]
     figure = temperature_figure(result)
     assert labels(figure) == ["$V$ (Å³)", "pseudo-cubic edges (Å)",
-                              "irreducible strain $\\zeta$", "$B_\\mathrm{iso}$ (Å²)", "angles (deg)"]
+                              "irreducible strain $\\zeta$", "$B_\\mathrm{iso}$ (Å²)",
+                              "angles (deg)"]
     line = figure.axes[0].lines[0]
     volume = dict(zip(result.arrays["table/temperature"], result.arrays["table/values/volume"],
                       strict=True))
@@ -87,7 +88,7 @@ def test_temperature_panels_draw_points_laws_and_what_is_not_used(analyses):
     assert curve.get_ydata() == pytest.approx(result.arrays["curves/einstein/Pb"])
 
 
-def test_strain_is_drawn_in_per_cent_from_one_over_infinity(analyses):
+def test_strain_is_drawn_in_per_cent_from_the_bulk(analyses):
     panel = size_figure(analyses["size_series"]).axes[0]
     assert panel.get_xlim()[0] == 0 and "%" in panel.get_ylabel()
     assert panel.lines[0].get_ydata()[-1] == pytest.approx(2.3)
@@ -95,7 +96,7 @@ def test_strain_is_drawn_in_per_cent_from_one_over_infinity(analyses):
     assert "$R^2$ = 1.0000" in note and "eV/nm²" in note
 
 
-def test_sizing_and_differential_figures_name_what_was_fitted_and_swept(analyses):
+def test_figures_name_the_fitted_and_the_swept_parameter(analyses):
     texts = [t.get_text() for t in sizing_figure(analyses["sizing_curve"]).axes[0]
              .get_legend().get_texts()]
     assert any(text.startswith("fitted, $d_0$ = ") for text in texts)

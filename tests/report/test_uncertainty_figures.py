@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from aiida_dse.documents.records import ParameterRow
-from aiida_dse.documents.results import BootstrapRow, PosteriorRow, ProfileRow, UncertaintyRow, UncertaintySummary
+from aiida_dse.documents.results import (
+    BootstrapRow,
+    PosteriorRow,
+    ProfileRow,
+    UncertaintyRow,
+    UncertaintySummary,
+)
 from aiida_dse.documents.status import Status
 from aiida_dse.engine.model.agreement import Agreement
 from aiida_dse.engine.parameters import Kind, ParameterStatus
@@ -20,7 +26,7 @@ KINDS = [Kind.CELL_LENGTH, Kind.B_ISO, Kind.COORDINATE]
 
 
 def made(*parts):
-    """A result of independent normal parameters, with the parts that are asked for."""
+    """A result with independent, normally distributed parameters and the requested parts."""
     random = np.random.default_rng(1)
     found, arrays = {}, {}
     if "posterior" in parts:
@@ -28,7 +34,7 @@ def made(*parts):
             n_walkers=12, n_steps=90, thin=2, seed=0, acceptance=0.4, n_impossible=0, burn_in=20,
             converged=False)
         arrays["posterior/samples"] = VALUES + SU * random.normal(size=(45, 12, 3))
-        arrays["posterior/samples"][:10] = 99.0  # the burn-in is not to be shown
+        arrays["posterior/samples"][:10] = 99.0  # the burn-in, which must not be shown
     if "bootstrap" in parts:
         found["bootstrap"] = BootstrapRow(
             n_samples=50, seed=0, n_refined=49, n_not_converged=0, n_failed=1, n_pending=0)
@@ -66,7 +72,7 @@ def vertical(panel):
                    if np.ptp(line.get_xdata()) == 0})
 
 
-def test_the_corner_plot_marks_value_and_s_u(tmp_path):
+def test_the_corner_plot_marks_value_and_su(tmp_path):
     result = made("posterior")
     assert posterior_samples(result).shape == (35 * 12, 3)
     figure = uncertainty_figure(result)
@@ -78,12 +84,12 @@ def test_the_corner_plot_marks_value_and_s_u(tmp_path):
         low, high = panels[k, k].get_xlim()
         assert high < VALUES[k] + 8 * SU[k] < 99 and low > VALUES[k] - 8 * SU[k]
     save_figure(figure, tmp_path / "corner.png")
-    # a tick says its whole number, not a difference to one in a corner
+    # tick labels are complete numbers, without an offset
     assert not any(axis.get_offset_text().get_text() for panel in figure.axes
                    for axis in (panel.xaxis, panel.yaxis))
 
 
-def test_the_profile_has_its_parabola_and_its_bound(tmp_path):
+def test_a_profile_is_drawn_with_its_parabola_and_bound(tmp_path):
     figure = uncertainty_figure(made("profile"), "profile")
     (panel,) = figure.axes
     points = next(line for line in panel.lines if line.get_marker() == "o")
@@ -94,7 +100,7 @@ def test_the_profile_has_its_parabola_and_its_bound(tmp_path):
     save_figure(figure, tmp_path / "profile.pdf")
 
 
-def test_lost_bootstrap_samples_are_not_drawn(tmp_path):
+def test_failed_bootstrap_samples_are_not_drawn(tmp_path):
     result = made("bootstrap")
     result.arrays["bootstrap/values"][49] = 1e6
     figure = uncertainty_figure(result, "bootstrap")
@@ -106,7 +112,7 @@ def test_lost_bootstrap_samples_are_not_drawn(tmp_path):
     save_figure(figure, tmp_path / "bootstrap.png")
 
 
-def test_a_parameter_at_its_bound_is_drawn_without_a_normal_law(tmp_path):
+def test_a_parameter_at_its_bound_is_drawn_without_a_normal_distribution(tmp_path):
     result = made("bootstrap", "posterior")
     rows = result.summary.parameters
     held = rows["P.a"].model_copy(update={"su": None, "status": ParameterStatus.AT_BOUND})
@@ -117,6 +123,7 @@ def test_a_parameter_at_its_bound_is_drawn_without_a_normal_law(tmp_path):
     assert vertical(panel) == [VALUES[0]]
 
 
-def test_a_figure_without_data_is_refused_with_what_there_is():
-    with pytest.raises(ValueError, match=r"'corner'; the available figures are profile, bootstrap\."):
+def test_a_figure_without_data_is_refused_with_the_available_figures():
+    with pytest.raises(
+            ValueError, match=r"'corner'; the available figures are profile, bootstrap\."):
         uncertainty_figure(made("profile", "bootstrap"), "corner")

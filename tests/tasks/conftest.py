@@ -1,4 +1,4 @@
-"""A folder with a CIF, a pattern made by the direct double sum, and a document."""
+"""Fixtures: a folder with a CIF, a pattern by the direct double sum, and a document."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _direct():
 
 @pytest.fixture(scope="session")
 def columns():
-    """q, counts and sigma of a 3 x 3 x 3 CsCl cube, Poisson noise on it."""
+    """q, counts with Poisson noise, and sigma of a 3 x 3 x 3 CsCl cube."""
     direct = _direct()
     structure = direct.Structure.of(
         (4.12,) * 3, [("Cs1+", 1.0, 1.0, [(0, 0, 0)]), ("Cl1-", 1.0, 2.0, [(0.5, 0.5, 0.5)])]
@@ -73,7 +73,7 @@ def columns():
 
 
 class Folder:
-    """Writes documents that differ from a good one at 'a__b__c' keys."""
+    """Writes and builds documents that differ from a valid one at 'a__b__c' keys."""
 
     def __init__(self, path, columns):
         self.path = path

@@ -1,4 +1,4 @@
-"""Wrong wavelengths and units are seen in the places of the lines; right ones are left alone."""
+"""The check of peak positions detects wrong wavelengths and units, and accepts correct ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aiida_dse.tasks.peak_positions import check_axis, match_axis
 
 @pytest.fixture
 def angles(folder, columns):
-    """Writes the pattern on a 2theta axis of 0.7 Å; a function of the wavelength claimed."""
+    """A function that builds the pattern, measured at 0.7 Å, with a specified wavelength."""
     two_theta = np.degrees(2 * np.arcsin(columns[:, 0] * 0.7 / (4 * np.pi)))
     np.savetxt(folder.path / "angles.xye", np.c_[two_theta, columns[:, 1:]], fmt="%.8g")
 
@@ -22,13 +22,13 @@ def angles(folder, columns):
     return built
 
 
-def test_a_right_axis_is_left_alone(folder, angles):
+def test_a_correct_axis_passes(folder, angles):
     assert check_axis(folder.build()) is None
     assert check_axis(angles(0.7)) is None
 
 
 @pytest.mark.parametrize("wavelength", [1.5406, 0.5594, 0.4, 0.9])
-def test_a_wrong_wavelength_is_refused_and_the_right_one_named(angles, wavelength):
+def test_a_wrong_wavelength_is_refused_and_the_correct_one_suggested(angles, wavelength):
     with pytest.raises(DocumentError) as refused:
         check_axis(angles(wavelength))
     suggested = float(str(refused.value).split("Is the wavelength ")[1].split(" Å")[0])
@@ -36,7 +36,7 @@ def test_a_wrong_wavelength_is_refused_and_the_right_one_named(angles, wavelengt
     assert "axis_confirmed" in str(refused.value)
 
 
-def test_the_factor_is_that_of_the_axis(folder, columns):
+def test_a_wrong_definition_of_q_is_recognised_by_its_factor(folder, columns):
     stretched = columns.copy()
     stretched[:, 0] /= 2 * np.pi
     np.savetxt(folder.path / "s.xye", stretched, fmt="%.8g")
@@ -46,17 +46,17 @@ def test_the_factor_is_that_of_the_axis(folder, columns):
         check_axis(folder.build(pattern__file="s.xye"))
 
 
-def test_a_few_per_cent_are_remarked_on(folder):
-    """A cell that far off may be a poor start: it is reported, not refused."""
+def test_a_deviation_of_a_few_per_cent_is_reported(folder):
+    """The cell may be a poor starting value, so the deviation is reported, not refused."""
     remark = check_axis(folder.build(parameters={"P.a": 4.12 * 1.026}))
     assert remark is not None and "multiplied by 0.97" in remark
 
 
-def test_who_confirms_the_axis_is_believed(angles):
+def test_a_confirmed_axis_is_not_checked(angles):
     assert check_axis(angles(1.5406, pattern__axis_confirmed=True)) is None
 
 
-def test_a_pattern_without_lines_is_not_judged(folder, columns):
+def test_a_pattern_without_peaks_passes(folder, columns):
     flat = columns.copy()
     flat[:, 1] = np.random.default_rng(3).poisson(1e4, len(flat))
     flat[:, 2] = 100

@@ -1,4 +1,4 @@
-"""From a document and its files to a model: every refusal says where and why."""
+"""Models built from documents and their files; errors state key and reason."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def example(**changes):
     return load_document(EXAMPLES / "refine.yaml").model_copy(update=changes)
 
 
-def test_the_good_document_builds(folder, columns):
+def test_a_valid_document_is_built(folder, columns):
     built = folder.build()
     assert built.measured and built.stages == [["P.a"], ["P.*.B_iso"]]
     assert built.files == {
@@ -97,7 +97,7 @@ def test_the_good_document_builds(folder, columns):
     ],
     ids=str,
 )
-def test_a_document_that_does_not_fit_its_files(folder, paths, where, what):
+def test_a_document_that_contradicts_its_files_is_refused(folder, paths, where, what):
     text = refusal(folder, **paths)
     assert text.startswith(where) and what in text
 
@@ -107,7 +107,7 @@ def test_a_wavelength_that_cannot_reach_a_grid_is_reported_at_the_pattern(folder
     assert "2.513 1/Å" in text and text.startswith("pattern")
 
 
-def test_q_in_inverse_nm_mistaken_for_inverse_angstrom(folder, columns):
+def test_q_in_inverse_nm_is_not_accepted_as_inverse_angstrom(folder, columns):
     np.savetxt(folder.path / "cubes.xye", columns * [10, 1, 1], fmt="%.8g")
     assert "q_inverse_nm" in refusal(folder)
     right = folder.build(pattern__axis="q_inverse_nm")
@@ -115,7 +115,7 @@ def test_q_in_inverse_nm_mistaken_for_inverse_angstrom(folder, columns):
 
 
 @pytest.mark.parametrize("part", [slice(20, None), slice(0, -20)], ids=["late", "early"])
-def test_a_blank_that_ends_before_the_pattern(folder, columns, part):
+def test_a_blank_that_does_not_cover_the_pattern_is_refused(folder, columns, part):
     np.savetxt(folder.path / "air.xye", columns[part], fmt="%.8g")
     air = {"air": {"file": "air.xye", "axis": "q_inverse_angstrom", "wavelength": 0.7,
                    "sigma": "column"}}
@@ -134,13 +134,13 @@ def test_a_blank_that_ends_before_the_pattern(folder, columns, part):
     ],
     ids=str,
 )
-def test_a_cif_that_lacks_something(folder, options, what):
+def test_an_incomplete_cif_is_refused(folder, options, what):
     (folder.path / "CsCl.cif").write_text(folder.cif(**options))
     text = refusal(folder)
     assert text.startswith("phases.P:") and what in text
 
 
-def test_a_cif_without_labels_cell_or_sense(folder):
+def test_a_cif_without_labels_or_cell_is_refused(folder):
     path = folder.path / "CsCl.cif"
     rows = folder.cif().splitlines()
     path.write_text("\n".join(
@@ -153,13 +153,13 @@ def test_a_cif_without_labels_cell_or_sense(folder):
     assert "cannot be read as a CIF" in refusal(folder)
 
 
-def test_incomplete_operations_are_refused(folder):
+def test_incomplete_symmetry_operations_are_refused(folder):
     loop = "loop_\n_space_group_symop_operation_xyz\n'x,y,z'\n'y,z,x'"
     (folder.path / "CsCl.cif").write_text(folder.cif(symmetry=loop))
     assert "not complete" in refusal(folder)
 
 
-def test_b_of_the_document_fills_and_overrides_the_cif(folder):
+def test_b_iso_of_the_document_overrides_that_of_the_cif(folder):
     (folder.path / "CsCl.cif").write_text(folder.cif(b="?"))
     built = folder.build(phases__P__B_iso={"Cl": 3.5, "Cs1+": 0.5})
     assert built.model.start["P.Cl.B_iso"] == 3.5 and built.model.start["P.Cs.B_iso"] == 0.5
@@ -169,8 +169,8 @@ def test_b_of_the_document_fills_and_overrides_the_cif(folder):
     {"shape": "quasi_cube", "L": {"mean": 5000, "sd": 1}},
     {"shape": "quasi_cube", "L": {"mean": 0.05, "sd": 0.001}}, {"shape": "sphere", "D": 5000.0},
 ], ids=str)
-def test_a_size_that_cannot_be_is_refused_when_built(folder, particle):
-    """'dse-engine validate' must not call a document valid that no task can begin."""
+def test_an_impossible_size_is_refused_when_built(folder, particle):
+    """'dse-engine validate' must refuse a document with which no task can start."""
     assert "phases.P" in refusal(folder, phases__P__particle=particle)
 
 
@@ -188,7 +188,7 @@ def test_an_impossible_axis_is_refused_when_built(folder, axis):
 
 
 def test_keys_without_effect_on_a_grid_are_refused(folder):
-    """range and every select points of a file; on a grid they would be dropped silently."""
+    """'range' and 'every' select points of a file; with a grid, they would be ignored."""
     assert "range" in refusal(folder, pattern=GRID | {"range": [2.0, 3.0]})
 
 
@@ -215,10 +215,11 @@ def test_a_special_position_of_the_example_cannot_be_freed():
     ({"parameters": {"P.a": {"value": 5.0, "lower": 4.0, "upper": 4.3}}}, "outside its bounds"),
     ({"parameters": {"P.Cl.occupancy": 0.0}}, r"P\.Cl\.B_iso has no effect: P\.Cl\.occupancy is 0"),
     ({"scales": {"P": 0.0}}, r"P\.a has no effect: the scale of P"),
-    ({"constraints": {"P.Cs.B_iso": "P.Cl.B_iso + 1", "P.Cl.B_iso": "P.Cs.B_iso - 1"}}, "are circular"),
+    ({"constraints": {"P.Cs.B_iso": "P.Cl.B_iso + 1", "P.Cl.B_iso": "P.Cs.B_iso - 1"}},
+     "are circular"),
     ({"restraints": [{"distance": ["Cs", "Br"], "target": 3.5, "sigma": 0.1}]}, "Br"),
 ])
-def test_what_cannot_be_refined_is_refused_before_it_runs(folder, changes, message):
+def test_an_impossible_refinement_is_refused_when_built(folder, changes, message):
     from aiida_dse.documents import DocumentError
 
     with pytest.raises(DocumentError, match=message):

@@ -1,4 +1,4 @@
-"""Models of one pattern side by side: the criteria recomputed, unequal data called so."""
+"""Comparison of models of one pattern: criteria, ranking, and warnings."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ STAGES = {"stages": [["P.a"], ["P.*.B_iso"]]}
 
 @pytest.fixture
 def full(folder):
-    """The model the pattern was made with."""
+    """Refinement of the model with which the pattern was computed."""
     return run_refine(folder.build(refinement=STAGES))
 
 
 @pytest.fixture
 def stiff(folder):
-    """The same with displacements held at wrong values."""
-    return run_refine(folder.build(refinement={"stages": [["P.a"]]}, parameters={"P.Cs.B_iso": 6.0}))
+    """Refinement of the same model with displacements fixed at wrong values."""
+    return run_refine(
+        folder.build(refinement={"stages": [["P.a"]]}, parameters={"P.Cs.B_iso": 6.0}))
 
 
 def test_the_criteria_follow_from_the_residuals(full, stiff):
@@ -47,8 +48,8 @@ def test_the_criteria_follow_from_the_residuals(full, stiff):
     assert found.summary.warnings == []
 
 
-def test_terms_that_bring_nothing_cost_more_by_bic(folder, full):
-    """Ten Chebyshev terms where the data hold a constant: chi2 falls, BIC rises."""
+def test_bic_penalises_superfluous_background_terms(folder, full):
+    """Ten Chebyshev terms for a constant background: chi2 falls, BIC rises."""
     rich = run_refine(folder.build(refinement=STAGES, background={"chebyshev": 10}))
     found = compare({"rich": rich, "full": full}).summary
     assert found.models["rich"].chi2 < found.models["full"].chi2
@@ -59,28 +60,29 @@ def test_terms_that_bring_nothing_cost_more_by_bic(folder, full):
 
 @pytest.mark.parametrize("change", [{"pattern__range": [1.5, 9.0]}, {"pattern__every": 2},
                                     {"pattern__sigma": "5 %"}])
-def test_other_data_are_called_so(folder, full, change):
+def test_a_comparison_of_different_data_is_reported(folder, full, change):
     other = run_refine(folder.build(refinement=STAGES, **change))
     (warning,) = [w for w in compare({"a": full, "b": other}).summary.warnings
                   if "different data" in w]
     assert "cannot be compared" in warning
 
 
-def test_a_good_ranking_of_bad_models_is_called_so(folder, stiff):
-    other = run_refine(folder.build(refinement={"stages": [["P.a"]]}, parameters={"P.Cs.B_iso": 7.0}))
+def test_a_ranking_of_poor_models_is_reported(folder, stiff):
+    other = run_refine(
+        folder.build(refinement={"stages": [["P.a"]]}, parameters={"P.Cs.B_iso": 7.0}))
     found = compare({"a": stiff, "b": other}).summary
     assert found.models[found.best].gof > 1.2
     assert any("overstate" in text for text in found.warnings)
 
 
-def test_what_is_no_comparison_is_refused(folder, full):
+def test_a_single_model_or_a_map_cannot_be_compared(folder, full):
     with pytest.raises(ValueError, match="at least two"):
         compare({"full": full})
     with pytest.raises(ValueError, match="'scan'"):
         compare({"full": full, "map": run_scan(folder.build())})
 
 
-def test_the_command_takes_documents_and_finished_results(folder):
+def test_the_command_accepts_documents_and_finished_results(folder):
     path = folder.write(refinement=STAGES)
     shown = CliRunner().invoke(main, ["refine", str(path), "-o", str(folder.path / "kept"),
                                       "--quiet"])
@@ -100,18 +102,19 @@ def test_the_command_takes_documents_and_finished_results(folder):
     (["a/b=model.yaml"], "without a slash"),
     (["model.yaml", "x=missing.yaml"], "no such file"),
 ])
-def test_bad_lists_of_models_are_refused(folder, monkeypatch, models, message):
+def test_invalid_lists_of_models_are_refused(folder, monkeypatch, models, message):
     folder.write()
     monkeypatch.chdir(folder.path)
     shown = CliRunner().invoke(main, ["compare", *models, "--quiet"])
     assert shown.exit_code == 2 and message in shown.output
-    # how it ended is reported to whoever started the job, but nothing was computed
+    # the outcome is recorded for the parser of the job, but nothing was computed
     assert [path.name for path in (folder.path / "results").iterdir()] == ["outcome.json"]
 
 
-def test_a_model_under_restraints_is_warned_about(folder, full):
+def test_a_model_refined_under_restraints_is_reported(folder, full):
     prior = {"parameter": "P.Cs.B_iso", "target": 1.0, "sigma": 0.1}
-    tied = run_refine(folder.build(refinement=STAGES, restraints=[prior]))
-    warnings = compare({"tied": tied, "full": full}).summary.warnings
-    assert any(text.startswith("tied: refined under restraints") for text in warnings)
-    assert not any("restraints" in text for text in compare({"a": full, "b": full}).summary.warnings)
+    restrained = run_refine(folder.build(refinement=STAGES, restraints=[prior]))
+    warnings = compare({"restrained": restrained, "full": full}).summary.warnings
+    assert any(text.startswith("restrained: refined under restraints") for text in warnings)
+    warnings = compare({"a": full, "b": full}).summary.warnings
+    assert not any("restraints" in text for text in warnings)

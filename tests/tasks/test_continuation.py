@@ -27,11 +27,11 @@ def test_a_continued_document_starts_at_the_values_of_the_result_and_keeps_the_b
 
 
 @pytest.mark.parametrize(("status", "tried", "starts"), [
-    (Status.CONVERGED, 4, 4),  # another analysis, which is to be as thorough
+    (Status.CONVERGED, 4, 4),  # a further analysis has as many starting points
     (Status.WALLTIME, 1, 4), (Status.WALLTIME, 3, 2), (Status.INTERRUPTED, 2, 3),
-    (Status.NOT_CONVERGED, 4, 1),  # every point was tried: only the best one is taken further
+    (Status.NOT_CONVERGED, 4, 1),  # all points were tried: only the best one is continued
 ])
-def test_a_search_is_continued_with_the_starting_points_that_are_left(
+def test_a_search_is_continued_with_the_remaining_number_of_starting_points(
     search, status, tried, starts
 ):
     document, summary = search

@@ -1,4 +1,4 @@
-"""Crystals to pymatgen and CIF text and back: nothing is standardised, nothing is lost."""
+"""Round trips of crystals through pymatgen and CIF text change neither setting nor sites."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CRYSTALS = {
 
 
 def atoms(crystal):
-    """Atoms of the cell as a sorted list: label, ion, occupancy, B, position in [0, 1)."""
+    """Atoms of the cell as a sorted list: label, ion, occupancy, B_iso, position in [0, 1)."""
     positions = np.round(crystal.positions() % 1, 4) % 1
     rows = []
     for k, position in zip(crystal.site_of_atom, positions, strict=True):
@@ -49,7 +49,7 @@ def atoms(crystal):
     return sorted(rows)
 
 
-def same(first, second):
+def assert_same(first, second):
     for name in ("a", "b", "c", "alpha", "beta", "gamma"):
         assert getattr(first.cell, name) == pytest.approx(getattr(second.cell, name), abs=1e-4)
     one, two = atoms(first), atoms(second)
@@ -58,12 +58,12 @@ def same(first, second):
 
 
 @pytest.mark.parametrize("name", CRYSTALS)
-def test_by_pymatgen_and_back(name):
+def test_a_crystal_survives_the_round_trip_through_pymatgen(name):
     crystal = CRYSTALS[name]()
     structure = crystal_to_pymatgen(crystal)
     assert len(structure) == len(crystal.site_of_atom)
     back = crystal_from_pymatgen(structure)
-    same(back, crystal)
+    assert_same(back, crystal)
     assert [site.label for site in back.sites] == [site.label for site in crystal.sites]
     assert set(back.operations) == set(crystal.operations)
     again = crystal_to_pymatgen(back)
@@ -72,19 +72,19 @@ def test_by_pymatgen_and_back(name):
 
 
 @pytest.mark.parametrize("name", CRYSTALS)
-def test_by_cif_text_and_back(name, tmp_path):
+def test_a_crystal_survives_the_round_trip_through_cif_text(name, tmp_path):
     crystal = CRYSTALS[name]()
     path = tmp_path / "back.cif"
     path.write_text(cif_text(crystal))
     back = read_cif(path)
-    same(back, crystal)
+    assert_same(back, crystal)
     assert set(back.operations) == set(crystal.operations)
     if crystal.space_group:
         assert back.space_group == crystal.space_group
 
 
-def test_pbnm_stays_pbnm():
-    """c is the long axis and Br_ax moves in x and y: Pnma would exchange the axes."""
+def test_the_setting_pbnm_is_not_standardised():
+    """c is the long axis, and Br_ax moves in x and y; Pnma would exchange the axes."""
     back = crystal_from_pymatgen(crystal_to_pymatgen(read_cif(EXAMPLE)))
     assert (back.cell.a, back.cell.b, back.cell.c) == pytest.approx((8.20, 8.30, 11.74))
     assert back.coordinate_freedom("Br_ax").independent == ("x", "y")
@@ -101,7 +101,7 @@ def test_cif_text_keeps_assemblies_and_missing_b(tmp_path):
     assert read_cif(path).sites == crystal.sites
 
 
-def test_one_label_on_two_orbits_is_numbered():
+def test_a_label_of_several_orbits_is_numbered():
     lattice = pymatgen.Lattice.tetragonal(4.0, 7.0)
     structure = pymatgen.Structure(
         lattice, ["Cs1+", "Br1-", "Br1-", "Br1-"],
@@ -112,8 +112,8 @@ def test_one_label_on_two_orbits_is_numbered():
     assert labels == ["Cs", "Br1", "Br2", "Br3"]
 
 
-def test_equal_labels_do_not_make_different_atoms_equal():
-    """Cs and Cl of CsCl both labelled 'X': body-centred by label, but not by species."""
+def test_atoms_with_equal_labels_but_different_species_remain_different():
+    """Cs and Cl of CsCl are both labelled 'X': body-centred by label, but not by species."""
     structure = pymatgen.Structure(
         pymatgen.Lattice.cubic(4.12), ["Cs+", "Cl-"], [[0, 0, 0], [0.5, 0.5, 0.5]],
         site_properties={"label": ["X", "X"]},

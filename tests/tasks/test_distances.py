@@ -1,4 +1,4 @@
-"""Stores of distances: what they give is what their structure gives, at less."""
+"""Stored pair distances yield the patterns of the structures from which they were computed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from aiida_dse.tasks.run import run_refine, run_scan, run_simulate
 
 @pytest.fixture
 def stored(folder):
-    """The document with distances, built at P.a = 4.12, in place of its structure."""
+    """Keys that replace the structure by its pair distances, computed at P.a = 4.12."""
     run_build(folder.build(parameters={"P.a": 4.12}), folder.path)
     return {"phases": {"P": {"distances": store_name("P")}}, "parameters": {}, "derived": {},
             "refinement": {"stages": [["P.lattice_scale"], ["P.*.B_iso"]]},
@@ -28,21 +28,21 @@ def stored(folder):
                               {"parameter": "P.Cl.B_iso", "values": [1.0, 2.0, 3.0]}]}}
 
 
-def test_a_store_scatters_like_its_structure(folder, stored):
+def test_stored_distances_yield_the_pattern_of_their_structure(folder, stored):
     of_structure = run_simulate(folder.build(parameters={"P.a": 4.12}))
     of_store = run_simulate(folder.build(**stored))
     calculated = [r.arrays["pattern/calculated"] for r in (of_structure, of_store)]
     np.testing.assert_allclose(*calculated, rtol=2e-6)
 
 
-def test_a_scaled_store_scatters_like_the_larger_cell(folder, stored):
+def test_a_lattice_scale_yields_the_pattern_of_the_scaled_cell(folder, stored):
     larger = run_simulate(folder.build(parameters={"P.a": 4.12 * 1.004}))
     of_store = run_simulate(folder.build(**stored | {"parameters": {"P.lattice_scale": 1.004}}))
     calculated = [r.arrays["pattern/calculated"] for r in (larger, of_store)]
     np.testing.assert_allclose(*calculated, rtol=2e-6)
 
 
-def test_refining_its_lattice_scale_finds_the_cell_that_the_structure_finds(folder, stored):
+def test_the_refined_lattice_scale_corresponds_to_the_refined_cell(folder, stored):
     of_structure = run_refine(folder.build()).summary
     of_store = run_refine(folder.build(**stored)).summary
     assert of_store.status == of_structure.status == "converged"
@@ -55,8 +55,8 @@ def test_refining_its_lattice_scale_finds_the_cell_that_the_structure_finds(fold
     assert of_store.structures["P"] == of_structure.structures["P"]
 
 
-def test_a_map_over_a_store_is_that_over_the_cell(folder, stored):
-    """At a tolerance at which two grids of distances differ by less than the GoF shows."""
+def test_a_map_over_the_lattice_scale_equals_the_map_over_the_cell(folder, stored):
+    """With a tolerance at which different grids of distances yield the same GoF."""
     fine = {"tolerance": 1e-7}
     run_build(folder.build(parameters={"P.a": 4.12}, **fine), folder.path)
     axes = [{"parameter": "P.a", "values": [4.12 * x for x in (0.995, 1.0, 1.005)]},
@@ -72,16 +72,16 @@ def test_a_population_is_stored_with_its_sizes(folder):
     population = {"phases": {"P": {"structure": "CsCl.cif", "particle": particle}}}
     result = run_build(folder.build(**population), folder.path)
     kept = read_distances(folder.path / store_name("P"))
-    message = result.summary.distances["P"]
+    row = result.summary.distances["P"]
     assert kept.sizes["mean_ab"] == pytest.approx(1.5, rel=0.02)
-    assert message.sizes == dict(kept.sizes)
+    assert row.sizes == dict(kept.sizes)
     assert kept.about["values"]["sd_L"] == pytest.approx(0.3)
     of_store = folder.build(phases={"P": {"distances": store_name("P")}}, parameters={},
-                     derived={}, refinement=None, scan=None)
+                            derived={}, refinement=None, scan=None)
     np.testing.assert_allclose(
         run_simulate(of_store).arrays["pattern/calculated"],
         run_simulate(folder.build(**population)).arrays["pattern/calculated"], rtol=2e-6)
-    # every pair of the mean particle is somewhere in the distribution that is shown
+    # the distribution contains every pair of the mean particle
     r, number = (result.arrays[f"pairs/P/{key}"] for key in ("r", "number"))
     pairs = number.sum() * (r[1] - r[0])
     exact = sum(w * n * (n - 1) / 2 for w, n in cubes(1.5, 0.3, 4.11))
@@ -89,7 +89,7 @@ def test_a_population_is_stored_with_its_sizes(folder):
 
 
 def cubes(mean, sd, a):
-    """Share and number of atoms of every cube of the log-normal law, by itself."""
+    """Share and number of atoms of every cube of the log-normal law, computed independently."""
     width = np.sqrt(np.log(1 + (sd / mean) ** 2))
     middle = np.log(mean / np.sqrt(1 + (sd / mean) ** 2))
     n = np.arange(1, int(4 * mean * 10 / a) + 1)
@@ -99,14 +99,14 @@ def cubes(mean, sd, a):
     return zip(share, 2 * n**3, strict=True)
 
 
-def test_the_same_distances_are_the_same_bytes(folder):
+def test_equal_distances_are_stored_as_equal_bytes(folder):
     for name in ("one", "two"):
         run_build(folder.build(), folder.path / name)
     one, two = ((folder.path / name / store_name("P")).read_bytes() for name in ("one", "two"))
     assert one == two
 
 
-def test_atoms_of_a_list_are_stored_too(folder):
+def test_a_list_of_atoms_can_be_stored_as_distances(folder):
     lines = ["4", "", "Cs 0 0 0", "Cs 4 0 0", "Cl 2 2 2", "Cl 6 2 2"]
     (folder.path / "four.xyz").write_text("\n".join(lines) + "\n")
     bare = {"parameters": {}, "derived": {}, "refinement": None, "scan": None}
@@ -119,7 +119,7 @@ def test_atoms_of_a_list_are_stored_too(folder):
         run_simulate(folder.build(**bare, **listed)).arrays["pattern/calculated"], rtol=2e-6)
 
 
-def test_the_command_builds_and_the_next_one_uses_it(folder):
+def test_a_command_uses_the_distances_that_build_stored(folder):
     path = folder.write(parameters={"P.a": 4.12})
     outcome = CliRunner().invoke(main, ["build", str(path), "-o", str(folder.path / "out")])
     assert outcome.exit_code == 0, outcome.output
@@ -141,7 +141,7 @@ def test_the_command_builds_and_the_next_one_uses_it(folder):
     assert "P.lattice_scale" in outcome.output
 
 
-def test_what_is_stored_cannot_vary(folder, stored):
+def test_the_geometry_of_stored_distances_cannot_vary(folder, stored):
     with pytest.raises(DocumentError, match=r"P\.a' cannot be set.*stored, at a = 4\.12"):
         folder.build(**stored | {"parameters": {"P.a": 4.1}})
     with pytest.raises(DocumentError, match=r"P\.a.*stored"):
@@ -150,7 +150,7 @@ def test_what_is_stored_cannot_vary(folder, stored):
         folder.build(**stored | {"derived": {"P": {"distances": [["Cs", "Cl"]]}}})
 
 
-def test_a_pattern_beyond_the_store_is_refused(folder, stored):
+def test_a_pattern_beyond_the_range_of_stored_distances_is_refused(folder, stored):
     far = {"pattern": {"axis": "q_inverse_angstrom", "wavelength": 0.3,
                        "grid": {"start": 1.0, "step": 0.1, "stop": 30.0}},
            "refinement": None, "scan": None}
@@ -160,7 +160,7 @@ def test_a_pattern_beyond_the_store_is_refused(folder, stored):
         folder.build(**stored | {"tolerance": 1e-7})
 
 
-def test_files_that_are_no_stores_are_refused(folder, stored):
+def test_files_without_valid_distances_are_refused(folder, stored):
     path = folder.path / store_name("P")
     kept = path.read_bytes()
     path.write_text("no HDF5")
@@ -190,9 +190,10 @@ def test_a_phase_has_one_source(folder, stored):
     with pytest.raises(DocumentError, match=r"one of 'structure'.*'distances'"):
         parse_document({"pattern": {"file": "a"}, "phases": both})
     with pytest.raises(DocumentError, match="has no label 'X'; its labels are Cs, Cl"):
-        folder.build(**stored | {"phases": {"P": {"distances": store_name("P"), "B_iso": {"X": 1.0}}}})
+        folder.build(**stored | {
+            "phases": {"P": {"distances": store_name("P"), "B_iso": {"X": 1.0}}}})
 
 
-def test_a_store_is_not_built_of_a_store(folder, stored):
+def test_distances_cannot_be_built_from_stored_distances(folder, stored):
     with pytest.raises(ValueError, match="stored already"):
         run_build(folder.build(**stored), folder.path / "again")

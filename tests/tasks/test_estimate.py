@@ -1,4 +1,4 @@
-"""The cost of a task: counted work, so that the same document always makes the same estimate."""
+"""Cost estimates: counted work, so that the same document always yields the same estimate."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def work(folder, *names, n=3, refine=(), **changes):
     return point_work(folder.build(scan=axes(*names, n=n) | {"refine": list(refine)}, **changes))
 
 
-def test_the_same_document_makes_the_same_estimate(folder):
+def test_the_same_document_yields_the_same_estimate(folder):
     assert work(folder, "P.a") == work(folder, "P.a") > 0
 
 
-def test_the_distances_are_those_of_the_particle(folder):
-    """3 x 3 x 3 cells: each of the three pairs of sites visits 0 ... 2 along every axis."""
+def test_the_counted_distances_are_those_of_the_particle(folder):
+    """3 x 3 x 3 cells: each of the three pairs of sites has distances of 0 to 2 cells per axis."""
     built = folder.build(scan=axes("P.a"))
     phase = built.model.phases[0]
     state = phase.state(built.model.local(0, built.model.start), built.model.sampling)
     assert phase.distances_in(state).tolist() == [27, 27, 27]
 
 
-def test_larger_particles_and_more_to_move_cost_more(folder):
+def test_larger_particles_and_more_axes_cost_more(folder):
     small = work(folder, "P.a")
     assert work(folder, "P.a", phases=POPULATION) > small
     assert work(folder, "P.L", phases=POPULATION) > 0
@@ -53,7 +53,7 @@ def test_seconds_are_work_times_speed(folder):
     assert seconds_per_point(built) == pytest.approx(NOMINAL_SPEED * point_work(built), abs=1e-6)
 
 
-def test_a_refinement_costs_in_proportion_to_its_starts(folder):
+def test_the_cost_of_a_refinement_is_proportional_to_its_starts(folder):
     once = estimate_refinement(folder.build())
     often = estimate_refinement(folder.build(
         refinement={"stages": [["P.a"], ["P.*.B_iso"]], "starts": 4}))
@@ -63,6 +63,6 @@ def test_a_refinement_costs_in_proportion_to_its_starts(folder):
     assert twice.seconds == pytest.approx(2 * once.seconds)
 
 
-def test_this_computer_has_a_speed():
+def test_the_measured_speed_is_plausible():
     selftest()
     assert 1e-10 < speed() < 1e-6

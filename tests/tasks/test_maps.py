@@ -1,4 +1,4 @@
-"""Maps of the 5 nm CsPbBr3 example over angles, distances and paths, through the document."""
+"""GoF maps of the 5 nm CsPbBr3 example over angles, distances and paths."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ B_AXIS = {"parameter": B, "values": [1.5, 2.0, 2.5]}
 
 
 def document(*axes, every=12, parameters=None, **plan):
-    """The example at the values its pattern was made with."""
+    """The example with the parameter values of its synthetic pattern."""
     truth = json.loads((EXAMPLE / "truth_05nm.json").read_text())
     content = load_document(EXAMPLE / "refine.yaml").canonical()
     values = dict(zip(("a", "b", "c"), truth["cell"], strict=True))
@@ -47,7 +47,7 @@ def angle_axis(values, **more):
     return {"quantity": ANGLE, "vary": [X, Y], "values": list(values), **more}
 
 
-def test_a_map_of_the_angle_is_a_simulation_at_every_point(tmp_path):
+def test_a_map_of_an_angle_agrees_with_simulations(tmp_path):
     built = built_from(angle_axis([159, 161, 163], equal=[[SHORT, LONG]]), B_AXIS)
     result = run_scan(built)
     summary, arrays = result.summary, result.arrays
@@ -56,12 +56,12 @@ def test_a_map_of_the_angle_is_a_simulation_at_every_point(tmp_path):
     for i, j in ((0, 0), (1, 1), (2, 0)):
         values = {X: float(moved[X][i, 0]), Y: float(moved[Y][i, 0]), B: B_AXIS["values"][j]}
         alone = build(parse_document(document(B_AXIS, parameters=values)), EXAMPLE)
-        message = run_simulate(alone).summary
-        assert arrays["scan/gof"][i, j] == pytest.approx(message.agreement.gof, rel=1e-9)
-        rows = message.derived["CsPbBr3"].quantities
+        single = run_simulate(alone).summary
+        assert arrays["scan/gof"][i, j] == pytest.approx(single.agreement.gof, rel=1e-9)
+        rows = single.derived["CsPbBr3"].quantities
         for k, quantity in enumerate(summary.quantities):
             stored = np.broadcast_to(arrays[f"scan/quantity_{k}"], (3, 3))[i, j]
-            # bonds of one length are listed once
+            # bonds of equal length are listed once
             row = rows.get(quantity.name.removeprefix(P), rows[SHORT.removeprefix(P)])
             assert stored == pytest.approx(row.value, abs=1e-8)
             assert quantity.unit == row.unit
@@ -77,8 +77,8 @@ def test_a_map_of_the_angle_is_a_simulation_at_every_point(tmp_path):
     assert f"{ANGLE} = 159 ... 163 deg" in validation_report(built)
 
 
-def test_the_truth_is_found_along_the_papers_paths():
-    """Angle at equal distances, distance at constant angle, radial: within 3 s.u. or so."""
+def test_the_true_values_are_recovered_along_the_paths_of_the_paper():
+    """Angle at equal distances, and distance at constant angle, within about 3 s.u."""
     for axis, true, far in (
         (angle_axis(np.arange(160, 162.1, 0.25), equal=[[SHORT, LONG]]), 161.0, 0.3),
         ({"quantity": SHORT, "vary": [X, Y], "hold": [ANGLE], "start": 2.95, "stop": 3.0,
@@ -94,7 +94,7 @@ def test_the_truth_is_found_along_the_papers_paths():
             assert side == pytest.approx(row.su, rel=0.1)
 
 
-def test_a_path_through_the_map_has_its_length_and_the_documents_shares(tmp_path):
+def test_a_path_is_scaled_to_its_length(tmp_path):
     path = {"path": [{X: 0.25, Y: 0.25}, {X: 0.32, Y: 0.18}], "step": 0.25}
     result = run_scan(built_from(path))
     length = np.hypot(0.07 * 8.207, 0.07 * 8.407)
@@ -119,7 +119,7 @@ def test_the_adaptive_map_of_a_and_b_finds_both_basins_of_the_full_one(tmp_path)
     assert saved.n_evaluated == thin.arrays["scan/evaluated"].sum()
     assert saved.n_interpolated > 0.3 * full.summary.n_done
     assert f"{saved.n_evaluated} points computed" in result_report(thin)
-    # what was interpolated is computed again after a restart, not taken for granted
+    # interpolated points do not count as computed in a continuation
     built = built_from(*axes, adaptive=True)
     assert map_of(built, thin).evaluated.sum() == saved.n_evaluated
 
@@ -150,13 +150,13 @@ def test_the_adaptive_map_of_a_and_b_finds_both_basins_of_the_full_one(tmp_path)
     ],
     ids=str,
 )
-def test_axes_are_refused_before_anything_runs(axes, where, what):
+def test_invalid_axes_are_refused_when_built(axes, where, what):
     with pytest.raises(DocumentError) as problem:
         built_from(*axes)
     assert where in str(problem.value) and what in str(problem.value)
 
 
-def test_a_tile_may_lie_out_of_reach_but_no_whole_grid_may():
+def test_a_tile_may_be_unreachable_but_not_a_whole_grid():
     far = {"quantity": SHORT, "vary": [X, Y], "values": [4.5]}
     with pytest.raises(DocumentError, match="no point of the grid can be reached"):
         built_from(far)

@@ -1,4 +1,4 @@
-"""Results of real tasks: what is written is what is read, by type and by value."""
+"""Results of all tasks survive writing and reading, with their types and values."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def refined(folder, **keys):
 
 
 def searched(folder):
-    """With restraints, a constraint, a parameter at its bound and several starts."""
+    """A search with restraints, a constraint, a parameter at its bound and several starts."""
     return run_refine(folder.build(
         refinement={"stages": [["P.a", "P.Cs.B_iso", "P.Cs.occupancy"]], "starts": 2},
         restraints=[{"distance": ["Cs", "Cl"], "target": 3.57, "sigma": 0.05}],
@@ -69,7 +69,7 @@ def adaptive(folder):
 
 
 def stopped(folder):
-    """A map without a single point."""
+    """A map without any point."""
     return run_scan(folder.build(), should_stop=lambda: "walltime")
 
 
@@ -111,7 +111,7 @@ def of_temperature(folder, temperatures):
 
 
 def of_three_temperatures(folder, temperatures):
-    """Hardly a series: laws without degrees of freedom, B_static at zero."""
+    """A minimal series: laws without degrees of freedom, B_static at zero."""
     few = {name: temperatures[name] for name in ("T6", "T300")}
     return temperature_series(few)[1]
 
@@ -149,7 +149,7 @@ MADE = [
 
 
 def fields(value):
-    """Plain values, nan as a word: nan is nan, and differs from every number and from None."""
+    """Plain values with nan as a text, so that it equals nan but neither a number nor None."""
     if isinstance(value, BaseModel):
         return {name: fields(getattr(value, name)) for name in type(value).model_fields}
     if dataclasses.is_dataclass(value):
@@ -161,12 +161,12 @@ def fields(value):
     return "nan" if isinstance(value, float) and math.isnan(value) else value
 
 
-def test_every_task_is_tried():
+def test_every_task_is_tested():
     assert {task for task, _ in MADE} == set(Task) == set(SUMMARIES)
 
 
 @pytest.mark.parametrize(("task", "make"), MADE, ids=lambda x: getattr(x, "__name__", str(x)))
-def test_what_is_written_is_what_is_read(folder, task, make, request, tmp_path):
+def test_a_result_survives_writing_and_reading(folder, task, make, request, tmp_path):
     wanted = make.__code__.co_varnames[1: make.__code__.co_argcount]
     result = make(folder, *(request.getfixturevalue(name) for name in wanted))
     assert type(result.summary) is SUMMARIES[task] and result.task is task
@@ -184,8 +184,8 @@ def test_what_is_written_is_what_is_read(folder, task, make, request, tmp_path):
         np.testing.assert_array_equal(found.arrays[path], values, path)
 
 
-def test_a_perfect_fit_can_be_read_again(folder, tmp_path):
-    """Its residuals have no Durbin-Watson number."""
+def test_a_perfect_fit_survives_writing_and_reading(folder, tmp_path):
+    """Residuals of zero have no Durbin-Watson statistic."""
     result = refined(folder)
     perfect = dataclasses.replace(
         result.summary.agreement, chi2=0.0, gof=0.0, r_wp=0.0, durbin_watson=math.nan)
@@ -194,7 +194,7 @@ def test_a_perfect_fit_can_be_read_again(folder, tmp_path):
 
 
 @pytest.mark.parametrize("questions", range(0, 34, 3))
-def test_an_uncertainty_that_stopped_anywhere_can_be_read_and_continued(
+def test_an_uncertainty_interrupted_at_any_point_can_be_continued(
     folder, tmp_path, questions
 ):
     plan = {"profile": ["P.Cl.*"], "bootstrap": {"samples": 4}, "posterior": {"steps": 10}}
@@ -218,7 +218,7 @@ def test_an_uncertainty_that_stopped_anywhere_can_be_read_and_continued(
     (lambda content: content.update(schema="aiida-dse/result/3"), "schema"),
     (lambda content: content.clear(), "not a result of aiida-dse"),
 ], ids=range(8))
-def test_damage_is_reported_with_its_place(folder, damage, message):
+def test_damaged_content_is_reported_with_its_place(folder, damage, message):
     content = content_of(refined(folder).summary)
     damage(content)
     with pytest.raises(ValueError, match=message) as problem:
@@ -228,18 +228,18 @@ def test_damage_is_reported_with_its_place(folder, damage, message):
 
 
 @pytest.mark.parametrize("content", [None, [], "x", 3], ids=str)
-def test_what_is_no_mapping_is_no_result(content):
+def test_content_that_is_no_mapping_is_no_result(content):
     with pytest.raises(ValueError, match="not a result of aiida-dse"):
         summary_of(content)
 
 
-def test_a_summary_cannot_be_changed_by_its_reader(folder):
+def test_a_summary_is_immutable(folder):
     summary: Summary = refined(folder).summary
     with pytest.raises(ValidationError, match="frozen"):
         summary.title = "another"
 
 
-def test_a_crash_while_writing_leaves_the_earlier_result(folder, tmp_path, monkeypatch):
+def test_a_crash_during_writing_preserves_the_earlier_result(folder, tmp_path, monkeypatch):
     result, place = refined(folder), tmp_path / "kept"
     write_result(result, place)
     before = {path.name: path.read_bytes() for path in place.iterdir()}
@@ -255,7 +255,7 @@ def test_a_crash_while_writing_leaves_the_earlier_result(folder, tmp_path, monke
 
 
 def test_the_covariance_of_the_linear_coefficients_is_marginal(folder):
-    """s.u. of scale and constant from the inverse of the whole normal matrix, by hand."""
+    """The s.u. of scale and constant, from the inverse of the complete normal matrix."""
     built_ = folder.build(refinement={"stages": [["P.a", "P.*.B_iso"]]})
     result = run_refine(built_)
     model, summary = built_.model, result.summary
@@ -264,7 +264,7 @@ def test_the_covariance_of_the_linear_coefficients_is_marginal(folder):
     values = copy.copy(dict(model.start)) | {n: summary.parameters[n].value for n in free}
     best = model.evaluate(values)
     sigma = model.observation.sigma
-    # with the coefficients held: the derivative of the pattern itself
+    # derivative of the pattern at fixed coefficients
     columns = model.linear_columns(best) / sigma[:, None]
     jacobian = []
     for name in free:

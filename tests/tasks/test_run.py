@@ -1,4 +1,4 @@
-"""Tasks and the dse-engine command line: results, exit codes, errors, interruption."""
+"""Tasks and the command dse-engine: results, exit statuses, errors and interruption."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run(*arguments):
 
 
 def refused(outcome, *words):
-    """Exit status of invalid input, one message, no traceback."""
+    """Assert the exit status of invalid input and the words of its message."""
     assert outcome.exit_code == EXITS[Failure.INVALID_INPUT].command == 2, (
         outcome.exit_code, outcome.exception, outcome.output)
     assert "Error" in outcome.output
@@ -53,7 +53,7 @@ def refused(outcome, *words):
         assert word in outcome.output
 
 
-def test_validate_lists_what_there_is(folder):
+def test_validate_lists_the_content_of_a_document(folder):
     outcome = run("validate", folder.write(constraints={"P.Cs.B_iso": "0.5 * P.Cl.B_iso"}))
     assert outcome.exit_code == 0, outcome.output
     for text in ("valid", "200 points", "P.a", "= 0.5 * P.Cl.B_iso", "P.scale", "4 x 3 = 12 points",
@@ -61,19 +61,19 @@ def test_validate_lists_what_there_is(folder):
         assert text in outcome.output
 
 
-def test_the_schema_needs_no_document(folder):
+def test_the_schema_requires_no_document(folder):
     outcome = run("validate", "--schema")
     assert outcome.exit_code == 0, outcome.output
     assert "phases" in json.loads(outcome.output)["properties"]
 
 
-def test_the_schema_with_a_document(folder):
+def test_the_schema_option_ignores_the_document(folder):
     outcome = run("validate", "--schema", folder.write())
     assert "schema" in json.loads(outcome.output)["properties"]
 
 
 @pytest.mark.parametrize("command", ["validate", "simulate", "refine", "scan"])
-def test_a_document_that_cannot_be_read(folder, tmp_path, command):
+def test_an_unreadable_document_is_refused(folder, tmp_path, command):
     refused(run(command, tmp_path / "none.yaml"), "there is no such file")
     refused(run(command, tmp_path), "cannot be read")
     (tmp_path / "bad.yaml").write_text("a: [1")
@@ -81,7 +81,7 @@ def test_a_document_that_cannot_be_read(folder, tmp_path, command):
     refused(run(command, folder.write(patern=1)), "did you mean 'pattern'?")
 
 
-def test_simulate_on_a_grid(folder, tmp_path):
+def test_simulate_computes_the_pattern_on_a_grid(folder, tmp_path):
     out = tmp_path / "out"
     document = folder.write(pattern=GRID, refinement=None, scan=None, scales={"P": 2.0})
     outcome = run("simulate", document, "-o", out)
@@ -103,7 +103,7 @@ def test_simulate_with_data_fits_scale_and_background(folder):
     np.testing.assert_allclose(sum(parts), result.arrays["pattern/calculated"], rtol=1e-9)
 
 
-def test_refine_from_the_command_line(folder, tmp_path):
+def test_refine_writes_values_su_and_covariance(folder, tmp_path):
     out = tmp_path / "out"
     outcome = run("refine", folder.write(), "-o", out, "--quiet", "--threads", 1)
     assert outcome.exit_code == 0, outcome.output
@@ -123,13 +123,13 @@ def test_refine_from_the_command_line(folder, tmp_path):
     json.loads((out / "result.json").read_text(), parse_constant=pytest.fail)
 
 
-def test_exit_codes_of_refinements(folder, tmp_path):
+def test_a_refinement_that_did_not_converge_exits_with_3(folder, tmp_path):
     short = folder.write(refinement={"stages": [["P.a", "P.*.B_iso"]], "max_cycles": 1})
     assert run("refine", short, "-o", tmp_path / "a", "--quiet").exit_code == 3
     assert read_result(tmp_path / "a").status == "not_converged"
 
 
-def test_a_walltime_keeps_the_values_and_exits_4(folder, tmp_path, monkeypatch):
+def test_a_walltime_preserves_the_values_and_exits_with_4(folder, tmp_path, monkeypatch):
     import aiida_dse.cli.engine as engine
 
     monkeypatch.setattr(engine, "_stop_check", lambda walltime: lambda: "walltime")
@@ -138,10 +138,10 @@ def test_a_walltime_keeps_the_values_and_exits_4(folder, tmp_path, monkeypatch):
     result = read_result(tmp_path / "a")
     assert result.status == "walltime" and result.summary.n_cycles == 1
     outcome = run("scan", folder.write(), "-o", tmp_path / "b", "--quiet")
-    assert outcome.exit_code in (0, 4)  # four blocks: the last may be done already
+    assert outcome.exit_code in (0, 4)  # four blocks: the last may have finished already
 
 
-def test_an_undetermined_parameter_is_reported_by_the_status(folder):
+def test_an_undetermined_parameter_determines_the_status(folder):
     section = folder.document()["phases"]["P"]
     built = folder.build(
         phases__Q=section, scales={"Q": 1e-30}, refinement={"stages": [["P.a", "Q.a"]]}
@@ -155,7 +155,7 @@ def test_an_undetermined_parameter_is_reported_by_the_status(folder):
     assert volume.su is None
 
 
-def test_scan_continue_and_what_it_refuses(folder, tmp_path):
+def test_a_scan_continues_only_for_the_same_document_and_files(folder, tmp_path):
     out = tmp_path / "out"
     document = folder.write()
     outcome = run("scan", document, "-o", out, "--quiet")
@@ -186,14 +186,14 @@ def test_a_map_of_another_model_is_not_continued(folder, tmp_path, paths):
     refused(run("scan", folder.write(**paths), "-o", out, "--quiet", "--continue"), "--output")
 
 
-def test_a_damaged_map_is_refused_not_traced(folder, tmp_path):
+def test_a_damaged_map_is_refused_without_a_traceback(folder, tmp_path):
     out = tmp_path / "out"
     assert run("scan", folder.write(), "-o", out, "--quiet").exit_code == 0
     (out / "result.json").write_text('{"schema"')
     refused(run("scan", folder.write(), "-o", out, "--quiet", "--continue"), "damaged")
 
 
-def test_continuing_from_a_partial_result_computes_the_rest(folder, monkeypatch):
+def test_a_continuation_computes_only_the_missing_points(folder, monkeypatch):
     built = folder.build()
     full = run_scan(built)
     partial = run_scan(built)
@@ -213,19 +213,19 @@ def test_continuing_from_a_partial_result_computes_the_rest(folder, monkeypatch)
     np.testing.assert_allclose(found.arrays["scan/chi2"], full.arrays["scan/chi2"], rtol=1e-10)
 
 
-def test_commands_that_the_document_does_not_provide_for(folder):
+def test_a_command_without_its_section_is_refused(folder):
     refused(run("refine", folder.write(pattern=GRID)), "no 'file'")
     refused(run("scan", folder.write(scan=None)), "no 'scan'")
 
 
-def test_a_particle_too_large_is_reported_not_traced(folder, tmp_path):
+def test_a_particle_that_is_too_large_is_refused_without_a_traceback(folder, tmp_path):
     particle = {"shape": "quasi_cube", "L": {"mean": 5000, "sd": 1}}
     document = folder.write(phases__P__particle=particle, pattern=GRID)
     refused(run("simulate", document, "-o", tmp_path / "o"), "limit is 200")
 
 
 def _engine(*arguments, **options):
-    # a shell that runs the tests in the background makes its children ignore Ctrl-C
+    # children of a shell that runs the tests in the background ignore Ctrl-C
     code = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
             "from aiida_dse.cli.engine import main; main()")
     return subprocess.Popen(
@@ -239,7 +239,7 @@ def _engine(*arguments, **options):
     [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "walltime", 4)],
     ids=["Ctrl-C", "SIGTERM"],
 )
-def test_a_signal_leaves_the_points_that_are_done(folder, tmp_path, number, status, code):
+def test_a_signal_preserves_the_finished_points(folder, tmp_path, number, status, code):
     axes = [{"parameter": "P.a", "start": 4.0, "stop": 4.3, "step": 0.00002},
             {"parameter": "P.Cl.B_iso", "values": [1.0, 2.0, 3.0]}]
     document = folder.write(
@@ -266,7 +266,7 @@ def test_a_signal_leaves_the_points_that_are_done(folder, tmp_path, number, stat
     assert result.summary.minimum["gof"] == np.nanmin(result.arrays["scan/gof"])
 
 
-#: What ends a task, and what is to be said of it.
+#: Exceptions that end a task, and the failures that are reported for them.
 FAILURES = [
     (DocumentError("pattern: this key is missing"), Failure.INVALID_INPUT),
     (MemoryError("Unable to allocate 9 TiB"), Failure.OUT_OF_MEMORY),
@@ -279,7 +279,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("problem", "failure"), FAILURES, ids=lambda x: type(x).__name__)
-def test_a_failure_exits_with_its_status_and_leaves_its_reason(
+def test_a_failure_exits_with_its_status_and_records_its_reason(
     folder, tmp_path, monkeypatch, problem, failure
 ):
     def fails(*arguments, **options):
@@ -289,17 +289,20 @@ def test_a_failure_exits_with_its_status_and_leaves_its_reason(
     outcome = run("refine", folder.write(), "-o", tmp_path / "o", "--quiet")
     assert outcome.exit_code == EXITS[failure].command
     if failure is Failure.INTERNAL:
-        assert outcome.exception is problem  # with its traceback
+        assert outcome.exception is problem  # shown with its traceback
     else:
         assert f"Error: {problem}" in outcome.stderr
-    expected = read_outcome(tmp_path / "o")
-    assert (expected.state, expected.failure) == ("failed", failure.value) and str(problem) in expected.message
+    recorded = read_outcome(tmp_path / "o")
+    assert (recorded.state, recorded.failure) == ("failed", failure.value)
+    assert str(problem) in recorded.message
     assert [path.name for path in (tmp_path / "o").iterdir()] == [OUTCOME_NAME]
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status is not Status.RUNNING],
                          ids=str)
-def test_the_exit_status_is_that_of_the_result(folder, tmp_path, monkeypatch, status):
+def test_the_exit_status_follows_from_the_status_of_the_result(
+    folder, tmp_path, monkeypatch, status
+):
     result = run_refine(folder.build()).changed(status=status)
     monkeypatch.setattr("aiida_dse.tasks.run.run_refine", lambda *a, **k: result)
     outcome = run("refine", folder.write(), "-o", tmp_path / "o", "--quiet")
@@ -309,8 +312,8 @@ def test_the_exit_status_is_that_of_the_result(folder, tmp_path, monkeypatch, st
 
 
 @pytest.mark.parametrize("name", ["result.json", "result.h5"])
-def test_a_disk_that_is_full_at_the_end_is_reported(folder, tmp_path, name):
-    """The device /dev/full refuses every byte, as a full disk does."""
+def test_a_disk_that_is_full_at_the_end_of_a_task_is_reported(folder, tmp_path, name):
+    """The device /dev/full refuses all data, as a full disk does."""
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
     out = tmp_path / "o"
@@ -320,14 +323,14 @@ def test_a_disk_that_is_full_at_the_end_is_reported(folder, tmp_path, name):
     _, stderr = process.communicate(timeout=patient(180))
     assert process.returncode == EXITS[Failure.DISK_FULL].command, stderr
     assert "Error:" in stderr and "Traceback" not in stderr
-    expected = read_outcome(out)
-    assert (expected.state, expected.failure) == ("failed", Failure.DISK_FULL.value)
-    assert "No space left" in expected.message and not (out / "result.json").exists()
+    recorded = read_outcome(out)
+    assert (recorded.state, recorded.failure) == ("failed", Failure.DISK_FULL.value)
+    assert "No space left" in recorded.message and not (out / "result.json").exists()
     assert (out / OUTCOME_NAME).stat().st_size == RESERVED
 
 
-def test_a_run_that_is_killed_was_still_running(folder, tmp_path):
-    """SIGKILL leaves no words: 'running' is what a parser finds."""
+def test_a_killed_task_is_recorded_as_running(folder, tmp_path):
+    """After SIGKILL, a parser finds the state 'running'."""
     axes = [{"parameter": "P.a", "start": 4.0, "stop": 4.3, "step": 0.00002},
             {"parameter": "P.Cl.B_iso", "values": [1.0, 2.0, 3.0]}]
     out = tmp_path / "o"
@@ -340,13 +343,13 @@ def test_a_run_that_is_killed_was_still_running(folder, tmp_path):
     assert read_outcome(out) == RunOutcome("running")
 
 
-def test_restraints_are_reported_beside_the_fit(folder, tmp_path):
-    """Told in the table and stored with what they add; the GoF stays the pattern's."""
+def test_restraints_are_reported_with_the_fit(folder, tmp_path):
+    """The table lists them and the result stores their chi2; the GoF is that of the pattern."""
     wanted = [{"distance": ["Cs", "Cl"], "target": 3.5, "sigma": 0.05},
               {"parameter": "P.Cs.B_iso", "target": 1.0, "sigma": 0.5}]
     document = folder.write(restraints=wanted, refinement__stages=[["P.a", "P.Cs.B_iso"]])
-    expected = run("refine", document, "-o", tmp_path / "o")
-    assert "restraints contribute" in expected.output and "P d(Cs-Cl)_1" in expected.output
+    outcome = run("refine", document, "-o", tmp_path / "o")
+    assert "restraints contribute" in outcome.output and "P d(Cs-Cl)_1" in outcome.output
     summary = read_result(tmp_path / "o").summary
     rows = summary.restraints
     assert set(rows) == {"P d(Cs-Cl)_1", "P.Cs.B_iso"}
@@ -357,9 +360,9 @@ def test_restraints_are_reported_beside_the_fit(folder, tmp_path):
 
 def test_several_starts_are_reported_and_stored(folder, tmp_path):
     document = folder.write(refinement__stages=[["P.a", "P.Cs.B_iso"]], refinement__starts=4)
-    expected = run("refine", document, "-o", tmp_path / "o")
-    assert "4 of 4 starting points tried: 1 distinct minimum, 0 failed" in expected.output
-    assert "4 of 4 starting points" in expected.stderr
+    outcome = run("refine", document, "-o", tmp_path / "o")
+    assert "4 of 4 starting points tried: 1 distinct minimum, 0 failed" in outcome.output
+    assert "4 of 4 starting points" in outcome.stderr
     result = read_result(tmp_path / "o")
     [minimum] = result.summary.search.minima
     assert minimum.starts == [0, 1, 2, 3]
@@ -370,20 +373,20 @@ def test_several_starts_are_reported_and_stored(folder, tmp_path):
 def test_a_map_reports_its_minimum_between_the_points(folder, tmp_path):
     axes = [{"parameter": "P.a", "start": 4.08, "stop": 4.16, "step": 0.01},
             {"parameter": "P.Cs.B_iso", "values": [0.5, 1.0, 1.5, 2.0, 2.5]}]
-    expected = run("scan", folder.write(scan__axes=axes), "-o", tmp_path / "o", "--quiet")
-    assert expected.exit_code == 0, expected.output
+    outcome = run("scan", folder.write(scan__axes=axes), "-o", tmp_path / "o", "--quiet")
+    assert outcome.exit_code == 0, outcome.output
     summary = read_result(tmp_path / "o").summary
     position = summary.quadratic.position
     for name, step in (("P.a", 0.01), ("P.Cs.B_iso", 0.5)):
         assert abs(position[name].value - summary.minimum[name]) < step
         assert position[name].su > 0
-    assert "Minimum of the fitted paraboloid: P.a = " in expected.output
+    assert "Minimum of the fitted paraboloid: P.a = " in outcome.output
     assert summary.basins[0].gof == summary.minimum["gof"]
     assert summary.basins[0].at["P.a"] == summary.minimum["P.a"]
 
 
-def test_the_parameters_of_a_map_are_those_of_its_lowest_point(folder):
-    """Swept, moved by a constraint and refined at every point; what was given is the start."""
+def test_the_parameters_of_a_map_have_the_values_of_its_lowest_point(folder):
+    """Swept parameters and parameters refined at every point; the document has the start."""
     axes = [{"parameter": "P.a", "values": [4.10, 4.12, 4.14]}]
     result = run_scan(folder.build(
         scan={"axes": axes, "refine": ["P.Cl.B_iso"]}, refinement=None,
@@ -400,17 +403,17 @@ def test_the_parameters_of_a_map_are_those_of_its_lowest_point(folder):
 
 @pytest.mark.parametrize(("values", "expected"), [
     ([4.14, 4.16, 4.18], True), ([4.06, 4.08, 4.10], True), ([4.10, 4.12, 4.14], False),
-    ([4.14, 4.16], False),  # two values are all edge
+    ([4.14, 4.16], False),  # an axis of two values consists of edges
 ])
-def test_a_lowest_point_at_an_edge_is_remarked_on(folder, values, expected):
+def test_a_lowest_point_at_an_edge_is_reported(folder, values, expected):
     axes = [{"parameter": "P.a", "values": values},
             {"parameter": "P.Cl.B_iso", "values": [1.0, 2.0, 3.0]}]
     found = run_scan(folder.build(scan={"axes": axes}, parameters={"P.a": 4.12}))
     assert any("edge of the axis P.a" in text for text in found.summary.warnings) is expected
 
 
-def test_other_methods_go_through_the_document(folder):
-    """The same minimum, and the result says by which method and how many evaluations."""
+def test_other_methods_reach_the_same_minimum(folder):
+    """They reach the same minimum, and the result contains the method."""
     from aiida_dse.tasks.run import run_refine
 
     stages = {"stages": [["P.a"], ["P.*.B_iso"]]}
@@ -422,6 +425,6 @@ def test_other_methods_go_through_the_document(folder):
             assert abs(other.parameters[name].value - row.value) < 0.2 * row.su
 
 
-def test_many_starts_go_with_least_squares_only(folder):
+def test_several_starts_require_least_squares(folder):
     with pytest.raises(DocumentError, match="4 starts require the method least_squares"):
         folder.build(refinement={"starts": 4, "method": "cobyqa"})

@@ -1,4 +1,4 @@
-"""The science of series: numbers that went in come out, with s.u. that the covariance makes."""
+"""Analyses of series recover known numbers, with s.u. that follow from the covariance."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from aiida_dse.tasks.run import run_refine, run_simulate
 BULK = Bulk(volume=793.1, source="test")
 
 
-def test_a_row_follows_from_the_parameters(refined):
+def test_the_quantities_of_a_row_follow_from_the_parameters(refined):
     (row,) = series_table({"one": refined(cell=(8.207, 8.407, 11.756), sizes=(5.0, 5.1),
                                           gof=2.0)}).rows
     assert row.value("volume") == pytest.approx(8.207 * 8.407 * 11.756)
@@ -47,7 +47,7 @@ def test_a_row_follows_from_the_parameters(refined):
     assert row.covariance_of("L", "1/L") == pytest.approx(-row.su("L") * row.su("1/L"), rel=1e-6)
 
 
-def test_what_was_held_has_no_uncertainty_and_no_law(refined):
+def test_fixed_parameters_have_no_uncertainty_and_no_law(refined):
     held = {"a": 3e-4, "L_ab": 0.03, "Br_ax.B_iso": 0.05, "Br_eq.B_iso": 0.03}
     results = {f"T{t}": refined(temperature=t, su=held) for t in (10.0, 100.0, 200.0)}
     series, found = temperature_series(results)
@@ -69,8 +69,8 @@ def test_the_spread_of_l_is_that_of_a_drawn_population(refined):
     assert row.value("sd_L") == pytest.approx(edges.std(), rel=0.02)
 
 
-def test_the_table_agrees_with_the_refinement_it_comes_from(folder):
-    """A real refinement: s.u. of the volume and of cubic edges that follow a."""
+def test_the_table_agrees_with_its_refinement(folder):
+    """s.u. of the volume and of the edges of a cubic cell, which follow a, in a refinement."""
     found = run_refine(folder.build(derived={"P": {"distances": [["Cs", "Cl"]]}}))
     series = series_table({"cubes": found})
     (row,) = series.rows
@@ -93,7 +93,7 @@ def test_the_table_agrees_with_the_refinement_it_comes_from(folder):
 
 @pytest.fixture
 def population(folder):
-    """A function that builds a population of cuboids with other keys; its pattern has noise."""
+    """A function that builds a population of cuboids and its pattern with noise."""
     length = {"L_ab": {"mean": 1.6, "sd": 0.3}, "L_c": {"mean": 2.2, "sd": 0.4}}
     particle = {"shape": "parallelepiped", "largest": 4.0, **length}
 
@@ -108,8 +108,8 @@ def population(folder):
     return built
 
 
-def test_the_covariance_of_a_row_is_that_of_the_refined_parameters(population):
-    """Volume, bond and L of cuboids by hand from the covariance that the refinement stored."""
+def test_the_covariance_of_a_row_follows_from_that_of_the_parameters(population):
+    """Volume, bond and L of cuboids, computed by hand from the stored covariance."""
     found = run_refine(population(
         parameters={"P.a": 4.115, "P.L_ab": 1.7}, derived={"P": {"distances": [["Cs", "Cl"]]}},
         refinement={"stages": [["P.a", "P.L_*"], ["P.*.B_iso"]]}))
@@ -135,12 +135,12 @@ def test_the_covariance_of_a_row_is_that_of_the_refined_parameters(population):
                 expected[i, j] / scale, abs=1e-5), (one, other)
     assert set(name for name, one in found.summary.derived["P"].quantities.items()
                if one.su is None) == {"alpha", "beta", "gamma"}
-    # zero but for rounding, which must not be propagated
+    # zero except for rounding errors, which must not be propagated
     sizes = found.summary.derived["P"].sizes
     assert sizes["correlation"].su is None and abs(sizes["correlation"].value) < 1e-12
     assert sizes["mean_ab"].su == pytest.approx(
         found.summary.parameters["P.L_ab"].su, rel=0.1)
-    assert abs(expected[0, 2]) > 0.01 * row.su("volume") * row.su("L")  # worth the test
+    assert abs(expected[0, 2]) > 0.01 * row.su("volume") * row.su("L")  # large enough to matter
 
 
 def test_a_constrained_parameter_has_the_uncertainty_of_its_source(folder):
@@ -150,7 +150,7 @@ def test_a_constrained_parameter_has_the_uncertainty_of_its_source(folder):
     assert row.su("B_iso(Cl)") == pytest.approx(2 * row.su("B_iso(Cs)"), rel=1e-6)
 
 
-def test_what_is_not_used_is_listed_with_its_reason(temperatures, refined):
+def test_excluded_refinements_are_listed_with_their_reason(temperatures, refined):
     results = temperatures | {
         "bad": refined(temperature=80.0, status="not_converged"),
         "poor": refined(temperature=90.0, gof=9.0),
@@ -166,7 +166,7 @@ def test_what_is_not_used_is_listed_with_its_reason(temperatures, refined):
     assert sum("is not used" in text for text in found.summary.warnings) == 3
 
 
-def test_expansion_displacements_and_disorder_come_out_as_they_went_in(temperatures):
+def test_expansion_displacements_and_disorder_are_recovered(temperatures):
     _, found = temperature_series(temperatures)
     rows = found.summary.numbers
     assert rows["thermal_expansion_V"].value == pytest.approx(1.1e-4, rel=1e-6)
@@ -181,8 +181,8 @@ def test_expansion_displacements_and_disorder_come_out_as_they_went_in(temperatu
     assert verdict.verdict.endswith("s.u.: static disorder of Br_ax")
 
 
-def test_the_difference_of_two_static_parts_knows_their_correlation(temperatures, refined):
-    """r = +0.9 between the two B at every temperature narrows the difference, -0.9 widens it."""
+def test_the_difference_of_two_static_parts_includes_their_correlation(temperatures, refined):
+    """r = +0.9 between the two B_iso at every temperature reduces the s.u., -0.9 increases it."""
     found = {}
     for r in (-0.9, 0.0, 0.9):
         results = {}
@@ -200,7 +200,7 @@ def test_the_difference_of_two_static_parts_knows_their_correlation(temperatures
     assert found[0.9] ** 2 - found[0.0] ** 2 == pytest.approx(-1.8 * own[0] * own[1], rel=1e-3)
 
 
-def test_equal_sites_are_not_called_disordered(temperatures, refined):
+def test_equal_sites_are_not_reported_as_disordered(temperatures, refined):
     results = {}
     for name, result in temperatures.items():
         rows = result.summary.parameters
@@ -222,7 +222,7 @@ def test_a_gof_of_two_doubles_every_uncertainty(temperatures):
         assert two[name].value == pytest.approx(one[name].value)
 
 
-def test_what_is_no_temperature_series_is_refused(temperatures, refined):
+def test_an_invalid_temperature_series_is_refused(temperatures, refined):
     with pytest.raises(ValueError, match="'none' has no temperature"):
         temperature_series(temperatures | {"none": refined()})
     with pytest.raises(ValueError, match="two temperatures"):
@@ -236,7 +236,7 @@ def test_what_is_no_temperature_series_is_refused(temperatures, refined):
         temperature_series({"a": refined().changed(task=Task.SCAN)})
 
 
-def test_warnings_of_few_points_and_extrapolation(temperatures):
+def test_few_points_and_extrapolation_are_reported(temperatures):
     two = {name: temperatures[name] for name in ("T6", "T45", "T100")}
     warnings = temperature_series(two)[1].summary.warnings
     assert any("only 3 points" in text for text in warnings)
@@ -246,7 +246,7 @@ def test_warnings_of_few_points_and_extrapolation(temperatures):
     assert any("above theta" in text and "B_iso(Pb)" in text for text in warnings)
 
 
-def test_the_surface_energy_of_the_paper(sizes):
+def test_the_surface_energy_agrees_with_the_paper(sizes):
     """PHYSICS.md sec. 5: 2.3 % at 5 nm with K = 15 GPa is -2.7 eV/nm^2."""
     _, found = size_series(sizes, SizeOptions(bulk=BULK))
     rows, strain = found.summary.numbers, found.summary.strain
@@ -264,14 +264,14 @@ def test_the_surface_energy_of_the_paper(sizes):
     assert any("does not include that of K" in text for text in found.summary.warnings)
 
 
-def test_without_a_bulk_the_line_determines_it(sizes):
+def test_without_a_bulk_the_line_determines_its_volume(sizes):
     strain = size_series(sizes)[1].summary.strain
     assert strain.V_bulk.value == pytest.approx(793.1)
     assert strain.slope.value == pytest.approx(0.115, rel=1e-6)
     assert "extrapolated from L = 11.0 nm" in strain.V_bulk.source
 
 
-def test_a_line_that_misses_the_bulk_is_called_so(sizes):
+def test_a_line_that_misses_the_bulk_is_reported(sizes):
     _, found = size_series(sizes, SizeOptions(bulk=Bulk(volume=800.0, source="another crystal")))
     assert any("does not pass through the bulk" in text and "another crystal" in text
                for text in found.summary.warnings)
@@ -284,7 +284,7 @@ def test_the_uncertainty_of_k_enters_the_surface_energy(sizes):
     assert rows["surface_energy"].su == pytest.approx(abs(rows["surface_energy"].value) * share)
 
 
-def test_sizing_predicts_with_uncertainty_and_spread(sizes):
+def test_predicted_energies_have_uncertainty_and_spread(sizes):
     series, found = sizing_curve(sizes)
     law, row = ExcitonLaw(2.38, 7.3, 6.1), series.rows[0]
     ends = law.energy(2 / np.sqrt(3) * (row.value("L") + row.su("L") * np.array([1, -1])))
@@ -295,7 +295,7 @@ def test_sizing_predicts_with_uncertainty_and_spread(sizes):
         row.value("sd_L") / row.su("L"))
 
 
-def test_sizing_finds_the_decay_length_behind_measured_energies(sizes):
+def test_the_decay_length_is_recovered_from_measured_energies(sizes):
     law = ExcitonLaw(2.38, 7.3, 5.05)
     measured = {name: {"value": float(law.energy(2 * float(name[1:].replace("_", "."))
                                                  / np.sqrt(3))), "su": 0.005}
@@ -306,8 +306,8 @@ def test_sizing_finds_the_decay_length_behind_measured_energies(sizes):
         sizing_curve(sizes, SizingOptions(measured={"other": {"value": 2.5, "su": 0.01}}))
 
 
-def test_a_differential_pattern_is_the_share_that_changed(folder):
-    """A larger scale changes all q alike; a larger B takes from the lines and not the self term."""
+def test_a_differential_pattern_is_the_relative_change(folder):
+    """A scale changes all q equally; a larger B_iso reduces the peaks, not the self-scattering."""
     grid = {"start": 0.8, "step": 0.01, "stop": 8.0}
     simulated = {
         name: run_simulate(folder.build(pattern__file=None, pattern__grid=grid,
@@ -331,7 +331,7 @@ def test_a_differential_pattern_is_the_share_that_changed(folder):
     assert found.arrays["differential/hot"] == pytest.approx(hot / cold - 1)
 
 
-def test_differential_patterns_need_one_axis(refined):
+def test_differential_patterns_require_a_common_axis(refined):
     one, other = refined(), refined()
     short = {key: value[:50] if key.startswith(("pattern/", "components/")) else value
              for key, value in other.arrays.items()}
@@ -347,6 +347,6 @@ def test_differential_patterns_need_one_axis(refined):
     (SizeOptions, {"bulk": {"volume": 793.1}}, "options.bulk.source"),
     (SizeOptions, {"bulk_modulus": {"value": -3, "source": "x"}}, "options.bulk_modulus.value"),
 ])
-def test_options_that_cannot_be_are_refused(kind, content, message):
+def test_invalid_options_are_refused(kind, content, message):
     with pytest.raises(DocumentError, match=message):
         parse_options(kind, content)

@@ -1,4 +1,4 @@
-"""Simultaneous documents on disk: built, refined by dse-engine, reported; what is wrong with them."""
+"""Simultaneous refinements by dse-engine: results, tables, figures and errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LAW = {
 
 @pytest.fixture(scope="module")
 def measured(columns):
-    """q, counts and sigma of the cube at each temperature, by the direct double sum."""
+    """q, counts and sigma of a cube at each temperature, by the direct double sum."""
     direct = sys.modules["_physics_direct"]
     found = {}
     for k, (name, t) in enumerate(TEMPERATURES.items()):
@@ -49,7 +49,7 @@ def measured(columns):
 
 @pytest.fixture
 def series(folder, measured):
-    """A function that writes the simultaneous document, with changes, beside its files."""
+    """A function that writes the simultaneous document, with changes, and its files."""
     for name, rows in measured.items():
         np.savetxt(folder.path / f"{name}.xye", rows, fmt="%.8g")
     model = folder.document(refinement=None, scan=None)
@@ -83,7 +83,7 @@ def built(path):
     return build_simultaneous(load_simultaneous(path), path.parent, resources=Resources(2))
 
 
-def test_a_parametric_constraint_goes_from_the_document_to_every_pattern(series, tmp_path):
+def test_a_parametric_constraint_applies_to_every_pattern(series, tmp_path):
     path, output = series(**LAW), tmp_path / "out"
     done = CliRunner().invoke(main, ["simultaneous", str(path), "-o", str(output)])
     assert done.exit_code == 0, done.output
@@ -104,7 +104,7 @@ def test_a_parametric_constraint_goes_from_the_document_to_every_pattern(series,
         cs = own.parameters["P.Cs.B_iso"]
         assert cs.shared and cs.value == rows["P.Cs.B_iso"].value
         assert cs.su == pytest.approx(rows["P.Cs.B_iso"].su)
-        # the bond is half a cube's diagonal, so its s.u. is that of the cell
+        # the bond is half the diagonal of a cube, so its s.u. follows from that of the cell
         (bond,) = [q for k, q in own.derived["P"].quantities.items() if k.startswith("d(")]
         assert_allclose([bond.value, bond.su],
                         np.array([a.value, a.su]) * np.sqrt(3) / 2, rtol=1e-4)
@@ -124,7 +124,7 @@ def test_a_parametric_constraint_goes_from_the_document_to_every_pattern(series,
     json.dumps(content_of(summary), allow_nan=False)
 
 
-def test_the_figure_shows_every_pattern_and_what_differs(series):
+def test_the_figure_shows_every_pattern_and_the_parameters_that_differ(series):
     result = run_simultaneous(built(series(shared=["P.Cs.B_iso"])))
     figure = simultaneous_figure(result)
     texts = [t.get_text() for part in figure.subfigs for panel in part.axes for t in panel.texts]
@@ -137,11 +137,11 @@ def test_the_figure_shows_every_pattern_and_what_differs(series):
     assert_allclose(line.get_ydata(), [v.parameters["P.a"].value for v in values.values()])
     with pytest.raises(ValueError, match="draw it with fit_figure"):
         simultaneous_figure(result.changed(task=Task.REFINE))
-    # with all of it common, the fits stand alone
+    # if all parameters are common, the figure contains the fits only
     assert len(simultaneous_figure(run_simultaneous(built(series(shared=["P.*"])))).subfigs) == 1
 
 
-def test_a_walltime_keeps_what_was_reached(series, tmp_path):
+def test_a_walltime_preserves_the_values(series, tmp_path):
     output = tmp_path / "out"
     done = CliRunner().invoke(main, ["simultaneous", str(series()), "-o", str(output), "--quiet"],
                               env={"DSE_NUM_THREADS": "1"})
@@ -153,7 +153,7 @@ def test_a_walltime_keeps_what_was_reached(series, tmp_path):
     assert stopped.status == "walltime" and set(stopped.summary.patterns) == set(TEMPERATURES)
 
 
-def test_a_restraint_of_the_model_is_reported_where_it_counts(series):
+def test_a_restraint_on_shared_parameters_is_counted_once(series):
     prior = [{"parameter": "P.Cs.B_iso", "target": 1.2, "sigma": 0.01},
              {"distance": ["Cs", "Cl"], "target": 3.57, "sigma": 0.01}]
     summary = run_simultaneous(built(series(model__restraints=prior))).summary
@@ -188,11 +188,13 @@ TWINS = {"T100": {"pattern": {"file": "T100.xye"}}, "again": {"pattern": {"file"
          r"^parametric_constraints.P.a: .*did you mean global.a0"),
         ({**LAW, "parametric_constraints": {"P.a": "global.a0 if 1 else 2"}},
          r"^parametric_constraints.P.a: .*not plain arithmetic"),
-        ({"parametric_constraints": {"P.a": "4 + P.Cs.B_iso", "P.Cs.B_iso": "P.a"}, "shared": []}, "are circular"),
+        ({"parametric_constraints": {"P.a": "4 + P.Cs.B_iso", "P.Cs.B_iso": "P.a"}, "shared": []},
+         "are circular"),
         ({**LAW, "patterns__T200__sample": None}, r"^patterns.T200.sample.temperature: .*missing"),
         ({**LAW, "parametric_constraints": {"P.a": "global.a0"}},
          r"^parameters.global.alpha: no parametric constraint uses this parameter"),
-        ({**LAW, "parametric_constraints": {"P.a": "global.a0 + 0 * global.alpha"}}, "global.alpha has no effect"),
+        ({**LAW, "parametric_constraints": {"P.a": "global.a0 + 0 * global.alpha"}},
+         "global.alpha has no effect"),
         ({**LAW, "parameters__global.a0": -4}, r"gives -4 Å in pattern T100, which is impossible"),
         ({**LAW, "parameters__global.a0": {"lower": 4}}, r"^parameters.global.a0.value: .*missing"),
         ({**LAW, "parameters__global.a0": {"value": 3, "lower": 4}}, "outside its bounds"),
@@ -206,18 +208,18 @@ TWINS = {"T100": {"pattern": {"file": "T100.xye"}}, "again": {"pattern": {"file"
         ({"model__derived": {"P": {"distances": [["Cs", "Br"]]}}}, "^model.derived.P: .*Br"),
     ],
 )
-def test_contradictions_are_refused_with_their_key(series, changes, message):
+def test_contradictions_are_refused_with_their_key_path(series, changes, message):
     with pytest.raises(DocumentError, match=message):
         built(series(**changes))
 
 
-def test_a_wrong_axis_of_one_pattern_is_reported_by_its_name(series, measured):
+def test_a_wrong_axis_is_reported_with_the_name_of_its_pattern(series, measured):
     path = series()
     np.savetxt(path.parent / "T200.xye", measured["T200"] * [1.25, 1, 1], fmt="%.8g")
     done = CliRunner().invoke(main, ["simultaneous", str(path)])
     assert done.exit_code == 2 and done.output.startswith("Error: patterns.T200.pattern"), done
 
 
-def test_the_other_commands_send_a_simultaneous_document_on(series):
+def test_the_other_commands_refer_to_dse_engine_simultaneous(series):
     done = CliRunner().invoke(main, ["refine", str(series())])
     assert done.exit_code == 2 and "dse-engine simultaneous" in done.output

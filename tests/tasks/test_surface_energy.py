@@ -1,4 +1,4 @@
-"""gamma from the strain of particles of any shape, made with a known gamma."""
+"""The surface energy gamma from the strain of particles of any shape with a known gamma."""
 
 from __future__ import annotations
 

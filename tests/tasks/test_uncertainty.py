@@ -1,4 +1,4 @@
-"""The task 'uncertainty' from document to result, its refusals, and how it goes on."""
+"""The task 'uncertainty': results, errors and continuation."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def built(folder, plan, **more):
     return folder.build(uncertainty=plan, refinement={"stages": STAGES}, parameters=FIXED, **more)
 
 
-def test_from_the_command_line_to_result_and_table(folder, tmp_path):
+def test_the_command_writes_all_parts_and_prints_their_table(folder, tmp_path):
     out = tmp_path / "out"
     outcome = run("uncertainty", document(folder, PLAN), "-o", out, "--threads", 1)
-    # 16 steps are no posterior
+    # 16 steps are not enough for a posterior
     assert outcome.exit_code == 5, outcome.output
     for text in ("NOT CONVERGED", "6 of 6 samples refined", "profile intervals", "P volume",
                  "P.Cl.B_iso", "unscaled"):
@@ -52,7 +52,7 @@ def test_from_the_command_line_to_result_and_table(folder, tmp_path):
     found, row = result.summary.uncertainty, result.summary.parameters["P.Cl.B_iso"]
     low, high = found.profile["P.Cl.B_iso"].interval_68
     assert (high - low) / 2 == pytest.approx(row.su, rel=0.02)
-    # the scaled interval holds where chi2 has risen by GoF^2
+    # the scaled interval ends where chi2 has risen by GoF^2
     wide = found.profile["P.Cl.B_iso"].scaled_68
     factor = result.summary.su_scale
     assert (wide[1] - wide[0]) / (high - low) == pytest.approx(factor, rel=0.01)
@@ -62,8 +62,8 @@ def test_from_the_command_line_to_result_and_table(folder, tmp_path):
     assert not found.posterior.converged and found.posterior.reasons
 
 
-def test_derived_quantities_are_those_of_the_samples(folder):
-    """a alone is free: volume and distance of a sample follow from it by hand."""
+def test_derived_quantities_are_evaluated_on_the_samples(folder):
+    """Only a is free, so that volume and distance of a sample follow from it."""
     plan = {"bootstrap": {"samples": 5}, "posterior": {"steps": 8}}
     model = folder.build(uncertainty=plan, refinement={"stages": [["P.a"]]})
     result = run_uncertainty(model)
@@ -95,20 +95,20 @@ def test_derived_quantities_are_those_of_the_samples(folder):
         ({"bootstrap": {"sample": 10}}, "did you mean 'samples'?"),
     ],
 )
-def test_a_plan_that_cannot_be_done_is_refused_before_anything_runs(
+def test_an_invalid_plan_is_refused_before_the_refinement(
     folder, tmp_path, monkeypatch, plan, message
 ):
     monkeypatch.setattr("aiida_dse.tasks.uncertainty.refine", pytest.fail)
     refused(run("uncertainty", document(folder, plan), "-o", tmp_path / "o"), message)
 
 
-def test_walkers_are_counted_against_the_parameters(folder):
+def test_too_few_walkers_for_the_parameters_are_refused(folder):
     stages = [["P.a", "P.*.B_iso", "P.*.occupancy"]]
     with pytest.raises(DocumentError, match="walkers: 8 walkers for 5 parameters: at least 10"):
         folder.build(uncertainty={"posterior": {"walkers": 8}}, refinement={"stages": stages})
 
 
-def test_nothing_follows_a_refinement_that_failed(folder, tmp_path):
+def test_a_refinement_that_did_not_converge_ends_the_task(folder, tmp_path):
     short = folder.write(uncertainty=PLAN,
                          refinement={"stages": [["P.a", "P.*.B_iso"]], "max_cycles": 1})
     outcome = run("uncertainty", short, "-o", tmp_path / "o", "--quiet")
@@ -119,7 +119,7 @@ def test_nothing_follows_a_refinement_that_failed(folder, tmp_path):
 
 
 def test_undetermined_parameters_end_the_task(folder, tmp_path):
-    """Two phases that are the same: their B cannot be distinguished."""
+    """The B_iso of two identical phases cannot be distinguished."""
     path = folder.write(uncertainty={"bootstrap": {}}, scales={"P": 0.8157, "Q": 0.8157},
                         phases__Q=folder.document()["phases"]["P"],
                         parameters=FIXED | {"Q.a": 4.12},
@@ -130,8 +130,8 @@ def test_undetermined_parameters_end_the_task(folder, tmp_path):
     assert read_result(tmp_path / "o").status is Status.UNDETERMINED
 
 
-def test_a_parameter_at_its_bound_has_no_profile_but_samples(folder):
-    """B_iso(Cl) is held 25 s.u. above its best value; the others are not lost for it."""
+def test_a_parameter_at_its_bound_has_samples_but_no_profile(folder):
+    """B_iso(Cl) is bounded 25 s.u. above its best value; the other parameter is not affected."""
     model = built(folder, PLAN | {"profile": ["P.*.B_iso"]})
     bounded = folder.build(
         uncertainty=PLAN | {"profile": ["P.*.B_iso"]}, refinement={"stages": STAGES},
@@ -143,7 +143,7 @@ def test_a_parameter_at_its_bound_has_no_profile_but_samples(folder):
     assert any("P.Cl.B_iso has no profile" in text for text in held.warnings)
     assert held.uncertainty.bootstrap.n_refined == 6
     assert held.uncertainty.posterior.parameters["P.Cl.B_iso"].median > 2.5
-    # the s.u. of the other is what it is with this one fixed there
+    # the s.u. of the other parameter is that with this one fixed at its bound
     fixed = run_refine(folder.build(refinement={"stages": [["P.Cs.B_iso"]]},
                                     parameters=FIXED | {"P.Cl.B_iso": 2.5})).summary
     assert held.parameters["P.Cs.B_iso"].su == pytest.approx(
@@ -152,7 +152,7 @@ def test_a_parameter_at_its_bound_has_no_profile_but_samples(folder):
 
 
 class Clock:
-    """A reason to stop after so many questions."""
+    """A stop check that returns 'walltime' after a number of calls."""
 
     def __init__(self, questions):
         self.left = questions
@@ -163,7 +163,7 @@ class Clock:
 
 
 @pytest.mark.parametrize("questions", [8, 26, 40], ids=["early", "middle", "late"])
-def test_an_interrupted_task_goes_on_to_the_same_end(folder, questions):
+def test_an_interrupted_task_continues_to_the_same_result(folder, questions):
     model = built(folder, PLAN)
     whole = run_uncertainty(model)
     part = run_uncertainty(model, should_stop=Clock(questions))
@@ -180,7 +180,7 @@ def test_an_interrupted_task_goes_on_to_the_same_end(folder, questions):
     )
 
 
-def test_a_walltime_in_the_refinement_loses_nothing_of_an_earlier_run(folder):
+def test_a_walltime_during_the_refinement_preserves_the_earlier_result(folder):
     model = built(folder, PLAN)
     part = run_uncertainty(model, should_stop=Clock(40))
     again = run_uncertainty(model, should_stop=Clock(0), finished=part)
@@ -189,7 +189,7 @@ def test_a_walltime_in_the_refinement_loses_nothing_of_an_earlier_run(folder):
     assert "bootstrap/values" in again.arrays
 
 
-def test_more_can_be_asked_of_a_finished_result(folder, tmp_path, monkeypatch):
+def test_a_finished_result_can_be_extended(folder, tmp_path, monkeypatch):
     out = tmp_path / "out"
     plan = {"bootstrap": {"samples": 3}, "posterior": {"steps": 5}}
     run("uncertainty", document(folder, plan), "-o", out, "--quiet", "--threads", 1)
@@ -217,8 +217,8 @@ def test_more_can_be_asked_of_a_finished_result(folder, tmp_path, monkeypatch):
                 "--continue"), "of the task 'refine'")
 
 
-def test_a_checkpoint_is_enough_to_go_on_from(folder, tmp_path, monkeypatch):
-    """Killed without warning: what was kept last is continued to the same end."""
+def test_a_checkpoint_can_be_continued(folder, tmp_path, monkeypatch):
+    """The checkpoint of a killed task is continued to the same result."""
     monkeypatch.setattr("aiida_dse.tasks.uncertainty.CHECKPOINT_INTERVAL", 0.0)
     model = built(folder, PLAN)
 
@@ -236,8 +236,8 @@ def test_a_checkpoint_is_enough_to_go_on_from(folder, tmp_path, monkeypatch):
         np.testing.assert_array_equal(found.arrays[name], whole.arrays[name])
 
 
-def test_correlated_residuals_widen_the_s_u_beside_not_instead(folder):
-    """A refinement against a pattern with a slow wave on it: Durbin-Watson far below 1.5."""
+def test_correlated_residuals_add_enlarged_su_to_the_table(folder):
+    """The pattern contains a slow wave, so that Durbin-Watson is far below 1.5."""
     q, counts, sigma = folder.columns.T
     np.savetxt(folder.path / "cubes.xye",
                np.c_[q, counts + 6 * sigma * np.sin(3 * q), sigma], fmt="%.8g")
@@ -254,7 +254,7 @@ def test_correlated_residuals_widen_the_s_u_beside_not_instead(folder):
     assert "serially corr." in result_report(result)
 
 
-def test_uncorrelated_residuals_are_left_alone(folder):
+def test_uncorrelated_residuals_do_not_enlarge_the_su(folder):
     model = folder.build(refinement={"stages": STAGES}, parameters=FIXED)
     result = refinement_result(model, refine(model.model, STAGES))
     assert result.summary.serial_correlation is None
