@@ -269,7 +269,7 @@ def _phase(name: str, section: PhaseSection, found: Structure) -> Phase:
     crystal = _with_ions_and_b(replace(found, termination=section.termination), section)
     family, sizes = _family(crystal, section.particle)
     phase = CrystalPhase(name, crystal, family, sizes, section.exclusion_distance)
-    phase.parameters  # noqa: B018 - raises where B_iso is missing
+    phase.parameters  # noqa: B018 - raises if B_iso is missing
     excluded_pairs(crystal, section.exclusion_distance)
     return phase
 
@@ -366,7 +366,7 @@ def _atom_list(name: str, section: PhaseSection, atoms: Atoms) -> AtomListPhase:
         name, tuple(kinds), tuple(ions), np.array([index[label] for label in atoms.labels]),
         atoms.positions, tuple(b_iso), (1.0,) * len(kinds), section.exclusion_distance,
     )
-    phase.parameters  # noqa: B018 - raises where B_iso is missing
+    phase.parameters  # noqa: B018 - raises if B_iso is missing
     return phase
 
 

@@ -102,7 +102,7 @@ def match_axis(model: PatternModel) -> AxisMatch | None:
     observation = model.observation
     every = max(1, len(observation.q) // POINTS)
     q = observation.q[::every]
-    columns = _lines_of(model)
+    columns = _reference_patterns(model)
     if columns is None or len(q) < 4 * SMOOTH_TERMS:
         return None
     grid, patterns = columns
@@ -144,7 +144,7 @@ def _explained(
     return best
 
 
-def _lines_of(model: PatternModel) -> tuple[FloatArray, FloatArray] | None:
+def _reference_patterns(model: PatternModel) -> tuple[FloatArray, FloatArray] | None:
     """q grid (n,) and the patterns (n_phases, n), divided by their smooth self-scattering."""
     grid = np.linspace(0.3, Q_MAX, 3000)
     sampling = Sampling(grid, model.observation.wavelength, tolerance=1e-3)

@@ -53,7 +53,7 @@ def loaded(path):
     return document, [note for note in notes if issubclass(note.category, DocumentNote)]
 
 
-def todays(name):
+def current(name):
     """The new name of a parameter, by a rule that does not depend on the package."""
     head, _, last = name.rpartition(".")
     return f"{head}." + {"B": "B_iso", "phi": "size_axes_rotation",
@@ -72,7 +72,7 @@ def test_the_model_is_the_one_that_version_0_1_built(name):
     document, _ = loaded(FOLDER / name)
     model = build(document, FOLDER).model
     assert dict(model.start) == {
-        todays(old): value for old, value in EXPECTED[name]["starts"].items()}
+        current(old): value for old, value in EXPECTED[name]["starts"].items()}
     states, at = model.states(model.start), EXPECTED[name]["points"]
     assert {phase.name for phase in model.phases} == set(EXPECTED[name]["intensity"])
     for k, phase in enumerate(model.phases):
