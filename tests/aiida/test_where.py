@@ -378,7 +378,7 @@ def test_a_refinement_over_ssh(user, write_case, tmp_path):
         pk = finished(output, "RefineWorkChain")
         shown = python_in(user, f"""
 job = orm.load_node({pk}).called[0]
-print(job.computer.label, job.exit_status, job.get_option('resources')['num_cores_per_mpiproc'])
+print(job.computer.label, job.exit_status, job.get_metadata_inputs()['threads'])
 print(job.get_remote_workdir())
 """).split()
         assert shown[:3] == ["lab", "0", "1"]
@@ -434,7 +434,7 @@ print(json.dumps(dict(
         # the self-test was the queue's first job
         assert shown["queue"] and all(int(number) > 1 for number in shown["queue"])
         for line in ("--partition=short", "--account=my_project", "--time=01:00:00",
-                     "--cpus-per-task=1"):
+                     "--ntasks-per-node=1"):
             assert f"#SBATCH {line}" in shown["script"]
 
 
