@@ -1,1 +1,1 @@
-"""Analyses of refinement results: series, laws, comparisons, differential patterns."""
+"""Analyses of refinement results: series, fitted laws, comparisons and differential patterns."""

@@ -1,4 +1,4 @@
-"""Comparison of models of one pattern: agreement, information criteria, residuals."""
+"""Comparison of models of one pattern: agreement, information criteria and residuals."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from aiida_dse.engine import NUMERICS_VERSION
 from aiida_dse.engine.parameters import Kind
 from aiida_dse.io.results import Result
 
-#: A fit worse than this leaves something out that no information criterion can judge.
+#: GoF above which a model omits something that no information criterion can judge.
 GOOD_FIT = 1.2
 
 
 def compare(results: Mapping[str, Result[RefinementSummary]]) -> Result[ComparisonSummary]:
-    """The models in `results` (name: a refinement), the best first.
+    """Compare refinements of several models, by name; the best model is the first.
 
-    AIC = chi2 + 2 k and BIC = chi2 + k ln n (k parameters, linear ones included; n points; sigma
-    taken as known, so -2 ln L = chi2 + const.). Restraints enter neither chi2 nor n, while the
-    parameters that they hold count in k, so restrained models are warned about. Akaike, IEEE Trans.
-    Autom. Control 19 (1974) 716; Schwarz, Ann. Stat. 6 (1978) 461. Warns where data or background
-    differ: chi2 of other points cannot be compared. Raises ValueError for fewer than two models or
-    what is no refinement.
+    AIC = chi2 + 2 k and BIC = chi2 + k ln n, with k parameters (linear coefficients included) and n
+    points; sigma is taken as known, so -2 ln L = chi2 + const. Akaike, IEEE Trans. Autom. Control
+    19 (1974) 716; Schwarz, Ann. Stat. 6 (1978) 461. There are warnings for restrained models,
+    because restraints enter neither chi2 nor n while their parameters count in k, and for different
+    data or backgrounds, because chi2 of different points cannot be compared. Raises ValueError for
+    fewer than two models, and for results that are not refinements.
     """
     if len(results) < 2:
-        raise ValueError(f"{len(results)} model cannot be compared: at least two are needed.")
+        raise ValueError(
+            f"the number of models is {len(results)}; a comparison needs at least two.")
     for name, result in results.items():
         if result.task is not Task.REFINE:
             raise ValueError(
-                f"'{name}' is the result of '{result.task}', not of a refinement. Compare "
-                "refinements, as 'dse-engine refine' makes them."
+                f"'{name}' is the result of the task '{result.task}', not of a refinement. Pass "
+                "only results of 'dse-engine refine'."
             )
     rows = {name: _row(result.summary) for name, result in results.items()}
     ranked = sorted(rows, key=lambda name: rows[name].bic)
@@ -79,8 +80,8 @@ def _row(summary: RefinementSummary) -> ModelRow:
 
 
 def _differences(results: Mapping[str, Result[RefinementSummary]], reference: str) -> list[str]:
-    """Warnings where a model was judged on other data or another background than the best one."""
-    found = []
+    """Warnings about models with other data or another background than the reference."""
+    warnings = []
     base = results[reference]
     for name, result in results.items():
         if name == reference:
@@ -88,20 +89,19 @@ def _differences(results: Mapping[str, Result[RefinementSummary]], reference: st
         pairs = [(base.arrays[f"pattern/{key}"], result.arrays[f"pattern/{key}"])
                  for key in ("q", "observed", "sigma")]
         if any(a.shape != b.shape or not np.allclose(a, b, rtol=1e-9) for a, b in pairs):
-            one, other = base.summary.data, result.summary.data
-            found.append(
+            warnings.append(
                 f"{name} and {reference} were refined against different data "
-                f"({_data(other)} against {_data(one)}): their chi2, AIC and BIC cannot be "
-                "compared. Use the same pattern, range and sigma for both."
+                f"({_data(result.summary.data)} and {_data(base.summary.data)}), so their chi2, "
+                "AIC and BIC cannot be compared. Use the same pattern, range and sigma for both."
             )
         terms = [_background(r) for r in (base, result)]
         if terms[0] != terms[1]:
-            found.append(
+            warnings.append(
                 f"{name} and {reference} have different backgrounds "
-                f"({', '.join(sorted(terms[0] ^ terms[1]))}): part of the difference is due to "
-                f"them."
+                f"({', '.join(sorted(terms[0] ^ terms[1]))}), to which part of the difference is "
+                "due."
             )
-    return found
+    return warnings
 
 
 def _data(data: DataRow | None) -> str:
@@ -122,19 +122,19 @@ def _restraint_warnings(
     if not restrained:
         return []
     return [
-        f"{', '.join(restrained)}: refined under restraints, which AIC and BIC do not count, while k "
-        "counts the parameters that they hold. The criteria are too severe for these models; compare "
-        "them with refinements without restraints or with the parameters fixed."
+        f"{', '.join(restrained)}: AIC and BIC are too severe for models that were refined under "
+        "restraints, because restraints do not count while their parameters do. Compare these "
+        "models with refinements without restraints, or with the parameters fixed."
     ]
 
 
 def _fit_warnings(rows: Mapping[str, ModelRow], ranked: list[str]) -> list[str]:
-    found = [f"{name} ended as '{rows[name].status}': its numbers may not be those of its best "
-             "fit." for name in ranked if not rows[name].status.is_minimum]
+    warnings = [f"{name} ended as '{rows[name].status}', so its numbers may not be those of its "
+                "best fit." for name in ranked if not rows[name].status.is_minimum]
     best = rows[ranked[0]]
     if best.gof > GOOD_FIT:
-        found.append(
-            f"Even the best model has GoF {best.gof:.2f}: AIC and BIC rank the models but "
-            "overstate the evidence, since none describes the data within sigma."
+        warnings.append(
+            f"Even the best model has a GoF of {best.gof:.2f}. AIC and BIC rank the models but "
+            "overstate the evidence, because none describes the data within sigma."
         )
-    return found
+    return warnings

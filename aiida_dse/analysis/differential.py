@@ -1,4 +1,4 @@
-"""Differential patterns (I - I0)/I0: the effect of a swept parameter."""
+"""Differential patterns (I - I0)/I0, for example the effect of one parameter on a pattern."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from aiida_dse.io.results import Result
 def differential(
     results: Mapping[str, Result[Any]], options: DifferentialOptions
 ) -> Result[DifferentialSummary]:
-    """(I - I0)/I0 of simulated or refined patterns on one q axis, I0 that of `reference`.
+    """(I - I0)/I0 of simulated or refined patterns on one q axis, with I0 that of `reference`.
 
-    I is the sum of the phases, as calculated; with options.background it includes background and
-    blanks. Raises ValueError for patterns on different q, without a pattern, or where I0 is not
-    positive.
+    I is the calculated intensity of all phases; with options.background it includes background and
+    blanks. Raises ValueError for an unknown reference, for fewer than two results, for results
+    without a pattern or on different q, and where I0 is not positive.
     """
     if options.reference not in results:
-        raise ValueError(f"the reference '{options.reference}' is not among "
-                         f"{', '.join(results) or 'the results: there are none'}.")
+        raise ValueError(f"the reference '{options.reference}' is not one of the results "
+                         f"({', '.join(results) or 'there are none'}).")
     if len(results) < 2:
-        raise ValueError("a differential pattern needs a pattern besides its reference; pass at "
+        raise ValueError("a differential pattern needs a pattern besides its reference. Pass at "
                          "least two results.")
     curves, q0 = {}, _q(results[options.reference], options.reference)
     for name, result in results.items():
         if "/" in name:
-            raise ValueError(f"'{name}': a pattern's name has no slash. Rename it.")
+            raise ValueError(f"the name '{name}' of a pattern contains a slash. Rename it.")
         q = _q(result, name)
         if q.shape != q0.shape or not np.allclose(q, q0, rtol=1e-9):
             raise ValueError(
                 f"'{name}' ({len(q)} points, q {q[0]:.3f}-{q[-1]:.3f} 1/Å) and the reference "
-                f"'{options.reference}' ({len(q0)} points, {q0[0]:.3f}-{q0[-1]:.3f}) are on "
+                f"'{options.reference}' ({len(q0)} points, q {q0[0]:.3f}-{q0[-1]:.3f} 1/Å) have "
                 "different q. Simulate both on the same axis."
             )
         curves[name] = _intensity(result, options.background)
@@ -55,15 +55,16 @@ def differential_of_model(
     values: Mapping[str, float] | None = None, scales: Mapping[str, float] | None = None,
     q_range: tuple[float, float] | None = None,
 ) -> Result[DifferentialSummary]:
-    """(I - I0)/I0 of a model as one parameter takes the values of `sweep`, I0 at `values`.
+    """(I - I0)/I0 of a model for the values `sweep` of one parameter, with I0 at `values`.
 
-    values: all parameters (default: the start); sweep (n,) in the parameter's unit; scales: of the
-    phases, per particle (default 1). Constraints follow. No background. Raises ValueError for an unknown
-    parameter or a constrained one.
+    `values` contains parameter values (default: the starting values), `sweep` (n,) values in the
+    unit of the parameter, `scales` the scales of the phases per particle (default 1). Constraints
+    are applied; background and blanks are not included. Raises ValueError for an unknown or
+    constrained parameter.
     """
     p = model.require(parameter)
     if any(constraint.target == parameter for constraint in model.constraints):
-        raise ValueError(f"{parameter} is constrained to others; sweep one of those.")
+        raise ValueError(f"{parameter} is constrained to other parameters. Sweep one of those.")
     base = dict(model.start) | dict(values or {})
     curves: dict[str, np.ndarray] = {}
     labels: dict[str, float | None] = {}
@@ -83,8 +84,8 @@ def differential_of_model(
 
 def _q(result: Result[Any], name: str) -> np.ndarray:
     if "pattern/q" not in result.arrays:
-        raise ValueError(f"'{name}' holds no pattern (it is of task '{result.task}'); pass "
-                         f"simulations or refinements.")
+        raise ValueError(f"'{name}' is the result of the task '{result.task}' and contains no "
+                         "pattern. Pass results of simulations or refinements.")
     return np.asarray(result.arrays["pattern/q"])
 
 
@@ -100,7 +101,7 @@ def _label(result: Result[Any], parameter: str | None) -> float | None:
         return None
     row = result.summary.parameters.get(parameter)
     if row is None:
-        raise ValueError(f"the results have no parameter '{parameter}'; correct the option "
+        raise ValueError(f"the results have no parameter '{parameter}'. Correct the option "
                          "'parameter'.")
     return float(row.value)
 
@@ -112,12 +113,12 @@ def _result(
     low, high = options.q_range or (-np.inf, np.inf)
     inside = (q >= low) & (q <= high)
     if not inside.any():
-        raise ValueError(f"no point of the patterns (q {q[0]:.3f}-{q[-1]:.3f} 1/Å) lies in q_range "
-                         f"= {low:g} ... {high:g} 1/Å.")
+        raise ValueError(f"no point of the patterns (q {q[0]:.3f}-{q[-1]:.3f} 1/Å) lies in the "
+                         f"q_range {low:g} ... {high:g} 1/Å. Change q_range.")
     reference = curves[options.reference][inside]
     if not (reference > 0).all():
-        raise ValueError(f"the reference '{options.reference}' is {reference.min():g} at its "
-                         "lowest: (I - I0)/I0 needs I0 > 0. Narrow q_range.")
+        raise ValueError(f"the lowest intensity I0 of the reference '{options.reference}' is "
+                         f"{reference.min():g}, but (I - I0)/I0 needs I0 > 0. Narrow q_range.")
     arrays = {"pattern/q": q[inside], "reference/intensity": reference}
     rows: dict[str, DifferentialRow] = {}
     for name, intensity in curves.items():

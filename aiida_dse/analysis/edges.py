@@ -1,4 +1,4 @@
-"""Particle sizes of a series, derived from the parameters of size laws."""
+"""Particle sizes of a series (edges, surface-to-volume ratio) from parameters of size laws."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from aiida_dse.engine.particles.size_statistics import block_measures, sphere_me
 def edge_rows(
     local: Mapping[str, float], statistics: Mapping[str, float], cell: Cell | None = None
 ) -> list[tuple[str, str, float]]:
-    """Mean lengths of the size law and L = (L_c L_ab^2)^(1/3), (pi/6)^(1/3) D for spheres (nm).
+    """The size quantities of a phase as rows (name, unit, value).
 
-    sd_L is the spread of L in the population: of a product of powers of log-normal lengths.
-    surface_to_volume (1/nm) and confinement_diameter (nm) are those of the particle with the
-    lengths of the law; without a `cell` its edges are taken as perpendicular.
+    These are the mean lengths of the size law, L = (L_c L_ab^2)^(1/3), or (pi/6)^(1/3) D for
+    spheres (nm), and 1/L. sd_L is the standard deviation of L in the population, that of a product
+    of powers of log-normal lengths. surface_to_volume (1/nm) and confinement_diameter (nm) are
+    those of the particle with the mean lengths; without a `cell`, its edges are assumed to be
+    perpendicular.
     """
     cell = cell or Cell(1.0, 1.0, 1.0)
     step = np.sqrt(cell.a * cell.b) / 10
     if "L_ab" in local:
-        # along rotated axes the law's means are no lengths of the particles; the projections are
-        turned = local.get("size_axes_rotation", 0.0) != 0.0
-        names = ("mean_ab", "sd_ab", "mean_c", "sd_c") if turned else (
+        # with rotated axes, the means of the law are not lengths of particles; use projections
+        rotated = local.get("size_axes_rotation", 0.0) != 0.0
+        names = ("mean_ab", "sd_ab", "mean_c", "sd_c") if rotated else (
             "L_ab", "sd_ab", "L_c", "sd_c")
-        source = statistics if turned else local
+        source = statistics if rotated else local
         ab, sd_ab, c, sd_c = (float(source[name]) for name in names)
         w_ab, w_c = (np.sqrt(np.log1p((sd / mean) ** 2)) for sd, mean in ((sd_ab, ab), (sd_c, c)))
-        shared = statistics.get("correlation", 0.0) if turned else 0.0
+        shared = statistics.get("correlation", 0.0) if rotated else 0.0
         width2 = (4 * w_ab**2 + w_c**2 + 4 * shared * w_ab * w_c) / 9
         edge = float((c * ab**2) ** (1 / 3))
         measures = block_measures(cell, ab / step, ab / step, 10 * c / cell.c)
@@ -51,7 +53,7 @@ def edge_rows(
         edges = [statistics[name] for name in ("L_a", "L_b", "L_c")]
         edge = float(np.prod(edges) ** (1 / 3))
         measures = block_measures(
-            cell, *(10 * length / own for length, own in zip(
+            cell, *(10 * length / cell_edge for length, cell_edge in zip(
                 edges, (cell.a, cell.b, cell.c), strict=True)))
         rows = [("L", "nm", edge)]
     else:

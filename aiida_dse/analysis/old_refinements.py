@@ -1,7 +1,7 @@
 """Quantities of refinements of version 0.1 with their covariance.
 
-Such results list distances, angles and strain with s.u.; cell, sizes and displacements follow from
-their parameters, and with the covariance of these their own.
+These results list distances, angles and strain with s.u.; cell, sizes and B_iso, with their
+covariance, are computed from the parameters and the covariance of these.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from aiida_dse.engine.units import FloatArray
 
 from .edges import edge_rows
 
-#: Step of central differences, as a share of a parameter's natural step.
+#: Step of central differences, as a fraction of the natural step of the parameter.
 STEP = 1e-3
-#: Name, value and unit of quantities.
+#: The names, values and units of quantities.
 Rows = list[tuple[str, float, str]]
 
 
 def old_quantities(
     summary: RefinementSummary, arrays: Mapping[str, np.ndarray], phase: str
 ) -> tuple[Rows, FloatArray]:
-    """The quantities (n) of a phase and their unscaled covariance (n, n), nan without s.u.
+    """The quantities (n) of a phase and their unscaled covariance (n, n), nan without an s.u.
 
-    Distances and angles need the symmetry, which such a result does not hold: they have the s.u.
-    that the refinement gave them, and no covariance with others.
+    Distances and angles depend on the symmetry, which these results do not contain: they have the
+    s.u. of the refinement, and zero covariance with other quantities.
     """
     free = [str(text) for text in arrays.get("covariance/names", ())]
     covariance = np.asarray(arrays.get("covariance/matrix", np.zeros((0, 0))))
@@ -62,7 +62,7 @@ def old_quantities(
 def _function(
     parameters: Mapping[str, ParameterRow], derived: PhaseRow, phase: str
 ) -> Callable[[Mapping[str, float]], Rows]:
-    """Every quantity that follows from the values of the parameters."""
+    """The quantities that can be computed from the parameters, as a function of their values."""
     constraints = ordered_constraints([
         Constraint.parse(name, row.constraint, parameters)
         for name, row in parameters.items() if row.constraint is not None])
@@ -75,8 +75,8 @@ def _function(
 
     def quantities(values: Mapping[str, float]) -> Rows:
         full = dict(values)
-        for one in constraints:
-            full[one.target] = float(one.value(full))
+        for constraint in constraints:
+            full[constraint.target] = float(constraint.value(full))
         local = {name[len(head):]: value for name, value in full.items() if name.startswith(head)}
         rows: Rows = []
         cell = None if cell_of is None else cell_of(local)
@@ -95,10 +95,10 @@ def _function(
 def _cell(
     parameters: Mapping[str, ParameterRow], derived: PhaseRow, phase: str
 ) -> Callable[[Mapping[str, float]], Cell] | None:
-    """The cell from the phase's own parameters; None for a list of atoms.
+    """The cell as a function of the local parameters of the phase; None for a list of atoms.
 
-    A length or angle that is no parameter follows the one that the crystal system makes it equal
-    to; angles of 90 and 120 degrees are constants.
+    A length or angle that is not a parameter follows the one to which the crystal system makes it
+    equal; angles of 90 and 120 degrees are constants.
     """
     stored = derived.cell
     if stored is None:

@@ -20,20 +20,20 @@ from aiida_dse.io.results import Result
 from .laws import OUTLIER, LawFit, outliers, weighted_line
 from .series_table import SU_NOTE, Row, Series
 
-#: Probability of the scatter below which the law or the s.u. are doubted.
+#: Probability of chi2 below which a warning questions the law or the s.u. of its points.
 IMPROBABLE = 1e-3
-#: Fewer points than this leave a law of two parameters without a judge.
+#: Fewer points than this barely test a law with two parameters.
 FEW_POINTS = 4
 LAW_SU_NOTE = (
-    "su of laws: from the points' s.u. (scaled by max(1, GoF) each); su_scaled = su * max(1, "
-    "sqrt(chi2_red)) of the law"
+    "su of laws follows from the s.u. of the points, each scaled by max(1, GoF); su_scaled = su * "
+    "max(1, sqrt(chi2_red)) of the law"
 )
 
 
 def series_fields(
     results: Mapping[str, Result[RefinementSummary]], series: Series, options: SeriesOptions,
 ) -> dict[str, Any]:
-    """The fields of a series' summary that state what went in."""
+    """The fields of the summary of a series that describe its refinements and options."""
     samples = [row.summary.sample for row in series.rows]
     sample = {key: value for key, value in samples[0].items()
               if all(other.get(key) == value for other in samples)}
@@ -50,20 +50,20 @@ def series_fields(
 
 
 def left_out_warnings(series: Series) -> list[str]:
-    """A remark on every refinement that is not used."""
+    """Warnings about the refinements that are not used."""
     return [f"{name} is not used: {why}." for name, why in series.excluded.items()]
 
 
 def number(
     value: float, su: float | None, scale: float, unit: str, *, at_bound: bool = False
 ) -> ScaledValue:
-    """A number of a law with its unscaled and scaled s.u."""
+    """A parameter of a law with its unscaled and scaled s.u."""
     return ScaledValue(value=float(value), unit=unit, su=su, at_bound=at_bound,
                        su_scaled=None if su is None else su * scale)
 
 
 def law_row(fit: LawFit, points: Sequence[Row], units: Mapping[str, str]) -> LawRow:
-    """A law: its numbers, correlation, chi2, R^2, residuals in s.u. of the points."""
+    """The record of a fitted law: parameters, correlation, chi2, R^2 and residuals in s.u."""
     names = [row.name for row in points]
     return LawRow(
         numbers={name: number(fit.value(name), fit.su(name), fit.scale, units[name],
@@ -79,11 +79,12 @@ def line_against(
     series: Series, quantity: str, against: str, *, origin: float = 0.0,
     through: float | None = None,
 ) -> tuple[LawFit, tuple[Row, ...]] | None:
-    """The line of a quantity against 'temperature' or another quantity of the same rows.
+    """The line of a quantity against 'temperature' or another quantity, and the fitted rows.
 
-    Errors in both axes with their covariance, each scaled by the refinement's max(1, GoF);
-    temperatures, and sizes that were given instead of refined, count as exact. With `through` the
-    line of (quantity - through) that is 0 at the origin. None for fewer than two places.
+    Both axes have errors with their covariance, scaled by max(1, GoF) of each refinement;
+    temperatures, and sizes that were specified rather than refined, count as exact. With
+    `through`, the line is that of (quantity - through) and is 0 at the origin. None for fewer than
+    two different x.
     """
     points = list(series.points(quantity))
     if against == "temperature":
@@ -108,33 +109,36 @@ def line_against(
 
 def law_warnings(what: str, fit: LawFit, points: Sequence[Row]) -> list[str]:
     """Warnings about a fitted law: few points, outliers, misfit, parameters at bounds."""
-    found = []
+    warnings = []
     if len(points) < FEW_POINTS:
-        found.append(f"{what}: only {len(points)} points, {fit.degrees_of_freedom} more than "
-                     f"parameters; the fit barely tests the law.")
+        warnings.append(f"{what}: the fit barely tests the law, because it has only {len(points)} "
+                        f"points and {fit.degrees_of_freedom} degrees of freedom.")
     far = outliers(fit, [row.name for row in points])
     if far:
-        found.append(f"{what}: more than {OUTLIER:g} s.u. off the law: "
-                     + ", ".join(f"{name} ({r:+.1f})" for name, r in far.items()) + ".")
+        warnings.append(f"{what}: points deviate from the law by more than {OUTLIER:g} s.u.: "
+                        + ", ".join(f"{name} ({r:+.1f})" for name, r in far.items()) + ".")
     dof = fit.degrees_of_freedom
     if dof > 0 and chi2_law.sf(fit.chi2, dof) < IMPROBABLE:
-        found.append(f"{what}: chi2_red = {fit.chi2_red:.3g} of {len(points)} points; they do not "
-                     "follow this law within their s.u. (the scaled s.u. treat this misfit as "
-                     "random scatter).")
+        warnings.append(f"{what}: chi2_red = {fit.chi2_red:.3g} for {len(points)} points, which do "
+                        "not follow this law within their s.u. (the scaled s.u. treat this misfit "
+                        "as random scatter).")
     for name in fit.at_bound:
-        found.append(f"{what}: {name} = {fit.value(name):.4g} is held by its bound and has no s.u.")
-    return found
+        warnings.append(
+            f"{what}: {name} = {fit.value(name):.4g} is held at its bound and has no s.u.")
+    return warnings
 
 
 def left_out(series: Series, quantity: str) -> list[str]:
-    """A remark on used refinements in which a quantity has no s.u. or is at its bound."""
-    kept = {row.name for row in series.points(quantity)}
-    gone = [row.name for row in series.rows if row.name in series.used and row.name not in kept]
-    if not gone:
+    """A warning about used refinements in which a quantity has no s.u. or is at its bound."""
+    fitted = {row.name for row in series.points(quantity)}
+    omitted = [row.name for row in series.rows
+               if row.name in series.used and row.name not in fitted]
+    if not omitted:
         return []
-    return [f"{quantity}: without s.u. or at its bound, so not used, in {', '.join(gone)}."]
+    return [f"{quantity}: not used in {', '.join(omitted)}, because it has no s.u. or is at its "
+            "bound there."]
 
 
 def listed(series: Series, *starts: str) -> list[str]:
-    """The quantities of the table whose names start so."""
+    """The quantities of the table whose names begin with one of `starts`."""
     return [name for name in series.names if name.startswith(starts)]

@@ -1,4 +1,4 @@
-"""The table of a series: all quantities of its refinements with s.u. and covariance."""
+"""The table of a series: all quantities of its refinements, with s.u. and covariance."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ from aiida_dse.io.results import Result
 from .old_refinements import old_quantities
 
 SU_NOTE = (
-    "su is unscaled; su_scaled = su * max(1, GoF) of its refinement is what figures show and laws "
-    "weight with"
+    "su is unscaled; su_scaled = su * max(1, GoF) of the refinement is shown in figures and "
+    "weights the points of laws"
 )
-#: Before the name of a statistic of the population, which is no quantity of a series.
+#: Prefix of the names of population statistics, which are not quantities of a series.
 STATISTIC = "sizes."
 
 
 @dataclass(frozen=True)
 class Row:
-    """One refinement: names, units, values (k,) and unscaled covariance (k, k), nan without s.u."""
+    """One refinement of a series: its quantities with their unscaled covariance.
+
+    names, units, values (k,); covariance (k, k), nan without an s.u.
+    """
 
     name: str
     summary: RefinementSummary
@@ -37,7 +40,7 @@ class Row:
     values: FloatArray
     covariance: FloatArray
     at_bound: frozenset[str]
-    elements: Mapping[str, str]  # site: element, where the result has it
+    elements: Mapping[str, str]  # the elements of sites, where the result contains them
 
     @property
     def gof(self) -> float:
@@ -53,21 +56,22 @@ class Row:
         return self.summary.temperature
 
     def value(self, name: str) -> float:
+        """The value of a quantity; nan where the row does not have it."""
         return float(self.values[self.names.index(name)]) if name in self.names else float("nan")
 
     def covariance_of(self, first: str, second: str) -> float:
-        """Covariance scaled by max(1, GoF)^2; nan where one has no s.u. or is not there."""
+        """The covariance scaled by max(1, GoF)^2; nan where one is missing or has no s.u."""
         if first not in self.names or second not in self.names:
             return float("nan")
         i, j = self.names.index(first), self.names.index(second)
         return float(self.covariance[i, j]) * self.factor**2
 
     def su(self, name: str) -> float:
-        """s.u. scaled by max(1, GoF); nan where there is none."""
+        """The s.u. scaled by max(1, GoF); nan where there is none."""
         return float(np.sqrt(self.covariance_of(name, name)))
 
     def plain(self) -> dict[str, Any]:
-        """This row as JSON values."""
+        """The row as JSON values."""
         sample, fit = self.summary.sample, self.summary.agreement
         quantities = {}
         for k, (name, unit) in enumerate(zip(self.names, self.units, strict=True)):
@@ -93,11 +97,11 @@ class Series:
     phase: str
     rows: tuple[Row, ...]
     used: tuple[str, ...]
-    excluded: Mapping[str, str]  # name: why it is not used
+    excluded: Mapping[str, str]  # the reasons why refinements are not used, by name
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All quantities of any row, in the order of the first that has them."""
+        """All quantities of any row, in the order of their first appearance."""
         return tuple(dict.fromkeys(name for row in self.rows for name in row.names))
 
     def unit(self, quantity: str) -> str:
@@ -105,7 +109,7 @@ class Series:
                     if quantity in row.names)
 
     def points(self, quantity: str) -> tuple[Row, ...]:
-        """The used rows in which the quantity has an s.u. and is not held by a bound."""
+        """The used rows in which the quantity has an s.u. and is not held at a bound."""
         return tuple(row for row in self.rows if row.name in self.used
                      and row.su(quantity) > 0 and quantity not in row.at_bound)
 
@@ -120,46 +124,48 @@ class Series:
         }
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Columns (n_rows,), nan where a row lacks them, and each row's scaled covariance."""
-        found: dict[str, np.ndarray] = {
+        """The columns (n_rows,), nan where missing, and the scaled covariance of each row."""
+        columns: dict[str, np.ndarray] = {
             "table/names": np.array([row.name for row in self.rows], dtype=str),
             "table/used": np.array([row.name in self.used for row in self.rows]),
             "table/temperature": np.array(
                 [np.nan if row.temperature is None else row.temperature for row in self.rows]),
         }
         for name in self.names:
-            found[f"table/values/{name}"] = np.array([row.value(name) for row in self.rows])
-            found[f"table/su_scaled/{name}"] = np.array([row.su(name) for row in self.rows])
+            columns[f"table/values/{name}"] = np.array([row.value(name) for row in self.rows])
+            columns[f"table/su_scaled/{name}"] = np.array([row.su(name) for row in self.rows])
         for row in self.rows:
-            found[f"covariance/{row.name}"] = row.covariance * row.factor**2
-            found[f"covariance_names/{row.name}"] = np.array(row.names, dtype=str)
-        return found
+            columns[f"covariance/{row.name}"] = row.covariance * row.factor**2
+            columns[f"covariance_names/{row.name}"] = np.array(row.names, dtype=str)
+        return columns
 
 
 def series_table(
     results: Mapping[str, Result], phase: str | None = None, *,
     exclude: Sequence[str] = (), max_gof: float | None = None,
 ) -> Series:
-    """The table of refinements given by name.
+    """The table of the refinements in `results`, by name.
 
-    Cell, V (Å^3), a_k and zeta, sizes L_ab, L_c, L = (L_c L_ab^2)^(1/3) (nm) with the spread sd_L
-    of the population, B (Å^2) of every site, and the distances and angles that the results list.
-    s.u. are propagated with the refinement's covariance. Refinements that did not converge, are
-    excluded or above max_gof are listed with the reason and not used. Raises ValueError for what
-    is no refinement, for an unknown phase, and where several phases leave a choice.
+    Its quantities are the cell, V (Å^3), a_k and zeta, sizes L_ab, L_c, L = (L_c L_ab^2)^(1/3) (nm)
+    with the standard deviation sd_L of the population, B_iso (Å^2) of every site, and the distances
+    and angles in the results, with s.u. propagated from the covariance of the refinement.
+    Refinements that did not converge, are in `exclude` or have a GoF above max_gof are in the table
+    with the reason, but not used. Raises ValueError for results that are not refinements, for an
+    unknown phase, and for several phases without a choice.
     """
     if not results:
-        raise ValueError("a series needs refinements; none was passed.")
+        raise ValueError("a series needs refinements, but there are none. Pass at least one.")
     for name, result in results.items():
         if result.task is not Task.REFINE:
-            raise ValueError(f"'{name}' is the result of '{result.task}', not of a refinement. "
-                             "Leave it out.")
+            raise ValueError(f"'{name}' is the result of the task '{result.task}', not of a "
+                             "refinement. Remove it from the series.")
         if "/" in name:
-            raise ValueError(f"'{name}': a refinement's name has no slash. Rename it.")
+            raise ValueError(f"the name '{name}' of a refinement contains a slash. Rename it.")
     chosen = _phase_of(results, phase)
     for name in exclude:
         if name not in results:
-            raise ValueError(f"'{name}' is to be excluded but is not among {', '.join(results)}.")
+            raise ValueError(f"'{name}' in 'exclude' is not one of the refinements "
+                             f"{', '.join(results)}. Correct the name.")
     rows = tuple(_row(name, result, chosen) for name, result in results.items())
     excluded: dict[str, str] = {}
     for row in rows:
@@ -168,13 +174,13 @@ def series_table(
         elif not row.summary.status.is_minimum:
             excluded[row.name] = f"the refinement ended as '{row.summary.status}'"
         elif max_gof is not None and row.gof > max_gof:
-            excluded[row.name] = f"GoF {row.gof:.2f} is above the {max_gof:g} allowed"
+            excluded[row.name] = f"its GoF of {row.gof:.2f} is above max_gof = {max_gof:g}"
     used = tuple(row.name for row in rows if row.name not in excluded)
     return Series(chosen, rows, used, excluded)
 
 
 def series_of(results: Mapping[str, Result], options: SeriesOptions) -> Series:
-    """The table that the options of an analysis ask for."""
+    """The table of the refinements with the options of an analysis."""
     return series_table(results, options.phase, exclude=options.exclude, max_gof=options.max_gof)
 
 
@@ -182,19 +188,19 @@ def _phase_of(results: Mapping[str, Result], phase: str | None) -> str:
     known = list(dict.fromkeys(p for r in results.values() for p in r.summary.phases))
     if phase is None:
         if len(known) > 1:
-            raise ValueError(f"the refinements have the phases {', '.join(known)}; choose "
-                             "that of the series as 'phase'.")
+            raise ValueError(f"the refinements have the phases {', '.join(known)}. Specify that "
+                             "of the series as 'phase'.")
         phase = known[0]
     for name, result in results.items():
         if phase not in result.summary.phases:
-            raise ValueError(f"'{name}' has no phase '{phase}' but "
-                             f"{', '.join(result.summary.phases)}. Leave it out, or choose "
-                             "another phase.")
+            raise ValueError(f"'{name}' has no phase '{phase}'; its phases are "
+                             f"{', '.join(result.summary.phases)}. Remove it from the series, or "
+                             "choose another phase.")
     return phase
 
 
 def _row(name: str, result: Result[RefinementSummary], phase: str) -> Row:
-    """The quantities of a phase with the covariance that the refinement propagated."""
+    """The quantities of a phase in a refinement, with their covariance."""
     summary, derived = result.summary, result.summary.derived[phase]
     stored = result.arrays.get(f"quantities/{phase}/names")
     if stored is not None:

@@ -37,25 +37,25 @@ from .series_laws import (
 )
 from .series_table import Row, Series, series_of
 
-#: eV/nm^2 in one J/m^2.
+#: 1 J/m^2 in eV/nm^2.
 EV_PER_NM2 = 1e-18 / constants.e
 #: The quantities of a shape on which the surface energy and the exciton energy depend.
 SURFACE, CONFINEMENT = "surface_to_volume", "confinement_diameter"
-#: Lines that miss the bulk at 1/L = 0 by more s.u. than this are remarked on.
+#: Number of s.u. by which a line may miss the bulk at 1/L = 0 without a warning.
 OFF_BULK = 3.0
 
 
 def size_series(
     results: Mapping[str, Result[RefinementSummary]], options: SizeOptions | None = None
 ) -> tuple[Series, Result[SizeSummary]]:
-    """The table of refinements of several sizes, and the analysis of it.
+    """The table of refinements of several sizes, and their analysis as a size series.
 
-    Volumetric strain (V - V_bulk)/V_bulk against 1/L, L = (L_c L_ab^2)^(1/3): weighted line with
-    errors in both axes and their covariance. Surface energy gamma = -(3/2) K slope of the same
-    line against the surface-to-volume ratio, from dV/V = -(2/3) gamma (A/V) / K (-4 gamma / (K L)
-    for a cube), in eV/nm^2 and J/m^2. zeta, cell edges, distances and angles against
-    1/L by lines alike. Without `bulk` V_bulk is the line's own value at 1/L = 0. Raises ValueError
-    where fewer than two sizes are left.
+    The volumetric strain (V - V_bulk)/V_bulk against 1/L, L = (L_c L_ab^2)^(1/3), is fitted by a
+    weighted line with errors in both axes and their covariance. The surface energy, in eV/nm^2 and
+    J/m^2, is gamma = -(3/2) K slope of the line against the surface-to-volume ratio, from
+    dV/V = -(2/3) gamma (A/V) / K (-4 gamma / (K L) for a cube). zeta, cell edges, distances and
+    angles are fitted by lines against 1/L as well. Without `bulk`, V_bulk is the value of the line
+    at 1/L = 0. Raises ValueError where fewer than two sizes can be used.
     """
     options = options or SizeOptions()
     series = _by_size(results, options)
@@ -65,10 +65,10 @@ def size_series(
     strain: StrainRow | None = None
     lines: dict[str, LawRow] = {}
     for name in ("volume", "a", "b", "c", "a_k", "zeta", *listed(series, "d(", "angle(")):
-        found = line_against(series, name, "1/L") if name in series.names else None
-        if found is None:
+        line = line_against(series, name, "1/L") if name in series.names else None
+        if line is None:
             continue
-        fit, used = found
+        fit, used = line
         unit = series.unit(name)
         lines[name] = law_row(fit, used, {"intercept": unit, "slope": f"{unit} nm".strip()})
         warnings += law_warnings(f"{name} against 1/L", fit, used) + left_out(series, name)
@@ -89,23 +89,24 @@ def size_series(
 def sizing_curve(
     results: Mapping[str, Result[RefinementSummary]], options: SizingOptions | None = None
 ) -> tuple[Series, Result[SizingSummary]]:
-    """First exciton energies predicted from the refined sizes; d0 fitted where E1 were measured.
+    """First exciton energies predicted from refined sizes, and d0 fitted to measured energies.
 
-    E1(d) (excitons.ExcitonLaw) with the confinement diameter d of the shape: D for spheres,
-    2 L / sqrt(3) for cuboids; the s.u. of E1 is that of d, its spread that of the population's L.
-    Raises ValueError for a measured energy without a refinement and where no refinement has a size.
+    The energies are E1(d) (excitons.ExcitonLaw) at the confinement diameter d of the shape: D for
+    spheres, 2 L / sqrt(3) for cuboids. The s.u. of E1 follows from that of d, its spread from that
+    of L in the population. Raises ValueError for a measured energy without a refinement, and where
+    no refinement has a size.
     """
     options = options or SizingOptions()
     for name in options.measured:
         if name not in results:
-            raise ValueError(f"'measured' gives an energy for '{name}', which is not among "
-                             f"{', '.join(results)}.")
+            raise ValueError(f"'measured' contains an energy for '{name}', which is not one of "
+                             f"the refinements {', '.join(results)}. Correct the name.")
     series = _by_size(results, options, least=1)
     arrays = series.arrays()
     law = ExcitonLaw(options.gap, options.permittivity, options.decay_length, options.alpha)
     d = np.array([row.value(CONFINEMENT) for row in series.rows])
     su_d = np.array([row.su(CONFINEMENT) for row in series.rows])
-    # all lengths of a shape grow together
+    # all lengths of a shape are proportional to each other
     spread = d * [row.value("sd_L") / row.value("L") for row in series.rows]
     slope = np.abs(law.slope(d))
     arrays |= {"sizing/d": d, "sizing/su_d": su_d, "sizing/E1": law.energy(d),
@@ -128,18 +129,19 @@ def sizing_curve(
 
 
 def _by_size(results: Mapping[str, Result], options: SeriesOptions, *, least: int = 2) -> Series:
-    """Rows in the order of L; refuses series that are too short."""
+    """The series in the order of L; ValueError for rows without a size and for too few sizes."""
     series = series_of(results, options)
     for row in series.rows:
         if not np.isfinite(row.value("L")):
-            raise ValueError(f"'{row.name}' has no particle size (a list of atoms?); exclude it "
-                             "from the results.")
+            raise ValueError(f"'{row.name}' has no particle size; it may be a list of atoms. "
+                             "Remove it from the series.")
     rows = tuple(sorted(series.rows, key=lambda row: row.value("L")))
     sizes = {row.value("L") for row in rows if row.name in series.used}
     if len(sizes) < least:
         raise ValueError(
-            f"this analysis needs {least} sizes or more; {len(sizes)} is usable. "
-            + "; ".join(f"{name}: {why}" for name, why in series.excluded.items())
+            f"this analysis needs at least {least} different sizes, but the number of usable "
+            f"sizes is {len(sizes)}. "
+            + "; ".join(f"{name} is not used: {why}" for name, why in series.excluded.items())
         )
     return Series(series.phase, rows, series.used, series.excluded)
 
@@ -148,17 +150,17 @@ def _strain(
     series: Series, fit: LawFit, points: tuple[Row, ...], options: SizeOptions,
     numbers: dict[str, ScaledValue], warnings: list[str],
 ) -> StrainRow:
-    """The line of the strain from that of the volume, and the surface energy."""
+    """The line of the volumetric strain, from that of the volume, and the surface energy."""
     scale, modulus = fit.scale, options.bulk_modulus
     surface = line_against(series, "volume", SURFACE)
     if surface is None:
-        raise ValueError(f"the results hold no '{SURFACE}', which the surface energy is computed "
-                         "from: they are of an older version. Refine again.")
+        raise ValueError(f"the results contain no '{SURFACE}', from which the surface energy is "
+                         "computed, because they are of an older version. Refine again.")
     through_bulk: StrainThroughBulk | None = None
     if options.bulk is None:
         longest = 1 / min(row.value("1/L") for row in points)
         bulk, bulk_su = fit.value("intercept"), fit.su("intercept") or 0.0
-        source = f"the line's own value at 1/L = 0, extrapolated from L = {longest:.1f} nm"
+        source = f"the value of the line at 1/L = 0, extrapolated from L = {longest:.1f} nm"
         slope = number(*relative_slope(fit), scale, "nm")
         per_surface = number(*relative_slope(surface[0]), surface[0].scale, "nm")
         intercept = number(0.0, None, scale, "")  # by definition
@@ -172,11 +174,11 @@ def _strain(
         intercept = line.model_copy(update={"value": line.value - 1, "unit": ""})
         if abs(intercept.value) > OFF_BULK * (intercept.su_scaled or 0.0):
             warnings.append(
-                f"The strain line does not pass through the bulk: it is "
+                "The strain line does not pass through the bulk: it is "
                 f"{with_su(intercept.value, intercept.su_scaled)} at 1/L = 0 instead of 0. "
-                "Either the line is not the whole law, or V_bulk "
-                f"({bulk:g} Å^3, {source}) is not the limit of these samples. The surface energy "
-                "is that of the slope; surface_energy_through_bulk is that of the line from the "
+                "Either a line does not describe the strain completely, or V_bulk "
+                f"({bulk:g} Å^3, {source}) is not the limit of these samples. surface_energy is "
+                "that of this line; surface_energy_through_bulk is that of the line through the "
                 "bulk."
             )
         direct = line_against(series, "volume", "1/L", through=bulk)
@@ -193,7 +195,7 @@ def _strain(
     numbers |= {"strain.slope": slope, "strain.intercept": intercept, "surface_energy": energy}
     if modulus.su == 0:
         warnings.append(f"The s.u. of the surface energy does not include that of K = "
-                        f"{modulus.value:g} GPa ({modulus.source}), which has none.")
+                        f"{modulus.value:g} GPa ({modulus.source}), because K has no s.u.")
     return StrainRow(
         law="dV/V = -(2/3) gamma (A/V) / K", slope=slope, intercept=intercept,
         surface_energy=energy,
@@ -208,9 +210,9 @@ def _strain(
 
 
 def _relative(fit: LawFit, name: str, bulk: float, bulk_su: float) -> ScaledValue:
-    """A parameter of the volume's line over V_bulk; the s.u. of V_bulk is common to all points.
+    """A parameter of the line of the volume, divided by V_bulk.
 
-    It is not scaled by their scatter, which is independent of it.
+    The s.u. of V_bulk is common to all points, so it is not scaled by their scatter.
     """
     value, su = fit.value(name) / bulk, (fit.su(name) or 0.0) / bulk
     common = value * bulk_su / bulk
@@ -223,8 +225,8 @@ def _surface_energy(
 ) -> ScaledValue:
     """gamma = -(3/2) K slope (GPa nm = J/m^2) times `factor`, with the s.u. of both.
 
-    `slope` (nm): d(dV/V) / d(A/V). Exact for isotropic strain: the work of the surface,
-    gamma dA = (2/3) gamma A dV/V, against the elastic energy of the volume.
+    `slope` (nm) is d(dV/V) / d(A/V). The formula is exact for isotropic strain: it balances the
+    work of the surface, gamma dA = (2/3) gamma A dV/V, and the elastic energy of the volume.
     """
     gamma = -1.5 * modulus.value * slope.value * factor
     share = gamma * modulus.su / modulus.value
@@ -237,23 +239,23 @@ def _surface_energy(
 def _fit_sizing(
     series: Series, options: SizingOptions, arrays: dict[str, np.ndarray], warnings: list[str]
 ) -> LawRow:
-    """d0 through the measured energies; E1 columns and the curve into `arrays`."""
-    found = [row for row in series.rows if row.name in series.used
-             and row.name in options.measured]
-    if not found:
-        raise ValueError("no refinement with a measured energy is usable: "
+    """Fit d0 to the measured energies; these and the fitted curve are added to `arrays`."""
+    points = [row for row in series.rows if row.name in series.used
+              and row.name in options.measured]
+    if not points:
+        raise ValueError("no refinement with a measured energy can be used: "
                          + "; ".join(f"{n}: {why}" for n, why in series.excluded.items()))
-    d = np.array([row.value(CONFINEMENT) for row in found])
-    su_d = np.nan_to_num([row.su(CONFINEMENT) for row in found])
-    energy, su = (np.array([getattr(options.measured[row.name], key) for row in found])
+    d = np.array([row.value(CONFINEMENT) for row in points])
+    su_d = np.nan_to_num([row.su(CONFINEMENT) for row in points])
+    energy, su = (np.array([getattr(options.measured[row.name], key) for row in points])
                   for key in ("value", "su"))
     constant = {"gap": options.gap, "permittivity": options.permittivity, "alpha": options.alpha}
     fit = fit_decay_length(d, energy, su_energy=su, su_d=su_d, **constant)
-    warnings += law_warnings("the sizing curve", fit, found)
+    warnings += law_warnings("the sizing curve", fit, points)
     law = ExcitonLaw(options.gap, options.permittivity, fit.value("d0"), options.alpha)
     arrays["curves/fitted"] = law.energy(arrays["curves/d"])
     for key in ("value", "su"):
         arrays[f"measured/{key}"] = np.array([
             getattr(options.measured[row.name], key) if row.name in options.measured else np.nan
             for row in series.rows])
-    return law_row(fit, found, {"d0": "nm"})
+    return law_row(fit, points, {"d0": "nm"})

@@ -1,4 +1,4 @@
-"""Numbers with standard uncertainties, printed as journals do."""
+"""Formatting of numbers with standard uncertainties, in the notation of journals."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import math
 
 
 def with_su(value: float, su: float | None, digits: int = 5) -> str:
-    """'8.207(1)': the s.u. with one digit, or two up to 19 (rule of 19); plain without s.u."""
+    """A value with its standard uncertainty in its last digits, for example '8.207(1)'.
+
+    The s.u. has two digits up to 19 and one digit above (rule of 19). Without an s.u. the value
+    has `digits` significant digits.
+    """
     if su is None or not math.isfinite(su) or su <= 0:
         return f"{value:.{digits}g}"
     exponent = math.floor(math.log10(su))

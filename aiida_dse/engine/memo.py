@@ -12,34 +12,37 @@ Value = TypeVar("Value")
 
 
 class Memo(Generic[Value]):
-    """The `size` values used last, by key; a thread that asks for one being computed waits."""
+    """The `size` most recently used values, by key.
+
+    A thread that requests a value which another thread is computing waits for it.
+    """
 
     def __init__(self, size: int = 1) -> None:
         self._size = size
         self._lock = Lock()
-        self._known: OrderedDict[Hashable, Future[Value]] = OrderedDict()
+        self._entries: OrderedDict[Hashable, Future[Value]] = OrderedDict()
 
     def get(self, key: Hashable, compute: Callable[[], Value]) -> Value:
-        """The value of the key, by `compute()` where it is not known. Errors are not kept."""
+        """The value of `key`: the cached one, or that of `compute()`. Errors are not cached."""
         with self._lock:
-            entry = self._known.get(key)
+            entry = self._entries.get(key)
             missing = entry is None
             if entry is None:
-                entry = self._known[key] = Future()
-                if len(self._known) > self._size:
-                    self._known.popitem(last=False)
+                entry = self._entries[key] = Future()
+                if len(self._entries) > self._size:
+                    self._entries.popitem(last=False)
             else:
-                self._known.move_to_end(key)
+                self._entries.move_to_end(key)
         if missing:
             try:
                 entry.set_result(compute())
             except BaseException as problem:
                 entry.set_exception(problem)
                 with self._lock:
-                    if self._known.get(key) is entry:
-                        del self._known[key]
+                    if self._entries.get(key) is entry:
+                        del self._entries[key]
                 raise
         return entry.result()
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._entries)

@@ -1,7 +1,8 @@
 """Parameters of a model: structured names, kinds with their properties, values with bounds and s.u.
 
-Everything that depends on what a parameter *is* (unit, step, starting range, possible values, what
-it changes, when it is refined, its CIF data name, its symbol) is a column of one table, `KINDS`.
+Everything that depends on the kind of a parameter (its unit, step, starting range and possible
+values, what it changes, when it is refined, its CIF data name and its symbol) is a column of one
+table, `KINDS`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ GLOBAL = "global"
 
 
 class ParameterName(str):
-    """'phase.quantity' or 'phase.site.quantity', parsed; a string, so that it can be a key.
+    """The name of a parameter, 'phase.quantity' or 'phase.site.quantity', with its parts.
 
-    In a simultaneous refinement 'pattern:' before it names the pattern that owns the parameter.
+    It is a string, so that it can be a key. In a simultaneous refinement the prefix 'pattern:'
+    names the pattern to which the parameter belongs.
     """
 
     __slots__ = ()
@@ -33,12 +35,12 @@ class ParameterName(str):
 
     @property
     def pattern(self) -> str:
-        """The pattern that owns the parameter; '' where it belongs to the whole model."""
+        """The pattern to which the parameter belongs; '' where it belongs to the whole model."""
         return self.partition(":")[0] if ":" in self else ""
 
     @property
     def shared(self) -> ParameterName:
-        """The same name without the pattern."""
+        """The name without the pattern."""
         return ParameterName(self.rpartition(":")[2])
 
     @property
@@ -71,7 +73,7 @@ class Changes(StrEnum):
 
     @property
     def moves_distances(self) -> bool:
-        """Whether the distance histograms must be computed again."""
+        """Whether the distance histograms must be recomputed."""
         return self in (Changes.COUNTS, Changes.DISTANCES)
 
 
@@ -101,11 +103,12 @@ class Kind(StrEnum):
 class KindSpec:
     """The properties of a kind of parameter.
 
-    `shift` is a natural step, which scales the search and finite differences; `bounds` and
-    `start_range` are the default bounds and the range of starting points around a value; `possible`
-    are the values that a crystal or particle can have. `stage` is the place in the default stages
-    of a refinement (None: not refined by default). `cif` is the CIF data name, with {} for the
-    quantity. `symbol` is the LaTeX form for figures, '' where the name itself is shown.
+    `shift` is the natural step, by which the search and finite differences are scaled. `bounds` and
+    `start_range` are the default bounds and the default range of starting points around a value;
+    `possible` is the interval of values that a crystal or particle can have. `stage` is the
+    position in the default stages of a refinement (None: not refined by default). `cif` is the CIF
+    data name, with {} for the quantity. `symbol` is the LaTeX form for figures, '' where figures
+    show the name itself.
     """
 
     unit: str
@@ -143,9 +146,9 @@ def _factor_of_two(value: float) -> Interval:
     return value / 2, value * 2
 
 
-#: Largest B_iso (Å^2) a refinement may reach unless the document specifies another bound.
+#: Largest B_iso (Å^2) that a refinement may reach unless the document specifies another bound.
 B_LIMIT = 30.0
-#: Bounds of the factor by which all distances of a fixed geometry may be scaled.
+#: Default bounds of the factor by which all distances of a fixed geometry are scaled.
 LATTICE_SCALE_RANGE = (0.9, 1.1)
 _LENGTH: Interval = (1e-6, 1e6)
 
@@ -210,12 +213,12 @@ class ParameterStatus(StrEnum):
     FIXED = "fixed"
     FREE = "free"
     CONSTRAINED = "constrained"  # computed from other parameters
-    AT_BOUND = "at_bound"  # refined, and held at a bound in the end; no s.u.
-    UNDETERMINED = "undetermined"  # refined, but the data do not determine it; no s.u.
+    AT_BOUND = "at_bound"  # refined, but held at the bound where it ended; it has no s.u.
+    UNDETERMINED = "undetermined"  # refined, but the data do not determine it; it has no s.u.
 
     @property
     def refined(self) -> bool:
-        """Whether the refinement was free to change it."""
+        """Whether the refinement was free to change the parameter."""
         return self in (ParameterStatus.FREE, ParameterStatus.AT_BOUND,
                         ParameterStatus.UNDETERMINED)
 
@@ -224,7 +227,8 @@ class ParameterStatus(StrEnum):
 class Parameter:
     """A parameter of a model, in the unit of its kind. `su` is its unscaled standard uncertainty.
 
-    Without bounds the kind's default ones hold, widened to include the value.
+    Unspecified bounds are the default bounds of the kind, widened to include the value. Raises
+    ValueError where the value is not finite or lies outside the bounds, or the bounds are swapped.
     """
 
     name: ParameterName
@@ -261,7 +265,7 @@ class Parameter:
 
     @property
     def shift(self) -> float:
-        """A natural step: it scales the search and finite differences."""
+        """The natural step, by which the search and finite differences are scaled."""
         if self.kind is Kind.GLOBAL and self.value == 0:
             span = self.upper - self.lower
             return 1e-2 * span if math.isfinite(span) and span > 0 else 1e-6
@@ -273,41 +277,42 @@ class Parameter:
         return max(low, self.lower), min(high, self.upper)
 
     def changed(self, **changes: object) -> Parameter:
-        """The parameter with other fields."""
+        """A copy of the parameter with the fields `changes`."""
         return replace(self, **changes)  # type: ignore[arg-type]
 
 
 def require_possible(name: str, kind: Kind, lower: float, upper: float) -> None:
-    """Raise ValueError unless a crystal or particle can have all values from lower to upper."""
+    """Raise ValueError unless a crystal or particle can have every value from lower to upper."""
     low, high = kind.spec.possible
     if not low <= lower <= upper <= high:
         raise ValueError(
-            f"{name} would run from {lower:g} to {upper:g} {kind.spec.unit}, but only {low:g} to "
-            f"{high:g} is possible. Correct its value, bounds or constraint."
+            f"{name} would run from {lower:g} to {upper:g}{kind.spec.unit and ' '}"
+            f"{kind.spec.unit}, but only values from {low:g} to {high:g} are possible. "
+            "Correct its value, bounds or constraint."
         )
 
 
 def is_pattern(text: str) -> bool:
-    """Whether a text selects parameters by wildcards instead of naming one."""
+    """Whether a text selects parameters by wildcards instead of naming a single one."""
     return any(character in text for character in "*?[")
 
 
 def select(patterns: Iterable[str], names: Sequence[str]) -> list[str]:
     """The names that the patterns select ('*' is a wildcard), in the order of `names`.
 
-    Raises ValueError for a pattern that selects nothing, with the nearest name.
+    Raises ValueError for a pattern that selects nothing; the message suggests the nearest names.
     """
     chosen: set[str] = set()
     for pattern in patterns:
         hits = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
         if not hits:
-            raise ValueError(f"'{pattern}' names no parameter{closest(pattern, names)}.")
+            raise ValueError(f"'{pattern}' matches no parameter{closest(pattern, names)}.")
         chosen.update(hits)
     return [name for name in names if name in chosen]
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """A hint for error messages: the most similar known names."""
+    """A hint for error messages with the known names most similar to `name`; '' without any."""
     import difflib
 
     hits = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)

@@ -1,9 +1,9 @@
 """Resources: threads and memory of a calculation, and the distribution of work over threads.
 
-Nothing in the engine looks at the environment: the outermost command makes one `Resources` and
-passes it down. Resources decide how fast a result comes, never which inputs are accepted nor a
-single bit of the result: pieces of work do not depend on the number of threads, and their results
-are combined in the order of the pieces.
+The engine does not read the environment: the outermost command makes one `Resources` and passes
+it down. Resources affect the speed of a calculation, but neither the inputs that are accepted nor
+a single bit of the result: the division of work into pieces does not depend on the number of
+threads, and the results are combined in the order of the pieces.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ StopCheck = Callable[[], str | None]
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
-#: Memory (bytes) that is assumed where nothing is specified.
+#: Memory (bytes) that is assumed where none is specified.
 DEFAULT_MEMORY = 4e9
 
 
 @dataclass(frozen=True)
 class Resources:
-    """Threads, and the memory (bytes) that the work arrays of all of them may take together."""
+    """The number of threads, and the memory (bytes) for the work arrays of all of them together."""
 
     threads: int = 1
     memory: float = DEFAULT_MEMORY
 
     def __post_init__(self) -> None:
         if self.threads < 1:
-            raise ValueError(f"{self.threads} threads cannot compute anything; use at least 1.")
+            raise ValueError(f"the number of threads is {self.threads}; it must be at least 1.")
         if not self.memory > 0:
             raise ValueError(f"the memory is {self.memory:g} bytes; it must be above 0.")
 
@@ -42,20 +42,21 @@ class Resources:
     ) -> Resources:
         """The resources of this process; for the outermost command only.
 
-        Threads: the requested number, else DSE_NUM_THREADS, else OMP_NUM_THREADS, else the cores this
-        process may run on. Memory: DSE_MEMORY in GB, else half of that of the computer.
+        The number of threads is the requested one, else DSE_NUM_THREADS, else OMP_NUM_THREADS, else
+        the number of cores on which this process may run. The memory is DSE_MEMORY in GB, else half
+        of the computer's memory. Raises ValueError where DSE_MEMORY is not a number.
         """
-        known = os.environ if environment is None else environment
+        variables = os.environ if environment is None else environment
         if threads is None:
-            given = [known.get(name, "") for name in ("DSE_NUM_THREADS", "OMP_NUM_THREADS")]
-            threads = next((int(n) for n in given if n.isdigit() and int(n) > 0), _cores())
+            limits = [variables.get(name, "") for name in ("DSE_NUM_THREADS", "OMP_NUM_THREADS")]
+            threads = next((int(n) for n in limits if n.isdigit() and int(n) > 0), _cores())
         try:
-            memory = float(known["DSE_MEMORY"]) * 1e9
+            memory = float(variables["DSE_MEMORY"]) * 1e9
         except KeyError:
             memory = _physical_memory() / 2
         except ValueError:
             raise ValueError(
-                f"DSE_MEMORY is '{known['DSE_MEMORY']}'; it must be a number of GB, such as 8."
+                f"DSE_MEMORY is '{variables['DSE_MEMORY']}'; it must be a number of GB, such as 8."
             ) from None
         return cls(threads, memory)
 
@@ -65,16 +66,16 @@ class Resources:
         return Resources(max(1, self.threads // n), self.memory / n)
 
     def workers(self, n_items: int, bytes_each: float = 0.0) -> int:
-        """Number of `n_items` that run at the same time if each needs `bytes_each`; at least one."""
+        """How many of `n_items` run at the same time if each needs `bytes_each`; at least one."""
         fitting = self.memory // bytes_each if bytes_each > 0 else n_items
         return int(max(1, min(self.threads, n_items, fitting)))
 
     def ordered(
         self, work: Callable[[Item], Found], items: Sequence[Item], *, bytes_each: float = 0.0
     ) -> Iterator[Found]:
-        """`work(item)` of all items in their order, on as many threads as there is memory for.
+        """Yield `work(item)` of all items in their order, on as many threads as memory allows.
 
-        No more results than workers wait to be taken, so memory stays bounded.
+        At most as many results as there are workers are held at a time, so memory is bounded.
         """
         workers = self.workers(len(items), bytes_each)
         if workers == 1:
@@ -90,7 +91,7 @@ class Resources:
                 yield waiting.popleft().result()
 
 
-#: What is used where nothing is specified: one thread.
+#: The default resources: one thread.
 ONE_THREAD = Resources()
 
 
@@ -102,10 +103,11 @@ def spread(
     should_stop: StopCheck | None = None,
     resources: Resources,
 ) -> str:
-    """Do `work(item, stopping)` for all items; 'complete', 'interrupted' or why it was stopped.
+    """Run `work(item, stopping)` for all items on the threads of `resources`.
 
-    `on_done` receives each result, in the calling thread. `stopping` returns a reason once the
-    work is to end: long work should ask it and return what it has.
+    Returns 'complete', 'interrupted' or the reason that `should_stop` returned. `on_done` receives
+    each result, in the calling thread. `stopping` returns a reason once the work is to end: long
+    work should call it regularly and return what it has.
     """
     if not items:
         return "complete"
@@ -131,7 +133,7 @@ def spread(
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    # what was under way when the stop came is kept as well
+    # results of the work that was in progress when the calculation was stopped are kept as well
     for future, item in waiting.items():
         if not future.cancelled():
             on_done(item, future.result())
@@ -139,12 +141,12 @@ def spread(
 
 
 def _cores() -> int:
-    """Cores that this process may run on."""
+    """The number of cores on which this process may run."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _physical_memory() -> float:
-    """Bytes of memory of this computer; twice DEFAULT_MEMORY where it does not report them."""
+    """Memory of this computer in bytes; twice DEFAULT_MEMORY if the system does not report it."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError, OSError):

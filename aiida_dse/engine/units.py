@@ -1,4 +1,4 @@
-"""Scattering variables and displacement parameters, with their units."""
+"""Conversions of scattering variables and displacement parameters, with their units."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def q_from_two_theta(two_theta: ArrayLike, wavelength: float) -> FloatArray:
     _positive_wavelength(wavelength)
     if angle.size and not (angle.min() > 0 and angle.max() < 180):
         raise ValueError(
-            f"2theta runs from {angle.min():g} to {angle.max():g} degrees; it must stay between "
-            "0 and 180. Is this axis q? If so, set 'axis' of the pattern."
+            f"2theta runs from {angle.min():g} to {angle.max():g} degrees; it must lie between "
+            "0 and 180. If this column is q, specify 'axis' of the pattern."
         )
     return np.asarray(4 * np.pi * np.sin(np.radians(angle) / 2) / wavelength)
 
@@ -30,22 +30,22 @@ def q_from_two_theta(two_theta: ArrayLike, wavelength: float) -> FloatArray:
 def two_theta_from_q(q: ArrayLike, wavelength: float) -> FloatArray:
     """2theta in degrees from q in 1/Å and the wavelength in Å.
 
-    Raises ValueError where q exceeds the reach of the wavelength, 4 pi / lambda.
+    Raises ValueError where q reaches 4 pi / lambda, the limit of the wavelength.
     """
     momentum = np.asarray(q, dtype=float)
     _positive_wavelength(wavelength)
     reach = 4 * np.pi / wavelength
     if momentum.size and momentum.max() >= reach:
         raise ValueError(
-            f"q reaches {momentum.max():g} 1/Å, but a wavelength of {wavelength:g} Å ends at "
-            f"{reach:.4g} 1/Å (back scattering). Is q in 1/nm (axis: q_inverse_nm), or is the "
-            "wavelength wrong?"
+            f"q reaches {momentum.max():g} 1/Å, but the limit for a wavelength of {wavelength:g} Å "
+            f"is {reach:.4g} 1/Å (backscattering). Correct the wavelength, or specify "
+            "'axis: q_inverse_nm' if q is in 1/nm."
         )
     return np.asarray(np.degrees(2 * np.arcsin(momentum * wavelength / (4 * np.pi))))
 
 
 def photon_energy(wavelength: float) -> float:
-    """Photon energy in eV of a wavelength in Å."""
+    """Photon energy in eV for a wavelength in Å."""
     _positive_wavelength(wavelength)
     return HC_EV_ANGSTROM / wavelength
 
@@ -58,5 +58,5 @@ def b_from_u(u_iso: float) -> float:
 def _positive_wavelength(wavelength: float) -> None:
     if not wavelength > 0:
         raise ValueError(
-            f"the wavelength is {wavelength:g} Å; it must be positive, in Å."
+            f"the wavelength is {wavelength:g} Å; it must be a positive number of Å."
         )

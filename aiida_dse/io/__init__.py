@@ -1,1 +1,1 @@
-
+"""Readers and writers of patterns, structures, pair distances and results."""

@@ -1,4 +1,4 @@
-"""Conversion of structures from pymatgen, ASE, gemmi and plain sites to crystals."""
+"""Conversion of structures from pymatgen, ASE, gemmi and plain sites to crystals, and back."""
 
 from __future__ import annotations
 
@@ -16,55 +16,56 @@ from aiida_dse.engine.units import FloatArray, b_from_u
 
 from .structures import symmetry_of
 
-#: Symmetry operations must map atoms onto each other within this distance (Å).
+#: Distance (Å) within which symmetry operations must map atoms onto each other.
 SYMMETRY_PRECISION = 1e-3
 
 
 def crystal_from_pymatgen(structure: Any, *, name: str = "structure") -> Crystal:
-    """The crystal of a pymatgen Structure, in its own setting.
+    """The crystal of a pymatgen Structure, in the setting of the structure.
 
-    Labels come from the site property 'label', else from the site's own label. The operations
-    are those that map equally labelled atoms onto each other; nothing is standardised. Where
-    atoms of one label are not equivalent, a number is appended. 'B_iso' (Å^2) is read from the
-    site properties.
+    The labels are the site property 'label', else the labels of the sites. The symmetry operations
+    are those that map atoms with equal labels onto each other; nothing is standardised. Where atoms
+    of one label are not equivalent, a number is appended to it. The site property 'B_iso' (Å^2) is
+    read as well. Raises ValueError for sites with several species, and where no symmetry is found.
     """
     labels = [str(s.properties.get("label") or s.label or s.specie) for s in structure]
     for site, label in zip(structure, labels, strict=True):
         if len(site.species) != 1:
             raise ValueError(
-                f"{name}: site {label} mixes {site.species_string}. Give every species its own "
-                "site with its occupancy."
+                f"{name}: site {label} contains several species ({site.species_string}). Define a "
+                "separate site with its occupancy for every species."
             )
     species, occupancies = zip(*(next(iter(s.species.items())) for s in structure), strict=True)
     return _crystal_of_atoms(
         name, structure.lattice.parameters, structure.lattice.matrix,
-        [site.frac_coords for site in structure], labels, [str(one) for one in species],
+        [site.frac_coords for site in structure], labels, [str(ion) for ion in species],
         occupancies, [site.properties.get("B_iso") for site in structure],
     )
 
 
 def crystal_from_ase(atoms: Any, *, name: str = "structure") -> Crystal:
-    """The crystal of ASE Atoms that are periodic, as `crystal_from_pymatgen`.
+    """The crystal of periodic ASE Atoms, with symmetry and labels as in `crystal_from_pymatgen`.
 
-    Labels come from the array 'label' (atoms.new_array("label", ...)), else from the chemical
-    symbols; 'B_iso' (Å^2) from the array of that name; occupancies as ase.io reads them from a CIF.
+    The labels are the array 'label' (atoms.new_array("label", ...)), else the chemical symbols;
+    B_iso (Å^2) is the array 'B_iso'; occupancies are those that ase.io reads from a CIF. Raises
+    ValueError for atoms that are not periodic, and for sites with several species.
     """
     if not (atoms.cell.rank == 3 and atoms.pbc.all()):
         raise ValueError(
-            f"{name}: these ASE Atoms are not periodic in three directions, so they are no "
+            f"{name}: these ASE Atoms are not periodic in three directions, so they are not a "
             "crystal. Set cell and pbc, or use them without a particle, as a list of atoms."
         )
     symbols = atoms.get_chemical_symbols()
     kinds = atoms.arrays.get("spacegroup_kinds", range(len(atoms)))
     occupancies = []
     for symbol, kind in zip(symbols, kinds, strict=True):
-        given = atoms.info.get("occupancy", {}).get(str(kind), {symbol: 1.0})
-        if len(given) != 1:
+        shares = atoms.info.get("occupancy", {}).get(str(kind), {symbol: 1.0})
+        if len(shares) != 1:
             raise ValueError(
-                f"{name}: a site mixes {', '.join(given)}. Give every species its own site with "
-                "its occupancy."
+                f"{name}: a site contains several species ({', '.join(shares)}). Define a separate "
+                "site with its occupancy for every species."
             )
-        occupancies.append(next(iter(given.values())))
+        occupancies.append(next(iter(shares.values())))
     return _crystal_of_atoms(
         name, atoms.cell.cellpar(), np.array(atoms.cell), atoms.get_scaled_positions(wrap=False),
         [str(label) for label in atoms.arrays.get("label", symbols)], symbols, occupancies,
@@ -73,7 +74,10 @@ def crystal_from_ase(atoms: Any, *, name: str = "structure") -> Crystal:
 
 
 def crystal_from_gemmi(structure: gemmi.SmallStructure, *, name: str = "structure") -> Crystal:
-    """The crystal of a gemmi SmallStructure; a U_iso of zero counts as missing."""
+    """The crystal of a gemmi SmallStructure; a U_iso of zero counts as missing.
+
+    Raises ValueError for incomplete symmetry operations, and for a cell that does not obey them.
+    """
     sites = tuple(
         Site(site.label.replace(".", "_"), ion_symbol(site.type_symbol or site.element.name),
              (site.fract.x, site.fract.y, site.fract.z), site.occ,
@@ -91,15 +95,16 @@ def crystal_from_sites(
 ) -> Crystal:
     """The crystal of a cell and the sites of its asymmetric unit.
 
-    cell: edges a, b, c in Å, then angles in degrees (three numbers: right angles). space_group: a
-    Hermann-Mauguin symbol in the setting of the cell ('P b n m'), or the operations as triplets
-    ('-x,-y,z+1/2'). Raises ValueError for an unknown symbol and a cell that does not obey it.
+    `cell` contains the edges a, b, c in Å and the angles in degrees (three numbers: right angles).
+    `space_group` is a Hermann-Mauguin symbol in the setting of the cell ('P b n m'), or the list of
+    operations as triplets ('-x,-y,z+1/2'). Raises ValueError for an unknown symbol, and for a cell
+    that does not obey the symmetry.
     """
     if not isinstance(cell, Cell):
         if len(cell) not in (3, 6):
             raise ValueError(
-                f"{name}: the cell has {len(cell)} numbers; it needs a, b, c (Å), or these and "
-                "alpha, beta, gamma (degrees)."
+                f"{name}: the cell has {len(cell)} numbers; it must have three, a, b, c (Å), or "
+                "six, with alpha, beta, gamma (degrees)."
             )
         cell = Cell(*(float(value) for value in cell))
     symbol = ""
@@ -107,7 +112,7 @@ def crystal_from_sites(
         group = gemmi.find_spacegroup_by_name(space_group, cell.alpha, cell.gamma)
         if group is None:
             raise ValueError(
-                f"{name}: '{space_group}' is no space group that is known. Use its Hermann-Mauguin "
+                f"{name}: the space group '{space_group}' is unknown. Use its Hermann-Mauguin "
                 "symbol with spaces ('P b n m'), or a list of its operations as triplets."
             )
         symbol, operations = group.xhm(), tuple(op.triplet() for op in group.operations())
@@ -117,8 +122,8 @@ def crystal_from_sites(
     for site in sites:
         if "." in site.label or " " in site.label:
             raise ValueError(
-                f"{name}: the label '{site.label}' holds a '.' or a space, which separate the "
-                "parts of a parameter's name. Rename the site."
+                f"{name}: the label '{site.label}' contains a '.' or a space, which separate the "
+                "parts of a parameter name. Rename the site."
             )
     return Crystal(cell, operations, sites, name, symbol).checked_cell()
 
@@ -128,10 +133,10 @@ def _crystal_of_atoms(
     labels: Sequence[str], species: Sequence[str], occupancies: Sequence[float],
     b_iso: Sequence[float | None],
 ) -> Crystal:
-    """The crystal of all atoms (n,) of one cell, by the symmetry that they have.
+    """The crystal of all atoms (n,) of one cell, with the symmetry that they have.
 
-    cell: a, b, c (Å), alpha, beta, gamma (degrees); matrix (3, 3) Å, its rows the lattice vectors;
-    fractional (n, 3).
+    `cell` contains a, b, c (Å) and alpha, beta, gamma (degrees); matrix (3, 3) Å has the lattice
+    vectors as rows; fractional (n, 3).
     """
     import spglib
 
@@ -141,7 +146,9 @@ def _crystal_of_atoms(
     atoms: Any = (matrix, positions, [kinds[key] for key in keys])
     symmetry = spglib.get_symmetry(atoms, symprec=SYMMETRY_PRECISION)
     if symmetry is None:
-        raise ValueError(f"{name}: no symmetry could be found; are two atoms at one place?")
+        raise ValueError(
+            f"{name}: no symmetry could be found. Check that no two atoms are at the same position."
+        )
     operations = tuple(
         _triplet(rotation, translation)
         for rotation, translation in zip(
@@ -165,7 +172,7 @@ def _crystal_of_atoms(
 
 
 def crystal_to_pymatgen(crystal: Crystal) -> Any:
-    """A pymatgen Structure of all atoms of the cell, labels and B_iso as site properties."""
+    """The pymatgen Structure of all atoms of the cell, with labels and B_iso as site properties."""
     from pymatgen.core import Lattice, Structure
 
     lattice = Lattice.from_parameters(*(getattr(crystal.cell, name) for name in CELL_PARAMETERS))
@@ -197,9 +204,9 @@ def _triplet(rotation: np.ndarray, translation: np.ndarray) -> str:
     steps = np.asarray(translation) * op.DEN
     if np.abs(steps - np.round(steps)).max() > 0.05:
         raise ValueError(
-            f"the symmetry translation {np.round(translation, 4).tolist()} is no fraction of the "
-            "cell: shift the structure so that its symmetry elements sit at common fractions, or "
-            "give a CIF with its own operations."
+            f"the symmetry translation {np.round(translation, 4).tolist()} is not a common "
+            f"fraction (a multiple of 1/{op.DEN}) of the cell. Shift the structure so that its "
+            "symmetry elements lie at common fractions, or use a CIF with its operations."
         )
     op.tran = np.round(steps).astype(int).tolist()
     return str(op.wrap().triplet())

@@ -1,4 +1,4 @@
-"""Files of stored pair distances (HDF5), which replace a structure."""
+"""Files of stored pair distances (HDF5), from which a phase can be read instead of a structure."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ DISTANCES_SCHEMA = "aiida-dse/distances/1"
 
 
 def write_distances(stored: PairDistances, path: Path) -> None:
-    """Write a store; the file is complete or the previous one.
+    """Write stored pair distances; after an error, the previous file remains.
 
     Datasets: r (n_bins,) Å; weights (n_channels, n_bins), sums of 1/r spread over r; channels
     (n_channels, 2) labels; atoms, occupancy, B (n_sites,), labels, ions. Attributes: schema, step
-    (Å), sizes and about (JSON). The same content gives the same bytes.
+    (Å), sizes and about (JSON). Equal content results in equal bytes.
     """
     n_bins = stored.histograms.shape[1]
     channels = [[stored.labels[s], stored.labels[t]]
@@ -50,13 +50,14 @@ def write_distances(stored: PairDistances, path: Path) -> None:
 
 
 def read_distances(path: Path) -> PairDistances:
-    """The store in a file. Raises ValueError where it is damaged or of another kind."""
+    """The stored pair distances in a file; ValueError for a damaged file or one of another kind."""
     try:
         with h5py.File(path, "r") as file:
             if (schema := file.attrs.get("schema")) != DISTANCES_SCHEMA:
                 raise ValueError(
-                    f"{path.name} is no store of distances (its schema is {schema!r}, not "
-                    f"'{DISTANCES_SCHEMA}'). 'dse-engine build' writes such files."
+                    f"{path.name} does not contain stored pair distances (its schema is "
+                    f"{schema!r}, not '{DISTANCES_SCHEMA}'). Write the file with 'dse-engine "
+                    "build'."
                 )
             texts = {key: tuple(np.char.decode(file[key][()], "utf-8").tolist())
                      for key in ("labels", "ions")}
@@ -67,10 +68,11 @@ def read_distances(path: Path) -> PairDistances:
                 json.loads(file.attrs["sizes"]), _about(json.loads(file.attrs["about"])),
             )
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as problem:
-        raise ValueError(f"{path.name} is no readable store of distances: {problem}") from None
+        raise ValueError(
+            f"{path.name} cannot be read as stored pair distances: {problem}") from None
 
 
 def _about(content: dict[str, Any]) -> dict[str, Any]:
-    """What a store is of; the names of its values in a store of version 0.1 are today's then."""
+    """The origin of stored distances, with parameter names of version 0.1 in their current form."""
     return content | {"values": {
         local_name(name): value for name, value in content.get("values", {}).items()}}

@@ -1,6 +1,6 @@
 """outcome.json: the outcome of a run of dse-engine, also of a run without a result.
 
-The file is reserved at the start of a run, so that a full disk cannot prevent its last words.
+The space of the file is reserved at the start of a run, so that it can be written on a full disk.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from aiida_dse.documents.status import Failure
 from aiida_dse.engine import NUMERICS_VERSION
 
 OUTCOME_NAME = "outcome.json"
-#: Bytes reserved for the file.
+#: Number of bytes that are reserved for the file.
 RESERVED = 4096
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """state: 'running', 'finished' (there is a result) or 'failed'."""
+    """The outcome of a run: its state, and the class and message of a failure."""
 
-    state: str
+    state: str  # 'running', 'finished' (with a result) or 'failed'
     failure: str = ""
     message: str = ""
     engine_version: str = aiida_dse.__version__
@@ -35,7 +35,7 @@ class RunOutcome:
 
 
 class EngineFailure(Exception):
-    """A run that cannot go on, with the class of its failure and a message for the user."""
+    """The failure of a run, with its class and a message for the user."""
 
     def __init__(self, failure: Failure, message: str) -> None:
         super().__init__(message)
@@ -43,7 +43,7 @@ class EngineFailure(Exception):
 
 
 def write_outcome(folder: Path, outcome: RunOutcome) -> None:
-    """Write the file in place; an error to do so is ignored, since it would hide the first one."""
+    """Write the file in place; an OSError is ignored, because it would hide the original error."""
     text = json.dumps(asdict(outcome))
     while len(text.encode()) > RESERVED:
         outcome = replace(outcome, message=outcome.message[: len(outcome.message) * 3 // 4])
@@ -68,25 +68,26 @@ def read_outcome(folder: Path) -> RunOutcome | None:
 
 
 def failure_of(problem: BaseException) -> EngineFailure:
-    """The class of an exception: bad input, no memory, a full disk, or a fault of the engine."""
+    """The failure of an exception: invalid input, too little memory, a full disk, or a bug."""
     if isinstance(problem, EngineFailure):
         return problem
     if isinstance(problem, DocumentError) or (
             isinstance(problem, ValueError) and _raised_here(problem)):
         return EngineFailure(Failure.INVALID_INPUT, str(problem))
     if isinstance(problem, KeyboardInterrupt):
-        return EngineFailure(Failure.NO_RESULT, "interrupted before there was a result")
+        return EngineFailure(Failure.NO_RESULT, "the run was interrupted before it had a result")
     if isinstance(problem, MemoryError):
-        return EngineFailure(Failure.OUT_OF_MEMORY, str(problem) or "an array did not fit")
+        return EngineFailure(
+            Failure.OUT_OF_MEMORY, str(problem) or "an array did not fit into memory")
     if isinstance(problem, OSError) and problem.errno in _FULL:
         return EngineFailure(Failure.DISK_FULL, str(problem))
     return EngineFailure(Failure.INTERNAL, f"{type(problem).__name__}: {problem}")
 
 
 def _raised_here(problem: BaseException) -> bool:
-    """Whether this package raised an exception itself, as it does for bad input.
+    """Whether this package itself raised an exception, as it does for invalid input.
 
-    One that a library raises while a task runs is a fault of the engine.
+    An exception raised by a library during a task is a bug of the engine.
     """
     last = problem.__traceback__
     while last is not None and last.tb_next is not None:
@@ -96,7 +97,7 @@ def _raised_here(problem: BaseException) -> bool:
 
 @contextmanager
 def reporting(folder: Path) -> Iterator[None]:
-    """Keep outcome.json in `folder` up to date while a task runs; exceptions pass on."""
+    """Keep outcome.json in `folder` up to date while a task runs; exceptions are re-raised."""
     write_outcome(folder, RunOutcome("running"))
     try:
         yield

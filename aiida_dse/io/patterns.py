@@ -1,8 +1,8 @@
 """Readers of measured powder and total-scattering patterns.
 
-Axis kind, wavelength and sigma are given by the user or found in the file, never guessed; where
-both exist they must agree. Every refusal is a ValueError that names the file and, where there is
-one, the line.
+The kind of axis, the wavelength and sigma are specified by the user or read from the file, but
+never guessed; where both exist, they must agree. Patterns that cannot be used raise ValueError with
+the name of the file and, where possible, the line.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from aiida_dse.engine.units import FloatArray, q_from_two_theta
 
 from .tables import AXES, NUMBER, Columns, read_columns
 
-#: Limits that no x-ray pattern passes; beyond them the unit is wrong.
+#: Limits of X-ray patterns; beyond them, the unit must be wrong.
 HIGHEST_Q, LOWEST_Q_MAX = 45.0, 1.0  # 1/Å
 WAVELENGTHS = (0.01, 10.0)  # Å
 
-#: Replaces the path of a pattern that consists of arrays.
+#: The path of a pattern from arrays.
 ARRAYS = Path("the arrays")
 
 _SIGMA_CHOICES = (
-    "sigma: column (the file's column 3, or the one in sigma_column), sigma: counts (sqrt(I), raw "
-    "counts only), sigma: counts / N (counts divided by N: sqrt(I / N)), or sigma: 2 % (of the "
-    "intensity)"
+    "sigma: column (column 3 of the file, or that in sigma_column), sigma: counts (sqrt(I), for "
+    "raw counts only), sigma: counts / N (sqrt(I / N), for counts divided by N), or sigma: 2 % (of "
+    "the intensity)"
 )
 
 
 @dataclass(frozen=True)
 class MeasuredPattern:
-    """q (n,) 1/Å, two_theta (n,) degrees (None if the axis was q), intensity, sigma (n,)."""
+    """A measured pattern of n points that has passed all checks."""
 
-    q: FloatArray
-    two_theta: FloatArray | None
-    intensity: FloatArray
-    sigma: FloatArray
+    q: FloatArray  # (n,) 1/Å
+    two_theta: FloatArray | None  # (n,) degrees; None if the axis was q
+    intensity: FloatArray  # (n,)
+    sigma: FloatArray  # (n,)
     axis: str
-    wavelength: float
+    wavelength: float  # Å
     sigma_origin: str
     source: str
 
@@ -58,12 +58,13 @@ def read_pattern(
     range_: tuple[float, float] | None = None,
     every: int = 1,
 ) -> MeasuredPattern:
-    """A measured pattern, checked point by point.
+    """Read a measured pattern from a file and check it point by point.
 
-    axis: one of AXES; wavelength: Å; sigma: 'column', 'counts', 'counts / N' or '2 %'; None
-    where the file states it. axis_grid: (start, step) in axis units for a file of bare intensities.
-    range_: (low, high) in axis units, both ends kept; points outside are dropped before
-    intensity and sigma are checked. every: keep each n-th of the points that remain.
+    `axis` is one of AXES, `wavelength` is in Å, and `sigma` is 'column', 'counts', 'counts / N' or
+    '2 %'; each may be None where the file states it. `axis_grid` is (start, step) in axis units for
+    a file of intensities only. `range_` is (low, high) in axis units, both included; points outside
+    are dropped before intensity and sigma are checked. `every` keeps every n-th of the remaining
+    points.
 
     Raises ValueError where something is missing, contradictory, impossible or not finite.
     """
@@ -85,17 +86,18 @@ def pattern_from_arrays(
     range_: tuple[float, float] | None = None,
     every: int = 1,
 ) -> MeasuredPattern:
-    """A pattern from arrays (n,), with the checks of a file; sigma: an array, or a rule.
+    """A measured pattern from arrays (n,), with the checks of `read_pattern`.
 
-    Raises ValueError as `read_pattern` does, with the index of the point.
+    `sigma` is an array or one of the rules of `read_pattern`. Raises ValueError as `read_pattern`
+    does, with the index of the point.
     """
     rule = sigma if isinstance(sigma, str) else None
-    given = {"axis": x, "intensity": intensity} | ({} if rule else {"sigma": sigma})
-    arrays = {name: np.array(values, dtype=float) for name, values in given.items()}
+    columns_by_name = {"axis": x, "intensity": intensity} | ({} if rule else {"sigma": sigma})
+    arrays = {name: np.array(values, dtype=float) for name, values in columns_by_name.items()}
     shapes = {name: array.shape for name, array in arrays.items()}
     if len(set(shapes.values())) != 1 or arrays["axis"].ndim != 1 or not arrays["axis"].size:
         raise ValueError(
-            f"the arrays have the shapes {shapes}; they must be one-dimensional, of one length "
+            f"the arrays have the shapes {shapes}; they must be one-dimensional, of equal length "
             "and not empty."
         )
     columns = Columns(
@@ -115,7 +117,7 @@ def _measured(
     range_: tuple[float, float] | None,
     every: int,
 ) -> MeasuredPattern:
-    """The checked pattern in the columns of a file, or in arrays (path: ARRAYS)."""
+    """The checked pattern from the columns of a file, or from arrays (path: ARRAYS)."""
     axis, wavelength = _settled(path, columns, axis=axis, wavelength=wavelength, sigma=sigma)
     _check_axis(path, columns, axis, wavelength)
 
@@ -123,9 +125,10 @@ def _measured(
     kept = (columns.axis >= low) & (columns.axis <= high)
     if np.count_nonzero(kept[kept][::every]) < 3:
         raise ValueError(
-            f"{path.name}: {np.count_nonzero(kept)} points lie in the range {low:g} to {high:g}, "
-            f"every = {every}; at least 3 must remain. The file runs from {columns.axis[0]:g} to "
-            f"{columns.axis[-1]:g} ({axis}); the range is in these units."
+            f"{path.name}: too few points remain, because {np.count_nonzero(kept)} points lie in "
+            f"the range {low:g} to {high:g} and every = {every}; at least 3 are needed. The file "
+            f"runs from {columns.axis[0]:g} to {columns.axis[-1]:g} ({axis}); specify the range in "
+            "these units."
         )
     x, intensity, lines = columns.axis[kept], columns.intensity[kept], columns.line_numbers[kept]
     _refuse(path, lines, x <= 0, f"{axis} is not positive; exclude it with the range")
@@ -147,29 +150,35 @@ def _measured(
 
 def _check_choices(axis: str | None, range_: tuple[float, float] | None, every: int) -> None:
     if axis is not None and axis not in AXES:
-        raise ValueError(f"axis: {axis!r} is not known; use one of {', '.join(AXES)}.")
+        raise ValueError(f"the axis {axis!r} is unknown; use one of {', '.join(AXES)}.")
     if range_ is not None and not range_[0] < range_[1]:
-        raise ValueError(f"range {range_[0]:g} to {range_[1]:g}: it must be (low, high) with low "
-                         f"< high.")
+        raise ValueError(f"the range is {range_[0]:g} to {range_[1]:g}; it must be (low, high) "
+                         "with low < high.")
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise ValueError(f"every is {every!r}; it must be a whole number from 1 (all points).")
+        raise ValueError(
+            f"every is {every!r}; it must be a whole number of at least 1 (1 keeps all points)."
+        )
 
 
 def _settled(
     path: Path, columns: Columns, *, axis: str | None, wavelength: float | None, sigma: str | None
 ) -> tuple[str, float]:
-    """Axis kind and wavelength (Å), given or found; refuses what is missing or contradictory."""
+    """The kind of axis and the wavelength (Å), specified by the user or read from the file.
+
+    Raises ValueError where one of them or sigma is missing, or where they contradict the file.
+    """
     missing = []
     hint, family, found = columns.axis_hint, columns.axis_family, columns.wavelength_hint
     if axis is None and hint is None:
-        missing.append(f"axis: {' | '.join(AXES)}" + (f" (the file has {family})" if family else ""))
+        file_has = f" (the file has {family})" if family else ""
+        missing.append(f"axis: {' | '.join(AXES)}{file_has}")
     if wavelength is None and found is None:
-        missing.append("wavelength: the wavelength in Å, e.g. wavelength: 0.56456")
+        missing.append("wavelength: the wavelength in Å, for example wavelength: 0.56456")
     if sigma is None and not columns.sigma_is_evident:
         named = f" (the columns are {columns.names})" if columns.names else ""
         missing.append(f"{_SIGMA_CHOICES}{named}")
     if missing:
-        raise ValueError(f"{path.name} does not contain the following facts. Specify them in the "
+        raise ValueError(f"{path.name} lacks the following information. Specify it in the "
                          "document:\n  " + "\n  ".join(missing))
     if axis and (hint or family or axis) not in (axis, axis.partition("_inverse")[0]):
         raise ValueError(
@@ -183,60 +192,63 @@ def _settled(
         )
     kind = axis or hint
     value = found if wavelength is None else wavelength
-    assert kind is not None and value is not None  # else missing
+    assert kind is not None and value is not None  # checked above
     if not WAVELENGTHS[0] <= value <= WAVELENGTHS[1]:
         raise ValueError(
-            f"{path.name}: the wavelength is {value:g} Å, outside {WAVELENGTHS[0]:g} to "
-            f"{WAVELENGTHS[1]:g} Å. Specify it in Å, not in nm or m, nor as an energy."
+            f"{path.name}: the wavelength is {value:g} Å; it must lie between {WAVELENGTHS[0]:g} "
+            f"and {WAVELENGTHS[1]:g} Å. Specify it in Å, not in nm or m, nor as an energy."
         )
     return kind, float(value)
 
 
 def _check_axis(path: Path, columns: Columns, axis: str, wavelength: float) -> None:
-    """Finite, strictly increasing, and possible for its unit; over the whole file.
+    """Raise ValueError unless the axis is finite, strictly increasing and possible for its unit.
 
-    The range must not hide a wrong unit, so it plays no part here.
+    The whole file is checked, because the range must not hide a wrong unit.
     """
     x, lines = columns.axis, columns.line_numbers
     _refuse(path, lines, ~np.isfinite(x), "the axis is not finite (nan or inf)")
     if np.any(falls := np.diff(x) <= 0):
         k = int(np.argmax(falls))
-        what = "a duplicated point" if x[k + 1] == x[k] else "not increasing"
+        what = "has a duplicated point" if x[k + 1] == x[k] else "is not increasing"
         raise ValueError(
-            f"{_place(path)} {lines[k + 1]}: {what}: the axis is {x[k + 1]:.10g} after "
-            f"{x[k]:.10g} {'at index' if path is ARRAYS else 'on line'} {lines[k]}. Sort and merge "
-            "the points."
+            f"{_place(path)} {lines[k + 1]}: the axis {what}: {x[k + 1]:.10g} after "
+            f"{x[k]:.10g} {'at index' if path is ARRAYS else 'on line'} {lines[k]}. Sort the "
+            "points and merge duplicates."
         )
     top = float(x[-1])
     if axis == "two_theta":
         if top >= 180:
             raise ValueError(
-                f"{path.name}: 2theta reaches {top:g} degrees; it must stay below 180. Is this q "
-                f"in 1/nm? If so, set axis: q_inverse_nm."
+                f"{path.name}: 2theta reaches {top:g} degrees; it must be below 180. If the axis "
+                "is q in 1/nm, specify axis: q_inverse_nm."
             )
         q_max = float(q_from_two_theta(columns.axis[-1:], wavelength)[0])
         if q_max > HIGHEST_Q:
             raise ValueError(
                 f"{path.name}: 2theta = {top:g} degrees at a wavelength of {wavelength:g} Å is q = "
-                f"{q_max:.4g} 1/Å; patterns end below {HIGHEST_Q:g} 1/Å. Is the wavelength in nm? "
-                f"Specify it in Å."
+                f"{q_max:.4g} 1/Å, but the limit of patterns is {HIGHEST_Q:g} 1/Å. Specify the "
+                "wavelength in Å, not in nm."
             )
         return
     q_max = top / 10 if axis == "q_inverse_nm" else top
-    ask = "Is this 1/nm? Say axis: q_inverse_nm." if axis != "q_inverse_nm" else "Is it 1/nm?"
+    unit = ("If q is in 1/nm, specify axis: q_inverse_nm" if axis != "q_inverse_nm"
+            else "Check that q is in 1/nm")
     if q_max > (reach := 4 * np.pi / wavelength):
         raise ValueError(
-            f"{path.name}: q reaches {q_max:g} 1/Å, but a wavelength of {wavelength:g} Å ends at "
-            f"{reach:.4g} 1/Å (back scattering). {ask} Or is the wavelength wrong?"
+            f"{path.name}: q reaches {q_max:g} 1/Å, but the limit for a wavelength of "
+            f"{wavelength:g} Å is {reach:.4g} 1/Å (backscattering). {unit}, or correct the "
+            "wavelength."
         )
     if q_max > HIGHEST_Q:
         raise ValueError(
-            f"{path.name}: q reaches {q_max:g} 1/Å; patterns end below {HIGHEST_Q:g} 1/Å. {ask}"
+            f"{path.name}: q reaches {q_max:g} 1/Å, but the limit of patterns is {HIGHEST_Q:g} "
+            f"1/Å. {unit}."
         )
     if axis == "q_inverse_nm" and q_max < LOWEST_Q_MAX:
         raise ValueError(
-            f"{path.name}: q ends at {top:g} 1/nm = {q_max:g} 1/Å, before any Bragg line "
-            f"({LOWEST_Q_MAX:g} 1/Å). Is this 1/Å? If so, set axis: q_inverse_angstrom."
+            f"{path.name}: q ends at {top:g} 1/nm = {q_max:g} 1/Å, before any Bragg reflection "
+            f"({LOWEST_Q_MAX:g} 1/Å). If q is in 1/Å, specify axis: q_inverse_angstrom."
         )
 
 
@@ -248,33 +260,41 @@ def _uncertainty(
     lines: NDArray[np.int64],
     sigma: str | None,
 ) -> tuple[FloatArray, str]:
-    """Sigma (n,) by the stated rule, and where it came from."""
+    """Sigma (n,) by the specified rule, and a description of its origin."""
     rule = "column" if sigma is None else " ".join(sigma.split())
     if rule == "column":
         if column is None:
-            named = f"its columns are {columns.names}" if columns.names else "there is no column 3"
+            named = (f"the columns are {columns.names}" if columns.names
+                     else "the file has no column 3")
             raise ValueError(
-                f"{path.name}: sigma: column, but no column is known to be sigma; {named}. "
-                f"Specify sigma_column, or another choice: {_SIGMA_CHOICES}."
+                f"{path.name}: the document specifies sigma: column, but no column is known to "
+                f"contain sigma ({named}). Specify sigma_column, or another choice: "
+                f"{_SIGMA_CHOICES}."
             )
         return column, f"column {columns.sigma_column}"
     if counts := re.fullmatch(rf"counts(?: ?/ ?({NUMBER}))?", rule, re.I):
         divisor = float(counts[1] or 1)
         if divisor <= 0:
-            raise ValueError(f"sigma: {sigma!r}: the divisor of the counts must be positive.")
-        _refuse(path, lines, intensity <= 0, "sqrt(counts) needs positive counts; exclude it")
+            raise ValueError(
+                f"sigma is {sigma!r}, but the divisor of the counts must be positive.")
+        _refuse(path, lines, intensity <= 0,
+                "the counts are not positive, as sqrt(counts) requires; exclude them with the "
+                "range")
         origin = "sqrt(counts)" if counts[1] is None else f"sqrt(I / {divisor:g})"
         return np.sqrt(intensity / divisor), origin
     if percent := re.fullmatch(rf"({NUMBER}) ?%", rule):
         share = float(percent[1])
         if not 0 < share <= 100:
-            raise ValueError(f"sigma: {sigma!r}: the percentage must lie between 0 and 100.")
-        _refuse(path, lines, intensity <= 0, "a share of it needs a positive intensity")
+            raise ValueError(f"sigma is {sigma!r}, but the percentage must lie between 0 and 100.")
+        _refuse(path, lines, intensity <= 0,
+                "the intensity is not positive, as a percentage of it requires; exclude it with "
+                "the range")
         return intensity * (share / 100), f"{share:g} % of the intensity"
-    raise ValueError(f"sigma: {sigma!r} is not known. The choices: {_SIGMA_CHOICES}.")
+    raise ValueError(f"the rule sigma: {sigma!r} is unknown. The choices are {_SIGMA_CHOICES}.")
 
 
 def _refuse(path: Path, lines: NDArray[np.int64], bad: NDArray[np.bool_], why: str) -> None:
+    """Raise ValueError with the first lines of the `bad` points, if there are any."""
     if np.any(bad):
         where = lines[bad]
         shown = ", ".join(str(n) for n in where[:5]) + (" ..." if where.size > 5 else "")
@@ -282,5 +302,5 @@ def _refuse(path: Path, lines: NDArray[np.int64], bad: NDArray[np.bool_], why: s
 
 
 def _place(path: Path) -> str:
-    """Words before the number of a point: its line in a file, or its index in arrays."""
+    """The text before the number of a point: its line in a file, or its index in arrays."""
     return "the arrays, index" if path is ARRAYS else f"{path.name}, line"

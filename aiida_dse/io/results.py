@@ -1,4 +1,4 @@
-"""Result files: numbers as JSON and arrays as HDF5, written so that a crash leaves the old file."""
+"""Result files: numbers as JSON and arrays as HDF5; after a crash, the previous files remain."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SummaryType = TypeVar("SummaryType", bound=Summary, covariant=True)
 
 @dataclass(frozen=True)
 class Result(Generic[SummaryType]):
-    """Result of a task: the numbers as `summary`, the `arrays` by HDF5 path ('pattern/q')."""
+    """The result of a task: numbers in `summary`, and `arrays` by their HDF5 path ('pattern/q')."""
 
     summary: SummaryType
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -41,25 +41,28 @@ class Result(Generic[SummaryType]):
         return self.summary.status
 
     def changed(self, **changes: Any) -> Result[SummaryType]:
-        """The result with other numbers."""
+        """A copy of the result with other fields of its summary."""
         return replace(self, summary=self.summary.model_copy(update=changes))
 
 
 def content_of(summary: Summary) -> dict[str, Any]:
-    """The JSON values of a summary, those at their default left out."""
+    """The JSON values of a summary, without those at their defaults."""
     content: dict[str, Any] = plain(
         summary.model_dump(mode="json", by_alias=True, exclude_defaults=True))
     return {"schema": RESULT_SCHEMA, "task": summary.task.value, **content}
 
 
 def summary_of(content: Any, where: str = "the result") -> Summary:
-    """The typed summary in JSON values, those of earlier schemas included. Raises ValueError."""
+    """The typed summary from JSON values of this schema or an earlier one.
+
+    Raises ValueError, with `where` as the subject, for other schemas and damaged content.
+    """
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema not in (RESULT_SCHEMA, OLD_SCHEMA):
-        what = "no mapping with a schema" if schema is None else f"the schema is '{schema}'"
+        what = "it has no schema" if schema is None else f"its schema is '{schema}'"
         raise ValueError(
-            f"{where} is not a result of aiida-dse ({RESULT_SCHEMA}): {what}. A result of a later "
-            "version needs that version.")
+            f"{where} is not a result of aiida-dse with the schema {RESULT_SCHEMA}: {what}. Read a "
+            "result of a later version with that version.")
     try:
         content = current_result(content)
         return SUMMARIES[Task(content["task"])].model_validate(content)
@@ -72,7 +75,7 @@ def summary_of(content: Any, where: str = "the result") -> Summary:
 
 
 def write_result(result: Result[Summary], folder: Path) -> None:
-    """Write result.h5 and result.json; each is complete or the previous one."""
+    """Write result.h5 and result.json; after an error, the previous file remains."""
 
     def fill(file: h5py.File) -> None:
         file.attrs["schema"] = RESULT_SCHEMA
@@ -92,20 +95,23 @@ def write_result(result: Result[Summary], folder: Path) -> None:
 
 
 def read_result(folder: Path) -> Result[Any]:
-    """The result in a folder. Raises ValueError where it is missing, damaged or of another kind."""
+    """The result in a folder; ValueError where it is missing, damaged or of another kind."""
     path = folder / JSON_NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{folder} holds no {JSON_NAME}: the task ended before its result.") \
-            from None
+        raise ValueError(
+            f"{folder} contains no {JSON_NAME}, because the task ended without a result.") from None
     except (OSError, json.JSONDecodeError) as problem:
         raise ValueError(f"{path} is damaged: {problem}") from None
     return Result(summary_of(content, str(path)), read_arrays(folder / HDF5_NAME))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All datasets of a result file by (today's) path. Raises ValueError where it is damaged or missing."""
+    """All datasets of a result file by their current path.
+
+    Raises ValueError where the file is missing or damaged.
+    """
     arrays: dict[str, np.ndarray] = {}
 
     def take(name: str, item: Any) -> None:
@@ -123,7 +129,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def plain(value: Any) -> Any:
-    """JSON values only: numpy scalars become numbers, nan and infinities null."""
+    """The value as plain JSON values: numpy scalars as numbers, nan and infinities as null."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -10,10 +10,10 @@ import h5py
 
 
 def hdf5_image(fill: Callable[[h5py.File], None]) -> bytes:
-    """An HDF5 file as bytes, made in memory.
+    """The bytes of an HDF5 file, made in memory.
 
-    HDF5 itself must not meet a full disk: it ends the whole process when it closes such a file
-    (seen with h5py 3.16 and HDF5 2.0), and no error reports it.
+    HDF5 itself must not write to a full disk: it then aborts the whole process without an error
+    when it closes the file (observed with h5py 3.16 and HDF5 2.0).
     """
     with h5py.File("image", "w", driver="core", backing_store=False) as file:
         fill(file)
@@ -22,7 +22,7 @@ def hdf5_image(fill: Callable[[h5py.File], None]) -> bytes:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file; it is complete or the previous one, and a part of it is not left behind."""
+    """Write a file atomically; after an error, the previous file remains and no partial one."""
     partial = path.with_name(f".{path.name}.part")
     try:
         partial.write_bytes(content)

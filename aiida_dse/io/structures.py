@@ -17,10 +17,11 @@ from aiida_dse.engine.units import FloatArray, b_from_u
 
 
 def read_cif(path: Path, *, block: str | None = None) -> Crystal:
-    """The crystal in a CIF: operations as the file lists them, else from its space-group name.
+    """The crystal in a CIF, with its listed operations or else those of its space-group name.
 
-    Raises ValueError for files that are no CIF, and for what an analysis cannot do without: cell,
-    symmetry, labels, types, coordinates.
+    `block` is the name of the data block; it is necessary where several blocks have sites. Raises
+    ValueError for a file that is not a CIF, and where cell, symmetry, labels, types or coordinates
+    are missing or invalid.
     """
     try:
         document = gemmi.cif.read(str(path))
@@ -31,7 +32,7 @@ def read_cif(path: Path, *, block: str | None = None) -> Crystal:
 
 
 def parse_cif(text: str, *, name: str = "structure.cif", block: str | None = None) -> Crystal:
-    """The crystal in the text of a CIF, as `read_cif` reads it from a file of that name."""
+    """The crystal in the text of a CIF; as `read_cif`, with `name` as the name of the file."""
     try:
         document = gemmi.cif.read_string(text)
     except (ValueError, RuntimeError) as problem:
@@ -40,22 +41,22 @@ def parse_cif(text: str, *, name: str = "structure.cif", block: str | None = Non
 
 
 def _crystal(document: gemmi.cif.Document, path: Path, block: str | None) -> Crystal:
-    """The crystal in one block of a CIF; path: its file, for messages and the crystal's name."""
+    """The crystal in one block of a CIF; `path` appears in messages and names the crystal."""
     blocks = [b for b in document if b.find_values("_atom_site_fract_x")]
     if block is not None:
         blocks = [b for b in document if b.name == block]
     if len(blocks) != 1:
         names = ", ".join(b.name for b in document) or "none"
         raise ValueError(
-            f"{path.name} has {len(blocks)} data blocks with atom sites (blocks: {names}). Name "
-            "the one to use as the phase's 'block'."
+            f"{path.name} has {len(blocks)} data blocks with atom sites (blocks: {names}). Specify "
+            "the name of one block as 'block' of the phase."
         )
     chosen = blocks[0]
     structure = gemmi.make_small_structure_from_block(chosen)
     _check_labels(path, chosen)
     cell = structure.cell
     if not cell.is_crystal():
-        raise ValueError(f"{path.name} has no unit cell (_cell_length_a ... are missing).")
+        raise ValueError(f"{path.name} has no unit cell. Add _cell_length_a and so on.")
     b_iso = _displacements(chosen)
     assemblies = _column(chosen, "_atom_site_disorder_assembly")
     types = _column(chosen, "_atom_site_type_symbol")
@@ -79,7 +80,7 @@ def _crystal(document: gemmi.cif.Document, path: Path, block: str | None) -> Cry
 
 
 def cif_text(crystal: Crystal, *, exact: bool = False) -> str:
-    """The crystal as the text of a CIF; exact: with all digits, to be read back unchanged."""
+    """The crystal as the text of a CIF; with all digits if `exact`, so that it can be reread."""
 
     def number(value: float, form: str) -> str:
         return repr(float(value)) if exact else format(value, form)
@@ -113,8 +114,11 @@ def cif_text(crystal: Crystal, *, exact: bool = False) -> str:
 
 
 def chemical_formula(crystal: Crystal) -> tuple[str, int]:
-    """The sum formula of a crystal in Hill order, such as 'Br3 Cs Pb', and the number Z of
-    formula units in its cell; with fractional occupancies, the content of the cell and 1."""
+    """The sum formula of a crystal in Hill order, such as 'Br3 Cs Pb', and Z, its units per cell.
+
+    Where the numbers of atoms in the cell are not integers, the formula is that of the cell and
+    Z is 1.
+    """
     content: dict[str, float] = {}
     atoms = np.bincount(crystal.site_of_atom, minlength=len(crystal.sites))
     for site, multiplicity in zip(crystal.sites, atoms, strict=True):
@@ -134,7 +138,7 @@ def chemical_formula(crystal: Crystal) -> tuple[str, int]:
 
 
 def _space_group_number(crystal: Crystal) -> int | None:
-    """The number in the International Tables; None for operations in an unusual setting."""
+    """The number of the space group; None for unknown operations in an unusual setting."""
     try:
         operations = gemmi.GroupOps([gemmi.Op(triplet) for triplet in crystal.operations])
         group = gemmi.find_spacegroup_by_ops(operations)
@@ -146,12 +150,11 @@ def _space_group_number(crystal: Crystal) -> int | None:
 
 
 def read_xyz(path: Path) -> tuple[list[str], FloatArray]:
-    """Labels and positions (n, 3) Å of an XYZ file; a label is an element, or element and number.
+    """The labels (n,) and positions (n, 3) Å in an XYZ file.
 
-    What element a label means is decided later, by its letters ('Ca1' is calcium, 'CA1' is refused)
-    or by the ions that the document names for labels.
-
-    Raises ValueError with the line number of what cannot be read.
+    A label is an element, or an element and a number. The ion of a label is determined later, by
+    its letters ('Ca1' is calcium, 'CA1' is refused) or by the 'ions' in the document. Raises
+    ValueError with the number of the line that cannot be read.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -161,24 +164,27 @@ def read_xyz(path: Path) -> tuple[list[str], FloatArray]:
 
 
 def xyz_text(labels: Sequence[str], positions: FloatArray) -> str:
-    """Labels (n,) and positions (n, 3) Å as the text of an XYZ file, with all digits."""
+    """The text of an XYZ file with labels (n,) and positions (n, 3) Å, with all digits."""
     rows = (f"{label} {x!r} {y!r} {z!r}"
             for label, (x, y, z) in zip(labels, positions.tolist(), strict=True))
     return "\n".join([str(len(labels)), "", *rows, ""])
 
 
 def parse_xyz(text: str, *, name: str = "atoms.xyz") -> tuple[list[str], FloatArray]:
-    """Labels and positions from the text of an XYZ file; name: that of the file, for messages."""
+    """The labels and positions in the text of an XYZ file; `name` names the file in messages."""
     lines = text.splitlines()
     try:
         count = int(lines[0].split()[0])
     except (IndexError, ValueError):
         raise ValueError(
-            f"{name}, line 1: an XYZ file starts with the number of atoms."
+            f"{name}, line 1: an XYZ file must start with the number of atoms."
         ) from None
     rows = [line for line in lines[2 : 2 + count] if line.strip()]
     if len(rows) != count or count < 1:
-        raise ValueError(f"{name} announces {count} atoms but holds {len(rows)}.")
+        raise ValueError(
+            f"{name} contains {len(rows)} atoms, but its first line specifies {count}. Correct the "
+            "number (at least 1) or complete the list."
+        )
     labels, positions = [], np.empty((count, 3))
     for number, line in enumerate(rows):
         fields = line.split()
@@ -196,10 +202,11 @@ def parse_xyz(text: str, *, name: str = "atoms.xyz") -> tuple[list[str], FloatAr
 
 
 def _ion(path: Path, label: str, type_symbol: str) -> str:
-    """The ion of a site: by its type symbol in any case, or by the letters its label begins with.
+    """The ion of a site, from its type symbol or else from the first letters of its label.
 
-    _atom_site_type_symbol holds elements and nothing else, and many programs write it in capitals;
-    a label may hold anything after its element, so there the case decides.
+    A type symbol may have any case, because _atom_site_type_symbol contains only elements and many
+    programs write it in capitals. In a label, which may contain anything after its element, the
+    case is significant.
     """
     if type_symbol.strip() not in ("", ".", "?"):
         return ion_symbol(type_symbol, any_case=True)
@@ -208,16 +215,17 @@ def _ion(path: Path, label: str, type_symbol: str) -> str:
         return ion_symbol(letters)
     except ValueError:
         raise ValueError(
-            f"{path.name}: the element of site {label} is not certain, since the file has no "
-            f"_atom_site_type_symbol and '{letters}' is no element symbol in capital and small "
-            "letter. Add the column _atom_site_type_symbol."
+            f"{path.name}: the element of site {label} is uncertain, because the file has no "
+            f"_atom_site_type_symbol and '{letters}' is not an element symbol with an upper-case "
+            "and a lower-case letter. Add the column _atom_site_type_symbol."
         ) from None
 
 
 def symmetry_of(source: str, structure: gemmi.SmallStructure) -> tuple[tuple[str, ...], str]:
-    """The operations as triplets, else those of the space group's name, and that name.
+    """The symmetry operations as triplets, and the name of the space group.
 
-    Raises ValueError, naming the `source`, where there are neither or the list is not complete.
+    The operations are the listed ones, else those of the space group. Raises ValueError, with the
+    name of the `source`, where there are neither or the list is incomplete.
     """
     group = structure.spacegroup
     name = str(structure.spacegroup_hm or (group.xhm() if group else ""))
@@ -228,9 +236,9 @@ def symmetry_of(source: str, structure: gemmi.SmallStructure) -> tuple[tuple[str
             for second in operations:
                 if (product := (first * second).wrap().triplet()) not in known:
                     raise ValueError(
-                        f"{source}: the symmetry operations are not complete: "
-                        f"'{first.triplet()}' after '{second.triplet()}' gives '{product}', which "
-                        "is not in the list. List all of the group's operations."
+                        f"{source}: the list of symmetry operations is incomplete: "
+                        f"'{first.triplet()}' after '{second.triplet()}' is '{product}', which is "
+                        "not in the list. List all operations of the space group."
                     )
         return tuple(op.triplet() for op in operations), name
     if group is None:
@@ -248,28 +256,28 @@ def _check_labels(path: Path, block: gemmi.cif.Block) -> None:
     if len(labels) != count or missing:
         where = f"rows {missing} of the atom list" if missing else "the atom list"
         raise ValueError(
-            f"{path.name}: {where} has no _atom_site_label. Every site needs a label of its own: "
-            "parameters are named by it."
+            f"{path.name}: _atom_site_label is missing in {where}. Every site needs its own label, "
+            "because parameters are named by it."
         )
     bad = [label for label in labels if "." in label or " " in label]
     if bad:
         raise ValueError(
-            f"{path.name}: the label '{bad[0]}' holds a '.' or a space, which separate the parts "
-            "of a parameter's name. Rename the site."
+            f"{path.name}: the label '{bad[0]}' contains a '.' or a space, which separate the "
+            "parts of a parameter name. Rename the site."
         )
 
 
 def _displacements(block: gemmi.cif.Block) -> dict[str, float]:
-    """B_iso (Å^2) by label, from whichever column has it."""
+    """B_iso (Å^2) by label, from the columns of B_iso and U_iso."""
     labels = _column(block, "_atom_site_label")
-    found: dict[str, float] = {}
+    b_iso: dict[str, float] = {}
     for tag, factor in (("_atom_site_B_iso_or_equiv", 1.0), ("_atom_site_U_iso_or_equiv",
                                                              b_from_u(1.0))):
         for label, text in zip(labels, _column(block, tag), strict=False):
             value = gemmi.cif.as_number(text)
             if np.isfinite(value):
-                found[label] = factor * value
-    return found
+                b_iso[label] = factor * value
+    return b_iso
 
 
 def _column(block: gemmi.cif.Block, tag: str) -> list[str]:

@@ -1,6 +1,6 @@
-"""Reader of text files of numbers: columns, header, and the facts in the header.
+"""Reader of text files of numbers: columns, header, and the information in the header.
 
-Every refusal is a ValueError that names the file and, where there is one, the line.
+Files that cannot be used raise ValueError with the name of the file and, where possible, the line.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from aiida_dse.engine.units import FloatArray
 
-#: Kinds of axis: 2theta in degrees, q in 1/Å, q in 1/nm.
+#: Kinds of axes: 2theta in degrees, q in 1/Å, q in 1/nm.
 AXES = ("two_theta", "q_inverse_angstrom", "q_inverse_nm")
 
 _COMMENT = "#!;%"
@@ -36,22 +36,22 @@ _SIGMA_NAME = re.compile(
 
 @dataclass(frozen=True)
 class Columns:
-    """Content of a text file before interpretation; columns are counted from 1."""
+    """The columns of a text file before interpretation; columns are numbered from 1."""
 
     axis: FloatArray
     intensity: FloatArray
     sigma: FloatArray | None
-    #: (n,) line of each point in the file, from 1.
+    #: (n,) the line of each point in the file, from 1.
     line_numbers: NDArray[np.int64]
     #: One of AXES where the file names axis and unit.
     axis_hint: str | None
-    #: Å
+    #: The wavelength (Å) in the header.
     wavelength_hint: float | None
     names: tuple[str, ...] = ()
-    #: 'q' or 'two_theta' where the file contains only that ('Q' without a unit).
+    #: 'q' or 'two_theta' where the file names only the axis ('Q' without a unit).
     axis_family: str | None = None
     sigma_column: int | None = None
-    #: True where the header, the caller, or a file of just three columns makes it sigma.
+    #: True where sigma follows from the header, the caller, or a file with exactly three columns.
     sigma_is_evident: bool = False
 
 
@@ -62,11 +62,12 @@ def read_columns(
     sigma_column: str | int | None = None,
     axis_grid: tuple[float, float] | None = None,
 ) -> Columns:
-    """The numbers of a text file and the facts in its header.
+    """Read the columns of a text file, and the axis, wavelength and names in its header.
 
-    The axis is column 1 (or axis_grid for one number per line), the intensity column 2 unless
-    named or numbered from 1. Sigma is the column that is given, or the one with such a name, or
-    an unnamed column 3. Raises ValueError for what is not a table of numbers.
+    The axis is column 1, or `axis_grid` (start, step) for one number per line; the intensity is
+    column 2 unless a column is specified by name or number. Sigma is the specified column, or the
+    column with such a name, or an unnamed column 3. Raises ValueError for a file that is not a
+    table of numbers.
     """
     path = Path(path)
     header, rows, numbers, chi_label = _table(path)
@@ -75,8 +76,8 @@ def read_columns(
     names = (chi_label,) if chi_label else _names(header, width)
     if names and width > 1 and not names[0]:
         raise ValueError(
-            f"{path.name}: column 1 has no name (a row index?), but the axis must come first. "
-            f"The columns are {names}; write the file without the index."
+            f"{path.name}: column 1 has no name and may be a row index, but it must be the axis. "
+            f"The columns are {names}. Write the file without the index."
         )
     axis = _grid_axis(path, width, len(rows), axis_grid)
     family, hint = _axis_kind(path, names[0]) if names and width > 1 else (None, None)
@@ -85,14 +86,14 @@ def read_columns(
             family = family or ("q" if space[1].lower() == "q" else "two_theta")
 
     first = 0 if width == 1 else 1
-    given = _column(path, intensity_column, names, width, "intensity_column")
-    at = first if given is None else given
+    specified = _column(path, intensity_column, names, width, "intensity_column")
+    at = first if specified is None else specified
     chosen = _column(path, sigma_column, names, width, "sigma_column")
     if (width > 1 and 0 in (at, chosen)) or at == chosen:
         raise ValueError(
-            f"{path.name}: intensity_column {at + 1} and sigma_column "
-            f"{'-' if chosen is None else chosen + 1} must differ from each other and from the "
-            "axis, column 1."
+            f"{path.name}: intensity_column is {at + 1} and sigma_column is "
+            f"{'not specified' if chosen is None else chosen + 1}; they must differ from each "
+            "other and from the axis, column 1."
         )
     named = [i for i, n in enumerate(names) if i > first and _SIGMA_NAME.search(n.lower())]
     by_name = chosen is None and len(named) == 1 and named[0] != at
@@ -115,7 +116,7 @@ def read_columns(
 def _table(
     path: Path,
 ) -> tuple[list[tuple[int, str]], list[list[float]], list[int], str | None]:
-    """Header lines, rows of numbers, the rows' line numbers, and the axis label of a .chi file."""
+    """The header lines, rows of numbers, their line numbers, and the axis label of a .chi file."""
     lines = _lines(path)
     chi = _chi_points(lines)
     header: list[tuple[int, str]] = []
@@ -130,31 +131,32 @@ def _table(
         if values is None:
             if rows and not is_header:
                 raise ValueError(
-                    f"{path.name}, line {number}: {text[:60]!r} is not a row of numbers, in the "
-                    "middle of the data. Put # before it if it is a remark."
+                    f"{path.name}, line {number}: {text[:60]!r} is not a row of numbers, although "
+                    "it is within the data. Put # before it if it is a comment."
                 )
             if not rows:
                 header.append((number, text))
             continue
         if rows and len(values) != len(rows[0]):
             raise ValueError(
-                f"{path.name}, line {number}: {len(values)} columns, but the data began with "
-                f"{len(rows[0])} on line {numbers[0]}."
+                f"{path.name}, line {number}: the line has {len(values)} columns, but line "
+                f"{numbers[0]}, the first of the data, has {len(rows[0])}. Correct the line."
             )
         rows.append(values)
         numbers.append(number)
     if not rows:
         shown = f"line {header[0][0]} reads {header[0][1][:60]!r}" if header else "it is empty"
         raise ValueError(
-            f"{path.name} holds no row of numbers: {shown}. Separate columns by spaces or commas "
-            "and write decimals with a point."
+            f"{path.name} contains no row of numbers: {shown}. Separate columns by spaces or "
+            "commas and write decimals with a point."
         )
     if chi is not None and chi != len(rows):
         raise ValueError(
-            f"{path.name}, line 4 announces {chi} points, but {len(rows)} follow: is it cut off?"
+            f"{path.name}, line 4: the header specifies {chi} points, but {len(rows)} follow. "
+            "Check that the file is complete."
         )
     if len(rows) < 3:
-        raise ValueError(f"{path.name} holds {len(rows)} points; a pattern needs at least 3.")
+        raise ValueError(f"{path.name} contains {len(rows)} points; a pattern needs at least 3.")
     if header and chi is None and header[-1][0] == numbers[0] - 1:
         _check_last_header_line(path, *header[-1], width=len(rows[0]))
     return header, rows, numbers, lines[1].strip() if chi is not None else None
@@ -162,12 +164,13 @@ def _table(
 
 def _lines(path: Path) -> list[str]:
     if path.is_dir():
-        raise ValueError(f"{path} is a directory; specify a pattern file in it.")
+        raise ValueError(f"{path} is a directory. Specify a file in it.")
     if not path.is_file():
-        raise ValueError(f"{path} does not exist (or is not a file).")
+        raise ValueError(f"{path} does not exist or is not a file. Correct the path.")
     raw = path.read_bytes()
     if re.search(rb"[\x00-\x08\x0e-\x19\x1b-\x1f]", raw):
-        raise ValueError(f"{path.name} is a binary file (or UTF-16); export it as plain text.")
+        raise ValueError(
+            f"{path.name} is a binary file (or UTF-16 text). Export it as plain text (UTF-8).")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -176,7 +179,10 @@ def _lines(path: Path) -> list[str]:
 
 
 def _chi_points(lines: list[str]) -> int | None:
-    """The number of points on line 4 of a Fit2D .chi header (title, two labels, number)."""
+    """The number of points on line 4 of a Fit2D .chi header (title, two labels, number).
+
+    None for other files.
+    """
     if len(lines) < 5 or any(not s.strip() or _values(s) is not None for s in lines[1:3]):
         return None
     count = lines[3].split()
@@ -185,7 +191,7 @@ def _chi_points(lines: list[str]) -> int | None:
 
 
 def _cells(text: str) -> list[str]:
-    # A comma separates cells wherever there is one, so that '1,5 20' is refused, not four numbers.
+    # any comma separates cells, so that '1,5 20' is refused instead of being read as numbers
     if "," not in text:
         return text.split()
     try:
@@ -199,7 +205,7 @@ def _cells(text: str) -> list[str]:
 
 
 def _values(text: str) -> list[float] | None:
-    """The numbers of a line (Fortran's D exponents too), or None if a cell is no number."""
+    """The numbers of a line (also with Fortran's D exponents); None if a cell is not a number."""
     cells = _cells(text)
     if not cells or not all(_CELL.fullmatch(cell) for cell in cells):
         return None
@@ -207,18 +213,18 @@ def _values(text: str) -> list[float] | None:
 
 
 def _check_last_header_line(path: Path, number: int, text: str, *, width: int) -> None:
-    """A damaged first row ('O.1 200') must not pass for a header."""
+    """Raise ValueError for a damaged first row ('O.1 200') that could be taken for a header."""
     cells = _cells(text)
     is_names = text[0] in _COMMENT or re.search("[=:]", text) or _names([(0, text)], width)
     if not is_names and len(cells) == width and any(_CELL.fullmatch(cell) for cell in cells):
         raise ValueError(
-            f"{path.name}, line {number}: {text[:60]!r} is directly above the data and consists "
-            f"of numbers only in part. Correct it, or put # before it if it is a header."
+            f"{path.name}, line {number}: {text[:60]!r} is directly above the data and contains "
+            "numbers as well as other text. Correct it, or put # before it if it is a header."
         )
 
 
 def _names(header: list[tuple[int, str]], width: int) -> tuple[str, ...]:
-    """Column names: the last header line with a name for each column, the first one an axis."""
+    """The column names in the last header line that names every column, an axis first; else ()."""
     for _, text in reversed(header):
         bare = re.sub(r"^[#!;%\s]*(?:L\s)?", "", text).split(";")[0].strip()
         names = tuple(_cells(re.sub(r"\s+([(\[])", r"\1", bare)))
@@ -233,7 +239,7 @@ def _names(header: list[tuple[int, str]], width: int) -> tuple[str, ...]:
 
 
 def _axis_kind(path: Path, label: str) -> tuple[str | None, str | None]:
-    """('q' or 'two_theta', one of AXES), each None if the label does not contain it."""
+    """The axis ('q' or 'two_theta') and one of AXES; None where the label does not state them."""
     text = label.strip().lower()
     if text in AXES:
         return text.partition("_inverse")[0], text
@@ -249,8 +255,8 @@ def _axis_kind(path: Path, label: str) -> tuple[str | None, str | None]:
 
 
 def _wavelength(path: Path, header: list[tuple[int, str]]) -> float | None:
-    """The wavelength (Å) stated in the header, None where there is none."""
-    found: float | None = None
+    """The wavelength (Å) in the header; None where the header does not state it."""
+    wavelength: float | None = None
     for number, text in header:
         for match in _WAVELENGTH.finditer(text):
             value = float(match["value"].upper().replace("D", "E"))
@@ -258,15 +264,15 @@ def _wavelength(path: Path, header: list[tuple[int, str]]) -> float | None:
             factor = 1.0 if unit.startswith("ang") else _ANGSTROM_PER.get(unit)
             if factor is None or value <= 0:
                 continue
-            # pyFAI writes metres without saying so; no wavelength is 1e-10 Å.
+            # pyFAI writes metres without the unit; no wavelength is 1e-10 Å
             value *= 1e10 if not unit and value < 1e-7 else factor
-            if found is not None and abs(value / found - 1) > 1e-3:
+            if wavelength is not None and abs(value / wavelength - 1) > 1e-3:
                 raise ValueError(
-                    f"{path.name}, line {number}: wavelength {value:g} Å, but {found:g} Å above. "
-                    f"Remove the wrong one."
+                    f"{path.name}, line {number}: the wavelength is {value:g} Å, but "
+                    f"{wavelength:g} Å in a line above. Remove the wrong one."
                 )
-            found = value if found is None else found
-    return found
+            wavelength = value if wavelength is None else wavelength
+    return wavelength
 
 
 def _grid_axis(
@@ -274,26 +280,28 @@ def _grid_axis(
 ) -> FloatArray | None:
     if width == 1 and grid is None:
         raise ValueError(
-            f"{path.name} holds one number per line, intensities without an axis. Specify "
-            f"axis_grid: [start, step] in axis units."
+            f"{path.name} contains one number per line, that is intensities without an axis. "
+            "Specify axis_grid: [start, step] in axis units."
         )
     if grid is None:
         return None
     if width > 1:
         raise ValueError(
-            f"{path.name} has {width} columns, its own axis among them; axis_grid "
-            f"{tuple(grid)} is for files of one number per line. Remove axis_grid."
+            f"{path.name} has {width} columns, one of which is the axis, but axis_grid "
+            f"{tuple(grid)} is for files with one number per line. Remove axis_grid."
         )
     start, step = grid
     if not (np.isfinite(start) and np.isfinite(step) and step > 0):
-        raise ValueError(f"axis_grid start {start:g}, step {step:g}: the step must be positive.")
+        raise ValueError(
+            f"axis_grid has the start {start:g} and the step {step:g}; both must be finite, and "
+            "the step positive.")
     return start + step * np.arange(n, dtype=float)
 
 
 def _column(
     path: Path, which: str | int | None, names: tuple[str, ...], width: int, role: str
 ) -> int | None:
-    """The index from 0 of a column given by name or number from 1."""
+    """The index (from 0) of a column that is specified by its name or its number (from 1)."""
     if which is None:
         return None
     if isinstance(which, int):
@@ -302,6 +310,6 @@ def _column(
     elif names.count(which) == 1:
         return names.index(which)
     raise ValueError(
-        f"{path.name}: {role} {which!r} is not there; the file has {width} columns"
-        f"{f', named {names}' if names else ' without names'} (numbers count from 1)."
+        f"{path.name}: {role} is {which!r}, but the file has no such column. It has {width} "
+        f"columns {f'with the names {names}' if names else 'without names'}, numbered from 1."
     )

@@ -103,7 +103,7 @@ def test_the_plugins_are_found_by_their_names(task):
     ("sections", "expected"),
     [
         ({"parameters": {"salt.aa": 4.1}}, "salt.aa"),
-        ({"parameters": {"salt.b": 4.1}}, "symmetry makes b equal a"),
+        ({"parameters": {"salt.b": 4.1}}, "symmetry makes b equal to a"),
         ({"refinement": {"stages": [["salt.Cs2.B_iso"]]}}, "salt.Cs2.B_iso"),
         ({"constraints": {"salt.Cs1.B_iso": "salt.Br.B_iso"}}, "salt.Br.B_iso"),
         ({"phasess": {}}, "unknown key"),
@@ -152,7 +152,7 @@ def test_a_scan_needs_axes(inputs):
     [
         ({"parameter": "salt.q", "values": [1.0, 2.0]}, "salt.q"),
         ({"parameter": "salt.a", "start": 4.0, "stop": 5.0, "step": 1e-9}, "limit"),
-        ({"parameter": "salt.Cs1.B_iso", "values": [-1.0, 1.0]}, "only 0 to 1000 is possible"),
+        ({"parameter": "salt.Cs1.B_iso", "values": [-1.0, 1.0]}, "only values from 0 to 1000 are possible"),
     ],
 )
 def test_a_grid_that_cannot_be_scanned_is_refused(inputs, axis, expected):

@@ -104,9 +104,9 @@ def test_a_file_that_the_database_has_is_its_node(built, tmp_path):
 def test_what_is_no_store_is_not_kept(tmp_path):
     path = tmp_path / "no.h5"
     path.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="no readable store"):
+    with pytest.raises(ValueError, match="cannot be read as stored pair distances"):
         DistancesData.from_file(path)
-    with pytest.raises(ValidationError, match="no readable store"):
+    with pytest.raises(ValidationError, match="cannot be read as stored pair distances"):
         DistancesData(file=str(path)).store()
 
 

@@ -195,11 +195,11 @@ def test_points_out_of_reach_are_left_empty_and_counted(model, known):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda k: [QuantityAxis(k[ANGLE], np.array([181.0]), XY)], r"only 0 to 180 is possible"),
+        (lambda k: [QuantityAxis(k[ANGLE], np.array([181.0]), XY)], r"only values from 0 to 180 are possible"),
         (lambda k: [QuantityAxis(k[SHORT], np.array([4.5]), XY)],
          r"no point of the grid can be reached.*at the start and"),
         (lambda k: [QuantityAxis(k[SHORT], np.array([2.9]), ("P.Br_ax.x",))], "does not change"),
-        (lambda k: [QuantityAxis(k[SHORT], np.array([2.9]), ())], "needs 'vary'"),
+        (lambda k: [QuantityAxis(k[SHORT], np.array([2.9]), ())], "has no 'vary'"),
         (lambda k: [QuantityAxis(k[SHORT], np.array([2.9]), ("P.Pb.x",))], "special position"),
         (lambda k: [QuantityAxis(k[SHORT], np.array([2.9]), ("P.Br.x",))], "did you mean"),
         (lambda k: [QuantityAxis(k[SHORT], np.array([2.9]), XY, hold=(k[ANGLE], k[LONG]))],
@@ -209,11 +209,11 @@ def test_points_out_of_reach_are_left_empty_and_counted(model, known):
         (lambda k: [QuantityAxis(k[SHORT], np.array([2.9]), XY),
                     Axis("P.Br_eq.x", np.array([0.28]))], "scanned on two axes"),
         (lambda k: [QuantityAxis(k[SHORT], np.array([2.9]), XY)] * 2, "scanned on two axes"),
-        (lambda k: [PathAxis(({"P.Br_eq.x": 0.2},), np.array([0.0]))], "at least two corners"),
+        (lambda k: [PathAxis(({"P.Br_eq.x": 0.2},), np.array([0.0]))], "must have at least two"),
         (lambda k: [PathAxis(({"P.Br_eq.x": 0.2}, {"P.Br_eq.x": 0.2}), np.array([0.0]))],
          "same point"),
         (lambda k: [PathAxis(({"P.Br_eq.x": 0.2}, {"P.a": 8.3}), np.array([0.0]))],
-         "no unit in common"),
+         "no common unit"),
         (lambda k: [Axis("P.a", np.array([0.1]), displacement=True)], "not a fractional coordinate"),
     ],
 )

@@ -88,7 +88,7 @@ def test_expansion_is_that_of_a_crystal_that_expands():
 
 
 def test_points_that_define_no_law_are_refused():
-    with pytest.raises(ValueError, match="two places"):
+    with pytest.raises(ValueError, match="two or more different x"):
         weighted_line([1, 1], [2, 3], su_y=[1, 1])
     with pytest.raises(ValueError, match="above 0"):
         weighted_line([1, 2], [2, 3], su_y=[1, 0])

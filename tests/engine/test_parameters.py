@@ -130,7 +130,7 @@ def test_a_refined_parameter_is_another_value():
 def test_selection_by_wildcard_keeps_the_order_of_the_names():
     assert select(["P.L*", "P.a"], KNOWN) == ["P.a", "P.L", "P.L_ab"]
     assert select(["P.*.B_iso"], KNOWN) == ["P.Br_eq.B_iso", "P.Br_ax.B_iso"]
-    with pytest.raises(ValueError, match=r"'P\.Lab' names no parameter \(did you mean P\.L_ab"):
+    with pytest.raises(ValueError, match=r"'P\.Lab' matches no parameter \(did you mean P\.L_ab"):
         select(["P.Lab"], KNOWN)
 
 

@@ -157,7 +157,7 @@ def test_an_interruption_drops_the_step_it_fell_into(model, best, chain, monkeyp
 
 
 def test_too_few_walkers_are_refused(model, best):
-    with pytest.raises(ValueError, match="7 walkers for 2 parameters: at least 8"):
+    with pytest.raises(ValueError, match="7 walkers are too few for 2 parameters: at least 8"):
         sample_posterior(model, best, 5, n_walkers=7)
 
 
@@ -195,7 +195,7 @@ def test_diagnostics_of_a_known_process():
 
 def test_a_short_chain_is_not_converged():
     verdict = convergence(first_order(0.8, (150, 20, 1), seed=2))
-    assert not verdict.converged and "autocorrelation times (50 wanted)" in verdict.reasons[-1]
+    assert not verdict.converged and "autocorrelation times (at least 50 are needed)" in verdict.reasons[-1]
     assert not convergence(np.zeros((2, 20, 1))).converged
 
 

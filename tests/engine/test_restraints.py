@@ -135,7 +135,7 @@ def test_refusals(model):
         distance_restraints(model, phase, ("Cs", "Xx"), 3, 0.1)
     with pytest.raises(ValueError, match=r"no parameter 'P\.q'"):
         parameter_restraint(model, "P.q", 1, 1)
-    with pytest.raises(ValueError, match="sigma must be above 0"):
+    with pytest.raises(ValueError, match="and sigma above 0"):
         Restraint("d", 1.0, 0.0, "Å", lambda values: 1.0)
 
 

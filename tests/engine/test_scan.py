@@ -287,12 +287,12 @@ def test_the_number_of_threads_changes_nothing(model):
 @pytest.mark.parametrize(
     ("axes", "message"),
     [
-        ([], "one to three axes"),
+        ([], "must have one to three"),
         ([("P.a", [4.0])] * 2, "scanned on two axes"),
         ([("P.aa", [4.0])], "no parameter 'P.aa'"),
-        ([("P.b", [4.0])], "equal a"),
+        ([("P.b", [4.0])], "equal to a"),
         ([("P.Cs.x", [0.1])], "special position"),
-        ([("P.Cs.B_iso", [-0.1, 1.0])], "only 0 to 1000 is possible"),
+        ([("P.Cs.B_iso", [-0.1, 1.0])], "only values from 0 to 1000 are possible"),
         ([("P.scale", [-1.0, 1.0])], "cannot be negative"),
         ([("P.a", np.linspace(4, 5, 3000)), ("P.Cs.B_iso", np.linspace(1, 2, 2000))], "limit is"),
     ],

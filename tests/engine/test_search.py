@@ -61,7 +61,7 @@ def test_starts_lie_within_the_bounds(model):
 
 
 def test_refusals(model):
-    with pytest.raises(ValueError, match="do not lie inside its bounds"):
+    with pytest.raises(ValueError, match="does not lie within its bounds"):
         multi_start(model, [["P.a"]], 2, boxes={"P.a": (1.0, 9.0)})
     with pytest.raises(ValueError, match="at least 1"):
         multi_start(model, [["P.a"]], 0)

@@ -122,7 +122,7 @@ def test_a_law_that_reaches_beyond_largest_is_remarked_on(shape, dse):
         remark = cut_law_warning("P", found)
         if largest == 3.0:
             assert found["cut_share_volume_squared"] > found["cut_share"] > MOST_CUT
-            assert remark is not None and "Raise the particle's 'largest'" in remark
+            assert remark is not None and "Raise 'largest' of the particle" in remark
         else:
             assert found["cut_share"] < 1e-6 and remark is None
     assert statistic_unit("cut_share") == "" and statistic_unit("mean_ab") == "nm"

@@ -130,7 +130,7 @@ def test_the_adaptive_map_of_a_and_b_finds_both_basins_of_the_full_one(tmp_path)
         ([angle_axis([160]) | {"quantity": P + "angle(Pb-Br_eq-Pb)_2"}], "scan.axes.0:",
          "did you mean"),
         ([B_AXIS, angle_axis([160], hold=["CsPbBr3.d(Pb-Br)_1"])], "scan.axes.1:", "did you mean"),
-        ([angle_axis([185])], "scan.axes:", "only 0 to 180"),
+        ([angle_axis([185])], "scan.axes:", "only values from 0 to 180"),
         ([angle_axis([160]) | {"vary": [P + "Br_eq.q"]}], "scan.axes:", "no parameter"),
         ([angle_axis([160]) | {"vary": [P + "Pb.x"]}], "scan.axes:", "special position"),
         ([angle_axis([160], hold=[SHORT, LONG])], "scan.axes:", "3 conditions"),

@@ -104,7 +104,7 @@ def test_an_invalid_plan_is_refused_before_the_refinement(
 
 def test_too_few_walkers_for_the_parameters_are_refused(folder):
     stages = [["P.a", "P.*.B_iso", "P.*.occupancy"]]
-    with pytest.raises(DocumentError, match="walkers: 8 walkers for 5 parameters: at least 10"):
+    with pytest.raises(DocumentError, match="walkers: 8 walkers are too few for 5 parameters: at least 10"):
         folder.build(uncertainty={"posterior": {"walkers": 8}}, refinement={"stages": stages})
 
 

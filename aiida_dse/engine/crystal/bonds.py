@@ -1,8 +1,8 @@
-"""Bonds and angles of a crystal: the symmetry-independent ones with their multiplicity.
+"""Symmetry-independent bonds and angles of a crystal, with their multiplicities.
 
-Two bonds are one where a symmetry operation maps them onto each other, whatever their lengths: two
-lengths that agree by accident of the coordinates belong to two bonds, and a start on a position of
-higher symmetry loses none. Alternatives of one atom (split sites) are no neighbours.
+Two bonds are equivalent if a symmetry operation maps them onto each other, whatever their lengths:
+lengths that agree by accident belong to different bonds, and starting coordinates of higher
+symmetry do not merge bonds. Alternatives of one atom (split sites) are not neighbours.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from .geometry import Bond, BondAngle, Geometry, angle
 from .neighbours import NearPairs, SymmetryImages, pairs_within, symmetry_images
 from .structure import Crystal
 
-#: Neighbours of a kind are those within this factor of the nearest one, unless a cutoff is given.
+#: Without a cutoff, the neighbours of a kind are those within this factor of the shortest distance.
 SHELL = 1.25
-#: Radius (Å) at which the search for neighbours begins; doubled until it holds enough of them.
+#: Radius (Å) at which the search for neighbours begins; doubled until enough of them are found.
 SEARCH_RADIUS = 4.0
-#: Lengths (Å) and angles (degrees) this close are ordered by their atoms, not by their values.
+#: Lengths (Å) and angles (degrees) that agree to this many decimals are ordered by their atoms.
 EQUAL_DIGITS = 6
-#: A cutoff that equals a length includes it.
+#: Tolerance (Å) by which a cutoff equal to a length includes it.
 CUTOFF_TOLERANCE = 1e-6
 
 
@@ -31,10 +31,11 @@ def bonds(
 ) -> list[Bond]:
     """The symmetry-independent bonds from an atom of `first` to its neighbours of `second`.
 
-    Shortest first at `geometry`, whose atoms are those of the cell of `crystal`. Neighbours are all
-    up to `cutoff` (Å), or the nearest `coordination` ones (alternatives of one atom count once), or
-    else those within 1.25 times the shortest. `exclusion_distance` (Å) as for `excluded_pairs`.
-    Raises ValueError where there are none, or not that many that are complete by symmetry.
+    The shortest bond at `geometry`, whose atoms are those of the cell of `crystal`, is the first.
+    The neighbours are all atoms up to `cutoff` (Å), or the nearest `coordination` ones
+    (alternatives of one atom count once), or else those within 1.25 times the shortest distance.
+    `exclusion_distance` (Å) is that of `excluded_pairs`. Raises ValueError where there is no
+    neighbour, or where symmetry makes a coordination number impossible.
     """
     search = _Search(crystal, geometry, exclusion_distance)
     return [group[0] for group in search.shell(first, second, cutoff, coordination)]
@@ -47,7 +48,8 @@ def angles(
 ) -> list[BondAngle]:
     """The symmetry-independent angles at an atom of `vertex` between its neighbours, largest first.
 
-    Arguments and errors as of `bonds`; `coordination` is the number of neighbours of each kind.
+    Arguments and errors are those of `bonds`; `coordination` is the number of neighbours of each
+    kind.
     """
     search = _Search(crystal, geometry, exclusion_distance)
     arms, others = (
@@ -66,7 +68,7 @@ def angles(
 
 
 class _Search:
-    """The neighbours in one geometry of a crystal, and which of them symmetry makes equal."""
+    """The neighbours in one geometry of a crystal, grouped by symmetry."""
 
     def __init__(self, crystal: Crystal, geometry: Geometry, exclusion_distance: float) -> None:
         self.crystal, self.geometry = crystal, geometry
@@ -85,11 +87,11 @@ class _Search:
     def shell(
         self, centre: str, kind: str, cutoff: float | None, coordination: int | None
     ) -> list[list[Bond]]:
-        """The bonds from one atom of `centre` to its neighbours of `kind`, by equality."""
+        """The bonds from one atom of `centre` to its neighbours of `kind`, grouped by symmetry."""
         if cutoff is not None and coordination is not None:
             raise ValueError(
-                f"neighbours of {centre}: a cutoff of {cutoff:g} Å and a coordination number of "
-                f"{coordination} are both specified. Keep one of them."
+                f"a cutoff of {cutoff:g} Å and a coordination number of {coordination} are both "
+                f"specified for the neighbours of {centre}. Keep only one of them."
             )
         if cutoff is not None:
             found = self._groups(centre, kind, cutoff + CUTOFF_TOLERANCE)
@@ -119,14 +121,14 @@ class _Search:
         if coordination not in counts:
             possible = ", ".join(str(count) for count in counts[:4])
             raise ValueError(
-                f"{self.crystal.name}: {centre} cannot have {coordination} neighbours {kind}, since "
-                f"symmetry makes several of them equal; the possible numbers begin with {possible}. "
-                "Correct the coordination number, or specify a cutoff."
+                f"{self.crystal.name}: {centre} cannot have {coordination} neighbours {kind}, "
+                "because symmetry makes several of them equivalent; the smallest possible numbers "
+                f"are {possible}. Correct the coordination number, or specify a cutoff."
             )
         return found[: counts.index(coordination) + 1]
 
     def _count(self, groups: list[list[Bond]]) -> int:
-        """Neighbours that can coexist: alternatives of one atom count once."""
+        """The number of neighbours that can coexist: alternatives of one atom count once."""
         kept: list[Bond] = []
         for bond in (bond for group in groups for bond in group):
             if not any(self.alternatives(one, bond) for one in kept):
@@ -134,7 +136,7 @@ class _Search:
         return len(kept)
 
     def _groups(self, centre: str, kind: str, radius: float) -> list[list[Bond]]:
-        """Bonds up to a radius (Å) in groups that are equal by symmetry, shortest first."""
+        """Bonds up to a radius (Å) in groups that are equivalent by symmetry, shortest first."""
         labels = self.geometry.labels
         pairs: NearPairs = pairs_within(
             self.geometry.matrix, self.geometry.positions, radius, [labels.index(centre)])
@@ -154,7 +156,7 @@ class _Search:
         return float(self.geometry.length(group[0]))
 
     def _bond_key(self, i: int, j: int, cell: list[int]) -> tuple[int, ...]:
-        """The smallest of all images of a bond, its direction left open."""
+        """The smallest image of a bond under the symmetry operations, in either direction."""
         first, second = self.images.atoms[:, i], self.images.atoms[:, j]
         cells = self.images.cells(i, j, cell)
         rows = np.vstack([np.column_stack([first, second, cells]),
@@ -162,7 +164,7 @@ class _Search:
         return min(map(tuple, rows.tolist()))
 
     def angle_key(self, one: Bond, other: Bond) -> tuple[int, ...]:
-        """The smallest of all images of an angle at its vertex, the order of its arms left open."""
+        """The smallest image of an angle at its vertex, with its arms in either order."""
         same = self.images.atoms[:, one.first] == one.first
         arms = []
         for bond in (one, other):

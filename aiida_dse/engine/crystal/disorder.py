@@ -1,4 +1,4 @@
-"""Split sites: pairs of atom positions that are alternatives of one atom and never coexist."""
+"""Split sites (disorder): pairs of positions that are alternatives of one atom."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from aiida_dse.engine.units import FloatArray
 from .neighbours import pairs_within
 from .structure import Crystal, Site
 
+#: Default distance (Å) below which two partially occupied positions are alternatives.
 EXCLUSION_DISTANCE = 1.2
 
 
@@ -17,11 +18,11 @@ def excluded_pairs(
 ) -> dict[tuple[int, int], np.ndarray]:
     """Lattice differences (n, 3) at which basis atoms (i, j), i <= j, are alternatives.
 
-    Two partially occupied positions nearer than `exclusion_distance` (Å) are alternatives;
-    _atom_site_disorder_assembly/_group takes precedence: one group coexists with itself, the
-    groups of one assembly exclude each other wherever they belong to the same image, and the
-    symmetry images of a negative group are alternatives when near. Raises ValueError where a
-    fully occupied position comes that close to another, naming both and the distance.
+    Two partially occupied positions nearer than `exclusion_distance` (Å) are alternatives, but
+    _atom_site_disorder_assembly and _group take precedence: the atoms of one group coexist, the
+    groups of one assembly exclude each other within the same symmetry image, and near symmetry
+    images of a negative group are alternatives. Raises ValueError where a fully occupied position
+    is that close to another; the message names both positions and their distance.
     """
     near = pairs_within(crystal.cell.matrix, crystal.positions(), exclusion_distance)
     declared = _declared_alternatives(crystal)
@@ -37,10 +38,9 @@ def excluded_pairs(
         if first.occupancy >= 1 or second.occupancy >= 1:
             raise ValueError(
                 f"{crystal.name}: {first.label} (occupancy {first.occupancy:g}) and "
-                f"{second.label} (occupancy {second.occupancy:g}) come within {distance:.3f} Å "
-                f"of each other; the limit is {exclusion_distance:g} Å. Correct the coordinates, "
-                "lower both occupancies (alternatives of one atom), or lower "
-                "'exclusion_distance'."
+                f"{second.label} (occupancy {second.occupancy:g}) are only {distance:.3f} Å "
+                f"apart; the limit is {exclusion_distance:g} Å. Correct the coordinates, lower "
+                "both occupancies (alternatives of one atom), or lower 'exclusion_distance'."
             )
         excluded.setdefault((i, j), []).append((cell[0], cell[1], cell[2]))
     for (i, j), differences in declared.items():
@@ -50,7 +50,7 @@ def excluded_pairs(
 
 
 def _coexist(first: Site, second: Site) -> bool:
-    """One positive disorder group of one assembly is present as a whole."""
+    """Whether two sites belong to one positive disorder group of one assembly."""
     return first.group > 0 and (first.assembly, first.group) == (second.assembly, second.group)
 
 
@@ -58,7 +58,7 @@ def _declared_alternatives(
     crystal: Crystal,
 ) -> dict[tuple[int, int], list[tuple[int, int, int]]]:
     """Alternatives by CIF disorder groups: different groups of one assembly, image by image."""
-    found: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+    alternatives: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
     points = crystal.site_positions
     for s, first in enumerate(crystal.sites):
         for t in range(s + 1, len(crystal.sites)):
@@ -70,12 +70,12 @@ def _declared_alternatives(
                 i, shift_i = _locate(crystal, s, op(points[s]))
                 j, shift_j = _locate(crystal, t, op(points[t]))
                 u = shift_j - shift_i
-                found.setdefault((i, j), []).append((int(u[0]), int(u[1]), int(u[2])))
-    return found
+                alternatives.setdefault((i, j), []).append((int(u[0]), int(u[1]), int(u[2])))
+    return alternatives
 
 
 def _locate(crystal: Crystal, site: int, point: FloatArray) -> tuple[int, np.ndarray]:
-    """The basis atom a position of a site belongs to, and the lattice translation to it."""
+    """The basis atom to which a position of a site belongs, and the lattice translation to it."""
     positions = crystal.positions()
     candidates = np.flatnonzero(crystal.site_of_atom == site)
     shifts = np.round(point - positions[candidates])

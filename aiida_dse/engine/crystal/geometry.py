@@ -17,7 +17,7 @@ Lengths = FloatArray | float
 
 @dataclass(frozen=True)
 class Quantity:
-    """A derived number with its unscaled standard uncertainty (None where nothing was free)."""
+    """A derived quantity with its unscaled standard uncertainty (None where nothing was free)."""
 
     name: str
     value: float
@@ -27,9 +27,9 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Atoms of one cell: matrix (..., 3, 3) Å, positions (..., n, 3) fractional, labels (n,).
+    """The atoms of one cell: matrix (..., 3, 3) Å, positions (..., n, 3) fractional, labels (n,).
 
-    Leading dimensions hold many geometries at once; what is computed has the same ones.
+    Leading dimensions hold many geometries at once; computed quantities have the same dimensions.
     """
 
     matrix: FloatArray
@@ -37,32 +37,33 @@ class Geometry:
     labels: tuple[str, ...]
 
     def vector(self, bond: Bond) -> FloatArray:
-        """From the first to the second atom of a bond (..., 3) Å."""
+        """The vector (..., 3) Å from the first to the second atom of a bond."""
         x = self.positions
         step = x[..., bond.second, :] + np.array(bond.cell) - x[..., bond.first, :]
         return np.asarray((self.matrix @ step[..., None])[..., 0])
 
     def length(self, bond: Bond) -> FloatArray:
-        """(...,) Å."""
+        """The length (...,) of a bond in Å."""
         return np.asarray(np.linalg.norm(self.vector(bond), axis=-1))
 
     @property
     def edges(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Cell edges a, b, c (...,) Å."""
+        """The cell edges a, b, c (...,) in Å."""
         a, b, c = np.moveaxis(np.linalg.norm(self.matrix, axis=-2), -1, 0)
         return a, b, c
 
     @property
     def volume(self) -> FloatArray:
-        """(...,) Å^3."""
+        """The cell volume (...,) in Å^3."""
         return np.asarray(np.linalg.det(self.matrix))
 
 
 @dataclass(frozen=True)
 class Bond:
-    """Atom `first` of the home cell and atom `second` of another.
+    """A bond from atom `first` of the home cell to atom `second` of the cell `cell`.
 
-    `multiplicity` bonds from the first atom are equal to it by symmetry, itself included.
+    `multiplicity` is the number of bonds from the first atom that are equivalent by symmetry, this
+    one included.
     """
 
     first: int
@@ -73,7 +74,11 @@ class Bond:
 
 @dataclass(frozen=True)
 class BondAngle:
-    """Two bonds from one atom; `multiplicity` angles at that atom are equal to it by symmetry."""
+    """The angle between two bonds from one atom.
+
+    `multiplicity` is the number of angles at that atom that are equivalent by symmetry, this one
+    included.
+    """
 
     first: Bond
     last: Bond
@@ -81,9 +86,9 @@ class BondAngle:
 
 
 def angle(geometry: Geometry, between: BondAngle) -> FloatArray:
-    """The angle (...,) in degrees that two bonds u, v from one atom span: atan2(|u x v|, u.v).
+    """The angle (...,) in degrees between two bonds u, v from one atom: atan2(|u x v|, u.v).
 
-    Accurate to rounding at all angles, where the arc cosine loses half the digits near 180 degrees.
+    It is accurate to rounding at all angles; the arc cosine loses half the digits near 180 degrees.
     """
     u, v = geometry.vector(between.first), geometry.vector(between.last)
     across = np.linalg.norm(np.cross(u, v), axis=-1)
@@ -91,12 +96,14 @@ def angle(geometry: Geometry, between: BondAngle) -> FloatArray:
 
 
 def pseudo_cubic_edge(a: Lengths, b: Lengths, c: Lengths) -> FloatArray:
-    """a_k = (a b c / 4)^(1/3) in Å of a Pbnm perovskite cell."""
+    """The pseudo-cubic edge a_k = (a b c / 4)^(1/3) in Å of a Pbnm perovskite cell."""
     return np.asarray((a * b * c / 4) ** (1 / 3))
 
 
 def irreducible_strain(a: Lengths, b: Lengths, c: Lengths) -> FloatArray:
-    """zeta = (eps_aa - eps_bb) / 2, eps = (edge - sqrt2 a_k) / (sqrt2 a_k).
+    """The irreducible strain of a Pbnm perovskite cell, zeta = (eps_aa - eps_bb) / 2.
+
+    eps = (edge - sqrt2 a_k) / (sqrt2 a_k), with the pseudo-cubic edge a_k.
 
     Bertolotti et al., Small Structures (2023).
     """
@@ -104,13 +111,13 @@ def irreducible_strain(a: Lengths, b: Lengths, c: Lengths) -> FloatArray:
 
 
 def reflections(crystal: Crystal, q_max: float) -> FloatArray:
-    """Distinct q (1/Å) of the reflections up to q_max that the symmetry does not extinguish.
+    """Distinct q (1/Å) of the reflections up to q_max that are not systematically absent.
 
-    The symmetry operations decide, as they are listed, so any setting is possible.
+    The absences follow from the listed symmetry operations, so any setting is possible.
     """
     cell = gemmi.UnitCell(*crystal.cell.parameters)
     group = gemmi.GroupOps([gemmi.Op(triplet) for triplet in crystal.operations])
-    # one of each pair of opposite reflections, without any other symmetry
+    # space group P 1 keeps one reflection of each Friedel pair and applies no other symmetry
     hkl = gemmi.make_miller_array(cell, gemmi.SpaceGroup("P 1"), 2 * np.pi / q_max)
     present = np.ascontiguousarray(hkl[~group.systematic_absences(hkl)])
     q = np.sort(2 * np.pi * np.sqrt(cell.calculate_1_d2_array(present)))
@@ -124,9 +131,10 @@ def propagated(
     covariance: FloatArray,
     steps: Sequence[float],
 ) -> list[Quantity]:
-    """Quantities at `values` with s.u. = sqrt(g C g^T), g by central differences.
+    """Derived quantities at `values` with s.u. = sqrt(g C g^T), g by central differences.
 
-    quantities maps parameter values to (name, value, unit) rows; covariance (n_free, n_free).
+    `quantities` maps parameter values to rows of (name, value, unit). `covariance` (n_free, n_free)
+    is that of the parameters `free`; `steps` (n_free,) are their steps in the differences.
     """
     rows = list(quantities(values))
     spread = np.diag(propagated_covariance(quantities, values, free, covariance, steps))
@@ -143,10 +151,10 @@ def propagated_covariance(
     covariance: FloatArray,
     steps: Sequence[float],
 ) -> FloatArray:
-    """g C g^T (n, n) of n quantities, g by central differences.
+    """The covariance g C g^T (n, n) of n derived quantities, g by central differences.
 
-    Rows and columns of quantities that nothing moves, or that depend on a parameter without s.u.,
-    are nan. Arguments as of `propagated`.
+    Rows and columns of quantities that no free parameter moves, or that depend on a parameter
+    without an s.u., are nan. The arguments are those of `propagated`.
     """
     rows = list(quantities(values))
     gradient = np.zeros((len(rows), len(free)))
@@ -161,8 +169,8 @@ def propagated_covariance(
     moves = np.abs(gradient[:, known]).sum(axis=1) > 0
     moves &= ~(np.abs(gradient[:, ~known]) > 0).any(axis=1)
     inner = covariance[np.ix_(known, known)]
-    found = np.asarray(gradient[:, known] @ inner @ gradient[:, known].T)
-    np.fill_diagonal(found, np.maximum(np.diag(found), 0.0))  # rounding may leave -1e-30
-    found[~moves] = np.nan
-    found[:, ~moves] = np.nan
-    return found
+    carried = np.asarray(gradient[:, known] @ inner @ gradient[:, known].T)
+    np.fill_diagonal(carried, np.maximum(np.diag(carried), 0.0))  # rounding may leave -1e-30
+    carried[~moves] = np.nan
+    carried[:, ~moves] = np.nan
+    return carried

@@ -14,7 +14,7 @@ from .structure import SAME_POSITION, Crystal
 
 @dataclass(frozen=True)
 class NearPairs:
-    """Ordered pairs of atoms: `first` of the home cell, `second` of the cell `cells`.
+    """Ordered pairs of atoms: `first` in the home cell, `second` in the cell `cells`.
 
     first, second (n,) indices; cells (n, 3) lattice translations; lengths (n,) Å.
     """
@@ -35,11 +35,11 @@ def pairs_within(
     """All pairs from `centres` (default: every atom) to positions nearer than `distance` (Å).
 
     matrix (3, 3) Å with the lattice vectors as columns; positions (n_atoms, 3) fractional, inside
-    the cell or not. A pair of different atoms appears in both directions; an atom is no pair with
-    itself, but with its own lattice translations.
+    the cell or not. A pair of different atoms appears in both directions; an atom forms pairs with
+    its own lattice translations, but not with itself.
     """
     heights = 1 / np.linalg.norm(np.linalg.inv(matrix), axis=1)
-    # a difference reduced to half a cell is that much nearer than the cells around suggest
+    # differences are reduced to at most half a cell, which extends the search by half a cell
     reach = np.floor(distance / heights + 0.5).astype(int)
     axes = [np.arange(-n, n + 1) for n in reach]
     around = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -62,24 +62,24 @@ def pairs_within(
 
 @dataclass(frozen=True)
 class SymmetryImages:
-    """Images of the atoms of a cell under the symmetry operations.
+    """The images of the atoms of a cell under the symmetry operations.
 
     Operation g maps atom i of the home cell onto atom atoms[g, i] of the cell shifts[g, i], and a
-    lattice translation u onto rotations[g] @ u. Integers; atoms (n_operations, n_atoms).
+    lattice translation u onto rotations[g] @ u. All arrays hold integers.
     """
 
-    atoms: np.ndarray
+    atoms: np.ndarray  # (n_operations, n_atoms)
     shifts: np.ndarray  # (n_operations, n_atoms, 3)
     rotations: np.ndarray  # (n_operations, 3, 3)
 
     def cells(self, first: int, second: int, cell: Sequence[int]) -> np.ndarray:
-        """(n_operations, 3): the cell of the second atom's image from that of the first."""
+        """The cell (n_operations, 3) of the second atom's image relative to that of the first."""
         moved = self.rotations @ np.asarray(cell)
         return np.asarray(moved + self.shifts[:, second] - self.shifts[:, first])
 
 
 def symmetry_images(crystal: Crystal) -> SymmetryImages:
-    """The images of all atoms of the cell, by the crystal's own (special) positions."""
+    """The symmetry images of all atoms of the cell, with each site on its special position."""
     positions, site = crystal.positions(), crystal.site_of_atom
     other_site = site[:, None] != site[None, :]
     atoms, shifts = [], []

@@ -1,4 +1,4 @@
-"""Crystal structures in the setting of the user: cell, symmetry operations, labelled sites.
+"""Crystal structures in the setting of the user: cell, symmetry operations and labelled sites.
 
 The setting and the site labels of the input are kept as they are; nothing is standardised.
 """
@@ -23,7 +23,7 @@ SAME_POSITION = 0.02
 
 @dataclass(frozen=True)
 class Cell:
-    """Cell edges in Å and angles in degrees."""
+    """A unit cell: edges in Å and angles in degrees."""
 
     a: float
     b: float
@@ -35,8 +35,8 @@ class Cell:
     def __post_init__(self) -> None:
         if not min(self.parameters) > 0 or not np.isfinite(self.volume):
             raise ValueError(
-                f"the cell {self} has no volume. Edges are positive lengths in Å, angles in "
-                "degrees that can close a cell."
+                f"the cell {self} has no volume. Edges must be positive lengths in Å, and angles "
+                "in degrees must close a cell."
             )
 
     def __str__(self) -> str:
@@ -44,7 +44,7 @@ class Cell:
 
     @cached_property
     def matrix(self) -> FloatArray:
-        """(3, 3) Å; columns are the lattice vectors a, b, c; a lies along x, b in the xy plane."""
+        """The lattice vectors a, b, c as columns, (3, 3) Å; a lies along x, b in the xy plane."""
         return np.array(gemmi.UnitCell(*self.parameters).orth.mat.tolist())
 
     @property
@@ -54,7 +54,7 @@ class Cell:
 
     @property
     def volume(self) -> float:
-        """Cell volume in Å^3; nan where the angles close no cell."""
+        """The cell volume in Å^3; nan where the angles do not close a cell."""
         volume = gemmi.UnitCell(*self.parameters).volume
         return volume if volume > 1e-9 else float("nan")
 
@@ -95,11 +95,11 @@ class Operation:
 
 @dataclass(frozen=True)
 class CoordinateFreedom:
-    """Which coordinates of a site may move: `basis` (n_free, 3) moves with `independent`."""
+    """The coordinates of a site that may move without leaving its special position."""
 
     independent: tuple[str, ...]
-    basis: FloatArray
-    reasons: dict[str, str] = field(default_factory=dict)
+    basis: FloatArray  # (n_free, 3) the shift of the position with each independent coordinate
+    reasons: dict[str, str] = field(default_factory=dict)  # why the others cannot be free
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,11 @@ class BasisAtom:
 
 @dataclass(frozen=True)
 class Crystal:
-    """A cell, its symmetry operations as triplets, and the labelled sites.
+    """A crystal structure: a cell, symmetry operations as triplets, and labelled sites.
 
-    `termination` (fractional) is the corner of the box that counts as one cell when particles are
-    built of whole cells; it decides how their faces end.
+    `termination` (fractional) is the corner of the box of atoms that counts as one cell in
+    particles of whole cells; it determines the atoms at their faces. Raises ValueError for missing
+    or repeated labels and for occupancies that are not above 0 and at most 1.
     """
 
     cell: Cell
@@ -134,7 +135,7 @@ class Crystal:
             if not site.label.strip():
                 raise ValueError(
                     f"{self.name}: a site of {site.ion} at {site.position} has no label. Every "
-                    "site needs its own _atom_site_label (parameters are named by it)."
+                    "site needs its own _atom_site_label, because parameters are named by it."
                 )
             if labels.count(site.label) > 1:
                 raise ValueError(
@@ -162,11 +163,11 @@ class Crystal:
 
     @cached_property
     def cell_constraints(self) -> dict[str, str | float]:
-        """Constraints of symmetry on the cell parameters that are not free.
+        """The symmetry constraints on the cell parameters that are not free.
 
-        Maps a parameter name to the one it equals ('b' -> 'a') or to its fixed value
-        ('gamma' -> 120.0), worked out from the metric tensor that the rotations leave
-        invariant, so it holds in any setting.
+        Maps the name of a parameter to that of the parameter which it equals ('b' -> 'a') or to its
+        fixed value ('gamma' -> 120.0). The constraints are derived from the metric tensor that the
+        rotations leave invariant, so they hold in any setting.
         """
         edges, angles = self._invariant_cell(Cell(5.1, 6.7, 8.9, 83.0, 97.0, 101.0))
         _, others = self._invariant_cell(Cell(6.3, 5.9, 7.7, 94.0, 86.0, 105.0))
@@ -189,7 +190,7 @@ class Crystal:
         invariant = symmetric @ np.mean(metrics, axis=0).reshape(9, 9) @ symmetric
         if len(CELL_PARAMETERS) - len(constraints) != round(float(np.trace(invariant))):
             raise ValueError(
-                f"{self.name}: in this setting the symmetry ties edges and angles of the cell to "
+                f"{self.name}: in this setting, symmetry relates edges and angles of the cell to "
                 "each other in a way that cannot be refined. Use the conventional (centred) cell "
                 "of the structure."
             )
@@ -210,16 +211,16 @@ class Crystal:
         return tuple(name for name in CELL_PARAMETERS if name not in self.cell_constraints)
 
     def with_cell(self, **values: float) -> Crystal:
-        """The crystal with independent cell parameters changed and the dependent ones following."""
+        """A copy with other independent cell parameters; symmetry determines the dependent ones."""
         full = {name: getattr(self.cell, name) for name in CELL_PARAMETERS} | values
         for name, rule in self.cell_constraints.items():
             full[name] = full[rule] if isinstance(rule, str) else rule
         return replace(self, cell=Cell(**full))
 
     def checked_cell(self) -> Crystal:
-        """The crystal itself, once its cell is seen to obey its symmetry.
+        """The crystal with a cell that obeys its symmetry exactly.
 
-        Raises ValueError naming the parameter that does not (within 0.01 Å or 0.01 degrees).
+        Raises ValueError for a parameter that deviates by more than 0.01 Å or 0.01 degrees.
         """
         for name, rule in self.cell_constraints.items():
             value = getattr(self.cell, name)
@@ -227,23 +228,23 @@ class Crystal:
             if abs(value - wanted) > 0.01:
                 what = f"equal {rule} = {wanted:g}" if isinstance(rule, str) else f"be {wanted:g}"
                 raise ValueError(
-                    f"{self.name}: {name} = {value:g}, but the symmetry operations make it "
+                    f"{self.name}: {name} = {value:g}, but the symmetry operations require it to "
                     f"{what}. Correct the cell or the space group of the structure."
                 )
         return self.with_cell()
 
     def stabiliser(self, point: FloatArray) -> list[tuple[Operation, FloatArray]]:
-        """The operations (with their lattice translation) that leave a fractional point fixed."""
-        found = []
+        """The operations, with their lattice translations, that leave a fractional point fixed."""
+        fixing = []
         for op in self.symmetry:
             moved = op(point)
             shift = np.round(point - moved)
             if np.linalg.norm(self.cell.matrix @ (moved + shift - point)) < SAME_POSITION:
-                found.append((op, shift))
-        return found
+                fixing.append((op, shift))
+        return fixing
 
     def special_position(self, label: str) -> FloatArray:
-        """The site's position, placed exactly on its special position."""
+        """The position (3,) of a site, moved exactly onto its special position."""
         point = np.array(self.site(label).position, dtype=float)
         images = [op(point) + shift for op, shift in self.stabiliser(point)]
         return np.asarray(np.mean(images, axis=0))
@@ -267,7 +268,7 @@ class Crystal:
             if follows:
                 reasons[name] = (
                     f"{label} lies on a special position where {name} follows "
-                    f"{' '.join(follows).lstrip('+')}: free that coordinate instead"
+                    f"{' '.join(follows).lstrip('+')}; free that coordinate instead"
                 )
             else:
                 fixing = next(
@@ -283,11 +284,11 @@ class Crystal:
 
     @cached_property
     def basis_atoms(self) -> tuple[BasisAtom, ...]:
-        """All atoms of the unit cell, site by site, with termination <= coordinate < termination + 1.
+        """All atoms of the unit cell, site by site: termination <= coordinate < termination + 1.
 
-        Which atoms make up a cell decides how a particle of whole cells ends at its faces. It is
-        decided here once, by the starting coordinates: an atom that later moves across a face
-        stays with its cell.
+        The choice of these atoms determines the faces of a particle of whole cells. It is made
+        once, from the starting coordinates: an atom that later moves across a face of the cell
+        still belongs to that cell.
         """
         atoms: list[BasisAtom] = []
         for index, site in enumerate(self.sites):
@@ -303,7 +304,10 @@ class Crystal:
         return tuple(atoms)
 
     def positions(self, site_positions: FloatArray | None = None) -> FloatArray:
-        """(..., n_atoms, 3) fractional positions of the cell's atoms for (..., n_sites, 3)."""
+        """Fractional positions (..., n_atoms, 3) of the atoms of the cell.
+
+        `site_positions` (..., n_sites, 3) are by default those of the crystal.
+        """
         if site_positions is None:
             site_positions = self.site_positions
         rotations, translations = self._stacked_basis
@@ -317,19 +321,19 @@ class Crystal:
 
     @cached_property
     def site_positions(self) -> FloatArray:
-        """(n_sites, 3) fractional positions, exactly on their special positions."""
+        """Fractional positions (n_sites, 3) of the sites, exactly on their special positions."""
         return np.array([self.special_position(site.label) for site in self.sites])
 
     @cached_property
     def site_of_atom(self) -> np.ndarray:
-        """(n_atoms,) index of the site each atom of the cell belongs to."""
+        """The index (n_atoms,) of the site to which each atom of the cell belongs."""
         return np.array([atom.site for atom in self.basis_atoms], dtype=np.int64)
 
     @cached_property
     def generic_positions(self) -> FloatArray:
-        """(n_atoms, 3) positions moved at random along the free coordinates.
+        """Positions (n_atoms, 3) of the atoms, displaced at random along the free coordinates.
 
-        Difference vectors that agree here agree by symmetry, not by accident of the values.
+        Difference vectors between these positions agree by symmetry only, not by accident.
         """
         random = np.random.default_rng(20061)
         moved = self.site_positions.copy()

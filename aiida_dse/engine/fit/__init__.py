@@ -1,1 +1,1 @@
-"""Fits: least squares, other minimisers, many starts, simultaneous refinement, uncertainties."""
+"""Fits: least squares, other minimisers, multi-start, simultaneous refinement, uncertainties."""

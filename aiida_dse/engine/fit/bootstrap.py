@@ -1,7 +1,7 @@
 """Parametric bootstrap: refinements of patterns that are drawn from the fitted model.
 
-A point of y_i +- sigma_i is worth n_i = ycalc_i y_i / sigma_i^2 counts (y_i / sigma_i^2 converts
-the intensity into counts), so that
+The factor y_i / sigma_i^2 converts the intensity of a point y_i +- sigma_i into counts, and
+n_i = ycalc_i y_i / sigma_i^2 is the expected number of counts, so that
 
     y*_i = Poisson(n_i) sigma_i^2 / y_i
 
@@ -24,19 +24,19 @@ from aiida_dse.engine.units import FloatArray
 
 from .refine import Refinement, refine
 
-#: Outcomes of a sample.
+#: Outcomes of a bootstrap sample.
 PENDING, REFINED, NOT_CONVERGED, FAILED = 0, 1, 2, 3
-#: Below this y / sigma (nine counts) a point is no count any more: its noise is taken as normal.
+#: Below this y / sigma (nine counts) the noise of a point is drawn from a normal distribution.
 LEAST_SIGNAL = 3.0
 
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Refined parameters of every sample; nan where there is none."""
+    """The refined parameters of every bootstrap sample; nan where a sample has none."""
 
     names: tuple[str, ...]
     values: FloatArray  # (n_samples, n_free)
-    chi2: FloatArray  # (n_samples,) restraints included
+    chi2: FloatArray  # (n_samples,) with restraints
     outcome: np.ndarray  # (n_samples,) PENDING, REFINED, NOT_CONVERGED or FAILED
     failures: dict[int, str]
     seed: int
@@ -49,7 +49,7 @@ class Bootstrap:
 
     @property
     def refined(self) -> FloatArray:
-        """(n_refined, n_free) the samples that count."""
+        """The parameters (n_refined, n_free) of the samples whose refinement converged."""
         return np.asarray(self.values[self.outcome == REFINED])
 
 
@@ -58,8 +58,8 @@ def resampled(
 ) -> FloatArray:
     """One pattern (n_points,) with the mean `calculated` and the noise of `observed` +- `sigma`.
 
-    Poisson counts; normal with `sigma` where a point has less than some nine counts or the
-    calculated intensity is not positive.
+    The noise is Poisson noise, or normal with `sigma` where a point has fewer than nine counts or
+    its calculated intensity is not positive.
     """
     counted = (observed > LEAST_SIGNAL * sigma) & (calculated > 0)
     per_intensity = np.where(counted, observed, 1.0) / sigma**2
@@ -80,11 +80,11 @@ def bootstrap(
     on_sample: Callable[[Bootstrap, int, int], None] | None = None,
     should_stop: StopCheck | None = None,
 ) -> Bootstrap:
-    """`n_samples` resampled patterns, each refined from the best values.
+    """Refine `n_samples` resampled patterns, each from the best values.
 
-    Sample k has the k-th spawned child of `seed`, so samples of `finished` are kept and more can be
-    requested later. The targets of restraints are drawn anew as well: it is data like the pattern.
-    ValueError where `finished` has another seed or other parameters.
+    Sample k uses the k-th child of `seed`, so the samples of `finished` are kept and more can be
+    requested later. The targets of restraints are resampled as well, because they are data like the
+    pattern. Raises ValueError where `finished` has another seed or other parameters.
     """
     clock = time.monotonic()
     names = tuple(p.name for p in best.free)
@@ -95,7 +95,7 @@ def bootstrap(
         if finished.seed != seed or finished.names != names:
             raise ValueError(
                 f"the finished bootstrap samples have the seed {finished.seed} and the parameters "
-                f"{', '.join(finished.names)}: keep both, or start without them."
+                f"{', '.join(finished.names)}. Keep both, or start without these samples."
             )
         n = min(n_samples, len(finished.chi2))
         values[:n], chi2[:n] = finished.values[:n], finished.chi2[:n]
@@ -104,7 +104,7 @@ def bootstrap(
     observation, calculated = model.observation, model.calculated(best.evaluation)
     todo = np.flatnonzero(outcome == PENDING).tolist()
     model = model.with_resources(resources.share(resources.workers(len(todo))))
-    # the first samples are the same however many are requested
+    # the seeds of the first samples do not depend on the number of samples
     seeds = np.random.SeedSequence(seed).spawn(n_samples)
 
     def work(k: int, stopping: StopCheck) -> Refinement | str | None:
@@ -114,30 +114,30 @@ def bootstrap(
             replace(r, target=r.value(best.values) + r.sigma * random.normal()) for r in restraints
         ]
         try:
-            found = refine(
+            refined = refine(
                 model.with_intensity(intensity), [list(names)], start=best.values,
                 previous=best.evaluation.states, restraints=targets, should_stop=stopping,
             )
         except (ValueError, ArithmeticError, np.linalg.LinAlgError) as problem:
             return str(problem)
-        if not found.converged and stopping():
+        if not refined.converged and stopping():
             return None
-        extra = deviations(targets, found.values)
-        values[k] = [found.values[name] for name in names]
-        chi2[k] = found.agreement.chi2 + float(extra @ extra)
-        return found
+        extra = deviations(targets, refined.values)
+        values[k] = [refined.values[name] for name in names]
+        chi2[k] = refined.agreement.chi2 + float(extra @ extra)
+        return refined
 
     def state(reason: str) -> Bootstrap:
         return Bootstrap(names, values, chi2, outcome, failures, seed,
                          time.monotonic() - clock, reason)
 
-    def keep(k: int, found: Refinement | str | None) -> None:
-        if found is None:
+    def keep(k: int, result: Refinement | str | None) -> None:
+        if result is None:
             return
-        if isinstance(found, str):
-            outcome[k], failures[k] = FAILED, found
+        if isinstance(result, str):
+            outcome[k], failures[k] = FAILED, result
         else:
-            outcome[k] = REFINED if found.converged else NOT_CONVERGED
+            outcome[k] = REFINED if result.converged else NOT_CONVERGED
         if on_sample:
             on_sample(state("running"), int((outcome != PENDING).sum()), n_samples)
 

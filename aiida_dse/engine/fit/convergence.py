@@ -1,10 +1,10 @@
 """Convergence of Markov chains: burn-in, autocorrelation time and split R-hat.
 
-Integrated autocorrelation time after J. Goodman and J. Weare, Commun. Appl. Math. Comput. Sci. 5
-(2010) 65 (emcee's estimate); split R-hat after A. Gelman et al., Bayesian Data Analysis (2013),
-11.4, each half of a walker's way being a chain. The walkers of one ensemble propose moves from each
-other and are not independent chains, so R-hat is optimistic: the number of autocorrelation times is
-the stricter criterion, and neither notices minima that no walker has visited.
+The integrated autocorrelation time is emcee's estimate (J. Goodman and J. Weare, Commun. Appl.
+Math. Comput. Sci. 5 (2010) 65); split R-hat follows A. Gelman et al., Bayesian Data Analysis
+(2013), 11.4, with each half of a walker's path as a chain. The walkers of an ensemble propose moves
+from each other's positions and are not independent chains, so R-hat is optimistic: the number of
+autocorrelation times is the stricter criterion. Neither detects minima that no walker has visited.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ import numpy as np
 
 from aiida_dse.engine.units import FloatArray
 
-#: What counts as converged.
+#: Criteria of convergence: the largest split R-hat and the smallest length of the chain.
 LARGEST_R_HAT = 1.05
 LEAST_AUTOCORRELATION_TIMES = 50
-#: Autocorrelation times that are dropped at the beginning.
+#: Length of the burn-in, which is dropped, in autocorrelation times.
 BURN_IN_TIMES = 5
 
 
 @dataclass(frozen=True)
 class Convergence:
-    """Diagnostics for each parameter (n_free,), after `burn_in` stored steps were dropped."""
+    """Convergence diagnostics of each parameter (n_free,), with the burn-in dropped."""
 
-    burn_in: int  # stored steps
-    n_kept: int  # stored steps
+    burn_in: int  # number of stored steps that were dropped
+    n_kept: int  # number of stored steps that were kept
     autocorrelation_time: FloatArray  # in steps
     effective_samples: FloatArray
     r_hat: FloatArray
-    reasons: tuple[str, ...]  # why it is not converged; empty where it is
+    reasons: tuple[str, ...]  # why the chain has not converged
 
     @property
     def converged(self) -> bool:
@@ -39,16 +39,19 @@ class Convergence:
 
 
 def convergence(samples: FloatArray, *, thin: int = 1) -> Convergence:
-    """Judge `samples` (n_stored, n_walkers, n_free), every `thin`-th step of a chain.
+    """Diagnose the convergence of `samples` (n_stored, n_walkers, n_free).
 
-    Converged: every R-hat below 1.05, and at least 50 autocorrelation times after the burn-in of
-    five, which takes half the chain at most.
+    The samples are every `thin`-th step of a chain. The chain has converged if every R-hat is below
+    1.05 and at least 50 autocorrelation times follow the burn-in, which is five autocorrelation
+    times and at most half the chain.
     """
     n_stored, n_walkers, n_free = samples.shape
     if n_stored < 8:
-        nothing = np.full(n_free, np.nan)
-        return Convergence(0, n_stored, nothing, nothing, nothing,
-                           (f"{n_stored} stored steps are too few to judge (at least 8)",))
+        unknown = np.full(n_free, np.nan)
+        return Convergence(
+            0, n_stored, unknown, unknown, unknown,
+            (f"{n_stored} stored steps are too few to judge convergence (at least 8 are needed)",),
+        )
     longest = np.max(_autocorrelation_time(samples))
     burn_in = n_stored // 2
     if np.isfinite(longest):
@@ -62,19 +65,19 @@ def convergence(samples: FloatArray, *, thin: int = 1) -> Convergence:
             reasons.append(f"split R-hat reaches {np.max(r_hat):.3f} (limit {LARGEST_R_HAT:g})")
         if not np.all(len(kept) >= LEAST_AUTOCORRELATION_TIMES * tau):
             reasons.append(
-                f"the {len(kept) * thin} steps after the burn-in are "
+                f"the {len(kept) * thin} steps after the burn-in are only "
                 f"{len(kept) / np.max(tau):.0f} autocorrelation times "
-                f"({LEAST_AUTOCORRELATION_TIMES} wanted)"
+                f"(at least {LEAST_AUTOCORRELATION_TIMES} are needed)"
             )
     return Convergence(burn_in, len(kept), tau * thin, n_walkers * len(kept) / tau, r_hat,
                        tuple(reasons))
 
 
 def split_r_hat(samples: FloatArray) -> FloatArray:
-    """sqrt(((n - 1) W + B) / (n W)) of the half chains of `samples` (n, n_walkers, n_free).
+    """Split R-hat (n_free,) = sqrt(((n - 1) W + B) / (n W)) of `samples` (n, n_walkers, n_free).
 
-    W is the mean variance within a half chain, B / n the variance of their means; 1 when all
-    half chains agree.
+    W is the mean variance within the half chains and B / n the variance of their means; R-hat is 1
+    where all half chains agree.
     """
     n = len(samples) // 2
     halves = np.concatenate([samples[:n], samples[-n:]], axis=1)
@@ -85,10 +88,10 @@ def split_r_hat(samples: FloatArray) -> FloatArray:
 
 
 def _autocorrelation_time(samples: FloatArray) -> FloatArray:
-    """(n_free,) in stored steps, at least one; nan where a parameter never moved."""
+    """The autocorrelation time (n_free,) in stored steps, at least 1; nan for constant samples."""
     import emcee
 
-    # tol=0: judging the length is left to the caller
+    # tol=0, because the caller judges the length of the chain
     with np.errstate(invalid="ignore", divide="ignore"):
         tau = emcee.autocorr.integrated_time(samples, tol=0)
     return np.asarray(np.maximum(tau, 1.0))

@@ -1,13 +1,14 @@
 """Standard uncertainties: the joint covariance of refined parameters and linear coefficients.
 
-With D the derivative of the weighted pattern by the free parameters, L the weighted columns of the
-linear coefficients and R the derivative of the restraints, the normal matrix is
+With D the derivative of the weighted pattern with respect to the free parameters, L the weighted
+columns of the linear coefficients and R the derivative of the restraints, the normal matrix is
 
     | D^T D + R^T R   D^T L |
     | L^T D           L^T L |
 
-Its inverse by block elimination: C_pp = (D^T (1 - Q Q^T) D + R^T R)^-1 with Q a basis of L (the
-Jacobian of the variable projection), C_lp = -L^+ D C_pp, C_ll = (L^T L)^-1 + L^+ D C_pp D^T L^+T.
+Its inverse by block elimination is C_pp = (D^T (1 - Q Q^T) D + R^T R)^-1 with Q a basis of L (from
+the Jacobian of the variable projection), C_lp = -L^+ D C_pp, and
+C_ll = (L^T L)^-1 + L^+ D C_pp D^T L^+T.
 """
 
 from __future__ import annotations
@@ -21,58 +22,62 @@ from aiida_dse.engine.units import FloatArray
 
 #: Relative singular value below which a direction of parameter space is undetermined.
 SINGULAR = 1e-5
-#: A parameter is undetermined where the directions left out would add this share of its variance.
+#: A parameter is undetermined if the omitted directions would add this fraction of its variance.
 SHARE = 0.01
 
 
 @dataclass(frozen=True)
 class Covariance:
-    """The unscaled covariance of named quantities; nan for those without an s.u."""
+    """The unscaled covariance of named quantities; nan for quantities without an s.u."""
 
     names: tuple[str, ...]
     matrix: FloatArray  # (n, n)
 
     def su(self, name: str) -> float | None:
-        """The unscaled s.u., None where there is none."""
+        """The unscaled s.u. of a quantity; None where it has none."""
         k = self.names.index(name)
         variance = float(self.matrix[k, k])
         return float(np.sqrt(variance)) if np.isfinite(variance) else None
 
     def block(self, names: Sequence[str]) -> FloatArray:
-        """(n_names, n_names) of some of the quantities, in the order of `names`."""
+        """The covariance (n_names, n_names) of some quantities, in the order of `names`."""
         at = [self.names.index(name) for name in names]
         return np.asarray(self.matrix[np.ix_(at, at)])
 
     @property
     def correlation(self) -> FloatArray:
-        """(n, n), nan where a quantity has no s.u."""
+        """The correlation matrix (n, n); nan where a quantity has no s.u."""
         deviation = np.sqrt(np.diag(self.matrix))
         deviation = np.where(deviation > 0, deviation, np.nan)
         return np.asarray(self.matrix / np.outer(deviation, deviation))
 
     def propagated(self, gradient: FloatArray) -> FloatArray:
-        """G C G^T (m, m) of m quantities with gradient (m, n); nan where one without s.u. acts."""
+        """The covariance G C G^T (m, m) of m quantities with the gradient G (m, n).
+
+        It is nan for quantities that depend on a quantity without an s.u.
+        """
         known = np.isfinite(np.diag(self.matrix))
         inner = self.matrix[np.ix_(known, known)]
-        found = np.asarray(gradient[:, known] @ inner @ gradient[:, known].T)
-        np.fill_diagonal(found, np.maximum(np.diag(found), 0.0))  # rounding may leave -1e-30
+        carried = np.asarray(gradient[:, known] @ inner @ gradient[:, known].T)
+        np.fill_diagonal(carried, np.maximum(np.diag(carried), 0.0))  # rounding may leave -1e-30
         lost = (np.abs(gradient[:, ~known]) > 0).any(axis=1)
-        found[lost, :] = found[:, lost] = np.nan
-        return found
+        carried[lost, :] = carried[:, lost] = np.nan
+        return carried
 
 
 def inverse_normal(
     jacobian: FloatArray, lengths: FloatArray | None = None
 ) -> tuple[FloatArray, np.ndarray]:
-    """(J^T J)^-1 (n_free, n_free), and which parameters (n_free,) the data do not determine.
+    """(J^T J)^-1 (n_free, n_free), and a mask (n_free,) of the undetermined parameters.
 
-    From the singular values of the Jacobian (n_rows, n_free), its columns scaled to length one.
-    Directions below SINGULAR are left out; a parameter is undetermined where they, taken at ten
-    times SINGULAR, would add more than SHARE of the variance that is left. Its rows are nan.
+    The inverse uses the singular values of the Jacobian (n_rows, n_free), its columns scaled to
+    length one. Directions below SINGULAR are omitted; a parameter is undetermined where they, taken
+    at ten times SINGULAR, would add more than SHARE of the remaining variance. Its rows and columns
+    are nan.
 
-    lengths (n_free,) are those of the columns before the linear part was projected out: a column of
-    which less than SINGULAR is left can be replaced by linear coefficients, and what remains of it
-    is rounding.
+    lengths (n_free,) are the lengths of the columns before the linear part was projected out. A
+    column of which less than SINGULAR remains can be replaced by linear coefficients: what is left
+    of it is rounding, and its parameter is undetermined.
     """
     n = jacobian.shape[1]
     if n == 0:
@@ -89,20 +94,21 @@ def inverse_normal(
     added = ((vectors[~keep] / floor[:, None]) ** 2).sum(axis=0)
     undetermined = flat | (added > SHARE * np.diag(inverse))
     spread = 1 / np.where(flat, 1.0, length)
-    found = inverse * np.outer(spread, spread)
-    found[undetermined, :] = found[:, undetermined] = np.nan
-    return found, undetermined
+    inverse = inverse * np.outer(spread, spread)
+    inverse[undetermined, :] = inverse[:, undetermined] = np.nan
+    return inverse, undetermined
 
 
 def with_linear(
     free: FloatArray, derivatives: FloatArray, columns: FloatArray
 ) -> FloatArray:
-    """The covariance (n_free + n_linear, ...) from that of the free parameters (n_free, n_free).
+    """The joint covariance (n_free + n_linear, n_free + n_linear) with the linear coefficients.
 
-    derivatives (n_points, n_free) of the weighted pattern; columns (n_points, n_linear), the
-    weighted patterns of the linear coefficients. Free parameters without s.u. are left out of the
-    linear coefficients' variance; a coefficient that takes part in an undetermined direction, of the
-    linear coefficients alone or together with those parameters, has no s.u. (nan) either.
+    free (n_free, n_free) is the covariance of the free parameters, derivatives (n_points, n_free)
+    are those of the weighted pattern, columns (n_points, n_linear) the weighted patterns of the
+    linear coefficients. Free parameters without an s.u. do not contribute to the variance of the
+    linear coefficients; a coefficient that takes part in an undetermined direction, of the linear
+    coefficients alone or together with those parameters, has no s.u. (nan) either.
     """
     scaled, length = _normalised(columns)
     known = np.isfinite(np.diag(free)) if len(free) else np.zeros(0, dtype=bool)
@@ -112,23 +118,23 @@ def with_linear(
         slopes[:, known] = -solution / length[:, None]
     unknown, _ = _normalised(derivatives[:, ~known])
     lost = inverse_normal(np.hstack([unknown, scaled]))[1][unknown.shape[1]:]
-    own = np.linalg.pinv(scaled.T @ scaled) / np.outer(length, length)
+    linear = np.linalg.pinv(scaled.T @ scaled) / np.outer(length, length)
     inner = np.where(np.isfinite(free), free, 0.0)
     cross = slopes @ inner
     n = len(free)
-    found = np.empty((n + len(own),) * 2)
-    found[:n, :n] = free
-    found[n:, :n] = cross
-    found[n:, :n][:, ~known] = np.nan
-    found[:n, n:] = found[n:, :n].T
-    found[n:, n:] = own + cross @ slopes.T
-    found[n:][lost] = np.nan
-    found[:, n:][:, lost] = np.nan
-    return found
+    joint = np.empty((n + len(linear),) * 2)
+    joint[:n, :n] = free
+    joint[n:, :n] = cross
+    joint[n:, :n][:, ~known] = np.nan
+    joint[:n, n:] = joint[n:, :n].T
+    joint[n:, n:] = linear + cross @ slopes.T
+    joint[n:][lost] = np.nan
+    joint[:, n:][:, lost] = np.nan
+    return joint
 
 
 def _normalised(columns: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Columns of length one (zero ones as they are), and the lengths they were divided by."""
+    """The columns scaled to length one (zero columns unchanged), and the divisors."""
     length = np.linalg.norm(columns, axis=0)
     length = np.where(length > 0, length, 1.0)
     return columns / length, length

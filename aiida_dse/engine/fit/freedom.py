@@ -11,24 +11,23 @@ from .refine import default_stages, free_names
 
 
 def check_freedom(model: PatternModel, stages: Sequence[Sequence[str]] | None) -> None:
-    """Raise ValueError for more parameters than points, no room between bounds, or no effect.
+    """Raise ValueError for too many parameters, equal bounds, or parameters without an effect.
 
-    What depends on the data (a parameter that cannot be separated from others) is reported by the
-    refinement itself.
+    Parameters that the data do not determine are reported by the refinement itself.
     """
     free = free_names(model, stages or default_stages(model))
     n_points, n_linear = len(model.observation.q), len(model.linear_names)
     if len(free) + n_linear >= n_points:
         raise ValueError(
-            f"{len(free)} free parameters and {n_linear} linear ones cannot be refined against "
-            f"{n_points} points. Widen the pattern's range, or free fewer."
+            f"{len(free)} free parameters and {n_linear} linear coefficients cannot be refined "
+            f"against {n_points} points. Widen the range of the pattern, or free fewer parameters."
         )
     for name in free:
         p = model.parameters[name]
         if not p.lower < p.upper:
             raise ValueError(
-                f"{name} cannot be refined between {p.lower:g} and {p.upper:g} {p.unit}, which "
-                f"leaves no room. Widen its bounds, or remove it from the stages."
+                f"{name} cannot be refined, because its bounds {p.lower:g} and {p.upper:g} "
+                f"{p.unit} leave no room. Widen them, or remove the parameter from the stages."
             )
     values = model.start
     drives = {source for constraint in model.constraints for source in constraint.sources}
@@ -40,12 +39,11 @@ def check_freedom(model: PatternModel, stages: Sequence[Sequence[str]] | None) -
             continue
         if model.fixed_scales.get(phase) == 0:
             raise ValueError(
-                f"{name} has no effect: the scale of {phase} is fixed at 0. Specify another scale "
-                f"under 'scales', or take it out of the stages."
+                f"{name} has no effect, because the scale of {phase} is fixed at 0. Specify "
+                f"another scale under 'scales', or remove {name} from the stages."
             )
         if site and values.get(occupancy) == 0 and occupancy not in free:
             raise ValueError(
-                f"{name} has no effect: {occupancy} is 0 and stays there. Set it to another "
-                f"value, or take "
-                f"{name} out of the stages."
+                f"{name} has no effect, because {occupancy} is fixed at 0. Set it to another "
+                f"value, or remove {name} from the stages."
             )

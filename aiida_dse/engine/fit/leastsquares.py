@@ -1,4 +1,4 @@
-"""Bounded least squares in stages, for one pattern or several together."""
+"""Bounded least squares in stages, for one pattern or several patterns together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy.optimize import least_squares
 from aiida_dse.engine.parameters import Parameter
 from aiida_dse.engine.units import FloatArray
 
-#: Largest shift / s.u. at which a stage that others follow has done enough.
+#: Largest shift / s.u. at which a stage other than the last one ends.
 EARLY_STAGE = 5.0
 
 
@@ -31,9 +31,9 @@ class Cycle:
 
 
 class Problem(Protocol):
-    """A residual and its derivatives as functions of named parameters."""
+    """A least-squares problem: a residual and its derivatives as functions of named parameters."""
 
-    #: Why a trial had no residual (an infinite one was returned); emptied when steps go on.
+    #: Why a trial had no residual (an infinite one was returned); '' once a step succeeds.
     refused: str
 
     @property
@@ -41,20 +41,20 @@ class Problem(Protocol):
 
     @property
     def n_points(self) -> int:
-        """Points of the patterns, restraints not counted."""
+        """The number of points of the patterns, without restraints."""
 
     def residual(
         self, values: Mapping[str, float], free: Sequence[str]
     ) -> tuple[FloatArray, float]:
-        """A vector whose square is chi2 and that of the restraints; and the latter alone."""
+        """The residual vector, restraints included, and the sum of squares of the restraints."""
 
     def jacobian(self, values: Mapping[str, float], free: Sequence[str]) -> FloatArray:
-        """Derivative of the residual (n_rows, n_free)."""
+        """The derivative (n_rows, n_free) of the residual with respect to the free parameters."""
 
 
 @dataclass
 class Descent:
-    """State of a refinement: the driver of `least_squares`, stage after stage."""
+    """A refinement in progress: it runs `least_squares` stage by stage and records the outcome."""
 
     problem: Problem
     on_cycle: Callable[[Cycle], None] | None
@@ -70,10 +70,10 @@ class Descent:
         self, stages: Sequence[list[str]], values: dict[str, float], max_cycles: int,
         tolerance: float,
     ) -> tuple[list[str], dict[str, float]]:
-        """The free parameters of the last stage begun, and the best values.
+        """Run all stages; the free parameters of the last stage begun, and the best values.
 
-        `stages` holds all that is free in each stage. A stage has converged when no parameter
-        moves by more than `tolerance` of its s.u. (the early ones: EARLY_STAGE).
+        `stages` lists all parameters that are free in each stage. A stage has converged when no
+        parameter moves by more than `tolerance` times its s.u. (EARLY_STAGE in all but the last).
         """
         free: list[str] = []
         for index, free in enumerate(stages):
@@ -89,6 +89,7 @@ class Descent:
         self, index: int, free: list[str], values: dict[str, float], max_cycles: int,
         tolerance: float,
     ) -> dict[str, float]:
+        """Run one stage from `values`; the best values."""
         problem = self.problem
         parameters = [problem.parameters[name] for name in free]
         lower = np.array([p.lower for p in parameters])
@@ -96,8 +97,8 @@ class Descent:
         for p in parameters:
             if not p.lower < p.upper:
                 raise ValueError(
-                    f"{p.name} cannot be refined between {p.lower:g} and {p.upper:g} {p.unit}, "
-                    "which leaves no room. Widen its bounds, or remove it from the stages."
+                    f"{p.name} cannot be refined, because its bounds {p.lower:g} and {p.upper:g} "
+                    f"{p.unit} leave no room. Widen them, or remove the parameter from the stages."
                 )
         margin = 1e-9 * np.maximum(1.0, np.abs(upper - lower))
         margin = np.where(np.isfinite(margin), margin, 1e-9)
@@ -110,19 +111,20 @@ class Descent:
 
         def residual(u: FloatArray) -> FloatArray:
             x = np.clip(u * scale, lower, upper)
-            found, restrained = problem.residual(full(x), free)
-            total = float(found @ found)
+            vector, restrained = problem.residual(full(x), free)
+            total = float(vector @ vector)
             if total < best["chi2"]:
                 best.update(x=x, chi2=total, restrained=restrained)
-            return found
+            return vector
 
         def jacobian(u: FloatArray) -> FloatArray:
             x = np.clip(u * scale, lower, upper)
             matrix = problem.jacobian(full(x), free) * scale
             if not np.abs(matrix).max() > 0:
                 raise ValueError(
-                    f"no free parameter ({', '.join(free[:5])}) has any effect on the pattern: is "
-                    "the scale of its phase zero? Check phases, scales and starting values."
+                    f"none of the free parameters ({', '.join(free[:5])}) has any effect on the "
+                    "pattern; the scale of their phase may be zero. Check phases, scales and "
+                    "starting values."
                 )
             best["jacobian"] = matrix
             return np.asarray(matrix)
@@ -143,7 +145,7 @@ class Descent:
                           float((shift * curvature)[largest]), free[largest],
                           time.monotonic() - self.clock)
                 )
-            # a small step means nothing after a larger one was refused
+            # a small step does not indicate convergence after a larger one was refused
             if shift[largest] * curvature[largest] >= tolerance:
                 problem.refused = ""
             elif not problem.refused:
@@ -163,9 +165,9 @@ class Descent:
             self.converged = bool(result.status > 0)
             self.reason = {
                 0: f"stopped after {max_cycles} evaluations without converging",
-                2: "converged: the sum of squares no longer falls",
-                3: "converged: the parameters no longer move",
-                4: "converged: neither parameters nor sum of squares change",
+                2: "converged: the sum of squares no longer decreases",
+                3: "converged: the parameters no longer change",
+                4: "converged: neither the parameters nor the sum of squares change",
             }.get(int(result.status), self.stopped or str(result.message))
             if best.get("settled"):
                 self.converged = True

@@ -1,12 +1,12 @@
 """Minimisers other than least squares: COBYQA without derivatives, differential evolution.
 
-Both come from scipy and see chi2 alone, the linear coefficients solved inside. They are slower
-than least squares by one to two orders of magnitude, and independent of its Jacobian: they serve
-as a check, and where the start is poor.
+Both are scipy's and use the values of chi2 only, with the linear coefficients solved in every
+evaluation. They are slower than least squares by one to two orders of magnitude, but independent of
+its Jacobian: use them as a check, and where the starting values are poor.
 
-- cobyqa: trust-region models from values only, bounded (Ragonneau & Zhang, 2022), stage by stage;
-- differential_evolution: a population over the start boxes (Storn & Price, J. Global Optim. 11
-  (1997) 341) on all parameters at once, its best member polished by least squares.
+- cobyqa: bounded trust-region models from values only (Ragonneau & Zhang, 2022), stage by stage;
+- differential_evolution: a population over the starting ranges of all parameters at once (Storn &
+  Price, J. Global Optim. 11 (1997) 341), whose best member least squares polishes.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from .leastsquares import Descent
 from .refine import PatternProblem, Refinement, free_names, outcome, refine
 
 METHODS = ("least_squares", "cobyqa", "differential_evolution")
-#: Members of the population for each parameter.
+#: Members of the population per parameter.
 MEMBERS = 8
 
 
 @dataclass(frozen=True)
 class Evaluations:
-    """Progress of a method that counts evaluations."""
+    """Progress of a minimiser that counts evaluations."""
 
     method: str
     evaluations: int
@@ -55,11 +55,12 @@ def refine_without_derivatives(
     should_stop: Callable[[], str | None] | None = None,
     restraints: Sequence[Restraint] = (),
 ) -> Refinement:
-    """Minimise chi2 by 'cobyqa' or 'differential_evolution'; outcome and s.u. as `refine` gives.
+    """Minimise chi2 by 'cobyqa' or 'differential_evolution'.
 
-    A cycle counts as many evaluations as one of least squares takes, the number of free
-    parameters plus one, or for one generation. `tolerance`: cobyqa stops when its trust region is
-    that share of the typical shift of every parameter. Raises ValueError for an unknown method.
+    A cycle is as many evaluations as one cycle of least squares (the number of free parameters
+    plus one), or one generation. cobyqa stops when its trust region is as small as `tolerance`
+    times the natural step of every parameter. The outcome and its s.u. are those of `refine`.
+    Raises ValueError for an unknown method.
     """
     if method not in METHODS[1:]:
         raise ValueError(f"the method '{method}' is unknown; use one of {', '.join(METHODS)}.")
@@ -75,16 +76,16 @@ def refine_without_derivatives(
     search.evolve(free, max_cycles, seed)
     if search.stopped:
         return search.outcome(free)
-    found = refine(
+    polished = refine(
         model, [free], max_cycles=max_cycles, tolerance=tolerance, start=search.best,
         should_stop=should_stop, restraints=restraints,
     )
     return replace(
-        found, seconds=time.monotonic() - search.clock,
-        n_evaluations=found.n_evaluations + search.problem.n_evaluations,
-        n_cycles=found.n_cycles + search.n_cycles,
-        stop_reason=f"{search.reason}; polished by least squares: {found.stop_reason}"
-        if found.converged else found.stop_reason,
+        polished, seconds=time.monotonic() - search.clock,
+        n_evaluations=polished.n_evaluations + search.problem.n_evaluations,
+        n_cycles=polished.n_cycles + search.n_cycles,
+        stop_reason=f"{search.reason}; polished by least squares: {polished.stop_reason}"
+        if polished.converged else polished.stop_reason,
     )
 
 
@@ -106,7 +107,7 @@ class _Search:
         self.stopped, self.reason, self.converged = "", "nothing to refine", False
 
     def chi2(self, names: Sequence[str], x: FloatArray) -> float:
-        """Restraints included; infinite where the particle or the linear part is impossible."""
+        """chi2 with restraints; infinite where the particle or the linear part is impossible."""
         values = dict(self.best) | dict(zip(names, map(float, x), strict=True))
         try:
             evaluation = self.problem.evaluate(values)
@@ -121,7 +122,7 @@ class _Search:
         return total
 
     def report(self) -> None:
-        """Report progress; StopIteration where a reason to stop has come up."""
+        """Report progress; raise StopIteration where there is a reason to stop."""
         self.n_cycles += 1
         if self.on_progress:
             self.on_progress(Evaluations(self.method, self.problem.n_evaluations, self.limit,
@@ -131,7 +132,7 @@ class _Search:
             raise StopIteration
 
     def descend(self, names: Sequence[str], evaluations: int, tolerance: float) -> None:
-        """COBYQA in units of the typical shifts, from the best values so far."""
+        """Run COBYQA in units of the natural steps, from the best values so far."""
         parameters = [self.model.parameters[name] for name in names]
         scale = np.array([p.shift for p in parameters])
         bounds = Bounds(np.array([p.lower for p in parameters]) / scale,
@@ -142,7 +143,7 @@ class _Search:
 
         def objective(u: FloatArray) -> float:
             value = self.chi2(names, np.clip(u, bounds.lb, bounds.ub) * scale)
-            # a finite wall: the method builds models from the values it is given
+            # finite, because the method builds models from the values of the objective
             return value / unit if np.isfinite(value) else 1e12
 
         def callback(intermediate_result: Any) -> None:
@@ -159,12 +160,13 @@ class _Search:
             return
         self.converged = bool(result.status == 0)
         self.reason = (
-            f"converged: the trust region is {tolerance:g} typical shifts wide" if self.converged
+            f"converged: the trust region has shrunk to {tolerance:g} natural steps"
+            if self.converged
             else f"stopped after {evaluations} evaluations without converging"
         )
 
     def evolve(self, names: Sequence[str], generations: int, seed: int) -> None:
-        """Differential evolution over the start boxes of the parameters."""
+        """Run differential evolution over the starting ranges of the parameters."""
         parameters = [self.model.parameters[name] for name in names]
         boxes = [p.start_range(self.best[p.name]) for p in parameters]
         begin = np.array([self.best[name] for name in names])

@@ -1,7 +1,7 @@
 """Multi-start refinement: searches for other minima from many starting points.
 
-Starting values spread over a box by a scrambled Sobol sequence (scipy.stats.qmc), each refined by
-least squares; ends that agree within their uncertainties are one minimum.
+The starting points fill a box with a scrambled Sobol sequence (scipy.stats.qmc), and least squares
+refines each of them; results that agree within their uncertainties are the same minimum.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from aiida_dse.engine.units import FloatArray
 
 from .refine import Refinement, default_stages, free_names, refine
 
-#: Ends nearer than this, in s.u. of every parameter, are the same minimum.
+#: Results whose parameters all agree within this many s.u. are the same minimum.
 SAME_MINIMUM = 1.0
 
 
 @dataclass(frozen=True)
 class Minimum:
-    """One minimum: its best refinement, and which starts (0 is the document's own) led there."""
+    """A minimum: its best refinement, and the starting points from which it was reached."""
 
     refinement: Refinement
-    chi2: float  # restraints included
-    starts: tuple[int, ...]
+    chi2: float  # with restraints
+    starts: tuple[int, ...]  # 0 is the starting point of the document
 
 
 @dataclass(frozen=True)
 class Search:
-    """All minima found, the lowest first, and what finding them took."""
+    """The outcome of a multi-start search: its minima, the lowest first, and its cost."""
 
     minima: tuple[Minimum, ...]
     failures: dict[int, str]
@@ -47,6 +47,8 @@ class Search:
 
 @dataclass(frozen=True)
 class SearchProgress:
+    """Progress of a multi-start search."""
+
     done: int
     total: int
     best_gof: float
@@ -73,13 +75,16 @@ def multi_start(
     on_progress: Callable[[SearchProgress], None] | None = None,
     should_stop: Callable[[], str | None] | None = None,
 ) -> Search:
-    """Refine from `n_starts` starting points, the first of them `start` itself.
+    """Refine from `n_starts` starting points, the first of which is `start`.
 
-    `boxes` replaces the default range of a parameter's starts. A start that fails (impossible
-    particle, say) is reported, not hidden. Raises ValueError for a box outside the bounds.
+    `boxes` replaces the default starting ranges of parameters. Starting points that fail, for
+    example with an impossible particle, are reported as failures. Raises ValueError for a range
+    outside the bounds, and where all starting points fail.
     """
     if n_starts < 1:
-        raise ValueError(f"{n_starts} starts: at least 1 is needed.")
+        raise ValueError(
+            f"the number of starting points is {n_starts}; it must be at least 1."
+        )
     clock = time.monotonic()
     wanted = stages or default_stages(model)
     names = free_names(model, wanted)
@@ -88,7 +93,7 @@ def multi_start(
     low, high = limits[:, 0], limits[:, 1]
     from scipy.stats import qmc  # loads for half a second; few refinements need it
 
-    # a Sobol sequence is balanced in powers of two only
+    # only a power of two of its points makes a Sobol sequence balanced
     power = int(np.ceil(np.log2(n_starts)))
     draws = qmc.Sobol(len(names), rng=np.random.default_rng(seed)).random_base2(power)[:n_starts]
     points = low + draws * (high - low)
@@ -99,20 +104,21 @@ def multi_start(
     for k, point in enumerate(points):
         values = base | dict(zip(names, map(float, point), strict=True))
         try:
-            found = refine(
+            refined = refine(
                 model, wanted, start=model.constrained(values), restraints=restraints,
                 max_cycles=max_cycles, tolerance=tolerance, should_stop=should_stop,
             )
         except ValueError as problem:
             failures[k] = str(problem)
             continue
-        evaluations += found.n_evaluations
-        if found.stop_reason in ("walltime", "interrupted"):
-            reason = found.stop_reason
+        evaluations += refined.n_evaluations
+        if refined.stop_reason in ("walltime", "interrupted"):
+            reason = refined.stop_reason
             if minima:
                 break
-        extra = deviations(restraints, found.values)
-        minima = _joined(minima, Minimum(found, found.agreement.chi2 + float(extra @ extra), (k,)))
+        extra = deviations(restraints, refined.values)
+        chi2 = refined.agreement.chi2 + float(extra @ extra)
+        minima = _joined(minima, Minimum(refined, chi2, (k,)))
         if on_progress:
             on_progress(SearchProgress(
                 k + 1, n_starts, minima[0].refinement.agreement.gof, len(minima),
@@ -121,28 +127,29 @@ def multi_start(
         if reason != "complete":
             break
     if not minima:
-        raise ValueError(f"All starting points failed. First error: {failures[min(failures)]}")
+        raise ValueError(f"all starting points failed. The first error: {failures[min(failures)]}")
     return Search(
         tuple(minima), failures, points, tuple(names), evaluations, time.monotonic() - clock, reason
     )
 
 
 def _box(
-    parameter: Parameter, value: float, given: tuple[float, float] | None
+    parameter: Parameter, value: float, specified: tuple[float, float] | None
 ) -> tuple[float, float]:
-    if given is None:
+    if specified is None:
         return parameter.start_range(value)
-    low, high = given
+    low, high = specified
     if not parameter.lower <= low < high <= parameter.upper:
         raise ValueError(
-            f"{parameter.name}: starts between {low:g} and {high:g} {parameter.unit} do not lie "
-            f"inside its bounds {parameter.lower:g} ... {parameter.upper:g}."
+            f"{parameter.name}: the starting range {low:g} ... {high:g} {parameter.unit} does not "
+            f"lie within its bounds {parameter.lower:g} ... {parameter.upper:g}. Change the range "
+            "or the bounds."
         )
     return low, high
 
 
 def _joined(minima: Sequence[Minimum], new: Minimum) -> list[Minimum]:
-    """The minima with a new end: merged with the one it agrees with, the lowest first."""
+    """The minima, the lowest first, with a new one added or merged with that which it equals."""
     rest = []
     for known in minima:
         if _same(known.refinement, new.refinement):

@@ -2,9 +2,9 @@
 
     log p(x | y) = -chi2(x) / 2 - sum_restraints deviation^2 / 2   inside the bounds, else -inf
 
-chi2 with the linear coefficients at their optimum for x: a profile over the linear part, not a
-marginal. For linear coefficients that are not held at zero the two differ by the slowly varying
-log-determinant of their normal matrix only.
+chi2 is taken with the linear coefficients at their optimum for x: the linear part is profiled, not
+marginalised. For linear coefficients that are not held at zero, the two differ only by the slowly
+varying log-determinant of their normal matrix.
 
 D. Foreman-Mackey et al., Publ. Astron. Soc. Pac. 125 (2013) 306 (emcee); C. J. F. ter Braak, Stat.
 Comput. 16 (2006) 239 and with J. A. Vrugt, ibid. 18 (2008) 435 (differential evolution).
@@ -27,40 +27,40 @@ from aiida_dse.engine.units import FloatArray
 
 from .refine import Refinement
 
-#: Moves and how often each is made. Independent proposals from the covariance make most of the
-#: steps where the posterior is nearly normal; differential evolution needs no such luck.
+#: The moves with their shares. Independent proposals from the covariance are efficient where the
+#: posterior is nearly normal; differential evolution works for other posteriors as well.
 MOVES = {"independent": 0.5, "differential": 0.4, "snooker": 0.1}
-#: Degrees of freedom of the independent proposals (Student's t): tails wider than a normal's.
+#: Degrees of freedom of the independent proposals (Student's t, with tails wider than a normal's).
 TAILS = 20.0
-#: More numbers than this are not stored: every k-th step is.
+#: Largest number of stored values; longer chains are thinned to every k-th step.
 MOST_STORED = 5_000_000
 
 
 @dataclass(frozen=True)
 class Chain:
-    """The chain of an ensemble of walkers, with every `thin`-th step."""
+    """The Markov chain of an ensemble of walkers; every `thin`-th step is stored."""
 
     names: tuple[str, ...]
     samples: FloatArray  # (n_stored, n_walkers, n_free)
     log_posterior: FloatArray  # (n_stored, n_walkers)
     last: FloatArray  # (n_walkers, n_free) after the last step
     last_log_posterior: FloatArray  # (n_walkers,)
-    accepted: np.ndarray  # (n_walkers,) moves accepted
+    accepted: np.ndarray  # (n_walkers,) number of accepted moves
     n_steps: int
     thin: int
-    n_impossible: int  # proposals inside the bounds that no crystal or particle can have
+    n_impossible: int  # number of proposals inside the bounds with an impossible model
     seed: int
     seconds: float
     stop_reason: str
 
     @property
     def acceptance(self) -> float:
-        """Accepted share of the proposed moves."""
+        """The accepted fraction of the proposed moves."""
         return float(self.accepted.sum() / max(1, self.n_steps * len(self.accepted)))
 
 
 def default_walkers(n_free: int) -> int:
-    """Four walkers for two parameters, and never fewer than 16."""
+    """The default number of walkers: two per parameter plus four, and at least 16."""
     return max(16, 2 * n_free + 4)
 
 
@@ -77,22 +77,22 @@ def sample_posterior(
     on_step: Callable[[Callable[[], Chain], int], None] | None = None,
     should_stop: StopCheck | None = None,
 ) -> Chain:
-    """Walk `n_steps` from around the best values, or go on where `finished` ended.
+    """Sample the posterior with `n_steps` from around the best values, or continue `finished`.
 
-    Every step draws from (seed, step), so a chain that was continued is the one that was not
-    interrupted. The walkers of a step share the `resources`.
-    `on_step` receives a function that makes the chain so far, and the steps done.
+    The random numbers of every step depend on (seed, step) only, so a continued chain equals an
+    uninterrupted one. The walkers of a step share the `resources`. `on_step` receives a function
+    that makes the chain so far, and the number of steps done.
 
-    ValueError for undetermined parameters, too few walkers (two for each parameter), and a
-    `finished` chain of other parameters, seed or walkers.
+    Raises ValueError for undetermined parameters, for fewer than two walkers per parameter, and
+    for a `finished` chain of other parameters, seed or walkers.
     """
     clock = time.monotonic()
     names = tuple(p.name for p in best.free)
     n_free = len(names)
     if best.undetermined:
         raise ValueError(
-            f"{', '.join(best.undetermined)} is not determined by the data, so the walkers would "
-            "spread over all values between the bounds. Fix or restrain it."
+            f"the data do not determine {', '.join(best.undetermined)}, so the walkers would "
+            "spread over all values between the bounds. Fix or restrain these parameters."
         )
     n_walkers = n_walkers or default_walkers(n_free)
     require_walkers(n_walkers, n_free)
@@ -101,9 +101,9 @@ def sample_posterior(
     ):
         raise ValueError(
             f"the finished chain has {len(finished.last)} walkers, the seed {finished.seed} and "
-            f"the parameters {', '.join(finished.names)}: keep these, or start without it."
+            f"the parameters {', '.join(finished.names)}. Keep these, or start without this chain."
         )
-    import emcee  # it loads scipy.stats, which other tasks do without
+    import emcee  # loads scipy.stats, which other tasks do not need
 
     workers = resources.workers(n_walkers)
     target = _Target(model.with_resources(resources.share(workers)), best, restraints)
@@ -116,14 +116,14 @@ def sample_posterior(
     reason = "complete"
     with ThreadPoolExecutor(workers) as pool:
         sampler = emcee.EnsembleSampler(
-            n_walkers, n_free, lambda points: target.many(points, pool), moves=moves(target.centre, _widths(best)),
-            vectorize=True,
+            n_walkers, n_free, lambda points: target.many(points, pool),
+            moves=moves(target.centre, _widths(best)), vectorize=True,
         )
         if finished:
             coordinates, heights_now = finished.last, finished.last_log_posterior
         else:
             coordinates, heights_now = target.beginning(n_walkers, seed, pool)
-            target.n_impossible = 0  # only what the walkers propose is counted
+            target.n_impossible = 0  # the starting points of the walkers do not count
 
         def chain(reason: str = "running") -> Chain:
             return Chain(
@@ -167,13 +167,14 @@ def require_walkers(n_walkers: int, n_free: int) -> None:
     """Raise ValueError for an ensemble that cannot span the parameters."""
     if n_walkers < max(8, 2 * n_free):
         raise ValueError(
-            f"{n_walkers} walkers for {n_free} parameters: at least {max(8, 2 * n_free)} are "
-            f"needed. Raise 'walkers', or leave it out for {default_walkers(n_free)}."
+            f"{n_walkers} walkers are too few for {n_free} parameters: at least "
+            f"{max(8, 2 * n_free)} are needed. Raise 'walkers', or omit it for the default of "
+            f"{default_walkers(n_free)}."
         )
 
 
 class _Target:
-    """log p of many points; what is impossible is counted."""
+    """The log posterior of many points; it counts points with an impossible model."""
 
     def __init__(
         self, model: PatternModel, best: Refinement, restraints: Sequence[Restraint]
@@ -188,21 +189,21 @@ class _Target:
 
     def many(self, points: FloatArray, pool: ThreadPoolExecutor) -> FloatArray:
         inside = np.all((points >= self.lower) & (points <= self.upper), axis=1)
-        found = np.full(len(points), -np.inf)
+        heights = np.full(len(points), -np.inf)
         try:
-            found[inside] = list(pool.map(self.one, points[inside]))
+            heights[inside] = list(pool.map(self.one, points[inside]))
         except KeyboardInterrupt:
             # emcee would print it as an error of the model; the step is dropped instead
             self.interrupted = True
             return np.full(len(points), -np.inf)
-        self.n_impossible += int(np.isneginf(found[inside]).sum())
-        return found
+        self.n_impossible += int(np.isneginf(heights[inside]).sum())
+        return heights
 
     def one(self, point: FloatArray) -> float:
         values = dict(self.best.values) | dict(zip(self.names, map(float, point), strict=True))
         try:
             values = self.model.constrained(values)
-            # the best point's states lend the channels of sites and cells that do not move
+            # the states of the best point provide the channels of unchanged sites and cells
             chi2 = self.model.evaluate(values, self.best.evaluation.states).chi2
             extra = deviations(self.restraints, values)
         except (ValueError, ArithmeticError, np.linalg.LinAlgError):
@@ -213,8 +214,11 @@ class _Target:
     def beginning(
         self, n_walkers: int, seed: int, pool: ThreadPoolExecutor
     ) -> tuple[FloatArray, FloatArray]:
-        """Walkers drawn from the covariance, reflected at the bounds, where the model exists."""
-        # a child of the seed that no step uses
+        """Starting points drawn from the covariance and reflected at the bounds, and their log p.
+
+        Points with an impossible model are moved towards the best values.
+        """
+        # no step uses this child of the seed
         random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
         factor = _root(_widths(self.best))
         points = self.centre + random.normal(size=(n_walkers, len(self.centre))) @ factor.T
@@ -232,7 +236,7 @@ class _Target:
 
 
 def _widths(best: Refinement) -> FloatArray:
-    """A covariance (n_free, n_free) of proposals; parameters at a bound move by their own step."""
+    """The covariance (n_free, n_free) of proposals, with the natural step where there is no s.u."""
     names = [p.name for p in best.free]
     widths = np.diag([p.shift**2 for p in best.free])
     moving = [k for k, p in enumerate(best.free) if p.su is not None]
@@ -241,13 +245,13 @@ def _widths(best: Refinement) -> FloatArray:
 
 
 def _root(covariance: FloatArray) -> FloatArray:
-    """F with F F^T = covariance, also where rounding has spoilt its being positive."""
+    """F with F F^T = covariance, also where rounding has made the covariance indefinite."""
     values, vectors = np.linalg.eigh(covariance)
     return np.asarray(vectors * np.sqrt(np.maximum(values, 1e-12 * values.max())))
 
 
 def moves(centre: FloatArray, covariance: FloatArray) -> list[tuple[Any, float]]:
-    """emcee's moves with their shares; independent proposals around centre (n_free,)."""
+    """emcee's moves with their shares; the independent proposals are around centre (n_free,)."""
     import emcee
 
     factor = _root(covariance)

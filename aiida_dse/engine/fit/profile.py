@@ -1,10 +1,11 @@
-"""Profile likelihood: chi2 against one parameter, with all others refined.
+"""Profile likelihood: chi2 against one parameter, with all other parameters refined.
 
     chi2_p(x) = min over all other parameters of chi2 at p = x
 
-Where chi2_p = min + 1 lies the 68.3 % interval of one parameter, at + 4 the 95.4 % one: exact in
-the limit of many points without the quadratic approximation that a covariance makes, and asymmetric
-where the problem is (W. A. Rolke et al., Nucl. Instrum. Meth. A 551 (2005) 493; "MINOS" of Minuit).
+The 68.3 % interval of one parameter ends where chi2_p = min + 1, the 95.4 % interval where
+chi2_p = min + 4. In the limit of many points the intervals are exact without the quadratic
+approximation of a covariance, and they are asymmetric where the problem is (W. A. Rolke et al.,
+Nucl. Instrum. Meth. A 551 (2005) 493; "MINOS" of Minuit).
 """
 
 from __future__ import annotations
@@ -26,30 +27,30 @@ from aiida_dse.engine.units import FloatArray
 
 from .refine import Refinement, refine
 
-#: A curve is followed until chi2 has risen by this much (times max(1, GoF)^2).
+#: A profile is followed until chi2 has risen by this much (times max(1, GoF)^2).
 RISE = 6.0
-#: Steps are aimed at this rise of sqrt(chi2 - min): about half an s.u.
+#: Rise of sqrt(chi2 - min) at which each step aims: about half an s.u.
 STEP = 0.5
 MAX_POINTS = 30
-#: A point lower than the minimum by more than this is another minimum, not rounding.
+#: A point whose chi2 is lower than the minimum by more than this lies in another minimum.
 LOWER = 0.05
 
 
 @dataclass(frozen=True)
 class Ray:
-    """One side of a profile: points outwards from the best value, which is not among them."""
+    """One side of a profile: points outwards from the best value, which is not included."""
 
     parameter: str
     side: int  # -1 below the best value, +1 above it
-    values: FloatArray  # (n_points,) of the parameter
-    chi2: FloatArray  # (n_points,) restraints included
+    values: FloatArray  # (n_points,) values of the parameter
+    chi2: FloatArray  # (n_points,) with restraints
     refined: FloatArray  # (n_points, n_free) all free parameters at each point
-    ended: str  # "risen", "bound", "flat" or why it failed; "" where it was interrupted
+    ended: str  # "risen", "bound", "flat" or why it failed; "" if it was interrupted
 
 
 @dataclass(frozen=True)
 class Profile:
-    """chi2 of one parameter around its best value, with both sides."""
+    """The profile of one parameter: chi2 on both sides of its best value."""
 
     parameter: Parameter  # at the best value, with its s.u.
     chi2_min: float
@@ -59,12 +60,12 @@ class Profile:
     def interval(self, rise: float) -> tuple[float | None, float | None]:
         """The interval in which chi2 rises by less than `rise`, limited by the bounds.
 
-        None where the curve did not get there.
+        An end is None where the profile did not reach that rise.
         """
         return self._end(self.below, rise), self._end(self.above, rise)
 
     def _end(self, ray: Ray, rise: float) -> float | None:
-        # sqrt(chi2 - min) is nearly a straight line, which makes the interpolation harmless
+        # sqrt(chi2 - min) is nearly linear, so it is accurately interpolated
         heights = np.sqrt(np.maximum(ray.chi2 - self.chi2_min, 0.0))
         beyond = np.flatnonzero(heights >= np.sqrt(rise))
         if not len(beyond):
@@ -73,18 +74,18 @@ class Profile:
             return self.parameter.lower if ray.side < 0 else self.parameter.upper
         at = np.concatenate([[self.parameter.value], ray.values[: beyond[0] + 1]])
         heights = np.concatenate([[0.0], heights[: beyond[0] + 1]])
-        # where the curve dips, what lies behind the dip's rim counts
+        # interpolation needs rising heights: points inside a dip of the profile are left out
         rim = np.concatenate([[-1.0], np.maximum.accumulate(heights)[:-1]])
         keep = heights > rim
         return float(PchipInterpolator(heights[keep], at[keep])(np.sqrt(rise)))
 
     @property
     def lowest(self) -> tuple[float, FloatArray] | None:
-        """(chi2, refined (n_free,)) of a minimum met on the way that is lower than the best."""
+        """(chi2, refined (n_free,)) of a point whose chi2 is lower than the best; None if none."""
         rays = [ray for ray in (self.below, self.above) if len(ray.chi2)]
         if not rays:
             return None
-        ray = min(rays, key=lambda one: one.chi2.min())
+        ray = min(rays, key=lambda side: side.chi2.min())
         k = int(ray.chi2.argmin())
         if ray.chi2[k] > self.chi2_min - LOWER:
             return None
@@ -93,7 +94,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class Profiles:
-    """The profiles of several parameters; of an unfinished one, as much as there is."""
+    """The profiles of several parameters, finished or not."""
 
     names: tuple[str, ...]  # all free parameters
     profiles: dict[str, Profile]
@@ -116,20 +117,20 @@ def profile_likelihood(
     on_ray: Callable[[Profiles, int, int], None] | None = None,
     should_stop: StopCheck | None = None,
 ) -> Profiles:
-    """The profiles of `wanted`, free parameters of `best`, all others re-refined at every point.
+    """The profiles of the free parameters `wanted`, all others refined anew at every point.
 
-    Steps are about half an s.u., from the neighbour's values moved along the covariance. Rays in
-    `finished` are kept, and gone on with where they were interrupted. `on_ray` receives the
-    profiles so far, and how many of how many rays are done. ValueError for a parameter that is
-    not free or has no s.u.
+    Steps are about half an s.u.; each point starts from its neighbour's values, moved along the
+    covariance. Rays in `finished` are kept, and continued where they were interrupted. `on_ray`
+    receives the profiles so far, the number of finished rays and the number of all rays. Raises
+    ValueError for a parameter that is not free or has no s.u.
     """
     clock = time.monotonic()
     free: dict[str, Parameter] = {p.name: p for p in best.free}
     for name in wanted:
         if name not in free or free[name].su is None:
             why = free[name].status.value.replace("_", " ") if name in free else "not refined"
-            raise ValueError(f"{name} has no s.u. to profile: it is {why}. Free it, widen its "
-                             "bounds or leave it out.")
+            raise ValueError(f"{name} cannot be profiled, because it has no s.u. (it is {why}). "
+                             "Free it, widen its bounds or omit it.")
     extra = deviations(restraints, best.values)
     minimum = best.agreement.chi2 + float(extra @ extra)
     rays = {(name, side): Ray(name, side, np.empty(0), np.empty(0), np.empty((0, len(free))), "")
@@ -154,7 +155,7 @@ def profile_likelihood(
     def keep(_: Ray, ray: Ray) -> None:
         rays[ray.parameter, ray.side] = ray
         if on_ray:
-            done = sum(bool(one.ended) for one in rays.values())
+            done = sum(bool(side.ended) for side in rays.values())
             on_ray(profiles("running"), done, len(rays))
 
     reason = spread(work, todo, on_done=keep, should_stop=should_stop, resources=resources)
@@ -165,7 +166,7 @@ def _followed(
     model: PatternModel, best: Refinement, ray: Ray, minimum: float, limit: float,
     restraints: Sequence[Restraint], stopping: StopCheck,
 ) -> Ray:
-    """A ray gone on with until chi2 has risen by `limit`, or something ends it."""
+    """The ray, continued until chi2 has risen by `limit` or it ends for another reason."""
     names: list[str] = [p.name for p in best.free]
     column = names.index(ray.parameter)
     parameter = best.free[column]
@@ -191,12 +192,12 @@ def _followed(
         start = dict(best.values) | dict(zip(names, at + slope * (x - at[column]), strict=True))
         start[ray.parameter] = x
         try:
-            found = _held(model, start, others, restraints, states, stopping)
+            point = _held(model, start, others, restraints, states, stopping)
         except (ValueError, ArithmeticError, np.linalg.LinAlgError) as problem:
             return replace(ray, ended=f"failed at {x:.6g}: {problem}")
-        if found is None:
+        if point is None:
             return ray
-        values, chi2, states = found
+        values, chi2, states = point
         ray = replace(
             ray, values=np.append(ray.values, x), chi2=np.append(ray.chi2, chi2),
             refined=np.vstack([ray.refined, [values[name] for name in names]]),
@@ -206,7 +207,7 @@ def _followed(
 
 
 def _next_step(ray: Ray, parameter: Parameter, minimum: float) -> float:
-    """Distance to the next point: half an s.u., then what made chi2 rise evenly so far."""
+    """The distance to the next point: half an s.u., then for an even rise of sqrt(chi2 - min)."""
     at = np.concatenate([[parameter.value], ray.values])
     heights = np.sqrt(np.maximum(np.concatenate([[minimum], ray.chi2]) - minimum, 0.0))
     step = STEP * float(parameter.su or 0.0)
@@ -220,17 +221,17 @@ def _held(
     model: PatternModel, start: Mapping[str, float], others: Sequence[str],
     restraints: Sequence[Restraint], states: Sequence[PhaseState], stopping: StopCheck,
 ) -> tuple[Mapping[str, float], float, Sequence[PhaseState]] | None:
-    """Values, chi2 and states with the others refined; None where that was interrupted."""
+    """Values, chi2 and states with the other parameters refined; None if it was interrupted."""
     if others:
-        found = refine(
+        refined = refine(
             model, [list(others)], start=start, previous=states, restraints=restraints,
             tolerance=0.02, should_stop=stopping,
         )
-        if not found.converged:
+        if not refined.converged:
             if stopping():
                 return None
-            raise ValueError(f"the other parameters did not converge ({found.stop_reason})")
-        values, evaluation = found.values, found.evaluation
+            raise ValueError(f"the other parameters did not converge ({refined.stop_reason})")
+        values, evaluation = refined.values, refined.evaluation
     else:
         values = model.constrained(start)
         evaluation = model.evaluate(values, states)

@@ -1,8 +1,9 @@
-"""Refinement of one pattern: bounded least squares in stages, linear parameters solved inside.
+"""Refinement of one pattern: bounded least squares in stages, with the linear part solved inside.
 
-Variable projection with Kaufman's Jacobian: J_p = -(1 - Q Q^T) W (dI/dp) c, Q the basis of the
-weighted linear columns. dI/dB and dI/d occupancy are analytic; cell, coordinates and sizes are
-differenced, recomputing only the distance channels they touch.
+Variable projection with Kaufman's Jacobian: J_p = -(1 - Q Q^T) W (dI/dp) c, with Q a basis of the
+weighted linear columns. The derivatives with respect to B_iso and occupancies are analytic; those
+with respect to cell parameters, coordinates and sizes are finite differences, for which only the
+affected distance channels are recomputed.
 """
 
 from __future__ import annotations
@@ -33,19 +34,19 @@ from aiida_dse.engine.units import FloatArray
 from .covariance import Covariance, inverse_normal, with_linear
 from .leastsquares import Cycle, Descent
 
-#: Noise of a blank, as a share of sigma of the pattern, beyond which a refinement warns: at 0.3 the
-#: true sigma is 4 % larger.
+#: Noise of a scaled blank, as a fraction of sigma of the pattern, above which a refinement warns.
+#: At 0.3 the true sigma is 4 % larger.
 BLANK_NOISE = 0.3
 
 
 class RefinedParameters:
-    """Access to the parameters of a refinement by how they took part in it."""
+    """The parameters of a refinement, selected by their status."""
 
     parameters: dict[str, Parameter]
 
     @property
     def free(self) -> tuple[Parameter, ...]:
-        """The parameters that were refined, those that ended at a bound included."""
+        """The refined parameters, including those that ended at a bound."""
         return tuple(p for p in self.parameters.values() if p.status.refined)
 
     @property
@@ -56,13 +57,13 @@ class RefinedParameters:
 
 @dataclass(frozen=True)
 class Refinement(RefinedParameters):
-    """The outcome: parameters with s.u., linear coefficients, agreement and how it ended.
+    """The outcome of a refinement: parameters with s.u., linear coefficients and agreement.
 
-    `covariance` is that of the refined parameters and the linear coefficients together, unscaled.
+    `covariance` is the unscaled joint covariance of refined parameters and linear coefficients.
     """
 
     values: dict[str, float]
-    parameters: dict[str, Parameter]  # all non-linear ones, with s.u. and status
+    parameters: dict[str, Parameter]  # all non-linear parameters, with s.u. and status
     linear: tuple[Parameter, ...]
     agreement: Agreement
     covariance: Covariance
@@ -76,7 +77,10 @@ class Refinement(RefinedParameters):
 
 
 def default_stages(model: PatternModel) -> list[list[str]]:
-    """Cell and mean sizes; then displacements and widths; then coordinates (`KindSpec.stage`)."""
+    """The default stages: cell and mean sizes, B_iso and size widths, coordinates.
+
+    The kinds of parameters are distributed over the stages by `KindSpec.stage`.
+    """
     stages: dict[int, list[str]] = {}
     for name, parameter in model.parameters.items():
         stage = parameter.kind.spec.stage
@@ -86,7 +90,10 @@ def default_stages(model: PatternModel) -> list[list[str]]:
 
 
 def free_names(model: PatternModel, stages: Sequence[Sequence[str]]) -> list[str]:
-    """Parameters that any stage refines, in the order of the model; ValueError for unknown names."""
+    """The parameters that any of the stages refines, in the order of the model.
+
+    Raises ValueError for unknown names.
+    """
     names = list(model.parameters)
     constrained = {constraint.target for constraint in model.constraints}
     patterns = [pattern for stage in stages for pattern in stage]
@@ -108,12 +115,13 @@ def refine(
     previous: Sequence[PhaseState] | None = None,
     restraints: Sequence[Restraint] = (),
 ) -> Refinement:
-    """Refine stage after stage; every stage frees its parameters on top of the earlier ones.
+    """Refine a model in stages; every stage frees its parameters in addition to the earlier ones.
 
-    `stages` holds parameter names or wildcards. Raises ValueError for names that cannot be free.
-    A stage has converged when no parameter moves by more than `tolerance` of its s.u. (the early
-    ones: EARLY_STAGE). `should_stop` is called after every cycle and ends the refinement with the
-    reason it returns. `restraints` join the sum of squares and the covariance, not the GoF.
+    `stages` holds parameter names or wildcards. A stage has converged when no parameter moves by
+    more than `tolerance` times its s.u. (EARLY_STAGE in all but the last). `should_stop` is called
+    after every cycle and ends the refinement with the reason that it returns. `restraints`
+    contribute to the sum of squares and the covariance, but not to the GoF. Raises ValueError for
+    names that cannot be free.
     """
     clock = time.monotonic()
     problem = PatternProblem(model, restraints, previous)
@@ -155,22 +163,22 @@ class PatternProblem:
         self, values: Mapping[str, float], free: Sequence[str] = ()
     ) -> tuple[FloatArray, float]:
         evaluation = self.evaluate(values)
-        # the pattern's residual is (observed - calculated) / sigma
+        # negative, because the residual of the pattern is (observed - calculated) / sigma
         extra = -deviations(self.restraints, evaluation.values)
         return np.concatenate([evaluation.linear.residual, extra]), float(extra @ extra)
 
     def jacobian(
         self, values: Mapping[str, float], free: Sequence[str], *, central: bool = False
     ) -> FloatArray:
-        """Derivative of the weighted residual, linear part projected out, then of the restraints.
+        """The Jacobian (n_points + n_restraints, n_free) of the residual.
 
-        (n_points + n_restraints, n_free).
+        The linear part is projected out. The rows of the pattern precede those of the restraints.
         """
         base = self.at(values)
         return self.projected(base, self.derivatives(base, free, central=central), free)
 
     def at(self, values: Mapping[str, float]) -> Evaluation:
-        """The evaluation at `values`, the last one where these are its values."""
+        """The evaluation at `values`; it is not repeated where the last one had these values."""
         full = self.model.constrained(values)
         if self._last is None or any(self._last.values[name] != full[name] for name in full):
             return self.evaluate(full)
@@ -179,18 +187,18 @@ class PatternProblem:
     def derivatives(
         self, base: Evaluation, free: Sequence[str], *, central: bool = False
     ) -> FloatArray:
-        """Derivatives (n_points, n_free) of the weighted calculated pattern, nothing projected."""
+        """Derivatives (n_points, n_free) of the weighted calculated pattern, without projection."""
         model = self.model
-        found = np.empty((len(model.sampling.q), len(free)))
+        slopes = np.empty((len(model.sampling.q), len(free)))
         for column, name in enumerate(free):
-            found[:, column] = pattern_derivative(model, base, name, central=central)
+            slopes[:, column] = pattern_derivative(model, base, name, central=central)
         self.n_evaluations += len(free)
-        return found / model.observation.sigma[:, None]
+        return slopes / model.observation.sigma[:, None]
 
     def projected(
         self, base: Evaluation, derivatives: FloatArray, free: Sequence[str]
     ) -> FloatArray:
-        """The Jacobian (n_points + n_restraints, n_free) of the residual, linear part solved."""
+        """The Jacobian of the residual (see `jacobian`) from derivatives of the pattern."""
         basis = base.linear.basis
         pattern = basis @ (basis.T @ derivatives) - derivatives
         if not self.restraints:
@@ -202,10 +210,10 @@ class PatternProblem:
 def outcome(
     problem: PatternProblem, descent: Descent, free: list[str], values: dict[str, float]
 ) -> Refinement:
-    """The refinement that ended at `values`: s.u. from the Jacobian there, flags and warnings.
+    """The outcome of a refinement that ended at `values`: s.u., status of parameters, warnings.
 
-    Parameters that ended at a bound are held there: they have no s.u., do not widen those of the
-    others and are not counted among the refined ones in the agreement.
+    Parameters that ended at a bound are held there: they have no s.u., do not increase the s.u. of
+    the others, and are not counted as refined parameters in the agreement.
     """
     model = problem.model
     evaluation = problem.evaluate(values)
@@ -239,8 +247,11 @@ def outcome(
 def linear_parameters(
     model: PatternModel, evaluation: Evaluation, covariance: Covariance
 ) -> tuple[Parameter, ...]:
-    """Scales, blanks and background with s.u.; those held at zero or undetermined have none."""
-    found = []
+    """Scales, blanks and background with their s.u.
+
+    Coefficients that are held at zero or undetermined have no s.u.
+    """
+    coefficients = []
     for (name, kind), value, is_active in zip(
         model.linear_kinds.items(), evaluation.linear.coefficients, evaluation.linear.active,
         strict=True,
@@ -249,9 +260,9 @@ def linear_parameters(
         if is_active:
             su = covariance.su(name)
             status = ParameterStatus.UNDETERMINED if su is None else ParameterStatus.FREE
-        found.append(Parameter(ParameterName(name), kind, float(value),
-                               lower=kind.spec.possible[0], su=su, status=status))
-    return tuple(found)
+        coefficients.append(Parameter(ParameterName(name), kind, float(value),
+                                      lower=kind.spec.possible[0], su=su, status=status))
+    return tuple(coefficients)
 
 
 def at_bound(start: Parameter, value: float) -> bool:
@@ -264,12 +275,12 @@ def refined_parameters(
     model: PatternModel, values: Mapping[str, float], covariance: Covariance,
     free: Sequence[str], bound: AbstractSet[str], undetermined: AbstractSet[str],
 ) -> dict[str, Parameter]:
-    """All parameters at their refined values with s.u. and status; constrained ones included."""
+    """All parameters, constrained ones included, at their refined values with s.u. and status."""
     moving = [name for name in free if name not in bound]
-    # what is constrained to parameters that did not move has no s.u.
+    # parameters that are constrained to fixed parameters have no s.u.
     gradient = constraint_gradient(model.constraints, values, moving)
     block = Covariance(tuple(moving), covariance.block(moving))
-    found = {}
+    refined = {}
     for name, start in model.parameters.items():
         su, status = None, ParameterStatus.FIXED
         if name in bound:
@@ -283,18 +294,19 @@ def refined_parameters(
             variance = float(block.propagated(gradient[name][None, :])[0, 0])
             su = math.sqrt(variance) if variance > 0 else None
         value = values[name]
-        found[name] = start.changed(
+        refined[name] = start.changed(
             value=value, su=su, status=status,
             lower=min(start.lower, value), upper=max(start.upper, value))
-    return found
+    return refined
 
 
 def blank_warnings(model: PatternModel, evaluation: Evaluation) -> list[str]:
-    """Blanks whose own noise, which chi2 does not count, is comparable to that of the pattern."""
+    """Warnings about blanks whose noise, which chi2 ignores, is comparable to the pattern's."""
     return [
-        f"The s.u. of blank {name}, scaled, is {ratio:.2f} times that of the pattern (limit "
-        f"{BLANK_NOISE:g}). chi2 does not count it: GoF is too large, and the standard uncertainties "
-        "take as signal what is noise of the blank. Measure the blank for longer, or smooth it."
+        f"The s.u. of the scaled blank {name} is {ratio:.2f} times that of the pattern (limit "
+        f"{BLANK_NOISE:g}). chi2 does not take it into account, so the GoF is too large, and the "
+        "standard uncertainties treat noise of the blank as signal. Measure the blank for longer, "
+        "or smooth it."
         for name, ratio in model.blank_noise(evaluation).items() if ratio > BLANK_NOISE
     ]
 
@@ -303,32 +315,32 @@ def fit_warnings(
     free: Sequence[Parameter], covariance: Covariance, fit: Agreement, linear: Sequence[Parameter]
 ) -> list[str]:
     """Warnings about a fit: GoF, bounds, undetermined parameters, correlations, residuals."""
-    found = []
+    warnings = []
     if fit.gof < 1 and fit.n_points > 2 * (1 / max(1e-9, 1 - fit.gof)) ** 2:
-        found.append(
-            f"GoF = {fit.gof:.3f} is below 1: sigma of the data is overestimated (or its errors are "
-            "correlated). The standard uncertainties are not scaled."
+        warnings.append(
+            f"GoF = {fit.gof:.3f} is below 1, so sigma of the data is overestimated or its errors "
+            "are correlated. The standard uncertainties are not scaled."
         )
     for p in free:
         if p.status is ParameterStatus.AT_BOUND:
-            found.append(f"{p.name} = {p.value:.6g} {p.unit} is at its bound and was held there for "
-                         "the standard uncertainties; it has none itself. Widen the bound or fix "
-                         "the parameter.")
+            warnings.append(f"{p.name} = {p.value:.6g} {p.unit} is at its bound and was held there "
+                            "for the standard uncertainties; it has none itself. Widen the bound "
+                            "or fix the parameter.")
     for p in (*free, *linear):
         if p.status is ParameterStatus.UNDETERMINED:
-            found.append(f"{p.name} is not determined by the data (it has no effect, or its effect "
-                         "cannot be separated from that of others), so no s.u. is given. Fix or "
-                         "restrain it.")
+            warnings.append(f"{p.name} is not determined by the data, because it has no effect or "
+                            "its effect cannot be separated from that of others. It has no s.u. "
+                            "Fix or restrain it.")
     correlation = covariance.correlation
     names = [p.name for p in free if p.su is not None]
     for k, name in enumerate(names):
         for other in names[:k]:
             r = correlation[covariance.names.index(name), covariance.names.index(other)]
             if abs(r) > 0.9:
-                found.append(f"{name} and {other} are correlated, r = {r:+.3f}.")
-    found += [f"{p.name} is zero: a negative value is not allowed." for p in linear
-              if p.status is ParameterStatus.AT_BOUND]
+                warnings.append(f"{name} and {other} are correlated, r = {r:+.3f}.")
+    warnings += [f"{p.name} is held at zero, because it cannot be negative." for p in linear
+                 if p.status is ParameterStatus.AT_BOUND]
     if fit.durbin_watson < SERIAL_LIMIT:
-        found.append(f"The residuals are serially correlated (Durbin-Watson "
-                     f"{fit.durbin_watson:.2f}), so the standard uncertainties are too small.")
-    return found
+        warnings.append(f"The residuals are serially correlated (Durbin-Watson "
+                        f"{fit.durbin_watson:.2f}), so the standard uncertainties are too small.")
+    return warnings

@@ -1,8 +1,9 @@
 """Simultaneous refinement: several patterns as one least-squares problem.
 
-The sum of squares is that of all patterns and restraints. Every pattern keeps its own model, its
-linear part projected out, and contributes J_k G_k to the Jacobian: J_k its derivative by its own
-parameters, G_k the derivative of those by the parameters of the whole.
+The sum of squares is that of all patterns and restraints. Every pattern has its own model, with the
+linear part projected out, and contributes J_k G_k to the Jacobian: J_k is the derivative of its
+residual with respect to its own parameters, G_k that of its parameters with respect to the
+parameters of the simultaneous model.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class SimultaneousRefinement(RefinedParameters):
-    """The outcome: parameters of the whole, and each pattern as if refined by itself.
+    """The outcome of a simultaneous refinement: its parameters, and a refinement of each pattern.
 
-    The s.u. and covariance of a pattern's parameters are those of the whole, carried over. The
-    parameters counted in a pattern's agreement are all that act on it.
+    The s.u. and covariance of the parameters of a pattern are propagated from those of the whole.
+    The agreement of a pattern counts all parameters that act on it.
     """
 
     values: dict[str, float]
@@ -72,10 +73,11 @@ def refine_simultaneous(
     should_stop: Callable[[], str | None] | None = None,
     resources: Resources = ONE_THREAD,
 ) -> SimultaneousRefinement:
-    """Refine all patterns as one least-squares problem, in stages, as `refine` does with one.
+    """Refine all patterns as one least-squares problem, in stages.
 
-    `restraints` by pattern; those on shared parameters alone count once. The patterns share the
-    `resources`.
+    `restraints` lists the restraints of each pattern; those on shared parameters only are counted
+    once. The patterns share the `resources`. The other arguments are those of `refine`. Raises
+    ValueError for names that cannot be free, and for more parameters than points.
     """
     clock = time.monotonic()
     wanted = stages or model.default_stages()
@@ -91,14 +93,14 @@ def refine_simultaneous(
 
 
 class SimultaneousProblem:
-    """All patterns as one least-squares problem, each reduced to a few rows.
+    """All patterns as one least-squares problem, each pattern reduced to a few rows.
 
     For a pattern with residual r and Jacobian J, the triangle R of the QR decomposition of [r, J]
-    has the same |r|, J^T r and J^T J as they: (|r|, 0, ..., 0) and the columns of R after the first
-    represent them without any loss. So the whole has n_local + 1 rows for a pattern instead of
-    thousands and is solved exactly. With the iterative solver that scipy keeps for sparse
-    Jacobians (lsmr), three temperatures of CsPbBr3 under a cell law did not converge in 60
-    evaluations of the last stage; the exact one took 6 cycles.
+    preserves |r|, J^T r and J^T J: (|r|, 0, ..., 0) and the columns of R after the first replace r
+    and J without any loss. A pattern then has n_local + 1 rows instead of thousands, and the
+    problem is solved exactly. With scipy's iterative solver for sparse Jacobians (lsmr), three
+    temperatures of CsPbBr3 under a cell law did not converge in 60 evaluations of the last stage;
+    the exact solver took 6 cycles.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class SimultaneousProblem:
         }
         self.pool = pool
         self.refused = ""
-        #: Of each pattern by its own parameters, where the last Jacobian was computed.
+        #: Derivatives of each pattern with respect to its parameters, from the last Jacobian.
         self.derivatives: dict[str, FloatArray] = {}
         self._residuals: dict[str, FloatArray] = {}
         self._at: Mapping[str, float] = {}
@@ -133,41 +135,41 @@ class SimultaneousProblem:
         try:
             local = {name: self.model.local(name, values) for name in self.blocks}
         except ValueError as problem:
-            # the search takes an infinite sum of squares as a step too far
+            # an infinite sum of squares makes the search shorten its step
             self.refused = str(problem)
             reduced[:] = np.inf
             return reduced, 0.0
-        found = self._each(lambda name: self.blocks[name].residual(local[name]))
-        self._residuals = {name: vector for name, (vector, _) in found.items()}
+        residuals = self._each(lambda name: self.blocks[name].residual(local[name]))
+        self._residuals = {name: vector for name, (vector, _) in residuals.items()}
         self._at = dict(values)
         reduced[starts] = [np.linalg.norm(vector) for vector in self._residuals.values()]
-        return reduced, sum(restrained for _, restrained in found.values())
+        return reduced, sum(restrained for _, restrained in residuals.values())
 
     def jacobian(
         self, values: Mapping[str, float], free: Sequence[str], *, central: bool = False
     ) -> FloatArray:
-        """(n_rows, n_free), dense as its solver wants it; stored sparse until here."""
+        """The Jacobian (n_rows, n_free), dense because the exact solver requires it."""
         return np.asarray(self.sparse_jacobian(values, free, central=central).toarray())
 
     def sparse_jacobian(
         self, values: Mapping[str, float], free: Sequence[str], *, central: bool = False,
         reduced: bool = True,
     ) -> sparse.csr_array:
-        """The blocks J_k G_k, below each other; `reduced` by QR or with a row for every point."""
+        """The stacked blocks J_k G_k, either `reduced` by QR or with a row for every point."""
         if self._at != values:
             self.residual(values, free)
 
         def block(name: str) -> sparse.csr_array:
-            own, followers = self.blocks[name], self.model.followers(name, free)
-            base = own.at(self.model.local(name, values))
-            self.derivatives[name] = own.derivatives(base, followers, central=central)
-            jacobian = own.projected(base, self.derivatives[name], followers)
+            problem, followers = self.blocks[name], self.model.followers(name, free)
+            base = problem.at(self.model.local(name, values))
+            self.derivatives[name] = problem.derivatives(base, followers, central=central)
+            jacobian = problem.projected(base, self.derivatives[name], followers)
             if reduced:
                 residual = self._residuals[name]
                 triangle = np.asarray(
                     np.linalg.qr(np.column_stack([residual, jacobian]), mode="r")
                 )
-                # QR leaves the sign of a row open; the residual's length is positive
+                # QR does not determine the sign of a row; the length of the residual is positive
                 jacobian = np.copysign(1.0, triangle[0, 0]) * triangle[:, 1:]
             return sparse.csr_array(jacobian) @ sparse.csr_array(
                 self.model.slopes(name, values, free)
@@ -187,7 +189,10 @@ class SimultaneousProblem:
 def _outcome(
     problem: SimultaneousProblem, descent: Descent, free: list[str], values: dict[str, float]
 ) -> SimultaneousRefinement:
-    """The whole at the values it ended at; parameters at a bound are held there for the s.u."""
+    """The outcome of a simultaneous refinement that ended at `values`.
+
+    Parameters at a bound are held there for the s.u. of the others.
+    """
     model = problem.model
     bound = {name for name in free if at_bound(model.parameters[name], values[name])}
     moving = [name for name in free if name not in bound]
@@ -210,16 +215,16 @@ def _outcome(
         parameters[name] = start.changed(value=values[name], su=su, status=status)
     patterns = {name: _pattern_outcome(problem, descent, name, values, covariance, bound)
                 for name in problem.blocks}
-    own = [f"{name}: {text}" for name, found in patterns.items() for text in found.warnings]
+    own = [f"{name}: {text}" for name, refined in patterns.items() for text in refined.warnings]
     whole = _whole(problem, patterns, len(moving))
-    refined = [p for p in parameters.values() if p.status.refined]
+    free_parameters = [p for p in parameters.values() if p.status.refined]
     return SimultaneousRefinement(
         values=dict(values), parameters=parameters, patterns=patterns, agreement=whole,
         covariance=covariance, converged=descent.converged, stop_reason=descent.reason,
         n_cycles=descent.n_cycles,
         n_evaluations=sum(block.n_evaluations for block in problem.blocks.values()),
         seconds=time.monotonic() - descent.clock,
-        warnings=(*fit_warnings(refined, covariance, whole, ()), *own),
+        warnings=(*fit_warnings(free_parameters, covariance, whole, ()), *own),
     )
 
 
@@ -227,7 +232,7 @@ def _pattern_outcome(
     problem: SimultaneousProblem, descent: Descent, name: str, values: Mapping[str, float],
     covariance: Covariance, bound: AbstractSet[str],
 ) -> Refinement:
-    """One pattern of the whole; s.u. by G C G^T, none where an undetermined parameter acts."""
+    """The refinement of one pattern; s.u. by G C G^T, none where an undetermined parameter acts."""
     model, block = problem.model, problem.blocks[name]
     moving = covariance.names
     evaluation = block.at(model.local(name, values))
@@ -239,15 +244,15 @@ def _pattern_outcome(
     active = evaluation.linear.active
     columns = block.model.linear_columns(evaluation)[:, active]
     columns = columns / block.model.observation.sigma[:, None]
-    solved = [one for one, is_active in zip(block.model.linear_names, active, strict=True)
+    solved = [n for n, is_active in zip(block.model.linear_names, active, strict=True)
               if is_active]
     own = Covariance((*acting, *solved), with_linear(carried, derivatives, columns))
-    lost = {one for one in acting if own.su(one) is None}
+    lost = {n for n in acting if own.su(n) is None}
     held = set(model.followers(name, sorted(bound))) - set(acting)
     parameters = refined_parameters(block.model, full, own, [*acting, *sorted(held)], held, lost)
-    for one in model.parametric_constraints:
-        if one in parameters and one in acting and one not in lost:
-            parameters[one] = parameters[one].changed(status=ParameterStatus.CONSTRAINED)
+    for target in model.parametric_constraints:
+        if target in parameters and target in acting and target not in lost:
+            parameters[target] = parameters[target].changed(status=ParameterStatus.CONSTRAINED)
     fit = block.model.agreement(evaluation, int((np.abs(slopes) > 0).any(axis=0).sum()))
     linear = linear_parameters(block.model, evaluation, own)
     return Refinement(
@@ -262,9 +267,9 @@ def _pattern_outcome(
 def _whole(
     problem: SimultaneousProblem, patterns: Mapping[str, Refinement], n_free: int
 ) -> Agreement:
-    """The agreement of all patterns as if they were one."""
+    """The agreement of all patterns as if they were one pattern."""
     models = [problem.blocks[name].model for name in patterns]
-    evaluations = [found.evaluation for found in patterns.values()]
+    evaluations = [refined.evaluation for refined in patterns.values()]
     pairs = list(zip(models, evaluations, strict=True))
     return agreement(
         observed=np.concatenate([model.observation.intensity for model in models]),

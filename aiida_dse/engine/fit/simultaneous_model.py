@@ -1,4 +1,4 @@
-"""Model of several patterns, with shared parameters and parametric constraints."""
+"""Simultaneous model of several patterns, with shared parameters and parametric constraints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from aiida_dse.engine.model.constraints import Constraint, constraint_gradient, followers, ordered_constraints
+from aiida_dse.engine.model.constraints import (
+    Constraint,
+    constraint_gradient,
+    followers,
+    ordered_constraints,
+)
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.restraints import Restraint
 from aiida_dse.engine.parameters import (
@@ -22,17 +27,18 @@ from aiida_dse.engine.units import FloatArray
 
 from .refine import default_stages
 
-#: Parametric constraints may name the temperature (K) of the pattern.
+#: The name of a pattern's temperature (K) in parametric constraints.
 TEMPERATURE = "sample.temperature"
 
 
 class SimultaneousModel:
-    """Pattern models whose parameters are shared, given by parametric constraints, or their own.
+    """Models of several patterns with shared, local and parametrically constrained parameters.
 
-    Names of the whole: a shared parameter as in its models ('P.L'), a pattern's own one after the
-    pattern ('T300:P.a'), the global ones as given ('global.a0'). `parametric_constraints` give a
-    parameter of every pattern by arithmetic in the global parameters, in other parameters of the
-    same pattern and in `constants[pattern]`. Raises ValueError for what contradicts itself.
+    A shared parameter has the name that it has in the models ('P.L'), a local parameter of one
+    pattern has the prefix of the pattern ('T300:P.a'), and global parameters keep their names
+    ('global.a0'). Each of the `parametric_constraints` computes a parameter of every pattern by
+    arithmetic from the global parameters, other parameters of the same pattern and
+    `constants[pattern]`. Raises ValueError for contradictory specifications.
     """
 
     def __init__(
@@ -45,7 +51,8 @@ class SimultaneousModel:
         constants: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         if len(models) < 2:
-            raise ValueError(f"{len(models)} pattern: at least two are refined together.")
+            raise ValueError(f"the number of patterns is {len(models)}; a simultaneous refinement "
+                             "needs at least two.")
         self.models = dict(models)
         self.constants = {name: dict((constants or {}).get(name, {})) for name in models}
         self.global_parameters = {p.name: p for p in global_parameters}
@@ -53,13 +60,14 @@ class SimultaneousModel:
         self._refuse_different_models(first)
         self.local_names = tuple(first.parameters)
         self.constrained = frozenset(constraint.target for constraint in first.constraints)
-        self.parametric_constraints = self._parametric_constraints(parametric_constraints or {}, first)
+        self.parametric_constraints = self._parametric_constraints(
+            parametric_constraints or {}, first)
         self.shared = self._shared(tuple(shared), first)
         self.parameters = self._collect()
         self._refuse_idle_global_parameters()
 
     def with_resources(self, resources: Resources) -> SimultaneousModel:
-        """The same model; each pattern is evaluated with these resources."""
+        """A copy of the model that evaluates each pattern with these resources."""
         other = copy.copy(self)
         other.models = {
             name: model.with_resources(resources) for name, model in self.models.items()}
@@ -70,8 +78,9 @@ class SimultaneousModel:
             different = set(model.parameters) ^ set(first.parameters)
             if different or model.constraints != first.constraints:
                 raise ValueError(
-                    f"the model of {name} has other parameters or constraints than that of "
-                    f"{next(iter(self.models))}: {', '.join(sorted(different)) or 'constraints'}."
+                    f"the models of {name} and {next(iter(self.models))} have different parameters "
+                    f"or constraints ({', '.join(sorted(different)) or 'constraints'}). Use the "
+                    "same model for all patterns."
                 )
 
     def _parametric_constraints(
@@ -83,15 +92,15 @@ class SimultaneousModel:
             first.require(target)
             if target in self.constrained:
                 raise ValueError(
-                    f"the parametric constraint of {target}: it is constrained in the model "
-                    "already. Remove one of the two."
+                    f"{target} has a parametric constraint and a constraint in the model. Remove "
+                    "one of the two."
                 )
             found[target] = Constraint.parse(target, text, known)
             for pattern, constants in self.constants.items():
                 if TEMPERATURE in found[target].sources and TEMPERATURE not in constants:
                     raise ValueError(
                         f"the parametric constraint of {target} uses {TEMPERATURE}, but pattern "
-                        f"{pattern} has none. Specify it in 'sample' of the pattern."
+                        f"{pattern} has no temperature. Specify it in 'sample' of the pattern."
                     )
         self._order = ordered_constraints([*first.constraints, *found.values()])
         return found
@@ -104,40 +113,42 @@ class SimultaneousModel:
                 first.require(pattern)
             for name in select([pattern], self.local_names):
                 if name in self.parametric_constraints:
-                    raise ValueError(f"{name} is shared and has a parametric constraint; it can "
-                                     "have only one of them.")
+                    raise ValueError(f"{name} is shared and has a parametric constraint. Remove "
+                                     "one of the two.")
                 if name not in self.constrained:
                     chosen.add(name)
                 elif exact:
-                    raise ValueError(f"{name} is constrained in the model, so it cannot be shared; share "
-                                     "the parameters of its constraint.")
+                    raise ValueError(f"{name} cannot be shared, because it is constrained in the "
+                                     "model. Share the parameters in its constraint instead.")
         for name in chosen:
             for pattern, model in self.models.items():
                 p, q = first.parameters[name], model.parameters[name]
                 if (p.value, p.lower, p.upper) != (q.value, q.lower, q.upper):
                     raise ValueError(
-                        f"{name} is shared, but {pattern} starts it at {q.value:g} "
-                        f"({q.lower:g} ... {q.upper:g}) and {next(iter(self.models))} at "
-                        f"{p.value:g} ({p.lower:g} ... {p.upper:g}). Specify it once, in the model."
+                        f"{name} is shared, but it starts at {q.value:g} "
+                        f"({q.lower:g} ... {q.upper:g}) in {pattern} and at {p.value:g} "
+                        f"({p.lower:g} ... {p.upper:g}) in {next(iter(self.models))}. Specify it "
+                        "once, in the model."
                     )
         return tuple(name for name in self.local_names if name in chosen)
 
     def _collect(self) -> dict[str, Parameter]:
         first = next(iter(self.models.values()))
-        found = {name: first.parameters[name] for name in self.shared} | self.global_parameters
+        parameters = {name: first.parameters[name] for name in self.shared} | self.global_parameters
+        not_local = {*self.shared, *self.parametric_constraints, *self.constrained}
         for pattern, model in self.models.items():
             for name, p in model.parameters.items():
-                if name not in self.shared and name not in self.parametric_constraints and name not in self.constrained:
+                if name not in not_local:
                     own = self.own_name(pattern, name)
-                    found[own] = p.changed(name=ParameterName(own))
-        return found
+                    parameters[own] = p.changed(name=ParameterName(own))
+        return parameters
 
     def _refuse_idle_global_parameters(self) -> None:
         start = self.start
         for pattern in self.models:
             self.local(pattern, start)
         for name in self.global_parameters:
-            # a step to either side: at its start a constraint may be flat in a parameter
+            # steps to both sides, because a constraint may be stationary at the starting value
             step = self.parameters[name].shift
             ends = [start | {name: start[name] + s * step} for s in (1, -1)]
             if all(self._computed(k, end) == self._computed(k, start)
@@ -149,13 +160,14 @@ class SimultaneousModel:
 
     @property
     def start(self) -> dict[str, float]:
-        """Starting values of the whole."""
+        """The starting values of all parameters of the simultaneous model."""
         return {name: p.value for name, p in self.parameters.items()}
 
     def local(self, pattern: str, values: Mapping[str, float]) -> dict[str, float]:
-        """The complete values of one pattern's model at values of the whole.
+        """All parameter values of one pattern's model at `values` of the simultaneous model.
 
-        Raises ValueError where a constraint gives what no crystal or particle can have.
+        Raises ValueError where a parametric constraint yields a value that is impossible for a
+        crystal or particle.
         """
         full = self._computed(pattern, values)
         for name in self.parametric_constraints:
@@ -165,9 +177,9 @@ class SimultaneousModel:
             except ValueError:
                 raise ValueError(
                     f"the parametric constraint {name} = "
-                    f"'{self.parametric_constraints[name].expression}' gives {full[name]:g} "
-                    f"{parameter.unit} in pattern {pattern}, which is impossible. Correct it, or "
-                    "the starts and bounds of its parameters."
+                    f"'{self.parametric_constraints[name].expression}' yields {full[name]:g} "
+                    f"{parameter.unit} in pattern {pattern}, which is impossible. Correct the "
+                    "constraint, or the starting values and bounds of its parameters."
                 ) from None
         return full
 
@@ -189,12 +201,14 @@ class SimultaneousModel:
         return context
 
     def own_name(self, pattern: str, name: str) -> str:
-        """The name that a parameter of one pattern has in the whole."""
+        """The name that a parameter of one pattern has in the simultaneous model."""
         return name if name in self.shared else f"{pattern}:{name}"
 
     def followers(self, pattern: str, free: Sequence[str]) -> list[str]:
-        """The parameters of a pattern that the free ones of the whole change, constrained ones of
-        the pattern's own model left out."""
+        """The parameters of a pattern that the free parameters of the simultaneous model change.
+
+        Parameters that are constrained in the pattern's own model are left out.
+        """
         moved = set(self._acting(pattern, free).values())
         moved |= set(followers(self._order, moved))
         return [name for name in self.local_names if name in moved and name not in self.constrained]
@@ -202,7 +216,7 @@ class SimultaneousModel:
     def slopes(
         self, pattern: str, values: Mapping[str, float], free: Sequence[str]
     ) -> FloatArray:
-        """Derivatives (n_followers, n_free) of a pattern's followers by the free parameters."""
+        """Derivatives (n_followers, n_free) of `followers` with respect to the free parameters."""
         names, acting = self.followers(pattern, free), self._acting(pattern, free)
         rows = dict(zip(acting.values(), np.eye(len(acting)), strict=True))
         context = self._context(pattern, values)
@@ -214,15 +228,16 @@ class SimultaneousModel:
         return matrix
 
     def _acting(self, pattern: str, free: Sequence[str]) -> dict[str, str]:
-        """The free parameters of the whole that act on a pattern, and their names there."""
+        """The free parameters that act on a pattern, with their names in the pattern's model."""
         parsed = {name: ParameterName(name) for name in free}
-        return {name: one.shared for name, one in parsed.items() if one.pattern in ("", pattern)}
+        return {name: p.shared for name, p in parsed.items() if p.pattern in ("", pattern)}
 
     def free_names(self, stages: Sequence[Sequence[str]]) -> list[str]:
-        """Parameters that any stage refines, in the order of the whole; ValueError for unknown names.
+        """The parameters that any of the stages refines, in the order of `parameters`.
 
-        A model's parameter ('P.a', or a wildcard) frees it in all patterns or, where a
-        parametric constraint gives it, the global parameters of that one; names of the whole are taken as they are.
+        The name of a model's parameter ('P.a', or a wildcard) frees this parameter in all patterns
+        or, where it has a parametric constraint, the global parameters of the constraint. Raises
+        ValueError for unknown names.
         """
         chosen: set[str] = set()
         names = [*self.parameters, *(n for n in self.local_names if n not in self.parameters)]
@@ -233,33 +248,35 @@ class SimultaneousModel:
                 if name in self.parameters:
                     chosen.add(name)
                 elif name in self.parametric_constraints:
-                    chosen.update(set(self.parametric_constraints[name].sources) & set(self.global_parameters))
+                    sources = set(self.parametric_constraints[name].sources)
+                    chosen.update(sources & set(self.global_parameters))
                 else:
                     chosen.update(f"{k}:{name}" for k in self.models)
         return [name for name in self.parameters if name in chosen]
 
     def require_points(self, free: Sequence[str]) -> None:
-        """Raise ValueError where a pattern, or the whole, has no more points than parameters."""
+        """Raise ValueError where a pattern, or all together, has no more points than parameters."""
         points = {name: len(model.observation.q) for name, model in self.models.items()}
         linear = {name: len(model.linear_names) for name, model in self.models.items()}
         counts = [(f"pattern {name}", points[name], len(self.followers(name, free)) + linear[name])
                   for name in self.models]
-        counts.append(("the whole", sum(points.values()), len(free) + sum(linear.values())))
+        counts.append(("the simultaneous refinement", sum(points.values()),
+                       len(free) + sum(linear.values())))
         for what, n_points, n_parameters in counts:
             if n_points <= n_parameters:
                 raise ValueError(
-                    f"{what} has {n_points} points for {n_parameters} parameters, linear ones "
-                    "included. Widen the range, or fix or share parameters."
+                    f"{what} has {n_points} points for {n_parameters} parameters, linear "
+                    "coefficients included. Widen the range, or fix or share parameters."
                 )
 
     def default_stages(self) -> list[list[str]]:
-        """Those of a single pattern."""
+        """The default stages, which are those of a single pattern."""
         return default_stages(next(iter(self.models.values())))
 
     def distinct_restraints(
         self, restraints: Mapping[str, Sequence[Restraint]]
     ) -> dict[str, list[Restraint]]:
-        """Restraints by pattern, those on nothing but shared parameters kept in the first only."""
+        """Restraints by pattern; those on shared parameters only are kept in the first pattern."""
         kept: dict[str, list[Restraint]] = {}
         for k, (pattern, model) in enumerate(self.models.items()):
             start = self.local(pattern, self.start)

@@ -1,1 +1,1 @@
-"""GoF maps: axes, grids, scans and minima."""
+"""GoF maps: axes, grids, scans, adaptive grids and minima."""

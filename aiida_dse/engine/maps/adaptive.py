@@ -1,9 +1,9 @@
-"""Adaptive grids: computed from coarse to fine where chi2 is low, interpolated elsewhere.
+"""Adaptive grids of maps: computed from coarse to fine where chi2 is low, interpolated elsewhere.
 
-Every 8th point of each axis first, then strides halved. At each stride the points are computed
-whose interpolated chi2 lies low or that surround a local minimum, until there are no more; so
-every local minimum of the final map, and all points within two steps of it, are computed. In the
-end the saddles between its basins are followed until they too are computed points.
+The first grid has every 8th point of each axis; then the strides are halved. At each stride, the
+points with a low interpolated chi2 and those around a local minimum are computed, until there are
+no more of them; so every local minimum of the final map, and all points within two steps of it, are
+computed. Finally, the points around the saddles between basins are computed.
 """
 
 from __future__ import annotations
@@ -19,40 +19,41 @@ from aiida_dse.engine.units import FloatArray
 
 from .minima import LARGEST_FLOOD, basins
 
-#: The widest stride of the coarsest grid; narrower where an axis has too few points for it.
+#: The stride of the coarsest grid; smaller where an axis has too few points.
 WIDEST_STRIDE = 8
-#: The coarsest grid keeps at least this many steps of each axis of that many.
+#: Smallest number of steps of the coarsest grid along each axis that has as many.
 COARSEST_STEPS = 5
-#: chi2 lies low up to this multiple of the lowest found.
+#: chi2 is low up to this multiple of the lowest computed one.
 LOW = 1.1
 
 Levels = list[tuple[np.ndarray, ...]]
 
 
 def levels(shape: tuple[int, ...]) -> Levels:
-    """Indices along each axis, from the coarsest grid to all points; ends included."""
+    """The indices along each axis, from the coarsest grid to all points, always with both ends."""
     widest = []
     for n in shape:
         stride = WIDEST_STRIDE
         while stride > 1 and (n - 1) / stride < COARSEST_STEPS:
             stride //= 2
         widest.append(stride)
-    found: Levels = []
+    grids: Levels = []
     while True:
-        found.append(tuple(
+        grids.append(tuple(
             np.unique(np.append(np.arange(0, n, stride), n - 1))
             for n, stride in zip(shape, widest, strict=True)
         ))
         if max(widest) == 1:
-            return found
+            return grids
         widest = [max(1, stride // 2) for stride in widest]
 
 
 def filled(values: FloatArray, known: np.ndarray, grids: Levels) -> FloatArray:
-    """values (n_1, ..., n_k, ...) at the points of the last of `grids`, interpolated unless known.
+    """The values at the points of the last of `grids`, interpolated where they are not known.
 
-    known (n_1, ..., n_k). Piecewise cubic along each axis without overshoot (Fritsch and Carlson,
-    SIAM J. Numer. Anal. 17 (1980) 238): never below the lowest of the points it joins.
+    values (n_1, ..., n_k, ...), known (n_1, ..., n_k). The interpolation is piecewise cubic along
+    each axis and does not overshoot (Fritsch and Carlson, SIAM J. Numer. Anal. 17 (1980) 238): it
+    is never below the lowest of the neighbouring points.
     """
     field = values[np.ix_(*grids[0])]
     for coarse, fine in pairwise(grids):
@@ -68,11 +69,12 @@ def filled(values: FloatArray, known: np.ndarray, grids: Levels) -> FloatArray:
 def rounds(
     best: Callable[[], FloatArray], reachable: np.ndarray, n_dof: int
 ) -> Iterator[list[tuple[int, ...]]]:
-    """Points to compute, round by round; each round's chi2 must be in `best` before the next.
+    """Yield the points to compute, round by round.
 
-    best() (n_1, ..., n_k): the lowest chi2 at each point, anything where not computed; points
-    that are not `reachable` are never requested. n_dof: the divisor of a reduced chi2, to distinguish basins
-    from ripples.
+    best() returns the lowest chi2 (n_1, ..., n_k) at each point, with any value at points that are
+    not computed; it must contain the chi2 of a round before the next one. Points that are not
+    `reachable` are never requested. n_dof is the number of degrees of freedom, which scales chi2 to
+    distinguish basins from ripples.
     """
     grids = levels(reachable.shape)
     known = ~reachable

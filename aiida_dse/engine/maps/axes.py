@@ -1,7 +1,7 @@
 """Axes of a map: parameters, displacements, paths and derived quantities.
 
-A path and a displacement are coordinates of the parameters they move; a quantity (angle,
-distance, volume) takes its values by moving parameters until it has them.
+Displacements and paths move parameters along given lines; the values of a derived quantity (angle,
+distance, volume) are reached by solving for the parameters that yield them.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from aiida_dse.engine.model.quantities import CrystalQuantity
 from aiida_dse.engine.parameters import Kind, require_possible
 from aiida_dse.engine.units import FloatArray
 
-#: The largest grid one scan accepts.
+#: Largest number of points of the grid of one scan.
 MAX_POINTS = 5_000_000
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A parameter and the values it takes, (n,) in the parameter's unit.
+    """An axis of a parameter, with its values (n,) in the unit of the parameter.
 
-    With `displacement` the values are Å from the coordinate's starting value along its cell edge,
-    at the cell of the grid point.
+    With `displacement` the values are displacements in Å of a coordinate from its starting value
+    along its cell edge, in the cell of the grid point.
     """
 
     parameter: str
@@ -41,9 +41,9 @@ class Axis:
 
 @dataclass(frozen=True)
 class PathAxis:
-    """Straight lines from corner to corner; `shares` (n,) of the whole length, 0 to 1.
+    """An axis along straight lines from corner to corner; `shares` (n,) of its length, 0 to 1.
 
-    Parameters that a corner does not name are at their start there. The length of a path of
+    Parameters that a corner does not name have their starting value there. The length of a path of
     coordinates is Cartesian (Å), measured in the starting cell: sqrt(sum over sites |A dx|^2) for
     each line; that of other parameters, all of one unit, is Euclidean in this unit.
     """
@@ -58,11 +58,12 @@ class PathAxis:
 
 @dataclass(frozen=True)
 class QuantityAxis:
-    """A derived quantity and the values it takes, (n,), met by moving the parameters `vary`.
+    """An axis of a derived quantity; its values (n,) are reached by moving the parameters `vary`.
 
-    The quantities `hold` keep their starting value and the pairs `equal` are equal to each other.
-    All quantity axes of a grid are met together, by the solution nearest to the start (Cartesian
-    distance for coordinates), once the other axes have moved the cell.
+    The quantities `hold` keep their starting values, and the two quantities of each pair in `equal`
+    stay equal. All quantity axes of a grid are solved together, after the other axes have moved the
+    cell, and the solution is that nearest to the starting values (Cartesian distance for
+    coordinates).
     """
 
     quantity: CrystalQuantity
@@ -80,14 +81,17 @@ MapAxis = Axis | PathAxis | QuantityAxis
 
 
 def check_axes(model: PatternModel, axes: Sequence[MapAxis]) -> None:
-    """Raise ValueError for axes that cannot be scanned: unknown, constrained, repeated, out of reach."""
+    """Raise ValueError for axes that cannot be scanned.
+
+    These are unknown, constrained or repeated parameters, impossible values and too large grids.
+    """
     if not 1 <= len(axes) <= 3:
-        raise ValueError(f"a scan has one to three axes, not {len(axes)}.")
+        raise ValueError(f"the scan has {len(axes)} axes; it must have one to three.")
     n_points = np.prod([float(len(_numbers(axis))) for axis in axes])
     if n_points > MAX_POINTS:
         raise ValueError(
             f"the grid has {n_points:.3g} points; the limit is {MAX_POINTS:.3g}. Use larger steps "
-            "or a smaller range, then refine the grid around the minimum."
+            "or a smaller range, and then a finer grid around the minimum."
         )
     constrained = {constraint.target: constraint for constraint in model.constraints}
     scales = {model.scale_name(phase) for phase in model.phases}
@@ -97,17 +101,20 @@ def check_axes(model: PatternModel, axes: Sequence[MapAxis]) -> None:
             if name in taken and not (
                 isinstance(axis, QuantityAxis) and isinstance(taken[name], QuantityAxis)
             ):
-                raise ValueError(f"'{name}' is scanned on two axes; each needs its own.")
+                raise ValueError(f"'{name}' is scanned on two axes. Use different ones.")
             taken[name] = axis
             if name in scales and isinstance(axis, Axis) and not axis.displacement:
                 if np.min(axis.values) < 0:
-                    raise ValueError(f"{name} cannot be negative ({np.min(axis.values):g}).")
+                    raise ValueError(
+                        f"{name} is a scale and cannot be negative, but its values start at "
+                        f"{np.min(axis.values):g}. Correct the values."
+                    )
                 continue
             parameter = model.require(name)
             if name in constrained:
                 raise ValueError(
-                    f"'{name}' is constrained to '{constrained[name].expression}'; scan one of its sources, or "
-                    "remove the constraint."
+                    f"'{name}' is constrained to '{constrained[name].expression}'. Scan a "
+                    "parameter of that expression, or remove the constraint."
                 )
             if isinstance(axis, Axis) and axis.displacement:
                 require_coordinate(model, name)
@@ -121,7 +128,7 @@ def check_axes(model: PatternModel, axes: Sequence[MapAxis]) -> None:
     names = [axis.quantity.full_name for axis in axes if isinstance(axis, QuantityAxis)]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"'{name}' is scanned on two axes; each needs its own.")
+            raise ValueError(f"'{name}' is scanned on two axes. Use different ones.")
 
 
 def _numbers(axis: MapAxis) -> FloatArray:
@@ -129,11 +136,11 @@ def _numbers(axis: MapAxis) -> FloatArray:
 
 
 def require_coordinate(model: PatternModel, name: str) -> CrystalPhase:
-    """The phase whose fractional coordinate it is."""
+    """The phase of a fractional coordinate; ValueError where `name` is another parameter."""
     if model.require(name).kind is not Kind.COORDINATE:
         raise ValueError(
-            f"'{name}' is not a fractional coordinate, so it cannot be displaced in Å. Leave out "
-            "the axis's 'unit'."
+            f"'{name}' is not a fractional coordinate, so it cannot be displaced in Å. Omit the "
+            "'unit' of the axis."
         )
     phase = model.phase_of(name)
     assert isinstance(phase, CrystalPhase)
@@ -145,24 +152,31 @@ def _check_quantity(axis: QuantityAxis) -> None:
     if not low <= np.min(axis.values) <= np.max(axis.values) <= high:
         raise ValueError(
             f"{name} would run from {np.min(axis.values):g} to {np.max(axis.values):g} "
-            f"{axis.quantity.unit}, but only {low:g} to {high:g} is possible. Correct the values."
+            f"{axis.quantity.unit}, but only values from {low:g} to {high:g} are possible. Correct "
+            "the values."
         )
     if not axis.vary:
-        raise ValueError(f"'{name}' needs 'vary': the parameters that are moved to reach a value.")
+        raise ValueError(
+            f"the axis of '{name}' has no 'vary'. Specify there the parameters that are moved to "
+            "reach a value."
+        )
     for first, second in axis.equal:
         if first.unit != second.unit:
             raise ValueError(
                 f"'{first.full_name}' ({first.unit}) and '{second.full_name}' ({second.unit}) "
-                "cannot be equal. Name two quantities of one unit."
+                "cannot be equal, because their units differ. Name two quantities of one unit."
             )
 
 
 def along_path(
     model: PatternModel, axis: PathAxis, base: Mapping[str, float]
 ) -> tuple[float, dict[str, FloatArray]]:
-    """The path's length and the values of its parameters at the axis's points."""
+    """The length of a path, and the values of its parameters at the points of the axis.
+
+    Raises ValueError for fewer than two corners, and for two successive corners that are equal.
+    """
     if len(axis.corners) < 2:
-        raise ValueError(f"a path has at least two corners, not {len(axis.corners)}.")
+        raise ValueError(f"the path has {len(axis.corners)} corners; it must have at least two.")
     names = axis.moves
     corners = np.array([[corner.get(name, base[name]) for name in names]
                         for corner in axis.corners])
@@ -170,7 +184,9 @@ def along_path(
     lengths = np.sqrt(np.einsum("ki,ij,kj->k", steps, _path_metric(model, axis, base), steps))
     if not (lengths > 1e-9).all():
         k = int(np.argmin(lengths))
-        raise ValueError(f"corners {k + 1} and {k + 2} of the path are the same point.")
+        raise ValueError(
+            f"corners {k + 1} and {k + 2} of the path are the same point. Remove one of them."
+        )
     reached = np.concatenate([[0.0], np.cumsum(lengths)])
     at = axis.shares * reached[-1]
     return float(reached[-1]), {
@@ -179,13 +195,14 @@ def along_path(
 
 
 def path_unit(model: PatternModel, axis: PathAxis) -> str:
+    """The unit of the length of a path; ValueError for parameters without a common unit."""
     units = {"coordinate" if _is_coordinate(model, name) else model.parameters[name].unit
              for name in axis.moves}
     if len(units) > 1:
         raise ValueError(
-            f"the path moves {', '.join(axis.moves)}, which have no unit in common, so it has no "
-            "length. Move coordinates only or parameters of one unit, and constrain the others to "
-            "them."
+            f"the path has no length, because the parameters {', '.join(axis.moves)} have no "
+            "common unit. Move only coordinates, or only parameters of one unit, and constrain the "
+            "others to them."
         )
     unit = units.pop()
     return "Å" if unit == "coordinate" else unit
@@ -204,17 +221,18 @@ def _is_coordinate(model: PatternModel, name: str) -> bool:
 
 
 def metric(model: PatternModel, names: Sequence[str], base: Mapping[str, float]) -> FloatArray:
-    """G (n, n) with |shift|^2 = shift G shift in Å^2: Cartesian for the sites of coordinates.
+    """The metric G (n, n) of parameter shifts: |shift|^2 = shift G shift in Å^2.
 
-    Cell edges count as they are, other parameters by their natural step for 1e-3 of an edge.
+    Shifts of coordinates are Cartesian shifts of their sites, those of cell edges are in Å, and
+    the natural step of any other parameter counts as 0.01 Å.
     """
-    found = np.zeros((len(names), len(names)))
+    tensor = np.zeros((len(names), len(names)))
     columns: dict[int, FloatArray] = {}
     for i, name in enumerate(names):
         parameter = model.parameters[name]
         if parameter.kind is not Kind.COORDINATE:
             is_length = parameter.kind is Kind.CELL_LENGTH
-            found[i, i] = 1.0 if is_length else (1e-2 / parameter.shift) ** 2
+            tensor[i, i] = 1.0 if is_length else (1e-2 / parameter.shift) ** 2
             continue
         phase, local = model.phase_of(name), parameter.name.local
         assert isinstance(phase, CrystalPhase)
@@ -223,12 +241,12 @@ def metric(model: PatternModel, names: Sequence[str], base: Mapping[str, float])
         columns[i] = (step @ phase.geometry(here)[0].T).ravel()
         for j, other in columns.items():
             if model.phase_of(names[j]) is phase:
-                found[i, j] = found[j, i] = columns[i] @ other
-    return found
+                tensor[i, j] = tensor[j, i] = columns[i] @ other
+    return tensor
 
 
 def is_cheap(model: PatternModel, name: str) -> bool:
-    """Whether a parameter, and all that is constrained to it, leaves the distances alone."""
+    """Whether neither a parameter nor those constrained to it change the distances."""
     if name not in model.parameters:
         return True
     touched = [name, *followers(model.constraints, [name])]

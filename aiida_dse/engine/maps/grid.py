@@ -1,6 +1,6 @@
 """The grid of a map: the values of the moved parameters at every point.
 
-Whatever the axes are, this is all that a scan needs of them.
+A scan depends on these values only, not on the kinds of axes.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from .solving import nearest_solution
 
 @dataclass(frozen=True)
 class Coordinate:
-    """One axis of a finished map: name, values (n,) and unit, whatever it was made from.
+    """One axis of a grid: name, values (n,) and unit.
 
-    scale: the length of a path, by which its shares were multiplied; 1 for other axes.
+    scale is the length of a path, by which its shares were multiplied, and 1 for other axes.
     """
 
     name: str
@@ -52,9 +52,10 @@ class Coordinate:
 
 @dataclass(frozen=True)
 class Grid:
-    """Axes, and the values of all parameters they move, each broadcastable to the grid's shape.
+    """The axes of a map, and the values of all parameters that they move.
 
-    nan where quantity axes have no solution. `inner` axes leave the distances alone.
+    Each array of values is broadcastable to the shape of the grid and nan where quantity axes have
+    no solution. The `inner` axes do not change the distances.
     """
 
     axes: tuple[Coordinate, ...]
@@ -71,14 +72,14 @@ class Grid:
 
     @cached_property
     def unreachable(self) -> np.ndarray:
-        """Boolean array of the grid's shape: points at which quantity axes have no solution."""
-        found = np.zeros(self.shape, dtype=bool)
+        """A mask, of the shape of the grid, of points at which quantity axes have no solution."""
+        mask = np.zeros(self.shape, dtype=bool)
         for values in self.moved.values():
-            found |= np.isnan(values)
-        return found
+            mask |= np.isnan(values)
+        return mask
 
     def at(self, index: tuple[int, ...]) -> dict[str, float]:
-        """The moved parameters at a grid point."""
+        """The values of the moved parameters at a grid point."""
         return {
             name: float(values[tuple(i if n > 1 else 0
                                      for i, n in zip(index, values.shape, strict=True))])
@@ -86,6 +87,7 @@ class Grid:
         }
 
     def same_points(self, other: Grid) -> bool:
+        """Whether both grids have the same axes with the same values."""
         return [a.name for a in self.axes] == [a.name for a in other.axes] and all(
             np.array_equal(a.values, b.values)
             for a, b in zip(self.axes, other.axes, strict=True)
@@ -96,11 +98,11 @@ def grid_of(
     model: PatternModel, axes: Sequence[MapAxis], *, start: Mapping[str, float] | None = None,
     refined: Sequence[str] = (), partial: bool = False,
 ) -> Grid:
-    """The grid over the axes; what they do not move stays at `start`.
+    """The grid over the axes; parameters that they do not move stay at `start`.
 
-    refined: parameters that will be refined at every point. Raises ValueError for axes that
-    cannot be scanned: unknown, constrained, repeated, out of reach, or quantities that no point reaches
-    (unless the grid is a `partial` one, a piece of a larger one).
+    `refined` lists the parameters that are refined at every point. Raises ValueError for axes that
+    cannot be scanned (see `check_axes`), and for quantities that have no solution at any point,
+    unless the grid is `partial`, a tile of a larger one.
     """
     check_axes(model, axes)
     base = model.constrained(dict(start or model.start))
@@ -125,8 +127,9 @@ def grid_of(
             named.append(Coordinate(f"{axis.parameter} displacement", axis.values, "Å"))
         else:
             moved[axis.parameter] = axis.values.reshape(along)
-            known = model.parameters.get(axis.parameter)  # scales are none
-            named.append(Coordinate(axis.parameter, axis.values, known.unit if known else ""))
+            parameter = model.parameters.get(axis.parameter)  # None for scales
+            unit = parameter.unit if parameter else ""
+            named.append(Coordinate(axis.parameter, axis.values, unit))
     for k, axis in enumerate(axes):
         if isinstance(axis, Axis) and axis.displacement:
             along = tuple(-1 if i == k else 1 for i in range(len(axes)))
@@ -140,7 +143,11 @@ def grid_of(
 
 
 def refinable(model: PatternModel, moving: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    """The parameters that `patterns` pick for refinement at every point of a grid."""
+    """The parameters that `patterns` select for refinement at every point of a grid.
+
+    Parameters that the grid moves or that are constrained are left out. Raises ValueError for
+    unknown names.
+    """
     for pattern in patterns:
         if not is_pattern(pattern):
             model.require(pattern)
@@ -151,14 +158,14 @@ def refinable(model: PatternModel, moving: Iterable[str], patterns: Sequence[str
 def _edge(
     model: PatternModel, name: str, values: Mapping[str, Numbers], local: Sequence[str]
 ) -> FloatArray:
-    """The cell edge (Å) along which a coordinate counts, at each point."""
+    """The length (Å) of the cell edge along a coordinate, at each point."""
     phase = require_coordinate(model, name)
     edges = geometries_of(model, phase, values).edges
     for other in local:
         if model.parameters[other].kind is Kind.CELL_LENGTH and model.phase_of(other) is phase:
             raise ValueError(
                 f"'{other}' is refined at every point, which would change the displacement of "
-                f"'{name}'. Scan '{name}' itself, without the 'unit'."
+                f"'{name}'. Scan the coordinate '{name}' itself: omit the 'unit' of its axis."
             )
     return edges[COORDINATES.index(ParameterName(name).quantity)]
 
@@ -167,7 +174,11 @@ def _solved(
     model: PatternModel, sought: Sequence[tuple[int, QuantityAxis]], base: Mapping[str, float],
     moved: Mapping[str, FloatArray], shape: tuple[int, ...], local: Sequence[str], partial: bool,
 ) -> dict[str, FloatArray]:
-    """The varied parameters (of `shape`) at which all quantity axes have their values."""
+    """The varied parameters (of `shape`) at which all quantity axes have their values.
+
+    Raises ValueError for more conditions than varied parameters, for quantities that do not change
+    to first order and, unless the grid is `partial`, where no point has a solution.
+    """
     axes = [axis for _, axis in sought]
     names = list(dict.fromkeys(name for axis in axes for name in axis.vary))
     held = list({q.full_name: q for axis in axes for q in axis.hold}.values())
@@ -179,15 +190,15 @@ def _solved(
     if n_conditions > len(names):
         raise ValueError(
             f"{n_conditions} conditions ({', '.join(q.full_name for q in quantities)}) cannot be "
-            f"met by moving {len(names)} parameters ({', '.join(names)}). Vary more parameters, or "
-            "hold fewer quantities."
+            f"met by moving only {len(names)} parameters ({', '.join(names)}). Vary more "
+            "parameters, or hold fewer quantities."
         )
 
     def conditions(values: Mapping[str, Numbers]) -> list[FloatArray]:
-        found = evaluated(model, quantities, values)
-        differences = [found[n_targets + 2 * k] - found[n_targets + 2 * k + 1]
+        computed = evaluated(model, quantities, values)
+        differences = [computed[n_targets + 2 * k] - computed[n_targets + 2 * k + 1]
                        for k in range(len(pairs))]
-        return [*found[:n_targets], *differences]
+        return [*computed[:n_targets], *differences]
 
     _check_unmoved(model, quantities, base, local)
     targets = [np.broadcast_to(axis.values.reshape(tuple(-1 if i == k else 1
@@ -206,8 +217,8 @@ def _solved(
         values = dict(base) | {name: column[points] for name, column in others.items()} | {
             name: base[name] + shift[:, i] for i, name in enumerate(names)
         }
-        found = conditions(values)
-        return np.stack([np.broadcast_to(c, (len(points),)) for c in found], axis=-1)
+        columns = [np.broadcast_to(c, (len(points),)) for c in conditions(values)]
+        return np.stack(columns, axis=-1)
 
     wanted = np.stack([t.ravel() for t in targets], axis=-1)
     solution = nearest_solution(along, wanted, metric(model, names, base))
@@ -215,18 +226,18 @@ def _solved(
         if solution.undetermined[k]:
             raise ValueError(
                 f"'{axis.quantity.full_name}' does not change, to first order, when "
-                f"{', '.join(names)} move from their starting values. Vary others, or start off "
-                "the symmetric position."
+                f"{', '.join(names)} move from their starting values. Vary other parameters, or "
+                "start away from the symmetric position."
             )
     if not partial and not np.isfinite(solution.shift).any():
         reached = ", ".join(
-            f"{axis.quantity.full_name} {float(at_start[k]):.6g} at the start and "
-            f"{solution.closest[k]:.6g} {axis.quantity.unit} nearest to the requested value"
+            f"{axis.quantity.full_name} is {float(at_start[k]):.6g} at the start and at best "
+            f"{solution.closest[k]:.6g} {axis.quantity.unit}"
             for k, axis in enumerate(axes)
         )
         raise ValueError(
-            f"no point of the grid can be reached by moving {', '.join(names)}: {reached}. Move "
-            "the values there, or vary more parameters."
+            f"no point of the grid can be reached by moving {', '.join(names)}: {reached}. Choose "
+            "values nearer to these, or vary more parameters."
         )
     return {name: (base[name] + solution.shift[:, i]).reshape(shape)
             for i, name in enumerate(names)}
@@ -236,7 +247,7 @@ def _check_unmoved(
     model: PatternModel, quantities: Sequence[CrystalQuantity], base: Mapping[str, float],
     local: Sequence[str],
 ) -> None:
-    """Refuse parameters refined at every point that would carry the quantities away."""
+    """Raise ValueError for parameters refined at every point that would change the quantities."""
     for name in local:
         if model.parameters[name].kind.spec.changes is not Changes.DISTANCES:
             continue
@@ -248,7 +259,7 @@ def _check_unmoved(
             if abs(float(after - before)) > 1e-9 * max(1.0, abs(float(before))):
                 raise ValueError(
                     f"'{name}' is refined at every point, which would change "
-                    f"'{quantity.full_name}'. Leave it out of 'refine', or name it in 'vary'."
+                    f"'{quantity.full_name}'. Remove it from 'refine', or add it to 'vary'."
                 )
 
 
@@ -256,9 +267,9 @@ def quantities_on(
     model: PatternModel, grid: Grid, quantities: Sequence[CrystalQuantity],
     refined: Mapping[str, FloatArray], start: Mapping[str, float],
 ) -> list[FloatArray]:
-    """Each quantity over the grid; length 1 along the axes that do not move it."""
+    """Each quantity over the grid, with length 1 along the axes that do not change it."""
     moved = {name: values for name, values in (grid.moved | dict(refined)).items()
              if name in model.parameters}
     values = model.constrained_grid({**start, **moved})
-    found = evaluated(model, quantities, values)
-    return [f if f.ndim else f.reshape((1,) * len(grid.axes)) for f in found]
+    computed = evaluated(model, quantities, values)
+    return [f if f.ndim else f.reshape((1,) * len(grid.axes)) for f in computed]

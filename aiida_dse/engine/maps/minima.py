@@ -1,4 +1,4 @@
-"""Minima of a GoF map: the minimum between grid points with its s.u., basins and saddles."""
+"""Minima of a GoF map: the interpolated minimum with its s.u., basins and saddles."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 
 from aiida_dse.engine.units import FloatArray
 
-#: Grid steps around the lowest point that the paraboloid is fitted to.
+#: The paraboloid is fitted to the points within this many grid steps of the lowest point.
 NEIGHBOURHOOD = 2
-#: Delta chi2 = 1 is not interpolated towards a point that is farther off, in s.u.
+#: Largest distance (s.u.) of the point towards which Delta chi2 = 1 is interpolated.
 COARSEST_RISE = 3.0
-#: A basin is kept where its rim rises above its floor by this, in units of the reduced chi2.
+#: Smallest depth of a basin, in units of the lowest reduced chi2.
 SHALLOWEST = 1.0
-#: Larger maps are not searched for basins: the flood takes some 20 microseconds a point.
+#: Larger maps are not searched for basins, because the flood takes about 20 microseconds a point.
 LARGEST_FLOOD = 300_000
 
 
 @dataclass(frozen=True)
 class QuadraticMinimum:
-    """The minimum of a paraboloid through the points around the lowest one.
+    """The minimum of a paraboloid that is fitted to the points around the lowest one.
 
-    su (n_axes,) follow from the curvature of chi2, unscaled: sqrt of the diagonal of 2 H^-1. They
-    are conditional on every parameter that was neither on an axis nor refined at each point.
+    The unscaled su (n_axes,) follow from the curvature of chi2: sqrt of the diagonal of 2 H^-1.
+    They are conditional on every parameter that is neither on an axis nor refined at each point.
     """
 
     position: FloatArray
@@ -36,9 +36,9 @@ class QuadraticMinimum:
 
 @dataclass(frozen=True)
 class Basin:
-    """A local minimum on the grid; `saddle` is the lowest point of its rim towards a deeper one.
+    """A basin of a map with its local minimum on the grid.
 
-    The deepest basin has no saddle.
+    `saddle` is the lowest point on the rim towards a deeper basin; the deepest basin has none.
     """
 
     at: tuple[int, ...]
@@ -48,16 +48,16 @@ class Basin:
 
 
 def quadratic_minimum(axes: Sequence[FloatArray], chi2: FloatArray) -> QuadraticMinimum | str:
-    """The minimum between the grid points, or why there is none.
+    """The minimum of a paraboloid between the grid points, or the reason why there is none.
 
-    axes: the values of each axis; chi2 (n_1, ..., n_k), nan where unknown. Axes of a single value
-    are left out of the fit with nan for position and s.u.
+    axes holds the values of each axis; chi2 (n_1, ..., n_k) is nan where unknown. Axes with a
+    single value are not fitted; their position and s.u. are nan.
     """
     lowest = tuple(int(i) for i in np.unravel_index(int(np.nanargmin(chi2)), chi2.shape))
     used = [k for k, axis in enumerate(axes) if len(axis) > 1]
     short = [k for k in used if len(axes[k]) < 3]
     if short or not used:
-        return "an axis needs at least 3 values to curve"
+        return "a curvature needs at least 3 values on each axis"
     if any(lowest[k] in (0, len(axes[k]) - 1) for k in used):
         return "the lowest point lies at the edge of the grid"
     steps = {k: float(np.mean(np.diff(axes[k]))) for k in used}
@@ -75,19 +75,19 @@ def quadratic_minimum(axes: Sequence[FloatArray], chi2: FloatArray) -> Quadratic
     )
     if len(points) < design.shape[1]:
         return "too few points around the lowest one have a value"
-    # the nearest points determine the minimum best
+    # chi2 is most nearly quadratic at the nearest points
     weight = np.exp(-0.25 * (x**2).sum(axis=1))
-    found = np.linalg.lstsq(design * weight[:, None], y * weight, rcond=None)[0]
-    slope = found[1 : 1 + n]
+    coefficients = np.linalg.lstsq(design * weight[:, None], y * weight, rcond=None)[0]
+    slope = coefficients[1 : 1 + n]
     hessian = np.zeros((n, n))
-    for value, (i, j) in zip(found[1 + n :], pairs, strict=True):
+    for value, (i, j) in zip(coefficients[1 + n :], pairs, strict=True):
         hessian[i, j] += value
         hessian[j, i] += value
     if np.linalg.eigvalsh(hessian).min() <= 0:
         return "chi2 does not curve upwards in every direction around the lowest point"
     shift = -np.linalg.solve(hessian, slope)
     if np.abs(shift).max() > NEIGHBOURHOOD:
-        return "the paraboloid's minimum lies outside the points it was fitted to"
+        return "the minimum of the paraboloid lies outside the points to which it was fitted"
     covariance = 2 * np.linalg.inv(hessian)
     deviation = np.sqrt(np.diag(covariance))
     position, su = np.full(len(axes), np.nan), np.full(len(axes), np.nan)
@@ -96,15 +96,15 @@ def quadratic_minimum(axes: Sequence[FloatArray], chi2: FloatArray) -> Quadratic
         position[k] = axes[k][lowest[k]] + shift[i] * steps[k]
         su[k] = deviation[i] * steps[k]
     correlation[np.ix_(used, used)] = covariance / np.outer(deviation, deviation)
-    bottom = float(chi2[lowest] + found[0] + slope @ shift / 2)
+    bottom = float(chi2[lowest] + coefficients[0] + slope @ shift / 2)
     return QuadraticMinimum(position, su, correlation, bottom)
 
 
 @dataclass(frozen=True)
 class ProfileInterval:
-    """Interval of one axis in which chi2, lowest over the others, rises by less than 1.
+    """The interval of one axis in which chi2, minimised over the others, rises by less than 1.
 
-    minus, plus: unscaled, in the axis's unit; where one is None, `missing` is the reason.
+    minus and plus are unscaled, in the unit of the axis; `missing` is the reason why one is None.
     """
 
     minus: float | None
@@ -117,38 +117,40 @@ def profile_interval(
 ) -> ProfileInterval:
     """The s.u. of axis k from Delta chi2 = 1, on either side of the minimum.
 
-    At each value of the axis chi2 is lowest over the others, between their points where a
-    paraboloid determines it. sqrt(chi2 - minimum), a straight line for a parabola, is interpolated.
+    At each value of the axis, chi2 is minimised over the other axes, between their points where a
+    paraboloid has a minimum. The interpolated function is sqrt(chi2 - minimum), which is linear
+    for a parabola.
     """
     values = axes[k]
     others = [axis for i, axis in enumerate(axes) if i != k]
     profile = np.array([_lowest(others, np.take(chi2, i, axis=k)) for i in range(len(values))])
     rise = np.sqrt(np.maximum(profile - minimum.chi2, 0.0))
     centre = float(minimum.position[k])
-    found: list[float | None] = []
+    widths: list[float | None] = []
     reasons = []
     for sign, side in ((-1, "below"), (1, "above")):
         beyond = np.flatnonzero((sign * (values - centre) > 0) & np.isfinite(rise))[::sign]
         distance = np.concatenate([[0.0], sign * (values[beyond] - centre)])
         height = np.concatenate([[0.0], rise[beyond]])
         reached = np.flatnonzero(height >= 1)
-        found.append(None)
+        widths.append(None)
         if not len(reached):
-            reasons.append(f"{side} the minimum the grid ends before chi2 rises by 1")
+            reasons.append(f"{side} the minimum, the grid ends before chi2 rises by 1")
             continue
         j = int(reached[0])
         if height[j] > COARSEST_RISE:
             reasons.append(
-                f"{side} the minimum the next point is {height[j]:.3g} s.u. away: too coarse"
+                f"{side} the minimum, the grid is too coarse (the next point is {height[j]:.3g} "
+                "s.u. away)"
             )
             continue
         share = (1 - height[j - 1]) / (height[j] - height[j - 1])
-        found[-1] = float(distance[j - 1] + share * (distance[j] - distance[j - 1]))
-    return ProfileInterval(found[0], found[1], "; ".join(reasons) or None)
+        widths[-1] = float(distance[j - 1] + share * (distance[j] - distance[j - 1]))
+    return ProfileInterval(widths[0], widths[1], "; ".join(reasons) or None)
 
 
 def _lowest(axes: Sequence[FloatArray], chi2: FloatArray) -> float:
-    """The lowest chi2 of a map, between its points where a paraboloid determines it."""
+    """The lowest chi2 of a map, between its points where a paraboloid has a minimum."""
     if not np.isfinite(chi2).any():
         return float("nan")
     lowest = float(np.nanmin(chi2))
@@ -159,10 +161,11 @@ def _lowest(axes: Sequence[FloatArray], chi2: FloatArray) -> float:
 
 
 def basins(chi2: FloatArray, n_dof: int) -> list[Basin]:
-    """The basins of a map, the deepest first, with the saddles that part them.
+    """The basins of a map, the deepest first, with the saddles between them.
 
-    Points are flooded from the lowest up; where two floods meet is the saddle of the shallower.
-    Basins whose rim is less than SHALLOWEST reduced chi2 above their floor are dropped.
+    Points are flooded in the order of chi2; the point where two floods meet is the saddle of the
+    shallower basin. Basins less than SHALLOWEST lowest reduced chi2 deep are dropped; n_dof is the
+    number of degrees of freedom.
     """
     order = [k for k in np.argsort(chi2, axis=None) if np.isfinite(chi2.flat[k])]
     owner: dict[tuple[int, ...], int] = {}
@@ -194,10 +197,10 @@ def basins(chi2: FloatArray, n_dof: int) -> list[Basin]:
             parent[k] = deepest
         owner[at] = deepest
     least = SHALLOWEST * float(np.nanmin(chi2)) / max(1, n_dof)
-    found = [
+    candidates = [
         Basin(floor, float(chi2[floor]), saddles.get(k),
               float(chi2[saddles[k]]) if k in saddles else None)
         for k, floor in enumerate(floors)
     ]
-    kept = [b for b in found if b.saddle_chi2 is None or b.saddle_chi2 - b.chi2 >= least]
-    return sorted(kept, key=lambda basin: basin.chi2)
+    deep = [b for b in candidates if b.saddle_chi2 is None or b.saddle_chi2 - b.chi2 >= least]
+    return sorted(deep, key=lambda basin: basin.chi2)

@@ -1,8 +1,8 @@
 """GoF maps: the model evaluated on a grid of one to three axes.
 
-Axes that leave the distances alone (B, occupancy, scale) are swept innermost, on the sine sums of
-the outer point; the outer points are shared among threads, and an adaptive scan computes only
-those that matter.
+Axes that do not change the distances (B_iso, occupancy, scale) are innermost and share the sine
+sums of their outer point. The outer points are distributed over threads; an adaptive scan computes
+only those with a low chi2.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ from . import adaptive as coarse_to_fine
 from .axes import MapAxis
 from .grid import Coordinate, Grid, grid_of, refinable
 
-#: Blocks of outer points that a round is cut into where it has so many, and points of a block.
+#: Smallest number of blocks of a round with enough outer points, and largest size of a block.
 LEAST_BLOCKS, LARGEST_BLOCK = 32, 32
-#: Debye-Waller factors kept during a scan, by B: 8 n_q bytes each.
+#: Number of Debye-Waller factors that a scan caches, by B_iso: 8 n_q bytes each.
 DAMPING_KEPT = 512
 
 
 @dataclass(frozen=True)
 class ScanProgress:
+    """Progress of a scan."""
+
     done: int
     total: int
     best_gof: float
@@ -48,11 +50,12 @@ class ScanProgress:
 
 @dataclass(frozen=True)
 class GofMap:
-    """GoF, chi2 and scales on the grid; nan where a point was not reached.
+    """A map of GoF and chi2 on a grid; nan at points without a value.
 
-    gof, chi2, n_active (n_1, ..., n_k); n_active counts the linear and locally refined parameters
-    of each point; refined: the locally refined parameters on the same grid; evaluated: of an
-    adaptive scan, which points were computed and not interpolated (None: all that have a value).
+    gof, chi2 and n_active have the shape of the grid (n_1, ..., n_k), and so have the arrays in
+    `refined`, the parameters refined at each point. n_active counts the linear coefficients and
+    the parameters refined at each point. `evaluated` is a mask of the points that an adaptive scan
+    computed rather than interpolated (None: all points with a value).
     """
 
     grid: Grid
@@ -76,18 +79,18 @@ class GofMap:
 
     @property
     def lowest(self) -> tuple[int, ...]:
-        """Index of the lowest GoF."""
+        """The index of the grid point with the lowest GoF."""
         return tuple(int(i) for i in
                      np.unravel_index(int(np.nanargmin(self.gof)), self.gof.shape))
 
     @property
     def minimum(self) -> dict[str, float]:
-        """The axes at the lowest GoF, the parameters they move, those refined there, and 'gof'."""
+        """The values at the lowest GoF: axes, moved parameters, refined parameters and 'gof'."""
         at = self.lowest
-        found = {axis.name: float(axis.values[k]) for axis, k in zip(self.axes, at, strict=True)}
-        found |= self.grid.at(at)
-        found |= {name: float(values[at]) for name, values in self.refined.items()}
-        return found | {"gof": float(self.gof[at])}
+        values = {axis.name: float(axis.values[k]) for axis, k in zip(self.axes, at, strict=True)}
+        values |= self.grid.at(at)
+        values |= {name: float(refined[at]) for name, refined in self.refined.items()}
+        return values | {"gof": float(self.gof[at])}
 
 
 def scan(
@@ -106,12 +109,14 @@ def scan(
 ) -> GofMap:
     """The GoF map of a model over the axes; other parameters stay at `start`.
 
-    `refine_at_each_point` names parameters (wildcards allowed) refined at every point, under the
-    `restraints`; the map holds the pattern's own chi2. `adaptive` computes coarse to fine, and
-    interpolates chi2 where it lies high. `on_block` receives the map as it fills, for keeping
-    what is finished. Ctrl-C, or a reason from `should_stop`, ends the scan with the points done
-    so far; `finished` is such an earlier map on the same axes, whose points are not computed
-    again. Blocks of points share the `resources`, one thread for each where there are enough.
+    `refine_at_each_point` names parameters (wildcards allowed) that are refined at every point,
+    under the `restraints`; the map contains the chi2 of the pattern without restraints. An
+    `adaptive` scan computes from coarse to fine and interpolates chi2 where it is high. `on_block`
+    receives the unfinished map after every block of points. Ctrl-C, or a reason returned by
+    `should_stop`, ends the scan with the points computed so far; such an earlier map on the same
+    axes can be passed as `finished`, and its points are not recomputed. Blocks of points share
+    the `resources`, with one thread for each block where there are enough blocks. Raises
+    ValueError for axes that cannot be scanned, and where `finished` has another grid.
     """
     grid = axes if isinstance(axes, Grid) else grid_of(
         model, axes, start=start, refined=refine_at_each_point)
@@ -146,15 +151,15 @@ def scan(
 def _blocks(points: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
     """Neighbouring points in blocks, whose size does not depend on the number of threads.
 
-    Inside a block each point helps the next, so other blocks would be another map where parameters
-    are refined at each point.
+    Each point of a block provides starting values for the next one, so with other blocks, a map
+    with parameters refined at each point would differ.
     """
     size = max(1, min(LARGEST_BLOCK, -(-len(points) // LEAST_BLOCKS)))
     return [points[k : k + size] for k in range(0, len(points), size)]
 
 
 class _Work:
-    """The map as it fills."""
+    """An unfinished map: it plans the rounds, evaluates blocks of points and stores their chi2."""
 
     def __init__(
         self, model: PatternModel, grid: Grid, base: dict[str, float], local: list[str],
@@ -169,14 +174,15 @@ class _Work:
         self.refined = {name: np.full(grid.shape, np.nan) for name in local}
         self.evaluated: np.ndarray | None = None
         self.damping: Memo[FloatArray] = Memo(DAMPING_KEPT)
-        self.scales: dict[str, str] = {model.scale_name(phase): phase.name for phase in model.phases}
+        self.scales: dict[str, str] = {
+            model.scale_name(phase): phase.name for phase in model.phases}
 
     def take(self, finished: GofMap) -> None:
-        """Keep the points of an earlier map."""
+        """Take over the computed points of an earlier map; ValueError for another grid."""
         if not self.grid.same_points(finished.grid) or set(finished.refined) != set(self.local):
             raise ValueError(
                 "the finished points belong to another grid over "
-                f"{', '.join(axis.name for axis in finished.axes)}: start without them."
+                f"{', '.join(a.name for a in finished.axes)}. Start without them."
             )
         known = True if finished.evaluated is None else finished.evaluated
         self.chi2[:] = np.where(known, finished.chi2, np.nan)
@@ -185,7 +191,7 @@ class _Work:
             self.refined[name][:] = finished.refined[name]
 
     def rounds(self, adaptive: bool) -> Iterator[list[tuple[int, ...]]]:
-        """The outer points still to compute, in rounds of which each needs the last."""
+        """Yield the outer points still to compute; each round depends on the previous ones."""
         reachable = np.asarray(~self.grid.unreachable.any(axis=self.inner))
         if adaptive and self.outer:
             rounds = coarse_to_fine.rounds(
@@ -196,12 +202,12 @@ class _Work:
             yield [at for at in points if np.isnan(self.chi2[self.slice_of(at)]).any()]
 
     def share(self, resources: Resources, n_blocks: int) -> None:
-        """Let each of the blocks that run at the same time use its share of the resources."""
+        """Assign each of the blocks that run at the same time its share of the resources."""
         self.model = self.whole_model.with_resources(
             resources.share(resources.workers(n_blocks)))
 
     def interpolate(self) -> None:
-        """Fill what an adaptive scan left out; `evaluated` marks the computed points."""
+        """Interpolate the points that an adaptive scan did not compute, and set `evaluated`."""
         self.evaluated = np.isfinite(self.chi2)
         known = self.evaluated.any(axis=self.inner)
         to_front = (*self.outer, *self.inner)
@@ -214,7 +220,7 @@ class _Work:
             values[:] = np.where(missing, np.nan, whole.transpose(np.argsort(to_front)))
 
     def _best(self) -> FloatArray:
-        """The lowest chi2 (n_outer, ...) over the inner axes; nan where not computed."""
+        """The lowest chi2 over the inner axes, of the shape of the outer ones; nan if unknown."""
         return np.asarray(self.chi2.min(axis=self.inner))
 
     def progress(self, clock: float) -> ScanProgress:
@@ -242,9 +248,9 @@ class _Work:
         )
 
     def block(self, points: Sequence[tuple[int, ...]], stopping: StopCheck) -> None:
-        """Evaluate neighbouring outer points one after another, each helping the next.
+        """Evaluate neighbouring outer points in order, each of which provides states for the next.
 
-        A block that was begun computes one point at least, so every run of a scan gets further.
+        A block computes at least one point, so that every run of a scan makes progress.
         """
         previous: Sequence[PhaseState] | None = None
         start = dict(self.base)
@@ -262,7 +268,7 @@ class _Work:
             self._sweep(index, previous)
 
     def _sweep(self, index: list[int], states: Sequence[PhaseState]) -> None:
-        """All inner points of one outer point, on the same sine sums."""
+        """Evaluate all inner points of one outer point, which share the same sine sums."""
         where, many, scaled = [], [], []
         for sweep in product(*[range(self.grid.shape[k]) for k in self.inner]):
             for k, i in zip(self.inner, sweep, strict=True):
@@ -283,21 +289,22 @@ class _Work:
         self, index: list[int], start: dict[str, float],
         previous: Sequence[PhaseState] | None,
     ) -> tuple[dict[str, float], Sequence[PhaseState]]:
+        """Refine the local parameters at one point; the values and states for the next point."""
         values, scales = self._at(index, start)
         model = self.model if not scales else self.model.with_fixed_scales(scales)
-        # from the neighbour's values or from the common start, whichever fits better here
+        # start from the neighbour's values or the common start, whichever fits better here
         fresh, _ = self._at(index, self.base)
         here = model.evaluate(values, previous)
         if model.evaluate(fresh, here.states).chi2 < here.chi2:
             values = fresh
-        found = refine(
+        refined = refine(
             model, [self.local], start=values, max_cycles=25, tolerance=0.02, previous=previous,
             restraints=self.restraints,
         )
         for name in self.local:
-            self.refined[name][tuple(index)] = found.values[name]
-        self._store(index, found.evaluation, len(self.local))
-        return found.values, found.evaluation.states
+            self.refined[name][tuple(index)] = refined.values[name]
+        self._store(index, refined.evaluation, len(self.local))
+        return refined.values, refined.evaluation.states
 
     def _store(self, index: list[int], evaluation: Evaluation, n_local: int) -> None:
         self.active[tuple(index)] = n_local + int(evaluation.linear.active.sum())
@@ -306,7 +313,7 @@ class _Work:
     def _at(
         self, index: Sequence[int], start: Mapping[str, float]
     ) -> tuple[dict[str, float], dict[str, float]]:
-        """Values and fixed scales at a grid point."""
+        """The parameter values and the fixed scales at a grid point."""
         values, scales = dict(start), dict(self.model.fixed_scales)
         for name, value in self.grid.at(tuple(index)).items():
             if name in self.scales:

@@ -1,4 +1,4 @@
-"""Solver for derived-quantity axes: parameter values that meet conditions at many points."""
+"""Solver for derived-quantity axes: parameter values that satisfy conditions at many points."""
 
 from __future__ import annotations
 
@@ -9,39 +9,37 @@ import numpy as np
 
 from aiida_dse.engine.units import FloatArray
 
-#: Å that a solution may lie from the start; beyond, it is another structure.
+#: Largest distance (Å) of a solution from the start; beyond it lies another structure.
 FARTHEST = 1.0
-#: Å that one step may be long.
+#: Length (Å) of the longest step.
 LONGEST_STEP = 0.1
-#: Å between the two points of a difference.
+#: Shift (Å) to either side in a central difference.
 DIFFERENCE = 1e-4
-#: Steps after which a point is given up.
+#: Number of steps after which a point counts as unsolved.
 MAX_STEPS = 60
-#: In the conditions' units and in Å.
+#: Largest error of a solution in the units of the conditions; its last step is at most 100 times
+#: this value in Å.
 CONVERGED = 1e-9
 
 
 @dataclass(frozen=True)
 class Solution:
-    """shift (n_points, n): nan where there is none; closest (n_conditions,): nearest value reached.
+    """Shifts of parameters that satisfy the conditions at each point."""
 
-    undetermined (n_conditions,): whether no shift changes a condition at the start.
-    """
-
-    shift: FloatArray
-    closest: FloatArray
-    undetermined: np.ndarray
+    shift: FloatArray  # (n_points, n); nan where there is no solution
+    closest: FloatArray  # (n_conditions,) the values reached nearest to their targets
+    undetermined: np.ndarray  # (n_conditions,) bool; True where no shift changes the condition
 
 
 def nearest_solution(
     conditions: Callable[[FloatArray, np.ndarray], FloatArray], targets: FloatArray,
     metric: FloatArray,
 ) -> Solution:
-    """For each point the shift s with c(s) = target and the least s G s.
+    """The shift s of each point with c(s) = target and the least s G s.
 
-    Steps y <- J^+ (target - c(y) + J y) in the coordinates in which G is the unit matrix: where
-    they end, y lies in the row space of J (the condition of a least distance) and c = target, so
-    the solution does not depend on neighbouring points.
+    The steps are y <- J^+ (target - c(y) + J y) in the coordinates in which G is the unit matrix.
+    At their end, y lies in the row space of J (the condition of a least distance) and c = target,
+    so the solution does not depend on neighbouring points.
 
     conditions(shifts (k, n), points (k,)) -> (k, n_conditions); targets (n_points, n_conditions);
     metric G (n, n), Å^2.
@@ -56,7 +54,7 @@ def nearest_solution(
     undetermined = np.zeros(targets.shape[1], dtype=bool)
     for step_number in range(MAX_STEPS):
         here = y[open_]
-        found = conditions(here @ back, open_)
+        reached = conditions(here @ back, open_)
         slopes = np.stack([
             (conditions((here + shift) @ back, open_) - conditions((here - shift) @ back, open_))
             / (2 * DIFFERENCE) for shift in DIFFERENCE * np.eye(n)
@@ -65,10 +63,10 @@ def nearest_solution(
             undetermined = np.abs(slopes).max(axis=(0, 2)) < 1e-6
             if undetermined.any():
                 break
-        missing = targets[open_] - found
+        missing = targets[open_] - reached
         error = np.abs(missing).max(axis=1)
         nearer = error < best[open_]
-        best[open_[nearer]], closest[open_[nearer]] = error[nearer], found[nearer]
+        best[open_[nearer]], closest[open_[nearer]] = error[nearer], reached[nearer]
         inverse = np.linalg.pinv(slopes, rcond=1e-8)
         wanted = (inverse @ (missing + (slopes @ here[..., None])[..., 0])[..., None])[..., 0]
         step = wanted - here

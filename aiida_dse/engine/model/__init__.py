@@ -1,1 +1,1 @@
-"""The forward model of one pattern: parameters, phases, background, agreement."""
+"""The forward model of one pattern: parameters, phases, background and agreement."""

@@ -1,4 +1,4 @@
-"""Figures of merit of a calculated pattern."""
+"""Agreement factors (Rwp, GoF) of a calculated pattern, and serial correlation of residuals."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SERIAL_LIMIT = 1.5
 
 @dataclass(frozen=True)
 class Agreement:
-    """Weighted agreement factors; the background stays in the observed intensity.
+    """Weighted agreement factors, as fractions; the observed intensity includes the background.
 
     r_wp = sqrt(sum w (yo-yc)^2 / sum w yo^2), r_exp = sqrt((n-p) / sum w yo^2),
-    gof = r_wp / r_exp = sqrt(chi2_red), w = 1/sigma^2. `r_wp_background_subtracted` divides by
-    sum w (yo-yb)^2 instead. All as fractions, not percent.
+    gof = r_wp / r_exp = sqrt(chi2_red), w = 1/sigma^2. The divisor of `r_wp_background_subtracted`
+    is sum w (yo-yb)^2.
     """
 
     n_points: int
@@ -40,15 +40,15 @@ def agreement(
     n_refined: int,
     background: FloatArray | None = None,
 ) -> Agreement:
-    """Agreement of `calculated` with `observed`; n_refined counts the linear coefficients too.
+    """Agreement of `calculated` with `observed`; n_refined includes the linear coefficients.
 
     Raises ValueError where there are no more points than parameters.
     """
     n_points = len(observed)
     if n_points <= n_refined:
         raise ValueError(
-            f"{n_refined} parameters cannot be judged on {n_points} points. Widen the pattern's "
-            "range or fix parameters."
+            f"the agreement of {n_refined} parameters needs more than {n_points} points. Widen the "
+            "range of the pattern, or fix parameters."
         )
     scaled = (observed - calculated) / sigma
     chi2 = float(scaled @ scaled)
@@ -69,7 +69,7 @@ def agreement(
 
 
 def su_scale(gof: float) -> float:
-    """max(1, GoF): the factor by which s.u. are scaled where they are printed or weigh points."""
+    """max(1, GoF), the factor by which printed s.u. and those that weight points are scaled."""
     return max(1.0, gof)
 
 
@@ -83,15 +83,15 @@ class SerialCorrelation:
 
 
 def serial_correlation(residual: FloatArray) -> SerialCorrelation:
-    """Points that the residuals (n_points,) are worth, and what this does to an s.u.
+    """The effective number of points of the residuals (n_points,), and the factor for the s.u.
 
         tau = 1 + 2 sum_k rho_k,   n_eff = n / tau,   s.u. -> s.u. * sqrt(tau)
 
-    rho_k is their autocorrelation at a distance of k points, summed over Sokal's window. Exact for
-    a parameter whose derivative varies slowly over tau points (the variance of a mean of
-    correlated values: Bartlett, J. R. Stat. Soc. Suppl. 8 (1946) 27), too much for one that
-    shifts sharp lines. Never below 1. The question is Berar and Lelann's (J. Appl. Cryst. 24
-    (1991) 1), whose sum over runs of equal sign gives 1.5 for white noise already.
+    rho_k is the autocorrelation at a distance of k points, summed over Sokal's window; tau is at
+    least 1. The factor is exact for a parameter whose derivative varies slowly over tau points (it
+    is that of a mean of correlated values: Bartlett, J. R. Stat. Soc. Suppl. 8 (1946) 27) and too
+    large for one that shifts sharp lines. The factor of Berar and Lelann (J. Appl. Cryst. 24 (1991)
+    1), a sum over runs of equal sign, is 1.5 even for white noise.
     """
     n_points = len(residual)
     tau = _autocorrelation_time(residual)
@@ -101,7 +101,7 @@ def serial_correlation(residual: FloatArray) -> SerialCorrelation:
 def _autocorrelation_time(series: FloatArray) -> float:
     """tau of a series (n,), at least 1, over Sokal's window: the first that is 5 tau long.
 
-    Every refinement asks for it; emcee's estimate is the same but loads for half a second.
+    emcee's estimate is the same, but importing it in every refinement would take half a second.
     """
     n = len(series)
     power = np.abs(np.fft.rfft(series - series.mean(), 2 * n)) ** 2

@@ -1,4 +1,4 @@
-"""Constraints: parameters computed from others by arithmetic, with exact derivatives."""
+"""Constraints: parameters computed from other parameters by arithmetic, with exact derivatives."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 from aiida_dse.engine.parameters import closest
 from aiida_dse.engine.units import FloatArray
 
-#: A number, or one for each point of a grid.
+#: A number, or an array with one number for each point of a grid.
 Numbers = float | FloatArray
-#: What looks like a parameter's name in an expression.
+#: The form of a parameter name in an expression.
 NAME = re.compile(r"[A-Za-z_][\w']*(?:\.[\w']+)+")
-#: Step of the complex-step derivative: exact to rounding, whatever its size.
+#: Step of the complex-step derivative, which is exact to rounding for any small step.
 COMPLEX_STEP = 1e-30
 
 _BINARY: dict[type, Callable[[Any, Any], Any]] = {
@@ -34,7 +34,7 @@ _DEEPEST = 50
 
 @dataclass(frozen=True)
 class Constraint:
-    """A parameter computed from others: 'p.Br_ax.B_iso' = '1.5 * p.Br_eq.B_iso'.
+    """A parameter computed from other parameters: 'p.Br_ax.B_iso' = '1.5 * p.Br_eq.B_iso'.
 
     The expression consists of numbers, parameter names, + - * / ** and sqrt, exp, log, sin, cos,
     tan, tanh, coth, abs. It is parsed once and never executed as code.
@@ -54,7 +54,11 @@ class Constraint:
 
     @classmethod
     def parse(cls, target: str, expression: str, known: Iterable[str]) -> Constraint:
-        """Raises ValueError for unknown names and for anything but plain arithmetic."""
+        """The constraint of `target` by an expression in the `known` parameter names.
+
+        Raises ValueError for unknown names, for an expression that contains its target, and for
+        anything but plain arithmetic.
+        """
         names = sorted(known, key=len, reverse=True)
         pattern = re.compile(
             r"(?<![\w.])(?:" + "|".join(re.escape(name) for name in names) + r")(?![\w.'])"
@@ -62,11 +66,14 @@ class Constraint:
         sources = tuple(dict.fromkeys(pattern.findall(expression))) if names else ()
         for unknown in NAME.findall(pattern.sub("1", expression) if names else expression):
             raise ValueError(
-                f"the constraint {target} = '{expression}' names '{unknown}', which is no parameter"
-                f"{closest(unknown, names)}."
+                f"the constraint {target} = '{expression}' contains '{unknown}', which is not a "
+                f"parameter{closest(unknown, names)}."
             )
         if target in sources:
-            raise ValueError(f"the constraint {target} = '{expression}' refers to itself.")
+            raise ValueError(
+                f"the constraint {target} = '{expression}' refers to itself. Remove {target} from "
+                "the expression."
+            )
         template = pattern.sub(lambda m: f"p{sources.index(m.group())}_", expression)
         try:
             body = ast.parse(template.strip(), mode="eval").body
@@ -83,9 +90,9 @@ class Constraint:
         return constraint
 
     def value(self, values: Mapping[str, Numbers]) -> Numbers:
-        """The target at numbers, or at arrays that broadcast; nan where a source is nan.
+        """The target at numbers or at arrays that broadcast; nan where a source is nan.
 
-        Raises ValueError where the arithmetic has no finite value.
+        Raises ValueError where the value of the expression is not finite.
         """
         sources = [np.asarray(values[name], dtype=float) for name in self.sources]
         result = self._computed(sources)
@@ -95,13 +102,13 @@ class Constraint:
             at = ", ".join(f"{name} = {np.ravel(source)[0]:g}"
                            for name, source in zip(self.sources, sources, strict=True))
             raise ValueError(
-                f"the constraint {self.target} = '{self.expression}' has no finite value at "
-                f"{at or 'all'}. Correct the expression."
+                f"the constraint {self.target} = '{self.expression}' has no finite value"
+                f"{f' at {at}' if at else ''}. Correct the expression."
             )
         return float(result) if result.ndim == 0 else np.where(known, result, np.nan)
 
     def slopes(self, values: Mapping[str, float]) -> FloatArray:
-        """d target / d source (n_sources,), by complex steps: exact to rounding."""
+        """d target / d source (n_sources,), by complex steps, which are exact to rounding."""
         at = [np.asarray(values[name], dtype=complex) for name in self.sources]
         return np.array([
             np.imag(self._computed([x + 1j * COMPLEX_STEP if i == k else x
@@ -121,7 +128,7 @@ def _same_shape(arrays: Sequence[np.ndarray]) -> bool:
 
 def _require_arithmetic(node: ast.expr, symbols: set[str], depth: int = 0) -> None:
     if depth > _DEEPEST:
-        raise ValueError(f"it is nested more than {_DEEPEST} deep")
+        raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
     below: list[ast.expr] = []
     if isinstance(node, ast.Constant):
         ok = isinstance(node.value, int | float) and not isinstance(node.value, bool)
@@ -159,30 +166,30 @@ def _evaluated(node: ast.expr, symbols: Mapping[str, np.ndarray]) -> Any:
 
 
 def ordered_constraints(constraints: Sequence[Constraint]) -> list[Constraint]:
-    """Each constraint after those that compute its sources; ValueError for a circular chain."""
-    waiting = {one.target: one for one in constraints}
+    """The constraints, each after those of its sources; ValueError if they are circular."""
+    waiting = {constraint.target: constraint for constraint in constraints}
     done: list[Constraint] = []
     while waiting:
-        ready = [one for one in waiting.values() if not set(one.sources) & set(waiting)]
+        ready = [c for c in waiting.values() if not set(c.sources) & set(waiting)]
         if not ready:
             raise ValueError(
                 f"the constraints of {', '.join(sorted(waiting))} are circular. Leave one of them "
                 "unconstrained."
             )
-        for one in ready:
-            done.append(one)
-            del waiting[one.target]
+        for constraint in ready:
+            done.append(constraint)
+            del waiting[constraint.target]
     return done
 
 
 def followers(constraints: Iterable[Constraint], names: Iterable[str]) -> list[str]:
-    """The targets that change when the named parameters do; `constraints` in order."""
-    moved, found = set(names), []
-    for one in constraints:
-        if moved & set(one.sources):
-            moved.add(one.target)
-            found.append(one.target)
-    return found
+    """The targets that change with the named parameters; `constraints` must be in order."""
+    moved, targets = set(names), []
+    for constraint in constraints:
+        if moved & set(constraint.sources):
+            moved.add(constraint.target)
+            targets.append(constraint.target)
+    return targets
 
 
 def constraint_gradient(
@@ -190,11 +197,11 @@ def constraint_gradient(
 ) -> dict[str, FloatArray]:
     """d target / d free (n_free,) of every constraint at complete `values`, by the chain rule."""
     rows = {name: unit for name, unit in zip(free, np.eye(len(free)), strict=True)}
-    found: dict[str, FloatArray] = {}
-    for one in constraints:
+    gradient: dict[str, FloatArray] = {}
+    for constraint in constraints:
         row = np.zeros(len(free))
-        for source, slope in zip(one.sources, one.slopes(values), strict=True):
+        for source, slope in zip(constraint.sources, constraint.slopes(values), strict=True):
             if source in rows:
                 row = row + slope * rows[source]
-        found[one.target] = rows[one.target] = row
-    return found
+        gradient[constraint.target] = rows[constraint.target] = row
+    return gradient

@@ -1,7 +1,8 @@
 """Derivatives of the calculated pattern with respect to the non-linear parameters.
 
-dI/dB and dI/d(occupancy) are analytic, also through constraints (chain rule); cell, coordinates and
-sizes are differenced, and only the distance histograms that they change are computed again.
+The derivatives with respect to B_iso and occupancies are analytic, also through constraints (chain
+rule); those with respect to cell parameters, coordinates and sizes are finite differences, for
+which only the affected distance histograms are recomputed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from aiida_dse.engine.units import FloatArray
 from .constraints import constraint_gradient
 from .pattern import Evaluation, PatternModel
 
-#: Finite differences are taken over this share of a parameter's natural step.
+#: Step of finite differences, as a fraction of the natural step of the parameter.
 DIFFERENCE = 1e-3
 
 
@@ -24,8 +25,8 @@ def pattern_derivative(
 ) -> FloatArray:
     """d(scaled pattern)/d(parameter) (n_points,), with constraints, at fixed linear coefficients.
 
-    Forward differences where there is no closed form; `central` ones cost twice as much and are
-    accurate enough to recognise a degenerate direction.
+    Where there is no analytic derivative, differences are forward, or `central`, which cost twice
+    as much and are accurate enough to recognise a degenerate direction.
     """
     moved = {name: 1.0}
     if model.constraints:
@@ -54,7 +55,7 @@ def pattern_derivative(
 
 
 def _scales(model: PatternModel, base: Evaluation) -> dict[str, float]:
-    """The scale factor of every phase, given or solved."""
+    """The scale factor of every phase, fixed or solved."""
     linear = dict(zip(model.linear_names, base.linear.coefficients, strict=True))
     return {phase.name: model.fixed_scales.get(phase.name, linear.get(model.scale_name(phase), 0.0))
             for phase in model.phases}

@@ -1,4 +1,4 @@
-"""Phases of fixed geometry: lists of atoms and stored pair distances, which only scale."""
+"""Phases of fixed geometry: lists of atoms and stored pair distances, with a lattice_scale."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ from .phase import CrystalPhase, PhaseState, Sampling, Sites, site_parameters
 
 
 class FixedGeometryPhase(Sites):
-    """All distances scale with one parameter, 'lattice_scale'; B and occupancy are as of crystals."""
+    """A phase whose distances all scale with one parameter, 'lattice_scale'.
+
+    B_iso and occupancies are parameters as in crystals.
+    """
 
     name: str
     b_iso: tuple[float | None, ...]
@@ -38,10 +41,10 @@ class FixedGeometryPhase(Sites):
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:  # type: ignore[override]
         name = ParameterName.of(self.name, "lattice_scale")
-        found = [Parameter(name, Kind.LATTICE_SCALE, 1.0)]
+        parameters = [Parameter(name, Kind.LATTICE_SCALE, 1.0)]
         for label, b_iso, occupancy in zip(self.labels, self.b_iso, self.occupancy, strict=True):
-            found += site_parameters(self.name, label, b_iso, occupancy)
-        return tuple(found)
+            parameters += site_parameters(self.name, label, b_iso, occupancy)
+        return tuple(parameters)
 
     @property
     def fixed_reasons(self) -> dict[str, str]:
@@ -50,7 +53,7 @@ class FixedGeometryPhase(Sites):
     def state(
         self, values: Mapping[str, float], sampling: Sampling, previous: PhaseState | None = None
     ) -> PhaseState:
-        """The sine sums at the given values."""
+        """The sine sums at the local `values`; `previous` where lattice_scale is unchanged."""
         scale = values["lattice_scale"]
         keys = (scale,) * len(site_channels(len(self.labels)))
         if previous is not None and previous.keys == keys:
@@ -63,20 +66,21 @@ class FixedGeometryPhase(Sites):
         return PhaseState(keys, None, None, None, sums, self.atoms)
 
     def sampled(self, sampling: Sampling) -> tuple[FloatArray, float]:
-        """(n_channels, n_bins) of 1/r, and the step of their grid (Å)."""
+        """The histograms (n_channels, n_bins) of 1/r, and the step of their grid (Å)."""
         raise TypeError(f"{type(self).__name__} does not sample its distances")
 
     @property
     def atoms(self) -> FloatArray:
-        """(n_sites,) mean number of each site per particle."""
+        """The mean number (n_sites,) of atoms of each site per particle."""
         raise TypeError(f"{type(self).__name__} does not count its atoms")
 
 
 @dataclass(frozen=True)
 class AtomListPhase(FixedGeometryPhase):
-    """Any list of atoms (relaxed, twinned, from a simulation), by the general pair route.
+    """A phase from any list of atoms (relaxed, twinned, from a simulation), pair by pair.
 
-    positions (n_atoms, 3) Å; site_of_atom (n_atoms,) index into the labels.
+    positions (n_atoms, 3) Å; site_of_atom (n_atoms,) indices of the labels. Raises ValueError
+    where an atom that is fully occupied is nearer than `exclusion_distance` (Å) to another.
     """
 
     name: str
@@ -93,7 +97,7 @@ class AtomListPhase(FixedGeometryPhase):
     def __post_init__(self) -> None:
         occupancy = np.array(self.occupancy)[self.site_of_atom]
         near = cKDTree(self.positions).query_pairs(self.exclusion_distance, output_type="ndarray")
-        # two partially occupied positions are alternatives of one atom
+        # two near positions may both be partially occupied: they are alternatives of one atom
         near = near[(occupancy[near] >= 1).any(axis=1)]
         if len(near):
             i, j = (int(k) for k in min(near.tolist()))
@@ -102,7 +106,7 @@ class AtomListPhase(FixedGeometryPhase):
                 f"{self.name}: atoms {i + 1} ({self.labels[self.site_of_atom[i]]}, occupancy "
                 f"{occupancy[i]:g}) and {j + 1} ({self.labels[self.site_of_atom[j]]}, occupancy "
                 f"{occupancy[j]:g}) are {distance:.3f} Å apart; the limit is "
-                f"{self.exclusion_distance:g} Å. Are the coordinates in Å? Correct them, lower both "
+                f"{self.exclusion_distance:g} Å. Check that the coordinates are in Å, lower both "
                 "occupancies (alternatives of one atom), or lower 'exclusion_distance'."
             )
 
@@ -115,12 +119,12 @@ class AtomListPhase(FixedGeometryPhase):
 
     def sampled(self, sampling: Sampling) -> tuple[FloatArray, float]:
         step = sampling.step / LATTICE_SCALE_RANGE[1]
-        known = self._known_histograms.get(
+        histograms = self._known_histograms.get(
             step, lambda: self.histograms(step, sampling.resources))
-        return known, step
+        return histograms, step
 
     def histograms(self, step: float, resources: Resources = ONE_THREAD) -> FloatArray:
-        """(n_channels, n_bins) of 1/r on a grid of `step` Å."""
+        """The histograms (n_channels, n_bins) of 1/r on a grid of `step` Å."""
         channels = site_channels(len(self.labels))
         channel_of_pair = np.zeros((len(self.labels),) * 2, dtype=np.int64)
         for k, (s, t) in enumerate(channels):
@@ -135,12 +139,13 @@ class AtomListPhase(FixedGeometryPhase):
 
 @dataclass(frozen=True)
 class PairDistances:
-    """The distances of a phase's mean particle, sampled once: what a store holds.
+    """Stored pair distances: the sampled distances of the mean particle of a phase.
 
     histograms (n_channels, n_bins) of 1/r on r_k = (k - GRID_MARGIN) step, step in Å, for the
-    pairs of sites in the order of `site_channels`; atoms (n_sites,) per particle; b_iso Å^2 and
-    occupancy (n_sites,) to start from. `sizes`: statistics of the population, nm. `about`: where
-    it comes from, plain values.
+    pairs of sites in the order of `site_channels`; atoms (n_sites,) per particle; starting values
+    b_iso (Å^2) and occupancy (n_sites,). `sizes` holds size statistics of the population in nm,
+    `about` the origin of the distances as plain values. Raises ValueError for arrays that do not
+    fit each other, values that are not finite, and too large a step.
     """
 
     labels: tuple[str, ...]
@@ -159,27 +164,30 @@ class PairDistances:
                 > 0 and self.histograms.ndim == 2
                 and len(self.histograms) == len(site_channels(n))):
             raise ValueError(
-                f"{n} sites go with {len(site_channels(n))} channels; there are "
-                f"{len(self.histograms)} channels and {len(self.ions)} ions, {len(self.b_iso)} B, "
-                f"{len(self.occupancy)} occupancies and {len(self.atoms)} numbers of atoms."
+                f"pair distances of {n} sites must have {len(site_channels(n))} channels and {n} "
+                f"ions, B_iso, occupancies and numbers of atoms, but have {len(self.histograms)} "
+                f"channels, {len(self.ions)} ions, {len(self.b_iso)} B_iso, {len(self.occupancy)} "
+                f"occupancies and {len(self.atoms)} numbers of atoms."
             )
         if not (np.isfinite(self.histograms).all() and np.isfinite(self.atoms).all()
                 and 0 < self.step <= LARGEST_STEP):
             raise ValueError(
                 f"the histograms or numbers of atoms contain values that are not finite, or the "
-                f"step of "
-                f"{self.step:g} Å is not between 0 and {LARGEST_STEP:g} Å."
+                f"step of {self.step:g} Å does not lie between 0 and {LARGEST_STEP:g} Å."
             )
 
     def q_max(self, tolerance: float) -> float:
-        """Up to which q (1/Å) the error per distance is below `tolerance`, expansion included."""
+        """The q (1/Å) up to which the error per distance is below `tolerance`.
+
+        It allows for the largest lattice_scale.
+        """
         root = tolerance ** (1 / SPLINE_ORDER)
         return float(2 * np.pi * root / (1 + root) / self.step / LATTICE_SCALE_RANGE[1])
 
 
 @dataclass(frozen=True)
 class PairDistancesPhase(FixedGeometryPhase):
-    """A phase from stored distances: nothing about its geometry varies but its expansion."""
+    """A phase from stored pair distances; of its geometry, only lattice_scale can vary."""
 
     name: str
     stored: PairDistances
@@ -200,30 +208,30 @@ class PairDistancesPhase(FixedGeometryPhase):
 
     @property
     def fixed_reasons(self) -> dict[str, str]:
-        """The parameters that the distances were sampled at, which no longer are any."""
+        """Why parameters of the original phase cannot be varied: their values are stored."""
         known = {parameter.name.local for parameter in self.parameters}
         return {
-            name: "its distances are stored, at "
-                  f"{name} = {value:g}: give the phase's structure instead, or vary 'lattice_scale'"
+            name: f"the pair distances are stored for {name} = {value:g}: specify the structure of "
+                  "the phase instead, or vary 'lattice_scale'"
             for name, value in self.stored.about.get("values", {}).items() if name not in known
         }
 
     def size_statistics(self, values: Mapping[str, float]) -> dict[str, float]:
-        """The stored statistics: like a refined size, they do not follow lattice_scale."""
+        """The stored statistics; like a refined size, they do not depend on lattice_scale."""
         return dict(self.stored.sizes)
 
     def sampled(self, sampling: Sampling) -> tuple[FloatArray, float]:
         return self.stored.histograms, self.stored.step
 
     def require_reach(self, sampling: Sampling) -> None:
-        """Raise ValueError where the pattern asks for a finer grid than the stored one."""
+        """Raise ValueError where the pattern requires a finer grid than the stored one."""
         q_max, reach = float(sampling.q.max()), self.stored.q_max(sampling.tolerance)
         if q_max > reach * (1 + 1e-6):
             raise ValueError(
-                f"the distances are stored on a grid of {self.stored.step:.4g} Å, good up to "
-                f"q = {reach:.4g} 1/Å at the tolerance {sampling.tolerance:g}; the pattern reaches "
-                f"{q_max:.4g} 1/Å. Build them again for this pattern ('dse-engine build'), limit "
-                "pattern.range, or raise 'tolerance'."
+                f"the distances are stored on a grid of {self.stored.step:.4g} Å, which is "
+                f"accurate up to q = {reach:.4g} 1/Å at the tolerance {sampling.tolerance:g}, but "
+                f"the pattern reaches {q_max:.4g} 1/Å. Rebuild the distances for this pattern "
+                "('dse-engine build'), limit pattern.range, or raise 'tolerance'."
             )
 
 
@@ -231,9 +239,9 @@ def sample(
     phase: CrystalPhase | AtomListPhase, values: Mapping[str, float], sampling: Sampling,
     about: Mapping[str, Any] | None = None,
 ) -> PairDistances:
-    """The distances of a phase at its local `values`, on a grid that serves `sampling`.
+    """The pair distances of a phase at its local `values`, on a grid that serves `sampling`.
 
-    Fine enough for every expansion that a refinement may reach.
+    The grid is fine enough for every lattice_scale within its bounds. `about` is stored with them.
     """
     step = grid_step(float(sampling.q.max()), sampling.tolerance) / LATTICE_SCALE_RANGE[1]
     if isinstance(phase, CrystalPhase):

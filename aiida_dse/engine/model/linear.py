@@ -1,4 +1,4 @@
-"""The linear part of a pattern: scales, blanks and background by least squares."""
+"""The linear part of a pattern: scales, blanks and background by linear least squares."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from scipy.optimize import nnls
 
 from aiida_dse.engine.units import FloatArray
 
-#: A column this near (relative to its length) to the span of the free columns carries no weight.
+#: A column this near (relative to its length) to the span of the free columns counts as zero.
 IN_FREE_SPAN = 1e-10
 #: Columns nearer than this to the span of others (relative to their length) lose digits in normal
-#: equations: `sweep` leaves them to the orthogonal factorisation of `solve`.
+#: equations, so `sweep` solves them with the orthogonal factorisation of `solve`.
 NEARLY_DEPENDENT = 1e-3
 
 
 @dataclass(frozen=True)
 class LinearSolution:
-    """Coefficients of the columns, the weighted residual and what stayed active."""
+    """The coefficients of the columns, the weighted residual and the active columns."""
 
     coefficients: FloatArray  # (n_columns,)
     residual: FloatArray  # (n_points,) (yo - yc) / sigma
@@ -29,16 +29,19 @@ class LinearSolution:
 
 
 class LinearProblem:
-    """min |(y - free a - nonnegative b) / sigma|^2 with b >= 0, for changing last columns.
+    """The linear least-squares problem min |(y - free a - nonnegative b) / sigma|^2 with b >= 0.
 
-    The free and the constant non-negative columns are factorised once; every evaluation only
-    orthogonalises the phase patterns against them.
+    The free columns (background) are factorised once; every evaluation only orthogonalises the
+    changing last columns, the patterns of the phases.
     """
 
     def __init__(
         self, observed: FloatArray, sigma: FloatArray, free: FloatArray, fixed: FloatArray
     ) -> None:
-        """observed, sigma (n_points,); free (n_points, n_free); fixed (n_points, n_blanks)."""
+        """observed, sigma (n_points,); free (n_points, n_free); fixed (n_points, n_blanks).
+
+        Raises ValueError where the free columns are linearly dependent.
+        """
         self.weight = 1 / sigma
         self.observed = observed * self.weight
         self.n_free = free.shape[1]
@@ -47,8 +50,8 @@ class LinearProblem:
             diagonal = np.abs(np.diag(self._free_factor))
             if diagonal.min() < 1e-10 * diagonal.max():
                 raise ValueError(
-                    "the background terms are not independent of each other on this range. Use "
-                    "fewer Chebyshev or inverse-q terms."
+                    "the background terms are linearly dependent in this range. Use fewer "
+                    "Chebyshev or inverse-q terms."
                 )
         self._fixed = self._weighted(fixed)
         self._target = self.observed - self._project(self.observed)
@@ -65,9 +68,10 @@ class LinearProblem:
         return np.asarray(self._free_basis @ (self._free_basis.T @ vector))
 
     def solve(self, patterns: FloatArray, offset: FloatArray | None = None) -> LinearSolution:
-        """Solve for free, blank and pattern (n_points, n_patterns) coefficients, in this order.
+        """Solve for the coefficients of free columns, blanks and patterns, in this order.
 
-        `offset` (n_points,) is a part of known size (phases of fixed scale), taken off first.
+        patterns (n_points, n_patterns); `offset` (n_points,) is the intensity of phases with a
+        fixed scale, which is subtracted first.
         """
         along, across = self._weighted(patterns)
         along = np.hstack([self._fixed[0], along])
@@ -101,11 +105,11 @@ class LinearProblem:
         )
 
     def sweep(self, patterns: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """chi2 (n_sweep,) and active columns (n_sweep,) of many sets of patterns at once.
+        """chi2 (n_sweep,) and the number of active columns (n_sweep,) of many sets of patterns.
 
-        patterns (n_sweep, n_patterns, n_points). The same solution as `solve`, by the normal
-        equations of the few columns that are left after the free ones are projected out; sets
-        with nearly dependent columns are passed to `solve` itself.
+        patterns (n_sweep, n_patterns, n_points). The solution is that of `solve`, but by the normal
+        equations of the few columns that remain after the free ones are projected out; sets with
+        nearly dependent columns are passed to `solve`.
         """
         n_sweep, n_patterns, _ = patterns.shape
         weighted = patterns * self.weight
@@ -150,10 +154,10 @@ class LinearProblem:
 
 
 def _cholesky(gram: FloatArray) -> FloatArray | None:
-    """R of the Gram matrix scaled to a unit diagonal; None where columns are nearly dependent."""
+    """The factor R of the Gram matrix with a unit diagonal; None for nearly dependent columns."""
     scale = np.sqrt(np.maximum(np.diag(gram), 1e-300))
     scaled = gram / np.outer(scale, scale)
-    # an empty column would make the matrix singular; it gets no weight
+    # a column of zeros would make the matrix singular; its coefficient is zero
     np.fill_diagonal(scaled, np.maximum(np.diag(scaled), 1.0))
     try:
         factor = np.linalg.cholesky(scaled).T
@@ -163,7 +167,7 @@ def _cholesky(gram: FloatArray) -> FloatArray | None:
 
 
 def _non_negative(factor: FloatArray, projected: FloatArray) -> FloatArray:
-    """min |R x - c| with x >= 0, for a small upper-triangular R."""
+    """The solution x of min |R x - c| with x >= 0, for a small upper-triangular R."""
     if not len(projected):
         return np.zeros(0)
     diagonal = np.abs(np.diag(factor))

@@ -26,7 +26,11 @@ POLARISATIONS = ("none", "unpolarised")
 
 @dataclass(frozen=True)
 class ObservedPattern:
-    """Intensities with their standard uncertainties on increasing q (1/Å)."""
+    """An observed pattern: intensities with standard uncertainties at increasing q (1/Å).
+
+    The wavelength is in Å. Raises ValueError for arrays of different lengths, and for values that
+    are not finite or not positive where they must be.
+    """
 
     q: FloatArray
     intensity: FloatArray
@@ -37,21 +41,27 @@ class ObservedPattern:
     def __post_init__(self) -> None:
         if not (len(self.q) == len(self.intensity) == len(self.sigma) > 0):
             raise ValueError(
-                f"the pattern has {len(self.q)} q, {len(self.intensity)} intensities and "
-                f"{len(self.sigma)} sigmas; it needs as many of each, and at least one."
+                f"the pattern has {len(self.q)} values of q, {len(self.intensity)} intensities and "
+                f"{len(self.sigma)} values of sigma; these numbers must be equal and at least 1."
             )
         if not (np.all(np.diff(self.q) > 0) and self.q[0] > 0):
-            raise ValueError("the pattern's q must be positive and increase from point to point.")
+            raise ValueError(
+                "the q of the pattern must be positive and increase from point to point."
+            )
         if not (np.all(np.isfinite(self.intensity)) and np.all(self.sigma > 0)):
-            raise ValueError("the pattern contains intensities that are not finite, or sigma <= 0.")
+            raise ValueError(
+                "the pattern contains intensities that are not finite, or values of sigma that are "
+                "not above 0. Correct or remove these points."
+            )
 
     @cached_property
     def two_theta(self) -> FloatArray:
+        """The scattering angles (n_points,) in degrees."""
         return two_theta_from_q(self.q, self.wavelength)
 
     @cached_property
     def polarisation_factor(self) -> FloatArray:
-        """(1 + cos^2 2theta) / 2 for an unpolarised beam, else 1 (corrected data)."""
+        """(1 + cos^2 2theta) / 2 for an unpolarised beam; 1 for corrected data."""
         if self.polarisation == "unpolarised":
             return (1 + np.cos(np.radians(self.two_theta)) ** 2) / 2
         return np.ones(len(self.q))
@@ -59,10 +69,10 @@ class ObservedPattern:
 
 @dataclass(frozen=True)
 class Background:
-    """Linear components: Chebyshev terms over the range in 2theta, powers of 1/q, blanks.
+    """The background: Chebyshev terms over the range in 2theta, powers of 1/q, and blanks.
 
-    blank_sigma (n_points,) by blank: the s.u. of its intensities. They do not enter chi2, but a
-    refinement warns where they are comparable to those of the pattern.
+    `blanks` holds the intensities (n_points,) of each blank and `blank_sigma` their s.u., which
+    do not enter chi2; a refinement warns where they are comparable to those of the pattern.
     """
 
     chebyshev: int = 0
@@ -71,7 +81,7 @@ class Background:
     blank_sigma: Mapping[str, FloatArray] = field(default_factory=dict)
 
     def free_columns(self, observation: ObservedPattern) -> tuple[list[str], FloatArray]:
-        """Names and columns (n_points, n) of the terms that may take either sign."""
+        """The names and columns (n_points, n) of the terms whose coefficients have any sign."""
         angle = observation.two_theta
         span = angle[-1] - angle[0]
         scaled = (2 * angle - angle[0] - angle[-1]) / span if span > 0 else np.zeros(len(angle))
@@ -85,12 +95,12 @@ class Background:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The model at one set of values."""
+    """The model of a pattern evaluated at one set of parameter values."""
 
     values: Mapping[str, float]
     states: tuple[PhaseState, ...]
     columns: FloatArray  # (n_points, n_scaled) patterns of the phases whose scale is solved
-    offset: FloatArray | None  # pattern of the phases whose scale is given
+    offset: FloatArray | None  # (n_points,) pattern of the phases whose scale is fixed
     linear: LinearSolution
 
     @property
@@ -99,7 +109,12 @@ class Evaluation:
 
 
 class PatternModel:
-    """Phases, background and constraints against one observation: the forward model of a refinement."""
+    """The forward model of one observed pattern: phases, background, constraints and scales.
+
+    `overrides` replaces parameters of the phases (values and bounds); `fixed_scales` lists the
+    scales that are not solved, by phase. Raises ValueError for repeated phase names, unknown
+    parameters, and constraints that cannot be applied.
+    """
 
     def __init__(
         self,
@@ -116,7 +131,7 @@ class PatternModel:
         names = [phase.name for phase in phases]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"two phases are called '{name}'; give each its own name.")
+                raise ValueError(f"two phases have the name '{name}'. Use different names.")
         self.observation = observation
         self.phases = tuple(phases)
         self.background = background or Background()
@@ -126,7 +141,8 @@ class PatternModel:
         self.fixed_scales = dict(fixed_scales or {})
         self.parameters = self._collect(overrides or {})
         self.constraints = ordered_constraints(
-            [Constraint.parse(target, text, self.parameters) for target, text in (constraints or {}).items()]
+            [Constraint.parse(target, text, self.parameters)
+             for target, text in (constraints or {}).items()]
         )
         for constraint in self.constraints:
             self.require(constraint.target)
@@ -144,17 +160,17 @@ class PatternModel:
         )
 
     def _collect(self, overrides: Mapping[str, Parameter]) -> dict[str, Parameter]:
-        found: dict[str, Parameter] = {
+        parameters: dict[str, Parameter] = {
             parameter.name: parameter for phase in self.phases for parameter in phase.parameters
         }
         for name, parameter in overrides.items():
-            if name not in found:
-                raise ValueError(self._unknown(name, found))
-            found[name] = parameter
-        return found
+            if name not in parameters:
+                raise ValueError(self._unknown(name, parameters))
+            parameters[name] = parameter
+        return parameters
 
     def require(self, name: str) -> Parameter:
-        """The parameter of that name; ValueError with the reason if it cannot be one."""
+        """The parameter with that name; ValueError with the reason if there is none."""
         if name not in self.parameters:
             raise ValueError(self._unknown(name, self.parameters))
         return self.parameters[name]
@@ -164,19 +180,22 @@ class PatternModel:
         for phase in self.phases:
             if phase.name == parsed.phase and parsed.local in phase.fixed_reasons:
                 return f"'{name}' cannot be varied: {phase.fixed_reasons[parsed.local]}."
-        return f"there is no parameter '{name}'{closest(name, known)}. See 'dse-engine validate'."
+        return (
+            f"there is no parameter '{name}'{closest(name, known)}. 'dse-engine validate' lists "
+            "the parameters."
+        )
 
     @property
     def linear_kinds(self) -> dict[str, Kind]:
-        """The linear coefficients by name, in the order in which they are solved."""
-        found: dict[str, Kind] = dict.fromkeys(self.free_names, Kind.BACKGROUND)
-        found |= {f"blank.{name}": Kind.BLANK for name in self.blank_names}
-        return found | {self.scale_name(phase): Kind.SCALE for phase in self.phases
+        """The kinds of the linear coefficients by name, in the order in which they are solved."""
+        kinds: dict[str, Kind] = dict.fromkeys(self.free_names, Kind.BACKGROUND)
+        kinds |= {f"blank.{name}": Kind.BLANK for name in self.blank_names}
+        return kinds | {self.scale_name(phase): Kind.SCALE for phase in self.phases
                         if phase.name not in self.fixed_scales}
 
     @property
     def linear_names(self) -> list[str]:
-        """Names of the linear coefficients, in the order in which they are solved."""
+        """The names of the linear coefficients, in the order in which they are solved."""
         return list(self.linear_kinds)
 
     @staticmethod
@@ -185,17 +204,17 @@ class PatternModel:
         return ParameterName.of(phase.name, "scale")
 
     def linear_columns(self, evaluation: Evaluation) -> FloatArray:
-        """(n_points, n_linear) patterns of the linear coefficients, in their order."""
+        """The patterns (n_points, n_linear) of the linear coefficients, in their order."""
         return np.hstack([self._free, self._blanks, evaluation.columns])
 
     def phase_of(self, name: str) -> Phase:
-        """The phase that owns a parameter."""
+        """The phase to which a parameter belongs."""
         owner = ParameterName(name).phase
         return next(phase for phase in self.phases if phase.name == owner)
 
     @property
     def start(self) -> dict[str, float]:
-        """Starting values with the constraints applied."""
+        """The starting values with the constraints applied."""
         return self.constrained({name: p.value for name, p in self.parameters.items()})
 
     def constrained(self, values: Mapping[str, float]) -> dict[str, float]:
@@ -206,7 +225,7 @@ class PatternModel:
         return full
 
     def constrained_grid(self, values: Mapping[str, Numbers]) -> dict[str, Numbers]:
-        """Constrained values for arrays, point by point."""
+        """The values with the constraints applied, for arrays point by point."""
         full = dict(values)
         for constraint in self.constraints:
             full[constraint.target] = constraint.value(full)
@@ -217,7 +236,7 @@ class PatternModel:
         return {local: values[name] for local, name in self._local_names[index]}
 
     def intensity(self, index: int, state: PhaseState, values: Mapping[str, float]) -> FloatArray:
-        """Pattern (n_q,) of one phase per particle, polarisation included."""
+        """The pattern (n_q,) of one phase per particle, polarisation included."""
         occupancy, b_iso = self.phases[index].occupancy_and_b(self.local(index, values))
         pattern = debye.debye_intensity(
             state.sums, self.pair_factors[index], state.atoms, occupancy, b_iso, self.sampling.q
@@ -227,6 +246,7 @@ class PatternModel:
     def states(
         self, values: Mapping[str, float], previous: Sequence[PhaseState] | None = None
     ) -> tuple[PhaseState, ...]:
+        """The partial Debye sums of all phases; unchanged channels are taken from `previous`."""
         return tuple(
             phase.state(
                 self.local(index, values), self.sampling, previous[index] if previous else None
@@ -237,9 +257,9 @@ class PatternModel:
     def evaluate(
         self, values: Mapping[str, float], previous: Sequence[PhaseState] | None = None
     ) -> Evaluation:
-        """Patterns and linear solution at `values` (complete, constraints applied).
+        """The patterns and the linear solution at `values` (complete, with constraints applied).
 
-        `previous` states lend their unchanged channels.
+        Unchanged channels are taken from the `previous` states.
         """
         return self.evaluate_at(self.states(values, previous), values, self.fixed_scales)
 
@@ -247,7 +267,7 @@ class PatternModel:
         self, states: Sequence[PhaseState], values: Mapping[str, float],
         scales: Mapping[str, float],
     ) -> Evaluation:
-        """Evaluation from known partial Debye sums, with the scales of some phases specified by name."""
+        """The evaluation from known partial Debye sums; `scales` lists fixed scales by phase."""
         patterns = [self.intensity(k, state, values) for k, state in enumerate(states)]
         columns, offset = [], None
         for phase, pattern in zip(self.phases, patterns, strict=True):
@@ -265,9 +285,9 @@ class PatternModel:
         self, states: Sequence[PhaseState], many: Sequence[Mapping[str, float]],
         damping: Memo[FloatArray],
     ) -> tuple[FloatArray, FloatArray]:
-        """chi2 and active linear columns (n_sweep,) at many values that share the sine sums.
+        """chi2 and numbers of active columns (n_sweep,) at many values that share the sine sums.
 
-        Only for models whose scales are all solved. `damping` keeps Debye-Waller factors by B.
+        All scales of the model must be solved. `damping` caches Debye-Waller factors by B_iso.
         """
         patterns = np.empty((len(many), len(self.phases), len(self.sampling.q)))
         for row, values in enumerate(many):
@@ -281,23 +301,23 @@ class PatternModel:
         return self._linear.sweep(patterns * self.observation.polarisation_factor)
 
     def _damping(self, b_iso: float) -> FloatArray:
-        """T (n_q,) of one B (Å^2)."""
+        """The Debye-Waller factor T (n_q,) of one B_iso (Å^2)."""
         return np.asarray(debye.debye_waller(np.array([b_iso]), self.sampling.q)[0])
 
     def with_resources(self, resources: Resources) -> PatternModel:
-        """The same model, evaluated with other resources."""
+        """A copy of the model that is evaluated with other resources."""
         other = copy.copy(self)
         other.sampling = replace(self.sampling, resources=resources)
         return other
 
     def with_fixed_scales(self, scales: Mapping[str, float]) -> PatternModel:
-        """The same model with the scales of some phases fixed."""
+        """A copy of the model with the scales of some phases fixed."""
         other = copy.copy(self)
         other.fixed_scales = dict(scales)
         return other
 
     def with_intensity(self, intensity: FloatArray) -> PatternModel:
-        """The same model against other intensities (n_points,) with the same sigma."""
+        """A copy of the model with other observed intensities (n_points,) and the same sigma."""
         other = copy.copy(self)
         other.observation = replace(self.observation, intensity=intensity)
         other._linear = LinearProblem(
@@ -306,7 +326,7 @@ class PatternModel:
         return other
 
     def components(self, evaluation: Evaluation) -> dict[str, FloatArray]:
-        """The pattern of every component: background, each blank, each phase (n_points,)."""
+        """The pattern (n_points,) of every component: background, each blank and each phase."""
         coefficients = dict(
             zip(self.linear_names, evaluation.linear.coefficients, strict=True)
         )
@@ -321,7 +341,7 @@ class PatternModel:
         return parts
 
     def below_phases(self, evaluation: Evaluation) -> FloatArray:
-        """Background and blanks: what lies below the phases (n_points,)."""
+        """The intensity (n_points,) of background and blanks."""
         parts = self.components(evaluation)
         phases = {phase.name for phase in self.phases}
         return np.asarray(
@@ -329,9 +349,9 @@ class PatternModel:
         )
 
     def blank_noise(self, evaluation: Evaluation) -> dict[str, float]:
-        """The scaled s.u. of each blank over that of the pattern, root mean square of all points.
+        """The scaled s.u. of each blank relative to that of the pattern, root mean square.
 
-        Blanks without known s.u. are left out.
+        Blanks without an s.u. are left out.
         """
         coefficients = dict(zip(self.linear_names, evaluation.linear.coefficients, strict=True))
         return {
@@ -341,12 +361,13 @@ class PatternModel:
         }
 
     def calculated(self, evaluation: Evaluation) -> FloatArray:
+        """The calculated intensities (n_points,)."""
         return np.asarray(
             self.observation.intensity - evaluation.linear.residual * self.observation.sigma
         )
 
     def agreement(self, evaluation: Evaluation, n_free: int) -> Agreement:
-        """Figures of merit; n_free counts the non-linear free parameters."""
+        """The agreement with the observation; n_free counts the non-linear free parameters."""
         return agreement(
             observed=self.observation.intensity,
             calculated=self.calculated(evaluation),

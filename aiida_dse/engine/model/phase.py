@@ -1,8 +1,8 @@
 """Phases of a model: the scattering of a phase as a function of its named parameters.
 
-Local parameter names: cell 'a' ... 'gamma', 'Site.x' 'Site.y' 'Site.z', 'Site.B_iso',
-'Site.occupancy', the size parameters of its shape. Phases whose distances only scale as a whole are
-in fixed_geometry.py.
+The local parameter names are the cell parameters 'a' ... 'gamma', 'Site.x' 'Site.y' 'Site.z',
+'Site.B_iso', 'Site.occupancy' and the size parameters of the shape. Phases whose distances only
+scale as a whole are in fixed_geometry.py.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from aiida_dse.engine.scattering.pairs import (
 )
 from aiida_dse.engine.units import FloatArray
 
-#: Default relative error of a single distance's contribution at q_max.
+#: Default relative error of the contribution of a single distance at q_max.
 TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """The q of a pattern, and the sampling of distances for it."""
+    """The q (1/Å) of a pattern, and the tolerance and resources of its calculation."""
 
     q: FloatArray
     wavelength: float
@@ -47,23 +47,24 @@ class Sampling:
 
     @cached_property
     def step(self) -> float:
+        """The step (Å) of the grid on which distances are sampled."""
         return grid_step(float(self.q.max()), self.tolerance)
 
 
 @dataclass(frozen=True)
 class PhaseState:
-    """The partial Debye sums of a phase at one geometry, with keys of what each depends on."""
+    """The partial Debye sums of a phase at one geometry, with the keys on which each depends."""
 
     keys: tuple[object, ...]
     counts_key: object
     counts: PairCounts | None
     weights: PairWeights | None
     sums: FloatArray  # (n_channels, n_q)
-    atoms: FloatArray  # (n_sites,) mean number of each site per particle
+    atoms: FloatArray  # (n_sites,) mean number of atoms of each site per particle
 
 
 class Phase(Protocol):
-    """Interface of a phase, as used by the model of a pattern."""
+    """The interface of a phase, as the model of a pattern uses it."""
 
     @property
     def name(self) -> str: ...
@@ -92,18 +93,19 @@ class Phase(Protocol):
 
 
 class Sites:
-    """Base of all kinds of phases: B, occupancy and form factors by site."""
+    """Base class of phases: B_iso, occupancies and form factors of the sites."""
 
     labels: tuple[str, ...]
     ions: tuple[str, ...]
     parameters: tuple[Parameter, ...]
 
     def pair_factors(self, sampling: Sampling) -> FloatArray:
-        """(n_channels, n_q) Re(f_s f_t*)."""
+        """The products Re(f_s f_t*) (n_channels, n_q) of form factors."""
         factors = [scattering_factor(ion, sampling.q, sampling.wavelength) for ion in self.ions]
         return debye.pair_form_factors(factors)
 
     def occupancy_and_b(self, values: Mapping[str, float]) -> tuple[FloatArray, FloatArray]:
+        """The occupancies and the B_iso (Å^2) of the sites, both (n_sites,)."""
         return (
             np.array([values[f"{label}.occupancy"] for label in self.labels]),
             np.array([values[f"{label}.B_iso"] for label in self.labels]),
@@ -118,11 +120,11 @@ class Sites:
 def site_parameters(
     phase: str, label: str, b_iso: float | None, occupancy: float
 ) -> list[Parameter]:
-    """B_iso and occupancy of a site; ValueError without a B_iso."""
+    """The parameters B_iso and occupancy of a site; ValueError for a site without B_iso."""
     if b_iso is None:
         raise ValueError(
-            f"site {label} has no displacement parameter. Specify it under 'B_iso' of the phase "
-            f"(for example B_iso: {{{label}: 1.0}}, in Å^2) or in the CIF."
+            f"site {label} of {phase} has no displacement parameter. Specify it in Å^2 under "
+            f"'B_iso' of the phase, for example as B_iso: {{{label}: 1.0}}, or in the CIF."
         )
     return [
         Parameter(ParameterName.of(phase, "B_iso", site=label), Kind.B_ISO, b_iso),
@@ -132,7 +134,11 @@ def site_parameters(
 
 @dataclass(frozen=True)
 class CrystalPhase(Sites):
-    """Nanocrystals of one structure and one particle family; `sizes` are the starting sizes."""
+    """A phase of nanocrystals with one crystal structure and one particle shape.
+
+    `sizes` are the starting values of the size parameters, `exclusion_distance` (Å) is that of
+    `excluded_pairs`.
+    """
 
     name: str
     crystal: Crystal
@@ -153,7 +159,7 @@ class CrystalPhase(Sites):
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:  # type: ignore[override]
         """All non-linear parameters at their starting values, with default bounds."""
-        found = [
+        parameters = [
             Parameter(
                 ParameterName.of(self.name, name),
                 Kind.CELL_LENGTH if name in CELL_LENGTHS else Kind.CELL_ANGLE,
@@ -165,26 +171,26 @@ class CrystalPhase(Sites):
             position = self.crystal.special_position(label)
             for name in self.crystal.coordinate_freedom(label).independent:
                 value = float(position[COORDINATES.index(name)])
-                found.append(Parameter(
+                parameters.append(Parameter(
                     ParameterName.of(self.name, name, site=label), Kind.COORDINATE, value))
         for label in self.labels:
             site = self.crystal.site(label)
-            found += site_parameters(self.name, label, site.b_iso, site.occupancy)
-        found += [
+            parameters += site_parameters(self.name, label, site.b_iso, site.occupancy)
+        parameters += [
             Parameter(ParameterName.of(self.name, name), kind, self.sizes[name])
             for name, kind in self.family.parameters.items()
         ]
-        return tuple(found)
+        return tuple(parameters)
 
     @cached_property
     def fixed_reasons(self) -> dict[str, str]:
-        """Reasons why certain cell parameters and coordinates cannot be refined."""
+        """The reasons why certain cell parameters and coordinates cannot be refined."""
         reasons = {}
         for name, rule in self.crystal.cell_constraints.items():
             reasons[name] = (
-                f"the symmetry makes {name} equal {rule}: free {rule} instead"
+                f"symmetry makes {name} equal to {rule}; free {rule} instead"
                 if isinstance(rule, str)
-                else f"the symmetry fixes {name} at {rule:g} degrees"
+                else f"symmetry fixes {name} at {rule:g} degrees"
             )
         for label in self.labels:
             freedom = self.crystal.coordinate_freedom(label)
@@ -192,18 +198,19 @@ class CrystalPhase(Sites):
         return reasons
 
     def geometry(self, values: Mapping[str, float | FloatArray]) -> tuple[FloatArray, FloatArray]:
-        """Lattice matrix (..., 3, 3) Å and fractional positions (..., n_atoms, 3) of one cell.
+        """The lattice matrix (..., 3, 3) Å and fractional positions (..., n_atoms, 3) of one cell.
 
-        Values are numbers, or arrays that broadcast against each other: a geometry for each.
+        The values are numbers, or arrays that broadcast against each other, which yield a geometry
+        for each point.
         """
         return self._matrices(values), self.crystal.positions(self._site_positions(values))
 
     def site_positions(self, values: Mapping[str, float | FloatArray]) -> FloatArray:
-        """(..., n_sites, 3) fractional positions of the asymmetric unit."""
+        """The fractional positions (..., n_sites, 3) of the asymmetric unit."""
         return self._site_positions(values)
 
     def structure(self, values: Mapping[str, float]) -> Crystal:
-        """The crystal at the given parameter values, with site positions, B and occupancies."""
+        """The crystal at local parameter `values`, with positions, B_iso and occupancies."""
         positions = self._site_positions(values)
         moved = self.crystal.with_cell(
             **{name: values[name] for name in self.crystal.free_cell_parameters}
@@ -220,12 +227,13 @@ class CrystalPhase(Sites):
         return replace(moved, sites=sites)
 
     def size_statistics(self, values: Mapping[str, float]) -> dict[str, float]:
+        """The size statistics of the population, by name."""
         return self.family.statistics(self._with_cell(values), self._sizes(values))
 
     def state(
         self, values: Mapping[str, float], sampling: Sampling, previous: PhaseState | None = None
     ) -> PhaseState:
-        """The sine sums at the given values; channels that `previous` already has are kept."""
+        """The sine sums at local `values`; unchanged channels are taken from `previous`."""
         crystal = self._with_cell(values)
         cell_key = tuple(values[name] for name in self.crystal.free_cell_parameters)
         counts_key, counts, weights = self._counts(
@@ -255,8 +263,10 @@ class CrystalPhase(Sites):
     def histograms(
         self, values: Mapping[str, float], step: float, resources: Resources = ONE_THREAD
     ) -> tuple[FloatArray, FloatArray]:
-        """(n_channels, n_bins) of 1/r on a grid of `step` Å, and (n_sites,) atoms, of the mean
-        particle at the given values."""
+        """The histograms of 1/r of the mean particle at local `values`, and its atoms.
+
+        Histograms (n_channels, n_bins) on a grid of `step` Å; atoms (n_sites,).
+        """
         crystal = self._with_cell(values)
         _, counts, weights = self._counts(crystal, values, None, resources)
         histograms = lattice_histograms(
@@ -267,7 +277,7 @@ class CrystalPhase(Sites):
         return histograms, self._atoms(counts)
 
     def distances_in(self, state: PhaseState) -> FloatArray:
-        """(n_channels,) distances that a state visits: the work of making it, whatever the time."""
+        """The numbers (n_channels,) of distances in a state, a measure of the work of making it."""
         assert state.counts is not None and state.weights is not None
         return np.bincount(
             [pair.channel for pair in self._classes(state.counts)],
@@ -275,7 +285,7 @@ class CrystalPhase(Sites):
         ).astype(float)
 
     def _atoms(self, counts: PairCounts) -> FloatArray:
-        """(n_sites,) mean number of each site per particle."""
+        """The mean number (n_sites,) of atoms of each site per particle."""
         site_of_atom = self.crystal.site_of_atom
         return np.bincount(
             site_of_atom, weights=np.broadcast_to(counts.atoms, len(site_of_atom)),
@@ -299,7 +309,7 @@ class CrystalPhase(Sites):
         return key, counts, pair_weights(counts, self._classes(counts))
 
     def _classes(self, counts: PairCounts) -> tuple[PairClass, ...]:
-        """The classes of pairs: those of the shape, the same at all sizes."""
+        """The classes of pairs, which depend on the shape but not on the sizes."""
         return self._known_classes.get((), lambda: pair_classes(
             self.crystal, counts, excluded_pairs(self.crystal, self.exclusion_distance)))
 
@@ -310,14 +320,14 @@ class CrystalPhase(Sites):
 
     def _matrices(self, values: Mapping[str, float | FloatArray]) -> FloatArray:
         names = self.crystal.free_cell_parameters
-        given = np.stack(np.broadcast_arrays(*[values[name] for name in names]), axis=-1)
-        rows, of = np.unique(given.reshape(-1, len(names)), axis=0, return_inverse=True)
-        # points that cannot be reached have no cell
+        cells = np.stack(np.broadcast_arrays(*[values[name] for name in names]), axis=-1)
+        rows, of = np.unique(cells.reshape(-1, len(names)), axis=0, return_inverse=True)
+        # unreachable points of a grid have no cell
         matrices = np.array([
             self._with_cell(dict(zip(names, row.tolist(), strict=True))).cell.matrix
             if np.isfinite(row).all() else np.full((3, 3), np.nan) for row in rows
         ])
-        return np.asarray(matrices[of.reshape(-1)].reshape(*given.shape[:-1], 3, 3))
+        return np.asarray(matrices[of.reshape(-1)].reshape(*cells.shape[:-1], 3, 3))
 
     def _sizes(self, values: Mapping[str, float]) -> dict[str, float]:
         return {name: values[name] for name in self.family.parameters}

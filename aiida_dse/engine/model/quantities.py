@@ -1,4 +1,4 @@
-"""Derived quantities of a structure: volume, distances, angles, a_k and zeta."""
+"""Derived quantities of a structure: volume, distances, angles, pseudo-cubic edge and strain."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .phase import CrystalPhase
 
 @dataclass(frozen=True)
 class CrystalQuantity:
-    """A number of one phase as a function of its geometry; `name` is the one results report."""
+    """A derived quantity of one phase as a function of its geometry; results report its `name`."""
 
     phase: str
     name: str
@@ -36,12 +36,12 @@ class CrystalQuantity:
 
     @property
     def full_name(self) -> str:
-        """'phase.name', as a parameter is called."""
+        """The name with its phase, 'phase.name', as for parameters."""
         return f"{self.phase}.{self.name}"
 
     @property
     def limits(self) -> tuple[float, float]:
-        """Limits of the quantity in any crystal."""
+        """The limits of the quantity in any crystal."""
         if self.unit == "deg":
             return 0.0, 180.0
         return (0.0, np.inf) if self.unit else (-np.inf, np.inf)
@@ -52,32 +52,35 @@ def crystal_quantities(
     distances: Sequence[tuple[str, str]] = (), angles_: Sequence[tuple[str, str, str]] = (),
     pseudo_cubic: bool = False, cutoff: float | None = None,
 ) -> list[CrystalQuantity]:
-    """Volume, the bonds between pairs of sites, the angles site-vertex-site, a_k and zeta.
+    """The volume, bonds between pairs of sites, angles site-vertex-site, and a_k and zeta.
 
-    Which atoms are neighbours, and the order in which bonds (shortest first) and angles (largest
-    first) are numbered, is settled at the `reference` values. Bonds and angles that are equal by
-    symmetry are one. `cutoff` (Å) is the largest length of a bond; without it neighbours are those
-    within 1.25 times the shortest.
+    The `reference` values determine which atoms are neighbours, and the numbering of bonds
+    (shortest first) and angles (largest first). Bonds and angles that are equivalent by symmetry
+    are one quantity. `cutoff` (Å) is the largest length of a bond; without it, neighbours are
+    within 1.25 times the shortest distance.
     """
     start = geometries_of(model, phase, reference)
 
     def quantity(name: str, unit: str, of: Callable[[Geometry], FloatArray]) -> CrystalQuantity:
         return CrystalQuantity(phase.name, name, unit, of)
 
-    found = [quantity("volume", "Å^3", lambda geometry: geometry.volume)]
+    quantities = [quantity("volume", "Å^3", lambda geometry: geometry.volume)]
     for first, second in distances:
         for k, bond in enumerate(bonds(phase.crystal, start, first, second, cutoff=cutoff,
                                        exclusion_distance=phase.exclusion_distance)):
-            found.append(quantity(f"d({first}-{second})_{k + 1}", "Å", partial(_length, bond)))
+            quantities.append(
+                quantity(f"d({first}-{second})_{k + 1}", "Å", partial(_length, bond)))
     for sites in angles_:
         for k, between in enumerate(angles(phase.crystal, start, *sites, cutoff=cutoff,
                                            exclusion_distance=phase.exclusion_distance)):
-            found.append(quantity(f"angle({'-'.join(sites)})_{k + 1}", "deg",
-                                  partial(_span, between)))
+            quantities.append(
+                quantity(f"angle({'-'.join(sites)})_{k + 1}", "deg", partial(_span, between)))
     if pseudo_cubic:
-        found.append(quantity("a_k", "Å", lambda geometry: pseudo_cubic_edge(*geometry.edges)))
-        found.append(quantity("zeta", "", lambda geometry: irreducible_strain(*geometry.edges)))
-    return found
+        quantities.append(
+            quantity("a_k", "Å", lambda geometry: pseudo_cubic_edge(*geometry.edges)))
+        quantities.append(
+            quantity("zeta", "", lambda geometry: irreducible_strain(*geometry.edges)))
+    return quantities
 
 
 def _length(bond: Bond, geometry: Geometry) -> FloatArray:
@@ -88,8 +91,10 @@ def _span(between: BondAngle, geometry: Geometry) -> FloatArray:
     return angle(geometry, between)
 
 
-def geometries_of(model: PatternModel, phase: CrystalPhase, values: Mapping[str, Numbers]) -> Geometry:
-    """The atoms of one cell at `values`: numbers, or arrays that broadcast (a geometry for each)."""
+def geometries_of(
+    model: PatternModel, phase: CrystalPhase, values: Mapping[str, Numbers]
+) -> Geometry:
+    """The geometry of one cell at `values`, or the geometries at arrays that broadcast."""
     labels = tuple(phase.labels[s] for s in phase.crystal.site_of_atom)
     full = model.constrained_grid(values)
     local = {p.name.local: full[p.name] for p in phase.parameters}
@@ -99,11 +104,11 @@ def geometries_of(model: PatternModel, phase: CrystalPhase, values: Mapping[str,
 def require_quantity(
     name: str, known: Mapping[str, CrystalQuantity]
 ) -> CrystalQuantity:
-    """The quantity of that name; ValueError with the nearest ones if there is none."""
+    """The quantity with that name; ValueError with the nearest names if there is none."""
     if name not in known:
         raise ValueError(
-            f"there is no quantity '{name}'{closest(name, known)}. Quantities are the volume and "
-            f"those listed under 'derived'."
+            f"there is no quantity '{name}'{closest(name, known)}. The quantities are the volume "
+            "and those specified under 'derived'."
         )
     return known[name]
 
@@ -111,7 +116,7 @@ def require_quantity(
 def evaluated(
     model: PatternModel, quantities: Sequence[CrystalQuantity], values: Mapping[str, Numbers]
 ) -> list[FloatArray]:
-    """Each quantity at `values` (numbers, or arrays that broadcast), in the given order."""
+    """The quantities, in their order, at `values` (numbers, or arrays that broadcast)."""
     geometries = {
         phase.name: geometries_of(model, phase, values) for phase in model.phases
         if isinstance(phase, CrystalPhase) and any(q.phase == phase.name for q in quantities)

@@ -1,1 +1,1 @@
-"""Particles: size laws, shapes and their pair counts."""
+"""Particles: size laws, shapes, pair counts and size statistics."""

@@ -1,8 +1,9 @@
 """Shapes of particles: numbers of atom pairs for each lattice difference vector.
 
-A population of particles enters the Debye equation only through C_st(u), the mean number of
-pairs (atom s in one cell, atom t in the cell at lattice difference u) per particle.
-Parallelepipeds have it in closed form, spheres by counting around the symmetry of their centre.
+A population of particles enters the Debye equation only through C_st(u), the mean number per
+particle of pairs of an atom s in one cell and an atom t in the cell at lattice difference u. For
+parallelepipeds there is a closed form; pairs in spheres are counted, using the symmetry of the
+centre.
 """
 
 from __future__ import annotations
@@ -28,21 +29,22 @@ from .size_laws import (
 from .size_statistics import block_measures, sphere_measures
 from .sphere_counting import MergedPairs, count_sphere_pairs
 
-#: Refuse particles that would need more cells along an edge than this.
+#: Largest number of cells along an edge of a particle.
 MAX_CELLS_ALONG_EDGE = 200
-#: Cell pairs rarer than this share of the cells of a population are not visited; up to twice the
-#: share they count in part, so that none enters with a jump.
+#: Cell pairs rarer than this fraction of the cells of a population are neglected; up to twice the
+#: fraction their weight rises from 0 to 1, so that none appears with a jump.
 NEGLIGIBLE_PAIRS = 1e-9
 
 
 @dataclass(frozen=True)
 class PairCounts:
-    """Mean numbers of pairs and atoms per particle.
+    """The mean numbers of pairs and atoms per particle.
 
-    `tables` (n_tables, 2U-1, 2V-1, 2W-1) holds C(u) for u = -(U-1) ... U-1 and so on. With
-    `merged` None one table, even in each component of u, serves all pairs of basis atoms (whole
-    cells); otherwise there is one table per class of pairs, each unordered pair counted once.
-    `atoms` (n_atoms,), or (1,) where all are alike, is the mean number of each basis atom.
+    `tables` (n_tables, 2U-1, 2V-1, 2W-1) holds C(u) for u = -(U-1) ... U-1 and so on. If `merged`
+    is None, the particles consist of whole cells, and one table, even in each component of u,
+    serves all pairs of basis atoms; otherwise there is one table for each class of pairs, with each
+    unordered pair counted once. `atoms` (n_atoms,), or (1,) where all are equal, is the mean number
+    of each basis atom.
     """
 
     tables: FloatArray
@@ -51,46 +53,46 @@ class PairCounts:
 
     @property
     def reach(self) -> tuple[int, int, int]:
-        """Largest |u| along each axis."""
+        """The largest |u| along each axis."""
         _, n_u, n_v, n_w = self.tables.shape
         return (n_u // 2, n_v // 2, n_w // 2)
 
 
 class Family(Protocol):
-    """A particle shape: named size parameters in, pair counts and statistics out.
+    """The interface of a particle shape: pair counts and statistics from named size parameters.
 
-    Pair counts are continuous in every size parameter and in the cell.
+    The pair counts are continuous in every size parameter and in the cell.
     """
 
     #: The size parameters, with their kinds.
     parameters: ClassVar[Mapping[str, Kind]]
-    #: Membership is that of the reference crystal, scaled isotropically with the cell.
+    #: Whether the atoms of a particle are those of the reference crystal, scaled isotropically.
     isotropic: ClassVar[bool]
 
     def pair_counts(
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
         stretch: float = 1.0,
     ) -> PairCounts:
-        """Mean pair counts at `sizes` (nm).
+        """The mean pair counts at `sizes` (nm).
 
-        An isotropic shape gets its reference crystal, and the linear scale `stretch` of the
-        actual cell relative to it.
+        For an isotropic shape, `crystal` is the reference crystal and `stretch` the linear scale of
+        the actual cell relative to it.
         """
         ...
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
-        """Size statistics by name (units: size_statistics.UNITS, else nm).
+        """The size statistics by name, in nm or the unit in size_statistics.UNITS.
 
         `edge`, `surface_to_volume` and `confinement_diameter` are those of the particle with the
-        (number) mean edges or diameter. Populations add `cut_share` and
-        `cut_share_volume_squared`; all other values are of the law as cut at its end.
+        number-weighted mean edges or diameter. Populations add `cut_share` and
+        `cut_share_volume_squared`; all other statistics are those of the cut law.
         """
         ...
 
 
 @dataclass(frozen=True)
 class SingleParallelepiped:
-    """One parallelepiped of whole cells, n_a x n_b x n_c."""
+    """One parallelepiped of n_a x n_b x n_c whole cells; ValueError for fewer than one cell."""
 
     cells: tuple[int, int, int]
     parameters: ClassVar[Mapping[str, Kind]] = {}
@@ -99,8 +101,8 @@ class SingleParallelepiped:
     def __post_init__(self) -> None:
         if min(self.cells) < 1:
             raise ValueError(
-                f"a parallelepiped of {self.cells} cells has no cell along an edge; use whole "
-                f"numbers of at least 1."
+                f"the parallelepiped has {self.cells} cells along its edges; these numbers must be "
+                "at least 1."
             )
         _check_extent(max(self.cells))
 
@@ -127,8 +129,8 @@ class ParallelepipedPopulation:
     """Parallelepipeds of N_ab x N_ab x N_c cells with a bivariate log-normal law of L_ab and L_c.
 
     L_ab = N_ab sqrt(a b), L_c = N_c c; size parameters in nm, size_axes_rotation in degrees. The
-    law is cut at `largest` nm along each edge and renormalised (within half a cell, see
-    `whole_lengths`).
+    law is cut at `largest` nm along each edge (within half a cell, see `whole_lengths`) and
+    renormalised.
     """
 
     largest: float = np.inf
@@ -137,11 +139,11 @@ class ParallelepipedPopulation:
         "size_axes_rotation": Kind.SIZE_ROTATION,
     }
     isotropic: ClassVar[bool] = False
-    #: The volume is L_ab^2 L_c.
+    #: Powers of L_ab and L_c in the volume L_ab^2 L_c.
     powers: ClassVar[tuple[int, int]] = (2, 1)
 
     def law(self, sizes: Mapping[str, float]) -> BivariateLogNormal:
-        """The law of L_ab and L_c, not cut."""
+        """The uncut law of L_ab and L_c."""
         return BivariateLogNormal(
             LogNormal(sizes["L_ab"], sizes["sd_ab"]), LogNormal(sizes["L_c"], sizes["sd_c"]),
             sizes["size_axes_rotation"],
@@ -150,10 +152,10 @@ class ParallelepipedPopulation:
     def number_weights(
         self, crystal: Crystal, sizes: Mapping[str, float]
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Number weights (n_ab, n_c), and the lengths (n_ab,), (n_c,) nm that they belong to."""
+        """The number weights (n_ab, n_c), and their lengths (n_ab,) and (n_c,) in nm."""
         law = self.law(sizes)
         step_ab, step_c = _steps(crystal)
-        # one cell beyond the end of the law: a row of cells covers the lengths around its own
+        # one cell beyond the end, because each number of cells represents the lengths around it
         end_ab, end_c = (min(end + step, self.largest) for end, step in zip(
             law.ends(powers=self.powers), (step_ab, step_c), strict=True))
         _check_extent(int(max(end_ab / step_ab, end_c / step_c)))
@@ -180,13 +182,13 @@ class ParallelepipedPopulation:
 
 @dataclass(frozen=True)
 class QuasiCubePopulation:
-    """Quasi-cubes: N cells along a and b, N sqrt(ab) / c along c, one log-normal law of L.
+    """Quasi-cubes: N cells along a and b, N sqrt(ab) / c along c, with a log-normal law of L.
 
-    L is the edge N sqrt(a b); size parameters in nm, the law cut at `largest` nm and renormalised
-    (within half a cell). The height N sqrt(ab) / c is no whole number: the particles of each N are
-    shared between the two neighbouring heights, linearly, so that their mean height is L and the
-    pattern is continuous in the cell. Rounding instead would move all particles of an N to another
-    height at once where the cell lets N sqrt(ab) / c cross a half-integer.
+    L is the edge N sqrt(a b); size parameters in nm. The law is cut at `largest` nm (within half a
+    cell) and renormalised. The number of cells N sqrt(ab) / c along c is not an integer, so the
+    particles of each N are distributed linearly over the two neighbouring heights: their mean
+    height is L, and the pattern is continuous in the cell. Rounding would instead change the height
+    of all particles of an N at once where N sqrt(ab) / c crosses a half-integer.
     """
 
     largest: float = np.inf
@@ -194,16 +196,16 @@ class QuasiCubePopulation:
     isotropic: ClassVar[bool] = False
 
     def law(self, sizes: Mapping[str, float]) -> LogNormal:
-        """The law of L, not cut."""
+        """The uncut law of L."""
         return LogNormal(sizes["L"], sizes["sd_L"])
 
     def number_weights(
         self, crystal: Crystal, sizes: Mapping[str, float]
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Number weights (n_ab, n_c), and the lengths (n_ab,), (n_c,) nm that they belong to."""
+        """The number weights (n_ab, n_c), and their lengths (n_ab,) and (n_c,) in nm."""
         law = self.law(sizes)
         step_ab, step_c = _steps(crystal)
-        # one cell beyond the end of the law: a row of cells covers the lengths around its own
+        # one cell beyond the end, because each number of cells represents the lengths around it
         end = min(law.end(dimensions=3) + step_ab, self.largest)
         _check_extent(int(end / min(step_ab, step_c)))
         length_ab, counted = whole_lengths(step_ab, end)
@@ -213,7 +215,7 @@ class QuasiCubePopulation:
         number = np.zeros((len(length_ab), int(np.ceil(heights[-1]))))
         rows = np.arange(len(length_ab))
         number[rows, lower - 1] = by_length * (1 - (heights - lower))
-        upper = np.minimum(lower, number.shape[1] - 1)  # beyond the table the share is zero
+        upper = np.minimum(lower, number.shape[1] - 1)  # beyond the table the weight is zero
         number[rows, upper] += by_length * (heights - lower)
         return number, length_ab, np.arange(1.0, number.shape[1] + 1) * step_c
 
@@ -234,7 +236,7 @@ class QuasiCubePopulation:
 
 @dataclass(frozen=True)
 class SingleSphere:
-    """All atoms within diameter/2 (nm) of a point of the crystal (fractional coordinates)."""
+    """One sphere: all atoms within diameter/2 (nm) of its centre (fractional coordinates)."""
 
     diameter: float
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -254,12 +256,12 @@ class SingleSphere:
 
 @dataclass(frozen=True)
 class SpherePopulation:
-    """Spheres cut by atom distance around one point, with a log-normal law of the diameter.
+    """Spheres of atoms around one centre, with a log-normal law of the diameter.
 
-    The law is continuous: a pair counts with the share of particles that reach its outer atom,
-    so the size grid is as fine as the atom shells. Size parameters in nm; the law is cut at
-    `largest` nm and renormalised: the share of particles that hold an atom at r is
-    (S(2r) - S(largest)) / (1 - S(largest)), S the share of the uncut law that is larger.
+    The law is continuous: the weight of a pair is the fraction of particles that contain its outer
+    atom, so the size grid is as fine as the atom shells. Size parameters in nm. The law is cut at
+    `largest` nm and renormalised: the fraction of particles that contain an atom at r is
+    (S(2r) - S(largest)) / (1 - S(largest)), with S the survival function of the uncut law.
     """
 
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -268,7 +270,7 @@ class SpherePopulation:
     isotropic: ClassVar[bool] = True
 
     def law(self, sizes: Mapping[str, float]) -> LogNormal:
-        """The law of the diameter, not cut."""
+        """The uncut law of the diameter."""
         return LogNormal(sizes["D"], sizes["sd_D"])
 
     def pair_counts(
@@ -294,7 +296,7 @@ class SpherePopulation:
 
 
 def _steps(crystal: Crystal) -> tuple[float, float]:
-    """sqrt(a b) and c in nm."""
+    """The steps sqrt(a b) and c of the edges in nm."""
     return float(np.sqrt(crystal.cell.a * crystal.cell.b)) / 10, crystal.cell.c / 10
 
 
@@ -308,12 +310,12 @@ def _block_statistics(
 
 
 def _overlap(n_cells: int, extent: int) -> FloatArray:
-    """(N - |u|)+ for u = -(extent-1) ... extent-1."""
+    """The numbers of pairs (N - |u|)+ of N cells in a row for u = -(extent-1) ... extent-1."""
     return np.asarray(np.maximum(0.0, n_cells - np.abs(np.arange(1 - extent, extent))))
 
 
 def _parallelepiped_counts(number: FloatArray) -> PairCounts:
-    """Counts of a population of N_ab x N_ab x N_c parallelepipeds from number weights (n_ab, n_c)."""
+    """The pair counts of N_ab x N_ab x N_c parallelepipeds with number weights (n_ab, n_c)."""
     n_ab, n_c = number.shape
     overlap_ab = np.array([_overlap(n, n_ab) for n in range(1, n_ab + 1)])
     overlap_c = np.array([_overlap(n, n_c) for n in range(1, n_c + 1)])
@@ -343,7 +345,7 @@ def _sphere_counts(
 
 def _check_sphere(crystal: Crystal, diameter: float) -> None:
     if not diameter > 0:
-        raise ValueError(f"the sphere's diameter is {diameter:g} nm; it must be above 0.")
+        raise ValueError(f"the diameter of the sphere is {diameter:g} nm; it must be above 0.")
     edge = min(crystal.cell.a, crystal.cell.b, crystal.cell.c) / 10
     _check_extent(int(np.ceil(diameter / edge)))
 
@@ -352,7 +354,7 @@ def _check_extent(n_cells: int) -> int:
     if n_cells > MAX_CELLS_ALONG_EDGE:
         raise ValueError(
             f"the largest particle would have {n_cells} cells along an edge; the limit is "
-            f"{MAX_CELLS_ALONG_EDGE}. Are the sizes in nm? Lower the mean or the width, or give "
-            "them an upper bound."
+            f"{MAX_CELLS_ALONG_EDGE}. Check that the sizes are in nm, lower the mean or the width, "
+            "or specify upper bounds for them."
         )
     return n_cells

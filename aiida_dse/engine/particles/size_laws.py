@@ -1,6 +1,6 @@
-"""Log-normal size laws of a nanocrystal population, on one or two edge lengths.
+"""Log-normal size laws of a nanocrystal population, of one or two edge lengths.
 
-A law ends at `largest`, or earlier where only TAIL of it is left; it is cut there and
+A law ends at `largest`, or earlier where only the fraction TAIL of it remains. It is cut there and
 renormalised, and the reported statistics are those of the cut law.
 """
 
@@ -14,14 +14,14 @@ from scipy.special import log_ndtr, ndtr, ndtri
 
 from aiida_dse.engine.units import FloatArray
 
-#: Share of the population, weighted with the volume squared (the small-angle intensity), that may
-#: lie beyond the largest size considered.
+#: Fraction of the population, weighted with the volume squared (the small-angle intensity), that
+#: may lie beyond the largest size considered.
 TAIL = 1e-4
 
 
 @dataclass(frozen=True)
 class LogNormal:
-    """Number-weighted log-normal law of a length, by its mean and standard deviation (nm).
+    """A number-weighted log-normal law of a length, by its mean and standard deviation (nm).
 
     w = sqrt(log(1 + s^2/m^2)), x0 = m / sqrt(1 + s^2/m^2), density
     exp(-(log x - log x0)^2 / (2 w^2)) / (x w sqrt(2 pi)).
@@ -33,60 +33,63 @@ class LogNormal:
     def __post_init__(self) -> None:
         if not (self.mean > 0 and self.sd > 0 and np.isfinite(self.mean * self.sd)):
             raise ValueError(
-                f"a log-normal size law needs mean and sd above 0 nm, not {self.mean:g} and "
-                f"{self.sd:g}. For particles of one size, specify the size as a single number."
+                f"the log-normal size law has the mean {self.mean:g} nm and the standard deviation "
+                f"{self.sd:g} nm; both must be above 0. For particles of one size, specify the "
+                "size as a single number."
             )
 
     @property
     def width(self) -> float:
+        """The standard deviation w of the logarithm of the length."""
         return float(np.sqrt(np.log1p((self.sd / self.mean) ** 2)))
 
     @property
     def median(self) -> float:
+        """The median x0 in nm."""
         return float(self.mean / np.sqrt(1 + (self.sd / self.mean) ** 2))
 
     def density(self, length: FloatArray) -> FloatArray:
-        """Probability density (1/nm) at lengths in nm; 0 at and below zero length."""
+        """The probability density (1/nm) at lengths in nm; 0 for lengths that are not positive."""
         length = np.asarray(length, dtype=float)
         log_density = self.log_density(np.where(length > 0, length, 1.0))
         return np.where(length > 0, np.exp(log_density), 0.0)
 
     def log_density(self, length: FloatArray) -> FloatArray:
-        """Logarithm of the density (1/nm) at positive lengths (nm)."""
+        """The logarithm of the density (1/nm) at positive lengths (nm)."""
         z = np.log(length / self.median) / self.width
         return np.asarray(-(z**2) / 2 - np.log(length * self.width * np.sqrt(2 * np.pi)))
 
     def survival(self, length: FloatArray) -> FloatArray:
-        """Share of particles longer than `length` (nm)."""
+        """The fraction of particles longer than `length` (nm)."""
         length = np.asarray(length, dtype=float)
         positive = np.where(length > 0, length, 1e-300)
         return np.asarray(ndtr(-np.log(positive / self.median) / self.width))
 
     def share_beyond(self, length: FloatArray, *, end: float) -> FloatArray:
-        """Share of particles longer than `length` (nm) of the law cut at `end` and renormalised.
+        """The fraction of particles longer than `length` (nm) in the law cut at `end` (nm).
 
-        (S(length) - S(end)) / (1 - S(end)), 0 from `end` on; exact also where `end` lies far below
-        the law.
+        (S(length) - S(end)) / (1 - S(end)), and 0 from `end` on; it is accurate also where `end`
+        lies far below the law.
         """
         below, all_below = self._log_below(length), self._log_below(np.asarray(end))
         return np.asarray(-np.expm1(np.minimum(below - all_below, 0.0)))
 
     def beyond(self, length: float, *, power: float = 0.0) -> float:
-        """Share of the uncut law beyond `length` (nm), weighted with the `power` of the length."""
+        """The fraction of the uncut law beyond `length` (nm), weighted with length^power."""
         if not np.isfinite(length):
             return 0.0
         return float(ndtr(power * self.width - np.log(length / self.median) / self.width))
 
     def end(self, *, dimensions: int, largest: float = np.inf) -> float:
-        """End of the law (nm): `largest`, or the size above which TAIL of it, by volume squared, is left.
+        """The end of the law (nm): `largest`, or the smaller size beyond which only TAIL remains.
 
-        `dimensions` is the number of edges that grow with this length.
+        TAIL is weighted with the volume squared; the volume is length^dimensions.
         """
         shift = 2 * dimensions * self.width**2
         return float(min(self.median * np.exp(shift - self.width * ndtri(TAIL)), largest))
 
     def moment(self, power: float, *, end: float = np.inf) -> float:
-        """Mean of length^power (nm^power) of the law cut at `end` (nm)."""
+        """The mean of length^power (nm^power) in the law cut at `end` (nm)."""
         whole = power * np.log(self.median) + (power * self.width) ** 2 / 2
         if np.isfinite(end):
             z = np.log(end / self.median) / self.width
@@ -94,17 +97,17 @@ class LogNormal:
         return float(np.exp(whole))
 
     def _log_below(self, length: FloatArray) -> FloatArray:
-        """log of the share of particles up to `length` (nm)."""
+        """The logarithm of the fraction of particles up to `length` (nm)."""
         positive = np.maximum(np.asarray(length, dtype=float), 1e-300)
         return np.asarray(log_ndtr(np.log(positive / self.median) / self.width))
 
 
 @dataclass(frozen=True)
 class BivariateLogNormal:
-    """Log-normal in two lengths (nm), its log axes rotated by `rotation` degrees.
+    """A log-normal law of two lengths (nm), its logarithmic axes rotated by `rotation` degrees.
 
-    The laws are those along the rotated axes; rotation = 0 makes the lengths independent. The
-    logarithms are normal with the covariance R diag(w_1^2, w_2^2) R^T.
+    `first` and `second` are the laws along the rotated axes; the lengths are independent if
+    rotation = 0. The logarithms are normal with the covariance R diag(w_1^2, w_2^2) R^T.
     """
 
     first: LogNormal
@@ -113,13 +116,13 @@ class BivariateLogNormal:
 
     @property
     def covariance(self) -> FloatArray:
-        """(2, 2) of the logarithms of the lengths."""
+        """The covariance (2, 2) of the logarithms of the lengths."""
         cos, sin = np.cos(np.radians(self.rotation)), np.sin(np.radians(self.rotation))
         axes = np.array([[cos, -sin], [sin, cos]])
         return np.asarray(axes @ np.diag([self.first.width**2, self.second.width**2]) @ axes.T)
 
     def ends(self, *, powers: tuple[int, int], largest: float = np.inf) -> tuple[float, float]:
-        """End of each length (nm): `largest`, or the size above which TAIL of the law is left.
+        """The end of each length (nm): `largest`, or the smaller size beyond which TAIL remains.
 
         TAIL is weighted with the volume squared; the volume is length_1^powers[0]
         length_2^powers[1].
@@ -131,9 +134,9 @@ class BivariateLogNormal:
         return float(min(ends[0], largest)), float(min(ends[1], largest))
 
     def beyond(self, length: float, *, powers: tuple[int, int] = (0, 0)) -> float:
-        """Share of the uncut law with one length or both beyond `length` (nm).
+        """The fraction of the uncut law with one length or both beyond `length` (nm).
 
-        Weighted with length_1^powers[0] length_2^powers[1].
+        It is weighted with length_1^powers[0] length_2^powers[1].
         """
         if not np.isfinite(length):
             return 0.0
@@ -150,7 +153,7 @@ class BivariateLogNormal:
         return float(np.clip(1 - (top + 9.0) / 2 * np.sum(weights * density * inside), 0.0, 1.0))
 
     def log_density(self, lengths_1: FloatArray, lengths_2: FloatArray) -> FloatArray:
-        """(n, m) logarithm of the density, up to a constant, at lengths (n,) and (m,) nm."""
+        """The logarithm (n, m) of the density, up to a constant, at lengths (n,) and (m,) nm."""
         z1 = np.log(lengths_1 / self.first.median)[:, None]
         z2 = np.log(lengths_2 / self.second.median)[None, :]
         cos, sin = np.cos(np.radians(self.rotation)), np.sin(np.radians(self.rotation))
@@ -161,10 +164,11 @@ class BivariateLogNormal:
 
 
 def whole_lengths(step: float, end: float) -> tuple[FloatArray, FloatArray]:
-    """Lengths N step (n,) nm of N = 1, 2, ... cells up to `end`, and the share of each to count.
+    """The lengths N step (n,) nm of N = 1, 2, ... cells up to `end` (nm), and their weights (n,).
 
-    N cells represent the lengths within half a step of N step. Where `end` lies among these, N
-    counts with the share below it, so that a row enters and leaves a population with no jump.
+    N cells represent the lengths within half a step of N step. Where `end` lies among these, the
+    weight of N is the fraction of them below `end`, so that no N enters or leaves a population with
+    a jump.
     """
     n = max(1, int(np.ceil(end / step + 0.5)) - 1)
     lengths: FloatArray = np.arange(1.0, n + 1) * step
@@ -175,10 +179,10 @@ def whole_lengths(step: float, end: float) -> tuple[FloatArray, FloatArray]:
 
 
 def number_weights(log_density: FloatArray, counted: FloatArray) -> FloatArray:
-    """exp(log_density) times `counted`, normalised to sum 1.
+    """The number weights exp(log_density) times `counted`, normalised to the sum 1.
 
-    Also where the whole density is below the smallest number: a law far from all the lengths
-    selects the nearest one.
+    They are correct also where exp(log_density) would underflow everywhere: a law far from all
+    lengths selects the nearest one.
     """
     chosen = log_density + np.log(np.maximum(counted, 1e-300))
     density = np.exp(chosen - chosen.max())
@@ -187,7 +191,7 @@ def number_weights(log_density: FloatArray, counted: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class EdgeStatistics:
-    """Projected statistics of a population of particles with two edge lengths (nm)."""
+    """Means and standard deviations of the two edge lengths (nm) of a population."""
 
     mean_ab: float
     sd_ab: float
@@ -199,7 +203,7 @@ class EdgeStatistics:
 
     @classmethod
     def of(cls, number: FloatArray, length_ab: FloatArray, length_c: FloatArray) -> EdgeStatistics:
-        """From number weights (n, m) on lengths (n,) and (m,)."""
+        """The statistics of number weights (n, m) at lengths (n,) and (m,) nm."""
         ab, c = np.broadcast_arrays(length_ab[:, None], length_c[None, :])
         mean = [float(np.sum(number * x)) for x in (ab, c)]
         variance = [

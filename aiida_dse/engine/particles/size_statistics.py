@@ -8,15 +8,15 @@ import numpy as np
 
 from aiida_dse.engine.crystal.structure import Cell
 
-#: Units of the statistics whose unit is not nm.
+#: Units of the size statistics whose unit is not nm.
 UNITS: Mapping[str, str] = {
     "correlation": "",  # of L_ab and L_c in the population
     "surface_to_volume": "1/nm",  # of the particle with the mean edges or diameter
-    "cut_share": "",  # number of particles of the uncut size law beyond `largest`
+    "cut_share": "",  # fraction of the particles of the uncut size law beyond `largest`
     "cut_share_volume_squared": "",  # the same, weighted with the volume squared (intensity)
     "atoms": "",
 }
-#: A law of which more than this is cut off, weighted with the volume squared, deserves a warning.
+#: Largest fraction of a law, weighted with the volume squared, that is cut without a warning.
 MOST_CUT = 1e-3
 
 
@@ -26,11 +26,12 @@ def statistic_unit(name: str) -> str:
 
 
 def block_measures(cell: Cell, n_a: float, n_b: float, n_c: float) -> dict[str, float]:
-    """Measures of a parallelepiped of n_a x n_b x n_c cells, which need not be whole numbers.
+    """Measures of a parallelepiped of n_a x n_b x n_c cells; these numbers need not be integers.
 
-    `edge` (nm): of the cube of equal volume. `surface_to_volume` (1/nm): 2 sum 1/(n_i d_i), d_i
-    the distance of the cell's faces; 4/L_ab + 2/L_c for right angles and a = b.
-    `confinement_diameter` (nm): the d = 2 edge/sqrt(3) at which a cuboid enters the sizing curve.
+    `edge` (nm) is that of the cube of equal volume. `surface_to_volume` (1/nm) is
+    2 sum 1/(n_i d_i) with d_i the distance between opposite faces of the cell, or 4/L_ab + 2/L_c
+    for right angles and a = b. `confinement_diameter` (nm) is 2 edge/sqrt(3), the size of a cuboid
+    in the sizing curve.
     """
     numbers = np.array([n_a, n_b, n_c])
     edge = float((numbers.prod() * cell.volume) ** (1 / 3)) / 10
@@ -43,7 +44,7 @@ def block_measures(cell: Cell, n_a: float, n_b: float, n_c: float) -> dict[str, 
 
 
 def sphere_measures(diameter: float) -> dict[str, float]:
-    """Measures of a sphere of `diameter` nm: A/V = 6/D, confinement diameter D."""
+    """Measures of a sphere of `diameter` nm: A/V = 6/D, and the confinement diameter D."""
     return {
         "edge": float((np.pi / 6) ** (1 / 3)) * diameter,
         "surface_to_volume": 6 / diameter,
@@ -52,12 +53,13 @@ def sphere_measures(diameter: float) -> dict[str, float]:
 
 
 def cut_law_warning(phase: str, statistics: Mapping[str, float]) -> str | None:
-    """A remark where a phase's size law reaches beyond `largest`; None where it does not."""
+    """A warning where the size law of a phase reaches beyond `largest`; None where it does not."""
     share = statistics.get("cut_share_volume_squared", 0.0)
     if share <= MOST_CUT:
         return None
     return (
-        f"{phase}: {100 * statistics['cut_share']:.2g} % of the particles of the size law, and "
-        f"{100 * share:.2g} % of its intensity (volume squared), lie beyond 'largest', where the "
-        f"law is cut; the limit is {100 * MOST_CUT:g} %. Raise the particle's 'largest'."
+        f"{phase}: {100 * statistics['cut_share']:.3g} % of the particles of the size law, and "
+        f"{100 * share:.3g} % of its intensity (volume squared), lie beyond 'largest', where the "
+        f"law is cut; the limit is {100 * MOST_CUT:g} % of the intensity. Raise 'largest' of the "
+        "particle."
     )

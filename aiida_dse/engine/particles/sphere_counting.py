@@ -1,10 +1,11 @@
 """Pair counts of spheres, reduced by the point symmetry of their centre.
 
-C_st(u) of a sphere has no closed form. Every atom pair of the largest sphere is counted once
-with integer arithmetic, and only for one atom out of each orbit of the centre's point group:
-rock salt needs 1/48 of the pairs. In a population the pair counts with the share of particles
-large enough to hold its outer atom, which makes the size law continuous. The law is cut at the
-largest sphere and renormalised, so an atom that comes within reach begins with a share of zero.
+C_st(u) of a sphere has no closed form. Every atom pair of the largest sphere is counted once with
+integer arithmetic, and only for one atom of each orbit of the point group of the centre: rock salt
+needs 1/48 of the pairs. In a population, the weight of a pair is the fraction of particles large
+enough to contain its outer atom, which makes the size law continuous. The law is cut at the largest
+sphere and renormalised, so the weight of an atom starts from zero when the largest sphere reaches
+it.
 """
 
 from __future__ import annotations
@@ -21,18 +22,17 @@ from aiida_dse.engine.units import FloatArray
 
 from .size_laws import LogNormal
 
-#: Refuse spheres whose pair tables are larger than this (bytes): a limit of the model, the same on
-#: every computer.
+#: Largest pair tables (bytes) of spheres. It is a limit of the model, the same on every computer.
 MAX_TABLE_BYTES = 2e9
 
 
 @dataclass(frozen=True)
 class MergedPairs:
-    """Ordered pairs of basis atoms (s, t) grouped by their difference vector modulo the lattice.
+    """Ordered pairs of basis atoms (s, t), grouped by their difference vector modulo the lattice.
 
-    A pair at lattice difference u belongs to class `class_of_pair[s, t]` (-1: counted from t) at
-    the difference `u + shift[s, t]`; `first`, `second` (n_classes,) is one pair of each class,
-    with shift 0.
+    A pair at lattice difference u belongs to the class `class_of_pair[s, t]` (-1: counted from t)
+    at the difference `u + shift[s, t]`. `first` and `second` (n_classes,) are one pair of each
+    class, with shift 0.
     """
 
     class_of_pair: np.ndarray
@@ -43,8 +43,11 @@ class MergedPairs:
 
 @dataclass(frozen=True)
 class SphereAtoms:
-    """The atoms of a sphere, innermost first; `orbit` (n,) is the size of the atom's orbit under
-    the point group of the centre for the one that represents it, else 0."""
+    """The atoms of a sphere, innermost first.
+
+    `orbit` (n,) is the size of an orbit under the point group of the centre for the one atom that
+    represents the orbit, and 0 for the others.
+    """
 
     cell: np.ndarray  # (n, 3)
     atom: np.ndarray  # (n,) index of the basis atom
@@ -60,15 +63,15 @@ def count_sphere_pairs(
     law: LogNormal | None,
     resources: Resources,
 ) -> tuple[FloatArray, MergedPairs, FloatArray]:
-    """Tables C(u) per class of pairs, the classes, and the atom counts per particle.
+    """The tables C(u) of each class of pairs, the classes, and the atom counts per particle.
 
-    generic (n_atoms, 3): positions moved at random along the free coordinates, which decide what
-    merges; diameter (nm) of the largest sphere, where the law ends; `law` None for one sphere of
-    that diameter. Threads count into different parts of the same tables, so the counts do not
-    depend on their number. Raises ValueError where the sphere holds no atom or the tables are
-    larger than MAX_TABLE_BYTES.
+    generic (n_atoms, 3) are positions displaced at random along the free coordinates, which
+    determine the classes; `diameter` (nm) is that of the largest sphere, where the law ends; `law`
+    is None for one sphere of that diameter. Threads count into different parts of the same tables,
+    so the counts do not depend on the number of threads. Raises ValueError where the sphere
+    contains no atom, or the tables are larger than MAX_TABLE_BYTES.
     """
-    # small steps in size re-use the atoms; those beyond the end of the law have a share of zero
+    # rounded radii let small steps in size reuse the atoms; beyond the end their weight is zero
     outer, inner = (1.1, 1.02) if law else (1.0, 1.0)
     atoms = _sphere_atoms(crystal, centre, _rounded_up(diameter * 5, outer))
     merged = _merge_translations(crystal, generic)
@@ -87,7 +90,7 @@ def count_sphere_pairs(
     if size > MAX_TABLE_BYTES:
         raise ValueError(
             f"spheres up to {diameter:.1f} nm need {size / 1e9:.1f} GB of pair tables; the limit "
-            f"is {MAX_TABLE_BYTES / 1e9:.0f} GB. Lower the particle's 'largest' size."
+            f"is {MAX_TABLE_BYTES / 1e9:.0f} GB. Lower 'largest' of the particle."
         )
     chosen = np.flatnonzero((atoms.orbit > 0) & (share > 0))
     filled = shares > 0
@@ -116,12 +119,12 @@ def count_sphere_pairs(
 
 
 def _rounded_up(radius: float, base: float) -> float:
-    """The next power of the base."""
+    """The radius rounded up to a power of the base; the radius itself for base 1."""
     return radius if base == 1 else float(base ** np.ceil(np.log(radius) / np.log(base)))
 
 
 def _within(atoms: SphereAtoms, radius: float) -> SphereAtoms:
-    """The atoms within the radius (Å)."""
+    """The atoms within a radius (Å)."""
     n = int(np.searchsorted(atoms.radius, radius * (1 + 1e-9), side="right"))
     return SphereAtoms(atoms.cell[:n], atoms.atom[:n], atoms.radius[:n], atoms.orbit[:n])
 
@@ -131,10 +134,10 @@ def _count_pairs(  # type: ignore[no-untyped-def]
     cell, atom, orbit, share, shares, first, end, site, class_of_pair, wanted, shift, reach, low,
     high, table,
 ):
-    """The pairs of one class, `wanted`, into the rows low ... high of its table.
+    """Count the pairs of one class, `wanted`, into the rows low ... high of its table.
 
-    A pair counts with the share of particles that hold its outer atom: the smaller share. Along z
-    the atoms t of the cells (x, y) reach from first[t, x, y] to end[t, x, y].
+    The weight of a pair is the fraction of particles that contain its outer atom, the smaller of
+    two shares. Along z, the atoms t of the cells (x, y) extend from first[t, x, y] to end[t, x, y].
     """
     for i in range(len(atom)):
         s = atom[i]
@@ -159,7 +162,7 @@ def _count_pairs(  # type: ignore[no-untyped-def]
 def _sphere_atoms(
     crystal: Crystal, centre: tuple[float, float, float], radius: float
 ) -> SphereAtoms:
-    # a centre beside a special position is meant to be on it
+    # a centre near a special position is moved onto it
     fixing = crystal.stabiliser(np.array(centre))
     point = np.mean([op(np.array(centre)) + shift for op, shift in fixing], axis=0)
     matrix = crystal.cell.matrix
@@ -167,27 +170,31 @@ def _sphere_atoms(
     reach = np.ceil(radius / heights + 1).astype(int)
     axes = [np.arange(-n - 1, n + 2) + int(np.floor(c)) for n, c in zip(reach, point, strict=True)]
     cells = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    found: list[tuple[np.ndarray, np.ndarray, FloatArray]] = []
+    rows: list[tuple[np.ndarray, np.ndarray, FloatArray]] = []
     for index, position in enumerate(crystal.positions()):
         vectors = (cells + position - point) @ matrix.T
         inside = np.einsum("ij,ij->i", vectors, vectors) <= (radius * (1 + 1e-9)) ** 2
-        found.append((cells[inside], np.full(int(inside.sum()), index), vectors[inside]))
-    cell, atom, vectors = (np.concatenate(part) for part in zip(*found, strict=True))
+        rows.append((cells[inside], np.full(int(inside.sum()), index), vectors[inside]))
+    cell, atom, vectors = (np.concatenate(part) for part in zip(*rows, strict=True))
     if not len(atom):
         raise ValueError(
-            f"a sphere of {radius / 5:g} nm around {centre} contains no atom; enlarge it."
+            f"the sphere of {radius / 5:g} nm around {centre} contains no atom. Increase its "
+            "diameter, or move its centre."
         )
     lengths = np.linalg.norm(vectors, axis=1)
     order = np.argsort(lengths, kind="stable")
     orbit = _orbit_sizes(crystal, point, vectors[order])
     if abs(orbit.sum() - len(order)) > 0.5:
-        # the symmetry holds only within rounding: every atom represents itself
+        # the orbits are incomplete, because the symmetry is only approximate: use every atom
         orbit = np.ones(len(order))
     return SphereAtoms(cell[order], atom[order], lengths[order], orbit)
 
 
 def _orbit_sizes(crystal: Crystal, centre: FloatArray, vectors: FloatArray) -> FloatArray:
-    """The atom whose image lies furthest along a generic direction represents its orbit."""
+    """The size of the orbit for atoms that represent one, and 0 for all others.
+
+    The atom that lies furthest along a generic direction represents its orbit.
+    """
     matrix = crystal.cell.matrix
     inverse = np.linalg.inv(matrix)
     unique = {
@@ -214,7 +221,7 @@ def _merge_translations(crystal: Crystal, generic: FloatArray) -> MergedPairs:
     site = crystal.site_of_atom
     for i in range(n_atoms):
         for j in range(n_atoms):
-            # atoms of two sites are counted from the first, those of one site from both ends
+            # pairs of different sites are counted from the first site, those of one site twice
             if site[i] > site[j]:
                 continue
             difference = generic[j] - generic[i]

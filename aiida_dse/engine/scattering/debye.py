@@ -29,11 +29,12 @@ NUFFT_TOLERANCE = 1e-10
 def sine_sums(
     histograms: FloatArray, q: FloatArray, *, step: float, resources: Resources = ONE_THREAD
 ) -> FloatArray:
-    """S(q) = sum_k sin(q r_k) / (q r_k) of each channel, from histograms of 1/r.
+    """The sine sums S(q) = sum_k sin(q r_k) / (q r_k) (n_channels, n_q), from histograms of 1/r.
 
-    histograms (n_channels, n_bins) on the grid r_k = (k - GRID_MARGIN) step; q (n_q,) 1/Å, any
-    spacing. One type-2 non-uniform FFT, exact at the given q but for the gridding error. Each
-    channel is transformed by one thread, so its values do not depend on their number.
+    histograms (n_channels, n_bins) on the grid r_k = (k - GRID_MARGIN) step; q (n_q,) 1/Å with any
+    spacing. They are computed by a type-2 non-uniform FFT, which is exact at these q apart from the
+    gridding error. Each channel is transformed by one thread, so its values do not depend on the
+    number of threads.
     """
     n_channels, n_bins = histograms.shape
     if n_channels == 0:
@@ -53,9 +54,9 @@ def sine_sums(
 
 
 class _Plans:
-    """Transforms with their points sorted, each lent to one thread at a time."""
+    """A cache of plans of non-uniform FFTs with sorted points, each for one thread at a time."""
 
-    #: Plans kept while no thread uses them.
+    #: Largest number of idle plans.
     KEPT = 24
 
     def __init__(self) -> None:
@@ -64,9 +65,10 @@ class _Plans:
 
     @contextmanager
     def lent(self, n_channels: int, n_bins: int, q_step: FloatArray) -> Iterator[finufft.Plan]:
+        """A plan for the sole use of the calling thread."""
         key = (n_channels, n_bins, q_step.tobytes())
         with self._lock:
-            name = next((one for one, (of, _) in self._idle.items() if of == key), None)
+            name = next((name for name, (of, _) in self._idle.items() if of == key), None)
             plan = self._idle.pop(name)[1] if name is not None else None
         if plan is None:
             plan = finufft.Plan(
@@ -85,12 +87,12 @@ _plans = _Plans()
 
 
 def debye_waller(b_iso: FloatArray, q: FloatArray) -> FloatArray:
-    """T = exp(-B q^2 / (16 pi^2)), (n_sites, n_q), for B (n_sites,) in Å^2."""
+    """The Debye-Waller factors T = exp(-B q^2 / (16 pi^2)) (n_sites, n_q), B (n_sites,) in Å^2."""
     return np.asarray(np.exp(-np.outer(b_iso, q * q / (16 * np.pi**2))))
 
 
 def pair_form_factors(factors: list[ScatteringFactor]) -> FloatArray:
-    """(n_channels, n_q) Re(f_s f_t*) of every pair of sites, in channel order."""
+    """The products Re(f_s f_t*) (n_channels, n_q) of every pair of sites, in channel order."""
     return np.array(
         [
             factors[s].real * factors[t].real + factors[s].imaginary * factors[t].imaginary
@@ -108,10 +110,10 @@ def debye_intensity(
     q: FloatArray,
     damping: FloatArray | None = None,
 ) -> FloatArray:
-    """I(q) (n_q,) per mean particle, electron units.
+    """The intensity I(q) (n_q,) of the mean particle in electron units.
 
     sums, pair_factors (n_channels, n_q); atoms, occupancy, b_iso (n_sites,), B in Å^2; `damping`
-    (n_sites, n_q) spares the exponentials where a caller keeps them.
+    (n_sites, n_q) are known Debye-Waller factors, which saves computing the exponentials.
     """
     if damping is None:
         damping = debye_waller(b_iso, q)
@@ -128,7 +130,7 @@ def b_derivative(
     q: FloatArray,
     site: int,
 ) -> FloatArray:
-    """dI/dB (n_q,) of one site."""
+    """The derivative dI/dB (n_q,) with respect to B_iso of one site."""
     damping = debye_waller(b_iso, q) * occupancy[:, None]
     total = np.zeros(len(q))
     for k, (s, t) in enumerate(site_channels(len(b_iso))):
@@ -147,7 +149,7 @@ def occupancy_derivative(
     q: FloatArray,
     site: int,
 ) -> FloatArray:
-    """dI/d occupancy (n_q,) of one site."""
+    """The derivative dI/do (n_q,) with respect to the occupancy of one site."""
     damping = debye_waller(b_iso, q)
     total = np.zeros(len(q))
     for k, (s, t) in enumerate(site_channels(len(b_iso))):
@@ -161,7 +163,9 @@ def occupancy_derivative(
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _sum_channels(sums, pair_factors, atoms, occupancy, damping, intensity):  # type: ignore[no-untyped-def]
+def _sum_channels(  # type: ignore[no-untyped-def]
+    sums, pair_factors, atoms, occupancy, damping, intensity
+):
     channel = 0
     for s in range(len(atoms)):
         for t in range(s, len(atoms)):

@@ -11,13 +11,13 @@ import xraydb
 
 from aiida_dse.engine.units import FloatArray, photon_energy
 
-#: Where the Waasmaier-Kirfel fit ends: sin(theta)/lambda = 6 1/Å.
+#: Upper limit of q (1/Å) of the Waasmaier-Kirfel fit: sin(theta)/lambda = 6 1/Å.
 WAASMAIER_KIRFEL_Q_MAX = 4 * np.pi * 6.0
 
 
 @dataclass(frozen=True)
 class ScatteringFactor:
-    """f(q) = f0(q) + f' + i f'' of one ion; electron units."""
+    """The scattering factor f(q) = f0(q) + f' + i f'' of one ion in electron units."""
 
     ion: str
     real: FloatArray  # (n_q,) f0 + f'
@@ -28,10 +28,10 @@ def ion_symbol(species: str, *, any_case: bool = False) -> str:
     """The name under which an ion is tabulated: 'Cs+' and 'Cs1+' -> 'Cs1+', 'Ti' -> 'Ti'.
 
     Element symbols are case-sensitive, since 'CA' is calcium in one file and the label of a carbon
-    atom in another; a single letter or a symbol with a charge has one meaning only. `any_case`
-    accepts 'PB' and 'pb': for sources that hold nothing but element symbols (_atom_site_type_symbol
-    of a CIF). Raises ValueError for a species that the Waasmaier-Kirfel table does not hold, naming
-    the states it does hold for that element.
+    atom in another; a single letter or a symbol with a charge has only one meaning. `any_case`
+    accepts 'PB' and 'pb' from sources that contain only element symbols (_atom_site_type_symbol of
+    a CIF). Raises ValueError for a species that the Waasmaier-Kirfel table does not contain; the
+    message lists the states of the element that it contains.
     """
     match = re.fullmatch(r"\s*([A-Za-z]{1,2})\s*(?:(\d*)([+-])|([+-])(\d+))?\s*", species)
     written = match.group(1) if match else species
@@ -39,17 +39,17 @@ def ion_symbol(species: str, *, any_case: bool = False) -> str:
     known = _states_of(element) if match else ()
     if match is None or not known:
         raise ValueError(
-            f"'{species}' is no element or ion with a tabulated form factor. Write it like "
-            "'Pb', 'Pb2+' or 'Br1-'."
+            f"'{species}' is not an element or ion with a tabulated form factor. Write the species "
+            "as in 'Pb', 'Pb2+' or 'Br1-'."
         )
     sign = match.group(3) or match.group(4)
     if len(written) == 2 and written != element and sign is None and not any_case:
         first = written[0].upper()
         other = f" or {first} (a label that begins with its element)" if _states_of(first) else ""
         raise ValueError(
-            f"'{species}' is ambiguous: {element}{other}? Element symbols are a capital and a small "
-            f"letter. Write '{element}' in the file, or specify what it is under the phase's 'ions' "
-            f"({species.strip()}: {element})."
+            f"'{species}' is ambiguous: it may mean {element}{other}. Element symbols have an "
+            f"upper-case and a lower-case letter. Write '{element}' in the file, or specify the "
+            f"ion under 'ions' of the phase ({species.strip()}: {element})."
         )
     if sign is None or (match.group(2) == "0" or match.group(5) == "0"):
         return element
@@ -57,23 +57,23 @@ def ion_symbol(species: str, *, any_case: bool = False) -> str:
     ion = f"{element}{charge}{sign}"
     if ion not in known:
         raise ValueError(
-            f"'{species}' has no tabulated form factor; {element} has {', '.join(known)}. "
-            "Choose one of them under the phase's 'ions'."
+            f"'{species}' has no tabulated form factor; the table has {', '.join(known)}. "
+            "Choose one of these under 'ions' of the phase."
         )
     return ion
 
 
 def scattering_factor(ion: str, q: FloatArray, wavelength: float) -> ScatteringFactor:
-    """f0 (Waasmaier-Kirfel 1995) plus Chantler's f' and f'' of an ion.
+    """The scattering factor of an ion: f0 (Waasmaier-Kirfel 1995) plus Chantler's f' and f''.
 
-    q (n_q,) 1/Å; wavelength Å. Raises ValueError where q leaves the range of the fit or the
-    species is not tabulated. Source: xraydb.
+    q (n_q,) in 1/Å, wavelength in Å. Raises ValueError where q is outside the range of the fit, or
+    the species is not tabulated. Source: xraydb.
     """
     name = ion_symbol(ion)
     if q.size and q.max() > WAASMAIER_KIRFEL_Q_MAX:
         raise ValueError(
             f"{name}: q reaches {q.max():.1f} 1/Å, but the Waasmaier-Kirfel fit ends at "
-            f"{WAASMAIER_KIRFEL_Q_MAX:.1f} 1/Å. Is q in 1/nm? If so, set 'axis' of the pattern."
+            f"{WAASMAIER_KIRFEL_Q_MAX:.1f} 1/Å. If q is in 1/nm, specify 'axis' of the pattern."
         )
     element = element_of(name)
     energy = photon_energy(wavelength)
@@ -81,8 +81,8 @@ def scattering_factor(ion: str, q: FloatArray, wavelength: float) -> ScatteringF
     f2 = float(xraydb.f2_chantler(element, energy))
     if not (np.isfinite(f1) and np.isfinite(f2)):
         raise ValueError(
-            f"{name}: Chantler's tables have no f', f'' at {energy:.0f} eV (wavelength "
-            f"{wavelength:g} Å). Check the wavelength: it is in Å."
+            f"{name}: Chantler's tables have no f' and f'' at {energy:.0f} eV (wavelength "
+            f"{wavelength:g} Å). Check that the wavelength is in Å."
         )
     return ScatteringFactor(name, np.asarray(xraydb.f0(name, q / (4 * np.pi))) + f1, f2)
 

@@ -1,11 +1,11 @@
 """Histograms of pair distances on a uniform grid, one for each pair of sites.
 
 A distance r of weight C contributes C/r, spread over four grid points by a cubic B-spline. The
-sine transform of the grid divided by the B-spline's own transform then approximates the sum over
+sine transform of the grid, divided by the transform of the B-spline, then approximates the sum over
 sin(q r)/r with a relative error per distance of at most (x / (2 pi - x))^4, x = q step
 (the gridding of Cervellino, Giannini & Guagliardi, J. Comput. Chem. 27 (2006) 995, with a
-B-spline in place of the Gaussian). The kernels collect the powers of the position inside a bin,
-which costs four additions per distance; `_spline_from_moments` makes the spline of them.
+B-spline in place of the Gaussian). The kernels sum powers of the position inside each bin, which
+costs four additions per distance; `_spline_from_moments` computes the spline from these moments.
 """
 
 from __future__ import annotations
@@ -20,20 +20,24 @@ from aiida_dse.engine.units import FloatArray
 
 from .pairs import PairClass, PairWeights
 
-#: Grid points before r = 0 that the spline of a short distance may reach.
+#: Number of grid points before r = 0, which the spline of a short distance may reach.
 GRID_MARGIN = 2
 SPLINE_ORDER = 4
-#: A grid coarser than this (Å) would blur the nearest neighbours of small-angle patterns.
+#: Largest step (Å); a coarser grid would blur the nearest neighbours of small-angle patterns.
 LARGEST_STEP = 0.05
-#: A piece of work visits at least so many distances for each bin that it must clear and transform.
+#: Smallest number of distances per bin in a piece of work, because bins take time as well.
 DISTANCES_PER_BIN = 40
 
 
 def grid_step(q_max: float, tolerance: float) -> float:
-    """Step (Å) at which the error per distance stays below `tolerance` up to q_max (1/Å)."""
+    """The step (Å) at which the error per distance is below `tolerance` up to q_max (1/Å).
+
+    Raises ValueError for a tolerance that is not between 0 and 0.01.
+    """
     if not (0 < tolerance < 1e-2):
         raise ValueError(
-            f"the tolerance is {tolerance:g}; it must lie between 0 and 0.01 (a relative error)."
+            f"the tolerance is {tolerance:g}; it is a relative error and must lie between 0 and "
+            "0.01."
         )
     root = tolerance ** (1 / SPLINE_ORDER)
     return float(min(2 * np.pi * root / (1 + root) / q_max, LARGEST_STEP))
@@ -49,10 +53,10 @@ def lattice_histograms(
     step: float,
     resources: Resources = ONE_THREAD,
 ) -> FloatArray:
-    """(n_channels, n_bins) histograms of C/r for the wanted channels of a crystal.
+    """The histograms (n_channels, n_bins) of C/r of the requested channels of a crystal.
 
     matrix (3, 3) Å with lattice vectors as columns; positions (n_atoms, 3) fractional. The values
-    of a channel depend neither on the number of threads nor on the other channels wanted.
+    of a channel depend neither on the number of threads nor on the other requested channels.
     """
     kappa = np.array(
         [
@@ -90,9 +94,9 @@ def lattice_histograms(
 def _portions(
     channel_of_class: np.ndarray, distances: np.ndarray, channels: Sequence[int], least: int
 ) -> list[tuple[int, np.ndarray]]:
-    """Pieces of work (row, classes) of at least `least` distances where there are so many.
+    """Pieces of work (row, classes) with at least `least` distances if the channel has as many.
 
-    The cuts of a channel depend on that channel alone; the largest pieces come first.
+    The pieces of a channel depend on that channel only; the largest pieces are first.
     """
     portions = []
     for row, channel in enumerate(channels):
@@ -116,10 +120,10 @@ def atom_histograms(
     partial: np.ndarray | None = None,
     resources: Resources = ONE_THREAD,
 ) -> FloatArray:
-    """(n_channels, n_bins) histograms of 1/r over all pairs of an atom list: the general route.
+    """The histograms (n_channels, n_bins) of 1/r over all pairs of a list of atoms.
 
     positions (n, 3) Å; channel_of_pair (n_sites, n_sites). Pairs of `partial` atoms (n,) bool
-    nearer than `excluded` Å are alternatives of one atom and do not count.
+    nearer than `excluded` Å are alternatives of one atom and are not counted.
     """
     span = np.linalg.norm(np.ptp(positions, axis=0))
     n_bins = int(span / step) + GRID_MARGIN + 4
@@ -147,8 +151,8 @@ def atom_histograms(
 def _spline_from_moments(moments, histogram):  # type: ignore[no-untyped-def]
     """Cubic B-spline coefficients (n_bins,) from the power moments (n_bins, 4) inside each bin.
 
-    A point at t in (-1/2, 1/2) of the bin between grid points k and k+1 weighs on the points
-    k-1 ... k+2 with the pieces of the cubic B-spline written in powers of t.
+    A point at t in (-1/2, 1/2) of the bin between grid points k and k+1 contributes to the points
+    k-1 ... k+2 with the pieces of the cubic B-spline, written in powers of t.
     """
     for k in range(1, len(moments) - 2):
         m0, m1, m2, m3 = moments[k, 0], moments[k, 1], moments[k, 2], moments[k, 3]

@@ -1,4 +1,4 @@
-"""Pairs of basis atoms grouped into classes of equal distances, with their lattice vectors."""
+"""Classes of pairs of basis atoms with equal distances, and their weights by lattice vector."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from aiida_dse.engine.units import FloatArray
 
 @dataclass(frozen=True)
 class PairClass:
-    """Pairs of basis atoms that symmetry gives the same set of distances |A (v + kappa)|.
+    """Pairs of basis atoms that have the same set of distances |A (v + kappa)| by symmetry.
 
-    `kappa = sign (x_second - x_first - cell)` component by component, v a lattice vector.
-    `members` holds (shift, weight): the class counts C(v - shift) weight pairs at v. `fold`:
-    along which axes v and -v ("zero") or v and -1-v ("half") are the same distance. `holes`
-    (n, 3) are values of v that never coexist. `table` is the table of C to use.
+    v is a lattice vector and `kappa = sign (x_second - x_first - cell)`, component by component.
+    Each (shift, weight) of `members` contributes weight C(v - shift) pairs at v. `fold` lists for
+    each axis whether v and -v ("zero") or v and -1-v ("half") have the same distance. `holes`
+    (n, 3) are values of v at which the two atoms never coexist. `table` is the index of the table
+    of C.
     """
 
     channel: int
@@ -36,7 +37,7 @@ class PairClass:
 
 @dataclass(frozen=True)
 class PairWeights:
-    """Numbers of pairs of each class at each lattice vector v = start ... start + shape - 1."""
+    """The number of pairs of each class at each lattice vector v = start ... start + shape - 1."""
 
     flat: FloatArray
     offset: np.ndarray  # (n_classes,)
@@ -52,12 +53,12 @@ def site_channels(n_sites: int) -> list[tuple[int, int]]:
 def pair_classes(
     crystal: Crystal, counts: PairCounts, excluded: dict[tuple[int, int], np.ndarray]
 ) -> tuple[PairClass, ...]:
-    """Group the pairs of basis atoms, each unordered pair once.
+    """The classes of the pairs of basis atoms, with each unordered pair once.
 
-    `excluded` maps (i, j), i <= j, to lattice differences (n, 3) that never coexist. Whole-cell
-    particles of a right-angled cell merge mirror images along each axis. Merging is decided on a
-    geometry moved at random along the free coordinates, so that pairs alike by accident at the
-    starting values stay apart.
+    `excluded` maps (i, j), i <= j, to the lattice differences (n, 3) at which the two atoms never
+    coexist. For particles of whole cells with right angles, mirror images along each axis are
+    merged. The classes are determined on a geometry that is displaced at random along the free
+    coordinates, so pairs that agree by accident at the starting values are not merged.
     """
     index = {pair: k for k, pair in enumerate(site_channels(len(crystal.sites)))}
     site = crystal.site_of_atom
@@ -69,7 +70,7 @@ def pair_classes(
         pairs = list(zip(*np.triu_indices(len(generic)), strict=True))
     else:
         pairs = list(zip(counts.merged.first, counts.merged.second, strict=True))
-    found: dict[tuple[object, ...], PairClass] = {}
+    classes: dict[tuple[object, ...], PairClass] = {}
     for number, (i, j) in enumerate(pairs):
         channel = index[min(site[i], site[j]), max(site[i], site[j])]
         difference = generic[j] - generic[i]
@@ -85,7 +86,7 @@ def pair_classes(
         elif counts.merged is None and i != j and _points_back(difference):
             sign = -sign
         kappa = np.round(sign * (difference - cell), 6) + 0.0
-        # both u and -u are in the table of a pair (i, i)
+        # the table of a pair (i, i) contains both u and -u
         weight = 0.5 if i == j and counts.merged is None else 1.0
         shift = (int(sign[0] * cell[0]), int(sign[1] * cell[1]), int(sign[2] * cell[2]))
         if holes is not None:
@@ -94,22 +95,22 @@ def pair_classes(
             channel, tuple(kappa), number if counts.merged is not None else 0,
             None if holes is None else holes.tobytes(),
         )
-        if key in found:
-            known = found[key]
-            found[key] = replace(known, members=_add_member(known.members, shift, weight))
+        if key in classes:
+            known = classes[key]
+            classes[key] = replace(known, members=_add_member(known.members, shift, weight))
         else:
-            found[key] = PairClass(
+            classes[key] = PairClass(
                 channel, number if counts.merged is not None else 0, int(i), int(j),
                 (int(sign[0]), int(sign[1]), int(sign[2])),
                 (int(cell[0]), int(cell[1]), int(cell[2])), ((shift, weight),), fold, holes,
             )
-    return tuple(sorted(found.values(), key=lambda pair: pair.channel))
+    return tuple(sorted(classes.values(), key=lambda pair: pair.channel))
 
 
 def _mirror(
     difference: FloatArray,
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, str, str]]:
-    """Sign, cell and fold that bring every component of a difference into 0 ... 1/2."""
+    """The sign, cell and fold that map every component of a difference into 0 ... 1/2."""
     rest = np.round(difference - np.floor(difference), 6) % 1.0
     sign = np.where(rest > 0.5, -1, 1)
     kappa = np.where(rest > 0.5, 1 - rest, rest)
@@ -119,7 +120,7 @@ def _mirror(
 
 
 def _points_back(difference: FloatArray) -> bool:
-    """Whether the first component that is not zero is negative."""
+    """Whether the first non-zero component of a difference is negative."""
     for component in difference:
         if abs(component) > 1e-6:
             return bool(component < 0)
@@ -136,7 +137,7 @@ def _add_member(
 
 
 def pair_weights(counts: PairCounts, classes: Sequence[PairClass]) -> PairWeights:
-    """The tables of C(u), shifted, summed and folded for each class."""
+    """The weights of each class: the tables of C(u), shifted, summed and folded."""
     known: dict[tuple[object, ...], int] = {}
     distinct: list[PairClass] = []
     table_of_class = []
@@ -196,7 +197,7 @@ def _fill_class(counts, shifts, weights, fold, holes, start, table):  # type: ig
                 c = _folded(holes[h, 2], fold[2]) - start[2]
                 table[a, b, c] -= weight * counts[x, y, z]
     for h in range(len(holes)):
-        # what is left of the subtraction must not be divided by a distance of zero
+        # a rounding error of the subtraction must not be divided by a distance of zero
         a = _folded(holes[h, 0], fold[0]) - start[0]
         b = _folded(holes[h, 1], fold[1]) - start[1]
         c = _folded(holes[h, 2], fold[2]) - start[2]
@@ -208,7 +209,7 @@ def _fill_class(counts, shifts, weights, fold, holes, start, table):  # type: ig
 
 @njit(cache=True, nogil=True, inline="always")
 def _folded(v, fold):  # type: ignore[no-untyped-def]
-    """The lattice component that v folds onto (0: none, 1: -v, 2: -1-v)."""
+    """The lattice component onto which v is folded (fold 0: none, 1: -v, 2: -1-v)."""
     if fold == 1:
         return abs(v)
     if fold == 2 and v < 0:
