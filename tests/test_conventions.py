@@ -30,14 +30,14 @@ def nodes(*kinds: type[ast.AST]) -> Iterator[tuple[str, ast.AST, ast.Module]]:
 
 
 def texts(node: ast.expr, tree: ast.Module) -> list[str]:
-    """The strings that an expression stands for; names of constants of the module included."""
+    """The strings in an expression, and those that are assigned to its names in the same file."""
     found = [part.value for part in ast.walk(node)
              if isinstance(part, ast.Constant) and isinstance(part.value, str)]
     for name in (part.id for part in ast.walk(node) if isinstance(part, ast.Name)):
-        for statement in tree.body:
+        for statement in ast.walk(tree):
             if isinstance(statement, ast.Assign) and any(
-                    isinstance(target, ast.Name) and target.id == name
-                    for target in statement.targets):
+                    isinstance(part, ast.Name) and part.id == name
+                    for target in statement.targets for part in ast.walk(target)):
                 found += texts(statement.value, ast.Module([], []))
     return found
 
@@ -54,7 +54,9 @@ def test_outcomes_are_compared_as_members_not_as_words():
             continue
         sides = [node.left, *node.comparators] if isinstance(node, ast.Compare) else [node.value]
         words = {text for side in sides for text in texts(side, ast.Module([], []))}
-        asked = {last_name(side) for side in sides}
+        # `result.status` as well as `result.status.value`
+        asked = {last_name(part) for side in sides
+                 for part in (side, getattr(side, "value", None)) if isinstance(part, ast.expr)}
         if words & OUTCOMES and (isinstance(node, ast.MatchValue) or asked & {"status", "task"}):
             found.append(f"{place}:{node.lineno}: {ast.unparse(node)}")
     assert not found, "\n".join(found)
@@ -102,17 +104,18 @@ def test_the_factor_of_s_u_is_computed_in_one_place():
     assert found == ["aiida_dse/engine/model/agreement.py"]
 
 
-def test_the_checks_find_what_they_look_for(monkeypatch, tmp_path):
+@pytest.mark.parametrize(("check", "code"), [
+    (test_outcomes_are_compared_as_members_not_as_words, 'a = result.status == "converged"'),
+    (test_outcomes_are_compared_as_members_not_as_words, 'a = result.status.value == "converged"'),
+    (test_no_name_is_asked_for_its_kind, 'ENDS = (".B_iso", ".x")\nb = name.endswith(ENDS)'),
+    (test_no_name_is_asked_for_its_kind,
+     'def is_b(name):\n    head, tail = "P.", ".B_iso"\n    return name.endswith(tail)'),
+    (test_the_factor_of_s_u_is_computed_in_one_place, 'c = max(1.0, fit.gof)'),
+])
+def test_the_checks_find_what_they_look_for(monkeypatch, tmp_path, check, code):
     """Each of them, on code that does it wrong."""
-    (tmp_path / "wrong.py").write_text(
-        'ENDS = (".B_iso", ".occupancy")\n'
-        'a = result.status == "converged"\n'
-        'b = name.endswith(ENDS)\n'
-        'c = max(1.0, fit.gof)\n')
+    (tmp_path / "wrong.py").write_text(code + "\n")
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     monkeypatch.setitem(globals(), "FILES", [tmp_path / "wrong.py"])
-    for check in (test_outcomes_are_compared_as_members_not_as_words,
-                  test_no_name_is_asked_for_its_kind,
-                  test_the_factor_of_s_u_is_computed_in_one_place):
-        with pytest.raises(AssertionError, match=r"wrong\.py"):
-            check()
+    with pytest.raises(AssertionError, match=r"wrong\.py"):
+        check()

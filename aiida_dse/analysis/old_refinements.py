@@ -16,6 +16,7 @@ from aiida_dse.engine.crystal.geometry import irreducible_strain, pseudo_cubic_e
 from aiida_dse.engine.crystal.structure import Cell
 from aiida_dse.engine.fit.covariance import Covariance
 from aiida_dse.engine.model.constraints import Constraint, ordered_constraints
+from aiida_dse.engine.parameters import Kind, ParameterName
 from aiida_dse.engine.units import FloatArray
 
 from .edges import edge_rows
@@ -69,9 +70,10 @@ def _function(
     cell_of = _cell(parameters, derived, phase)
     pseudo_cubic = "zeta" in derived.quantities
     statistics = {name: row.value for name, row in derived.sizes.items()}
-    head, tail = f"{phase}.", ".B_iso"
-    sites = [name[len(head):-len(tail)] for name in parameters
-             if name.startswith(head) and name.endswith(tail)]
+    head = f"{phase}."
+    named = {ParameterName(name): row.kind for name, row in parameters.items()}
+    sites = [name.site for name, kind in named.items()
+             if name.phase == phase and kind is Kind.B_ISO]
 
     def quantities(values: Mapping[str, float]) -> Rows:
         full = dict(values)

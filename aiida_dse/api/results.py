@@ -10,6 +10,7 @@ import numpy as np
 
 from aiida_dse.documents.records import Value
 from aiida_dse.documents.results import RefinementSummary, ScanSummary, SimulationSummary
+from aiida_dse.documents.status import Status
 from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.model.agreement import Agreement
 from aiida_dse.engine.units import FloatArray
@@ -141,7 +142,7 @@ class RefinementResult(PatternResult):
     @property
     def converged(self) -> bool:
         """Whether the refinement converged and the data determine every refined parameter."""
-        return self.result.status.value == "converged"
+        return self.result.status is Status.CONVERGED
 
     @property
     def su(self) -> dict[str, float]:

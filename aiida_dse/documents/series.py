@@ -61,8 +61,8 @@ class BulkModulus(Section):
 #: Not a measured value: the K that relates the published gamma to the published strain.
 DEFAULT_BULK_MODULUS = BulkModulus(
     value=15.0,
-    source="default for CsPbBr3, inferred: with K near 15 GPa a strain of 2.3 % at 5 nm gives the "
-           "-2.7 eV/nm^2 of Bertolotti et al., Small Structures (2023)",
+    source="default for CsPbBr3, inferred: with K near 15 GPa a strain of 2.3 % at 5 nm "
+           "corresponds to the -2.7 eV/nm^2 of Bertolotti et al., Small Structures (2023)",
 )
 
 

@@ -64,7 +64,7 @@ def _temperature_lines(summary: TemperatureSummary) -> list[str]:
                       f"{'chi2_red':>10}{'n':>4}"]
     for site, row in summary.displacements.items():
         for law, fit in (("einstein", row.einstein), ("debye", row.debye)):
-            r = "-" if fit.correlation is None else f"{fit.correlation:+.2f}"
+            r = "-" if fit.correlation is None else f"{fit.correlation:+z.2f}"
             lines.append(
                 f"{site:12}{law:10}{_shown(fit.numbers['theta']):>12}"
                 f"{_shown(fit.numbers['B_static']):>16}{r:>8}"

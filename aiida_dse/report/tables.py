@@ -279,5 +279,5 @@ def _minimum_lines(summary: ScanSummary) -> list[str]:
     if unknown:
         lines.append(f"  No Delta chi2 = 1 interval for {', '.join(unknown)}: the grid is too "
                      "coarse, or ends before chi2 has risen by 1.")
-    return lines + [f"  correlation of {pair}: {r:+.3f}"
+    return lines + [f"  correlation of {pair}: {r:+z.3f}"
                     for pair, r in quadratic.correlation.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 from aiida_dse.documents.results import (
@@ -59,11 +60,12 @@ def _progress_lines(found: UncertaintyRow) -> list[str]:
             f"{chain.acceptance:.2f}, {chain.n_impossible} impossible proposals; seed {chain.seed}"
         )
         if chain.converged is not None:
-            longest = max((p.autocorrelation_time or float("nan")
-                           for p in chain.parameters.values()), default=float("nan"))
+            times = [p.autocorrelation_time for p in chain.parameters.values()
+                     if p.autocorrelation_time is not None and isfinite(p.autocorrelation_time)]
+            longest = f"{max(times):.1f} steps" if times else "unknown (the chain is too short)"
             lines.append(
                 f"  {'converged' if chain.converged else 'NOT CONVERGED'}: burn-in "
-                f"{chain.burn_in} steps, longest autocorrelation time {longest:.1f} steps"
+                f"{chain.burn_in} steps, longest autocorrelation time {longest}"
                 + "".join(f"; {reason}" for reason in chain.reasons)
             )
             lines.append("  R-hat compares the walkers of one ensemble, which are not independent, "
