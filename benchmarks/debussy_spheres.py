@@ -24,8 +24,8 @@ from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.particles.shapes import PairCounts
-from aiida_dse.engine.particles.size_laws import LogNormal
-from aiida_dse.engine.particles.size_laws import number_weights as normalised
+from aiida_dse.engine.particles.size_distributions import LogNormal
+from aiida_dse.engine.particles.size_distributions import number_weights as normalised
 from aiida_dse.engine.particles.size_statistics import sphere_measures
 from aiida_dse.engine.particles.sphere_counting import MergedPairs
 from aiida_dse.engine.resources import ONE_THREAD, Resources
@@ -57,7 +57,7 @@ N_SPHERES = 44
 STEP = (6 / np.pi / np.sqrt(2)) ** (1 / 3)
 #: nm
 DIAMETERS = np.arange(1, N_SPHERES + 1) * STEP * PRIMITIVE_EDGE / 10
-#: Spheres rarer than this share do not decide how far the pair tables reach.
+#: Spheres rarer than this fraction do not decide how far the pair tables reach.
 NEGLIGIBLE = 1e-12
 ELECTRON_REST_ENERGY = 510998.95  # eV
 
@@ -78,9 +78,9 @@ class DebussySpheres:
         largest = 1 + int(np.flatnonzero(number > NEGLIGIBLE)[-1])
         lattice, shifted = _squares(2 * _reach(largest))
         tables = []
-        for row, squares, share in ((0, lattice, 0.5), (1, shifted, 1.0), (2, lattice, 0.5)):
+        for row, squares, fraction in ((0, lattice, 0.5), (1, shifted, 1.0), (2, lattice, 0.5)):
             alike = np.bincount(squares.ravel(), minlength=pairs.shape[1])
-            tables.append((share * pairs[row] / np.maximum(alike, 1))[squares])
+            tables.append((fraction * pairs[row] / np.maximum(alike, 1))[squares])
         merged = MergedPairs(
             np.array([[0, 1], [-1, 2]]), np.zeros((2, 2, 3), dtype=np.int64),
             np.array([0, 0, 1]), np.array([0, 1, 1]),
@@ -95,8 +95,8 @@ class DebussySpheres:
 
 
 def number_weights(sizes: Mapping[str, float]) -> FloatArray:
-    law = LogNormal(sizes["D"], sizes["sd_D"])
-    return normalised(law.log_density(DIAMETERS), np.ones(N_SPHERES))
+    distribution = LogNormal(sizes["D"], sizes["sd_D"])
+    return normalised(distribution.log_density(DIAMETERS), np.ones(N_SPHERES))
 
 
 def mean_cells(sizes: Mapping[str, float]) -> float:
@@ -153,8 +153,8 @@ def _pairs_by_square() -> FloatArray:
         shells = np.bincount(squares.ravel())
         inside = np.cumsum(shells)
         last = int(np.searchsorted(inside, k**3))
-        share = 1 - (inside[last] - k**3) / shells[last]
-        cells = (squares < last) + share * (squares == last)
+        fraction = 1 - (inside[last] - k**3) / shells[last]
+        cells = (squares < last) + fraction * (squares == last)
         # S number n lies on the common corner of the cells n ... n + (1, 1, 1)
         corners = [np.roll(cells, shift, (0, 1, 2)) for shift in product((0, -1), repeat=3)]
         sulphur = np.mean(corners, axis=0)

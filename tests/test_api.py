@@ -319,7 +319,7 @@ def test_the_api_requires_no_aiida():
     (lambda: Parallelepiped(), "needs either 'cells"),
     (lambda: Parallelepiped(cells=(2, 2, 2), L_ab=(5, 1)), "needs either 'cells"),
     (lambda: Parallelepiped(L_ab=5.0, L_c=(5, 1)),
-     r"L_ab = 5.0 is no size law; .*L_ab=\(5.0, 0.7\)"),
+     r"L_ab = 5.0 is not a size distribution; .*L_ab=\(5.0, 0.7\)"),
     (lambda: QuasiCube(L=(5, -1)), "L.sd = -1.0: .*greater than 0"),
     (lambda: Sphere(D=-3.0), "D"),
     (lambda: Phase("X", "nowhere.cif", SMALL), "phase X: nowhere.cif cannot be read"),

@@ -1,4 +1,4 @@
-"""Particle sizes of a series (edges, surface-to-volume ratio) from parameters of size laws."""
+"""Particle sizes of a series (edges, surface-to-volume ratio) from size distributions."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ def edge_rows(
 ) -> list[tuple[str, str, float]]:
     """The size quantities of a phase as rows (name, unit, value).
 
-    These are the mean lengths of the size law, L = (L_c L_ab^2)^(1/3), or (pi/6)^(1/3) D for
-    spheres (nm), and 1/L. sd_L is the standard deviation of L in the population, that of a product
-    of powers of log-normal lengths. surface_to_volume (1/nm) and confinement_diameter (nm) are
-    those of the particle with the mean lengths; without a `cell`, its edges are assumed to be
+    These are the mean lengths of the size distribution, L = (L_c L_ab^2)^(1/3), or (pi/6)^(1/3) D
+    for spheres (nm), and 1/L. sd_L is the standard deviation of L in the population, that of a
+    product of powers of log-normal lengths. surface_to_volume (1/nm) and confinement_diameter (nm)
+    are those of the particle with the mean lengths; without a `cell`, its edges are assumed to be
     perpendicular.
     """
     cell = cell or Cell(1.0, 1.0, 1.0)
     step = np.sqrt(cell.a * cell.b) / 10
     if "L_ab" in local:
-        # with rotated axes, the means of the law are not lengths of particles; use projections
+        # with rotated axes, the means of the distribution are not lengths of particles; use
+        # projections
         rotated = local.get("size_axes_rotation", 0.0) != 0.0
         names = ("mean_ab", "sd_ab", "mean_c", "sd_c") if rotated else (
             "L_ab", "sd_ab", "L_c", "sd_c")
@@ -43,12 +44,12 @@ def edge_rows(
         rows = [("L", "nm", edge), ("sd_L", "nm", local["sd_L"])]
     elif "D" in local or "D" in statistics:
         diameter = float(local.get("D", statistics.get("D", np.nan)))
-        share = float((np.pi / 6) ** (1 / 3))
-        edge = share * diameter
+        fraction = float((np.pi / 6) ** (1 / 3))
+        edge = fraction * diameter
         measures = sphere_measures(diameter)
         rows = [("D", "nm", diameter), ("L", "nm", edge)]
         if "sd_D" in local:
-            rows.append(("sd_L", "nm", share * local["sd_D"]))
+            rows.append(("sd_L", "nm", fraction * local["sd_D"]))
     elif {"L_a", "L_b", "L_c"} <= set(statistics):
         edges = [statistics[name] for name in ("L_a", "L_b", "L_c")]
         edge = float(np.prod(edges) ** (1 / 3))

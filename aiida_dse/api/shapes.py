@@ -10,8 +10,8 @@ from aiida_dse.documents.model import SHAPES
 from aiida_dse.documents.reading import validated
 from aiida_dse.io.results import plain
 
-#: Mean and standard deviation (nm) of a number-weighted log-normal law.
-SizeLaw = tuple[float, float]
+#: Mean and standard deviation (nm) of a number-weighted log-normal distribution.
+SizeDistribution = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -19,8 +19,8 @@ class Shape:
     """Base class of the shapes. Raises DocumentError (a ValueError) if a value is invalid."""
 
     shape: ClassVar[str]
-    #: The fields that are size laws.
-    laws: ClassVar[tuple[str, ...]] = ()
+    #: The fields that are size distributions.
+    distributions: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         validated(self.content(), SHAPES[self.shape])
@@ -33,8 +33,8 @@ class Shape:
     def content(self) -> dict[str, Any]:
         """The section 'particle' of a document."""
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        laws = {name: _law(name, given[name]) for name in self.laws}
-        content = {name: plain(value) for name, value in (given | laws).items()
+        distributions = {name: _distribution(name, given[name]) for name in self.distributions}
+        content = {name: plain(value) for name, value in (given | distributions).items()
                    if value is not None}
         return {"shape": self.shape} | content
 
@@ -44,15 +44,15 @@ class Parallelepiped(Shape):
     """Parallelepipeds of whole cells: one of `cells` (n_a, n_b, n_c), or a population L_ab x L_c.
 
     L_ab, L_c: (mean, sd) in nm of the edges along a and b, and of the height along c;
-    size_axes_rotation: degrees by which the axes of the bivariate size law are rotated; largest:
-    upper limit of the population in nm (by default four times the larger mean).
+    size_axes_rotation: degrees by which the axes of the bivariate size distribution are rotated;
+    largest: upper limit of the population in nm (by default four times the larger mean).
     """
 
     shape: ClassVar[str] = "parallelepiped"
-    laws: ClassVar[tuple[str, ...]] = ("L_ab", "L_c")
+    distributions: ClassVar[tuple[str, ...]] = ("L_ab", "L_c")
     cells: tuple[int, int, int] | None = None
-    L_ab: SizeLaw | None = None
-    L_c: SizeLaw | None = None
+    L_ab: SizeDistribution | None = None
+    L_c: SizeDistribution | None = None
     size_axes_rotation: float = 0.0
     largest: float | None = None
 
@@ -66,8 +66,8 @@ class QuasiCube(Shape):
     """
 
     shape: ClassVar[str] = "quasi_cube"
-    laws: ClassVar[tuple[str, ...]] = ("L",)
-    L: SizeLaw
+    distributions: ClassVar[tuple[str, ...]] = ("L",)
+    L: SizeDistribution
     largest: float | None = None
 
 
@@ -80,24 +80,25 @@ class Sphere(Shape):
     """
 
     shape: ClassVar[str] = "sphere"
-    D: SizeLaw | float
+    D: SizeDistribution | float
     largest: float | None = None
     centre: tuple[float, float, float] | str = (0.0, 0.0, 0.0)
 
     def content(self) -> dict[str, Any]:
-        law = isinstance(self.D, Sequence)
-        return super().content() | ({"D": _law("D", self.D)} if law else {})
+        distribution = isinstance(self.D, Sequence)
+        return super().content() | ({"D": _distribution("D", self.D)} if distribution else {})
 
 
-def _law(name: str, law: Any) -> dict[str, float] | None:
-    """The size law of (mean, sd) in a document. Raises ValueError for other values."""
-    if law is None:
+def _distribution(name: str, distribution: Any) -> dict[str, float] | None:
+    """The size distribution of (mean, sd) in a document. Raises ValueError for other values."""
+    if distribution is None:
         return None
     try:
-        mean, sd = law
+        mean, sd = distribution
     except (TypeError, ValueError):
         raise ValueError(
-            f"{name} = {law!r} is no size law; specify the mean and the standard deviation in nm, "
+            f"{name} = {distribution!r} is not a size distribution; specify the mean and the standard "
+            "deviation in nm, "
             f"such as {name}=(5.0, 0.7)."
         ) from None
     return {"mean": float(mean), "sd": float(sd)}

@@ -86,8 +86,8 @@ class Pattern(CurveFile):
         return self
 
 
-class SizeLaw(Section):
-    """Number-weighted log-normal size law: mean and standard deviation in nm."""
+class SizeDistribution(Section):
+    """Number-weighted log-normal size distribution: mean and standard deviation in nm."""
 
     mean: Positive
     sd: Positive
@@ -101,10 +101,10 @@ class Parallelepiped(Section):
 
     shape: Literal["parallelepiped"]
     cells: tuple[int, int, int] | None = None
-    L_ab: SizeLaw | None = None
-    L_c: SizeLaw | None = None
+    L_ab: SizeDistribution | None = None
+    L_c: SizeDistribution | None = None
     size_axes_rotation: Annotated[float, Field(ge=-90, le=90)] = Field(
-        0.0, description="degrees by which the axes of the bivariate size law are rotated"
+        0.0, description="degrees by which the axes of the bivariate size distribution are rotated"
     )
     largest: Positive | None = Field(None, description=LARGEST)
 
@@ -125,7 +125,7 @@ class QuasiCube(Section):
     """Quasi-cubes of whole cells, as high as they are wide: a population of edge L (nm)."""
 
     shape: Literal["quasi_cube"]
-    L: SizeLaw
+    L: SizeDistribution
     largest: Positive | None = Field(None, description=LARGEST)
 
 
@@ -133,7 +133,7 @@ class Sphere(Section):
     """Spheres of diameter D (nm) about a point of the crystal: one size, or a population."""
 
     shape: Literal["sphere"]
-    D: SizeLaw | Positive
+    D: SizeDistribution | Positive
     largest: Positive | None = Field(None, description=LARGEST)
     centre: tuple[Finite, Finite, Finite] | str = Field(
         (0.0, 0.0, 0.0), description="centre: fractional coordinates, or a site label"

@@ -220,7 +220,7 @@ def _booleans(content: Any, path: str) -> Iterator[tuple[str, bool]]:
 
 def _explain(error: Any, kind: type[BaseModel]) -> str:
     """Message of one validation error: key path, value, limit, remedy."""
-    keys = [key for key in error["loc"] if key not in (*SHAPES, "SizeLaw", "Start")]
+    keys = [key for key in error["loc"] if key not in (*SHAPES, "SizeDistribution", "Start")]
     keys = [key for key in keys if not (isinstance(key, str) and key.startswith("function-"))]
     keys = [key for key in keys
             if not (isinstance(key, str) and ("[" in key or key.startswith("constrained-")))]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from aiida_dse.documents import ModelDocument
-from aiida_dse.documents.model import CurveFile, Parallelepiped, QuasiCube, SizeLaw, Sphere
+from aiida_dse.documents.model import CurveFile
 from aiida_dse.documents.model import Phase as PhaseSection
 from aiida_dse.documents.plans import RestraintSection, Start
 from aiida_dse.documents.reading import located
@@ -39,21 +39,12 @@ from aiida_dse.engine.model.restraints import (
     parameter_restraint,
 )
 from aiida_dse.engine.parameters import Parameter, closest, require_possible
-from aiida_dse.engine.particles.shapes import (
-    MAX_CELLS_ALONG_EDGE,
-    Family,
-    ParallelepipedPopulation,
-    QuasiCubePopulation,
-    SingleParallelepiped,
-    SingleSphere,
-    SpherePopulation,
-)
-from aiida_dse.engine.particles.size_laws import LogNormal
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.scattering.form_factors import element_of, ion_symbol
 from aiida_dse.engine.units import FloatArray, q_from_two_theta, two_theta_from_q
 
 from .grids import check_names, grid_of_document, known_quantities
+from .particles import shape_and_sizes
 from .sources import Atoms, FolderSource, Source, Structure
 
 
@@ -267,7 +258,7 @@ def _phase(name: str, section: PhaseSection, found: Structure) -> Phase:
         return _pair_distances(name, section, found)
     assert section.particle is not None
     crystal = _with_ions_and_b(replace(found, termination=section.termination), section)
-    family, sizes = _family(crystal, section.particle)
+    family, sizes = shape_and_sizes(crystal, section.particle)
     phase = CrystalPhase(name, crystal, family, sizes, section.exclusion_distance)
     phase.parameters  # noqa: B018 - raises if B_iso is missing
     excluded_pairs(crystal, section.exclusion_distance)
@@ -289,68 +280,6 @@ def _with_ions_and_b(crystal: Crystal, section: PhaseSection) -> Crystal:
         b_iso = next((section.B_iso[k] for k in keys if k in section.B_iso), site.b_iso)
         sites.append(replace(site, ion=ion_symbol(ion), b_iso=b_iso))
     return replace(crystal, sites=tuple(sites))
-
-
-#: Populations end at this multiple of the largest starting mean unless 'largest' is specified.
-DEFAULT_LARGEST = 4.0
-#: Smallest share of a size law that must lie above half the edge of a cell.
-LEAST_SHARE = 1e-9
-
-
-def _family(
-    crystal: Crystal, particle: Parallelepiped | QuasiCube | Sphere
-) -> tuple[Family, dict[str, float]]:
-    laws = [law for law in (getattr(particle, name, None) for name in ("L_ab", "L_c", "L", "D"))
-            if isinstance(law, SizeLaw)]
-    cell = crystal.cell
-    # a change of the cell during a refinement must not raise the largest particle above the limit
-    possible = 0.9 * MAX_CELLS_ALONG_EDGE * min(cell.a, cell.b, cell.c) / 10
-    largest = particle.largest or min(
-        DEFAULT_LARGEST * max((law.mean for law in laws), default=0.0), possible
-    )
-    for law in laws:
-        if law.mean >= largest:
-            raise ValueError(
-                f"the mean size {law.mean:g} nm is not below 'largest', {largest:g} nm. Check "
-                "that the sizes are in nm, and lower the mean or raise 'largest'; the limit is "
-                f"{MAX_CELLS_ALONG_EDGE} cells along an edge."
-            )
-    _require_particles(crystal, particle)
-    if isinstance(particle, Parallelepiped):
-        if particle.cells is not None:
-            return SingleParallelepiped(particle.cells), {}
-        assert particle.L_ab is not None and particle.L_c is not None
-        return ParallelepipedPopulation(largest), {
-            "L_ab": particle.L_ab.mean, "sd_ab": particle.L_ab.sd,
-            "L_c": particle.L_c.mean, "sd_c": particle.L_c.sd,
-            "size_axes_rotation": particle.size_axes_rotation,
-        }
-    if isinstance(particle, QuasiCube):
-        return QuasiCubePopulation(largest), {"L": particle.L.mean, "sd_L": particle.L.sd}
-    if isinstance(particle.centre, str):
-        at = crystal.special_position(particle.centre)
-        centre = (float(at[0]), float(at[1]), float(at[2]))
-    else:
-        centre = particle.centre
-    if isinstance(particle.D, SizeLaw):
-        return SpherePopulation(centre, largest), {"D": particle.D.mean, "sd_D": particle.D.sd}
-    return SingleSphere(particle.D, centre), {}
-
-
-def _require_particles(
-    crystal: Crystal, particle: Parallelepiped | QuasiCube | Sphere
-) -> None:
-    """Raise ValueError for size laws that lie below half the edge of a unit cell."""
-    cell = crystal.cell
-    step_ab = float(np.sqrt(cell.a * cell.b)) / 10
-    for name, step in (("L_ab", step_ab), ("L", step_ab), ("L_c", cell.c / 10)):
-        law = getattr(particle, name, None)
-        if isinstance(law, SizeLaw) and LogNormal(law.mean, law.sd).beyond(step / 2) < LEAST_SHARE:
-            raise ValueError(
-                f"the size law of {name}, mean {law.mean:g} nm and s.d. {law.sd:g} nm, lies below "
-                f"half the edge of one cell, {step / 2:.3g} nm, so no particle size has any "
-                "weight. Check that the sizes are in nm, and raise the mean."
-            )
 
 
 def _atom_list(name: str, section: PhaseSection, atoms: Atoms) -> AtomListPhase:

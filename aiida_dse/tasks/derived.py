@@ -27,9 +27,9 @@ from aiida_dse.io.structures import cif_text
 from .build import BuiltModel
 from .grids import known_quantities
 
-#: Prefix of statistics of the population, which separates them from parameters of the size law.
+#: Prefix of statistics of the population, which separates them from parameters of the size distribution.
 SIZES = "sizes."
-#: Measures of the particle that are quantities instead of statistics if there is a size law.
+#: Measures of the particle that are quantities instead of statistics if there is a size distribution.
 MEASURES = {"surface_to_volume", "confinement_diameter"}
 
 

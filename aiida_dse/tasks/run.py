@@ -34,7 +34,7 @@ from aiida_dse.engine.model.agreement import SERIAL_LIMIT, Agreement, serial_cor
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.engine.parameters import Kind
-from aiida_dse.engine.particles.size_statistics import cut_law_warning
+from aiida_dse.engine.particles.size_statistics import truncation_warning
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.io.results import Result, write_result
 
@@ -157,8 +157,8 @@ def status_of(converged: bool, undetermined: Sequence[str], stop_reason: str) ->
 
 
 def size_warnings(model: PatternModel, values: Mapping[str, float]) -> list[str]:
-    """Warnings for phases whose size law extends beyond `largest` at these values."""
-    warnings = [cut_law_warning(phase.name, phase.size_statistics(model.local(k, values)))
+    """Warnings for phases whose size distribution extends beyond `largest` at these values."""
+    warnings = [truncation_warning(phase.name, phase.size_statistics(model.local(k, values)))
                 for k, phase in enumerate(model.phases)]
     return [warning for warning in warnings if warning]
 

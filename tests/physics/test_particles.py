@@ -15,7 +15,7 @@ from aiida_dse.engine.particles.shapes import (
     SingleSphere,
     SpherePopulation,
 )
-from aiida_dse.engine.particles.size_laws import TAIL
+from aiida_dse.engine.particles.size_distributions import TAIL
 
 
 def _density(length, mean, sd):
@@ -70,7 +70,8 @@ def test_a_population_is_the_number_weighted_sum_of_its_parallelepipeds(name, ph
         crystal.cell.a * crystal.cell.b) / 10)
     if phi == 0:
         own = np.outer(_density(length_ab, 1.9, 0.35), _density(length_c, 2.2, 0.5))
-        # the last row and column count in part: the law ends among the lengths they stand for
+        # the last row and column count in part: the distribution ends among the lengths they stand
+        # for
         assert_allclose(number[:-1, :-1] / number[0, 0], (own / own[0, 0])[:-1, :-1], rtol=1e-9)
         assert (number[-1, :-1] <= own[-1, :-1] * number[0, 0] / own[0, 0]).all()
     expected = sum(
@@ -96,7 +97,7 @@ def test_a_population_atom_by_atom(dse, direct):
         for i, j in np.ndindex(number.shape) if number[i, j] > 1e-12
     )
     found = dse.intensity(dse.phase(dse.crystals["rock_salt"], ParallelepipedPopulation(), sizes), q)
-    # the law ends where TAIL of the volume squared is left
+    # the distribution ends where TAIL of the volume squared is left
     assert dse.worst(found, expected) < TAIL
 
 
@@ -115,8 +116,8 @@ def test_a_population_of_cubes_is_the_sum_of_its_members(name, dse):
             assert weight == pytest.approx(by_size[n - 1] * ratio, rel=1e-9)
         # two heights, shared so that the mean height is the edge
         height = max(1.0, n * step * 10 / crystal.cell.c)
-        share = height - math.floor(height)
-        for cells, part in ((math.floor(height), 1 - share), (math.floor(height) + 1, share)):
+        fraction = height - math.floor(height)
+        for cells, part in ((math.floor(height), 1 - fraction), (math.floor(height) + 1, fraction)):
             if part > 1e-12:
                 assert number[n - 1, cells - 1] == pytest.approx(weight * part, rel=1e-9)
                 single = dse.phase(crystal, SingleParallelepiped((n, n, cells)))
@@ -186,25 +187,25 @@ def test_a_population_of_spheres_is_the_sum_over_all_its_spheres(name, centre, d
     expected = np.zeros(len(q))
     number = 0.0
     for inner, outer in zip(shells, [*shells[1:], np.inf], strict=True):
-        share = (_larger(inner / 5, mean, sd) if inner > 0 else 1.0) - (
+        fraction = (_larger(inner / 5, mean, sd) if inner > 0 else 1.0) - (
             _larger(outer / 5, mean, sd) if outer < np.inf else 0.0
         )
-        if share < 1e-11:
+        if fraction < 1e-11:
             continue
         members = atoms.chosen(away <= inner + 1e-5)
-        number += share * len(members)
-        expected += share * direct.intensity(members, q, dse.wavelength)
+        number += fraction * len(members)
+        expected += fraction * direct.intensity(members, q, dse.wavelength)
     phase = dse.phase(
         dse.crystals[name], SpherePopulation(tuple(map(float, centre))), {"D": mean, "sd_D": sd}
     )
-    # the law ends where TAIL of the volume squared is left
+    # the distribution ends where TAIL of the volume squared is left
     assert dse.worst(dse.intensity(phase, q), expected) < TAIL
     counts = phase.family.pair_counts(phase.crystal, {"D": mean, "sd_D": sd})
     assert counts.atoms.sum() == pytest.approx(number, rel=5e-5)
 
 
 def test_a_narrow_law_is_a_single_sphere(dse):
-    """A law that lies wholly between two neighbouring atom shells."""
+    """A distribution that lies wholly between two neighbouring atom shells."""
     q = dse.uneven_q(40)
     crystal = dse.crystals["rock_salt"]
     half = 5.936 / 2
@@ -216,7 +217,7 @@ def test_a_narrow_law_is_a_single_sphere(dse):
 
 
 def test_statistics_of_a_population(dse):
-    """Projected means and sds of a wide population: close to the laws', cells being discrete."""
+    """Projected means and sds of a wide population: close to the distributions'."""
     sizes = {"L_ab": 8.0, "sd_ab": 1.6, "L_c": 9.0, "sd_c": 1.8, "size_axes_rotation": 0.0}
     found = ParallelepipedPopulation().statistics(dse.crystals["pbnm"], sizes)
     assert_allclose(

@@ -1,1 +1,1 @@
-"""Particles: size laws, shapes, pair counts and size statistics."""
+"""Particles: size distributions, shapes, pair counts and size statistics."""

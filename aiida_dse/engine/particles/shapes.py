@@ -19,7 +19,7 @@ from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import FloatArray
 
-from .size_laws import (
+from .size_distributions import (
     BivariateLogNormal,
     EdgeStatistics,
     LogNormal,
@@ -84,8 +84,9 @@ class Family(Protocol):
         """The size statistics by name, in nm or the unit in size_statistics.UNITS.
 
         `edge`, `surface_to_volume` and `confinement_diameter` are those of the particle with the
-        number-weighted mean edges or diameter. Populations add `cut_share` and
-        `cut_share_volume_squared`; all other statistics are those of the cut law.
+        number-weighted mean edges or diameter. Populations add `truncated_fraction` and
+        `truncated_fraction_volume_squared`; all other statistics are those of the truncated
+        distribution.
         """
         ...
 
@@ -126,11 +127,11 @@ class SingleParallelepiped:
 
 @dataclass(frozen=True)
 class ParallelepipedPopulation:
-    """Parallelepipeds of N_ab x N_ab x N_c cells with a bivariate log-normal law of L_ab and L_c.
+    """Parallelepipeds of N_ab x N_ab x N_c cells, L_ab and L_c with a bivariate log-normal distribution.
 
     L_ab = N_ab sqrt(a b), L_c = N_c c; size parameters in nm, size_axes_rotation in degrees. The
-    law is cut at `largest` nm along each edge (within half a cell, see `whole_lengths`) and
-    renormalised.
+    distribution is truncated at `largest` nm along each edge (within half a cell, see
+    `whole_lengths`) and renormalised.
     """
 
     largest: float = np.inf
@@ -142,8 +143,8 @@ class ParallelepipedPopulation:
     #: Powers of L_ab and L_c in the volume L_ab^2 L_c.
     powers: ClassVar[tuple[int, int]] = (2, 1)
 
-    def law(self, sizes: Mapping[str, float]) -> BivariateLogNormal:
-        """The uncut law of L_ab and L_c."""
+    def distribution(self, sizes: Mapping[str, float]) -> BivariateLogNormal:
+        """The untruncated distribution of L_ab and L_c."""
         return BivariateLogNormal(
             LogNormal(sizes["L_ab"], sizes["sd_ab"]), LogNormal(sizes["L_c"], sizes["sd_c"]),
             sizes["size_axes_rotation"],
@@ -153,16 +154,16 @@ class ParallelepipedPopulation:
         self, crystal: Crystal, sizes: Mapping[str, float]
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """The number weights (n_ab, n_c), and their lengths (n_ab,) and (n_c,) in nm."""
-        law = self.law(sizes)
+        distribution = self.distribution(sizes)
         step_ab, step_c = _steps(crystal)
         # one cell beyond the end, because each number of cells represents the lengths around it
         end_ab, end_c = (min(end + step, self.largest) for end, step in zip(
-            law.ends(powers=self.powers), (step_ab, step_c), strict=True))
+            distribution.ends(powers=self.powers), (step_ab, step_c), strict=True))
         _check_extent(int(max(end_ab / step_ab, end_c / step_c)))
         length_ab, counted_ab = whole_lengths(step_ab, end_ab)
         length_c, counted_c = whole_lengths(step_c, end_c)
         number = number_weights(
-            law.log_density(length_ab, length_c), counted_ab[:, None] * counted_c[None, :])
+            distribution.log_density(length_ab, length_c), counted_ab[:, None] * counted_c[None, :])
         return number, length_ab, length_c
 
     def pair_counts(
@@ -173,43 +174,44 @@ class ParallelepipedPopulation:
         return _parallelepiped_counts(number)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
-        law, (first, second) = self.law(sizes), self.powers
+        distribution, (first, second) = self.distribution(sizes), self.powers
         return _block_statistics(crystal, *self.number_weights(crystal, sizes)) | {
-            "cut_share": law.beyond(self.largest),
-            "cut_share_volume_squared": law.beyond(self.largest, powers=(2 * first, 2 * second)),
+            "truncated_fraction": distribution.beyond(self.largest),
+            "truncated_fraction_volume_squared": distribution.beyond(
+                self.largest, powers=(2 * first, 2 * second)),
         }
 
 
 @dataclass(frozen=True)
 class QuasiCubePopulation:
-    """Quasi-cubes: N cells along a and b, N sqrt(ab) / c along c, with a log-normal law of L.
+    """Quasi-cubes of N x N x N sqrt(ab)/c cells with a log-normal distribution of the edge L.
 
-    L is the edge N sqrt(a b); size parameters in nm. The law is cut at `largest` nm (within half a
-    cell) and renormalised. The number of cells N sqrt(ab) / c along c is not an integer, so the
-    particles of each N are distributed linearly over the two neighbouring heights: their mean
-    height is L, and the pattern is continuous in the cell. Rounding would instead change the height
-    of all particles of an N at once where N sqrt(ab) / c crosses a half-integer.
+    L is the edge N sqrt(a b); size parameters in nm. The distribution is truncated at `largest` nm
+    (within half a cell) and renormalised. The number of cells N sqrt(ab) / c along c is not an
+    integer, so the particles of each N are distributed linearly over the two neighbouring heights:
+    their mean height is L, and the pattern is continuous in the cell. Rounding would instead change
+    the height of all particles of an N at once where N sqrt(ab) / c crosses a half-integer.
     """
 
     largest: float = np.inf
     parameters: ClassVar[Mapping[str, Kind]] = {"L": Kind.SIZE, "sd_L": Kind.SIZE_SD}
     isotropic: ClassVar[bool] = False
 
-    def law(self, sizes: Mapping[str, float]) -> LogNormal:
-        """The uncut law of L."""
+    def distribution(self, sizes: Mapping[str, float]) -> LogNormal:
+        """The untruncated distribution of L."""
         return LogNormal(sizes["L"], sizes["sd_L"])
 
     def number_weights(
         self, crystal: Crystal, sizes: Mapping[str, float]
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """The number weights (n_ab, n_c), and their lengths (n_ab,) and (n_c,) in nm."""
-        law = self.law(sizes)
+        distribution = self.distribution(sizes)
         step_ab, step_c = _steps(crystal)
         # one cell beyond the end, because each number of cells represents the lengths around it
-        end = min(law.end(dimensions=3) + step_ab, self.largest)
+        end = min(distribution.end(dimensions=3) + step_ab, self.largest)
         _check_extent(int(end / min(step_ab, step_c)))
         length_ab, counted = whole_lengths(step_ab, end)
-        by_length = number_weights(law.log_density(length_ab), counted)
+        by_length = number_weights(distribution.log_density(length_ab), counted)
         heights = np.maximum(1.0, length_ab / step_c)
         lower = np.floor(heights).astype(int)
         number = np.zeros((len(length_ab), int(np.ceil(heights[-1]))))
@@ -227,10 +229,10 @@ class QuasiCubePopulation:
         return _parallelepiped_counts(number)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
-        law = self.law(sizes)
+        distribution = self.distribution(sizes)
         return _block_statistics(crystal, *self.number_weights(crystal, sizes)) | {
-            "cut_share": law.beyond(self.largest),
-            "cut_share_volume_squared": law.beyond(self.largest, power=6),
+            "truncated_fraction": distribution.beyond(self.largest),
+            "truncated_fraction_volume_squared": distribution.beyond(self.largest, power=6),
         }
 
 
@@ -256,12 +258,13 @@ class SingleSphere:
 
 @dataclass(frozen=True)
 class SpherePopulation:
-    """Spheres of atoms around one centre, with a log-normal law of the diameter.
+    """Spheres of atoms around one centre, with a log-normal distribution of the diameter.
 
-    The law is continuous: the weight of a pair is the fraction of particles that contain its outer
-    atom, so the size grid is as fine as the atom shells. Size parameters in nm. The law is cut at
-    `largest` nm and renormalised: the fraction of particles that contain an atom at r is
-    (S(2r) - S(largest)) / (1 - S(largest)), with S the survival function of the uncut law.
+    The distribution is continuous: the weight of a pair is the fraction of particles that contain
+    its outer atom, so the size grid is as fine as the atom shells. Size parameters in nm. The
+    distribution is truncated at `largest` nm and renormalised: the fraction of particles that
+    contain an atom at r is (S(2r) - S(largest)) / (1 - S(largest)), with S the survival function of
+    the untruncated distribution.
     """
 
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -269,29 +272,29 @@ class SpherePopulation:
     parameters: ClassVar[Mapping[str, Kind]] = {"D": Kind.SIZE, "sd_D": Kind.SIZE_SD}
     isotropic: ClassVar[bool] = True
 
-    def law(self, sizes: Mapping[str, float]) -> LogNormal:
-        """The uncut law of the diameter."""
+    def distribution(self, sizes: Mapping[str, float]) -> LogNormal:
+        """The untruncated distribution of the diameter."""
         return LogNormal(sizes["D"], sizes["sd_D"])
 
     def pair_counts(
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
         stretch: float = 1.0,
     ) -> PairCounts:
-        law = LogNormal(sizes["D"] / stretch, sizes["sd_D"] / stretch)
-        end = law.end(dimensions=3, largest=self.largest / stretch)
-        return _sphere_counts(crystal, self.centre, end, law, resources)
+        distribution = LogNormal(sizes["D"] / stretch, sizes["sd_D"] / stretch)
+        end = distribution.end(dimensions=3, largest=self.largest / stretch)
+        return _sphere_counts(crystal, self.centre, end, distribution, resources)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
-        law = self.law(sizes)
-        end = law.end(dimensions=3, largest=self.largest)
+        distribution = self.distribution(sizes)
+        end = distribution.end(dimensions=3, largest=self.largest)
         _check_sphere(crystal, end)
-        mean, square, cube, fourth = (law.moment(power, end=end) for power in (1, 2, 3, 4))
+        mean, square, cube, fourth = (distribution.moment(power, end=end) for power in (1, 2, 3, 4))
         return {
             "mean_D": mean, "sd_D": max(square - mean**2, 0.0) ** 0.5,
             "volume_mean_D": fourth / cube,
         } | sphere_measures(mean) | {
-            "cut_share": law.beyond(self.largest),
-            "cut_share_volume_squared": law.beyond(self.largest, power=6),
+            "truncated_fraction": distribution.beyond(self.largest),
+            "truncated_fraction_volume_squared": distribution.beyond(self.largest, power=6),
         }
 
 
@@ -333,12 +336,12 @@ def _shared_table(table: FloatArray, cells: float) -> PairCounts:
 
 
 def _sphere_counts(
-    crystal: Crystal, centre: tuple[float, float, float], largest: float, law: LogNormal | None,
-    resources: Resources,
+    crystal: Crystal, centre: tuple[float, float, float], largest: float,
+    distribution: LogNormal | None, resources: Resources,
 ) -> PairCounts:
     _check_sphere(crystal, largest)
     tables, merged, atoms = count_sphere_pairs(
-        crystal, crystal.generic_positions, centre, largest, law, resources
+        crystal, crystal.generic_positions, centre, largest, distribution, resources
     )
     return PairCounts(tables, atoms, merged)
 

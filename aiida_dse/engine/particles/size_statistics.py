@@ -12,12 +12,13 @@ from aiida_dse.engine.crystal.structure import Cell
 UNITS: Mapping[str, str] = {
     "correlation": "",  # of L_ab and L_c in the population
     "surface_to_volume": "1/nm",  # of the particle with the mean edges or diameter
-    "cut_share": "",  # fraction of the particles of the uncut size law beyond `largest`
-    "cut_share_volume_squared": "",  # the same, weighted with the volume squared (intensity)
+    "truncated_fraction": "",  # of the particles, beyond `largest`
+    "truncated_fraction_volume_squared": "",  # weighted by V^2 (intensity)
     "atoms": "",
 }
-#: Largest fraction of a law, weighted with the volume squared, that is cut without a warning.
-MOST_CUT = 1e-3
+#: Largest fraction of a distribution, weighted with the volume squared, that is truncated without a
+#: warning.
+MOST_TRUNCATED = 1e-3
 
 
 def statistic_unit(name: str) -> str:
@@ -52,14 +53,14 @@ def sphere_measures(diameter: float) -> dict[str, float]:
     }
 
 
-def cut_law_warning(phase: str, statistics: Mapping[str, float]) -> str | None:
-    """A warning where the size law of a phase reaches beyond `largest`; None where it does not."""
-    share = statistics.get("cut_share_volume_squared", 0.0)
-    if share <= MOST_CUT:
+def truncation_warning(phase: str, statistics: Mapping[str, float]) -> str | None:
+    """A warning if the size distribution of a phase extends beyond `largest`, or None."""
+    fraction = statistics.get("truncated_fraction_volume_squared", 0.0)
+    if fraction <= MOST_TRUNCATED:
         return None
     return (
-        f"{phase}: {100 * statistics['cut_share']:.3g} % of the particles of the size law, and "
-        f"{100 * share:.3g} % of its intensity (volume squared), lie beyond 'largest', where the "
-        f"law is cut; the limit is {100 * MOST_CUT:g} % of the intensity. Raise 'largest' of the "
-        "particle."
+        f"{phase}: {100 * statistics['truncated_fraction']:.3g} % of the particles of the size "
+        f"distribution, and {100 * fraction:.3g} % of its intensity (volume squared), lie beyond "
+        "'largest', where the distribution is truncated; the limit is "
+        f"{100 * MOST_TRUNCATED:g} % of the intensity. Raise 'largest' of the particle."
     )

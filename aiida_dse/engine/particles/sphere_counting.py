@@ -3,9 +3,9 @@
 C_st(u) of a sphere has no closed form. Every atom pair of the largest sphere is counted once with
 integer arithmetic, and only for one atom of each orbit of the point group of the centre: rock salt
 needs 1/48 of the pairs. In a population, the weight of a pair is the fraction of particles large
-enough to contain its outer atom, which makes the size law continuous. The law is cut at the largest
-sphere and renormalised, so the weight of an atom starts from zero when the largest sphere reaches
-it.
+enough to contain its outer atom, which makes the size distribution continuous. The distribution is
+truncated at the largest sphere and renormalised, so the weight of an atom starts from zero when the
+largest sphere reaches it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.resources import Resources
 from aiida_dse.engine.units import FloatArray
 
-from .size_laws import LogNormal
+from .size_distributions import LogNormal
 
 #: Largest pair tables (bytes) of spheres. It is a limit of the model, the same on every computer.
 MAX_TABLE_BYTES = 2e9
@@ -60,30 +60,30 @@ def count_sphere_pairs(
     generic: FloatArray,
     centre: tuple[float, float, float],
     diameter: float,
-    law: LogNormal | None,
+    distribution: LogNormal | None,
     resources: Resources,
 ) -> tuple[FloatArray, MergedPairs, FloatArray]:
     """The tables C(u) of each class of pairs, the classes, and the atom counts per particle.
 
     generic (n_atoms, 3) are positions displaced at random along the free coordinates, which
-    determine the classes; `diameter` (nm) is that of the largest sphere, where the law ends; `law`
-    is None for one sphere of that diameter. Threads count into different parts of the same tables,
-    so the counts do not depend on the number of threads. Raises ValueError where the sphere
-    contains no atom, or the tables are larger than MAX_TABLE_BYTES.
+    determine the classes; `diameter` (nm) is that of the largest sphere, where the distribution
+    ends; `distribution` is None for one sphere of that diameter. Threads count into different parts
+    of the same tables, so the counts do not depend on the number of threads. Raises ValueError
+    where the sphere contains no atom, or the tables are larger than MAX_TABLE_BYTES.
     """
     # rounded radii let small steps in size reuse the atoms; beyond the end their weight is zero
-    outer, inner = (1.1, 1.02) if law else (1.0, 1.0)
+    outer, inner = (1.1, 1.02) if distribution else (1.0, 1.0)
     atoms = _sphere_atoms(crystal, centre, _rounded_up(diameter * 5, outer))
     merged = _merge_translations(crystal, generic)
     atoms = _within(atoms, _rounded_up(diameter * 5, inner))
-    share = np.ones(len(atoms.radius)) if law is None else law.share_beyond(
+    fraction = np.ones(len(atoms.radius)) if distribution is None else distribution.fraction_beyond(
         atoms.radius / 5, end=diameter)
     low = atoms.cell.min(axis=0)
     box = np.ptp(atoms.cell, axis=0) + 1
     n_atoms = len(crystal.basis_atoms)
-    shares = np.zeros((n_atoms, *box))
+    fractions = np.zeros((n_atoms, *box))
     at = atoms.cell - low
-    shares[atoms.atom, at[:, 0], at[:, 1], at[:, 2]] = share
+    fractions[atoms.atom, at[:, 0], at[:, 1], at[:, 2]] = fraction
     reach = box - 1 + np.abs(merged.shift).max()
     shape = (len(merged.first), *(2 * reach + 1))
     size = 8.0 * np.prod([float(n) for n in shape])
@@ -92,21 +92,21 @@ def count_sphere_pairs(
             f"spheres up to {diameter:.1f} nm need {size / 1e9:.1f} GB of pair tables; the limit "
             f"is {MAX_TABLE_BYTES / 1e9:.0f} GB. Lower 'largest' of the particle."
         )
-    chosen = np.flatnonzero((atoms.orbit > 0) & (share > 0))
-    filled = shares > 0
+    chosen = np.flatnonzero((atoms.orbit > 0) & (fraction > 0))
+    filled = fractions > 0
     first = np.argmax(filled, axis=3)
     end = np.where(filled.any(axis=3), box[2] - np.argmax(filled[..., ::-1], axis=3), 0)
     tables = np.zeros(shape)
     slabs = np.array_split(
         np.arange(shape[1]), max(1, min(shape[1], -(-4 * resources.threads // shape[0]))))
 
-    own_cell, own_atom, own_share = at[chosen], atoms.atom[chosen], share[chosen]
+    own_cell, own_atom, own_fraction = at[chosen], atoms.atom[chosen], fraction[chosen]
     own_orbit = atoms.orbit[chosen]
 
     def count(part: tuple[int, np.ndarray]) -> None:
         pair_class, slab = part
         _count_pairs(
-            own_cell, own_atom, own_orbit, own_share, shares, first, end,
+            own_cell, own_atom, own_orbit, own_fraction, fractions, first, end,
             crystal.site_of_atom, merged.class_of_pair, pair_class, merged.shift, reach,
             slab[0], slab[-1], tables[pair_class],
         )
@@ -114,7 +114,7 @@ def count_sphere_pairs(
     parts = [(pair_class, slab) for pair_class in range(shape[0]) for slab in slabs]
     for _ in resources.ordered(count, parts):
         pass
-    per_particle = np.bincount(atoms.atom, weights=share, minlength=n_atoms).astype(float)
+    per_particle = np.bincount(atoms.atom, weights=fraction, minlength=n_atoms).astype(float)
     return tables, merged, per_particle
 
 
@@ -131,28 +131,29 @@ def _within(atoms: SphereAtoms, radius: float) -> SphereAtoms:
 
 @njit(cache=True, nogil=True, fastmath=True)
 def _count_pairs(  # type: ignore[no-untyped-def]
-    cell, atom, orbit, share, shares, first, end, site, class_of_pair, wanted, shift, reach, low,
+    cell, atom, orbit, fraction, fractions, first, end, site, class_of_pair, wanted, shift, reach, low,
     high, table,
 ):
     """Count the pairs of one class, `wanted`, into the rows low ... high of its table.
 
     The weight of a pair is the fraction of particles that contain its outer atom, the smaller of
-    two shares. Along z, the atoms t of the cells (x, y) extend from first[t, x, y] to end[t, x, y].
+    two fractions. Along z, the atoms t of the cells (x, y) extend from first[t, x, y] to end[t, x,
+    y].
     """
     for i in range(len(atom)):
         s = atom[i]
-        own = share[i]
-        for t in range(len(shares)):
+        own = fraction[i]
+        for t in range(len(fractions)):
             if class_of_pair[s, t] != wanted:
                 continue
             weight = orbit[i] * (0.5 if site[s] == site[t] else 1.0)
             to_u = shift[s, t, 0] + reach[0] - cell[i, 0]
-            for x in range(max(0, low - to_u), min(shares.shape[1], high + 1 - to_u)):
+            for x in range(max(0, low - to_u), min(fractions.shape[1], high + 1 - to_u)):
                 u = x + to_u
-                for y in range(shares.shape[2]):
+                for y in range(fractions.shape[2]):
                     v = y - cell[i, 1] + shift[s, t, 1] + reach[1]
                     start = first[t, x, y] + shift[s, t, 2] + reach[2] - cell[i, 2]
-                    line = shares[t, x, y, first[t, x, y] : end[t, x, y]]
+                    line = fractions[t, x, y, first[t, x, y] : end[t, x, y]]
                     row = table[u, v, start : start + len(line)]
                     for z in range(len(line)):
                         row[z] += weight * min(own, line[z])

@@ -1,6 +1,7 @@
-"""`largest` has one meaning in all shapes: the law is cut there and renormalised.
+"""`largest` has one meaning in all shapes: the distribution is truncated there and renormalised.
 
-And what is reported of a population is that of the cut law; measures of the body follow the shape.
+And what is reported of a population is that of the truncated distribution; measures of the body
+follow the shape.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from aiida_dse.engine.particles.shapes import (
     SingleSphere,
     SpherePopulation,
 )
-from aiida_dse.engine.particles.size_laws import LogNormal
+from aiida_dse.engine.particles.size_distributions import LogNormal
 from aiida_dse.engine.particles.size_statistics import (
-    MOST_CUT,
+    MOST_TRUNCATED,
     block_measures,
-    cut_law_warning,
     sphere_measures,
     statistic_unit,
+    truncation_warning,
 )
 
 SIZES = {"L_ab": 4.0, "sd_ab": 0.8, "L_c": 4.4, "sd_c": 0.9, "size_axes_rotation": 0.0}
@@ -39,11 +40,11 @@ def populations(largest):
 
 
 @pytest.mark.parametrize("largest", [2.0, 2.6, 3.2])
-def test_spheres_are_those_drawn_from_the_law_below_largest(largest, dse, direct):
-    """D = 2.5(5) nm, cut: atoms and diameters of a Monte-Carlo population below `largest`."""
+def test_spheres_are_those_drawn_from_the_distribution_below_largest(largest, dse, direct):
+    """D = 2.5(5) nm, truncated: atoms and diameters of a Monte-Carlo population below `largest`."""
     random = np.random.default_rng(7)
-    law = LogNormal(2.5, 0.5)
-    drawn = law.median * np.exp(law.width * random.normal(size=400_000))
+    distribution = LogNormal(2.5, 0.5)
+    drawn = distribution.median * np.exp(distribution.width * random.normal(size=400_000))
     kept = drawn[drawn < largest]
     crystal = dse.crystals["rock_salt"]
     shape = SpherePopulation(largest=largest)
@@ -57,35 +58,35 @@ def test_spheres_are_those_drawn_from_the_law_below_largest(largest, dse, direct
     assert found["mean_D"] == pytest.approx(kept.mean(), rel=1e-3)
     assert found["sd_D"] == pytest.approx(kept.std(), rel=5e-3)
     assert found["volume_mean_D"] == pytest.approx((kept**4).sum() / (kept**3).sum(), rel=1e-3)
-    assert found["cut_share"] == pytest.approx((drawn > largest).mean(), rel=5e-3)
+    assert found["truncated_fraction"] == pytest.approx((drawn > largest).mean(), rel=5e-3)
     squared = drawn**6
-    assert found["cut_share_volume_squared"] == pytest.approx(
+    assert found["truncated_fraction_volume_squared"] == pytest.approx(
         squared[drawn > largest].sum() / squared.sum(), rel=0.05)
 
 
 def test_no_share_of_the_spheres_is_piled_up_at_largest(dse):
-    """The outermost atoms are held by next to no particle, wherever the law is cut."""
+    """The outermost atoms are held by next to no particle, wherever the distribution is truncated."""
     crystal = dse.crystals["rock_salt"]
     for largest in (2.0, 2.6, 3.2):
-        law = LogNormal(2.5, 0.5)
+        distribution = LogNormal(2.5, 0.5)
         radii = np.array([0.999, 1.0, 1.001]) * largest
-        share = law.share_beyond(radii, end=largest)
-        assert 0 < share[0] < 0.01 and share[1] == share[2] == 0
+        fraction = distribution.fraction_beyond(radii, end=largest)
+        assert 0 < fraction[0] < 0.01 and fraction[1] == fraction[2] == 0
         reached = SpherePopulation(largest=largest).pair_counts(crystal, {"D": 2.5, "sd_D": 0.5})
         assert reached.tables.max() > 0
 
 
 @pytest.mark.parametrize("shape", ["parallelepipeds", "rotated", "quasi-cubes"])
 @pytest.mark.parametrize("largest", [3.0, 4.1, 5.0])
-def test_edges_are_those_drawn_from_the_law_below_largest(shape, largest):
-    """On a fine lattice, where cells resolve the law."""
+def test_edges_are_those_drawn_from_the_distribution_below_largest(shape, largest):
+    """On a fine lattice, where cells resolve the distribution."""
     crystal = _fine_crystal()
     family, sizes = populations(largest)[shape]
     random = np.random.default_rng(3)
     z = random.normal(size=(2, 3_000_000))
     if shape == "quasi-cubes":
-        law = LogNormal(4.0, 0.8)
-        ab = c = law.median * np.exp(law.width * z[0])
+        distribution = LogNormal(4.0, 0.8)
+        ab = c = distribution.median * np.exp(distribution.width * z[0])
     else:
         first, second = LogNormal(4.0, 0.8), LogNormal(4.4, 0.9)
         angle = np.radians(sizes["size_axes_rotation"])
@@ -100,32 +101,32 @@ def test_edges_are_those_drawn_from_the_law_below_largest(shape, largest):
     volume = ab[kept] ** 2 * c[kept]
     mean_c = (volume * c[kept]).sum() / volume.sum()
     assert found["volume_mean_c"] == pytest.approx(mean_c, rel=5e-3)
-    assert found["cut_share"] == pytest.approx((~kept).mean(), rel=0.01)
+    assert found["truncated_fraction"] == pytest.approx((~kept).mean(), rel=0.01)
     squared = (ab**2 * c) ** 2
-    assert found["cut_share_volume_squared"] == pytest.approx(
+    assert found["truncated_fraction_volume_squared"] == pytest.approx(
         squared[~kept].sum() / squared.sum(), rel=0.05)
 
 
 def _fine_crystal():
     from aiida_dse.engine.crystal.structure import Crystal, Site
 
-    # a cell of 0.3 Å is no crystal, but resolves the law as no crystal does
+    # a cell of 0.3 Å is no crystal, but resolves the distribution as no crystal does
     return Crystal(Cell(0.3, 0.3, 0.3), ("x,y,z",), (Site("X", "Cs1+", (0, 0, 0), 1.0, 1.0),))
 
 
 @pytest.mark.parametrize("shape", populations(3.0))
-def test_a_law_that_reaches_beyond_largest_is_remarked_on(shape, dse):
+def test_a_distribution_that_reaches_beyond_largest_is_remarked_on(shape, dse):
     crystal = dse.crystals["pbnm"]
     for largest in (3.0, 30.0, np.inf):
         family, sizes = populations(largest)[shape]
         found = family.statistics(crystal, sizes)
-        remark = cut_law_warning("P", found)
+        remark = truncation_warning("P", found)
         if largest == 3.0:
-            assert found["cut_share_volume_squared"] > found["cut_share"] > MOST_CUT
+            assert found["truncated_fraction_volume_squared"] > found["truncated_fraction"] > MOST_TRUNCATED
             assert remark is not None and "Raise 'largest' of the particle" in remark
         else:
-            assert found["cut_share"] < 1e-6 and remark is None
-    assert statistic_unit("cut_share") == "" and statistic_unit("mean_ab") == "nm"
+            assert found["truncated_fraction"] < 1e-6 and remark is None
+    assert statistic_unit("truncated_fraction") == "" and statistic_unit("mean_ab") == "nm"
 
 
 @pytest.mark.parametrize("shape", populations(3.0))
@@ -139,7 +140,7 @@ def test_a_mean_beyond_largest_is_computed_as_any_other(shape, mean, dse):
     counts = family.pair_counts(crystal, moved)
     found = family.statistics(crystal, moved)
     assert np.isfinite(counts.tables).all() and counts.atoms.sum() > 1
-    assert found["cut_share"] <= 1 and all(np.isfinite(value) for value in found.values())
+    assert found["truncated_fraction"] <= 1 and all(np.isfinite(value) for value in found.values())
     # whole cells within half a cell
     assert max(found.get("mean_ab", 0), found.get("mean_D", 0)) <= 3.0 + 0.3
 

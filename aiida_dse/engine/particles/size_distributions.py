@@ -1,7 +1,8 @@
-"""Log-normal size laws of a nanocrystal population, of one or two edge lengths.
+"""Log-normal size distributions of a nanocrystal population, of one or two edge lengths.
 
-A law ends at `largest`, or earlier where only the fraction TAIL of it remains. It is cut there and
-renormalised, and the reported statistics are those of the cut law.
+A distribution ends at `largest`, or earlier where only the fraction TAIL of it remains. It is
+truncated there and renormalised, and the reported statistics are those of the truncated
+distribution.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ TAIL = 1e-4
 
 @dataclass(frozen=True)
 class LogNormal:
-    """A number-weighted log-normal law of a length, by its mean and standard deviation (nm).
+    """A number-weighted log-normal distribution of a length, with its mean and s.d. (nm).
 
     w = sqrt(log(1 + s^2/m^2)), x0 = m / sqrt(1 + s^2/m^2), density
     exp(-(log x - log x0)^2 / (2 w^2)) / (x w sqrt(2 pi)).
@@ -33,8 +34,8 @@ class LogNormal:
     def __post_init__(self) -> None:
         if not (self.mean > 0 and self.sd > 0 and np.isfinite(self.mean * self.sd)):
             raise ValueError(
-                f"the log-normal size law has the mean {self.mean:g} nm and the standard deviation "
-                f"{self.sd:g} nm; both must be above 0. For particles of one size, specify the "
+                f"the log-normal size distribution has the mean {self.mean:g} nm and the standard "
+                f"deviation {self.sd:g} nm; both must be above 0. For particles of one size, specify the "
                 "size as a single number."
             )
 
@@ -65,23 +66,23 @@ class LogNormal:
         positive = np.where(length > 0, length, 1e-300)
         return np.asarray(ndtr(-np.log(positive / self.median) / self.width))
 
-    def share_beyond(self, length: FloatArray, *, end: float) -> FloatArray:
-        """The fraction of particles longer than `length` (nm) in the law cut at `end` (nm).
+    def fraction_beyond(self, length: FloatArray, *, end: float) -> FloatArray:
+        """The fraction of particles longer than `length` in the distribution truncated at `end`, in nm.
 
         (S(length) - S(end)) / (1 - S(end)), and 0 from `end` on; it is accurate also where `end`
-        lies far below the law.
+        lies far below the distribution.
         """
         below, all_below = self._log_below(length), self._log_below(np.asarray(end))
         return np.asarray(-np.expm1(np.minimum(below - all_below, 0.0)))
 
     def beyond(self, length: float, *, power: float = 0.0) -> float:
-        """The fraction of the uncut law beyond `length` (nm), weighted with length^power."""
+        """The fraction of the untruncated distribution beyond `length` (nm), by length^power."""
         if not np.isfinite(length):
             return 0.0
         return float(ndtr(power * self.width - np.log(length / self.median) / self.width))
 
     def end(self, *, dimensions: int, largest: float = np.inf) -> float:
-        """The end of the law (nm): `largest`, or the smaller size beyond which only TAIL remains.
+        """The end of the distribution (nm): `largest`, or the size beyond which only TAIL remains.
 
         TAIL is weighted with the volume squared; the volume is length^dimensions.
         """
@@ -89,7 +90,7 @@ class LogNormal:
         return float(min(self.median * np.exp(shift - self.width * ndtri(TAIL)), largest))
 
     def moment(self, power: float, *, end: float = np.inf) -> float:
-        """The mean of length^power (nm^power) in the law cut at `end` (nm)."""
+        """The mean of length^power (nm^power) in the distribution truncated at `end` (nm)."""
         whole = power * np.log(self.median) + (power * self.width) ** 2 / 2
         if np.isfinite(end):
             z = np.log(end / self.median) / self.width
@@ -104,10 +105,10 @@ class LogNormal:
 
 @dataclass(frozen=True)
 class BivariateLogNormal:
-    """A log-normal law of two lengths (nm), its logarithmic axes rotated by `rotation` degrees.
+    """A log-normal distribution of two lengths (nm), with axes rotated by `rotation` degrees.
 
-    `first` and `second` are the laws along the rotated axes; the lengths are independent if
-    rotation = 0. The logarithms are normal with the covariance R diag(w_1^2, w_2^2) R^T.
+    `first` and `second` are the distributions along the rotated axes; the lengths are independent
+    if rotation = 0. The logarithms are normal with the covariance R diag(w_1^2, w_2^2) R^T.
     """
 
     first: LogNormal
@@ -134,7 +135,7 @@ class BivariateLogNormal:
         return float(min(ends[0], largest)), float(min(ends[1], largest))
 
     def beyond(self, length: float, *, powers: tuple[int, int] = (0, 0)) -> float:
-        """The fraction of the uncut law with one length or both beyond `length` (nm).
+        """The fraction of the untruncated distribution with a length beyond `length` (nm).
 
         It is weighted with length_1^powers[0] length_2^powers[1].
         """
@@ -181,8 +182,8 @@ def whole_lengths(step: float, end: float) -> tuple[FloatArray, FloatArray]:
 def number_weights(log_density: FloatArray, counted: FloatArray) -> FloatArray:
     """The number weights exp(log_density) times `counted`, normalised to the sum 1.
 
-    They are correct also where exp(log_density) would underflow everywhere: a law far from all
-    lengths selects the nearest one.
+    They are correct also where exp(log_density) would underflow everywhere: a distribution far from
+    all lengths selects the nearest one.
     """
     chosen = log_density + np.log(np.maximum(counted, 1e-300))
     density = np.exp(chosen - chosen.max())

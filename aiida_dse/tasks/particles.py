@@ -1,0 +1,84 @@
+"""Particle shapes and starting sizes from the particle section of a document."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aiida_dse.documents.model import Parallelepiped, QuasiCube, SizeDistribution, Sphere
+from aiida_dse.engine.crystal.structure import Crystal
+from aiida_dse.engine.particles.shapes import (
+    MAX_CELLS_ALONG_EDGE,
+    Family,
+    ParallelepipedPopulation,
+    QuasiCubePopulation,
+    SingleParallelepiped,
+    SingleSphere,
+    SpherePopulation,
+)
+from aiida_dse.engine.particles.size_distributions import LogNormal
+
+#: Populations end at this multiple of the largest starting mean unless 'largest' is specified.
+DEFAULT_LARGEST = 4.0
+#: Smallest fraction of a size distribution that must lie above half the edge of a cell.
+LEAST_FRACTION = 1e-9
+
+
+def shape_and_sizes(
+    crystal: Crystal, particle: Parallelepiped | QuasiCube | Sphere
+) -> tuple[Family, dict[str, float]]:
+    """The shape of the particles, and the starting values (nm) of its size parameters.
+
+    Raises ValueError for mean sizes above 'largest' and for distributions below half a cell.
+    """
+    sections = [getattr(particle, name, None) for name in ("L_ab", "L_c", "L", "D")]
+    means = [section.mean for section in sections if isinstance(section, SizeDistribution)]
+    cell = crystal.cell
+    # a change of the cell during a refinement must not raise the largest particle above the limit
+    possible = 0.9 * MAX_CELLS_ALONG_EDGE * min(cell.a, cell.b, cell.c) / 10
+    largest = particle.largest or min(DEFAULT_LARGEST * max(means, default=0.0), possible)
+    for mean in means:
+        if mean >= largest:
+            raise ValueError(
+                f"the mean size {mean:g} nm is not below 'largest', {largest:g} nm. Check "
+                "that the sizes are in nm, and lower the mean or raise 'largest'; the limit is "
+                f"{MAX_CELLS_ALONG_EDGE} cells along an edge."
+            )
+    _require_particles(crystal, particle)
+    if isinstance(particle, Parallelepiped):
+        if particle.cells is not None:
+            return SingleParallelepiped(particle.cells), {}
+        assert particle.L_ab is not None and particle.L_c is not None
+        return ParallelepipedPopulation(largest), {
+            "L_ab": particle.L_ab.mean, "sd_ab": particle.L_ab.sd,
+            "L_c": particle.L_c.mean, "sd_c": particle.L_c.sd,
+            "size_axes_rotation": particle.size_axes_rotation,
+        }
+    if isinstance(particle, QuasiCube):
+        return QuasiCubePopulation(largest), {"L": particle.L.mean, "sd_L": particle.L.sd}
+    if isinstance(particle.centre, str):
+        at = crystal.special_position(particle.centre)
+        centre = (float(at[0]), float(at[1]), float(at[2]))
+    else:
+        centre = particle.centre
+    if isinstance(particle.D, SizeDistribution):
+        return SpherePopulation(centre, largest), {"D": particle.D.mean, "sd_D": particle.D.sd}
+    return SingleSphere(particle.D, centre), {}
+
+
+def _require_particles(
+    crystal: Crystal, particle: Parallelepiped | QuasiCube | Sphere
+) -> None:
+    """Raise ValueError for size distributions that lie below half the edge of a unit cell."""
+    cell = crystal.cell
+    step_ab = float(np.sqrt(cell.a * cell.b)) / 10
+    for name, step in (("L_ab", step_ab), ("L", step_ab), ("L_c", cell.c / 10)):
+        section = getattr(particle, name, None)
+        if not isinstance(section, SizeDistribution):
+            continue
+        if LogNormal(section.mean, section.sd).beyond(step / 2) < LEAST_FRACTION:
+            raise ValueError(
+                f"the size distribution of {name}, mean {section.mean:g} nm and s.d. "
+                f"{section.sd:g} nm, lies below half the edge of one cell, "
+                f"{step / 2:.3g} nm, so no particle size has any weight. Check "
+                "that the sizes are in nm, and raise the mean."
+            )
