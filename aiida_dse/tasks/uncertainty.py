@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,28 +13,21 @@ import numpy as np
 from aiida_dse.documents import DocumentError
 from aiida_dse.documents.plans import RefinementPlan, UncertaintyPlan
 from aiida_dse.documents.results import (
-    BootstrapRow,
-    PosteriorRow,
-    ProfileRow,
     UncertaintyRow,
     UncertaintySummary,
 )
 from aiida_dse.documents.status import Status, Task
 from aiida_dse.engine.fit.bootstrap import (
-    FAILED,
     NOT_CONVERGED,
     PENDING,
-    REFINED,
     Bootstrap,
     bootstrap,
 )
-from aiida_dse.engine.fit.convergence import convergence
 from aiida_dse.engine.fit.freedom import check_freedom
 from aiida_dse.engine.fit.leastsquares import Cycle
 from aiida_dse.engine.fit.posterior import Chain, sample_posterior
 from aiida_dse.engine.fit.profile import Profiles, Ray, profile_likelihood
 from aiida_dse.engine.fit.refine import Refinement, default_stages, refine
-from aiida_dse.engine.model.agreement import su_scale
 from aiida_dse.engine.parameters import select
 from aiida_dse.engine.resources import ONE_THREAD, Resources, StopCheck
 from aiida_dse.io.results import Result, write_result
@@ -42,10 +35,19 @@ from aiida_dse.io.results import Result, write_result
 from .build import BuiltModel
 from .run import CHECKPOINT_INTERVAL, refinement_result
 from .sample_statistics import correlation_of, derived_spread, spread_rows
-
-SIDES = {-1: "below", 1: "above"}
-#: Rise of chi2 at the ends of the intervals of one parameter.
-RISES = {"68": 1.0, "95": 4.0}
+from .uncertainty_rows import (
+    bootstrap_of,
+    bootstrap_row,
+    bootstrap_warnings,
+    chain_arrays,
+    chain_of,
+    chain_row,
+    judged,
+    profile_arrays,
+    profile_rows,
+    profile_warnings,
+    rays_of,
+)
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class _Work:
         #: Parameters at a bound, which have no s.u. and therefore no step size for a profile.
         self.without_su = [p.name for p in best.free if p.su is None]
         self.reason = "complete"
-        self.kept = time.monotonic()
+        self.last_checkpoint = time.monotonic()
         if finished is not None:
             names = tuple(finished.summary.free)
             self.rays = rays_of(finished)
@@ -196,7 +198,7 @@ class _Work:
     @property
     def _due(self) -> bool:
         return (self.checkpoint is not None
-                and time.monotonic() - self.kept > CHECKPOINT_INTERVAL)
+                and time.monotonic() - self.last_checkpoint > CHECKPOINT_INTERVAL)
 
     def _report(
         self, part: str, unit: str, begun: int, done: int, total: int, note: str, clock: float
@@ -204,7 +206,7 @@ class _Work:
         if self._due:
             assert self.checkpoint is not None
             write_result(self._raw(Status.RUNNING, "running"), self.checkpoint)
-            self.kept = time.monotonic()
+            self.last_checkpoint = time.monotonic()
         if self.on_progress:
             elapsed = time.monotonic() - clock
             self.on_progress(UncertaintyProgress(part, unit, begun, done, total, note, elapsed))
@@ -222,13 +224,7 @@ class _Work:
                        "bootstrap/outcome": self.samples.outcome}
         if self.chain is not None:
             found["posterior"] = chain_row(self.chain)
-            arrays |= {
-                "posterior/samples": self.chain.samples,
-                "posterior/log_posterior": self.chain.log_posterior,
-                "posterior/last": self.chain.last,
-                "posterior/last_log_posterior": self.chain.last_log_posterior,
-                "posterior/accepted": self.chain.accepted,
-            }
+            arrays |= chain_arrays(self.chain)
         return Result(self._summary(
             status=status, stop_reason=reason, uncertainty=UncertaintyRow(**found)), arrays)
 
@@ -292,142 +288,3 @@ class _Work:
                 "derived": derived_spread(self.built, self.best, names, spreads)})
         return Result(summary.model_copy(update={
             "uncertainty": part, "warnings": warnings, **changes}), arrays)
-
-
-def profile_rows(profiles: Profiles, best: Refinement) -> dict[str, ProfileRow]:
-    """Intervals of each profiled parameter where chi2 rises by 1 and by 4.
-
-    The scaled intervals correspond to these rises times max(1, GoF)^2.
-    """
-    scale = su_scale(best.agreement.gof) ** 2
-    rows: dict[str, ProfileRow] = {}
-    for name, one in profiles.profiles.items():
-        lower = None
-        if one.lowest is not None:
-            chi2, values = one.lowest
-            lower = {"chi2": chi2,
-                     "values": dict(zip(profiles.names, map(float, values), strict=True))}
-        rows[name] = ProfileRow(
-            value=one.parameter.value, su=one.parameter.su, chi2_min=one.chi2_min,
-            below=one.below.ended, above=one.above.ended,
-            n_points=len(one.below.values) + len(one.above.values),
-            interval_68=one.interval(RISES["68"]), interval_95=one.interval(RISES["95"]),
-            scaled_68=one.interval(RISES["68"] * scale),
-            scaled_95=one.interval(RISES["95"] * scale), lower_minimum=lower,
-        )
-    return rows
-
-
-def profile_arrays(profiles: Profiles) -> dict[str, np.ndarray]:
-    """Arrays profile/<name>/<below|above>/<value|chi2|refined> of every side with points."""
-    found: dict[str, np.ndarray] = {}
-    for name, one in profiles.profiles.items():
-        for ray in (one.below, one.above):
-            if len(ray.values):
-                at = f"profile/{name}/{SIDES[ray.side]}"
-                found |= {f"{at}/value": ray.values, f"{at}/chi2": ray.chi2,
-                          f"{at}/refined": ray.refined}
-    return found
-
-
-def profile_warnings(rows: Mapping[str, ProfileRow]) -> list[str]:
-    """Warnings of lower minima and of sides without a limit."""
-    found = []
-    for name, row in rows.items():
-        if row.lower_minimum is not None:
-            found.append(
-                f"The profile of {name} passed a lower minimum, chi2 = "
-                f"{row.lower_minimum['chi2']:.6g} instead of {row.chi2_min:.6g}. Refine again "
-                "from its values (lower_minimum in uncertainty.profile of the result)."
-            )
-        for side, ended in (("below", row.below), ("above", row.above)):
-            if ended == "flat":
-                found.append(f"chi2 is flat {side} {name} = {row.value:.6g}, so there is no limit "
-                             "on this side.")
-            elif ended not in ("", "risen", "bound"):
-                found.append(f"The profile {side} {name} = {row.value:.6g} is incomplete: {ended}")
-    return found
-
-
-def bootstrap_row(samples: Bootstrap) -> BootstrapRow:
-    """The numbers of bootstrap samples by outcome."""
-    def count(outcome: int) -> int:
-        return int((samples.outcome == outcome).sum())
-
-    return BootstrapRow(
-        n_samples=len(samples.chi2), seed=samples.seed, n_refined=count(REFINED),
-        n_not_converged=count(NOT_CONVERGED), n_failed=count(FAILED), n_pending=count(PENDING),
-        failures={str(k): why for k, why in samples.failures.items()},
-    )
-
-
-def bootstrap_warnings(row: BootstrapRow) -> list[str]:
-    """A warning if samples are missing."""
-    lost = row.n_failed + row.n_not_converged
-    if not lost:
-        return []
-    first = next(iter(row.failures.values()), "")
-    return [f"{lost} of {row.n_samples} bootstrap samples are missing: {row.n_failed} failed"
-            + (f" (first error: {first})" if first else "")
-            + f", {row.n_not_converged} did not converge."]
-
-
-def chain_row(chain: Chain) -> PosteriorRow:
-    """The size and acceptance of a chain."""
-    return PosteriorRow(
-        n_walkers=len(chain.last), n_steps=chain.n_steps, thin=chain.thin, seed=chain.seed,
-        acceptance=chain.acceptance, n_impossible=chain.n_impossible,
-    )
-
-
-def judged(chain: Chain) -> tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray]:
-    """Verdict on the convergence of a chain, diagnostics (n_free,), and samples after burn-in."""
-    verdict = convergence(chain.samples, thin=chain.thin)
-    kept = chain.samples[verdict.burn_in:].reshape(-1, len(chain.names))
-    return {
-        "burn_in": verdict.burn_in * chain.thin, "n_kept": len(kept),
-        "converged": verdict.converged, "reasons": list(verdict.reasons),
-    }, {
-        "r_hat": verdict.r_hat, "autocorrelation_time": verdict.autocorrelation_time,
-        "effective_samples": verdict.effective_samples,
-    }, kept
-
-
-def rays_of(result: Result[UncertaintySummary]) -> list[Ray]:
-    """The sides of the profiles in a result, complete or not."""
-    found = []
-    for name, row in result.summary.uncertainty.profile.items():
-        for side, ended in ((-1, row.below), (1, row.above)):
-            at = f"profile/{name}/{SIDES[side]}"
-            if f"{at}/value" in result.arrays:
-                values, chi2, refined = (
-                    result.arrays[f"{at}/{key}"] for key in ("value", "chi2", "refined")
-                )
-                found.append(Ray(name, side, values, chi2, refined, ended))
-    return found
-
-
-def bootstrap_of(
-    result: Result[UncertaintySummary], names: tuple[str, ...]
-) -> Bootstrap | None:
-    """The bootstrap samples in a result."""
-    row, arrays = result.summary.uncertainty.bootstrap, result.arrays
-    if row is None:
-        return None
-    return Bootstrap(
-        names, arrays["bootstrap/values"], arrays["bootstrap/chi2"], arrays["bootstrap/outcome"],
-        {int(k): why for k, why in row.failures.items()}, row.seed, 0.0, "finished",
-    )
-
-
-def chain_of(result: Result[UncertaintySummary], names: tuple[str, ...]) -> Chain | None:
-    """The chain of the posterior in a result."""
-    row, arrays = result.summary.uncertainty.posterior, result.arrays
-    if row is None:
-        return None
-    return Chain(
-        names, arrays["posterior/samples"], arrays["posterior/log_posterior"],
-        arrays["posterior/last"], arrays["posterior/last_log_posterior"],
-        arrays["posterior/accepted"], row.n_steps, row.thin, row.n_impossible,
-        row.seed, 0.0, "finished",
-    )

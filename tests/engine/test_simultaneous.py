@@ -285,9 +285,10 @@ def test_at_a_bound_and_undetermined_are_reported(series):
         ({"parametric_constraints": {"P.a": "global.b"}}, "'global.b', which is not a parameter .*global.a"),
         ({"parametric_constraints": {"P.a": "global.a + P.Cs.B_iso", "P.Cs.B_iso": "P.a"}}, "circular"),
         ({"parametric_constraints": {"P.a": "global.a * sample.temperature"}}, "T200 has no temperature"),
-        ({"parametric_constraints": {"P.a": "4.1"}}, "global.a has no effect"),
+        ({"parametric_constraints": {"P.a": "4.1"}}, "global.a has no effect.*Use it in"),
         ({"parametric_constraints": {"P.a": "global.a * 0"}}, "impossible"),
-        ({"parametric_constraints": {"P.a": "4.1 + 0 * global.a"}}, "global.a has no effect"),
+        ({"parametric_constraints": {"P.a": "4.1 + 0 * global.a"}},
+         r"global.a has no effect.*Check the parametric constraint of P\.a"),
     ],
 )
 def test_what_contradicts_itself_is_refused(series, options, message):

@@ -153,9 +153,13 @@ class SimultaneousModel:
             ends = [start | {name: start[name] + s * step} for s in (1, -1)]
             if all(self._computed(k, end) == self._computed(k, start)
                    for k in self.models for end in ends):
+                users = [target for target, constraint in self.parametric_constraints.items()
+                         if name in constraint.sources]
+                remedy = (f"Check the parametric constraint of {', '.join(users)}, in which it "
+                          "cancels or is multiplied by zero, or remove it." if users else
+                          "Use it in a parametric constraint, or remove it.")
                 raise ValueError(
-                    f"{name} has no effect on any parameter of any pattern. Use it in a "
-                    "parametric constraint, or remove it."
+                    f"{name} has no effect on any parameter of any pattern. {remedy}"
                 )
 
     @property
