@@ -128,7 +128,7 @@ def derived_quantities(
         gradient[:, k] = (ends[0] - ends[1]) / (2 * step)
     spread = np.full((len(names),) * 2, np.nan)
     if covariance is not None and free:
-        spread = Covariance(free, covariance.block(free)).propagated(gradient)
+        spread = covariance.propagated(gradient, free)
     found = function(values)
     shifts = np.array([model.parameters[name].shift for name in free])
     limits = ROUNDING * np.maximum(1.0, np.abs(found))[:, None]

@@ -211,7 +211,8 @@ def test_a_direction_spread_over_300_parameters_flags_them_all(noise):
     jacobian = spread_direction(900, 300, 300)
     noisy = np.random.default_rng(1).normal(size=jacobian.shape)
     jacobian += noise * noisy * np.linalg.norm(jacobian, axis=0) / np.sqrt(len(jacobian))
-    inverse, undetermined = inverse_normal(jacobian)
+    found = inverse_normal(jacobian)
+    inverse, undetermined = found.covariance, found.undetermined
     assert undetermined.all() and np.isnan(inverse).all()
 
 
@@ -221,18 +222,34 @@ def test_parameters_outside_an_undetermined_direction_keep_their_uncertainty(noi
     jacobian = spread_direction(900, 300, 120)
     noisy = np.random.default_rng(1).normal(size=jacobian.shape)
     jacobian += noise * noisy * np.linalg.norm(jacobian, axis=0) / np.sqrt(len(jacobian))
-    inverse, undetermined = inverse_normal(jacobian)
+    found = inverse_normal(jacobian)
+    inverse, undetermined = found.covariance, found.undetermined
     assert undetermined.tolist() == [True] * 120 + [False] * 180
     kept = np.delete(jacobian, 0, axis=1)
     reduced = np.linalg.inv(kept.T @ kept)
     assert_allclose(np.diag(inverse)[120:], np.diag(reduced)[119:], rtol=1e-4)
 
 
+def test_determined_combinations_of_undetermined_parameters_have_a_covariance():
+    """The data see x + y and z, but neither x nor y alone."""
+    random = np.random.default_rng(2)
+    u, v = random.normal(size=(2, 200))
+    found = inverse_normal(np.column_stack([u, u, v]))
+    assert found.undetermined.tolist() == [True, True, False]
+    gradient = np.array([[1.0, 1.0, 0.0], [1.0, -1.0, 0.0], [3.0, 3.0, 2.0], [1.0, 0.0, 0.0]])
+    carried = found.propagated(gradient)
+    expected = np.linalg.inv(np.array([[u @ u, u @ v], [u @ v, v @ v]]))
+    sums = np.array([[1.0, 0.0], [3.0, 2.0]])
+    assert_allclose(carried[np.ix_([0, 2], [0, 2])], sums @ expected @ sums.T, rtol=1e-9)
+    assert np.isnan(carried[[1, 3]]).all() and np.isnan(carried[:, [1, 3]]).all()
+
+
 def test_a_well_conditioned_jacobian_flags_nothing():
     random = np.random.default_rng(3)
     jacobian = random.normal(size=(900, 300)) * 10 ** random.uniform(-3, 3, 300)
     jacobian *= 1 + 1e-8 * random.normal(size=jacobian.shape)
-    inverse, undetermined = inverse_normal(jacobian)
+    found = inverse_normal(jacobian)
+    inverse, undetermined = found.covariance, found.undetermined
     assert not undetermined.any()
     scale = np.sqrt(np.diag(inverse))
     assert_allclose(inverse / np.outer(scale, scale),
@@ -245,7 +262,8 @@ def test_a_strong_correlation_is_no_undetermined_direction(correlation):
     random = np.random.default_rng(5)
     u, v = np.linalg.qr(random.normal(size=(200, 2)))[0].T
     jacobian = np.column_stack([u, correlation * u + np.sqrt(1 - correlation**2) * v])
-    inverse, undetermined = inverse_normal(jacobian)
+    found = inverse_normal(jacobian)
+    inverse, undetermined = found.covariance, found.undetermined
     assert not undetermined.any()
     assert_allclose(np.diag(inverse), 1 / (1 - correlation**2), rtol=1e-6)
 

@@ -22,16 +22,63 @@ from aiida_dse.engine.units import FloatArray
 
 #: Relative singular value below which a direction of parameter space is undetermined.
 SINGULAR = 1e-5
-#: A parameter is undetermined if the omitted directions would add this fraction of its variance.
-SHARE = 0.01
+#: A quantity is undetermined if the omitted directions would add this fraction of its variance.
+ADDED = 0.01
+#: Variance of a parameter without any effect.
+NO_EFFECT = 1e200
+
+
+@dataclass(frozen=True)
+class NormalInverse:
+    """(J^T J)^-1 of n parameters, on the directions that the data determine.
+
+    `determined` (n, n) is the pseudo-inverse on these directions. `missing` (n, n) is the
+    covariance that the omitted directions would add if their singular values were at the limit: a
+    quantity with the gradient g is undetermined where g missing g^T exceeds the fraction ADDED of
+    g determined g^T.
+    """
+
+    determined: FloatArray
+    missing: FloatArray
+
+    @property
+    def undetermined(self) -> np.ndarray:
+        """A mask (n,) of the undetermined parameters."""
+        return np.asarray(np.diag(self.missing) > ADDED * np.diag(self.determined))
+
+    @property
+    def covariance(self) -> FloatArray:
+        """The covariance (n, n) of the parameters; rows and columns without an s.u. are nan."""
+        found, lost = self.determined.copy(), self.undetermined
+        found[lost, :] = found[:, lost] = np.nan
+        return found
+
+    def propagated(self, gradient: FloatArray) -> FloatArray:
+        """The covariance (m, m) of m quantities with the gradient (m, n).
+
+        It is nan for quantities that the data do not determine. A quantity may be determined
+        although it depends on undetermined parameters.
+        """
+        carried = np.asarray(gradient @ self.determined @ gradient.T)
+        np.fill_diagonal(carried, np.maximum(np.diag(carried), 0.0))  # rounding may leave -1e-30
+        added = np.einsum("ij,jk,ik->i", gradient, self.missing, gradient)
+        lost = added > ADDED * np.diag(carried)
+        carried[lost, :] = carried[:, lost] = np.nan
+        return carried
 
 
 @dataclass(frozen=True)
 class Covariance:
-    """The unscaled covariance of named quantities; nan for quantities without an s.u."""
+    """The unscaled covariance of named quantities; nan for quantities without an s.u.
+
+    `inverse` is that of the refined parameters, which are the first of the quantities. With it,
+    quantities that depend on undetermined parameters only through a determined combination have
+    an s.u.
+    """
 
     names: tuple[str, ...]
     matrix: FloatArray  # (n, n)
+    inverse: NormalInverse | None = None
 
     def su(self, name: str) -> float | None:
         """The unscaled s.u. of a quantity; None where it has none."""
@@ -51,29 +98,30 @@ class Covariance:
         deviation = np.where(deviation > 0, deviation, np.nan)
         return np.asarray(self.matrix / np.outer(deviation, deviation))
 
-    def propagated(self, gradient: FloatArray) -> FloatArray:
+    def propagated(self, gradient: FloatArray, names: Sequence[str] | None = None) -> FloatArray:
         """The covariance G C G^T (m, m) of m quantities with the gradient G (m, n).
 
-        It is nan for quantities that depend on a quantity without an s.u.
+        `names` are the n quantities of the gradient, all of them by default. The covariance is nan
+        for quantities that the data do not determine.
         """
-        known = np.isfinite(np.diag(self.matrix))
-        inner = self.matrix[np.ix_(known, known)]
+        names = self.names if names is None else tuple(names)
+        if self.inverse is not None and names == self.names[:len(self.inverse.determined)]:
+            return self.inverse.propagated(gradient)
+        matrix = self.block(names)
+        known = np.isfinite(np.diag(matrix))
+        inner = matrix[np.ix_(known, known)]
         carried = np.asarray(gradient[:, known] @ inner @ gradient[:, known].T)
-        np.fill_diagonal(carried, np.maximum(np.diag(carried), 0.0))  # rounding may leave -1e-30
+        np.fill_diagonal(carried, np.maximum(np.diag(carried), 0.0))
         lost = (np.abs(gradient[:, ~known]) > 0).any(axis=1)
         carried[lost, :] = carried[:, lost] = np.nan
         return carried
 
 
-def inverse_normal(
-    jacobian: FloatArray, lengths: FloatArray | None = None
-) -> tuple[FloatArray, np.ndarray]:
-    """(J^T J)^-1 (n_free, n_free), and a mask (n_free,) of the undetermined parameters.
+def inverse_normal(jacobian: FloatArray, lengths: FloatArray | None = None) -> NormalInverse:
+    """(J^T J)^-1 of a Jacobian (n_rows, n_free), on the directions that it determines.
 
-    The inverse uses the singular values of the Jacobian (n_rows, n_free), its columns scaled to
-    length one. Directions below SINGULAR are omitted; a parameter is undetermined where they, taken
-    at ten times SINGULAR, would add more than SHARE of the remaining variance. Its rows and columns
-    are nan.
+    The inverse uses the singular values of the Jacobian, its columns scaled to length one.
+    Directions below SINGULAR are omitted; what they would add is computed at ten times SINGULAR.
 
     lengths (n_free,) are the lengths of the columns before the linear part was projected out. A
     column of which less than SINGULAR remains can be replaced by linear coefficients: what is left
@@ -81,7 +129,7 @@ def inverse_normal(
     """
     n = jacobian.shape[1]
     if n == 0:
-        return np.zeros((0, 0)), np.zeros(0, dtype=bool)
+        return NormalInverse(np.zeros((0, 0)), np.zeros((0, 0)))
     length = np.linalg.norm(jacobian, axis=0)
     flat = length <= 1e-12 * max(length.max(), 1e-300)
     if lengths is not None:
@@ -91,12 +139,12 @@ def inverse_normal(
     keep = singular > SINGULAR * singular[0]
     inverse = (vectors[keep].T / singular[keep] ** 2) @ vectors[keep]
     floor = np.maximum(singular[~keep], 10 * SINGULAR * singular[0])
-    added = ((vectors[~keep] / floor[:, None]) ** 2).sum(axis=0)
-    undetermined = flat | (added > SHARE * np.diag(inverse))
+    omitted = (vectors[~keep].T / floor**2) @ vectors[~keep]
     spread = 1 / np.where(flat, 1.0, length)
-    inverse = inverse * np.outer(spread, spread)
-    inverse[undetermined, :] = inverse[:, undetermined] = np.nan
-    return inverse, undetermined
+    missing = omitted * np.outer(spread, spread)
+    missing[flat, :] = missing[:, flat] = 0.0
+    missing[flat, flat] = NO_EFFECT
+    return NormalInverse(inverse * np.outer(spread, spread), missing)
 
 
 def with_linear(
@@ -117,7 +165,7 @@ def with_linear(
         solution = np.linalg.lstsq(scaled, derivatives[:, known], rcond=None)[0]
         slopes[:, known] = -solution / length[:, None]
     unknown, _ = _normalised(derivatives[:, ~known])
-    lost = inverse_normal(np.hstack([unknown, scaled]))[1][unknown.shape[1]:]
+    lost = inverse_normal(np.hstack([unknown, scaled])).undetermined[unknown.shape[1]:]
     linear = np.linalg.pinv(scaled.T @ scaled) / np.outer(length, length)
     inner = np.where(np.isfinite(free), free, 0.0)
     cross = slopes @ inner

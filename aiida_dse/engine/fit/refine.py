@@ -223,13 +223,15 @@ def outcome(
     derivatives = problem.derivatives(evaluation, moving, central=True)
     projected = problem.projected(evaluation, derivatives, moving)
     restrained = projected[problem.n_points:]
-    inverse, lost = inverse_normal(
+    inverse = inverse_normal(
         projected, np.sqrt((derivatives**2).sum(axis=0) + (restrained**2).sum(axis=0)))
-    undetermined = {name for name, is_lost in zip(moving, lost, strict=True) if is_lost}
+    undetermined = {name for name, is_lost in zip(moving, inverse.undetermined, strict=True)
+                    if is_lost}
     active = evaluation.linear.active
     columns = model.linear_columns(evaluation)[:, active] / model.observation.sigma[:, None]
     solved = [name for name, is_active in zip(model.linear_names, active, strict=True) if is_active]
-    covariance = Covariance((*moving, *solved), with_linear(inverse, derivatives, columns))
+    covariance = Covariance(
+        (*moving, *solved), with_linear(inverse.covariance, derivatives, columns), inverse)
     parameters = refined_parameters(model, values, covariance, free, bound, undetermined)
     fit = model.agreement(evaluation, len(moving))
     linear = linear_parameters(model, evaluation, covariance)
@@ -279,7 +281,6 @@ def refined_parameters(
     moving = [name for name in free if name not in bound]
     # parameters that are constrained to fixed parameters have no s.u.
     gradient = constraint_gradient(model.constraints, values, moving)
-    block = Covariance(tuple(moving), covariance.block(moving))
     refined = {}
     for name, start in model.parameters.items():
         su, status = None, ParameterStatus.FIXED
@@ -291,7 +292,7 @@ def refined_parameters(
             su, status = covariance.su(name), ParameterStatus.FREE
         elif name in gradient:
             status = ParameterStatus.CONSTRAINED
-            variance = float(block.propagated(gradient[name][None, :])[0, 0])
+            variance = float(covariance.propagated(gradient[name][None, :], moving)[0, 0])
             su = math.sqrt(variance) if variance > 0 else None
         value = values[name]
         refined[name] = start.changed(

@@ -24,7 +24,7 @@ from aiida_dse.engine.parameters import Parameter, ParameterStatus
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import FloatArray
 
-from .covariance import Covariance, inverse_normal, with_linear
+from .covariance import Covariance, NormalInverse, inverse_normal, with_linear
 from .leastsquares import Cycle, Descent
 from .refine import (
     PatternProblem,
@@ -200,9 +200,10 @@ def _outcome(
     squares = sum(
         (((derivatives @ model.slopes(name, values, moving)) ** 2).sum(axis=0)
          for name, derivatives in problem.derivatives.items()), np.zeros(len(moving)))
-    inverse, lost = inverse_normal(jacobian, np.sqrt(squares))
-    undetermined = {name for name, is_lost in zip(moving, lost, strict=True) if is_lost}
-    covariance = Covariance(tuple(moving), inverse)
+    inverse = inverse_normal(jacobian, np.sqrt(squares))
+    undetermined = {name for name, is_lost in zip(moving, inverse.undetermined, strict=True)
+                    if is_lost}
+    covariance = Covariance(tuple(moving), inverse.covariance, inverse)
     parameters: dict[str, Parameter] = {}
     for name, start in model.parameters.items():
         su, status = None, ParameterStatus.FIXED
@@ -239,14 +240,19 @@ def _pattern_outcome(
     full = dict(evaluation.values)
     acting = model.followers(name, moving)
     slopes = model.slopes(name, values, moving)
+    inverse = covariance.inverse
+    assert inverse is not None
     carried = covariance.propagated(slopes)
+    acting_inverse = NormalInverse(slopes @ inverse.determined @ slopes.T,
+                                   slopes @ inverse.missing @ slopes.T)
     derivatives = problem.derivatives[name]
     active = evaluation.linear.active
     columns = block.model.linear_columns(evaluation)[:, active]
     columns = columns / block.model.observation.sigma[:, None]
     solved = [n for n, is_active in zip(block.model.linear_names, active, strict=True)
               if is_active]
-    own = Covariance((*acting, *solved), with_linear(carried, derivatives, columns))
+    own = Covariance(
+        (*acting, *solved), with_linear(carried, derivatives, columns), acting_inverse)
     lost = {n for n in acting if own.su(n) is None}
     held = set(model.followers(name, sorted(bound))) - set(acting)
     parameters = refined_parameters(block.model, full, own, [*acting, *sorted(held)], held, lost)
