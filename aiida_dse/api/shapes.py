@@ -45,7 +45,7 @@ class Parallelepiped(Shape):
 
     L_ab, L_c: (mean, sd) in nm of the edges along a and b, and of the height along c;
     size_axes_rotation: degrees by which the axes of the bivariate size distribution are rotated;
-    largest: upper limit of the population in nm (by default four times the larger mean).
+    largest: length in nm at which the distribution is truncated (by default it is not).
     """
 
     shape: ClassVar[str] = "parallelepiped"
@@ -61,8 +61,8 @@ class Parallelepiped(Shape):
 class QuasiCube(Shape):
     """Quasi-cubes of whole cells, as high as they are wide: a population of edge L.
 
-    L: (mean, sd) in nm; largest: upper limit of the population in nm (by default four times the
-    mean).
+    L: (mean, sd) in nm; largest: length in nm at which the distribution is truncated (by default it
+    is not).
     """
 
     shape: ClassVar[str] = "quasi_cube"
@@ -75,8 +75,9 @@ class QuasiCube(Shape):
 class Sphere(Shape):
     """Spheres of diameter D about a point of the crystal.
 
-    D: nm for one size, or (mean, sd) in nm for a population; largest: upper limit of the population
-    in nm (by default four times the mean); centre: fractional coordinates, or the label of a site.
+    D: nm for one size, or (mean, sd) in nm for a population; largest: diameter in nm at which the
+    distribution is truncated (by default it is not); centre: fractional coordinates, or the label of
+    a site.
     """
 
     shape: ClassVar[str] = "sphere"

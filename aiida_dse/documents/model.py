@@ -93,7 +93,7 @@ class SizeDistribution(Section):
     sd: Positive
 
 
-LARGEST = "nm; upper limit of the population (default: four times the largest starting mean)"
+LARGEST = "nm; size at which the distribution is truncated (default: it is not truncated)"
 
 
 class Parallelepiped(Section):

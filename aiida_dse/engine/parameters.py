@@ -174,7 +174,7 @@ KINDS: dict[Kind, KindSpec] = {
         Changes.AMPLITUDE, None, "_atom_site.occupancy", "o",
     ),
     Kind.SIZE: KindSpec(
-        "nm", _fixed(0.1), lambda value: (min(0.5, value), max(3 * value, 10.0)), _factor_of_two,
+        "nm", _fixed(0.1), lambda value: (min(0.5, value), max(5 * value, 30.0)), _factor_of_two,
         _LENGTH, Changes.COUNTS, 0,
     ),
     Kind.SIZE_SD: KindSpec(

@@ -7,7 +7,6 @@ import numpy as np
 from aiida_dse.documents.model import Parallelepiped, QuasiCube, SizeDistribution, Sphere
 from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.particles.shapes import (
-    MAX_CELLS_ALONG_EDGE,
     Family,
     ParallelepipedPopulation,
     QuasiCubePopulation,
@@ -16,9 +15,8 @@ from aiida_dse.engine.particles.shapes import (
     SpherePopulation,
 )
 from aiida_dse.engine.particles.size_distributions import LogNormal
+from aiida_dse.engine.particles.size_statistics import truncation_warning
 
-#: Populations end at this multiple of the largest starting mean unless 'largest' is specified.
-DEFAULT_LARGEST = 4.0
 #: Smallest fraction of a size distribution that must lie above half the edge of a cell.
 LEAST_FRACTION = 1e-9
 
@@ -28,22 +26,41 @@ def shape_and_sizes(
 ) -> tuple[Family, dict[str, float]]:
     """The shape of the particles, and the starting values (nm) of its size parameters.
 
-    Raises ValueError for mean sizes above 'largest' and for distributions below half a cell.
+    Raises ValueError for mean sizes above 'largest', for distributions below half a cell, and for
+    particles beyond the limit of the model.
     """
     sections = [getattr(particle, name, None) for name in ("L_ab", "L_c", "L", "D")]
-    means = [section.mean for section in sections if isinstance(section, SizeDistribution)]
-    cell = crystal.cell
-    # a change of the cell during a refinement must not raise the largest particle above the limit
-    possible = 0.9 * MAX_CELLS_ALONG_EDGE * min(cell.a, cell.b, cell.c) / 10
-    largest = particle.largest or min(DEFAULT_LARGEST * max(means, default=0.0), possible)
-    for mean in means:
-        if mean >= largest:
+    for section in sections:
+        if isinstance(section, SizeDistribution) and particle.largest is not None \
+                and section.mean >= particle.largest:
             raise ValueError(
-                f"the mean size {mean:g} nm is not below 'largest', {largest:g} nm. Check "
-                "that the sizes are in nm, and lower the mean or raise 'largest'; the limit is "
-                f"{MAX_CELLS_ALONG_EDGE} cells along an edge."
+                f"the mean size {section.mean:g} nm is not below 'largest', {particle.largest:g} "
+                "nm. Check that the sizes are in nm, and lower the mean or raise 'largest'."
             )
     _require_particles(crystal, particle)
+    family, sizes = _family(crystal, particle)
+    limit = family.limit(crystal)
+    largest = particle.largest or np.inf
+    if isinstance(particle, Sphere) and not isinstance(particle.D, SizeDistribution):
+        beyond, what = limit < particle.D, f"the sphere of {particle.D:g} nm is"
+    else:
+        statistics = family.statistics(crystal, sizes)
+        beyond = limit < largest and truncation_warning("", statistics) is not None
+        what = "the size distribution reaches sizes that are"
+    if beyond:
+        raise ValueError(
+            f"{what} larger than the largest particle of this shape and "
+            f"structure that the model can compute, {limit:.3g} nm. Check that the sizes are in nm, "
+            "and use smaller or less widely distributed particles; 'largest' truncates the "
+            "distribution."
+        )
+    return family, sizes
+
+
+def _family(
+    crystal: Crystal, particle: Parallelepiped | QuasiCube | Sphere
+) -> tuple[Family, dict[str, float]]:
+    largest = particle.largest or np.inf
     if isinstance(particle, Parallelepiped):
         if particle.cells is not None:
             return SingleParallelepiped(particle.cells), {}

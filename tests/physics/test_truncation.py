@@ -123,7 +123,7 @@ def test_a_distribution_that_reaches_beyond_largest_is_remarked_on(shape, dse):
         remark = truncation_warning("P", found)
         if largest == 3.0:
             assert found["truncated_fraction_volume_squared"] > found["truncated_fraction"] > MOST_TRUNCATED
-            assert remark is not None and "Raise 'largest' of the particle" in remark
+            assert remark is not None and "Raise or remove 'largest' of the particle" in remark
         else:
             assert found["truncated_fraction"] < 1e-6 and remark is None
     assert statistic_unit("truncated_fraction") == "" and statistic_unit("mean_ab") == "nm"

@@ -221,7 +221,7 @@ def test_a_command_without_its_section_is_refused(folder):
 def test_a_particle_that_is_too_large_is_refused_without_a_traceback(folder, tmp_path):
     particle = {"shape": "quasi_cube", "L": {"mean": 5000, "sd": 1}}
     document = folder.write(phases__P__particle=particle, pattern=GRID)
-    refused(run("simulate", document, "-o", tmp_path / "o"), "limit is 200")
+    refused(run("simulate", document, "-o", tmp_path / "o"), "larger than the largest particle")
 
 
 def _engine(*arguments, **options):

@@ -162,7 +162,15 @@ class PatternProblem:
     def residual(
         self, values: Mapping[str, float], free: Sequence[str] = ()
     ) -> tuple[FloatArray, float]:
-        evaluation = self.evaluate(values)
+        """The residual; infinite for values that have no pattern, except for the first values."""
+        try:
+            evaluation = self.evaluate(values)
+        except ValueError as problem:
+            if self._last is None:
+                raise
+            # an infinite sum of squares makes the search shorten its step
+            self.refused = str(problem)
+            return np.full(self.n_points + len(self.restraints), np.inf), 0.0
         # negative, because the residual of the pattern is (observed - calculated) / sigma
         extra = -deviations(self.restraints, evaluation.values)
         return np.concatenate([evaluation.linear.residual, extra]), float(extra @ extra)

@@ -27,7 +27,7 @@ from .size_distributions import (
     whole_lengths,
 )
 from .size_statistics import block_measures, sphere_measures
-from .sphere_counting import MergedPairs, count_sphere_pairs
+from .sphere_counting import MergedPairs, count_sphere_pairs, largest_sphere
 
 #: Largest number of cells along an edge of a particle.
 MAX_CELLS_ALONG_EDGE = 200
@@ -90,6 +90,10 @@ class Family(Protocol):
         """
         ...
 
+    def limit(self, crystal: Crystal) -> float:
+        """The size (nm) of the largest particle that the model can compute."""
+        ...
+
 
 @dataclass(frozen=True)
 class SingleParallelepiped:
@@ -124,14 +128,17 @@ class SingleParallelepiped:
         return {"L_a": float(edges[0]), "L_b": float(edges[1]), "L_c": float(edges[2])} \
             | block_measures(crystal.cell, *self.cells)
 
+    def limit(self, crystal: Crystal) -> float:
+        return _longest_edge(crystal)
+
 
 @dataclass(frozen=True)
 class ParallelepipedPopulation:
     """Parallelepipeds of N_ab x N_ab x N_c cells, L_ab and L_c with a bivariate log-normal distribution.
 
     L_ab = N_ab sqrt(a b), L_c = N_c c; size parameters in nm, size_axes_rotation in degrees. The
-    distribution is truncated at `largest` nm along each edge (within half a cell, see
-    `whole_lengths`) and renormalised.
+    distribution is truncated at `largest` nm, or at the limit of the model, along each edge (within
+    half a cell, see `whole_lengths`) and renormalised.
     """
 
     largest: float = np.inf
@@ -157,9 +164,9 @@ class ParallelepipedPopulation:
         distribution = self.distribution(sizes)
         step_ab, step_c = _steps(crystal)
         # one cell beyond the end, because each number of cells represents the lengths around it
-        end_ab, end_c = (min(end + step, self.largest) for end, step in zip(
+        largest = min(self.largest, self.limit(crystal))
+        end_ab, end_c = (min(end + step, largest) for end, step in zip(
             distribution.ends(powers=self.powers), (step_ab, step_c), strict=True))
-        _check_extent(int(max(end_ab / step_ab, end_c / step_c)))
         length_ab, counted_ab = whole_lengths(step_ab, end_ab)
         length_c, counted_c = whole_lengths(step_c, end_c)
         number = number_weights(
@@ -175,22 +182,27 @@ class ParallelepipedPopulation:
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
         distribution, (first, second) = self.distribution(sizes), self.powers
+        largest = min(self.largest, self.limit(crystal))
         return _block_statistics(crystal, *self.number_weights(crystal, sizes)) | {
-            "truncated_fraction": distribution.beyond(self.largest),
+            "truncated_fraction": distribution.beyond(largest),
             "truncated_fraction_volume_squared": distribution.beyond(
-                self.largest, powers=(2 * first, 2 * second)),
+                largest, powers=(2 * first, 2 * second)),
         }
+
+    def limit(self, crystal: Crystal) -> float:
+        return _longest_edge(crystal)
 
 
 @dataclass(frozen=True)
 class QuasiCubePopulation:
     """Quasi-cubes of N x N x N sqrt(ab)/c cells with a log-normal distribution of the edge L.
 
-    L is the edge N sqrt(a b); size parameters in nm. The distribution is truncated at `largest` nm
-    (within half a cell) and renormalised. The number of cells N sqrt(ab) / c along c is not an
-    integer, so the particles of each N are distributed linearly over the two neighbouring heights:
-    their mean height is L, and the pattern is continuous in the cell. Rounding would instead change
-    the height of all particles of an N at once where N sqrt(ab) / c crosses a half-integer.
+    L is the edge N sqrt(a b); size parameters in nm. The distribution is truncated at `largest` nm,
+    or at the limit of the model (within half a cell), and renormalised. The number of cells
+    N sqrt(ab) / c along c is not an integer, so the particles of each N are distributed linearly
+    over the two neighbouring heights: their mean height is L, and the pattern is continuous in the
+    cell. Rounding would instead change the height of all particles of an N at once where
+    N sqrt(ab) / c crosses a half-integer.
     """
 
     largest: float = np.inf
@@ -208,8 +220,7 @@ class QuasiCubePopulation:
         distribution = self.distribution(sizes)
         step_ab, step_c = _steps(crystal)
         # one cell beyond the end, because each number of cells represents the lengths around it
-        end = min(distribution.end(dimensions=3) + step_ab, self.largest)
-        _check_extent(int(end / min(step_ab, step_c)))
+        end = min(distribution.end(dimensions=3) + step_ab, self.largest, self.limit(crystal))
         length_ab, counted = whole_lengths(step_ab, end)
         by_length = number_weights(distribution.log_density(length_ab), counted)
         heights = np.maximum(1.0, length_ab / step_c)
@@ -229,11 +240,14 @@ class QuasiCubePopulation:
         return _parallelepiped_counts(number)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
-        distribution = self.distribution(sizes)
+        distribution, largest = self.distribution(sizes), min(self.largest, self.limit(crystal))
         return _block_statistics(crystal, *self.number_weights(crystal, sizes)) | {
-            "truncated_fraction": distribution.beyond(self.largest),
-            "truncated_fraction_volume_squared": distribution.beyond(self.largest, power=6),
+            "truncated_fraction": distribution.beyond(largest),
+            "truncated_fraction_volume_squared": distribution.beyond(largest, power=6),
         }
+
+    def limit(self, crystal: Crystal) -> float:
+        return _longest_edge(crystal)
 
 
 @dataclass(frozen=True)
@@ -255,6 +269,9 @@ class SingleSphere:
         _check_sphere(crystal, self.diameter)
         return {"D": self.diameter} | sphere_measures(self.diameter)
 
+    def limit(self, crystal: Crystal) -> float:
+        return _widest_sphere(crystal, self.centre)
+
 
 @dataclass(frozen=True)
 class SpherePopulation:
@@ -262,9 +279,9 @@ class SpherePopulation:
 
     The distribution is continuous: the weight of a pair is the fraction of particles that contain
     its outer atom, so the size grid is as fine as the atom shells. Size parameters in nm. The
-    distribution is truncated at `largest` nm and renormalised: the fraction of particles that
-    contain an atom at r is (S(2r) - S(largest)) / (1 - S(largest)), with S the survival function of
-    the untruncated distribution.
+    distribution is truncated at `largest` nm, or at the limit of the model, and renormalised: the
+    fraction of particles that contain an atom at r is (S(2r) - S(largest)) / (1 - S(largest)), with
+    S the survival function of the untruncated distribution.
     """
 
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -281,21 +298,36 @@ class SpherePopulation:
         stretch: float = 1.0,
     ) -> PairCounts:
         distribution = LogNormal(sizes["D"] / stretch, sizes["sd_D"] / stretch)
-        end = distribution.end(dimensions=3, largest=self.largest / stretch)
+        end = distribution.end(
+            dimensions=3, largest=min(self.largest / stretch, self.limit(crystal)))
         return _sphere_counts(crystal, self.centre, end, distribution, resources)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
-        distribution = self.distribution(sizes)
-        end = distribution.end(dimensions=3, largest=self.largest)
+        distribution, largest = self.distribution(sizes), min(self.largest, self.limit(crystal))
+        end = distribution.end(dimensions=3, largest=largest)
         _check_sphere(crystal, end)
         mean, square, cube, fourth = (distribution.moment(power, end=end) for power in (1, 2, 3, 4))
         return {
             "mean_D": mean, "sd_D": max(square - mean**2, 0.0) ** 0.5,
             "volume_mean_D": fourth / cube,
         } | sphere_measures(mean) | {
-            "truncated_fraction": distribution.beyond(self.largest),
-            "truncated_fraction_volume_squared": distribution.beyond(self.largest, power=6),
+            "truncated_fraction": distribution.beyond(largest),
+            "truncated_fraction_volume_squared": distribution.beyond(largest, power=6),
         }
+
+    def limit(self, crystal: Crystal) -> float:
+        return _widest_sphere(crystal, self.centre)
+
+
+def _longest_edge(crystal: Crystal) -> float:
+    """The longest edge (nm) of a parallelepiped of at most MAX_CELLS_ALONG_EDGE cells."""
+    return MAX_CELLS_ALONG_EDGE * min(_steps(crystal))
+
+
+def _widest_sphere(crystal: Crystal, centre: tuple[float, float, float]) -> float:
+    """The diameter (nm) of the largest sphere that the model can compute."""
+    edge = min(crystal.cell.a, crystal.cell.b, crystal.cell.c) / 10
+    return min(MAX_CELLS_ALONG_EDGE * edge, largest_sphere(crystal, centre))
 
 
 def _steps(crystal: Crystal) -> tuple[float, float]:
@@ -341,7 +373,7 @@ def _sphere_counts(
 ) -> PairCounts:
     _check_sphere(crystal, largest)
     tables, merged, atoms = count_sphere_pairs(
-        crystal, crystal.generic_positions, centre, largest, distribution, resources
+        crystal, centre, largest, distribution, resources
     )
     return PairCounts(tables, atoms, merged)
 

@@ -54,13 +54,14 @@ def sphere_measures(diameter: float) -> dict[str, float]:
 
 
 def truncation_warning(phase: str, statistics: Mapping[str, float]) -> str | None:
-    """A warning if the size distribution of a phase extends beyond `largest`, or None."""
+    """A warning if the size distribution of a phase is truncated noticeably, or None."""
     fraction = statistics.get("truncated_fraction_volume_squared", 0.0)
     if fraction <= MOST_TRUNCATED:
         return None
     return (
         f"{phase}: {100 * statistics['truncated_fraction']:.3g} % of the particles of the size "
         f"distribution, and {100 * fraction:.3g} % of its intensity (volume squared), lie beyond "
-        "'largest', where the distribution is truncated; the limit is "
-        f"{100 * MOST_TRUNCATED:g} % of the intensity. Raise 'largest' of the particle."
+        "'largest' or the limit of the model, where the distribution is truncated; "
+        f"{100 * MOST_TRUNCATED:g} % of the intensity is tolerated. Raise or remove 'largest' of the "
+        "particle, or check the sizes."
     )

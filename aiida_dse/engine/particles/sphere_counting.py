@@ -22,8 +22,10 @@ from aiida_dse.engine.units import FloatArray
 
 from .size_distributions import LogNormal
 
-#: Largest pair tables (bytes) of spheres. It is a limit of the model, the same on every computer.
+#: Largest pair tables (bytes) and number of counted pairs of spheres. These are limits of the model,
+#: the same on every computer; 2e10 pairs take about a minute on two cores.
 MAX_TABLE_BYTES = 2e9
+MAX_PAIRS = 2e10
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,6 @@ class SphereAtoms:
 
 def count_sphere_pairs(
     crystal: Crystal,
-    generic: FloatArray,
     centre: tuple[float, float, float],
     diameter: float,
     distribution: LogNormal | None,
@@ -65,8 +66,7 @@ def count_sphere_pairs(
 ) -> tuple[FloatArray, MergedPairs, FloatArray]:
     """The tables C(u) of each class of pairs, the classes, and the atom counts per particle.
 
-    generic (n_atoms, 3) are positions displaced at random along the free coordinates, which
-    determine the classes; `diameter` (nm) is that of the largest sphere, where the distribution
+    `diameter` (nm) is that of the largest sphere, where the distribution
     ends; `distribution` is None for one sphere of that diameter. Threads count into different parts
     of the same tables, so the counts do not depend on the number of threads. Raises ValueError
     where the sphere contains no atom, or the tables are larger than MAX_TABLE_BYTES.
@@ -74,7 +74,7 @@ def count_sphere_pairs(
     # rounded radii let small steps in size reuse the atoms; beyond the end their weight is zero
     outer, inner = (1.1, 1.02) if distribution else (1.0, 1.0)
     atoms = _sphere_atoms(crystal, centre, _rounded_up(diameter * 5, outer))
-    merged = _merge_translations(crystal, generic)
+    merged = _merge_translations(crystal)
     atoms = _within(atoms, _rounded_up(diameter * 5, inner))
     fraction = np.ones(len(atoms.radius)) if distribution is None else distribution.fraction_beyond(
         atoms.radius / 5, end=diameter)
@@ -90,7 +90,7 @@ def count_sphere_pairs(
     if size > MAX_TABLE_BYTES:
         raise ValueError(
             f"spheres up to {diameter:.1f} nm need {size / 1e9:.1f} GB of pair tables; the limit "
-            f"is {MAX_TABLE_BYTES / 1e9:.0f} GB. Lower 'largest' of the particle."
+            f"is {MAX_TABLE_BYTES / 1e9:.0f} GB. Use smaller spheres."
         )
     chosen = np.flatnonzero((atoms.orbit > 0) & (fraction > 0))
     filled = fractions > 0
@@ -213,7 +213,39 @@ def _orbit_sizes(crystal: Crystal, centre: FloatArray, vectors: FloatArray) -> F
     return np.where(highest, len(unique) / fixed_by, 0.0)
 
 
-def _merge_translations(crystal: Crystal, generic: FloatArray) -> MergedPairs:
+@lru_cache(maxsize=32)
+def largest_sphere(crystal: Crystal, centre: tuple[float, float, float]) -> float:
+    """The diameter (nm) of the largest sphere of a crystal that the model can compute.
+
+    It is limited by MAX_TABLE_BYTES and MAX_PAIRS.
+    """
+    merged = _merge_translations(crystal)
+    heights = 1 / np.linalg.norm(np.linalg.inv(crystal.cell.matrix), axis=1)
+    spare = 3 + np.abs(merged.shift).max()
+    operations = {op.rotation.tobytes() for op, _ in crystal.stabiliser(np.array(centre))}
+    density = len(crystal.basis_atoms) / crystal.cell.volume
+
+    def possible(diameter: float) -> bool:
+        reach = 10 * diameter * 1.02 / heights + spare
+        atoms = density * np.pi / 6 * (10 * diameter) ** 3
+        return bool(8 * len(merged.first) * np.prod(2 * reach + 1) <= MAX_TABLE_BYTES
+                    and atoms**2 / len(operations) <= MAX_PAIRS)
+
+    low, high = 0.0, 1e3
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        low, high = (middle, high) if possible(middle) else (low, middle)
+    return low
+
+
+@lru_cache(maxsize=32)
+def _merge_translations(crystal: Crystal) -> MergedPairs:
+    """The classes of pairs of a crystal.
+
+    They are those of positions that are displaced at random along the free coordinates, where
+    difference vectors agree by symmetry only.
+    """
+    generic = crystal.generic_positions
     n_atoms = len(generic)
     class_of_pair = np.full((n_atoms, n_atoms), -1, dtype=np.int64)
     shift = np.zeros((n_atoms, n_atoms, 3), dtype=np.int64)
