@@ -93,6 +93,12 @@ class DebussySpheres:
         sd = float(number @ (DIAMETERS - mean) ** 2) ** 0.5
         return {"mean_D": mean, "sd_D": sd} | sphere_measures(mean)
 
+    def limit(self, crystal: Crystal) -> float:
+        return float(DIAMETERS[-1])
+
+    def size_steps(self, crystal: Crystal) -> dict[str, float]:
+        return {"sd_D": float(DIAMETERS[0])}
+
 
 def number_weights(sizes: Mapping[str, float]) -> FloatArray:
     distribution = LogNormal(sizes["D"], sizes["sd_D"])

@@ -105,7 +105,8 @@ class KindSpec:
 
     `shift` is the natural step, by which the search and finite differences are scaled. `bounds` and
     `start_range` are the default bounds and the default range of starting points around a value;
-    `possible` is the interval of values that a crystal or particle can have. `stage` is the
+    `possible` is the interval of values that a crystal or particle can have. `largest_su` is the
+    s.u. above which a value is regarded as undetermined. `stage` is the
     position in the default stages of a refinement (None: not refined by default). `cif` is the CIF
     data name, with {} for the quantity. `symbol` is the LaTeX form for figures, '' where figures
     show the name itself.
@@ -116,6 +117,7 @@ class KindSpec:
     bounds: Callable[[float], Interval]
     start_range: Callable[[float], Interval]
     possible: Interval
+    largest_su: Callable[[float], float]
     changes: Changes
     stage: int | None = None
     cif: str = ""
@@ -155,54 +157,55 @@ _LENGTH: Interval = (1e-6, 1e6)
 KINDS: dict[Kind, KindSpec] = {
     Kind.CELL_LENGTH: KindSpec(
         "Å", _relative(1e-3), _around(relative=0.1), _around(relative=0.015), _LENGTH,
-        Changes.DISTANCES, 0, "_cell.length_{}", "{}",
+        _relative(0.1), Changes.DISTANCES, 0, "_cell.length_{}", "{}",
     ),
     Kind.CELL_ANGLE: KindSpec(
         "deg", _fixed(0.1), _around(absolute=10.0), _around(absolute=2.0), (1.0, 179.0),
-        Changes.DISTANCES, 0, "_cell.angle_{}", r"\{}",
+        _fixed(10.0), Changes.DISTANCES, 0, "_cell.angle_{}", r"\{}",
     ),
     Kind.COORDINATE: KindSpec(
         "", _fixed(2e-3), _around(absolute=0.15), _around(absolute=0.03), INFINITE,
-        Changes.DISTANCES, 2, "_atom_site.fract_{}", "{}",
+        _fixed(0.25), Changes.DISTANCES, 2, "_atom_site.fract_{}", "{}",
     ),
     Kind.B_ISO: KindSpec(
         "Å^2", _fixed(0.1), lambda value: (0.0, max(B_LIMIT, 2 * value)), _factor_of_two,
-        (0.0, 1000.0), Changes.DAMPING, 1, "_atom_site.B_iso_or_equiv", r"B_\mathrm{{iso}}",
+        (0.0, 1000.0), _fixed(B_LIMIT), Changes.DAMPING, 1, "_atom_site.B_iso_or_equiv", r"B_\mathrm{{iso}}",
     ),
     Kind.OCCUPANCY: KindSpec(
         "", _fixed(0.02), _between(0.0, 1.0), _factor_of_two, (0.0, 1.0),
-        Changes.AMPLITUDE, None, "_atom_site.occupancy", "o",
+        _fixed(1.0), Changes.AMPLITUDE, None, "_atom_site.occupancy", "o",
     ),
     Kind.SIZE: KindSpec(
         "nm", _fixed(0.1), lambda value: (min(0.5, value), max(5 * value, 30.0)), _factor_of_two,
-        _LENGTH, Changes.COUNTS, 0,
+        _LENGTH, _relative(1.0), Changes.COUNTS, 0,
     ),
     Kind.SIZE_SD: KindSpec(
         "nm", _fixed(0.1), lambda value: (min(0.05, value), max(5.0, 3 * value)), _factor_of_two,
-        _LENGTH, Changes.COUNTS, 1,
+        _LENGTH, _relative(1.0), Changes.COUNTS, 1,
     ),
     Kind.SIZE_ROTATION: KindSpec(
         "deg", _fixed(0.1), _between(-90.0, 90.0), _between(-90.0, 90.0), (-90.0, 90.0),
-        Changes.COUNTS,
+        _fixed(90.0), Changes.COUNTS,
     ),
     Kind.LATTICE_SCALE: KindSpec(
         "", _fixed(1e-3), _between(*LATTICE_SCALE_RANGE), _around(relative=0.015), (1e-3, 1e3),
-        Changes.DISTANCES, 0,
+        _fixed(0.1), Changes.DISTANCES, 0,
     ),
     Kind.GLOBAL: KindSpec(
         "", lambda value: 1e-2 * abs(value) or 1e-6, _between(*INFINITE), _factor_of_two, INFINITE,
-        Changes.DISTANCES,
+        _fixed(math.inf), Changes.DISTANCES,
     ),
     Kind.SCALE: KindSpec(
         "", _relative(1e-2), _between(0.0, math.inf), _factor_of_two, (0.0, math.inf),
-        Changes.LINEAR,
+        _fixed(math.inf), Changes.LINEAR,
     ),
     Kind.BLANK: KindSpec(
         "", _relative(1e-2), _between(0.0, math.inf), _factor_of_two, (0.0, math.inf),
-        Changes.LINEAR,
+        _fixed(math.inf), Changes.LINEAR,
     ),
     Kind.BACKGROUND: KindSpec(
-        "", _relative(1e-2), _between(*INFINITE), _factor_of_two, INFINITE, Changes.LINEAR,
+        "", _relative(1e-2), _between(*INFINITE), _factor_of_two, INFINITE,
+        _fixed(math.inf), Changes.LINEAR,
     ),
 }
 

@@ -69,9 +69,9 @@ class Quantities:
         }
 
 
-#: Relative change of a quantity with a natural step of a parameter below which the quantity is
-#: regarded as constant: the correlation of two independent laws is 1e-17, with a slope that
-#: consists of rounding errors.
+#: Relative change of a quantity with a natural step of a parameter below which the quantity does not
+#: depend on the parameter: the correlation of two independent size distributions is 1e-17, with a
+#: slope that consists of rounding errors.
 ROUNDING = 1e-10
 #: Names and units of quantities, and their values at given parameter values.
 Function = tuple[tuple[str, ...], tuple[str, ...], Callable[[Mapping[str, float]], FloatArray]]
@@ -126,13 +126,13 @@ def derived_quantities(
         ends = [function(model.constrained(dict(values) | {name: values[name] + sign * step}))
                 for sign in (1, -1)]
         gradient[:, k] = (ends[0] - ends[1]) / (2 * step)
+    found = function(values)
+    shifts = np.array([model.parameters[name].shift for name in free])
+    gradient[np.abs(gradient) * shifts <= ROUNDING * np.maximum(1.0, np.abs(found))[:, None]] = 0.0
     spread = np.full((len(names),) * 2, np.nan)
     if covariance is not None and free:
         spread = covariance.propagated(gradient, free)
-    found = function(values)
-    shifts = np.array([model.parameters[name].shift for name in free])
-    limits = ROUNDING * np.maximum(1.0, np.abs(found))[:, None]
-    constant = ~(np.abs(gradient) * shifts > limits).any(axis=1)
+    constant = ~gradient.any(axis=1)
     spread[constant, :] = spread[:, constant] = np.nan
     return Quantities(names, units, found, free, gradient, spread)
 

@@ -24,8 +24,11 @@ from aiida_dse.engine.units import FloatArray
 SINGULAR = 1e-5
 #: A quantity is undetermined if the omitted directions would add this fraction of its variance.
 ADDED = 0.01
-#: Variance of a parameter without any effect.
+#: A parameter takes part in the s.u. of a quantity if it contributes at least this fraction of it.
+NOTICEABLE = 0.1
+#: Variance of a parameter without any effect, and the limit of an s.u. that has none.
 NO_EFFECT = 1e200
+UNLIMITED = 1e100
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,29 @@ class NormalInverse:
     covariance that the omitted directions would add if their singular values were at the limit: a
     quantity with the gradient g is undetermined where g missing g^T exceeds the fraction ADDED of
     g determined g^T.
+
+    `limits` (n,) are the largest s.u. of the parameters for which a linear propagation makes sense.
+    A parameter beyond its limit is undetermined, and so is a quantity whose s.u. is larger than its
+    change when that parameter moves by the limit.
     """
 
     determined: FloatArray
     missing: FloatArray
+    limits: FloatArray
 
     @property
     def undetermined(self) -> np.ndarray:
         """A mask (n,) of the undetermined parameters."""
-        return np.asarray(np.diag(self.missing) > ADDED * np.diag(self.determined))
+        return self._lost(np.eye(len(self.limits)), np.diag(self.determined))
+
+    def _lost(self, gradient: FloatArray, variance: FloatArray) -> np.ndarray:
+        """A mask (m,) of the undetermined ones among quantities with a gradient (m, n)."""
+        added = np.einsum("ij,jk,ik->i", gradient, self.missing, gradient)
+        su = np.sqrt(np.maximum(np.diag(self.determined), 0.0))
+        total = np.sqrt(np.maximum(variance, 0.0))[:, None]
+        beyond = (su > self.limits) & (np.abs(gradient) * su > NOTICEABLE * total) \
+            & (total > np.abs(gradient) * self.limits)
+        return np.asarray((added > ADDED * variance) | beyond.any(axis=1))
 
     @property
     def covariance(self) -> FloatArray:
@@ -61,8 +78,7 @@ class NormalInverse:
         """
         carried = np.asarray(gradient @ self.determined @ gradient.T)
         np.fill_diagonal(carried, np.maximum(np.diag(carried), 0.0))  # rounding may leave -1e-30
-        added = np.einsum("ij,jk,ik->i", gradient, self.missing, gradient)
-        lost = added > ADDED * np.diag(carried)
+        lost = self._lost(gradient, np.diag(carried))
         carried[lost, :] = carried[:, lost] = np.nan
         return carried
 
@@ -117,7 +133,9 @@ class Covariance:
         return carried
 
 
-def inverse_normal(jacobian: FloatArray, lengths: FloatArray | None = None) -> NormalInverse:
+def inverse_normal(
+    jacobian: FloatArray, lengths: FloatArray | None = None, limits: FloatArray | None = None
+) -> NormalInverse:
     """(J^T J)^-1 of a Jacobian (n_rows, n_free), on the directions that it determines.
 
     The inverse uses the singular values of the Jacobian, its columns scaled to length one.
@@ -125,26 +143,31 @@ def inverse_normal(jacobian: FloatArray, lengths: FloatArray | None = None) -> N
 
     lengths (n_free,) are the lengths of the columns before the linear part was projected out. A
     column of which less than SINGULAR remains can be replaced by linear coefficients: what is left
-    of it is rounding, and its parameter is undetermined.
+    of it is rounding, and its parameter is undetermined. limits (n_free,) are the largest s.u. that
+    the parameters may have.
     """
     n = jacobian.shape[1]
     if n == 0:
-        return NormalInverse(np.zeros((0, 0)), np.zeros((0, 0)))
+        return NormalInverse(np.zeros((0, 0)), np.zeros((0, 0)), np.zeros(0))
     length = np.linalg.norm(jacobian, axis=0)
     flat = length <= 1e-12 * max(length.max(), 1e-300)
     if lengths is not None:
         flat |= length <= SINGULAR * lengths
+    if limits is not None:
+        # even with all other parameters fixed, the s.u. would exceed the limit
+        flat |= length * limits < 1
     scaled = np.where(flat, 0.0, jacobian / np.where(flat, 1.0, length))
     _, singular, vectors = np.linalg.svd(scaled, full_matrices=False)
     keep = singular > SINGULAR * singular[0]
+    spread = 1 / np.where(flat, 1.0, length)
     inverse = (vectors[keep].T / singular[keep] ** 2) @ vectors[keep]
     floor = np.maximum(singular[~keep], 10 * SINGULAR * singular[0])
     omitted = (vectors[~keep].T / floor**2) @ vectors[~keep]
-    spread = 1 / np.where(flat, 1.0, length)
     missing = omitted * np.outer(spread, spread)
     missing[flat, :] = missing[:, flat] = 0.0
     missing[flat, flat] = NO_EFFECT
-    return NormalInverse(inverse * np.outer(spread, spread), missing)
+    return NormalInverse(inverse * np.outer(spread, spread), missing,
+                         np.minimum(np.inf if limits is None else limits, np.full(n, UNLIMITED)))
 
 
 def with_linear(

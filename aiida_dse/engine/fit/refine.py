@@ -33,6 +33,7 @@ from aiida_dse.engine.units import FloatArray
 
 from .covariance import Covariance, inverse_normal, with_linear
 from .leastsquares import Cycle, Descent
+from .narrow import descend_from_wider, narrow_warnings
 
 #: Noise of a scaled blank, as a fraction of sigma of the pattern, above which a refinement warns.
 #: At 0.3 the true sigma is 4 % larger.
@@ -128,6 +129,9 @@ def refine(
     descent = Descent(problem, on_cycle, should_stop, clock, len(stages))
     opened = [free_names(model, stages[: k + 1]) for k in range(len(stages))]
     free, values = descent.run(opened, dict(start or model.start), max_cycles, tolerance)
+    if opened:
+        values = descend_from_wider(
+            model, problem, descent, opened, values, max_cycles, tolerance)
     return outcome(problem, descent, free, values)
 
 
@@ -232,7 +236,8 @@ def outcome(
     projected = problem.projected(evaluation, derivatives, moving)
     restrained = projected[problem.n_points:]
     inverse = inverse_normal(
-        projected, np.sqrt((derivatives**2).sum(axis=0) + (restrained**2).sum(axis=0)))
+        projected, np.sqrt((derivatives**2).sum(axis=0) + (restrained**2).sum(axis=0)),
+        np.array([model.parameters[name].kind.spec.largest_su(values[name]) for name in moving]))
     undetermined = {name for name, is_lost in zip(moving, inverse.undetermined, strict=True)
                     if is_lost}
     active = evaluation.linear.active
@@ -250,7 +255,7 @@ def outcome(
         stop_reason=descent.reason, n_cycles=descent.n_cycles,
         n_evaluations=problem.n_evaluations, seconds=time.monotonic() - descent.clock,
         warnings=(*fit_warnings(refined, covariance, fit, linear),
-                  *blank_warnings(model, evaluation)),
+                  *narrow_warnings(model, values), *blank_warnings(model, evaluation)),
     )
 
 

@@ -26,6 +26,7 @@ from aiida_dse.engine.units import FloatArray
 
 from .covariance import Covariance, NormalInverse, inverse_normal, with_linear
 from .leastsquares import Cycle, Descent
+from .narrow import narrow_warnings
 from .refine import (
     PatternProblem,
     RefinedParameters,
@@ -200,7 +201,9 @@ def _outcome(
     squares = sum(
         (((derivatives @ model.slopes(name, values, moving)) ** 2).sum(axis=0)
          for name, derivatives in problem.derivatives.items()), np.zeros(len(moving)))
-    inverse = inverse_normal(jacobian, np.sqrt(squares))
+    inverse = inverse_normal(
+        jacobian, np.sqrt(squares),
+        np.array([model.parameters[name].kind.spec.largest_su(values[name]) for name in moving]))
     undetermined = {name for name, is_lost in zip(moving, inverse.undetermined, strict=True)
                     if is_lost}
     covariance = Covariance(tuple(moving), inverse.covariance, inverse)
@@ -243,8 +246,9 @@ def _pattern_outcome(
     inverse = covariance.inverse
     assert inverse is not None
     carried = covariance.propagated(slopes)
-    acting_inverse = NormalInverse(slopes @ inverse.determined @ slopes.T,
-                                   slopes @ inverse.missing @ slopes.T)
+    acting_inverse = NormalInverse(
+        slopes @ inverse.determined @ slopes.T, slopes @ inverse.missing @ slopes.T,
+        np.array([block.model.parameters[n].kind.spec.largest_su(full[n]) for n in acting]))
     derivatives = problem.derivatives[name]
     active = evaluation.linear.active
     columns = block.model.linear_columns(evaluation)[:, active]
@@ -266,7 +270,8 @@ def _pattern_outcome(
         evaluation=evaluation, converged=descent.converged, stop_reason=descent.reason,
         n_cycles=descent.n_cycles, n_evaluations=block.n_evaluations,
         seconds=time.monotonic() - descent.clock,
-        warnings=(*fit_warnings((), own, fit, linear), *blank_warnings(block.model, evaluation)),
+        warnings=(*fit_warnings((), own, fit, linear), *narrow_warnings(block.model, full),
+                  *blank_warnings(block.model, evaluation)),
     )
 
 

@@ -87,6 +87,8 @@ class Phase(Protocol):
 
     def size_statistics(self, values: Mapping[str, float]) -> dict[str, float]: ...
 
+    def size_steps(self, values: Mapping[str, float]) -> dict[str, float]: ...
+
     def pair_factors(self, sampling: Sampling) -> FloatArray: ...
 
     def occupancy_and_b(self, values: Mapping[str, float]) -> tuple[FloatArray, FloatArray]: ...
@@ -98,6 +100,10 @@ class Sites:
     labels: tuple[str, ...]
     ions: tuple[str, ...]
     parameters: tuple[Parameter, ...]
+
+    def size_steps(self, values: Mapping[str, float]) -> dict[str, float]:
+        """The steps (nm) of the sizes at local `values`, see `Family.size_steps`."""
+        return {}
 
     def pair_factors(self, sampling: Sampling) -> FloatArray:
         """The products Re(f_s f_t*) (n_channels, n_q) of form factors."""
@@ -229,6 +235,9 @@ class CrystalPhase(Sites):
     def size_statistics(self, values: Mapping[str, float]) -> dict[str, float]:
         """The size statistics of the population, by name."""
         return self.family.statistics(self._with_cell(values), self._sizes(values))
+
+    def size_steps(self, values: Mapping[str, float]) -> dict[str, float]:
+        return self.family.size_steps(self._with_cell(values))
 
     def state(
         self, values: Mapping[str, float], sampling: Sampling, previous: PhaseState | None = None

@@ -94,6 +94,14 @@ class Family(Protocol):
         """The size (nm) of the largest particle that the model can compute."""
         ...
 
+    def size_steps(self, crystal: Crystal) -> dict[str, float]:
+        """The steps (nm) of the sizes, by the parameter that is the s.d. of the size.
+
+        A distribution much narrower than the step consists of one or two sizes, and the pattern
+        determines their fractions but neither the mean nor the s.d. Continuous sizes have no step.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class SingleParallelepiped:
@@ -130,6 +138,9 @@ class SingleParallelepiped:
 
     def limit(self, crystal: Crystal) -> float:
         return _longest_edge(crystal)
+
+    def size_steps(self, crystal: Crystal) -> dict[str, float]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -192,6 +203,10 @@ class ParallelepipedPopulation:
     def limit(self, crystal: Crystal) -> float:
         return _longest_edge(crystal)
 
+    def size_steps(self, crystal: Crystal) -> dict[str, float]:
+        step_ab, step_c = _steps(crystal)
+        return {"sd_ab": step_ab, "sd_c": step_c}
+
 
 @dataclass(frozen=True)
 class QuasiCubePopulation:
@@ -249,6 +264,9 @@ class QuasiCubePopulation:
     def limit(self, crystal: Crystal) -> float:
         return _longest_edge(crystal)
 
+    def size_steps(self, crystal: Crystal) -> dict[str, float]:
+        return {"sd_L": _steps(crystal)[0]}
+
 
 @dataclass(frozen=True)
 class SingleSphere:
@@ -271,6 +289,9 @@ class SingleSphere:
 
     def limit(self, crystal: Crystal) -> float:
         return _widest_sphere(crystal, self.centre)
+
+    def size_steps(self, crystal: Crystal) -> dict[str, float]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -317,6 +338,9 @@ class SpherePopulation:
 
     def limit(self, crystal: Crystal) -> float:
         return _widest_sphere(crystal, self.centre)
+
+    def size_steps(self, crystal: Crystal) -> dict[str, float]:
+        return {}
 
 
 def _longest_edge(crystal: Crystal) -> float:
