@@ -28,7 +28,7 @@ from aiida_dse.engine.fit.leastsquares import Cycle
 from aiida_dse.engine.fit.posterior import Chain, sample_posterior
 from aiida_dse.engine.fit.profile import Profiles, Ray, profile_likelihood
 from aiida_dse.engine.fit.refine import Refinement, default_stages, refine
-from aiida_dse.engine.parameters import select
+from aiida_dse.engine.parameters import ParameterStatus, select
 from aiida_dse.engine.resources import ONE_THREAD, Resources, StopCheck
 from aiida_dse.io.results import Result, write_result
 
@@ -88,8 +88,8 @@ def run_uncertainty(
     """Refine from the document's starting values, then compute profiles, bootstrap and posterior.
 
     The refinement has one starting point. Unfinished results are written to the folder
-    `checkpoint`; points, samples and steps in `finished` are not computed again. Profiles,
-    bootstrap and posterior are skipped if the refinement did not converge or has undetermined
+    `checkpoint`; points, samples and steps in `finished` are not computed again. All parts are
+    skipped if the refinement did not converge, bootstrap and posterior also if it has undetermined
     parameters. Raises ValueError if `finished` is the result of another task.
     """
     wanted, plan = require_uncertainty(built), built.document.refinement or RefinementPlan()
@@ -109,10 +109,11 @@ def run_uncertainty(
         return finished.changed(status=Status(best.stop_reason), stop_reason=best.stop_reason)
     work = _Work(built, best, wanted, clock, on_progress, should_stop, checkpoint, finished,
                  resources)
-    if best.converged and not best.undetermined:
-        for plan_of_part, part in ((wanted.profile, work.profile),
-                                   (wanted.bootstrap, work.bootstrap),
-                                   (wanted.posterior, work.posterior)):
+    if best.converged:
+        parts: list[tuple[Any, Callable[[], None]]] = [(wanted.profile, work.profile)]
+        if not best.undetermined:
+            parts += [(wanted.bootstrap, work.bootstrap), (wanted.posterior, work.posterior)]
+        for plan_of_part, part in parts:
             if plan_of_part and work.reason == "complete":
                 part()
     return work.result()
@@ -135,7 +136,7 @@ class _Work:
         self.samples: Bootstrap | None = None
         self.chain: Chain | None = None
         #: Parameters at a bound, which have no s.u. and therefore no step size for a profile.
-        self.without_su = [p.name for p in best.free if p.su is None]
+        self.without_su = [p.name for p in best.free if p.status is ParameterStatus.AT_BOUND]
         self.reason = "complete"
         self.last_checkpoint = time.monotonic()
         if finished is not None:
@@ -238,20 +239,21 @@ class _Work:
     def result(self) -> Result[UncertaintySummary]:
         """The complete result with intervals, correlations, verdicts and warnings."""
         warnings = list(self.refinement.summary.warnings)
-        if not self.best.converged or self.best.undetermined:
-            warnings.append(
-                "Profile, bootstrap and posterior were skipped: they require a converged "
-                "refinement in which the data determine every free parameter.")
-            # a converged refinement alone is not success, as the requested parts are missing
-            status = self.refinement.summary.status
-            return Result(self._summary(
-                warnings=warnings,
-                status=Status.UNDETERMINED if status is Status.CONVERGED else status,
-            ), self.refinement.arrays)
+        if not self.best.converged:
+            warnings.append("Profile, bootstrap and posterior were skipped: they require a "
+                            "converged refinement.")
+            return Result(self._summary(warnings=warnings), self.refinement.arrays)
         raw = self._raw(
             Status.COMPLETE if self.reason == "complete" else Status(self.reason), self.reason)
         summary, arrays, part = raw.summary, dict(raw.arrays), raw.summary.uncertainty
         changes: dict[str, Any] = {}
+        if self.best.undetermined and self.reason == "complete":
+            # the refinement is not a success, even where its profiles are complete
+            changes = {"status": Status.UNDETERMINED, "stop_reason": self.best.stop_reason}
+            if self.wanted.bootstrap or self.wanted.posterior:
+                warnings.append(
+                    "Bootstrap and posterior were skipped: they require a refinement in which the "
+                    "data determine every free parameter.")
         names = [p.name for p in self.best.free]
         spreads: dict[str, np.ndarray] = {}
         if self.profiles is not None:

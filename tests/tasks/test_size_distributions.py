@@ -85,7 +85,7 @@ def intensity(number):
         apart = lengths > 0
         for length, pair in zip(lengths[apart], pairs[apart], strict=True):
             total += factor * pair * product * np.sinc(Q * length * EDGE / np.pi)
-    for ion, f in (("Cs", f_cs), ("Cl", f_cl)):  # the self terms have no Debye-Waller factor
+    for f in (f_cs, f_cl):  # the self terms have no Debye-Waller factor
         total += cells * np.abs(f) ** 2
     return total
 

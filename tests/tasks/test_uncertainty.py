@@ -125,9 +125,26 @@ def test_undetermined_parameters_end_the_task(folder, tmp_path):
                         parameters=FIXED | {"Q.a": 4.12},
                         refinement={"stages": [["P.Cs.B_iso", "Q.Cs.B_iso"]]})
     outcome = run("uncertainty", path, "-o", tmp_path / "o", "--quiet")
-    assert outcome.exit_code == 6 and "Profile, bootstrap and posterior were skipped" in \
-        outcome.output
+    assert outcome.exit_code == 6 and "Bootstrap and posterior were skipped" in outcome.output
     assert read_result(tmp_path / "o").status is Status.UNDETERMINED
+
+
+def test_an_undetermined_parameter_has_a_profile(folder):
+    """Two identical phases: chi2 hardly changes with one B_iso while the other compensates.
+
+    Its interval is wide, but finite, because the sum of two Debye-Waller factors is not one.
+    """
+    common = {"uncertainty": {"profile": ["P.Cs.B_iso"]}, "scales": {"P": 0.8157, "Q": 0.8157},
+              "phases__Q": folder.document()["phases"]["P"], "parameters": FIXED | {"Q.a": 4.12}}
+    alone = run_uncertainty(folder.build(
+        **common, refinement={"stages": [["P.Cs.B_iso"]]})).summary.parameters["P.Cs.B_iso"]
+    summary = run_uncertainty(folder.build(
+        **common, refinement={"stages": [["P.Cs.B_iso", "Q.Cs.B_iso"]]})).summary
+    assert summary.status is Status.UNDETERMINED
+    row = summary.uncertainty.profile["P.Cs.B_iso"]
+    assert row.su is None and row.n_points > 2
+    low, high = row.interval_68
+    assert high - low > 10 * alone.su
 
 
 def test_a_parameter_at_its_bound_has_samples_but_no_profile(folder):

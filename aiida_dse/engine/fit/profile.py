@@ -21,7 +21,7 @@ from aiida_dse.engine.model.agreement import su_scale
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.phase import PhaseState
 from aiida_dse.engine.model.restraints import Restraint, deviations
-from aiida_dse.engine.parameters import Parameter
+from aiida_dse.engine.parameters import Parameter, ParameterStatus
 from aiida_dse.engine.resources import ONE_THREAD, Resources, StopCheck, spread
 from aiida_dse.engine.units import FloatArray
 
@@ -121,15 +121,16 @@ def profile_likelihood(
 
     Steps are about half an s.u.; each point starts from its neighbour's values, moved along the
     covariance. Rays in `finished` are kept, and continued where they were interrupted. `on_ray`
-    receives the profiles so far, the number of finished rays and the number of all rays. Raises
-    ValueError for a parameter that is not free or has no s.u.
+    receives the profiles so far, the number of finished rays and the number of all rays. A
+    parameter that is undetermined to first order is followed from its natural step. Raises
+    ValueError for a parameter that is not free or is at a bound.
     """
     clock = time.monotonic()
     free: dict[str, Parameter] = {p.name: p for p in best.free}
     for name in wanted:
-        if name not in free or free[name].su is None:
-            why = free[name].status.value.replace("_", " ") if name in free else "not refined"
-            raise ValueError(f"{name} cannot be profiled, because it has no s.u. (it is {why}). "
+        if name not in free or free[name].status is ParameterStatus.AT_BOUND:
+            why = "at a bound" if name in free else "not refined"
+            raise ValueError(f"{name} cannot be profiled, because it is {why}. "
                              "Free it, widen its bounds or omit it.")
     extra = deviations(restraints, best.values)
     minimum = best.agreement.chi2 + float(extra @ extra)
@@ -173,8 +174,9 @@ def _followed(
     others = [name for name in names if name != ray.parameter]
     moving: list[str] = [p.name for p in best.free if p.su is not None]
     slope = np.zeros(len(names))
-    row = best.covariance.block(moving)[moving.index(ray.parameter)]
-    slope[[names.index(name) for name in moving]] = row / row[moving.index(ray.parameter)]
+    if ray.parameter in moving:
+        row = best.covariance.block(moving)[moving.index(ray.parameter)]
+        slope[[names.index(name) for name in moving]] = row / row[moving.index(ray.parameter)]
     centre = np.array([p.value for p in best.free])
     end = parameter.upper if ray.side > 0 else parameter.lower
     room = 1e-6 * max(abs(parameter.value), float(parameter.su or 0.0))
@@ -210,7 +212,7 @@ def _next_step(ray: Ray, parameter: Parameter, minimum: float) -> float:
     """The distance to the next point: half an s.u., then for an even rise of sqrt(chi2 - min)."""
     at = np.concatenate([[parameter.value], ray.values])
     heights = np.sqrt(np.maximum(np.concatenate([[minimum], ray.chi2]) - minimum, 0.0))
-    step = STEP * float(parameter.su or 0.0)
+    step = STEP * (parameter.su or parameter.shift)
     if len(at) > 1:
         last = abs(at[-1] - at[-2])
         step = last * float(np.clip(STEP / max(heights[-1] - heights[-2], 1e-9), 0.5, 2.0))
