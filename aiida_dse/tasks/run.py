@@ -25,6 +25,7 @@ from aiida_dse.documents.status import Status
 from aiida_dse.engine.crystal.geometry import reflections
 from aiida_dse.engine.fit.freedom import check_freedom
 from aiida_dse.engine.fit.leastsquares import Cycle
+from aiida_dse.engine.fit.membership import with_refined_members
 from aiida_dse.engine.fit.minimisers import Evaluations, refine_without_derivatives
 from aiida_dse.engine.fit.multistart import SearchProgress, multi_start
 from aiida_dse.engine.fit.refine import Refinement, default_stages, refine
@@ -105,25 +106,27 @@ def run_refine(
     stages = built.stages or default_stages(model)
     check_freedom(model, stages)
     begin = model.constrained(dict(model.start) | dict(start or {}))
+
+    def settled(found: Refinement) -> Result[RefinementSummary]:
+        return refinement_result(*settled_on_members(built, found, on_cycle, should_stop))
+
     if plan.method != "least_squares":
-        found = refine_without_derivatives(
+        return settled(refine_without_derivatives(
             model, stages, plan.method, on_progress=on_descent, should_stop=should_stop,
             start=begin, seed=plan.seed, restraints=built.restraints, max_cycles=plan.max_cycles,
             tolerance=plan.tolerance,
-        )
-        return refinement_result(built, found)
+        ))
     if plan.starts == 1:
-        found = refine(
+        return settled(refine(
             model, stages, on_cycle=on_cycle, should_stop=should_stop, start=begin,
             restraints=built.restraints, max_cycles=plan.max_cycles, tolerance=plan.tolerance,
-        )
-        return refinement_result(built, found)
+        ))
     search = multi_start(
         model, stages, plan.starts, seed=plan.seed, start=begin, restraints=built.restraints,
         max_cycles=plan.max_cycles, tolerance=plan.tolerance, on_progress=on_search,
         should_stop=should_stop,
     )
-    result = refinement_result(built, search.minima[0].refinement)
+    result = settled(search.minima[0].refinement)
     tried = sum(len(minimum.starts) for minimum in search.minima) + len(search.failures)
     warnings = list(result.summary.warnings)
     if search.stop_reason != "complete":
@@ -145,6 +148,23 @@ def run_refine(
     return replace(result.changed(
         search=found_minima, seconds=search.seconds, n_evaluations=search.n_evaluations,
         warnings=warnings), arrays=arrays)
+
+
+def settled_on_members(
+    built: BuiltModel, found: Refinement, on_cycle: Callable[[Cycle], None] | None = None,
+    should_stop: StopCheck | None = None,
+) -> tuple[BuiltModel, Refinement]:
+    """The model and the refinement with spheres of the atoms of the refined structure."""
+    plan = built.document.refinement or RefinementPlan()
+    stages = [[name for stage in built.stages or default_stages(built.model) for name in stage]]
+
+    def again(model: PatternModel, last: Refinement) -> Refinement:
+        return refine(
+            model, stages, start=last.values, on_cycle=on_cycle, should_stop=should_stop,
+            restraints=built.restraints, max_cycles=plan.max_cycles, tolerance=plan.tolerance)
+
+    model, found = with_refined_members(built.model, found, again)
+    return replace(built, model=model), found
 
 
 def status_of(converged: bool, undetermined: Sequence[str], stop_reason: str) -> Status:

@@ -310,6 +310,20 @@ class PatternModel:
         other.sampling = replace(self.sampling, resources=resources)
         return other
 
+    def with_reference(self, values: Mapping[str, float]) -> PatternModel:
+        """A copy of the model whose spheres consist of the atoms of the structure at `values`.
+
+        Parameters, starting values and bounds are unchanged. A model without spheres is returned
+        itself.
+        """
+        phases = tuple(phase.with_reference(self.local(k, values))
+                       for k, phase in enumerate(self.phases))
+        if all(new is old for new, old in zip(phases, self.phases, strict=True)):
+            return self
+        other = copy.copy(self)
+        other.phases = phases
+        return other
+
     def with_fixed_scales(self, scales: Mapping[str, float]) -> PatternModel:
         """A copy of the model with the scales of some phases fixed."""
         other = copy.copy(self)

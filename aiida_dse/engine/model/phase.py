@@ -89,6 +89,8 @@ class Phase(Protocol):
 
     def size_steps(self, values: Mapping[str, float]) -> dict[str, float]: ...
 
+    def with_reference(self, values: Mapping[str, float]) -> Phase: ...
+
     def pair_factors(self, sampling: Sampling) -> FloatArray: ...
 
     def occupancy_and_b(self, values: Mapping[str, float]) -> tuple[FloatArray, FloatArray]: ...
@@ -104,6 +106,10 @@ class Sites:
     def size_steps(self, values: Mapping[str, float]) -> dict[str, float]:
         """The steps (nm) of the sizes at local `values`, see `Family.size_steps`."""
         return {}
+
+    def with_reference(self, values: Mapping[str, float]) -> Phase:
+        """The phase with particles of the atoms of the structure at local `values`."""
+        return self  # type: ignore[return-value]
 
     def pair_factors(self, sampling: Sampling) -> FloatArray:
         """The products Re(f_s f_t*) (n_channels, n_q) of form factors."""
@@ -238,6 +244,14 @@ class CrystalPhase(Sites):
 
     def size_steps(self, values: Mapping[str, float]) -> dict[str, float]:
         return self.family.size_steps(self._with_cell(values))
+
+    def with_reference(self, values: Mapping[str, float]) -> CrystalPhase:
+        if not self.family.isotropic:
+            return self
+        moved = self.structure(values)
+        sites = tuple(replace(site, b_iso=old.b_iso, occupancy=old.occupancy)
+                      for site, old in zip(moved.sites, self.crystal.sites, strict=True))
+        return replace(self, crystal=replace(moved, sites=sites))
 
     def state(
         self, values: Mapping[str, float], sampling: Sampling, previous: PhaseState | None = None
