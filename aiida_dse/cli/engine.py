@@ -9,44 +9,32 @@ for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 import json  # noqa: E402
-import signal  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Callable, Iterator  # noqa: E402
-from contextlib import contextmanager  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import click  # noqa: E402
 
-from aiida_dse.engine.resources import ONE_THREAD, Resources  # noqa: E402
+from aiida_dse.engine.resources import Resources  # noqa: E402
 
-_document = click.argument("document", type=click.Path(path_type=Path))
-_output = click.option(
-    "-o", "--output", type=click.Path(file_okay=False, path_type=Path), default=Path("results"),
-    show_default=True, help="Folder for result.json and result.h5.",
+from .engine_support import (  # noqa: E402
+    build_model,
+    build_simultaneous_model,
+    continue_option,
+    document_argument,
+    finish,
+    finished_result,
+    is_simultaneous,
+    output_option,
+    progress_display,
+    quiet_option,
+    refusals,
+    stop_check,
+    task_in,
+    threads_option,
+    walltime_option,
 )
-_walltime = click.option(
-    "--walltime", type=click.FloatRange(min=1),
-    help="Stop after this many seconds and write the results so far.",
-)
-
-
-def _resources_of(
-    context: click.Context, option: click.Parameter, threads: int | None
-) -> Resources:
-    """Threads and memory of the command: the only place that reads them from the environment."""
-    try:
-        return Resources.from_environment(threads)
-    except ValueError as problem:
-        raise click.UsageError(str(problem)) from None
-
-
-_threads = click.option(
-    "--threads", "resources", type=click.IntRange(min=1), callback=_resources_of,
-    help="Number of threads (default: all available cores).",
-)
-_quiet = click.option("--quiet", is_flag=True, help="Do not show progress.")
 
 
 def _print_version(context: click.Context, _: Any, wanted: bool) -> None:
@@ -83,33 +71,33 @@ def validate(document: Path | None, schema: bool) -> None:
         return
     if document is None:
         raise click.UsageError("Specify the document to check, or the option --schema.")
-    with _refusals():
-        if _is_simultaneous(document):
+    with refusals():
+        if is_simultaneous(document):
             from aiida_dse.report.simultaneous_tables import simultaneous_validation_report
 
-            click.echo(simultaneous_validation_report(_build_simultaneous(document)))
+            click.echo(simultaneous_validation_report(build_simultaneous_model(document)))
         else:
             from aiida_dse.report.tables import validation_report
 
-            click.echo(validation_report(_build(document)))
+            click.echo(validation_report(build_model(document)))
 
 
 @main.command()
-@_document
-@_output
-@_threads
+@document_argument
+@output_option
+@threads_option
 def simulate(document: Path, output: Path, resources: Resources) -> None:
     """Compute the pattern at the starting values."""
     from aiida_dse.tasks.run import run_simulate
 
-    with _task(output):
-        _finish(run_simulate(_build(document, resources)), output)
+    with task_in(output):
+        finish(run_simulate(build_model(document, resources)), output)
 
 
 @main.command("build")
-@_document
-@_output
-@_threads
+@document_argument
+@output_option
+@threads_option
 def build_(document: Path, output: Path, resources: Resources) -> None:
     """Compute and store the pair distances of every phase.
 
@@ -117,42 +105,36 @@ def build_(document: Path, output: Path, resources: Resources) -> None:
     """
     from aiida_dse.tasks.distances import run_build
 
-    with _task(output):
-        _finish(run_build(_build(document, resources), output), output)
+    with task_in(output):
+        finish(run_build(build_model(document, resources), output), output)
 
 
 @main.command()
-@_document
-@_output
-@_walltime
-@_threads
-@_quiet
+@document_argument
+@output_option
+@walltime_option
+@threads_option
+@quiet_option
 def refine(
     document: Path, output: Path, walltime: float | None, resources: Resources, quiet: bool
 ) -> None:
     """Refine the parameters of a document against its pattern."""
     from aiida_dse.tasks.run import run_refine
 
-    with _task(output), _progress(quiet) as show:
-        built = _build(document, resources, measured=True)
+    with task_in(output), progress_display(quiet) as show:
+        built = build_model(document, resources, measured=True)
         result = run_refine(built, on_cycle=show.cycle, on_search=show.search,
-                            on_descent=show.descent, should_stop=_stop_check(walltime))
-        _finish(result, output)
-
-
-_continue = click.option(
-    "--continue", "continued", is_flag=True,
-    help="Continue from the result in the output folder.",
-)
+                            on_descent=show.descent, should_stop=stop_check(walltime))
+        finish(result, output)
 
 
 @main.command()
-@_document
-@_output
-@_walltime
-@_threads
-@_quiet
-@_continue
+@document_argument
+@output_option
+@walltime_option
+@threads_option
+@quiet_option
+@continue_option
 def scan(
     document: Path, output: Path, walltime: float | None, resources: Resources, quiet: bool,
     continued: bool,
@@ -160,22 +142,22 @@ def scan(
     """Compute the GoF map of the section 'scan'."""
     from aiida_dse.tasks.run import run_scan
 
-    with _task(output), _progress(quiet) as show:
-        built = _build(document, measured=True)
+    with task_in(output), progress_display(quiet) as show:
+        built = build_model(document, measured=True)
         result = run_scan(
-            built, on_progress=show.scan, should_stop=_stop_check(walltime), checkpoint=output,
-            finished=_finished(output, built) if continued else None, resources=resources,
+            built, on_progress=show.scan, should_stop=stop_check(walltime), checkpoint=output,
+            finished=finished_result(output, built) if continued else None, resources=resources,
         )
-        _finish(result, output)
+        finish(result, output)
 
 
 @main.command()
-@_document
-@_output
-@_walltime
-@_threads
-@_quiet
-@_continue
+@document_argument
+@output_option
+@walltime_option
+@threads_option
+@quiet_option
+@continue_option
 def uncertainty(
     document: Path, output: Path, walltime: float | None, resources: Resources, quiet: bool,
     continued: bool,
@@ -186,23 +168,51 @@ def uncertainty(
     """
     from aiida_dse.tasks.uncertainty import require_uncertainty, run_uncertainty
 
-    with _task(output), _progress(quiet) as show:
-        built = _build(document, measured=True)
+    with task_in(output), progress_display(quiet) as show:
+        built = build_model(document, measured=True)
         require_uncertainty(built)
         result = run_uncertainty(
             built, on_cycle=show.cycle, on_progress=show.uncertainty,
-            should_stop=_stop_check(walltime), checkpoint=output,
-            finished=_finished(output, built) if continued else None, resources=resources,
+            should_stop=stop_check(walltime), checkpoint=output,
+            finished=finished_result(output, built) if continued else None, resources=resources,
         )
-        _finish(result, output)
+        finish(result, output)
+
+
+@main.command()
+@document_argument
+@click.option("--refined", type=click.IntRange(min=0), default=5, show_default=True,
+              help="Number of terminations that are refined, the most promising first.")
+@click.option("--all", "every", is_flag=True, help="Print all terminations, not only the best.")
+@walltime_option
+@threads_option
+@quiet_option
+def terminations(
+    document: Path, refined: int, every: bool, walltime: float | None, resources: Resources,
+    quiet: bool,
+) -> None:
+    """Compare the terminations of particles of whole cells.
+
+    The document is refined first. All terminations that differ by symmetry are then ranked by the
+    chi2 that a refinement is expected to reach, and the most promising ones are refined. Without a
+    measured pattern, the terminations are only listed.
+    """
+    from aiida_dse.report.terminations import termination_tables
+
+    with refusals(), progress_display(quiet) as show:
+        built = build_model(document, resources)
+        tables = termination_tables(
+            built, refined=refined, every=every, on_cycle=show.cycle, on_done=show.terminations,
+            should_stop=stop_check(walltime))
+    click.echo(tables)
 
 
 @main.command()
 @click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
-@_output
-@_walltime
-@_threads
-@_quiet
+@output_option
+@walltime_option
+@threads_option
+@quiet_option
 def compare(
     models: tuple[str, ...], output: Path, walltime: float | None, resources: Resources, quiet: bool
 ) -> None:
@@ -215,23 +225,23 @@ def compare(
     from aiida_dse.io.results import read_result, write_result
     from aiida_dse.tasks.run import run_refine
 
-    with _task(output):
+    with task_in(output):
         sources = _named_models(models)
         # check all documents before the first refinement
-        built = {name: _build(path, resources, measured=True) for name, path in sources.items()
+        built = {name: build_model(path, resources, measured=True) for name, path in sources.items()
                  if not path.is_dir()}
-        stop = _stop_check(walltime)
+        stop = stop_check(walltime)
         results = {}
         for name, path in sources.items():
             if name in built:
-                with _progress(quiet) as show:
+                with progress_display(quiet) as show:
                     results[name] = run_refine(built[name], on_cycle=show.cycle,
                                                on_search=show.search, on_descent=show.descent,
                                                should_stop=stop)
                 write_result(results[name], output / name)
             else:
                 results[name] = read_result(path)
-        _finish(compared(results), output)
+        finish(compared(results), output)
 
 
 def _named_models(models: tuple[str, ...]) -> dict[str, Path]:
@@ -249,11 +259,11 @@ def _named_models(models: tuple[str, ...]) -> dict[str, Path]:
 
 
 @main.command()
-@_document
-@_output
-@_walltime
-@_threads
-@_quiet
+@document_argument
+@output_option
+@walltime_option
+@threads_option
+@quiet_option
 def simultaneous(
     document: Path, output: Path, walltime: float | None, resources: Resources, quiet: bool
 ) -> None:
@@ -263,10 +273,10 @@ def simultaneous(
     """
     from aiida_dse.tasks.simultaneous import run_simultaneous
 
-    with _task(output), _progress(quiet) as show:
-        built = _build_simultaneous(document, resources)
-        result = run_simultaneous(built, on_cycle=show.cycle, should_stop=_stop_check(walltime))
-        _finish(result, output)
+    with task_in(output), progress_display(quiet) as show:
+        built = build_simultaneous_model(document, resources)
+        result = run_simultaneous(built, on_cycle=show.cycle, should_stop=stop_check(walltime))
+        finish(result, output)
 
 
 @main.command()
@@ -287,7 +297,7 @@ def upgrade(document: Path, output: Path | None) -> None:
 
     from aiida_dse.documents.reading import DocumentNote, read_content
 
-    with _refusals():
+    with refusals():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DocumentNote)
             content = read_content(document)
@@ -315,126 +325,6 @@ def selftest() -> None:
                f"{time.monotonic() - begin:.1f} s")
     click.echo(f"speed: {1e9 * speed():.3g} ns per distance on one thread")
     sys.exit(0 if error < LIMIT else 1)
-
-
-def _build(document: Path, resources: Resources = ONE_THREAD, *, measured: bool = False) -> Any:
-    """Build the model of a document and check its axis.
-
-    With `measured`, raise ValueError if the document has no measured pattern.
-    """
-    from aiida_dse.documents import load_document
-    from aiida_dse.tasks.build import build
-    from aiida_dse.tasks.peak_positions import check_axis
-
-    built = build(load_document(document), document.parent, resources=resources)
-    if measured and not built.measured:
-        raise ValueError("pattern: there is no 'file' to compare with. Specify the measured "
-                         "pattern, or use 'dse-engine simulate'.")
-    if remark := check_axis(built):
-        click.echo(f"note: {remark}", err=True)
-    return built
-
-
-def _is_simultaneous(document: Path) -> bool:
-    from aiida_dse.documents import SIMULTANEOUS_SCHEMA
-    from aiida_dse.documents.reading import read_content
-
-    content = read_content(document)
-    return isinstance(content, dict) and content.get("schema") == SIMULTANEOUS_SCHEMA
-
-
-def _build_simultaneous(document: Path, resources: Resources = ONE_THREAD) -> Any:
-    from aiida_dse.documents import load_simultaneous
-    from aiida_dse.tasks.simultaneous import build_simultaneous, check_axes_of
-
-    built = build_simultaneous(load_simultaneous(document), document.parent, resources=resources)
-    for remark in check_axes_of(built):
-        click.echo(f"note: {remark}", err=True)
-    return built
-
-
-def _finished(output: Path, built: Any) -> Any:
-    """Read the earlier result in an output folder; None if there is none.
-
-    Raises ValueError if the result belongs to another document or to other files.
-    """
-    from aiida_dse.io.results import JSON_NAME, read_result
-    from aiida_dse.tasks.summary import document_hash
-
-    if not (output / JSON_NAME).exists():
-        return None
-    try:
-        finished = read_result(output)
-    except ValueError as problem:
-        raise ValueError(f"{problem} Choose another --output, or omit --continue to start "
-                         "again.") from None
-    data = finished.summary.data
-    if finished.summary.document_sha256 != document_hash(built.document) \
-            or data is None or data.sha256 != built.files:
-        raise ValueError(f"{output} contains the result of another document or of other files. "
-                         "Choose another --output.")
-    return finished
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """Print the error that ends a command, and exit with the status of that failure."""
-    from aiida_dse.documents.status import EXITS, Failure
-    from aiida_dse.io.outcome import failure_of
-
-    try:
-        yield
-    except (Exception, KeyboardInterrupt) as problem:
-        failure = failure_of(problem)
-        if failure.failure is Failure.INTERNAL:
-            raise
-        click.echo(f"Error: {failure}", err=True)
-        sys.exit(EXITS[failure.failure].command)
-
-
-@contextmanager
-def _task(output: Path) -> Iterator[None]:
-    """Run a task and record its outcome in the output folder, also if it fails."""
-    from aiida_dse.io.outcome import reporting
-
-    with _refusals(), reporting(output):
-        yield
-
-
-def _stop_check(walltime: float | None) -> Callable[[], str | None]:
-    """A function that returns 'walltime' after that many seconds or a SIGTERM, and None before."""
-    begin = time.monotonic()
-    signalled: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: signalled.append(number))
-
-    def check() -> str | None:
-        if signalled or (walltime and time.monotonic() - begin > walltime):
-            return "walltime"
-        return None
-
-    return check
-
-
-def _progress(quiet: bool) -> Any:
-    from aiida_dse.report.progress import LogProgress, NoProgress, TerminalProgress
-
-    if quiet:
-        return NoProgress()
-    return TerminalProgress() if sys.stderr.isatty() else LogProgress()
-
-
-def _finish(result: Any, output: Path) -> None:
-    """Write and print a result, and exit with the status of its outcome."""
-    from aiida_dse.documents.status import EXITS
-    from aiida_dse.io.outcome import RunOutcome, write_outcome
-    from aiida_dse.io.results import write_result
-    from aiida_dse.report.tables import result_report
-
-    write_result(result, output)
-    write_outcome(output, RunOutcome("finished"))
-    click.echo(result_report(result))
-    click.echo(f"Results: {output / 'result.json'}, {output / 'result.h5'}")
-    sys.exit(EXITS[result.status].command)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,9 @@ class NoProgress:
     def descent(self, progress: Evaluations) -> None:
         """Display nothing."""
 
+    def terminations(self, done: int, total: int) -> None:
+        """Display nothing."""
+
     def __enter__(self) -> Self:
         return self
 
@@ -63,6 +66,12 @@ class LogProgress(NoProgress):
         if progress.elapsed - self._printed > LOG_INTERVAL:
             self._printed = progress.elapsed
             print(_descent_line(progress), file=sys.stderr, flush=True)
+
+    def terminations(self, done: int, total: int) -> None:
+        tenth = 10 * done // max(1, total)
+        if tenth > self._last:
+            self._last = tenth
+            print(f"{done} of {total} terminations", file=sys.stderr, flush=True)
 
     def scan(self, progress: ScanProgress) -> None:
         tenth = 10 * progress.done // max(1, progress.total)
@@ -93,6 +102,9 @@ class TerminalProgress(NoProgress):
 
     def descent(self, progress: Evaluations) -> None:
         self._write(_descent_line(progress))
+
+    def terminations(self, done: int, total: int) -> None:
+        self._write(f"{done} of {total} terminations")
 
     def scan(self, progress: ScanProgress) -> None:
         if time.monotonic() - self._shown > 0.1 or progress.done == progress.total:

@@ -51,6 +51,7 @@ from .summary import (
     pattern_arrays,
     unrefined_rows,
 )
+from .terminations import termination_warnings
 
 #: Largest q (1/Å) at which reflections are marked; beyond it, the marks would merge into a band.
 TICKS_Q_MAX = 6.0
@@ -108,7 +109,9 @@ def run_refine(
     begin = model.constrained(dict(model.start) | dict(start or {}))
 
     def settled(found: Refinement) -> Result[RefinementSummary]:
-        return refinement_result(*settled_on_members(built, found, on_cycle, should_stop))
+        final, best = settled_on_members(built, found, on_cycle, should_stop)
+        best = replace(best, warnings=(*best.warnings, *termination_warnings(final, best)))
+        return refinement_result(final, best)
 
     if plan.method != "least_squares":
         return settled(refine_without_derivatives(

@@ -132,7 +132,7 @@ def test_a_refinement_that_did_not_converge_exits_with_3(folder, tmp_path):
 def test_a_walltime_preserves_the_values_and_exits_with_4(folder, tmp_path, monkeypatch):
     import aiida_dse.cli.engine as engine
 
-    monkeypatch.setattr(engine, "_stop_check", lambda walltime: lambda: "walltime")
+    monkeypatch.setattr(engine, "stop_check", lambda walltime: lambda: "walltime")
     outcome = run("refine", folder.write(), "-o", tmp_path / "a", "--quiet", "--walltime", 5)
     assert outcome.exit_code == 4, outcome.output
     result = read_result(tmp_path / "a")

@@ -320,6 +320,10 @@ class PatternModel:
                        for k, phase in enumerate(self.phases))
         if all(new is old for new, old in zip(phases, self.phases, strict=True)):
             return self
+        return self.with_phases(phases)
+
+    def with_phases(self, phases: tuple[Phase, ...]) -> PatternModel:
+        """A copy of the model with changed phases that have the same names and parameters."""
         other = copy.copy(self)
         other.phases = phases
         return other
