@@ -83,7 +83,7 @@ def test_a_refinement_equals_that_of_the_document_exactly():
     document = run_refine(build(parse_document(content), EXAMPLE)).summary
     pattern = Pattern.read(EXAMPLE / "size_05nm.xye", axis="two_theta", wavelength=WAVELENGTH,
                            sigma="column", range=(4, 25))
-    dots = qd(particle=Parallelepiped(L_ab=(7, 1), L_c=(7, 1)), termination=(0, 0, 0.005))
+    dots = qd(particle=Parallelepiped(L_ab=(7, 1), L_c=(7, 1)), termination=(0, 0.5, 0.5))
     found = refine(pattern, Model(dots, background=8), content["refinement"]["stages"])
     assert found.values == {name: row.value for name, row in document.parameters.items()}
     assert found.su == {name: row.su for name, row in
