@@ -13,7 +13,8 @@ from aiida_dse.documents.reading import located, validated
 from aiida_dse.engine.crystal.disorder import EXCLUSION_DISTANCE
 from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.io.results import plain
-from aiida_dse.io.structures import cif_text, xyz_text
+from aiida_dse.io.structures import cif_text
+from aiida_dse.io.xyz import xyz_text
 from aiida_dse.tasks.sources import Atoms, Structure
 
 from .shapes import Shape

@@ -12,7 +12,8 @@ import numpy as np
 from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.io.conversions import crystal_from_ase, crystal_from_gemmi, crystal_from_pymatgen
 from aiida_dse.io.distances import read_distances
-from aiida_dse.io.structures import parse_cif, parse_xyz, read_cif, read_xyz
+from aiida_dse.io.structures import parse_cif, read_cif
+from aiida_dse.io.xyz import parse_xyz, read_xyz
 from aiida_dse.tasks.sources import Atoms, Structure
 
 KNOWN = (

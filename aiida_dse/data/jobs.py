@@ -24,7 +24,8 @@ from aiida_dse.documents.model import Phase as PhaseSection
 from aiida_dse.io.conversions import crystal_from_pymatgen
 from aiida_dse.io.distances import read_distances
 from aiida_dse.io.patterns import MeasuredPattern, read_pattern
-from aiida_dse.io.structures import cif_text, read_cif, read_xyz
+from aiida_dse.io.structures import cif_text, read_cif
+from aiida_dse.io.xyz import read_xyz
 from aiida_dse.tasks.build import BuiltModel, build
 from aiida_dse.tasks.simultaneous import BuiltSimultaneous, build_simultaneous
 from aiida_dse.tasks.sources import Atoms, Structure

@@ -29,8 +29,8 @@ class DocumentNote(UserWarning):
 
 
 def print_notes(message: Warning | str, category: type[Warning], *place: Any) -> None:
-    """Replacement for `warnings.showwarning`: prints a DocumentNote without its code location."""
-    if issubclass(category, DocumentNote):
+    """Replacement for `warnings.showwarning`: prints notes of the package without a code location."""
+    if category.__module__.startswith("aiida_dse."):
         print(f"note: {message}", file=sys.stderr)
     else:
         _SHOW(message, category, *place)

@@ -1,4 +1,4 @@
-"""Readers and writers of CIF and XYZ files, in the setting and with the labels of the user."""
+"""Reader and writer of CIF files, in the setting and with the labels of the user."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import gemmi
@@ -13,7 +14,10 @@ import numpy as np
 
 from aiida_dse.engine.crystal.structure import CELL_PARAMETERS, Cell, Crystal, Site
 from aiida_dse.engine.scattering.form_factors import ion_symbol
-from aiida_dse.engine.units import FloatArray, b_from_u
+from aiida_dse.engine.units import b_from_u
+
+from .notes import note
+from .text import read_text
 
 
 def read_cif(path: Path, *, block: str | None = None) -> Crystal:
@@ -23,12 +27,7 @@ def read_cif(path: Path, *, block: str | None = None) -> Crystal:
     ValueError for a file that is not a CIF, and where cell, symmetry, labels, types or coordinates
     are missing or invalid.
     """
-    try:
-        document = gemmi.cif.read(str(path))
-    except (OSError, ValueError, RuntimeError) as problem:
-        reason = str(problem).replace(str(path), path.name)
-        raise ValueError(f"{path.name} cannot be read as a CIF: {reason}") from None
-    return _crystal(document, path, block)
+    return parse_cif(read_text(path), name=path.name, block=block)
 
 
 def parse_cif(text: str, *, name: str = "structure.cif", block: str | None = None) -> Crystal:
@@ -37,46 +36,47 @@ def parse_cif(text: str, *, name: str = "structure.cif", block: str | None = Non
         document = gemmi.cif.read_string(text)
     except (ValueError, RuntimeError) as problem:
         raise ValueError(f"{name} cannot be read as a CIF: {problem}") from None
-    return _crystal(document, Path(name), block)
+    return _crystal(document, name, block)
 
 
-def _crystal(document: gemmi.cif.Document, path: Path, block: str | None) -> Crystal:
-    """The crystal in one block of a CIF; `path` appears in messages and names the crystal."""
+def _crystal(document: gemmi.cif.Document, file: str, block: str | None) -> Crystal:
+    """The crystal in one block of a CIF; `file` appears in messages and names the crystal."""
     blocks = [b for b in document if b.find_values("_atom_site_fract_x")]
     if block is not None:
         blocks = [b for b in document if b.name == block]
     if len(blocks) != 1:
         names = ", ".join(b.name for b in document) or "none"
         raise ValueError(
-            f"{path.name} has {len(blocks)} data blocks with atom sites (blocks: {names}). Specify "
+            f"{file} has {len(blocks)} data blocks with atom sites (blocks: {names}). Specify "
             "the name of one block as 'block' of the phase."
         )
     chosen = blocks[0]
+    _use_plain_exponents(chosen)
     structure = gemmi.make_small_structure_from_block(chosen)
-    _check_labels(path, chosen)
+    _check_labels(file, chosen)
     cell = structure.cell
     if not cell.is_crystal():
-        raise ValueError(f"{path.name} has no unit cell. Add _cell_length_a and so on.")
-    b_iso = _displacements(chosen)
+        raise ValueError(f"{file} has no unit cell. Add _cell_length_a and so on.")
+    b_iso = _displacements(file, chosen, Cell(*cell.parameters))
     assemblies = _column(chosen, "_atom_site_disorder_assembly")
     types = _column(chosen, "_atom_site_type_symbol")
     sites = []
     for index, site in enumerate(structure.sites):
         if not all(np.isfinite(site.fract.tolist())):
             raise ValueError(
-                f"{path.name}: site {site.label} has no coordinates. Add fract_x, y and z."
+                f"{file}: site {site.label} has no coordinates. Add fract_x, y and z."
             )
         assembly = assemblies[index] if assemblies else ""
         sites.append(
             Site(
-                site.label, _ion(path, site.label, types[index] if types else ""),
+                site.label, _ion(file, site.label, types[index] if types else ""),
                 (site.fract.x, site.fract.y, site.fract.z), site.occ, b_iso.get(site.label),
                 "" if assembly in (".", "?") else assembly, int(site.disorder_group),
             )
         )
     values = {name: float(getattr(cell, name)) for name in CELL_PARAMETERS}
-    operations, name = symmetry_of(path.name, structure)
-    return Crystal(Cell(**values), operations, tuple(sites), path.name, name).checked_cell()
+    operations, name = symmetry_of(file, structure, _operations(chosen))
+    return Crystal(Cell(**values), operations, tuple(sites), file, name).checked_cell()
 
 
 def cif_text(crystal: Crystal, *, exact: bool = False) -> str:
@@ -149,89 +149,60 @@ def _space_group_number(crystal: Crystal) -> int | None:
     return None if group is None else int(group.number)
 
 
-def read_xyz(path: Path) -> tuple[list[str], FloatArray]:
-    """The labels (n,) and positions (n, 3) Å in an XYZ file.
-
-    A label is an element, or an element and a number. The ion of a label is determined later, by
-    its letters ('Ca1' is calcium, 'CA1' is refused) or by the 'ions' in the document. Raises
-    ValueError with the number of the line that cannot be read.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise ValueError(f"{path.name} cannot be read: {problem}") from None
-    return parse_xyz(text, name=path.name)
-
-
-def xyz_text(labels: Sequence[str], positions: FloatArray) -> str:
-    """The text of an XYZ file with labels (n,) and positions (n, 3) Å, with all digits."""
-    rows = (f"{label} {x!r} {y!r} {z!r}"
-            for label, (x, y, z) in zip(labels, positions.tolist(), strict=True))
-    return "\n".join([str(len(labels)), "", *rows, ""])
-
-
-def parse_xyz(text: str, *, name: str = "atoms.xyz") -> tuple[list[str], FloatArray]:
-    """The labels and positions in the text of an XYZ file; `name` names the file in messages."""
-    lines = text.splitlines()
-    try:
-        count = int(lines[0].split()[0])
-    except (IndexError, ValueError):
-        raise ValueError(
-            f"{name}, line 1: an XYZ file must start with the number of atoms."
-        ) from None
-    rows = [line for line in lines[2 : 2 + count] if line.strip()]
-    if len(rows) != count or count < 1:
-        raise ValueError(
-            f"{name} contains {len(rows)} atoms, but its first line specifies {count}. Correct the "
-            "number (at least 1) or complete the list."
-        )
-    labels, positions = [], np.empty((count, 3))
-    for number, line in enumerate(rows):
-        fields = line.split()
-        try:
-            positions[number] = [float(field) for field in fields[1:4]]
-        except ValueError:
-            positions[number] = np.nan
-        if len(fields) < 4 or not np.isfinite(positions[number]).all():
-            raise ValueError(
-                f"{name}, line {number + 3}: '{line.strip()}' is not 'label x y z' with "
-                "coordinates in Å."
-            )
-        labels.append(fields[0])
-    return labels, positions
-
-
-def _ion(path: Path, label: str, type_symbol: str) -> str:
+def _ion(file: str, label: str, type_symbol: str) -> str:
     """The ion of a site, from its type symbol or else from the first letters of its label.
 
     A type symbol may have any case, because _atom_site_type_symbol contains only elements and many
     programs write it in capitals. In a label, which may contain anything after its element, the
-    case is significant.
+    case is significant. An ion without a tabulated form factor is accepted.
     """
     if type_symbol.strip() not in ("", ".", "?"):
-        return ion_symbol(type_symbol, any_case=True)
+        return ion_symbol(type_symbol, any_case=True, tabulated=False)
     letters = "".join(itertools.takewhile(str.isalpha, label))
     try:
         return ion_symbol(letters)
     except ValueError:
         raise ValueError(
-            f"{path.name}: the element of site {label} is uncertain, because the file has no "
+            f"{file}: the element of site {label} is uncertain, because the file has no "
             f"_atom_site_type_symbol and '{letters}' is not an element symbol with an upper-case "
             "and a lower-case letter. Add the column _atom_site_type_symbol."
         ) from None
 
 
-def symmetry_of(source: str, structure: gemmi.SmallStructure) -> tuple[tuple[str, ...], str]:
+#: CIF data names of lists of symmetry operations.
+OPERATION_TAGS = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz",
+                  "_space_group_symop.operation_xyz")
+
+
+def _operations(block: gemmi.cif.Block) -> list[str]:
+    """The operations that a block lists; none where it lists only '?'."""
+    for tag in OPERATION_TAGS:
+        listed = [text for text in _column(block, tag) if text.strip() not in ("", ".", "?")]
+        if listed:
+            return listed
+    return []
+
+
+def symmetry_of(
+    source: str, structure: gemmi.SmallStructure, listed: Sequence[str] | None = None
+) -> tuple[tuple[str, ...], str]:
     """The symmetry operations as triplets, and the name of the space group.
 
-    The operations are the listed ones, else those of the space group. Raises ValueError, with the
-    name of the `source`, where there are neither or the list is incomplete.
+    The operations are the listed ones (by default those of the structure), else those of the space
+    group. Raises ValueError, with the name of the `source`, where there are neither, an operation
+    cannot be read, the list is incomplete, or it contradicts the space group.
     """
     group = structure.spacegroup
+    if structure.spacegroup_hm:  # the group of the structure may be that of its operations
+        group = gemmi.find_spacegroup_by_name(
+            structure.spacegroup_hm, structure.cell.alpha, structure.cell.gamma)
     name = str(structure.spacegroup_hm or (group.xhm() if group else ""))
-    if structure.symops:
-        operations = [gemmi.Op(op).wrap() for op in structure.symops]
+    listed = list(structure.symops) if listed is None else list(listed)
+    if listed:
+        operations = [_operation(source, text) for text in listed]
         known = {op.triplet() for op in operations}
+        if group is not None:
+            _check_group(source, name, group, operations, known)
         for first in operations:
             for second in operations:
                 if (product := (first * second).wrap().triplet()) not in known:
@@ -249,26 +220,57 @@ def symmetry_of(source: str, structure: gemmi.SmallStructure) -> tuple[tuple[str
     return tuple(op.triplet() for op in group.operations()), name
 
 
-def _check_labels(path: Path, block: gemmi.cif.Block) -> None:
+def _operation(source: str, text: str) -> gemmi.Op:
+    try:
+        return gemmi.Op(text).wrap()
+    except (ValueError, RuntimeError) as problem:
+        raise ValueError(
+            f"{source}: the symmetry operation '{text}' cannot be read ({problem}). Write it in "
+            "quotation marks as in 'x,y,z' or '-x,-y,z+1/2', with common fractions."
+        ) from None
+
+
+def _check_group(
+    source: str, name: str, group: gemmi.SpaceGroup, operations: Sequence[gemmi.Op],
+    known: AbstractSet[str],
+) -> None:
+    """Raise ValueError for a list of operations that is not of the type of the named group."""
+    expected = len(list(group.operations()))
+    found = gemmi.find_spacegroup_by_ops(gemmi.GroupOps(list(operations)))
+    if len(known) == expected and (found is None or found.number == group.number):
+        return
+    kind = f", which are those of {found.xhm()}" if found is not None else ""
+    raise ValueError(
+        f"{source}: the file lists {len(known)} symmetry operations{kind}, but the space group "
+        f"'{name}' has {expected}. Remove the list (the operations are then those of the space "
+        "group), complete it, or correct the name of the space group."
+    )
+
+
+def _check_labels(file: str, block: gemmi.cif.Block) -> None:
     labels = _column(block, "_atom_site_label")
     count = len(_column(block, "_atom_site_fract_x"))
     missing = [k + 1 for k, label in enumerate(labels) if label.strip() in ("", ".", "?")]
     if len(labels) != count or missing:
         where = f"rows {missing} of the atom list" if missing else "the atom list"
         raise ValueError(
-            f"{path.name}: _atom_site_label is missing in {where}. Every site needs its own label, "
+            f"{file}: _atom_site_label is missing in {where}. Every site needs its own label, "
             "because parameters are named by it."
         )
     bad = [label for label in labels if "." in label or " " in label]
     if bad:
         raise ValueError(
-            f"{path.name}: the label '{bad[0]}' contains a '.' or a space, which separate the "
+            f"{file}: the label '{bad[0]}' contains a '.' or a space, which separate the "
             "parts of a parameter name. Rename the site."
         )
 
 
-def _displacements(block: gemmi.cif.Block) -> dict[str, float]:
-    """B_iso (Å^2) by label, from the columns of B_iso and U_iso."""
+#: Pairs of indices of a symmetric tensor in the order of the CIF data names.
+TENSOR = ("11", "22", "33", "12", "13", "23")
+
+
+def _displacements(file: str, block: gemmi.cif.Block, cell: Cell) -> dict[str, float]:
+    """B_iso (Å^2) by label, from B_iso and U_iso, else the mean of anisotropic displacements."""
     labels = _column(block, "_atom_site_label")
     b_iso: dict[str, float] = {}
     for tag, factor in (("_atom_site_B_iso_or_equiv", 1.0), ("_atom_site_U_iso_or_equiv",
@@ -277,7 +279,51 @@ def _displacements(block: gemmi.cif.Block) -> dict[str, float]:
             value = gemmi.cif.as_number(text)
             if np.isfinite(value):
                 b_iso[label] = factor * value
+    missing = [label for label in labels if label not in b_iso]
+    found = {label: _equivalent(block, cell, label) for label in missing}
+    averaged = {label: b for label, b in found.items() if b is not None}
+    b_iso |= averaged
+    if averaged:
+        note(f"{file}: the anisotropic displacements of {', '.join(averaged)} are replaced by their "
+             "isotropic mean, B_eq.")
     return b_iso
+
+
+def _equivalent(block: gemmi.cif.Block, cell: Cell, label: str) -> float | None:
+    """B_eq (Å^2) of a site from its anisotropic displacements, None without them.
+
+    U_eq = (1/3) sum_ij U_ij a*_i a*_j (a_i . a_j).
+    """
+    labels = _column(block, "_atom_site_aniso_label")
+    if label not in labels:
+        return None
+    metric = cell.matrix.T @ cell.matrix
+    reciprocal = np.sqrt(np.diag(np.linalg.inv(metric)))
+    for kind, factor in (("U", b_from_u(1.0)), ("B", 1.0)):
+        columns = [_column(block, f"_atom_site_aniso_{kind}_{pair}") for pair in TENSOR]
+        if any(len(column) != len(labels) for column in columns):
+            continue
+        row = [gemmi.cif.as_number(column[labels.index(label)]) for column in columns]
+        if not np.isfinite(row).all():
+            continue
+        tensor = np.zeros((3, 3))
+        for pair, value in zip(TENSOR, row, strict=True):
+            i, j = int(pair[0]) - 1, int(pair[1]) - 1
+            tensor[i, j] = tensor[j, i] = value
+        return float(factor * np.sum(tensor * np.outer(reciprocal, reciprocal) * metric) / 3)
+    return None
+
+
+def _use_plain_exponents(block: gemmi.cif.Block) -> None:
+    """Write numbers with an exponent D of Fortran with E, which gemmi reads."""
+    tags = [f"_cell_{what}_{name}" for name in CELL_PARAMETERS for what in ("length", "angle")]
+    tags += [f"_atom_site_{key}" for key in (
+        "fract_x", "fract_y", "fract_z", "occupancy", "B_iso_or_equiv", "U_iso_or_equiv")]
+    tags += [f"_atom_site_aniso_{kind}_{pair}" for kind in "UB" for pair in TENSOR]
+    for tag in tags:
+        column = block.find_values(tag)
+        for k in range(len(column)):
+            column[k] = re.sub(r"(?<=[\d.])[dD](?=[+-]?\d)", "e", column[k])
 
 
 def _column(block: gemmi.cif.Block, tag: str) -> list[str]:

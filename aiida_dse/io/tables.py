@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from aiida_dse.engine.units import FloatArray
 
+from .text import read_text
+
 #: Kinds of axes: 2theta in degrees, q in 1/Å, q in 1/nm.
 AXES = ("two_theta", "q_inverse_angstrom", "q_inverse_nm")
 
@@ -167,14 +169,7 @@ def _lines(path: Path) -> list[str]:
         raise ValueError(f"{path} is a directory. Specify a file in it.")
     if not path.is_file():
         raise ValueError(f"{path} does not exist or is not a file. Correct the path.")
-    raw = path.read_bytes()
-    if re.search(rb"[\x00-\x08\x0e-\x19\x1b-\x1f]", raw):
-        raise ValueError(
-            f"{path.name} is a binary file (or UTF-16 text). Export it as plain text (UTF-8).")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")
+    text = read_text(path)
     return re.split(r"\r\n|\r|\n", text.rstrip("\x1a"))
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import re
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,8 +39,9 @@ from aiida_dse.engine.model.restraints import (
 )
 from aiida_dse.engine.parameters import Parameter, closest, require_possible
 from aiida_dse.engine.resources import ONE_THREAD, Resources
-from aiida_dse.engine.scattering.form_factors import element_of, ion_symbol
+from aiida_dse.engine.scattering.form_factors import element_of, ion_symbol, tabulated_ion
 from aiida_dse.engine.units import FloatArray, q_from_two_theta, two_theta_from_q
+from aiida_dse.io.notes import collecting_notes, note
 
 from .grids import check_names, grid_of_document, known_quantities
 from .particles import shape_and_sizes
@@ -61,6 +61,7 @@ class BuiltModel:
     files: dict[str, str]  # file name -> SHA-256
     axis: str  # of the pattern: two_theta, q_inverse_angstrom, q_inverse_nm
     measured: bool
+    notes: tuple[str, ...] = ()  # remarks about the data, such as points left out
 
     @property
     def axes(self) -> tuple[Coordinate, ...]:
@@ -97,6 +98,14 @@ _lock = threading.Lock()
 
 
 def _built(document: ModelDocument, source: Source, resources: Resources) -> BuiltModel:
+    with collecting_notes() as notes:
+        built = _built_with_notes(document, source, resources)
+    return replace(built, notes=tuple(notes))
+
+
+def _built_with_notes(
+    document: ModelDocument, source: Source, resources: Resources
+) -> BuiltModel:
     pattern = document.pattern
     if pattern.file is not None:
         with located("pattern"):
@@ -278,18 +287,34 @@ def _with_ions_and_b(crystal: Crystal, section: PhaseSection) -> Crystal:
         keys = (site.label, site.ion, element_of(site.ion))
         ion = next((section.ions[k] for k in keys if k in section.ions), site.ion)
         b_iso = next((section.B_iso[k] for k in keys if k in section.B_iso), site.b_iso)
-        sites.append(replace(site, ion=ion_symbol(ion), b_iso=b_iso))
+        own = ion if ion == site.ion else ion_symbol(ion)
+        sites.append(replace(site, ion=own, b_iso=b_iso))
+    _note_replaced(crystal.name, {site.label: site.ion for site in sites})
     return replace(crystal, sites=tuple(sites))
+
+
+def _note_replaced(file: str, ions: Mapping[str, str]) -> None:
+    """Add a note for each ion that has no tabulated form factor; `ions` by label."""
+    for ion in dict.fromkeys(ions.values()):
+        if (used := tabulated_ion(ion)) != ion:
+            labels = ", ".join(label for label, other in ions.items() if other == ion)
+            note(f"{file}: there is no tabulated form factor of {ion} ({labels}); that of {used} is "
+                 f"used. Another ion can be chosen under 'ions' of the phase.")
 
 
 def _atom_list(name: str, section: PhaseSection, atoms: Atoms) -> AtomListPhase:
     kinds = list(Counter(atoms.labels))
-    elements = [re.sub(r"[^A-Za-z].*$", "", label) for label in kinds]
+    elements = [element_of(label) for label in kinds]
     _require_labels(section, kinds, elements)
     ions, b_iso = [], []
     for label, element in zip(kinds, elements, strict=True):
-        ions.append(ion_symbol(section.ions.get(label, section.ions.get(element, element))))
+        specified = section.ions.get(label, section.ions.get(element))
+        if specified is not None:
+            ions.append(ion_symbol(specified))
+        else:  # a label such as Pb2+ is an ion, one such as Pb1 an element and a number
+            ions.append(ion_symbol(label if label[-1] in "+-" else element, tabulated=False))
         b_iso.append(section.B_iso.get(label, section.B_iso.get(element)))
+    _note_replaced(section.file, dict(zip(kinds, ions, strict=True)))
     index = {label: k for k, label in enumerate(kinds)}
     phase = AtomListPhase(
         name, tuple(kinds), tuple(ions), np.array([index[label] for label in atoms.labels]),

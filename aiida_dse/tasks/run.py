@@ -196,7 +196,7 @@ def refinement_result(built: BuiltModel, found: Refinement) -> Result[Refinement
         if found.agreement.durbin_watson < SERIAL_LIMIT else None
     summary = RefinementSummary(
         **common(built, status, found.stop_reason, found.seconds) | {
-            "warnings": [*found.warnings, *size_warnings(model, found.values)]},
+            "warnings": [*built.notes, *found.warnings, *size_warnings(model, found.values)]},
         agreement=found.agreement,
         parameters=parameter_rows(found.parameters, model.start, model.constraints),
         linear=linear_rows(found.linear), derived=derived,

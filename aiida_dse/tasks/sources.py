@@ -15,7 +15,8 @@ from aiida_dse.engine.model.fixed_geometry import PairDistances
 from aiida_dse.engine.units import FloatArray
 from aiida_dse.io.distances import read_distances
 from aiida_dse.io.patterns import MeasuredPattern, read_pattern
-from aiida_dse.io.structures import read_cif, read_xyz
+from aiida_dse.io.structures import read_cif
+from aiida_dse.io.xyz import read_xyz
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def common(built: BuiltModel, status: Status, reason: str, seconds: float) -> di
         "document_sha256": document_hash(document), "document": document.resolved(),
         "data": data_row(built), "seconds": seconds,
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
-        "tables": scattering_tables(), **versions(),
+        "tables": scattering_tables(), "warnings": list(built.notes), **versions(),
     }
 
 

@@ -10,7 +10,8 @@ from pymatgen.core import Composition
 
 from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
 from aiida_dse.engine.scattering.form_factors import ion_symbol
-from aiida_dse.io.structures import chemical_formula, cif_text, read_cif, read_xyz
+from aiida_dse.io.structures import chemical_formula, cif_text, read_cif
+from aiida_dse.io.xyz import read_xyz
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from aiida_dse.engine.units import FloatArray
@@ -11,6 +13,8 @@ from .structure import Crystal, Site
 
 #: Default distance (Å) below which two partially occupied positions are alternatives.
 EXCLUSION_DISTANCE = 1.2
+#: Excess over 1 of a sum of occupancies that rounded values may have.
+OCCUPANCY_TOLERANCE = 0.02
 
 
 def excluded_pairs(
@@ -22,7 +26,7 @@ def excluded_pairs(
     _atom_site_disorder_assembly and _group take precedence: the atoms of one group coexist, the
     groups of one assembly exclude each other within the same symmetry image, and near symmetry
     images of a negative group are alternatives. Raises ValueError where a fully occupied position
-    is that close to another; the message names both positions and their distance.
+    is that close to another, and where the occupancies of alternatives sum to more than 1.
     """
     near = pairs_within(crystal.cell.matrix, crystal.positions(), exclusion_distance)
     declared = _declared_alternatives(crystal)
@@ -43,10 +47,49 @@ def excluded_pairs(
                 "both occupancies (alternatives of one atom), or lower 'exclusion_distance'."
             )
         excluded.setdefault((i, j), []).append((cell[0], cell[1], cell[2]))
+    _check_sums(crystal, excluded)
     for (i, j), differences in declared.items():
         known = excluded.setdefault((i, j), [])
         known.extend(u for u in differences if u not in known)
     return {pair: np.array(sorted(set(us)), dtype=np.int64) for pair, us in excluded.items() if us}
+
+
+def _check_sums(
+    crystal: Crystal, excluded: Mapping[tuple[int, int], list[tuple[int, int, int]]]
+) -> None:
+    """Raise ValueError for alternatives of one atom whose occupancies sum to more than 1.
+
+    Every set of positions that exclude each other pairwise may contain one atom at most. It is
+    enlarged from each pair, one position after the other.
+    """
+    near: dict[tuple[int, tuple[int, int, int]], set[tuple[int, tuple[int, int, int]]]] = {}
+    for (i, j), cells in excluded.items():
+        for cell in cells:
+            back = (-cell[0], -cell[1], -cell[2])
+            near.setdefault((i, (0, 0, 0)), set()).add((j, cell))
+            near.setdefault((j, (0, 0, 0)), set()).add((i, back))
+    occupancy = [crystal.sites[atom.site].occupancy for atom in crystal.basis_atoms]
+    labels = [crystal.sites[atom.site].label for atom in crystal.basis_atoms]
+
+    def exclude(one: tuple[int, tuple[int, ...]], other: tuple[int, tuple[int, ...]]) -> bool:
+        u = tuple(b - a for a, b in zip(one[1], other[1], strict=True))
+        return (other[0], u) in near.get((one[0], (0, 0, 0)), set())
+
+    for start, others in near.items():
+        for first in others:
+            together = [start, first]
+            for other in sorted(others - {first}, key=lambda at: -occupancy[at[0]]):
+                if all(exclude(member, other) for member in together[1:]):
+                    together.append(other)
+            total = sum(occupancy[at[0]] for at in together)
+            if total > 1 + OCCUPANCY_TOLERANCE:
+                names = " + ".join(
+                    f"{labels[at[0]]} ({occupancy[at[0]]:g})" for at in together)
+                raise ValueError(
+                    f"{crystal.name}: the occupancies of positions that exclude each other sum to "
+                    f"{total:g}: {names}; the limit is 1. Correct the occupancies, or lower "
+                    "'exclusion_distance' if the atoms can be present together."
+                )
 
 
 def _coexist(first: Site, second: Site) -> bool:

@@ -159,9 +159,9 @@ def _formula(ions: Sequence[str], chosen: np.ndarray) -> str:
 
 
 def _element(ion: str) -> str:
-    return ion.rstrip("0123456789+-")
+    return ion.rstrip("0123456789.+-")
 
 
 def _charge(ion: str) -> float:
-    match = re.search(r"(\d+)([+-])$", ion)
+    match = re.search(r"([\d.]+)([+-])$", ion)
     return 0.0 if match is None else float(match[1]) * (1 if match[2] == "+" else -1)

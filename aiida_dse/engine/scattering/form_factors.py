@@ -24,16 +24,18 @@ class ScatteringFactor:
     imaginary: float  # f''
 
 
-def ion_symbol(species: str, *, any_case: bool = False) -> str:
-    """The name under which an ion is tabulated: 'Cs+' and 'Cs1+' -> 'Cs1+', 'Ti' -> 'Ti'.
+def ion_symbol(species: str, *, any_case: bool = False, tabulated: bool = True) -> str:
+    """The standard name of an ion: 'Cs+' and 'Cs1+' -> 'Cs1+', 'Ti' -> 'Ti'.
 
     Element symbols are case-sensitive, since 'CA' is calcium in one file and the label of a carbon
     atom in another; a single letter or a symbol with a charge has only one meaning. `any_case`
     accepts 'PB' and 'pb' from sources that contain only element symbols (_atom_site_type_symbol of
-    a CIF). Raises ValueError for a species that the Waasmaier-Kirfel table does not contain; the
-    message lists the states of the element that it contains.
+    a CIF). Raises ValueError for a species whose element is not in the Waasmaier-Kirfel table, and,
+    if it must be `tabulated`, for a charge that the table does not contain; the message lists the
+    states of the element that it contains.
     """
-    match = re.fullmatch(r"\s*([A-Za-z]{1,2})\s*(?:(\d*)([+-])|([+-])(\d+))?\s*", species)
+    match = re.fullmatch(
+        r"\s*([A-Za-z]{1,2})\s*(?:(\d*\.?\d*)([+-])|([+-])(\d+\.?\d*))?\s*", species)
     written = match.group(1) if match else species
     element = written.capitalize()
     known = _states_of(element) if match else ()
@@ -51,11 +53,11 @@ def ion_symbol(species: str, *, any_case: bool = False) -> str:
             f"upper-case and a lower-case letter. Write '{element}' in the file, or specify the "
             f"ion under 'ions' of the phase ({species.strip()}: {element})."
         )
-    if sign is None or (match.group(2) == "0" or match.group(5) == "0"):
+    charge = float(match.group(2) or match.group(5) or "1")
+    if sign is None or charge == 0:
         return element
-    charge = match.group(2) or match.group(5) or "1"
-    ion = f"{element}{charge}{sign}"
-    if ion not in known:
+    ion = f"{element}{charge:g}{sign}"
+    if tabulated and ion not in known:
         raise ValueError(
             f"'{species}' has no tabulated form factor; the table has {', '.join(known)}. "
             "Choose one of these under 'ions' of the phase."
@@ -63,13 +65,36 @@ def ion_symbol(species: str, *, any_case: bool = False) -> str:
     return ion
 
 
+def tabulated_ion(ion: str) -> str:
+    """The tabulated ion that stands for an ion: itself, else the nearest one, else the neutral atom.
+
+    The nearest one has the same sign and a charge that differs by at most one half. Raises
+    ValueError for an element that is not tabulated.
+    """
+    name = ion_symbol(ion, tabulated=False)
+    known = _states_of(element_of(name))
+    if name in known:
+        return name
+    charge = charge_of(name)
+    near = [other for other in known if charge_of(other) * charge > 0
+            and abs(charge_of(other) - charge) <= 0.5]
+    return min(near, key=lambda other: abs(charge_of(other) - charge), default=element_of(name))
+
+
+def charge_of(ion: str) -> float:
+    """The charge of an ion symbol: 'Pb2+' -> 2, 'S' -> 0."""
+    match = re.search(r"([\d.]+)([+-])$", ion)
+    return 0.0 if match is None else float(match[1]) * (1 if match[2] == "+" else -1)
+
+
 def scattering_factor(ion: str, q: FloatArray, wavelength: float) -> ScatteringFactor:
     """The scattering factor of an ion: f0 (Waasmaier-Kirfel 1995) plus Chantler's f' and f''.
 
-    q (n_q,) in 1/Å, wavelength in Å. Raises ValueError where q is outside the range of the fit, or
-    the species is not tabulated. Source: xraydb.
+    q (n_q,) in 1/Å, wavelength in Å. An ion that is not tabulated is replaced, see `tabulated_ion`.
+    Raises ValueError where q is outside the range of the fit, or the element is not tabulated.
+    Source: xraydb.
     """
-    name = ion_symbol(ion)
+    name = tabulated_ion(ion)
     if q.size and q.max() > WAASMAIER_KIRFEL_Q_MAX:
         raise ValueError(
             f"{name}: q reaches {q.max():.1f} 1/Å, but the Waasmaier-Kirfel fit ends at "
