@@ -39,7 +39,7 @@ PATTERN_NAME = "pattern.xye"
 #: The keys of a phase that name its file, and the suffix of that file.
 KINDS = {"structure": "cif", "atoms": "xyz", "distances": "h5"}
 #: Keys of a pattern's section that a job keeps; all other facts are taken from the node.
-_KEPT = ("range", "every", "polarisation", "axis_confirmed")
+_KEPT = ("range", "exclude", "every", "polarisation", "axis_confirmed")
 
 StructureNode = CifData | StructureData | SinglefileData
 
@@ -170,10 +170,10 @@ class NodeSource:
         if self.nodes.pattern is None:
             raise ValueError("there is no 'pattern' node.")
         return self.nodes.pattern.measured(
-            range_=getattr(section, "range", None), every=getattr(section, "every", 1))
+            range_=section.range, exclude=section.exclude, every=getattr(section, "every", 1))
 
     def blank(self, name: str, section: CurveFile) -> MeasuredPattern:
-        return self.nodes.blanks[name].measured()
+        return self.nodes.blanks[name].measured(range_=section.range, exclude=section.exclude)
 
     def structure(self, phase: str, section: PhaseSection) -> Structure:
         node = self.nodes.structures[phase]
@@ -262,7 +262,7 @@ def nodes_of_document(
         with _placed(f"phases.{name}"):
             structures[name] = structure_node(_existing(folder, phase.file))
     return ModelNodes(pattern, structures, {
-        name: _pattern_node(f"background.blanks.{name}", section, folder, None)
+        name: _pattern_node(f"background.blanks.{name}", section, folder, None, sigma_required=False)
         for name, section in document.background.blanks.items()})
 
 
@@ -300,7 +300,8 @@ def _placed(place: str) -> Iterator[None]:
 
 
 def _pattern_node(
-    place: str, section: CurveFile, folder: Path, sample: dict[str, Any] | None
+    place: str, section: CurveFile, folder: Path, sample: dict[str, Any] | None, *,
+    sigma_required: bool = True,
 ) -> PatternData:
     with _placed(place):
         path = _existing(folder, section.file)
@@ -309,7 +310,7 @@ def _pattern_node(
             path, axis=section.axis, wavelength=section.wavelength, sigma=section.sigma,
             axis_grid=(section.grid.start, section.grid.step) if section.grid else None,
             intensity_column=section.intensity_column, sigma_column=section.sigma_column,
-            range_=getattr(section, "range", None),
+            range_=section.range, exclude=section.exclude, sigma_required=sigma_required,
         )
     return PatternData.from_measured(measured, sample=sample, source=path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from aiida.orm import ArrayData
 from aiida.orm.pydantic import OrmMetadataField
 
 from aiida_dse.engine.units import q_from_two_theta
+from aiida_dse.io.columns import AXES
 from aiida_dse.io.patterns import MeasuredPattern
-from aiida_dse.io.tables import AXES
 
 
 class PatternData(ArrayData):
@@ -101,8 +102,9 @@ class PatternData(ArrayData):
         if not len(axis):
             raise ValidationError("the pattern has no points")
         finite = all(np.isfinite(values).all() for values in (axis, intensity, sigma))
-        if not (finite and (sigma > 0).all()):
-            raise ValidationError("the arrays hold values that are no numbers, or sigma <= 0")
+        if not (finite and (sigma >= 0).all()):
+            raise ValidationError(
+                "the arrays contain values that are not finite, or a negative sigma")
         if not (np.diff(axis) > 0).all():
             raise ValidationError("the axis does not increase from point to point")
         return True
@@ -118,9 +120,12 @@ class PatternData(ArrayData):
         return {key: value for key, value in found.items() if value not in (None, {})}
 
     def measured(
-        self, *, range_: tuple[float, float] | None = None, every: int = 1
+        self, *, range_: tuple[float, float] | None = None,
+        exclude: Sequence[tuple[float, float]] = (), every: int = 1,
     ) -> MeasuredPattern:
-        """The points in `range_` (in units of the axis), every n-th, like a pattern read from a file.
+        """The points in `range_` and outside the regions `exclude`, every n-th, as from a file.
+
+        The range and the regions are in units of the axis.
 
         Raises ValueError where fewer than three points are left.
         """
@@ -129,7 +134,10 @@ class PatternData(ArrayData):
         axis, intensity, sigma = (
             self.get_array(name) for name in ("axis", "intensity", "sigma"))
         low, high = range_ or (-np.inf, np.inf)
-        kept = np.flatnonzero((axis >= low) & (axis <= high))[::every]
+        used = (axis >= low) & (axis <= high)
+        for first, last in exclude:
+            used &= (axis < first) | (axis > last)
+        kept = np.flatnonzero(used)[::every]
         if len(kept) < 3:
             raise ValueError(
                 f"{len(kept)} points lie in the range {low:g} to {high:g}, every = {every}; at "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -47,14 +47,35 @@ class CurveFile(Section):
     grid: AxisGrid | None = None
     intensity_column: int | str | None = None
     sigma_column: int | str | None = None
+    range: tuple[Finite, Finite] | None = Field(
+        None, description="lower and upper limit of the points used, in units of the axis"
+    )
+    exclude: tuple[tuple[Finite, Finite], ...] = Field(
+        (), description="regions [low, high] whose points are not used, in units of the axis"
+    )
+
+    @field_validator("range", mode="before")
+    @classmethod
+    def _one_range(cls, given: Any) -> Any:
+        if isinstance(given, list | tuple) and any(isinstance(x, list | tuple) for x in given):
+            raise ValueError("the range is one pair of numbers, [low, high]; leave out regions inside "
+                             "it with 'exclude: [[low, high], ...]'")
+        return given
+
+    @model_validator(mode="after")
+    def _regions(self) -> Self:
+        for low, high in (*([self.range] if self.range else []), *self.exclude):
+            if low >= high:
+                raise ValueError(
+                    f"a range starts at {low:g} and ends at {high:g}; the smaller value must come "
+                    "first"
+                )
+        return self
 
 
 class Pattern(CurveFile):
     """The observed pattern, or the grid on which to simulate one."""
 
-    range: tuple[Finite, Finite] | None = Field(
-        None, description="lower and upper limit of the points used, in units of the axis"
-    )
     every: Annotated[int, Field(ge=1)] = Field(1, description="use every n-th point")
     polarisation: Literal["none", "unpolarised"] = Field(
         "none", description="'none' for corrected data; 'unpolarised' multiplies the model by "
@@ -73,14 +94,9 @@ class Pattern(CurveFile):
             )
         if self.file is None and (self.axis is None or self.wavelength is None):
             raise ValueError("a simulation needs 'axis' and 'wavelength' (Å)")
-        if self.range and self.range[0] >= self.range[1]:
+        if self.file is None and (self.range is not None or self.exclude or self.every != 1):
             raise ValueError(
-                f"the range starts at {self.range[0]:g} and ends at {self.range[1]:g}; the "
-                f"smaller value must come first"
-            )
-        if self.file is None and (self.range is not None or self.every != 1):
-            raise ValueError(
-                "'range' and 'every' select points of a measured file; remove them, or change "
+                "'range', 'exclude' and 'every' select points of a measured file; remove them, or change "
                 "the start, stop and step of the 'grid'"
             )
         return self

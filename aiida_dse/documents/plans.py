@@ -35,6 +35,10 @@ class RefinementPlan(Section):
     tolerance: Annotated[float, Field(gt=0, le=1)] = Field(
         0.01, description="convergence limit: largest shift of a parameter in units of its s.u."
     )
+    weights: Literal["observed", "calculated"] = Field(
+        "observed", description="'calculated' takes sigma of counts from the calculated pattern, for "
+        "patterns with fewer than about 50 counts per point"
+    )
 
     @model_validator(mode="after")
     def _one_search(self) -> RefinementPlan:

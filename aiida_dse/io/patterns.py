@@ -8,6 +8,7 @@ the name of the file and, where possible, the line.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,19 +17,27 @@ from numpy.typing import ArrayLike, NDArray
 
 from aiida_dse.engine.units import FloatArray, q_from_two_theta
 
-from .tables import AXES, NUMBER, Columns, read_columns
+from .columns import AXES, Columns
+from .notes import note
+from .tables import NUMBER, read_columns
 
 #: Limits of X-ray patterns; beyond them, the unit must be wrong.
 HIGHEST_Q, LOWEST_Q_MAX = 45.0, 1.0  # 1/Å
 WAVELENGTHS = (0.01, 10.0)  # Å
+
+#: Number of counts below which sqrt(counts) is a biased estimate of sigma, and the fraction of such
+#: points that is accepted without a note.
+FEW_COUNTS, FEW_POINTS = 50, 0.02
+#: Intensity with which pyFAI and others mark masked points.
+DUMMY = -1.0
 
 #: The path of a pattern from arrays.
 ARRAYS = Path("the arrays")
 
 _SIGMA_CHOICES = (
     "sigma: column (column 3 of the file, or that in sigma_column), sigma: counts (sqrt(I), for "
-    "raw counts only), sigma: counts / N (sqrt(I / N), for counts divided by N), or sigma: 2 % (of "
-    "the intensity)"
+    "raw counts only), sigma: counts / N (sqrt(I / N), for counts divided by N), or "
+    "sigma: 2 % (of the intensity)"
 )
 
 
@@ -56,15 +65,19 @@ def read_pattern(
     intensity_column: str | int | None = None,
     sigma_column: str | int | None = None,
     range_: tuple[float, float] | None = None,
+    exclude: Sequence[tuple[float, float]] = (),
     every: int = 1,
+    sigma_required: bool = True,
 ) -> MeasuredPattern:
     """Read a measured pattern from a file and check it point by point.
 
     `axis` is one of AXES, `wavelength` is in Å, and `sigma` is 'column', 'counts', 'counts / N' or
     '2 %'; each may be None where the file states it. `axis_grid` is (start, step) in axis units for
-    a file of intensities only. `range_` is (low, high) in axis units, both included; points outside
-    are dropped before intensity and sigma are checked. `every` keeps every n-th of the remaining
-    points.
+    a file of intensities only. `range_` is (low, high) in axis units, both included, and `exclude`
+    lists regions of the same form; points outside the range or inside an excluded region are
+    dropped before intensity and sigma are checked. Points that the file flags as invalid
+    (`flagged`) are left out with a note. `every` keeps every n-th of the remaining points. Where
+    sigma is not required, as for a blank, sigma is 0 where it is unknown.
 
     Raises ValueError where something is missing, contradictory, impossible or not finite.
     """
@@ -73,7 +86,8 @@ def read_pattern(
     columns = read_columns(
         path, intensity_column=intensity_column, sigma_column=sigma_column, axis_grid=axis_grid
     )
-    return _measured(path, columns, axis, wavelength, sigma, range_, every)
+    return _measured(path, columns, axis, wavelength, sigma, range_, exclude, every,
+                     sigma_required)
 
 
 def pattern_from_arrays(
@@ -84,6 +98,7 @@ def pattern_from_arrays(
     axis: str,
     wavelength: float,
     range_: tuple[float, float] | None = None,
+    exclude: Sequence[tuple[float, float]] = (),
     every: int = 1,
 ) -> MeasuredPattern:
     """A measured pattern from arrays (n,), with the checks of `read_pattern`.
@@ -105,7 +120,7 @@ def pattern_from_arrays(
         np.arange(len(arrays["axis"]), dtype=np.int64), None, None, sigma_is_evident=rule is None,
     )
     _check_choices(axis, range_, every)
-    return _measured(ARRAYS, columns, axis, wavelength, rule, range_, every)
+    return _measured(ARRAYS, columns, axis, wavelength, rule, range_, exclude, every)
 
 
 def _measured(
@@ -115,28 +130,46 @@ def _measured(
     wavelength: float | None,
     sigma: str | None,
     range_: tuple[float, float] | None,
+    exclude: Sequence[tuple[float, float]],
     every: int,
+    sigma_required: bool = True,
 ) -> MeasuredPattern:
     """The checked pattern from the columns of a file, or from arrays (path: ARRAYS)."""
-    axis, wavelength = _settled(path, columns, axis=axis, wavelength=wavelength, sigma=sigma)
+    axis, wavelength = _settled(path, columns, axis=axis, wavelength=wavelength, sigma=sigma,
+                                sigma_required=sigma_required)
     _check_axis(path, columns, axis, wavelength)
 
     low, high = range_ or (-np.inf, np.inf)
     kept = (columns.axis >= low) & (columns.axis <= high)
+    for first, last in exclude:
+        kept &= (columns.axis < first) | (columns.axis > last)
+    counted = sigma is not None and sigma.strip().lower().startswith("counts")
+    by_column = sigma_required and " ".join((sigma or "column").split()) == "column"
+    invalid = kept & flagged(columns.intensity, columns.sigma if by_column else None,
+                             counts=counted)
+    if np.any(invalid):
+        _check_flags(path, columns, invalid, kept)
+        kept &= ~invalid
     if np.count_nonzero(kept[kept][::every]) < 3:
         raise ValueError(
             f"{path.name}: too few points remain, because {np.count_nonzero(kept)} points lie in "
-            f"the range {low:g} to {high:g} and every = {every}; at least 3 are needed. The file "
+            f"the range {low:g} to {high:g} (without invalid and excluded ones) and every = {every}; "
+            "at least 3 are needed. The file "
             f"runs from {columns.axis[0]:g} to {columns.axis[-1]:g} ({axis}); specify the range in "
             "these units."
         )
     x, intensity, lines = columns.axis[kept], columns.intensity[kept], columns.line_numbers[kept]
     _refuse(path, lines, x <= 0, f"{axis} is not positive; exclude it with the range")
-    _refuse(path, lines, ~np.isfinite(intensity), "the intensity is not finite (nan or inf)")
+    _refuse(path, lines, ~np.isfinite(intensity), "the intensity is infinite")
     column = None if columns.sigma is None else columns.sigma[kept]
-    uncertainty, origin = _uncertainty(path, columns, column, intensity, lines, sigma)
-    _refuse(path, lines, ~np.isfinite(uncertainty), "sigma is not finite (nan or inf)")
-    _refuse(path, lines, uncertainty <= 0, "sigma is not positive; exclude it with the range")
+    if sigma_required or column is not None or sigma is not None:
+        uncertainty, origin = _uncertainty(path, columns, column, intensity, lines, sigma)
+    else:
+        uncertainty, origin = np.zeros(len(x)), "unknown"
+    if sigma_required:
+        _refuse(path, lines, ~np.isfinite(uncertainty), "sigma is infinite")
+        _refuse(path, lines, uncertainty <= 0, "sigma is not positive; exclude it with 'exclude'")
+    uncertainty = np.where(np.isfinite(uncertainty), np.maximum(uncertainty, 0.0), 0.0)
 
     x = x[::every]
     if axis == "two_theta":
@@ -146,6 +179,48 @@ def _measured(
     return MeasuredPattern(
         q, two_theta, intensity[::every], uncertainty[::every], axis, wavelength, origin, str(path)
     )
+
+
+def flagged(
+    intensity: FloatArray, sigma: FloatArray | None, *, counts: bool = False
+) -> NDArray[np.bool_]:
+    """A mask (n,) of points that a file marks as invalid instead of leaving them out.
+
+    These are points without an intensity or sigma (nan), points with sigma = 0, and the dummy
+    intensity -1 where counts cannot be negative. Intensities of zero are valid.
+    """
+    found = np.isnan(intensity)
+    if counts:
+        found |= intensity == DUMMY
+    elif sigma is not None:
+        found |= np.isnan(sigma) | (sigma == 0)
+    return np.asarray(found)
+
+
+def _check_flags(
+    path: Path, columns: Columns, invalid: NDArray[np.bool_], kept: NDArray[np.bool_]
+) -> None:
+    """Add a note about invalid points; raise ValueError if they are the majority."""
+    number, total = np.count_nonzero(invalid), np.count_nonzero(kept)
+    if 2 * number > total:
+        zero = columns.sigma is not None and not np.any(columns.sigma[kept] > 0)
+        raise ValueError(
+            f"{path.name}: "
+            + (f"column {columns.sigma_column}" if columns.sigma_column else "sigma")
+            + " contains no standard uncertainties, because it is never positive. Specify "
+            f"the origin of sigma: {_SIGMA_CHOICES}." if zero else
+            f"{path.name}: {number} of {total} points are marked as invalid (nan, or sigma = 0). "
+            "Check that the columns are those of the intensity and its sigma.")
+    regions = ", ".join(f"{columns.axis[a]:g} to {columns.axis[b]:g}"
+                        for a, b in _runs(invalid, most=4))
+    note(f"{path.name}: {number} of {total} points are marked as invalid (nan, sigma = 0 or a dummy "
+         f"value) and were left out: {regions}.")
+
+
+def _runs(mask: NDArray[np.bool_], *, most: int) -> list[tuple[int, int]]:
+    """The first and last index of runs of true values, at most `most` of them."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(int), [0]])))
+    return [(int(a), int(b) - 1) for a, b in zip(edges[::2], edges[1::2], strict=True)][:most]
 
 
 def _check_choices(axis: str | None, range_: tuple[float, float] | None, every: int) -> None:
@@ -161,7 +236,8 @@ def _check_choices(axis: str | None, range_: tuple[float, float] | None, every: 
 
 
 def _settled(
-    path: Path, columns: Columns, *, axis: str | None, wavelength: float | None, sigma: str | None
+    path: Path, columns: Columns, *, axis: str | None, wavelength: float | None, sigma: str | None,
+    sigma_required: bool,
 ) -> tuple[str, float]:
     """The kind of axis and the wavelength (Å), specified by the user or read from the file.
 
@@ -174,7 +250,7 @@ def _settled(
         missing.append(f"axis: {' | '.join(AXES)}{file_has}")
     if wavelength is None and found is None:
         missing.append("wavelength: the wavelength in Å, for example wavelength: 0.56456")
-    if sigma is None and not columns.sigma_is_evident:
+    if sigma is None and sigma_required and not columns.sigma_is_evident:
         named = f" (the columns are {columns.names})" if columns.names else ""
         missing.append(f"{_SIGMA_CHOICES}{named}")
     if missing:
@@ -277,18 +353,25 @@ def _uncertainty(
         if divisor <= 0:
             raise ValueError(
                 f"sigma is {sigma!r}, but the divisor of the counts must be positive.")
-        _refuse(path, lines, intensity <= 0,
-                "the counts are not positive, as sqrt(counts) requires; exclude them with the "
-                "range")
+        _refuse(path, lines, intensity < 0,
+                "the counts are negative, so they are not counts; exclude them with 'exclude', or "
+                "specify another sigma")
         origin = "sqrt(counts)" if counts[1] is None else f"sqrt(I / {divisor:g})"
-        return np.sqrt(intensity / divisor), origin
+        few = float(np.mean(intensity * divisor < FEW_COUNTS))
+        if few > FEW_POINTS:
+            note(f"{path.name}: {100 * few:.0f} % of the points have fewer than {FEW_COUNTS} counts. "
+                 "There, sqrt(counts) gives low counts too much weight, which biases the background "
+                 "and the scales. Refine with 'weights: calculated' (in the section refinement), "
+                 "which takes sigma from the calculated pattern.")
+        # a point without counts has the s.u. of one count
+        return np.sqrt(np.maximum(intensity * divisor, 1.0)) / divisor, origin
     if percent := re.fullmatch(rf"({NUMBER}) ?%", rule):
         share = float(percent[1])
         if not 0 < share <= 100:
             raise ValueError(f"sigma is {sigma!r}, but the percentage must lie between 0 and 100.")
         _refuse(path, lines, intensity <= 0,
                 "the intensity is not positive, as a percentage of it requires; exclude it with "
-                "the range")
+                "'exclude'")
         return intensity * (share / 100), f"{share:g} % of the intensity"
     raise ValueError(f"the rule sigma: {sigma!r} is unknown. The choices are {_SIGMA_CHOICES}.")
 

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import csv
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aiida_dse.engine.units import FloatArray
 
+from .columns import AXES, Columns
+from .gsas import gsas_columns
 from .text import read_text
-
-#: Kinds of axes: 2theta in degrees, q in 1/Å, q in 1/nm.
-AXES = ("two_theta", "q_inverse_angstrom", "q_inverse_nm")
 
 _COMMENT = "#!;%"
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[ed][+-]?\d+)?"
@@ -36,27 +33,6 @@ _SIGMA_NAME = re.compile(
     r"sigma|σ|esd|uncert|err(?:or)?s?(?![a-z])|(?<![a-z])(?:sig|s\.?u\.?|e|sd|d[iy])(?![a-z])"
 )
 
-@dataclass(frozen=True)
-class Columns:
-    """The columns of a text file before interpretation; columns are numbered from 1."""
-
-    axis: FloatArray
-    intensity: FloatArray
-    sigma: FloatArray | None
-    #: (n,) the line of each point in the file, from 1.
-    line_numbers: NDArray[np.int64]
-    #: One of AXES where the file names axis and unit.
-    axis_hint: str | None
-    #: The wavelength (Å) in the header.
-    wavelength_hint: float | None
-    names: tuple[str, ...] = ()
-    #: 'q' or 'two_theta' where the file names only the axis ('Q' without a unit).
-    axis_family: str | None = None
-    sigma_column: int | None = None
-    #: True where sigma follows from the header, the caller, or a file with exactly three columns.
-    sigma_is_evident: bool = False
-
-
 def read_columns(
     path: str | Path,
     *,
@@ -72,16 +48,20 @@ def read_columns(
     table of numbers.
     """
     path = Path(path)
-    header, rows, numbers, chi_label = _table(path)
+    lines = _lines(path)
+    if (gsas := gsas_columns(path.name, lines)) is not None:
+        return gsas
+    header, rows, numbers, chi_label = _table(path, lines)
     table = np.array(rows, dtype=float)
     width = table.shape[1]
     names = (chi_label,) if chi_label else _names(header, width)
+    _refuse_other_quantities(path, header, names)
     if names and width > 1 and not names[0]:
         raise ValueError(
             f"{path.name}: column 1 has no name and may be a row index, but it must be the axis. "
             f"The columns are {names}. Write the file without the index."
         )
-    axis = _grid_axis(path, width, len(rows), axis_grid)
+    axis = _grid_axis(path, lines, width, len(rows), axis_grid)
     family, hint = _axis_kind(path, names[0]) if names and width > 1 else (None, None)
     for _, text in header:
         if space := re.search(r"\bintegrationspace\s*=\s*(q|t)", text, re.I):  # SrXgui
@@ -116,10 +96,9 @@ def read_columns(
 
 
 def _table(
-    path: Path,
+    path: Path, lines: list[str]
 ) -> tuple[list[tuple[int, str]], list[list[float]], list[int], str | None]:
     """The header lines, rows of numbers, their line numbers, and the axis label of a .chi file."""
-    lines = _lines(path)
     chi = _chi_points(lines)
     header: list[tuple[int, str]] = []
     rows: list[list[float]] = []
@@ -233,6 +212,40 @@ def _names(header: list[tuple[int, str]], width: int) -> tuple[str, ...]:
     return ()
 
 
+#: Names of quantities that are no intensities, with what they are.
+_OTHER = {
+    r"g\s*\(\s*r\s*\)|pdfgetx?\d?\b.*\bg\b": "G(r), a pair distribution function",
+    r"g": "G(r), a pair distribution function",
+    r"s\s*\(\s*q\s*\)|s": "S(Q), a structure function",
+    r"f\s*\(\s*q\s*\)|f": "F(Q), a reduced structure function",
+    r"i\s*\(\s*e\s*\)|energy|e\s*[(\[]?\s*kev.*": "a spectrum against the energy",
+}
+
+
+def _refuse_other_quantities(
+    path: Path, header: list[tuple[int, str]], names: tuple[str, ...]
+) -> None:
+    """Raise ValueError for a file whose header names another axis or another quantity."""
+    columns = list(names)
+    for _, text in header:
+        if match := re.match(r"#\s*L\s+(.*)", text):  # SPEC and PDFgetX3: two spaces between names
+            columns = re.split(r"\s{2,}|\t", match[1].strip())
+            columns = columns if len(columns) > 1 else match[1].split()
+    if not columns:
+        return
+    if re.match(r"r(?![a-z])", columns[0].strip(), re.I):
+        what = "G(r), a pair distribution function, against the distance r"
+    else:
+        second = columns[1].strip().lower() if len(columns) > 1 else ""
+        what = next((meaning for name, meaning in _OTHER.items()
+                     if re.fullmatch(rf"(?:{name})(?:\s*[(\[].*)?", second)), "")
+    if what:
+        raise ValueError(
+            f"{path.name}: the header names {' and '.join(columns[:2])}, so the file contains {what}. "
+            "The analysis needs the intensity against 2theta or q, before such a transformation."
+        )
+
+
 def _axis_kind(path: Path, label: str) -> tuple[str | None, str | None]:
     """The axis ('q' or 'two_theta') and one of AXES; None where the label does not state them."""
     text = label.strip().lower()
@@ -270,25 +283,35 @@ def _wavelength(path: Path, header: list[tuple[int, str]]) -> float | None:
     return wavelength
 
 
+def start_and_step(lines: list[str]) -> str:
+    """The start and step in the header of a Bruker .uxd file, or an example."""
+    found = {}
+    for key, name in (("start", "_(?:2THETA)?START"), ("step", "_STEPSIZE")):
+        match = re.search(rf"^{name}\s*=\s*({NUMBER})", "\n".join(lines), re.M)
+        found[key] = match[1] if match else {"start": "4.0", "step": "0.02"}[key]
+    return f"start: {found['start']}, step: {found['step']}"
+
+
 def _grid_axis(
-    path: Path, width: int, n: int, grid: tuple[float, float] | None
+    path: Path, lines: list[str], width: int, n: int, grid: tuple[float, float] | None
 ) -> FloatArray | None:
     if width == 1 and grid is None:
         raise ValueError(
             f"{path.name} contains one number per line, that is intensities without an axis. "
-            "Specify axis_grid: [start, step] in axis units."
+            "Specify their axis in the document, in axis units, as in "
+            f"'grid: {{{start_and_step(lines)}}}'."
         )
     if grid is None:
         return None
     if width > 1:
         raise ValueError(
-            f"{path.name} has {width} columns, one of which is the axis, but axis_grid "
-            f"{tuple(grid)} is for files with one number per line. Remove axis_grid."
+            f"{path.name} has {width} columns, one of which is the axis, but the 'grid' "
+            f"{tuple(grid)} is for files with one number per line. Remove the grid."
         )
     start, step = grid
     if not (np.isfinite(start) and np.isfinite(step) and step > 0):
         raise ValueError(
-            f"axis_grid has the start {start:g} and the step {step:g}; both must be finite, and "
+            f"the grid has the start {start:g} and the step {step:g}; both must be finite, and "
             "the step positive.")
     return start + step * np.arange(n, dtype=float)
 

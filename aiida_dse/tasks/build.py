@@ -19,6 +19,7 @@ from aiida_dse.documents.plans import RestraintSection, Start
 from aiida_dse.documents.reading import located
 from aiida_dse.engine.crystal.disorder import excluded_pairs
 from aiida_dse.engine.crystal.structure import Crystal
+from aiida_dse.engine.fit.counting import counts_per_unit
 from aiida_dse.engine.fit.freedom import check_freedom
 from aiida_dse.engine.fit.posterior import require_walkers
 from aiida_dse.engine.fit.refine import default_stages, free_names
@@ -155,6 +156,8 @@ def _built_with_notes(
     if document.refinement and pattern.file is not None:
         with located("refinement"):
             check_freedom(model, stages)
+            if document.refinement.weights == "calculated":
+                counts_per_unit(model.observation)
     restraints: list[Restraint] = []
     for k, restraint in enumerate(document.restraints):
         with located(f"restraints.{k}"):
@@ -285,10 +288,10 @@ def _with_ions_and_b(crystal: Crystal, section: PhaseSection) -> Crystal:
     sites = []
     for site in crystal.sites:
         keys = (site.label, site.ion, element_of(site.ion))
-        ion = next((section.ions[k] for k in keys if k in section.ions), site.ion)
+        specified = next((section.ions[k] for k in keys if k in section.ions), None)
         b_iso = next((section.B_iso[k] for k in keys if k in section.B_iso), site.b_iso)
-        own = ion if ion == site.ion else ion_symbol(ion)
-        sites.append(replace(site, ion=own, b_iso=b_iso))
+        ion = site.ion if specified is None else ion_symbol(specified)
+        sites.append(replace(site, ion=ion, b_iso=b_iso))
     _note_replaced(crystal.name, {site.label: site.ion for site in sites})
     return replace(crystal, sites=tuple(sites))
 

@@ -23,6 +23,7 @@ from aiida_dse.documents.results import (
 )
 from aiida_dse.documents.status import Status
 from aiida_dse.engine.crystal.geometry import reflections
+from aiida_dse.engine.fit.counting import with_calculated_weights
 from aiida_dse.engine.fit.freedom import check_freedom
 from aiida_dse.engine.fit.leastsquares import Cycle
 from aiida_dse.engine.fit.membership import with_refined_members
@@ -109,7 +110,7 @@ def run_refine(
     begin = model.constrained(dict(model.start) | dict(start or {}))
 
     def settled(found: Refinement) -> Result[RefinementSummary]:
-        final, best = settled_on_members(built, found, on_cycle, should_stop)
+        final, best = settled_refinement(built, found, on_cycle, should_stop)
         best = replace(best, warnings=(*best.warnings, *termination_warnings(final, best)))
         return refinement_result(final, best)
 
@@ -153,11 +154,14 @@ def run_refine(
         warnings=warnings), arrays=arrays)
 
 
-def settled_on_members(
+def settled_refinement(
     built: BuiltModel, found: Refinement, on_cycle: Callable[[Cycle], None] | None = None,
     should_stop: StopCheck | None = None,
 ) -> tuple[BuiltModel, Refinement]:
-    """The model and the refinement with spheres of the atoms of the refined structure."""
+    """The model and the refinement after what depends on the refined values has settled.
+
+    These are the atoms of spheres, and sigma if the weights are those of the calculated pattern.
+    """
     plan = built.document.refinement or RefinementPlan()
     stages = [[name for stage in built.stages or default_stages(built.model) for name in stage]]
 
@@ -167,6 +171,8 @@ def settled_on_members(
             restraints=built.restraints, max_cycles=plan.max_cycles, tolerance=plan.tolerance)
 
     model, found = with_refined_members(built.model, found, again)
+    if plan.weights == "calculated":
+        model, found = with_calculated_weights(model, found, again)
     return replace(built, model=model), found
 
 

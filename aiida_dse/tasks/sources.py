@@ -62,7 +62,7 @@ class FolderSource:
         return self._curve(section)
 
     def blank(self, name: str, section: CurveFile) -> MeasuredPattern:
-        return self._curve(section)
+        return self._curve(section, sigma_required=False)
 
     def structure(self, phase: str, section: PhaseSection) -> Structure:
         path = self._existing(section.file)
@@ -78,15 +78,15 @@ class FolderSource:
         """Empty, since files may change; models from a folder are therefore not memoised."""
         return ""
 
-    def _curve(self, section: CurveFile) -> MeasuredPattern:
+    def _curve(self, section: CurveFile, *, sigma_required: bool = True) -> MeasuredPattern:
         assert section.file is not None
         path = self._existing(section.file)
         grid = None if section.grid is None else (section.grid.start, section.grid.step)
         return read_pattern(
             path, axis=section.axis, wavelength=section.wavelength, sigma=section.sigma,
             axis_grid=grid, intensity_column=section.intensity_column,
-            sigma_column=section.sigma_column, range_=getattr(section, "range", None),
-            every=getattr(section, "every", 1),
+            sigma_column=section.sigma_column, range_=section.range, exclude=section.exclude,
+            every=getattr(section, "every", 1), sigma_required=sigma_required,
         )
 
     def _existing(self, file: str) -> Path:

@@ -33,7 +33,7 @@ from aiida_dse.engine.resources import ONE_THREAD, Resources, StopCheck
 from aiida_dse.io.results import Result, write_result
 
 from .build import BuiltModel
-from .run import CHECKPOINT_INTERVAL, refinement_result, settled_on_members
+from .run import CHECKPOINT_INTERVAL, refinement_result, settled_refinement
 from .sample_statistics import correlation_of, derived_spread, spread_rows
 from .uncertainty_rows import (
     bootstrap_of,
@@ -104,7 +104,7 @@ def run_uncertainty(
         model, stages, on_cycle=on_cycle, should_stop=should_stop,
         restraints=built.restraints, max_cycles=plan.max_cycles, tolerance=plan.tolerance,
     )
-    built, best = settled_on_members(built, best, on_cycle, should_stop)
+    built, best = settled_refinement(built, best, on_cycle, should_stop)
     if best.stop_reason in (Status.WALLTIME, Status.INTERRUPTED) and finished is not None:
         # nothing new was computed, and the earlier result must not be lost
         return finished.changed(status=Status(best.stop_reason), stop_reason=best.stop_reason)

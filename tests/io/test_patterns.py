@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from aiida_dse.io.notes import DataNote
 from aiida_dse.io.patterns import MeasuredPattern, read_pattern
 from aiida_dse.io.tables import read_columns
 
@@ -135,10 +137,61 @@ def test_range_is_inclusive_in_axis_units_and_every_counts_from_its_start(read):
 def test_beam_stop_is_excluded_before_the_checks(read):
     text = "0 0 0\n1 nan 0\n2 -1 -1\n" + XYE + "50 inf nan\n"
     assert_allclose(read(text, range_=(5, 45)).intensity, [100, 200, 300, 400])
-    with refused("p.xye, line 1 ", "not positive"):
+    with refused("p.xye, line 3 ", "sigma is not positive"):
         read(text)
-    with refused("line 2, 8 (2 in all)", "intensity is not finite"):
-        read(text, range_=(0.5, 60))
+    assert_allclose(read(text, exclude=[(0, 5)]).intensity, [100, 200, 300, 400])
+
+
+@pytest.mark.parametrize(
+    ("rows", "keys", "n_invalid"),
+    [
+        (["25 nan 3", "26 5 nan"], {}, 2),
+        (["25 0 0"], {}, 1),
+        (["25 -1 0"], {}, 1),
+        (["25 nan"], {"sigma": "counts"}, 1),
+        (["25 -1"], {"sigma": "counts / 2"}, 1),
+        (["25 nan"], {"sigma": "2 %"}, 1),
+    ],
+)
+def test_points_marked_as_invalid_are_left_out_and_counted(read, rows, keys, n_invalid):
+    width = len(rows[0].split())
+    valid = [" ".join(line.split()[:width]) for line in XYE.splitlines()]
+    text = "\n".join([*valid[:2], *rows, *valid[2:]]) + "\n"
+    with pytest.warns(DataNote, match=f"{n_invalid} of {4 + n_invalid} points are marked as invalid"):
+        pattern = read(text, **keys)
+    assert_allclose(pattern.two_theta, [10, 20, 30, 40])
+
+
+def test_excluded_regions_are_left_out(read):
+    kept = read("".join(f"{x} 5 1\n" for x in range(1, 21)), exclude=[(3, 5), (10, 10)])
+    assert_allclose(kept.two_theta, [x for x in range(1, 21) if x not in (3, 4, 5, 10)])
+
+
+def test_no_count_has_the_uncertainty_of_one_count(read):
+    pattern = read("10 100\n20 0\n30 400\n40 100\n", sigma="counts")
+    assert_allclose(pattern.sigma, [10, 1, 20, 10])
+    scaled = read("10 50\n20 0\n30 200\n40 50\n", sigma="counts / 2")
+    assert_allclose(scaled.sigma, [5, 0.5, 10, 5])
+
+
+def test_few_counts_are_remarked_on(read):
+    few = "".join(f"{x} {count}\n" for x, count in zip(range(1, 9), (3, 9, 80, 90) * 2, strict=True))
+    with pytest.warns(DataNote, match="50 % of the points have fewer than 50 counts"):
+        read(few, sigma="counts")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read(few.replace(" ", " 9"), sigma="counts")
+        # intensities in units of ten counts
+        read("".join(f"{x} 9\n" for x in range(1, 9)), sigma="counts / 10")
+
+
+def test_a_blank_needs_no_sigma(read):
+    text = "10 100\n20 0\n30 -3\n40 100\n"
+    blank = read(text, sigma=None, sigma_required=False)
+    assert_allclose(blank.intensity, [100, 0, -3, 100])
+    assert_allclose(blank.sigma, 0)
+    zeros = read("10 100 0\n20 0 0\n30 50 0\n", sigma=None, sigma_required=False)
+    assert_allclose(zeros.intensity, [100, 0, 50])
 
 
 def test_axis_grid_makes_the_axis(read):
@@ -311,11 +364,13 @@ def test_index_column_is_not_the_axis(columns):
 @pytest.mark.parametrize(
     ("text", "fragments"),
     [
-        ("10 1 1\n20 nan 1\n30 1 1\n", ("line 2 (1 in all)", "intensity is not finite")),
-        ("10 1 1\n20 -inf 1\n30 1 1\n", ("line 2 (1 in all)", "intensity is not finite")),
+        ("10 1 1\n20 nan 1\n30 1 1\n", ("2 points lie in", "at least 3")),
+        ("10 1 1\n20 -inf 1\n30 1 1\n", ("line 2 (1 in all)", "intensity is infinite")),
         ("10 1 1\n20 1 1\nNaN 1 1\n", ("line 3 (1 in all)", "axis is not finite")),
-        ("10 1 1\n20 1 inf\n30 1 1\n", ("line 2 (1 in all)", "sigma is not finite")),
-        ("# h\n10 1 1\n20 1 0\n30 1 -1\n", ("line 3, 4 (2 in all)", "sigma is not positive")),
+        ("10 1 1\n20 1 inf\n30 1 1\n", ("line 2 (1 in all)", "sigma is infinite")),
+        ("# h\n10 1 1\n20 1 -2\n30 1 -1\n", ("line 3, 4 (2 in all)", "sigma is not positive")),
+        ("10 1 0\n20 1 0\n30 1 0\n", ("column 3 contains no standard uncertainties", "counts")),
+        ("10 nan 1\n20 nan 2\n30 1 1\n", ("2 of 3 points are marked as invalid",)),
         ("10 1 1\n20 1 1\n15 1 1\n", ("line 3", "not increasing", "15 after 20 on line 2")),
         ("10 1 1\n20 1 1\n\n20 1 1\n", ("line 4", "duplicated point", "20 after 20 on line 2")),
         ("30 1 1\n20 1 1\n10 1 1\n", ("line 2", "20 after 30 on line 1", "Sort")),
@@ -332,7 +387,8 @@ def test_index_column_is_not_the_axis(columns):
         ("1,5 20,1\n1,6 21,1\n1,7 22,2\n", ("no row of numbers", "point")),
         ("1,5;20\n1,6;21\n1,7;22\n", ("no row of numbers", "point")),
         ("10 1 1\n20 1 1\n", ("contains 2 points", "at least 3")),
-        ("10\n20\n30\n", ("one number per line", "axis_grid")),
+        ("10\n20\n30\n", ("one number per line", "grid: {start: 4.0, step: 0.02}")),
+        ("_START = 5\n_STEPSIZE=0.1\n10\n20\n30\n", ("grid: {start: 5, step: 0.1}",)),
         ("2th_rad,I,esd\n1,1,1\n2,1,1\n3,1,1\n", ("2th_rad", "degrees")),
     ],
 )
@@ -341,10 +397,12 @@ def test_bad_content_is_refused_by_line(read, text, fragments):
         read(text)
 
 
-@pytest.mark.parametrize("rule", ["counts", "counts / 3", "2 %"])
-def test_poisson_and_percent_need_positive_intensities(read, rule):
-    with refused("line 1, 3 (2 in all)", "positive"):
-        read("10 0\n20 5\n30 -1\n40 5\n", sigma=rule)
+@pytest.mark.parametrize(("rule", "lines"), [
+    ("counts", "line 3 (1 in all)"), ("counts / 3", "line 3 (1 in all)"),
+    ("2 %", "line 1, 3 (2 in all)")])
+def test_counts_are_not_negative_and_a_percentage_needs_positive_intensities(read, rule, lines):
+    with refused(lines, "negative" if "counts" in rule else "positive"):
+        read("10 0\n20 5\n30 -2\n40 5\n", sigma=rule)
 
 
 def test_truncated_chi_is_noticed(read):
@@ -382,7 +440,7 @@ def test_no_file_and_a_directory(tmp_path):
         ({"sigma": "absolute 3"}, ("'absolute 3'", "counts / N")),
         ({"sigma": "0 %"}, ("'0 %'", "between 0 and 100")),
         ({"sigma": "counts / 0"}, ("divisor", "positive")),
-        ({"axis_grid": (1, 1)}, ("3 columns", "axis_grid")),
+        ({"axis_grid": (1, 1)}, ("3 columns", "Remove the grid")),
         ({"wavelength": 0.0}, ("0 Å", "between 0.01 and 10")),
         ({"wavelength": 5e-11}, ("5e-11 Å", "not in nm")),
         ({"wavelength": float("nan")}, ("nan Å",)),
@@ -439,8 +497,8 @@ def test_nickel_in_a_capillary():
     assert_allclose(pattern.q[[0, -1]], [1, 25])
     strongest = pattern.q[np.argmax(np.where(pattern.q > 2.5, pattern.intensity, 0))]
     assert strongest == pytest.approx(2 * np.pi * np.sqrt(3) / 3.524, abs=0.03)  # Ni 111
-    with refused("Ni.chi, line 33 ", "not positive"):  # q = 0
-        read_pattern(path, **keys)
+    with pytest.warns(DataNote, match="marked as invalid"):  # q = 0, without sigma
+        assert read_pattern(path, **keys).q[0] > 0
     with refused("Ni.chi", "two_theta", "file has q"):
         read_pattern(path, **(keys | {"axis": "two_theta"}), range_=(1.0, 25.0))
 

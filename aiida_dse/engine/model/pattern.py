@@ -343,6 +343,15 @@ class PatternModel:
         )
         return other
 
+    def with_sigma(self, sigma: FloatArray) -> PatternModel:
+        """A copy of the model with other standard uncertainties (n_points,) of the intensities."""
+        other = copy.copy(self)
+        other.observation = replace(self.observation, sigma=sigma)
+        other._linear = LinearProblem(
+            self.observation.intensity, sigma, self._free, self._blanks
+        )
+        return other
+
     def components(self, evaluation: Evaluation) -> dict[str, FloatArray]:
         """The pattern (n_points,) of every component: background, each blank and each phase."""
         coefficients = dict(
