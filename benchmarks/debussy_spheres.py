@@ -96,6 +96,14 @@ class DebussySpheres:
     def limit(self, crystal: Crystal) -> float:
         return float(DIAMETERS[-1])
 
+    def mean_cells(self, crystal: Crystal, sizes: Mapping[str, float]) -> float:
+        return mean_cells(sizes)
+
+    def counting(
+        self, crystal: Crystal, sizes: Mapping[str, float]
+    ) -> tuple[float, float, float] | None:
+        return None
+
     def size_steps(self, crystal: Crystal) -> dict[str, float]:
         return {"sd_D": float(DIAMETERS[0])}
 

@@ -95,6 +95,8 @@ class PhaseRow(Record):
     sites: dict[str, SiteRow] = {}
     #: Ion -> mean number per particle.
     composition: dict[str, float] = {}
+    #: Of the crystalline phases of a refinement; None for a single phase.
+    weight_fraction: Value | None = None
 
 
 class StructureRow(Record):

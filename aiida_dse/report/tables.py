@@ -23,6 +23,7 @@ from aiida_dse.tasks.build import BuiltModel
 from .series import series_report
 from .simultaneous_tables import simultaneous_lines
 from .uncertainty_table import uncertainty_lines
+from .understood import cost_lines, data_lines, phase_lines
 
 #: Marks of refined parameters that have no s.u.
 MARKS = {ParameterStatus.AT_BOUND: "at its bound", ParameterStatus.UNDETERMINED: "undetermined"}
@@ -33,12 +34,9 @@ COARSE = 5.0
 def validation_report(built: BuiltModel) -> str:
     """Table of a document: data, parameters with bounds, linear coefficients, grid and plans."""
     model = built.model
-    q = model.sampling.q
     lines = [
-        "The document is valid.",
-        f"data: {len(q)} points, q = {q[0]:.4g} ... {q[-1]:.4g} 1/Å, "
-        f"wavelength {model.observation.wavelength:g} Å",
-        f"distance grid: {model.sampling.step:.4f} Å",
+        "The document is valid.", *data_lines(built), *phase_lines(built), *cost_lines(built),
+        *(f"note: {text}" for text in built.notes),
         "",
         f"{'parameter':32} {'start':>12} {'lower':>10} {'upper':>10} unit",
     ]
@@ -215,9 +213,13 @@ def derived_lines(derived: dict[str, PhaseRow], factor: float) -> list[str]:
     """Sizes and derived quantities of every phase, with s.u. multiplied by `factor`."""
     lines = []
     for phase, rows in derived.items():
-        sizes = ", ".join(f"{name} {row.value:.3f} {row.unit}".rstrip()
-                          for name, row in rows.sizes.items())
+        sizes = ", ".join(
+            f"{name} {with_su(row.value, row.su * factor) if row.su else f'{row.value + 0.0:.3f}'} "
+            f"{row.unit}".rstrip() for name, row in rows.sizes.items())
         lines.append(f"{phase} population: {sizes}")
+        if (part := rows.weight_fraction) is not None:
+            su = None if part.su is None else part.su * factor
+            lines.append(f"{phase + ' weight fraction':34} {with_su(part.value, su):>14}")
         for name, row in rows.quantities.items():
             su = None if row.su is None else row.su * factor
             lines.append(f"{phase + ' ' + name:34} {with_su(row.value, su):>14} {row.unit}")

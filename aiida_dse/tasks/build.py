@@ -62,6 +62,7 @@ class BuiltModel:
     files: dict[str, str]  # file name -> SHA-256
     axis: str  # of the pattern: two_theta, q_inverse_angstrom, q_inverse_nm
     measured: bool
+    sigma_origin: str = ""  # where sigma of the pattern comes from; "" without a pattern
     notes: tuple[str, ...] = ()  # remarks about the data, such as points left out
 
     @property
@@ -111,13 +112,13 @@ def _built_with_notes(
     if pattern.file is not None:
         with located("pattern"):
             measured = source.pattern(pattern)
-            axis = measured.axis
+            axis, sigma_origin = measured.axis, measured.sigma_origin
             observation = ObservedPattern(
                 measured.q, measured.intensity, measured.sigma, measured.wavelength,
                 pattern.polarisation,
             )
     else:
-        axis = pattern.axis or ""
+        axis, sigma_origin = pattern.axis or "", ""
         with located("pattern.grid"):
             observation = _simulated(document)
     phases = []
@@ -176,7 +177,7 @@ def _built_with_notes(
     quantities = known_quantities(document, model, start) if document.scan else {}
     grid = grid_of_document(document, model, quantities)
     return BuiltModel(document, model, stages, restraints, quantities, grid, dict(source.files),
-                      axis, pattern.file is not None)
+                      axis, pattern.file is not None, sigma_origin)
 
 
 def _check_uncertainty(

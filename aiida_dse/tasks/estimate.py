@@ -18,7 +18,7 @@ from aiida_dse.documents.plans import RefinementPlan
 from aiida_dse.engine.fit.refine import default_stages
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase, PhaseState
-from aiida_dse.engine.parameters import Kind, select
+from aiida_dse.engine.parameters import select
 
 from .build import BuiltModel
 
@@ -29,6 +29,8 @@ NOMINAL_SPEED = 6e-9
 #: the same for a further point of a sweep over B and occupancies. Measured with parallelepipeds and
 #: spheres of CsPbBr3 from 5 to 15 nm; accurate within a factor of 1.5.
 COUNTING, TRANSFORM, SUMMING, SWEEPING = 0.9, 23.0, 1.7, 0.15
+#: Memory of the tables with their working copies, and of the program (bytes).
+TABLE_COPIES, BASE_BYTES = 1.5, 2.5e8
 #: Typical number of cycles per stage in refinements from bulk-like starts.
 CYCLES_OF_STAGE = 6
 
@@ -94,6 +96,29 @@ class Estimate:
     bytes_stored: int
 
 
+def evaluation_seconds(built: BuiltModel, speed: float | None = None) -> float:
+    """Seconds on one thread for one pattern in which all distances are new, without computing it.
+
+    `speed`: seconds per distance.
+    """
+    model = built.model
+    work = SUMMING * _sums(built)
+    for index, (phase, factors) in enumerate(
+            zip(model.phases, model.pair_factors, strict=True)):
+        of_phase = phase.work(model.local(index, model.start))
+        work += of_phase.distances + COUNTING * of_phase.counted
+        work += TRANSFORM * len(factors) * len(model.sampling.q)
+    return work * (speed or NOMINAL_SPEED)
+
+
+def evaluation_bytes(built: BuiltModel) -> float:
+    """Approximate memory of an evaluation: pair tables and patterns."""
+    model = built.model
+    tables = sum(phase.work(model.local(index, model.start)).bytes
+                 for index, phase in enumerate(model.phases))
+    return TABLE_COPIES * tables + 8 * 4 * _sums(built) + BASE_BYTES
+
+
 def estimate_refinement(built: BuiltModel, speed: float | None = None) -> Estimate:
     """Estimate the cost of the document's refinement within a factor of about two.
 
@@ -108,13 +133,7 @@ def estimate_refinement(built: BuiltModel, speed: float | None = None) -> Estima
         free |= set(select(stage, list(model.parameters)))
         evaluations += CYCLES_OF_STAGE * (2 + len(free))
     evaluations *= plan.starts
-    states = model.states(model.start)
-    scaled = (Kind.CELL_LENGTH, Kind.LATTICE_SCALE)
-    shifted = {name: value * (1 + 1e-4) if model.parameters[name].kind in scaled else value
-               for name, value in model.start.items()}
-    moved = work_between(model, states, model.states(model.constrained(shifted), states))
-    work = moved + SUMMING * _sums(built)
-    seconds = evaluations * work * (speed or NOMINAL_SPEED)
+    seconds = evaluations * evaluation_seconds(built, speed)
     return Estimate(evaluations, seconds, result_bytes(built, len(free)))
 
 

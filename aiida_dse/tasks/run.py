@@ -42,6 +42,7 @@ from aiida_dse.io.results import Result, write_result
 
 from .build import BuiltModel
 from .derived import phase_rows, refined_cifs
+from .fractions import weight_fractions
 from .map_analysis import map_analysis
 from .summary import (
     axis_arrays,
@@ -198,6 +199,8 @@ def refinement_result(built: BuiltModel, found: Refinement) -> Result[Refinement
     status = status_of(found.converged, found.undetermined, found.stop_reason)
     derived, arrays = phase_rows(
         built, found.values, found.evaluation.states, found.covariance)
+    for name, fraction in weight_fractions(model, found).items():
+        derived[name] = derived[name].model_copy(update={"weight_fraction": fraction})
     serial = serial_correlation(found.evaluation.linear.residual) \
         if found.agreement.durbin_watson < SERIAL_LIMIT else None
     summary = RefinementSummary(

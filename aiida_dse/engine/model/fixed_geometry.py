@@ -25,7 +25,7 @@ from aiida_dse.engine.scattering.histograms import (
 from aiida_dse.engine.scattering.pairs import site_channels
 from aiida_dse.engine.units import FloatArray
 
-from .phase import CrystalPhase, PhaseState, Sampling, Sites, site_parameters
+from .phase import CrystalPhase, PhaseState, PhaseWork, Sampling, Sites, site_parameters
 
 
 class FixedGeometryPhase(Sites):
@@ -112,6 +112,9 @@ class AtomListPhase(FixedGeometryPhase):
 
     def size_statistics(self, values: Mapping[str, float]) -> dict[str, float]:
         return {"atoms": float(len(self.positions))}
+
+    def work(self, values: Mapping[str, float]) -> PhaseWork:
+        return PhaseWork(len(self.positions) ** 2 / 2, 0.0, 0.0)
 
     @property
     def atoms(self) -> FloatArray:

@@ -63,6 +63,15 @@ class PhaseState:
     atoms: FloatArray  # (n_sites,) mean number of atoms of each site per particle
 
 
+@dataclass(frozen=True)
+class PhaseWork:
+    """The work of computing a state: distances, pairs to count, and bytes of the pair tables."""
+
+    distances: float
+    counted: float
+    bytes: float
+
+
 class Phase(Protocol):
     """The interface of a phase, as the model of a pattern uses it."""
 
@@ -89,6 +98,8 @@ class Phase(Protocol):
 
     def size_steps(self, values: Mapping[str, float]) -> dict[str, float]: ...
 
+    def work(self, values: Mapping[str, float]) -> PhaseWork: ...
+
     def with_reference(self, values: Mapping[str, float]) -> Phase: ...
 
     def pair_factors(self, sampling: Sampling) -> FloatArray: ...
@@ -106,6 +117,10 @@ class Sites:
     def size_steps(self, values: Mapping[str, float]) -> dict[str, float]:
         """The steps (nm) of the sizes at local `values`, see `Family.size_steps`."""
         return {}
+
+    def work(self, values: Mapping[str, float]) -> PhaseWork:
+        """The work of a state with known distances: nothing is counted again."""
+        return PhaseWork(0.0, 0.0, 0.0)
 
     def with_reference(self, values: Mapping[str, float]) -> Phase:
         """The phase with particles of the atoms of the structure at local `values`."""
@@ -282,6 +297,16 @@ class CrystalPhase(Sites):
             )
         atoms = self._atoms(counts)
         return PhaseState(keys, counts_key, counts, weights, sums, atoms)
+
+    def work(self, values: Mapping[str, float]) -> PhaseWork:
+        """The work of computing a state at local `values`, without computing it."""
+        crystal, sizes = self._with_cell(values), self._sizes(values)
+        if (cost := self.family.counting(crystal, sizes)) is not None:
+            pairs, vectors, size = cost
+            return PhaseWork(vectors, pairs, size)
+        _, counts, weights = self._counts(crystal, values, None, ONE_THREAD)
+        distances = float(weights.shape.prod(axis=1).sum())
+        return PhaseWork(distances, distances, float(counts.tables.nbytes))
 
     def histograms(
         self, values: Mapping[str, float], step: float, resources: Resources = ONE_THREAD

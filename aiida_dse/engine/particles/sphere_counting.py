@@ -213,28 +213,33 @@ def _orbit_sizes(crystal: Crystal, centre: FloatArray, vectors: FloatArray) -> F
     return np.where(highest, len(unique) / fixed_by, 0.0)
 
 
+def sphere_cost(
+    crystal: Crystal, centre: tuple[float, float, float], diameter: float
+) -> tuple[float, float, float]:
+    """Pairs to count, difference vectors, and bytes of the tables of spheres up to `diameter` nm."""
+    merged = _merge_translations(crystal)
+    heights = 1 / np.linalg.norm(np.linalg.inv(crystal.cell.matrix), axis=1)
+    reach = 10 * diameter * 1.02 / heights + 3 + np.abs(merged.shift).max()
+    operations = {op.rotation.tobytes() for op, _ in crystal.stabiliser(np.array(centre))}
+    volume = np.pi / 6 * (10 * diameter) ** 3 / crystal.cell.volume
+    pairs = (len(crystal.basis_atoms) * volume) ** 2 / len(operations)
+    n_classes = len(merged.first)
+    return float(pairs), float(8 * volume * n_classes), float(
+        8 * n_classes * np.prod(2 * reach + 1))
+
+
 @lru_cache(maxsize=32)
 def largest_sphere(crystal: Crystal, centre: tuple[float, float, float]) -> float:
     """The diameter (nm) of the largest sphere of a crystal that the model can compute.
 
     It is limited by MAX_TABLE_BYTES and MAX_PAIRS.
     """
-    merged = _merge_translations(crystal)
-    heights = 1 / np.linalg.norm(np.linalg.inv(crystal.cell.matrix), axis=1)
-    spare = 3 + np.abs(merged.shift).max()
-    operations = {op.rotation.tobytes() for op, _ in crystal.stabiliser(np.array(centre))}
-    density = len(crystal.basis_atoms) / crystal.cell.volume
-
-    def possible(diameter: float) -> bool:
-        reach = 10 * diameter * 1.02 / heights + spare
-        atoms = density * np.pi / 6 * (10 * diameter) ** 3
-        return bool(8 * len(merged.first) * np.prod(2 * reach + 1) <= MAX_TABLE_BYTES
-                    and atoms**2 / len(operations) <= MAX_PAIRS)
-
     low, high = 0.0, 1e3
     while high - low > 1e-3:
         middle = (low + high) / 2
-        low, high = (middle, high) if possible(middle) else (low, middle)
+        pairs, _, size = sphere_cost(crystal, centre, middle)
+        possible = size <= MAX_TABLE_BYTES and pairs <= MAX_PAIRS
+        low, high = (middle, high) if possible else (low, middle)
     return low
 
 

@@ -1,0 +1,111 @@
+"""What every particle shape provides: numbers of atom pairs, statistics, limits and costs.
+
+A population of particles enters the Debye equation only through C_st(u), the mean number per
+particle of pairs of an atom s in one cell and an atom t in the cell at lattice difference u.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from aiida_dse.engine.crystal.structure import Crystal
+from aiida_dse.engine.parameters import Kind
+from aiida_dse.engine.resources import ONE_THREAD, Resources
+from aiida_dse.engine.units import FloatArray
+
+from .sphere_counting import MergedPairs
+
+#: Largest number of cells along an edge of a particle.
+MAX_CELLS_ALONG_EDGE = 200
+
+
+@dataclass(frozen=True)
+class PairCounts:
+    """The mean numbers of pairs and atoms per particle.
+
+    `tables` (n_tables, 2U-1, 2V-1, 2W-1) holds C(u) for u = -(U-1) ... U-1 and so on. If `merged`
+    is None, the particles consist of whole cells, and one table, even in each component of u,
+    serves all pairs of basis atoms; otherwise there is one table for each class of pairs, with each
+    unordered pair counted once. `atoms` (n_atoms,), or (1,) where all are equal, is the mean number
+    of each basis atom.
+    """
+
+    tables: FloatArray
+    atoms: FloatArray
+    merged: MergedPairs | None = None
+
+    @property
+    def reach(self) -> tuple[int, int, int]:
+        """The largest |u| along each axis."""
+        _, n_u, n_v, n_w = self.tables.shape
+        return (n_u // 2, n_v // 2, n_w // 2)
+
+
+class Family(Protocol):
+    """The interface of a particle shape: pair counts and statistics from named size parameters.
+
+    The pair counts are continuous in every size parameter and in the cell.
+    """
+
+    #: The size parameters, with their kinds.
+    parameters: ClassVar[Mapping[str, Kind]]
+    #: Whether the atoms of a particle are those of the reference crystal, scaled isotropically.
+    isotropic: ClassVar[bool]
+
+    def pair_counts(
+        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
+        stretch: float = 1.0,
+    ) -> PairCounts:
+        """The mean pair counts at `sizes` (nm).
+
+        For an isotropic shape, `crystal` is the reference crystal and `stretch` the linear scale of
+        the actual cell relative to it.
+        """
+        ...
+
+    def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
+        """The size statistics by name, in nm or the unit in size_statistics.UNITS.
+
+        `edge`, `surface_to_volume` and `confinement_diameter` are those of the particle with the
+        number-weighted mean edges or diameter. Populations add `truncated_fraction` and
+        `truncated_fraction_volume_squared`; all other statistics are those of the truncated
+        distribution.
+        """
+        ...
+
+    def limit(self, crystal: Crystal) -> float:
+        """The size (nm) of the largest particle that the model can compute."""
+        ...
+
+    def mean_cells(self, crystal: Crystal, sizes: Mapping[str, float]) -> float:
+        """The mean number of unit cells of a particle; for spheres, that of their volume."""
+        ...
+
+    def counting(
+        self, crystal: Crystal, sizes: Mapping[str, float]
+    ) -> tuple[float, float, float] | None:
+        """Pairs to count, difference vectors and bytes, estimated without counting.
+
+        None for shapes with a closed form, whose pairs are not counted.
+        """
+        ...
+
+    def size_steps(self, crystal: Crystal) -> dict[str, float]:
+        """The steps (nm) of the sizes, by the parameter that is the s.d. of the size.
+
+        A distribution much narrower than the step consists of one or two sizes, and the pattern
+        determines their fractions but neither the mean nor the s.d. Continuous sizes have no step.
+        """
+        ...
+
+
+def check_extent(n_cells: int) -> int:
+    if n_cells > MAX_CELLS_ALONG_EDGE:
+        raise ValueError(
+            f"the largest particle would have {n_cells} cells along an edge; the limit is "
+            f"{MAX_CELLS_ALONG_EDGE}. Check that the sizes are in nm, lower the mean or the width, "
+            "or specify upper bounds for them."
+        )
+    return n_cells

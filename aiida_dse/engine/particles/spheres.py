@@ -1,0 +1,137 @@
+"""Spheres of atoms around a point of the crystal, whose pairs are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from aiida_dse.engine.crystal.structure import Crystal
+from aiida_dse.engine.parameters import Kind
+from aiida_dse.engine.resources import ONE_THREAD, Resources
+
+from .family import MAX_CELLS_ALONG_EDGE, PairCounts, check_extent
+from .size_distributions import LogNormal
+from .size_statistics import sphere_measures
+from .sphere_counting import count_sphere_pairs, largest_sphere, sphere_cost
+
+
+@dataclass(frozen=True)
+class SingleSphere:
+    """One sphere: all atoms within diameter/2 (nm) of its centre (fractional coordinates)."""
+
+    diameter: float
+    centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    parameters: ClassVar[Mapping[str, Kind]] = {}
+    isotropic: ClassVar[bool] = True
+
+    def pair_counts(
+        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
+        stretch: float = 1.0,
+    ) -> PairCounts:
+        return _sphere_counts(crystal, self.centre, self.diameter, None, resources)
+
+    def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
+        _check_sphere(crystal, self.diameter)
+        return {"D": self.diameter} | sphere_measures(self.diameter)
+
+    def limit(self, crystal: Crystal) -> float:
+        return _widest_sphere(crystal, self.centre)
+
+    def counting(
+        self, crystal: Crystal, sizes: Mapping[str, float]
+    ) -> tuple[float, float, float] | None:
+        return sphere_cost(crystal, self.centre, self.diameter)
+
+    def size_steps(self, crystal: Crystal) -> dict[str, float]:
+        return {}
+
+    def mean_cells(self, crystal: Crystal, sizes: Mapping[str, float]) -> float:
+        return float(np.pi / 6 * (10 * self.diameter) ** 3 / crystal.cell.volume)
+
+
+@dataclass(frozen=True)
+class SpherePopulation:
+    """Spheres of atoms around one centre, with a log-normal distribution of the diameter.
+
+    The distribution is continuous: the weight of a pair is the fraction of particles that contain
+    its outer atom, so the size grid is as fine as the atom shells. Size parameters in nm. The
+    distribution is truncated at `largest` nm, or at the limit of the model, and renormalised: the
+    fraction of particles that contain an atom at r is (S(2r) - S(largest)) / (1 - S(largest)), with
+    S the survival function of the untruncated distribution.
+    """
+
+    centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    largest: float = np.inf
+    parameters: ClassVar[Mapping[str, Kind]] = {"D": Kind.SIZE, "sd_D": Kind.SIZE_SD}
+    isotropic: ClassVar[bool] = True
+
+    def distribution(self, sizes: Mapping[str, float]) -> LogNormal:
+        """The untruncated distribution of the diameter."""
+        return LogNormal(sizes["D"], sizes["sd_D"])
+
+    def pair_counts(
+        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
+        stretch: float = 1.0,
+    ) -> PairCounts:
+        distribution = LogNormal(sizes["D"] / stretch, sizes["sd_D"] / stretch)
+        end = distribution.end(
+            dimensions=3, largest=min(self.largest / stretch, self.limit(crystal)))
+        return _sphere_counts(crystal, self.centre, end, distribution, resources)
+
+    def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
+        distribution, largest = self.distribution(sizes), min(self.largest, self.limit(crystal))
+        end = distribution.end(dimensions=3, largest=largest)
+        _check_sphere(crystal, end)
+        mean, square, cube, fourth = (distribution.moment(power, end=end) for power in (1, 2, 3, 4))
+        return {
+            "mean_D": mean, "sd_D": max(square - mean**2, 0.0) ** 0.5,
+            "volume_mean_D": fourth / cube,
+        } | sphere_measures(mean) | {
+            "truncated_fraction": distribution.beyond(largest),
+            "truncated_fraction_volume_squared": distribution.beyond(largest, power=6),
+        }
+
+    def limit(self, crystal: Crystal) -> float:
+        return _widest_sphere(crystal, self.centre)
+
+    def counting(
+        self, crystal: Crystal, sizes: Mapping[str, float]
+    ) -> tuple[float, float, float] | None:
+        largest = min(self.largest, self.limit(crystal))
+        end = self.distribution(sizes).end(dimensions=3, largest=largest)
+        return sphere_cost(crystal, self.centre, end)
+
+    def size_steps(self, crystal: Crystal) -> dict[str, float]:
+        return {}
+
+    def mean_cells(self, crystal: Crystal, sizes: Mapping[str, float]) -> float:
+        distribution = self.distribution(sizes)
+        end = distribution.end(dimensions=3, largest=min(self.largest, self.limit(crystal)))
+        return float(np.pi / 6 * 1e3 * distribution.moment(3, end=end) / crystal.cell.volume)
+
+
+def _widest_sphere(crystal: Crystal, centre: tuple[float, float, float]) -> float:
+    """The diameter (nm) of the largest sphere that the model can compute."""
+    edge = min(crystal.cell.a, crystal.cell.b, crystal.cell.c) / 10
+    return min(MAX_CELLS_ALONG_EDGE * edge, largest_sphere(crystal, centre))
+
+
+def _sphere_counts(
+    crystal: Crystal, centre: tuple[float, float, float], largest: float,
+    distribution: LogNormal | None, resources: Resources,
+) -> PairCounts:
+    _check_sphere(crystal, largest)
+    tables, merged, atoms = count_sphere_pairs(
+        crystal, centre, largest, distribution, resources
+    )
+    return PairCounts(tables, atoms, merged)
+
+
+def _check_sphere(crystal: Crystal, diameter: float) -> None:
+    if not diameter > 0:
+        raise ValueError(f"the diameter of the sphere is {diameter:g} nm; it must be above 0.")
+    edge = min(crystal.cell.a, crystal.cell.b, crystal.cell.c) / 10
+    check_extent(int(np.ceil(diameter / edge)))

@@ -1,0 +1,86 @@
+"""What a document means: the data and the structures as they were understood, and the cost."""
+
+from __future__ import annotations
+
+import gemmi
+import numpy as np
+
+from aiida_dse.engine.crystal.structure import Crystal
+from aiida_dse.engine.model.fixed_geometry import AtomListPhase
+from aiida_dse.engine.model.phase import CrystalPhase
+from aiida_dse.engine.scattering.form_factors import element_of
+from aiida_dse.io.structures import chemical_formula
+from aiida_dse.tasks.build import BuiltModel
+from aiida_dse.tasks.estimate import estimate_refinement, evaluation_bytes, evaluation_seconds
+
+#: Mass (g) of 1 u, times Å^3 per cm^3.
+DALTON = 1.66053906660
+
+
+def data_lines(built: BuiltModel) -> list[str]:
+    """Lines about the data: points, range, wavelength and the origin of sigma."""
+    model = built.model
+    q = model.sampling.q
+    lines = [
+        f"data: {len(q)} points, q = {q[0]:.4g} ... {q[-1]:.4g} 1/Å, "
+        f"wavelength {model.observation.wavelength:g} Å"
+        + (f", sigma: {built.sigma_origin}" if built.sigma_origin else ""),
+        f"distance grid: {model.sampling.step:.4f} Å",
+    ]
+    return lines
+
+
+def phase_lines(built: BuiltModel) -> list[str]:
+    """Lines about every phase: formula, Z, cell content, density, space group, particles."""
+    lines = []
+    for index, phase in enumerate(built.model.phases):
+        local = built.model.local(index, built.model.start)
+        if isinstance(phase, CrystalPhase):
+            lines.append(f"{phase.name}: {crystal_text(phase.crystal)}")
+            lines.append(f"{phase.name}: {particle_text(phase, local)}")
+        elif isinstance(phase, AtomListPhase):
+            numbers = np.bincount(phase.site_of_atom, minlength=len(phase.ions))
+            content = ", ".join(f"{n} {ion}" for n, ion in zip(numbers, phase.ions, strict=True))
+            lines.append(f"{phase.name}: a list of {len(phase.positions)} atoms ({content})")
+        else:
+            lines.append(f"{phase.name}: stored pair distances of {', '.join(phase.ions)}")
+    return lines
+
+
+def crystal_text(crystal: Crystal) -> str:
+    """Formula, Z, atoms per cell, volume, density, space group and operations of a crystal."""
+    formula, units = chemical_formula(crystal)
+    mass = sum(crystal.sites[site].occupancy * gemmi.Element(element_of(crystal.sites[site].ion)).weight
+               for site in crystal.site_of_atom)
+    group = crystal.space_group or "not named"
+    known = gemmi.find_spacegroup_by_name(crystal.space_group) if crystal.space_group else None
+    number = f", no. {known.number}" if known is not None else ""
+    return (f"{formula.replace(' ', '')}, Z = {units}, {len(crystal.basis_atoms)} positions per cell, "
+            f"V = {crystal.cell.volume:.2f} Å^3, density {DALTON * mass / crystal.cell.volume:.3f} "
+            f"g/cm^3, space group {group}{number} ({len(crystal.operations)} operations)")
+
+
+def particle_text(phase: CrystalPhase, local: dict[str, float]) -> str:
+    """The mean number of atoms of a particle at the starting sizes."""
+    occupied = sum(phase.crystal.sites[site].occupancy for site in phase.crystal.site_of_atom)
+    statistics = phase.size_statistics(local)
+    cells = phase.family.mean_cells(phase.crystal, {
+        name: local[name] for name in phase.family.parameters})
+    return (f"about {occupied * cells:,.0f} atoms in the mean particle, edge "
+            f"{statistics['edge']:.3g} nm (of a cube of equal volume)")
+
+
+def cost_lines(built: BuiltModel) -> list[str]:
+    """Lines with the time on one core and the memory of an evaluation and of the refinement."""
+    seconds, memory = evaluation_seconds(built), evaluation_bytes(built)
+    line = (f"cost on one core: about {seconds_text(seconds)} for one pattern with new distances, "
+            f"{memory / 1e9:.1f} GB of memory")
+    if built.measured and built.document.refinement is not None:
+        line += f"; about {seconds_text(estimate_refinement(built).seconds)} for the refinement"
+    return [line]
+
+
+def seconds_text(seconds: float) -> str:
+    """A time with two digits in s, min or h."""
+    divisor, unit = (1, "s") if seconds < 120 else (60, "min") if seconds < 7200 else (3600, "h")
+    return f"{float(f'{seconds / divisor:.2g}'):g} {unit}"
