@@ -170,6 +170,11 @@ def _measured(
         _refuse(path, lines, ~np.isfinite(uncertainty), "sigma is infinite")
         _refuse(path, lines, uncertainty <= 0, "sigma is not positive; exclude it with 'exclude'")
     uncertainty = np.where(np.isfinite(uncertainty), np.maximum(uncertainty, 0.0), 0.0)
+    if sigma_required and np.ptp(uncertainty) <= 1e-9 * uncertainty.max() \
+            and intensity.max() > 2 * abs(intensity.min()):
+        note(f"{path.name}: sigma is the same for all points, {uncertainty[0]:g}, although the "
+             "intensity is not. If the intensities are counts, specify sigma: counts; a constant "
+             "sigma gives wrong weights and a GoF without meaning.")
 
     x = x[::every]
     if axis == "two_theta":

@@ -17,7 +17,7 @@ from aiida_dse.documents.model import CurveFile
 from aiida_dse.documents.model import Phase as PhaseSection
 from aiida_dse.documents.plans import RestraintSection, Start
 from aiida_dse.documents.reading import located
-from aiida_dse.engine.crystal.disorder import excluded_pairs
+from aiida_dse.engine.crystal.disorder import excluded_pairs, short_contacts
 from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.fit.counting import counts_per_unit
 from aiida_dse.engine.fit.freedom import check_freedom
@@ -274,7 +274,11 @@ def _phase(name: str, section: PhaseSection, found: Structure) -> Phase:
     family, sizes = shape_and_sizes(crystal, section.particle)
     phase = CrystalPhase(name, crystal, family, sizes, section.exclusion_distance)
     phase.parameters  # noqa: B018 - raises if B_iso is missing
-    excluded_pairs(crystal, section.exclusion_distance)
+    excluded = excluded_pairs(crystal, section.exclusion_distance)
+    for one, other, distance, radii in short_contacts(crystal, excluded):
+        note(f"{crystal.name}: {one} and {other} are only {distance:.2f} Å apart, although their "
+             f"covalent radii sum to {radii:.2f} Å. Check the cell, the coordinates and the space "
+             "group.")
     return phase
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import gemmi
 import numpy as np
 
 from aiida_dse.engine.units import FloatArray
@@ -13,6 +14,8 @@ from .structure import Crystal, Site
 
 #: Default distance (Å) below which two partially occupied positions are alternatives.
 EXCLUSION_DISTANCE = 1.2
+#: Distances below this fraction of the sum of the covalent radii are impossibly short.
+SHORT = 0.65
 #: Excess over 1 of a sum of occupancies that rounded values may have.
 OCCUPANCY_TOLERANCE = 0.02
 
@@ -52,6 +55,32 @@ def excluded_pairs(
         known = excluded.setdefault((i, j), [])
         known.extend(u for u in differences if u not in known)
     return {pair: np.array(sorted(set(us)), dtype=np.int64) for pair, us in excluded.items() if us}
+
+
+def short_contacts(
+    crystal: Crystal, excluded: Mapping[tuple[int, int], np.ndarray]
+) -> list[tuple[str, str, float, float]]:
+    """Pairs of sites nearer than SHORT times the sum of their covalent radii.
+
+    Each is (label, label, distance, sum of radii) in Å, the shortest distance of a pair of sites.
+    Alternatives, which exclude each other, and hydrogen are left out. Covalent radii: gemmi (Cordero
+    et al., Dalton Trans. (2008) 2832).
+    """
+    radii = [gemmi.Element(site.ion.rstrip("0123456789.+-")).covalent_r for site in crystal.sites]
+    near = pairs_within(crystal.cell.matrix, crystal.positions(), 2 * SHORT * max(radii))
+    found: dict[tuple[str, str], float] = {}
+    for i, j, cell, distance in zip(near.first.tolist(), near.second.tolist(), near.cells.tolist(),
+                                    near.lengths.tolist(), strict=True):
+        s, t = crystal.basis_atoms[i].site, crystal.basis_atoms[j].site
+        first, second = crystal.sites[s], crystal.sites[t]
+        if i > j or distance >= SHORT * (radii[s] + radii[t]) or "H" in (first.ion, second.ion):
+            continue
+        if cell in excluded.get((i, j), np.zeros((0, 3))).tolist():
+            continue
+        key = (first.label, second.label) if s <= t else (second.label, first.label)
+        found[key] = min(distance, found.get(key, distance))
+    sums = {site.label: radius for site, radius in zip(crystal.sites, radii, strict=True)}
+    return [(a, b, distance, sums[a] + sums[b]) for (a, b), distance in found.items()]
 
 
 def _check_sums(

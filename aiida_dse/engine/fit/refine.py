@@ -23,6 +23,7 @@ from aiida_dse.engine.model.pattern import Evaluation, PatternModel
 from aiida_dse.engine.model.phase import PhaseState
 from aiida_dse.engine.model.restraints import Restraint, deviation_slopes, deviations
 from aiida_dse.engine.parameters import (
+    Kind,
     Parameter,
     ParameterName,
     ParameterStatus,
@@ -38,6 +39,12 @@ from .narrow import descend_from_wider, narrow_warnings
 #: Noise of a scaled blank, as a fraction of sigma of the pattern, above which a refinement warns.
 #: At 0.3 the true sigma is 4 % larger.
 BLANK_NOISE = 0.3
+
+
+#: GoF above which serially correlated residuals may be due to the widths of the peaks.
+WIDTHS_DOUBTFUL = 1.5
+#: GoF above which a refinement is no description of the data.
+NO_FIT = 5.0
 
 
 class RefinedParameters:
@@ -255,7 +262,8 @@ def outcome(
         stop_reason=descent.reason, n_cycles=descent.n_cycles,
         n_evaluations=problem.n_evaluations, seconds=time.monotonic() - descent.clock,
         warnings=(*fit_warnings(refined, covariance, fit, linear),
-                  *narrow_warnings(model, values), *blank_warnings(model, evaluation)),
+                  *narrow_warnings(model, values), *blank_warnings(model, evaluation),
+                  *resolution_warnings(refined, fit)),
     )
 
 
@@ -325,6 +333,22 @@ def blank_warnings(model: PatternModel, evaluation: Evaluation) -> list[str]:
     ]
 
 
+def resolution_warnings(free: Sequence[Parameter], fit: Agreement) -> list[str]:
+    """A warning about refined sizes where the residuals suggest other widths of the peaks.
+
+    The peaks of particles of size L have a width (FWHM) of about 2 pi 0.9 / L in q.
+    """
+    if not (fit.gof > WIDTHS_DOUBTFUL and fit.durbin_watson < SERIAL_LIMIT):
+        return []
+    return [
+        f"{p.name} = {p.value:.3g} nm may be a property of the instrument: the model has no "
+        f"instrumental resolution, and peaks of this size are {2 * np.pi * 0.9 / (10 * p.value):.2g} "
+        "1/Å wide (FWHM). If the peaks of a well crystallised standard are not much narrower, the "
+        "size is too small."
+        for p in free if p.kind is Kind.SIZE and p.su is not None
+    ]
+
+
 def fit_warnings(
     free: Sequence[Parameter], covariance: Covariance, fit: Agreement, linear: Sequence[Parameter]
 ) -> list[str]:
@@ -354,6 +378,11 @@ def fit_warnings(
                 warnings.append(f"{name} and {other} are correlated, r = {r:+.3f}.")
     warnings += [f"{p.name} is held at zero, because it cannot be negative." for p in linear
                  if p.status is ParameterStatus.AT_BOUND]
+    if fit.gof > NO_FIT:
+        warnings.append(
+            f"GoF = {fit.gof:.1f} is above {NO_FIT:g}: the model does not describe the pattern, and "
+            "the values and standard uncertainties have no meaning. Check the structure, the axis "
+            "and its unit, the wavelength, sigma, the background and the blanks.")
     if fit.durbin_watson < SERIAL_LIMIT:
         warnings.append(f"The residuals are serially correlated (Durbin-Watson "
                         f"{fit.durbin_watson:.2f}), so the standard uncertainties are too small.")

@@ -1,0 +1,112 @@
+"""Remarks that spare a day: a fit that is none, doubtful sizes, sigma, impossible distances."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aiida_dse.documents import ModelDocument
+from aiida_dse.tasks.build import build
+from aiida_dse.tasks.run import run_refine, run_simulate
+
+CIF = """data_x
+_cell_length_a {a}
+_cell_length_b {a}
+_cell_length_c {a}
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_space_group_name_H-M_alt 'F m -3 m'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_B_iso_or_equiv
+Ni Ni 0 0 0 0.4
+"""
+
+
+def document(folder, *, a=3.524, sizes=(5.0, 0.5), **sections):
+    (folder / "Ni.cif").write_text(CIF.format(a=a))
+    return ModelDocument.model_validate({
+        "schema": "aiida-dse/model/2",
+        "pattern": {"axis": "q_inverse_angstrom", "wavelength": 0.2},
+        "phases": {"Ni": {"structure": "Ni.cif", "particle": {
+            "shape": "quasi_cube", "L": {"mean": sizes[0], "sd": sizes[1]}}}},
+        **sections})
+
+
+def measured(folder, resolution):
+    """The pattern of 20 nm cubes, its peaks broadened by a Gaussian of s.d. `resolution` (1/Å)."""
+    grid = {"start": 1.0, "stop": 12.0, "step": 0.01}
+    arrays = run_simulate(build(document(folder, sizes=(20.0, 1.0), pattern={
+        "axis": "q_inverse_angstrom", "wavelength": 0.2, "grid": grid}), folder)).arrays
+    q, pattern = arrays["pattern/q"], arrays["pattern/calculated"]
+    kernel = np.exp(-0.5 * (np.arange(-60, 61) * 0.01 / resolution) ** 2)
+    pattern = np.convolve(pattern, kernel / kernel.sum(), mode="same")
+    counts = np.random.default_rng(1).poisson(1e4 * pattern / pattern.max() + 50)
+    return q, counts
+
+
+@pytest.fixture(scope="module")
+def bulk(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bulk")
+    q, counts = measured(folder, 0.04)
+    np.savetxt(folder / "d.xye", np.c_[q, counts, np.sqrt(np.maximum(counts, 1))])
+    return run_refine(build(document(
+        folder, background={"chebyshev": 2},
+        pattern={"axis": "q_inverse_angstrom", "wavelength": 0.2, "file": "d.xye",
+                 "range": (1.5, 11.0)},
+        refinement={"stages": [["Ni.a", "Ni.L"], ["Ni.Ni.B_iso", "Ni.sd_L"]]}), folder)).summary
+
+
+def test_a_size_that_is_the_instruments_is_remarked_on(bulk):
+    """20 nm cubes with the resolution of an area detector look like cubes of a few nm."""
+    assert bulk.parameters["Ni.L"].value < 12
+    assert any("may be a property of the instrument" in text for text in bulk.warnings)
+
+
+def test_a_good_fit_has_no_such_remark(tmp_path):
+    grid = {"start": 1.5, "stop": 11.0, "step": 0.02}
+    arrays = run_simulate(build(document(tmp_path, pattern={
+        "axis": "q_inverse_angstrom", "wavelength": 0.2, "grid": grid}), tmp_path)).arrays
+    pattern = arrays["pattern/calculated"]
+    counts = np.random.default_rng(1).poisson(1e4 * pattern / pattern.max() + 100)
+    np.savetxt(tmp_path / "d.xye", np.c_[arrays["pattern/q"], counts, np.sqrt(counts)])
+    found = run_refine(build(document(
+        tmp_path, sizes=(4.0, 0.5), background={"chebyshev": 1},
+        pattern={"axis": "q_inverse_angstrom", "wavelength": 0.2, "file": "d.xye"},
+        refinement={"stages": [["Ni.a", "Ni.L"], ["Ni.Ni.B_iso", "Ni.sd_L"]]}), tmp_path)).summary
+    assert found.agreement.gof < 1.1 and found.warnings == []
+
+
+def test_a_wrong_structure_is_called_no_description(tmp_path):
+    q, counts = measured(tmp_path, 0.02)
+    np.savetxt(tmp_path / "d.xye", np.c_[q, counts, np.sqrt(np.maximum(counts, 1))])
+    found = run_refine(build(document(
+        tmp_path, a=3.9, background={"chebyshev": 1},
+        pattern={"axis": "q_inverse_angstrom", "wavelength": 0.2, "file": "d.xye",
+                 "axis_confirmed": True},
+        refinement={"stages": [["Ni.Ni.B_iso"]]}), tmp_path)).summary
+    assert any("does not describe the pattern" in text for text in found.warnings)
+
+
+@pytest.mark.parametrize("sigma", [1.0, 25.0])
+def test_a_constant_sigma_beside_counts_is_remarked_on(tmp_path, sigma):
+    q, counts = measured(tmp_path, 0.02)
+    np.savetxt(tmp_path / "d.xye", np.c_[q, counts, np.full(len(q), sigma)])
+    model = build(document(tmp_path, pattern={
+        "axis": "q_inverse_angstrom", "wavelength": 0.2, "file": "d.xye",
+        "axis_confirmed": True}), tmp_path)
+    assert any("sigma is the same for all points" in text for text in model.notes)
+
+
+def test_impossible_distances_are_remarked_on(tmp_path):
+    """A cell in nm instead of Å, or a wrong edge, brings atoms too near to each other."""
+    pattern = {"axis": "q_inverse_angstrom", "wavelength": 0.2,
+               "grid": {"start": 1.0, "stop": 9.0, "step": 0.1}}
+    short = build(document(tmp_path, a=2.2, pattern=pattern), tmp_path)
+    assert any("Ni and Ni are only 1.56 Å apart" in text for text in short.notes)
+    assert build(document(tmp_path, pattern=pattern), tmp_path).notes == ()
