@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,10 +22,11 @@ class Pattern:
     """A measured pattern or blank: intensities (n,) and their s.u. on an increasing axis (n,).
 
     x: q in 1/Å unless `axis` is 'two_theta' (degrees) or 'q_inverse_nm'; sigma: (n,), or one of the
-    rules 'counts', 'counts / N' and 'p %'; wavelength: Å; range: (low, high) in units of the axis;
-    every: use every n-th point; polarisation: 'none' for corrected data, 'unpolarised' multiplies
-    the model by (1 + cos^2 2theta) / 2; axis_confirmed: skip the comparison of the peak positions
-    with the structures. Raises ValueError with the indices of invalid points.
+    rules 'counts', 'counts / N' and 'p %'; wavelength: Å; range: (low, high) and exclude: regions
+    (low, high) that are left out, in units of the axis; every: use every n-th point; polarisation:
+    'none' for corrected data, 'unpolarised' multiplies the model by (1 + cos^2 2theta) / 2;
+    axis_confirmed: skip the comparison of the peak positions with the structures. Raises ValueError
+    with the indices of invalid points.
     """
 
     x: ArrayLike
@@ -34,6 +36,7 @@ class Pattern:
     wavelength: float
     axis: AxisKind = "q_inverse_angstrom"
     range: tuple[float, float] | None = None
+    exclude: Sequence[tuple[float, float]] = ()
     every: int = 1
     polarisation: Polarisation = "none"
     axis_confirmed: bool = False
@@ -43,7 +46,7 @@ class Pattern:
     def __post_init__(self) -> None:
         found = pattern_from_arrays(
             self.x, self.intensity, self.sigma, axis=self.axis, wavelength=self.wavelength,
-            range_=self.range, every=self.every,
+            range_=self.range, exclude=self.exclude, every=self.every,
         )
         axis = "two_theta" if found.two_theta is not None else "q_inverse_angstrom"
         object.__setattr__(self, "measured", replace(found, axis=axis))
@@ -51,7 +54,8 @@ class Pattern:
     @classmethod
     def read(
         cls, path: str | Path, *, axis: AxisKind | None = None, wavelength: float | None = None,
-        sigma: str | None = None, range: tuple[float, float] | None = None, every: int = 1,
+        sigma: str | None = None, range: tuple[float, float] | None = None,
+        exclude: Sequence[tuple[float, float]] = (), every: int = 1,
         intensity_column: str | int | None = None, sigma_column: str | int | None = None,
         grid: tuple[float, float] | None = None, polarisation: Polarisation = "none",
         axis_confirmed: bool = False,
@@ -63,7 +67,7 @@ class Pattern:
         """
         found = read_pattern(
             path, axis=axis, wavelength=wavelength, sigma=sigma, axis_grid=grid, range_=range,
-            every=every, intensity_column=intensity_column, sigma_column=sigma_column,
+            exclude=exclude, every=every, intensity_column=intensity_column, sigma_column=sigma_column,
         )
         by_angle = found.two_theta is not None
         return cls(
