@@ -15,6 +15,7 @@ from aiida_dse.engine.units import FloatArray
 
 from .columns import AXES, Columns
 from .gsas import gsas_columns
+from .instruments import instrument_columns
 from .text import read_text
 
 _COMMENT = "#!;%"
@@ -48,6 +49,9 @@ def read_columns(
     table of numbers.
     """
     path = Path(path)
+    _check_file(path)
+    if (found := instrument_columns(path)) is not None:
+        return found
     lines = _lines(path)
     if (gsas := gsas_columns(path.name, lines)) is not None:
         return gsas
@@ -143,11 +147,14 @@ def _table(
     return header, rows, numbers, lines[1].strip() if chi is not None else None
 
 
-def _lines(path: Path) -> list[str]:
+def _check_file(path: Path) -> None:
     if path.is_dir():
         raise ValueError(f"{path} is a directory. Specify a file in it.")
     if not path.is_file():
         raise ValueError(f"{path} does not exist or is not a file. Correct the path.")
+
+
+def _lines(path: Path) -> list[str]:
     text = read_text(path)
     return re.split(r"\r\n|\r|\n", text.rstrip("\x1a"))
 
