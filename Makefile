@@ -1,5 +1,5 @@
-# `make demo` and `make test` need no preparation. Both create a virtual environment and an AiiDA
-# folder of their own below .dse/, and change nothing else.
+# `make demo` and `make test` require no preparation. Both create a virtual environment and a
+# separate AiiDA folder in .dse/, and do not change anything else.
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
@@ -13,22 +13,22 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo       refine an example pattern and map its goodness of fit with AiiDA (3 minutes)"
+	@echo "make demo       refine an example pattern and map its goodness of fit with AiiDA (3 min)"
 	@echo "make test       run the linter, the type checker and all tests"
-	@echo "make lint       run the linter and the type checker only"
-	@echo "make validate   refine patterns computed by DebUsSy and by the direct sum, and compare the"
-	@echo "                results with the values that the patterns were computed from"
-	@echo "make benchmark  measure the speed, also of the plain loop and of other programs"
+	@echo "make lint       run only the linter and the type checker"
+	@echo "make validate   refine patterns computed with DebUsSy and with the direct sum, and compare"
+	@echo "                the refined values with the true ones"
+	@echo "make benchmark  measure the speed of the engine, of a plain loop and of other programs"
 	@echo "make clean      stop the daemon of the demo and delete .dse/"
 
-# twice quiet: pip's warnings about package indexes that cannot be reached are hidden, errors are not
+# --quiet twice: hide pip's warnings about package indexes that cannot be reached, but not errors
 .dse/venv/.ready: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 with the venv module was not found. \
-	Install it (Debian: apt install python3 python3-venv), or set PYTHON=/path/to/python"; exit 1; }
-	@echo "Installing into .dse/venv. This happens once and takes one or two minutes ..."
+	Install it (Debian: apt install python3 python3-venv), or set PYTHON=/path/to/python."; exit 1; }
+	@echo "Installing into .dse/venv. This is done only once and takes one or two minutes ..."
 	@$(PYTHON) -m venv .dse/venv
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -e ".[dev]" \
-	|| { echo "The installation failed. Can PyPI be reached? 'make clean' removes what is there"; \
+	|| { echo "The installation failed. Check the access to PyPI. 'make clean' removes .dse/."; \
 	exit 1; }
 	@mkdir -p $(AIIDA_PATH) && touch $@
 

@@ -1,1 +1,1 @@
-"""Work chains of all analyses; always imported as aiida_dse.workchains."""
+"""Work chains of all analyses. Always import them as aiida_dse.workchains."""

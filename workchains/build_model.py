@@ -13,7 +13,7 @@ from aiida_dse.workchains.restart import EngineRestartWorkChain
 
 
 class BuildModelWorkChain(EngineRestartWorkChain):
-    """Run dse.build, and restart it where another attempt can succeed."""
+    """Run dse.build, and restart it after a failure if another attempt can succeed."""
 
     _process_class = BuildCalculation
     NAMESPACE = "build"

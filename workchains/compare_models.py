@@ -28,10 +28,11 @@ from aiida_dse.workchains.remedies import why_failed
 
 
 class CompareModelsWorkChain(ProtocolMixin, WorkChain):
-    """Refine every model with dse.refine, up to max_concurrent at a time, and compare those with a result.
+    """Refine several models of one pattern with dse.refine, and compare those with a result.
 
-    The inputs are those of dse.refine, but for 'models' (name: model document) and 'structures'
-    (name: phase: structure). All models share pattern, blanks and code.
+    Up to max_concurrent models are refined at a time. The inputs are those of dse.refine except for
+    'models' (documents by model) and 'structures' (structures by model and phase). All models share
+    pattern, blanks and code.
     """
 
     NAMESPACE = "refine"
@@ -44,12 +45,12 @@ class CompareModelsWorkChain(ProtocolMixin, WorkChain):
         spec.expose_inputs(RefineCalculation, namespace="refine",
                            exclude=("model", "structures"))
         spec.input_namespace("models", valid_type=Dict, dynamic=True,
-                             help="Model documents under the names of the models.")
+                             help="Model documents, by name of the model.")
         spec.input_namespace(
             "structures", valid_type=(CifData, StructureData, SinglefileData), dynamic=True,
-            help="Structures by model and phase.",
+            help="Structures, by model and phase.",
         )
-        define_count(spec, "max_concurrent", 2, "Refinements that run at the same time.")
+        define_count(spec, "max_concurrent", 2, "Maximum number of concurrent refinements.")
         define_iterations(spec)
         define_clean_workdir(spec)
         spec.inputs.validator = check_comparison
@@ -73,8 +74,8 @@ class CompareModelsWorkChain(ProtocolMixin, WorkChain):
     ) -> Any:
         """A builder for models (documents, mappings or Dict) and their structures, both by name.
 
-        The other arguments are those of `dse.refine`. Every model is checked in full: raises
-        ValueError (DocumentError) for what cannot run.
+        The other arguments are those of `dse.refine`. Every model is checked in full. Raises
+        ValueError (DocumentError) if a model cannot be refined.
         """
         inputs = cls.get_protocol_inputs(protocol, overrides)
         checked = {}
@@ -125,7 +126,7 @@ class CompareModelsWorkChain(ProtocolMixin, WorkChain):
         return ToContext(**running)
 
     def inspect_models(self) -> None:
-        """Keep the models with a result, even if not all of their parameters are determined."""
+        """Collect the models with a result, even if the data do not determine all parameters."""
         for name in self.ctx.running:
             process = self.ctx[f"model_{name}"]
             if "result" in process.outputs and "arrays" in process.outputs:
@@ -139,7 +140,7 @@ class CompareModelsWorkChain(ProtocolMixin, WorkChain):
                 self.report(f"{name} failed: {self.ctx.failures[name]}")
 
     def compare(self) -> ExitCode | None:
-        """Rank the models; the exit message names those that failed."""
+        """Rank the models and return an exit code whose message lists those that failed."""
         failures = "; ".join(f"{name}: {why}" for name, why in self.ctx.failures.items())
         if len(self.ctx.done) < 2:
             return self.exit_codes.ERROR_NOTHING_FINISHED.format(detail=failures or "none")
@@ -154,22 +155,23 @@ class CompareModelsWorkChain(ProtocolMixin, WorkChain):
         summary = summary_from_node(found["result"])
         assert isinstance(summary, ComparisonSummary)
         ranking = summary.ranking
-        self.report(f"best by BIC: {ranking[0]}; then {', '.join(ranking[1:])}")
+        self.report(f"ranking by BIC: {', '.join(ranking)}")
         if failures:
             return self.exit_codes.ERROR_SOME_FAILED.format(detail=failures)
         return None
 
 
 def check_comparison(inputs: Any, _: Any = None) -> str | None:
-    """Check that there are at least two models and a node for everything that they name."""
+    """Check that there are at least two models, and nodes for all data to which they refer."""
     models, structures = inputs.get("models", {}), inputs.get("structures", {})
     if len(models) < 2:
-        return f"there are {len(models)} models; a comparison needs at least two under 'models'."
+        return f"'models' contains {len(models)} models; a comparison requires at least two."
     for name, model in models.items():
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-            return f"the name of the model '{name}' must be letters, digits and _, a letter first."
+            return (f"'{name}' is not a valid name of a model; a name must start with a letter and "
+                    "consist of letters, digits and _.")
         if name not in structures:
-            return f"the model '{name}' has no entry under 'structures'."
+            return f"'structures' contains no entry for the model '{name}'; add its structures."
         common = {key: value for key, value in inputs.get("refine", {}).items()
                   if key in ("pattern", "blanks")}
         why = RefineCalculation.check_ports(

@@ -30,13 +30,13 @@ from aiida_dse.workchains.ports import (
 from aiida_dse.workchains.protocol import SingleModelProtocol
 from aiida_dse.workchains.remedies import Remedy, fewer_threads, remedy_for, why_failed
 
-#: A tile adds six nodes to the database, so it has at least so many points along the axis that is
-#: cut, unless more tiles are to run at the same time.
+#: Minimum number of points of a tile along the axis that is divided, since every tile adds six
+#: nodes to the database. Tiles are smaller if max_concurrent requires more of them.
 LEAST_POINTS = 16
 
 
 class GridSearchWorkChain(SingleModelProtocol, WorkChain):
-    """Cut the grid into tiles, run up to max_concurrent of them at a time, and merge them."""
+    """Divide the grid into tiles, run up to max_concurrent at a time, and merge the results."""
 
     NAMESPACE = "scan"
     NOUN = "GoF map"
@@ -47,22 +47,25 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
         super().define(spec)
         spec.expose_inputs(ScanCalculation, namespace="scan", exclude=("finished",))
         define_start_from(spec)
-        define_count(spec, "max_concurrent", 2, "Tiles that run at the same time.")
-        define_count(spec, "max_attempts", 3, "Jobs of a tile: the first and its restarts.")
+        define_count(spec, "max_concurrent", 2, "Maximum number of concurrent tiles.")
+        define_count(
+            spec, "max_attempts", 3, "Maximum number of jobs per tile, including restarts.")
         define_tile_seconds(spec)
         spec.input("seconds", valid_type=Float, serializer=to_aiida_type,
                    default=lambda: Float(0.0), validator=not_negative,
-                   help="Estimated computing time of the map; 0 where it is not known.")
+                   help="Estimated computing time of the map (s); 0 if unknown.")
         spec.input("cut_axis", valid_type=Int, serializer=to_aiida_type, required=False,
                    validator=not_negative, help=(
-                       "The axis along which the grid is cut, from 0 (default: the longest)."))
+                       "Index, starting at 0, of the axis along which the grid is divided "
+                       "(default: the longest axis)."))
         define_clean_workdir(spec)
         spec.outline(
             cls.cut,
             while_(cls.tiles_left)(cls.run_tiles, cls.inspect_tiles),  # type: ignore[arg-type]
             cls.merge,
         )
-        spec.output("map", valid_type=ArrayData, help="GoF, chi2, axes and refined values.")
+        spec.output("map", valid_type=ArrayData,
+                    help="GoF, chi2, axes and refined values at all points.")
         spec.output("result", valid_type=Dict, help="Minimum, axes, sample and versions.")
         spec.default_output_node = "result"
         add_exits(spec, PartsFailed.NOTHING_FINISHED, PartsFailed.SOME_FAILED)
@@ -74,12 +77,12 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
 
     @classmethod
     def complete(cls, builder: Any, built: BuiltModel) -> None:
-        """Set the estimated computing time and the axis along which the grid is cut."""
+        """Set the estimated computing time and the axis along which the grid is divided."""
         plan = tiling(built, speed_of(builder.scan.code))
         builder.seconds, builder.cut_axis = Float(plan["seconds"]), Int(plan["cut_axis"])
 
     def cut(self) -> None:
-        """Choose tiles of about tile_seconds, at least one for every concurrent job."""
+        """Divide the grid into tiles of about tile_seconds, at least max_concurrent of them."""
         model = self.inputs.scan.model
         if "start_from" in self.inputs:
             model = continued_model(model, self.inputs.start_from)
@@ -94,7 +97,7 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
         tiles = cut_grid(model, Int(n_tiles), Int(axis))
         n_tiles = len(tiles)
         self.ctx.tiles = [tiles[f"tile_{k}"] for k in range(n_tiles)]
-        # the largest tiles first, so that concurrent tiles are of similar size
+        # the largest tiles first, so that concurrent tiles have similar sizes
         points = [_points(tile) for tile in self.ctx.tiles]
         self.ctx.waiting = sorted(range(n_tiles), key=lambda k: -points[k])
         self.ctx.done = {}
@@ -102,10 +105,11 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
         self.ctx.threads = {}
         self.ctx.attempts = [0] * n_tiles
         self.ctx.failures = {}
-        known = f", about {seconds:.0f} s of computing" if seconds else ""
+        known = f", about {seconds:.0f} s of computing time" if seconds else ""
         if plan.adaptive:
-            self.report(f"{math.prod(sizes)} points from coarse to fine in a single tile, since "
-                        f"several would not know the lowest point of the others{known}")
+            self.report(f"{math.prod(sizes)} points, adaptively from coarse to fine. They form a "
+                        "single tile, because adaptive tiles would require the minimum of all "
+                        f"others{known}")
         else:
             self.report(f"{math.prod(sizes)} points in {n_tiles} tiles{known}")
 
@@ -113,7 +117,7 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
         return bool(self.ctx.waiting)
 
     def run_tiles(self) -> ToContext:
-        """Submit the next tiles; interrupted ones receive the points that they had finished."""
+        """Submit the next tiles; an interrupted tile receives its finished points as input."""
         running = {}
         chosen = self.ctx.waiting[: self.inputs.max_concurrent.value]
         self.ctx.running = chosen
@@ -135,7 +139,7 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
         return ToContext(**running)
 
     def inspect_tiles(self) -> None:
-        """Keep the finished tiles; run the others again where another attempt can succeed."""
+        """Collect the finished tiles, and restart the others if another attempt can succeed."""
         for index in self.ctx.running:
             calculation = self.ctx[f"tile_{index}"]
             self.ctx.waiting.remove(index)
@@ -144,11 +148,12 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
                 self.ctx[f"finished_{index}"] = calculation
                 continue
             self._again_or_given_up(index, calculation)
-        # a tile whose quantities reach no point has no minimum
+        # a tile without valid points has no minimum
         found = [self.ctx[f"finished_{k}"].outputs.result.get_dict().get("minimum")
                  for k in self.ctx.done]
         best = min((minimum["gof"] for minimum in found if minimum), default=math.nan)
-        self.report(f"{len(self.ctx.done)} of {len(self.ctx.tiles)} tiles, best GoF {best:.4f}")
+        self.report(f"{len(self.ctx.done)} of {len(self.ctx.tiles)} tiles finished, lowest GoF "
+                    f"{best:.4f}")
 
     def _again_or_given_up(self, index: int, calculation: Any) -> None:
         remedy, why = remedy_for(calculation), why_failed(calculation)
@@ -160,17 +165,18 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
             self.ctx.threads[index] = threads
         if remedy is Remedy.NONE or self.ctx.attempts[index] >= self.inputs.max_attempts.value:
             self.ctx.failures[index] = why
-            self.report(f"tile {index} was abandoned after {self.ctx.attempts[index]} attempts: {why}")
+            self.report(f"tile {index} was abandoned after {self.ctx.attempts[index]} attempts: "
+                        f"{why}")
         else:
             self.ctx.waiting.append(index)
-            self.report(f"tile {index} is run again: {why}")
+            self.report(f"tile {index} is restarted: {why}")
 
     def _threads(self, index: int) -> int | None:
         given: int | None = self.inputs.scan.get("threads")
         return self.ctx.threads.get(index, given)
 
     def merge(self) -> ExitCode | None:
-        """Merge the tiles into one map, with nan where a tile is missing."""
+        """Merge the tiles into one map, which contains nan at the points of missing tiles."""
         tiles = {}
         for index in range(len(self.ctx.tiles)):
             source = self.ctx.get(f"finished_{index}") or self.ctx.partial.get(index)
@@ -201,11 +207,11 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
 
 
 def tiling(built: BuiltModel, speed: float | None) -> dict[str, Any]:
-    """The estimated 'seconds' of a map and its 'cut_axis'; speed: seconds for a distance."""
+    """The inputs 'seconds' and 'cut_axis' for a map; speed: computing time (s) per distance."""
     assert built.grid is not None
     return {"seconds": seconds_of_map(built, speed), "cut_axis": cut_axis(built.grid)}
 
 
 def _points(model: Dict) -> int:
-    """Points of a document's grid."""
+    """Number of grid points of a document."""
     return math.prod(axis.size for axis in scan_of(parse_document(model.get_dict())).axes)

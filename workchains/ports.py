@@ -1,4 +1,4 @@
-"""Ports and clean-up that several work chains share."""
+"""Ports and clean-up steps shared by several work chains."""
 
 from __future__ import annotations
 
@@ -9,38 +9,39 @@ from aiida.orm.utils.remote import clean_remote
 
 
 def define_count(spec: Any, name: str, default: int, description: str) -> None:
-    """Define a port for a number of at least 1."""
+    """Define a port for an integer of at least 1."""
     spec.input(name, valid_type=Int, serializer=to_aiida_type, default=lambda: Int(default),
                validator=_at_least_one, help=description)
 
 
 def define_iterations(spec: Any) -> None:
-    """Define the port for the largest number of jobs of a refinement."""
-    define_count(spec, "max_iterations", 5, "Jobs of one refinement: the first and its restarts.")
+    """Define the port for the maximum number of jobs per refinement."""
+    define_count(spec, "max_iterations", 5, (
+        "Maximum number of jobs per refinement, including restarts."))
 
 
 def define_tile_seconds(spec: Any) -> None:
-    """Define the port for the duration of a tile."""
+    """Define the port for the target duration of a tile."""
     spec.input("tile_seconds", valid_type=Float, serializer=to_aiida_type,
                default=lambda: Float(60.0), validator=_positive,
-               help="Intended duration of one tile of a map.")
+               help="Target duration of one tile of a map (s).")
 
 
 def define_start_from(spec: Any) -> None:
-    """Define the port for the result from whose values an analysis starts."""
+    """Define the port for the result that provides the starting values of an analysis."""
     spec.input("start_from", valid_type=Dict, required=False,
-               help="The result of an earlier analysis, whose values are the start.")
+               help="Result of an earlier analysis that provides the starting values.")
 
 
 def define_clean_workdir(spec: Any) -> None:
-    """Define the port that AiiDA's restart work chain has under the same name."""
+    """Define a port with the name and meaning of that of AiiDA's restart work chain."""
     spec.input("clean_workdir", valid_type=Bool, serializer=to_aiida_type,
                default=lambda: Bool(False),
-               help="Remove the working directories of the jobs at the end.")
+               help="Whether to remove the working directories of the jobs at the end.")
 
 
 def clean_working_directories(chain: Any) -> None:
-    """Remove the working directories of the jobs of a work chain if its input requests it."""
+    """Remove the working directories of the jobs of a work chain if clean_workdir is set."""
     if not chain.inputs.clean_workdir.value:
         return
     jobs = [job for job in chain.node.called_descendants
@@ -54,11 +55,11 @@ def clean_working_directories(chain: Any) -> None:
                 clean_remote(transport, folder.get_remote_path())
                 folder.base.extras.set(RemoteData.KEY_EXTRA_CLEANED, True)
     except OSError as problem:
-        chain.report(f"not all working directories of the jobs were removed: {problem}")
+        chain.report(f"some working directories of the jobs could not be removed: {problem}")
 
 
 def not_negative(node: Float | Int, _: Any) -> str | None:
-    return None if node.value >= 0 else f"the value is {node.value}; it must not be below 0."
+    return None if node.value >= 0 else f"the value is {node.value}; it must not be negative."
 
 
 def _at_least_one(node: Int, _: Any) -> str | None:
@@ -66,4 +67,4 @@ def _at_least_one(node: Int, _: Any) -> str | None:
 
 
 def _positive(node: Float, _: Any) -> str | None:
-    return None if node.value > 0 else f"the value is {node.value}; it must be above 0."
+    return None if node.value > 0 else f"the value is {node.value}; it must be positive."

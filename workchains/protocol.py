@@ -1,4 +1,4 @@
-"""Protocols: named sets of inputs, and the builders of work chains from them.
+"""Protocols: named sets of default inputs, and builders of work chains that use them.
 
 The interface is that of aiida-quantumespresso: `get_available_protocols`, `get_default_protocol`,
 `get_protocol_inputs` and `get_builder_from_protocol` with `overrides` nested like the ports.
@@ -43,7 +43,7 @@ JOB_KEYS = ("model", "metadata", "threads")
 def _protocol(name: str) -> dict[str, Any]:
     known = protocol_names()
     if name not in known:
-        raise ValueError(f"there is no protocol '{name}'; the protocols are {', '.join(known)}.")
+        raise ValueError(f"'{name}' is not a protocol; the protocols are {', '.join(known)}.")
     text = (files("aiida_dse.workchains") / "protocols" / f"{name}.yaml").read_text("utf-8")
     content: dict[str, Any] = yaml.safe_load(text)
     return content
@@ -59,8 +59,8 @@ def protocol_names() -> list[str]:
 class ProtocolMixin:
     """Protocols of a work chain.
 
-    `NAMESPACE` is that of its jobs, `NOUN` what it is called in descriptions; `SIDE_BY_SIDE`: it
-    runs several jobs at a time.
+    NAMESPACE: the namespace of the inputs of its jobs; NOUN: the name of the analysis in
+    descriptions; SIDE_BY_SIDE: whether several jobs run concurrently.
     """
 
     NAMESPACE: ClassVar[str] = ""
@@ -69,7 +69,7 @@ class ProtocolMixin:
 
     @classmethod
     def get_available_protocols(cls) -> dict[str, dict[str, str]]:
-        """{name: {'description': ...}} of the protocols."""
+        """The protocols as {name: {'description': ...}}."""
         return {name: {"description": _protocol(name)["description"]} for name in protocol_names()}
 
     @classmethod
@@ -80,9 +80,10 @@ class ProtocolMixin:
     def get_protocol_inputs(
         cls, protocol: str | None = None, overrides: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """The inputs of a protocol, nested like the ports, after `overrides` were merged into them.
+        """The inputs of a protocol, nested like the ports, with `overrides` merged into them.
 
-        Raises ValueError for an unknown protocol and for a key that the work chain does not have.
+        Raises ValueError for an unknown protocol, and for keys that are not inputs of the work
+        chain.
         """
         content = _protocol(protocol or DEFAULT)
         ports = cls.spec().inputs  # type: ignore[attr-defined]
@@ -96,23 +97,23 @@ class ProtocolMixin:
             if key == cls.NAMESPACE:
                 for part in value:
                     if part not in JOB_KEYS:
-                        raise ValueError(f"overrides.{key}: '{part}' cannot be overridden. These keys can: "
-                                         f"{', '.join(JOB_KEYS)}.")
+                        raise ValueError(f"overrides.{key}: '{part}' cannot be overridden; only "
+                                         f"{', '.join(JOB_KEYS)} can.")
         return recursive_merge(found, overrides or {})
 
     @classmethod
     def model_settings(
         cls, protocol: str | None = None, overrides: Mapping[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Settings that complete a document, from the protocol, and those that replace its own."""
+        """Settings of the protocol, used as defaults of a document, and overriding settings."""
         inputs = cls.get_protocol_inputs(protocol)
-        cls.get_protocol_inputs(protocol, overrides)  # refuses unknown keys
+        cls.get_protocol_inputs(protocol, overrides)  # raises an error for unknown keys
         explicit = (overrides or {}).get(cls.NAMESPACE, {}).get("model", {})
         return inputs[cls.NAMESPACE]["model"], dict(explicit)
 
     @classmethod
     def set_chain(cls, builder: Any, inputs: Mapping[str, Any]) -> None:
-        """Set the inputs of the work chain itself, as nodes."""
+        """Set the inputs of the work chain itself as nodes."""
         for key, value in inputs.items():
             if key != cls.NAMESPACE:
                 builder[key] = _as_node(key, value)
@@ -121,7 +122,7 @@ class ProtocolMixin:
     def set_names(
         cls, builder: Any, label: str | None, subject: str, protocol: str | None
     ) -> None:
-        """Label and description of the process; the subject is also the label by default."""
+        """Set label and description of the process; the default label is the subject."""
         builder.metadata.label = subject if label is None else label
         subject = f" of {subject}" if subject else ""
         builder.metadata.description = f"{cls.NOUN}{subject}, protocol '{protocol or DEFAULT}'."
@@ -134,7 +135,8 @@ class ProtocolMixin:
     ) -> None:
         """Set code, options and threads of the jobs.
 
-        Explicit values come first, then those of the computer's set-up, then the protocol's.
+        Explicit values take precedence over those of the computer's set-up, and these over the
+        protocol's.
         """
         namespace.code = load_code(code) if isinstance(code, str) else code
         computer = namespace.code.computer
@@ -150,7 +152,7 @@ class ProtocolMixin:
 
 
 class SingleModelProtocol(ProtocolMixin):
-    """Protocols of a work chain whose jobs have one model and its data."""
+    """Protocols of a work chain whose jobs use a single model and its data."""
 
     @classmethod
     def get_builder_from_protocol(
@@ -162,10 +164,10 @@ class SingleModelProtocol(ProtocolMixin):
     ) -> Any:
         """A builder for a model (document, mapping or Dict) and its data.
 
-        Settings that the model leaves out are those of the protocol. options: metadata.options of
-        every job; overrides: nested like the ports. start_from: the result node of an earlier
-        analysis whose values are the start. The model is checked in full: raises ValueError
-        (DocumentError) for what cannot run.
+        Settings omitted from the model are taken from the protocol. options: metadata.options of
+        every job; overrides: inputs, nested like the ports; start_from: the result node of an
+        earlier analysis that provides the starting values. The model is checked in full. Raises
+        ValueError (DocumentError) if the analysis cannot run.
         """
         nodes = ModelNodes(pattern, dict(structures or {}), dict(blanks or {}))
         inputs = cls.get_protocol_inputs(protocol, overrides)
@@ -188,9 +190,9 @@ class SingleModelProtocol(ProtocolMixin):
         cls, model: Any, nodes: ModelNodes, protocol: str | None = None,
         overrides: Mapping[str, Any] | None = None, start_from: Dict | None = None,
     ) -> CheckedModel:
-        """A model with the settings of a protocol, checked in full; nothing is stored.
+        """Check a model with the settings of a protocol in full; nothing is stored.
 
-        Raises ValueError (DocumentError) for what cannot run.
+        Raises ValueError (DocumentError) if the analysis cannot run.
         """
         document = with_protocol(document_of(model), *cls.model_settings(protocol, overrides))
         content = job_document(document, nodes)
@@ -200,34 +202,34 @@ class SingleModelProtocol(ProtocolMixin):
 
     @classmethod
     def check_model(cls, built: BuiltModel) -> tuple[str, ...]:
-        """Check a model for the task and return remarks. Raises ValueError if it cannot be used."""
+        """Check a model for the task and return remarks. Raises ValueError if it is unsuitable."""
         remark = check_axis(built)
         return () if remark is None else (remark,)
 
     @classmethod
     def complete(cls, builder: Any, built: BuiltModel) -> None:
-        """Set further inputs that follow from the model."""
+        """Set further inputs that depend on the model."""
 
 
 def document_of(model: Any) -> ModelDocument:
-    """The model document in a Dict node or mapping, or the document itself. Raises DocumentError."""
+    """Convert a Dict node or a mapping to a model document. Raises DocumentError."""
     if isinstance(model, ModelDocument):
         return model
     return parse_document(model.get_dict() if isinstance(model, Dict) else dict(model))
 
 
 def label_of(document: ModelDocument) -> str:
-    """The label of an analysis: the title of its document, or the name of the sample."""
+    """The label of an analysis: the title of its document or, without one, the sample name."""
     return document.title or document.sample.name or ""
 
 
 def with_protocol(
     document: ModelDocument, defaults: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
 ) -> ModelDocument:
-    """The document with `defaults` for missing settings and `overrides` for its own ones.
+    """The document with `defaults` for missing settings, and with settings from `overrides`.
 
-    Several starting points require least squares, and the grid of a simulation is used unchanged.
-    Raises DocumentError.
+    The number of starting points applies only to least squares, and the settings of the pattern
+    only to measured patterns. Raises DocumentError.
     """
     given = document.model_dump(mode="json", by_alias=True, exclude_unset=True)
     wanted = recursive_merge({}, defaults)
@@ -245,7 +247,7 @@ def simultaneous_with_protocol(
     document: SimultaneousDocument, defaults: Mapping[str, Any],
     overrides: Mapping[str, Any] | None = None,
 ) -> SimultaneousDocument:
-    """Like `with_protocol` for a simultaneous document, which has one start."""
+    """Like `with_protocol` for a simultaneous document, which has only one starting point."""
     given = document.model_dump(mode="json", by_alias=True, exclude_unset=True)
     for above, settings in ((False, defaults), (True, overrides or {})):
         placed = {key: value for key, value in settings.items() if key != "refinement"}
@@ -257,7 +259,7 @@ def simultaneous_with_protocol(
 
 
 def recursive_merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge two nested mappings; where both have a value, that of `upper` is used."""
+    """Merge two nested mappings; values of `upper` take precedence."""
     merged = {key: recursive_merge(value, {}) if isinstance(value, Mapping) else value
               for key, value in lower.items()}
     for key, value in upper.items():

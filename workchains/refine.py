@@ -1,4 +1,4 @@
-"""dse.refine and dse.simultaneous: refinements that restart themselves."""
+"""dse.refine and dse.simultaneous: the work chains for refinements, with automatic restarts."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from aiida_dse.tasks.simultaneous import BuiltSimultaneous, check_axes_of
 from aiida_dse.workchains.protocol import simultaneous_with_protocol
 from aiida_dse.workchains.restart import EngineRestartWorkChain
 
-#: A continuation that lowers the GoF by less than this has stalled.
+#: A refinement has stalled if a continuation lowers the GoF by less than this.
 STALLED = 1e-6
 
 
 class RefineWorkChain(EngineRestartWorkChain):
-    """Run dse.refine, and continue from its last values after the walltime or without convergence."""
+    """Run dse.refine, and continue it if it reached the walltime or did not converge."""
 
     _process_class = RefineCalculation
     NAMESPACE = "refine"
@@ -56,7 +56,7 @@ class RefineWorkChain(EngineRestartWorkChain):
 
     @process_handler(priority=390)
     def go_on_until_converged(self, calculation: CalcJobNode) -> ProcessHandlerReport | None:
-        """Continue from the last values until the GoF no longer decreases."""
+        """Continue from the last values until convergence, or until the GoF has stalled."""
         if calculation.exit_status != EXITS[Status.NOT_CONVERGED].number:
             return None
         gof = calculation.outputs.result["agreement"]["gof"]
@@ -66,21 +66,22 @@ class RefineWorkChain(EngineRestartWorkChain):
         if stuck or self.ctx.iteration >= self.inputs.max_iterations.value:
             return self.ended(calculation, Status.NOT_CONVERGED)
         self.continue_from(calculation)
-        self.report(f"not converged at GoF {gof:.4f}: the refinement is continued")
+        self.report(f"not converged (GoF {gof:.4f}), so the refinement is continued")
         return ProcessHandlerReport(True)
 
     @process_handler(priority=380)
     def stop_at_undetermined(self, calculation: CalcJobNode) -> ProcessHandlerReport | None:
-        """Return the result: a restart cannot determine parameters that the data do not."""
+        """Return the result, since a restart cannot determine more parameters."""
         if calculation.exit_status != EXITS[Status.UNDETERMINED].number:
             return None
         return self.ended(calculation, Status.UNDETERMINED)
 
 
 class SimultaneousWorkChain(RefineWorkChain):
-    """Run dse.simultaneous, and continue it like dse.refine.
+    """Run dse.simultaneous, and continue it under the same conditions as dse.refine.
 
-    'model' is a simultaneous document. Also known as a parametric refinement.
+    'model' is a simultaneous document. With parametric constraints, this is a parametric
+    refinement.
     """
 
     _process_class = SimultaneousCalculation  # type: ignore[assignment]
@@ -97,7 +98,7 @@ class SimultaneousWorkChain(RefineWorkChain):
     ) -> Any:
         """A builder for a simultaneous document (or mapping, or Dict) and its patterns by name.
 
-        The other arguments are those of `dse.refine`. Raises ValueError for what cannot run.
+        The other arguments are those of `dse.refine`. Raises ValueError if it cannot run.
         """
         inputs = cls.get_protocol_inputs(protocol, overrides)
         nodes = ModelNodes(None, dict(structures), dict(blanks or {}))
@@ -126,8 +127,8 @@ class SimultaneousWorkChain(RefineWorkChain):
     ) -> tuple[SimultaneousDocument, BuiltSimultaneous, list[str]]:
         """The document with the settings of a protocol, its models, and remarks on them.
 
-        nodes: the data that the patterns have in common. Nothing is stored. Raises ValueError for what
-        cannot run.
+        nodes: the data common to all patterns. Nothing is stored. Raises ValueError if the
+        refinement cannot run.
         """
         content = model.get_dict() if isinstance(model, Dict) else model
         document = content if isinstance(content, SimultaneousDocument) \

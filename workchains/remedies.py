@@ -1,4 +1,4 @@
-"""Remedies for failed jobs: the table that all work chains use."""
+"""Remedies for failed jobs, used by all work chains."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 
 from aiida_dse.documents.status import EXITS, Failure, Outcome, Status
 
-#: AiiDA's exit statuses for the verdicts of a scheduler.
+#: AiiDA's exit statuses for failures found by a scheduler.
 OUT_OF_MEMORY, OUT_OF_WALLTIME, NODE_FAILURE = 110, 120, 140
 
 
 class Remedy(Enum):
-    """The action after a job has failed."""
+    """The action taken after a job has failed."""
 
-    CONTINUE = "it is continued"
-    AGAIN = "it is run again"
-    FEWER_THREADS = "it is run again with fewer threads"
-    NONE = "none: another attempt would fail in the same way"
+    CONTINUE = "the job is continued"
+    AGAIN = "the job is restarted"
+    FEWER_THREADS = "the job is restarted with fewer threads"
+    NONE = "none, because another attempt would fail in the same way"
 
 
 _REMEDIES: dict[Outcome, Remedy] = {
     Status.WALLTIME: Remedy.CONTINUE, Status.INTERRUPTED: Remedy.CONTINUE,
-    # the failure of a node or the loss of a file need not happen again
+    # the failure of a node or the loss of a file is unlikely to recur
     Failure.NO_RESULT: Remedy.AGAIN, Failure.DAMAGED_RESULT: Remedy.AGAIN,
     Failure.OUT_OF_MEMORY: Remedy.FEWER_THREADS,
 }
@@ -35,7 +35,7 @@ _BY_NUMBER = {EXITS[outcome].number: remedy for outcome, remedy in _REMEDIES.ite
 def remedy_for(calculation: Any) -> Remedy:
     """The remedy for a job that failed.
 
-    A job that excepted in AiiDA is run again; one that a user killed is not.
+    A job that excepted in AiiDA is restarted, but not a job that was killed by a user.
     """
     if calculation.exit_status is None:
         return Remedy.NONE if calculation.is_killed else Remedy.AGAIN
@@ -43,7 +43,7 @@ def remedy_for(calculation: Any) -> Remedy:
 
 
 def fewer_threads(threads: int | None) -> int | None:
-    """Half the number of threads, which need half the memory; None after a single thread."""
+    """Half the number of threads, to halve the memory; None if there is only one thread."""
     if threads == 1:
         return None
     return threads // 2 if threads else 1
@@ -51,12 +51,13 @@ def fewer_threads(threads: int | None) -> int | None:
 
 def why_failed(process: Any) -> str:
     """The exit message of a process; if it is unspecific, that of its last failed job."""
-    message = process.exit_message or f"it ended in the state '{process.process_state.value}'"
+    state = process.process_state.value
+    message = process.exit_message or f"the process ended in the state '{state}'"
     last = next((below for below in reversed(process.called) if below.exit_status), None)
     if process.exit_status in _UNSPECIFIC and last is not None and last.exit_message:
         message = why_failed(last)
     return " ".join(message.split())
 
 
-#: Exit statuses of AiiDA's restart work chain: the last iteration, and an unhandled failure.
+#: Exit statuses of AiiDA's restart work chain: maximum of iterations, and unhandled failure.
 _UNSPECIFIC = (401, 402)

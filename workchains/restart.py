@@ -1,4 +1,4 @@
-"""Base class of work chains that run one job and restart it after failures."""
+"""Base class of work chains that run a job and restart it after failures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from aiida_dse.workchains.remedies import (
     why_failed,
 )
 
-#: Outcomes by exit status of a job; verdicts of a scheduler count as the engine's own outcomes.
+#: Outcomes by exit status of a job; failures found by a scheduler are mapped to the engine's.
 JOB_OUTCOMES: dict[Any, Outcome] = {
     EXITS[outcome].number: outcome for outcome in (*Status, *Failure) if EXITS[outcome].number
 } | {OUT_OF_MEMORY: Failure.OUT_OF_MEMORY, OUT_OF_WALLTIME: Failure.NO_RESULT,
@@ -36,13 +36,13 @@ JOB_OUTCOMES: dict[Any, Outcome] = {
 class EngineRestartWorkChain(SingleModelProtocol, BaseRestartWorkChain):
     """Run a job of the engine and handle all known failures.
 
-    The exit codes are those of the job, so that equal numbers have equal meanings. A job that ran
-    out of memory is run with half the threads, one that reached its walltime is continued, and one
-    that was lost is run again. Any other failure ends the work chain with the code of the job.
+    The exit codes are identical to those of the job. A job that ran out of memory is restarted with
+    half the number of threads, a job that reached its walltime is continued, and a job that was
+    lost is restarted. Any other failure ends the work chain with the exit code of the job.
     """
 
     _process_class: type[EngineCalculation] = EngineCalculation
-    #: Outcomes that a subclass handles.
+    #: Outcomes that are handled by the subclass.
     OWN_ENDINGS: ClassVar[tuple[Outcome, ...]] = ()
 
     @classmethod
@@ -70,19 +70,19 @@ class EngineRestartWorkChain(SingleModelProtocol, BaseRestartWorkChain):
                 self.ctx.inputs["model"], self.inputs.start_from)
 
     def summarise(self) -> None:
-        """Name the result after the work chain and report it in one line."""
+        """Label the result like the work chain, and report a summary of one line."""
         result = self.outputs["result"]
         name_result(result, self.node.label)
         self.report(self.line(result))
 
     def line(self, result: Any) -> str:
-        """A line about the outcome."""
+        """A summary of the result in one line."""
         summary = summary_from_node(result)
         return f"{summary.title or summary.task}: {summary.status}, {summary.seconds:.0f} s"
 
     @process_handler(priority=600)
     def handle_known_failures(self, calculation: CalcJobNode) -> ProcessHandlerReport | None:
-        """Apply the remedy for a failed job; without one, end with its exit code."""
+        """Apply the remedy for a failed job or, if there is none, return its exit code."""
         outcome = JOB_OUTCOMES.get(calculation.exit_status)
         if calculation.is_finished_ok or outcome in self.OWN_ENDINGS:
             return None
@@ -99,16 +99,17 @@ class EngineRestartWorkChain(SingleModelProtocol, BaseRestartWorkChain):
         return ProcessHandlerReport(True)
 
     def continue_from(self, calculation: CalcJobNode) -> None:
-        """Prepare the next job to start from the last values of this one."""
+        """Use the last values of a job as starting values of the next one."""
         self.ctx.inputs["model"] = continued_model(
             self.ctx.inputs["model"], calculation.outputs.result)
 
     def ended(self, calculation: CalcJobNode, outcome: Outcome) -> ProcessHandlerReport:
-        """End the work chain with the exit code of a job, and with its outputs if there are any."""
+        """End the work chain with the exit code and, if there are any, the outputs of a job."""
         if "result" in calculation.outputs:
             self.out_many(self.exposed_outputs(calculation, self._process_class))
             self.summarise()
-        self.ctx.is_finished = True  # or AiiDA would put its own code after the last iteration
+        # otherwise AiiDA would return its own code after the last iteration
+        self.ctx.is_finished = True
         message = calculation.exit_message or ""
         code = self.exit_codes[EXITS[outcome].label]
         detail = message.partition(": ")[2] or message

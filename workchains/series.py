@@ -1,4 +1,4 @@
-"""Base class of series: refine every member, analyse the results, refine simultaneously."""
+"""Base class of series: refinement of all members, analysis, simultaneous refinement."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ from aiida_dse.workchains.protocol import ProtocolMixin
 from aiida_dse.workchains.refine import RefineWorkChain, SimultaneousWorkChain
 from aiida_dse.workchains.remedies import why_failed
 
-#: Exit statuses of refinements whose values may be used.
+#: Exit statuses of refinements that reached a minimum.
 MINIMUM_EXITS = tuple(EXITS[status].number for status in Status if status.is_minimum)
 
 
 class SeriesWorkChain(ProtocolMixin, WorkChain):
-    """Refine every member with dse.refine, up to max_concurrent at a time, and analyse those with a result.
+    """Refine all members with dse.refine, and analyse those with a result.
 
-    A sequential series starts at its anchor and goes outward in both directions, each member from
-    the values of the nearest good one before it. What fails is named in the report and in the
-    exit message.
+    Up to max_concurrent members are refined at a time. A sequential series proceeds from its anchor
+    in both directions; every member starts from the values of the nearest preceding member with a
+    good fit. Failures are listed in the report and in the exit message.
     """
 
     NAMESPACE = "refine"
@@ -65,13 +65,15 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
         spec.input_namespace(
             "members", dynamic=True,
             valid_type=(Dict, PatternData, CifData, StructureData, SinglefileData),
-            help="By name: 'model', 'pattern', 'structures' and 'blanks', as for dse.refine.",
+            help="Inputs 'model', 'pattern', 'structures' and 'blanks' of dse.refine, by member.",
         )
         spec.input("plan", valid_type=Dict, serializer=to_aiida_type, default=lambda: Dict({}),
-                   help=("mode, anchor, on_failure, analysis and simultaneous, as in a study document."))
+                   help=(
+                       "Settings 'mode', 'anchor', 'on_failure', 'analysis' and 'simultaneous', "
+                       "as in a study document."))
         spec.input("left_out", valid_type=Dict, serializer=to_aiida_type, required=False,
-                   help="Members that cannot be refined, by name, with the reason.")
-        define_count(spec, "max_concurrent", 2, "Refinements that run at the same time.")
+                   help="Reasons why members cannot be refined, by member.")
+        define_count(spec, "max_concurrent", 2, "Maximum number of concurrent refinements.")
         define_iterations(spec)
         define_clean_workdir(spec)
         spec.inputs.validator = cls.check_inputs
@@ -83,12 +85,13 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
             cls.conclude,
         )
         spec.output("table", valid_type=Dict, required=False,
-                    help="The quantities of every member with their s.u.")
-        spec.output("result", valid_type=Dict, required=False, help="The numbers of the analysis.")
+                    help="Quantities of all members with their s.u.")
+        spec.output("result", valid_type=Dict, required=False,
+                    help="Numerical results of the analysis.")
         spec.output("arrays", valid_type=SinglefileData, required=False,
-                    help="The columns of the table, covariances and curves, as HDF5.")
+                    help="Columns of the table, covariances and curves, as HDF5.")
         spec.output_namespace("refined", valid_type=Dict, dynamic=True,
-                              help="The result of the refinement of every member.")
+                              help="Results of the refinements, by member.")
         spec.expose_outputs(SimultaneousWorkChain, namespace="simultaneous",
                             namespace_options={"required": False})
         spec.default_output_node = "result"
@@ -104,9 +107,9 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
     ) -> Any:
         """A builder for members, as {name: {model, pattern, structures, blanks}}.
 
-        plan: a SeriesPlan as a mapping. Every member is checked in full; one that cannot run is
-        left out of a series that skips failures. The other arguments are those of `dse.refine`.
-        Raises ValueError for what cannot run.
+        plan: a SeriesPlan as a mapping. Every member is checked in full. A member that cannot run
+        is left out if the series skips failures; otherwise ValueError is raised. The other
+        arguments are those of `dse.refine`.
         """
         inputs = cls.get_protocol_inputs(protocol, overrides)
         read = parse_plan(dict(plan or {}), cls.KIND, (*members, *(left_out or {})))
@@ -156,7 +159,7 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
     @classmethod
     @abstractmethod
     def order(cls, members: Mapping[str, Any]) -> list[str]:
-        """The members in the order of the series. Raises ValueError for one that has no place in it."""
+        """The members in the order of the series. Raises ValueError if the order is undefined."""
 
     @property
     def plan(self) -> SeriesPlan:
@@ -176,7 +179,7 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
         self.ctx.waiting = list(self.ctx.order)
         self.ctx.failures = {}
         self.ctx.ended = []  # with a result
-        self.ctx.gofs = {}  # of those that found a minimum
+        self.ctx.gofs = {}  # of members that reached a minimum
         if self.node.label:
             put_into_group("series", self.node.label, [self.node])
         self.report(f"{len(self.ctx.order)} members, {self.plan.mode}: "
@@ -187,7 +190,8 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
     def members_left(self) -> bool:
         if self.ctx.failures and self.plan.on_failure == "stop":
             for name in self.ctx.waiting:
-                self.ctx.failures[name] = "not started: the series stops at the first failure"
+                self.ctx.failures[name] = (
+                    "not started, because the series stops at the first failure")
             self.ctx.waiting = []
         return bool(self.ctx.waiting)
 
@@ -201,7 +205,7 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
                 running[f"member_{name}"] = self._submitted(name)
             except ValueError as problem:
                 self.ctx.running.remove(name)
-                # the user knows the member, not the place of a nested input
+                # omit the location of the nested port, which is of no use to the user
                 self._failed(name, re.sub(r"^Error occurred validating port '[^']*': ", "",
                                           str(problem)))
         return ToContext(**running)
@@ -213,7 +217,7 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
         if neighbour is not None:
             inputs["model"] = continued_model(
                 inputs["model"], self.ctx[f"member_{neighbour}"].outputs.result)
-            self.report(f"{name} starts from the values of {neighbour}")
+            self.report(f"{name} starts from the refined values of {neighbour}")
         node = self.submit(
             RefineWorkChain, refine=inputs, max_iterations=self.inputs.max_iterations,
             clean_workdir=self.inputs.clean_workdir,
@@ -237,13 +241,13 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
 
     @property
     def _anchor(self) -> int:
-        """The position where a sequential series begins; the last one by default."""
+        """The position of the anchor of a sequential series; by default, the last member."""
         wanted = self.plan.anchor
         order = self.ctx.order
         return order.index(wanted) if wanted in order else len(order) - 1
 
     def _neighbour(self, name: str) -> str | None:
-        """The nearest good member between this one and the anchor, for its starting values."""
+        """The nearest member towards the anchor with a good fit, which provides starting values."""
         if self.plan.mode == "independent":
             return None
         at, order = self._anchor, self.ctx.order
@@ -253,7 +257,7 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
         return next((other for other in between if other in good), None)
 
     def inspect_members(self) -> None:
-        """Keep the members with a result; record why the others failed."""
+        """Collect the members with a result, and record why the others failed."""
         for name in self.ctx.running:
             process = self.ctx[f"member_{name}"]
             why = why_failed(process)
@@ -274,7 +278,7 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
         self.report(f"{name} failed: {why}")
 
     def analyse(self) -> ExitCode | None:
-        """Analyse the members that fit their data; poor fits are listed among the failures."""
+        """Analyse the members with a good fit; poor fits are recorded as failures."""
         self.ctx.problem = None
         if not self.ctx.gofs:
             return self.exit_codes.ERROR_NOTHING_FINISHED.format(detail=self._account())
@@ -297,7 +301,7 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
             found = self.analysis()(options=Dict(options), **nodes)
         except ValueError as problem:
             self.ctx.problem = " ".join(str(problem).split())
-            self.report(f"there is no analysis: {problem}")
+            self.report(f"the analysis failed: {problem}")
             return None
         for key in ("table", "result", "arrays"):
             self.out(key, found[key])
@@ -310,8 +314,8 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
         return None
 
     def account_of(self, summary: SeriesSummary) -> str:
-        """A line about the results of the analysis."""
-        return f"{len(summary.used)} of {len(summary.refinements)} members used"
+        """A summary of the analysis in one line."""
+        return f"{len(summary.used)} of {len(summary.refinements)} members were used"
 
     def _of_the_phase(self, phase: str | None) -> list[str]:
         """The members that contain the phase of the series; the others are recorded as failed."""
@@ -324,14 +328,15 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
                 return list(phases)
         for name, names in phases.items():
             if phase not in names and name not in self.ctx.failures:
-                self._failed(name, f"it has no phase '{phase}' but {', '.join(names)}")
+                self._failed(name, f"it does not contain the phase '{phase}' (phases: "
+                                   f"{', '.join(names)})")
         return [name for name, names in phases.items() if phase in names]
 
     def simultaneous_wanted(self) -> bool:
         return self.plan.simultaneous is not None
 
     def refine_simultaneously(self) -> ToContext:
-        """Submit a simultaneous refinement of all good members, from their last values."""
+        """Submit a simultaneous refinement of all good members, starting from their last values."""
         good = [name for name in self.ctx.order
                 if name in self.ctx.gofs and name not in self.ctx.failures]
         members = {name: self.inputs.members[name] for name in good}
@@ -357,7 +362,8 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
     def inspect_simultaneous(self) -> None:
         process = self.ctx.get("simultaneous")
         if process is None:
-            self.report(f"there is no simultaneous refinement: {self.ctx.simultaneous_problem}")
+            self.report("the simultaneous refinement was not started: "
+                        f"{self.ctx.simultaneous_problem}")
             return
         self.out_many(self.exposed_outputs(
             process, SimultaneousWorkChain, namespace="simultaneous"))
@@ -368,7 +374,7 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
             self.ctx.simultaneous_problem = why_failed(process)
 
     def conclude(self) -> ExitCode | None:
-        """Return the exit code; its message names the failures."""
+        """Return an exit code whose message lists the failures."""
         codes = self.exit_codes
         if self.ctx.problem:
             return codes.ERROR_NO_ANALYSIS.format(detail=self._account(self.ctx.problem))
@@ -380,18 +386,18 @@ class SeriesWorkChain(ProtocolMixin, WorkChain):
         return None
 
     def _account(self, *problems: str) -> str:
-        """Problems of the series and failures of its members, in one line."""
+        """Problems of the series and failures of its members in one line."""
         failures = (f"{name}: {why}" for name, why in self.ctx.failures.items())
         return "; ".join(part.rstrip(".") for part in (*problems, *failures))
 
     @classmethod
     def check_inputs(cls, inputs: Any, _: Any = None) -> str | None:
-        """Check the plan and the inputs of every member; no model is built."""
+        """Check the plan and the inputs of all members without building models."""
         members = inputs.get("members", {})
         left_out = inputs["left_out"].get_dict() if "left_out" in inputs else {}
         if len(members) < 2:
-            return (f"there are {len(members)} members that can run; a series needs at least two "
-                    "under 'members'.")
+            return (f"'members' contains {len(members)} members that can run; a series requires at "
+                    "least two.")
         try:
             plan = parse_plan(inputs["plan"].get_dict(), cls.KIND, (*members, *left_out))
             problems = {name: problem_of(name, member) for name, member in members.items()}

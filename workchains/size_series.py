@@ -13,7 +13,7 @@ from aiida_dse.workchains.series import SeriesWorkChain
 
 
 class SizeSeriesWorkChain(SeriesWorkChain):
-    """Refine samples of several sizes; analyse strain, surface energy and distortions against 1/L."""
+    """Refine samples of several sizes; analyse strain, surface energy and distortions vs. 1/L."""
 
     KIND = "size"
     NOUN = "Size series"
@@ -24,7 +24,7 @@ class SizeSeriesWorkChain(SeriesWorkChain):
 
     @classmethod
     def order(cls, members: Mapping[str, Any]) -> list[str]:
-        """By name, with numbers compared by value, since the sizes are not known beforehand."""
+        """By name with numbers in numerical order, since the sizes are not known in advance."""
         return sorted(members, key=lambda name: [
             int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
 

@@ -1,4 +1,4 @@
-"""dse.study: the work chain for all samples, series, maps and comparisons of a study document."""
+"""dse.study: the work chain for the samples, series, maps and comparisons of a study."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ SERIES = {"temperature": TemperatureSeriesWorkChain, "size": SizeSeriesWorkChain
 
 
 class StudyWorkChain(ProtocolMixin, WorkChain):
-    """Refine the samples of no series, then the series, the maps and the comparisons.
+    """Run all refinements of single samples, then all series, maps and comparisons of a study.
 
-    Up to max_concurrent jobs run at a time. A step that fails is named; the others are done.
+    Up to max_concurrent jobs run at a time. Steps that fail are reported; all others are run.
     """
 
     NAMESPACE = "refine"
@@ -60,18 +60,18 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
         spec.expose_inputs(RefineCalculation, namespace="refine", exclude=MEMBER_INPUTS)
         spec.input_namespace(
             "samples", dynamic=True, valid_type=nodes,
-            help="By name: 'model', 'pattern', 'structures' and 'blanks' as for dse.refine.",
+            help="Inputs 'model', 'pattern', 'structures' and 'blanks' of dse.refine, by sample.",
         )
         spec.input("plan", valid_type=Dict, serializer=to_aiida_type, help=(
             "'series': {name: {kind, samples, options}}, 'maps': {name: {sample, seconds, "
-            "cut_axis}}, 'compare': {name: sample}, all of them optional."))
+            "cut_axis}}, 'compare': {name: sample}. All keys are optional."))
         spec.input_namespace("maps", valid_type=Dict, dynamic=True, required=False,
-                             help="Model documents with their 'scan' by map.")
+                             help="Model documents with a section 'scan', by map.")
         spec.input_namespace("compare", valid_type=nodes, dynamic=True, required=False,
-                             help="By comparison: 'models' and 'structures' by model.")
+                             help="Inputs 'models' and 'structures', by comparison and model.")
         spec.input("left_out", valid_type=Dict, serializer=to_aiida_type, required=False,
-                   help="Members of series that could not be read, by name, with the reason.")
-        define_count(spec, "max_concurrent", 2, "Jobs that run at the same time.")
+                   help="Reasons why members of series could not be read, by sample.")
+        define_count(spec, "max_concurrent", 2, "Maximum number of concurrent jobs.")
         define_iterations(spec)
         define_tile_seconds(spec)
         define_clean_workdir(spec)
@@ -81,7 +81,7 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
             while_(cls.steps_left)(cls.run_steps, cls.inspect_steps),  # type: ignore[arg-type]
             cls.summarise,
         )
-        spec.output("summary", valid_type=Dict, help="Every step with its outcome and numbers.")
+        spec.output("summary", valid_type=Dict, help="Outcomes and numerical results of all steps.")
         spec.default_output_node = "summary"
         add_exits(spec, PartsFailed.NOTHING_FINISHED, PartsFailed.SOME_FAILED)
 
@@ -91,9 +91,9 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
         overrides: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None, *,
         threads: int | None = None, label: str | None = None,
     ) -> Any:
-        """A builder for a study: the path of its document, or the ReadStudy that `read` returned.
+        """A builder for a study, given as the path of its document or as a ReadStudy from `read`.
 
-        The other arguments are those of `dse.refine`. Raises DocumentError for what cannot run.
+        The other arguments are those of `dse.refine`. Raises DocumentError if the study cannot run.
         """
         inputs = cls.get_protocol_inputs(protocol, overrides)
         read = study if isinstance(study, ReadStudy) else cls.read(
@@ -111,7 +111,7 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
         cls, document: StudyDocument, folder: Path, protocol: str | None = None,
         overrides: Mapping[str, Any] | None = None,
     ) -> ReadStudy:
-        """A study document whose files are named as seen from `folder`, checked in full.
+        """Read and check a study document, whose paths are relative to `folder`, in full.
 
         Nothing is stored. Raises DocumentError.
         """
@@ -132,7 +132,7 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
                  "compare": plan.get("compare", {})}
         self.ctx.waiting = [f"{kind}_{name}" for kind in KINDS for name in parts[kind]]
         self.ctx.steps = {}
-        self.ctx.refined = {}  # sample: uuid of its result
+        self.ctx.refined = {}  # UUIDs of results, by sample
         if self.node.label:
             put_into_group("study", self.node.label, [self.node])
         self.report(f"{len(alone)} single samples, {len(series)} series, {len(parts['map'])} maps, "
@@ -177,7 +177,7 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
         return RefineWorkChain, {"refine": self._job(name), **self._common("max_iterations")}
 
     def _common(self, *names: str) -> dict[str, Any]:
-        """The inputs that a step has in common with the study."""
+        """The inputs that a step shares with the study."""
         return {name: self.inputs[name] for name in (*names, "clean_workdir")}
 
     def _series_inputs(self, name: str) -> tuple[Any, dict[str, Any]]:
@@ -215,13 +215,13 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
     def _job(self, sample: str) -> dict[str, Any]:
         job: dict[str, Any] = self.exposed_inputs(RefineCalculation, "refine")
         if sample not in self.inputs.samples:
-            raise ValueError(f"the sample {sample} could not be read")
+            raise ValueError(f"the sample '{sample}' could not be read")
         return {**job, **self.inputs.samples[sample]}
 
     def _refined(self, sample: str) -> Dict:
         if sample not in self.ctx.refined:
-            raise ValueError(f"the sample {sample} was not refined, so there is nothing to start "
-                             "from")
+            raise ValueError(f"the refinement of the sample '{sample}' has no result that could "
+                             "provide the starting values")
         return load_node(self.ctx.refined[sample])  # type: ignore[return-value]
 
     def inspect_steps(self) -> None:
@@ -246,7 +246,7 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
         self.report(f"{kind} {name}: {why or 'done'}")
 
     def summarise(self) -> ExitCode | None:
-        """Store the numbers of all steps in one node; the exit message names the failures."""
+        """Store a summary of all steps; the exit message lists the failures."""
         results = {}
         for key, step in self.ctx.steps.items():
             if step["pk"] is not None and "result" in self.ctx[key].outputs:
@@ -262,16 +262,17 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
 
     @classmethod
     def check_inputs(cls, inputs: Any, _: Any = None) -> str | None:
-        """Check the plan and the inputs of every step; no model is built."""
+        """Check the plan and the inputs of all steps without building models."""
         plan, samples = inputs["plan"].get_dict(), inputs.get("samples", {})
         left_out = inputs["left_out"].get_dict() if "left_out" in inputs else {}
         unknown = sorted(set(plan) - {"series", "maps", "compare"})
         if unknown:
-            return f"plan: the key '{unknown[0]}' is unknown; known keys: series, maps, compare."
+            return f"plan: unknown key '{unknown[0]}'; the known keys are series, maps and compare."
         taken = set()
         for name, one in plan.get("series", {}).items():
             if one.get("kind") not in SERIES:
-                return f"plan.series.{name}.kind: '{one.get('kind')}'; it is temperature or size."
+                return (f"plan.series.{name}.kind is '{one.get('kind')}'; it must be temperature "
+                        "or size.")
             known = {*samples, *left_out}
             if missing := sorted(set(one["samples"]) - known):
                 return f"plan.series.{name}.samples: there is no sample '{missing[0]}'."
@@ -288,7 +289,7 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
                 return f"samples.{name}: {why}"
         for name, one in plan.get("maps", {}).items():
             if name not in inputs.get("maps", {}):
-                return f"maps.{name}: its model document is missing."
+                return f"maps.{name}: the model document is missing."
             if one["sample"] not in samples:
                 return f"plan.maps.{name}.sample: there is no sample '{one['sample']}'."
             why = ScanCalculation.check_ports(
@@ -303,7 +304,7 @@ def _check_comparisons(plan: Any, samples: Any, inputs: Any) -> str | None:
         if sample not in samples:
             return f"plan.compare.{name}: there is no sample '{sample}'."
         if name not in inputs.get("compare", {}):
-            return f"compare.{name}: its models are missing."
+            return f"compare.{name}: the models are missing."
         own = inputs["compare"][name]
         common = {key: samples[sample][key] for key in ("pattern", "blanks")
                   if key in samples[sample]}
@@ -315,7 +316,7 @@ def _check_comparisons(plan: Any, samples: Any, inputs: Any) -> str | None:
 
 
 def _inputs_of(read: ReadStudy, speed: float | None) -> dict[str, Any]:
-    """The inputs that follow from a study's document; speed: seconds for a distance."""
+    """The inputs that follow from a study document; speed: computing time (s) per distance."""
     known, study = NodesByContent(), read.document
     plan: dict[str, Any] = {
         "series": {name: {"kind": one.kind, "samples": list(study.members_of(name)),

@@ -24,13 +24,14 @@ class TemperatureSeriesWorkChain(SeriesWorkChain):
 
     @classmethod
     def order(cls, members: Mapping[str, Any]) -> list[str]:
-        """By temperature. Raises ValueError for a member without one."""
+        """By temperature. Raises ValueError for a member without a temperature."""
         found = {}
         for name, member in members.items():
             found[name] = sample_of(member).get("temperature")
             if found[name] is None:
-                raise ValueError(f"members.{name}: its temperature is not known. Specify it in "
-                                 "'sample' of the pattern or the document (temperature: K).")
+                raise ValueError(f"members.{name}: the temperature is not known. Specify it in K "
+                                 "as 'temperature' in the section 'sample' of the document, or in "
+                                 "the metadata of the pattern.")
         return sorted(found, key=lambda name: (found[name], name))
 
     def account_of(self, summary: SeriesSummary) -> str:

@@ -12,12 +12,12 @@ from aiida_dse.tasks.build import BuiltModel
 from aiida_dse.tasks.uncertainty import require_uncertainty
 from aiida_dse.workchains.restart import JOB_OUTCOMES, EngineRestartWorkChain
 
-#: Outcomes that another job would not change.
+#: Outcomes that another job cannot change.
 SETTLED = (Status.NOT_CONVERGED, Status.UNDETERMINED, Status.POSTERIOR_NOT_CONVERGED)
 
 
 class UncertaintyWorkChain(EngineRestartWorkChain):
-    """Run dse.uncertainty; after the walltime, keep the finished parts and continue."""
+    """Run dse.uncertainty; after the walltime, continue from the finished parts."""
 
     _process_class = UncertaintyCalculation
     NAMESPACE = "uncertainty"
@@ -37,6 +37,6 @@ class UncertaintyWorkChain(EngineRestartWorkChain):
 
     @process_handler(priority=390)
     def stop_when_settled(self, calculation: CalcJobNode) -> ProcessHandlerReport | None:
-        """Return the result with the exit code of the job; the user decides about more steps."""
+        """Return the result with the exit code of the job; the user can then request more steps."""
         outcome = JOB_OUTCOMES.get(calculation.exit_status)
         return self.ended(calculation, outcome) if outcome in SETTLED else None

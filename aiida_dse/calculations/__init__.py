@@ -1,1 +1,1 @@
-"""CalcJobs and calcfunctions of the engine."""
+"""CalcJobs and calcfunctions of aiida-dse."""

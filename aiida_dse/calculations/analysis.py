@@ -1,4 +1,7 @@
-"""Calcfunction that compares refinements; its source enters the hash, so it only delegates."""
+"""Calcfunction that compares refinements.
+
+Its source is part of the hash of the process, so it only delegates.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Calcfunctions on documents and maps: they record the origin of starting values and maps.
+"""Calcfunctions that record the origin of starting values, tiles and maps.
 
-The source of a calcfunction enters its hash, so these only delegate.
+The source of a calcfunction is part of the hash of its process, so these only delegate.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from aiida_dse.tasks.tiles import merged_map, tile_documents
 
 @calcfunction
 def continued_model(model: Dict, result: Dict) -> Dict:
-    """The document with the values of an earlier analysis as its start."""
+    """The document with the values of an earlier analysis as starting values."""
     content, summary = model.get_dict(), summary_from_node(result)
     if content.get("schema") == SIMULTANEOUS_SCHEMA and isinstance(summary, SimultaneousSummary):
         return Dict(simultaneous_continued(content, summary))
@@ -33,7 +33,7 @@ def continued_model(model: Dict, result: Dict) -> Dict:
 
 @calcfunction
 def simultaneous_model(plan: Dict, **members: Any) -> Dict:
-    """The simultaneous document of members passed as <name>_model and <name>_result."""
+    """The simultaneous document of members that are passed as <name>_model and <name>_result."""
     names = [key.removesuffix("_model") for key in members if key.endswith("_model")]
     return Dict(simultaneous_document_of(
         plan.get_dict(), {name: members[f"{name}_model"].get_dict() for name in names},
@@ -50,7 +50,7 @@ def cut_grid(model: Dict, n_tiles: Int, axis: Int) -> dict[str, Dict]:
 
 @calcfunction
 def merge_tiles(model: Dict, **tiles: Any) -> dict[str, Any]:
-    """The map and its numbers from tiles passed as tile_<n>_arrays and tile_<n>_result."""
+    """Merge tiles, passed as tile_<n>_arrays and tile_<n>_result, into a map and its result."""
     keys = sorted(key.removesuffix("_arrays") for key in tiles if key.endswith("_arrays"))
     whole = merged_map(model.get_dict(), [
         Result(_map_summary(tiles[f"{key}_result"]), arrays_of(tiles[f"{key}_arrays"]))
@@ -62,5 +62,5 @@ def merge_tiles(model: Dict, **tiles: Any) -> dict[str, Any]:
 def _map_summary(node: Dict) -> ScanSummary:
     summary = summary_from_node(node)
     if not isinstance(summary, ScanSummary):
-        raise ValueError(f"node {node.pk} is the result of '{summary.task}', not of a map.")
+        raise ValueError(f"node {node.pk} is a result of the task '{summary.task}', not of a map.")
     return summary

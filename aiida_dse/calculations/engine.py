@@ -1,4 +1,4 @@
-"""CalcJobs: the tasks of dse-engine as jobs of AiiDA."""
+"""CalcJobs that run the tasks of dse-engine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from aiida_dse.io.results import HDF5_NAME, JSON_NAME, content_of
 from aiida_dse.tasks.distances import store_name
 from aiida_dse.tasks.summary import scattering_tables
 
-#: Fraction of the walltime after which a task stops, to leave time for writing its result.
+#: Fraction of the walltime after which a task stops, so that time remains to write its result.
 WALLTIME_SHARE = 0.9
 RESULT_FOLDER = "results"
 STDOUT, STDERR = "engine.out", "engine.err"
@@ -36,14 +36,14 @@ SCHEDULER_STDERR = "_scheduler-stderr.txt"
 
 
 class EngineCalculation(CalcJob):
-    """A task of dse-engine: a model document with its pattern, structures and blanks.
+    """A task of dse-engine on a model document with its pattern, structures and blanks.
 
-    The number of threads changes nothing about the result, so it is metadata, which the cache does
-    not compare.
+    The number of threads does not affect the result. It is therefore metadata, which is not part of
+    the hash that caching compares.
     """
 
     TASK = ""
-    COMPARES = True  # with data, and limited by the walltime
+    COMPARES = True  # the task compares with data and observes the walltime
     #: Outcomes of the task other than success.
     ENDINGS: ClassVar[tuple[Status, ...]] = (Status.WALLTIME, Status.INTERRUPTED)
     CACHE_VERSION = NUMERICS_VERSION
@@ -51,10 +51,10 @@ class EngineCalculation(CalcJob):
     @classmethod
     def define(cls, spec: Any) -> None:
         super().define(spec)
-        spec.input("model", valid_type=Dict, serializer=to_aiida_type, help="The document.")
+        spec.input("model", valid_type=Dict, serializer=to_aiida_type, help="Model document.")
         cls.define_data(spec)
         spec.input("threads", valid_type=int, required=False, is_metadata=True,
-                   help="Threads of the engine (default: all cores).")
+                   help="Number of threads of the engine (default: all cores).")
         spec.inputs.validator = cls.check_ports
         options = spec.inputs["metadata"]["options"]
         options["resources"].default = {"num_machines": 1, "num_mpiprocs_per_machine": 1}
@@ -64,20 +64,20 @@ class EngineCalculation(CalcJob):
         options["output_filename"].default = STDOUT
         options["scheduler_stderr"].default = SCHEDULER_STDERR
 
-        spec.output("result", valid_type=Dict, help="All numbers of the outcome.")
-        spec.output("arrays", valid_type=SinglefileData, help="All arrays, as HDF5.")
+        spec.output("result", valid_type=Dict, help="Numerical results and metadata of the task.")
+        spec.output("arrays", valid_type=SinglefileData, help="All arrays of the result, as HDF5.")
         spec.default_output_node = "result"
         add_exits(spec, *JOB_FAILURES, *cls.ENDINGS)
 
     @classmethod
     def define_data(cls, spec: Any) -> None:
         """Define the ports for data."""
-        spec.input("pattern", valid_type=PatternData, required=False, help="The observed pattern.")
+        spec.input("pattern", valid_type=PatternData, required=False, help="Measured pattern.")
         define_model_data(spec)
 
     @classmethod
     def is_valid_cache(cls, node: Any) -> bool:
-        """Whether the cache may reuse a job: an engine with the same numerics must have run it."""
+        """Whether the cache may reuse a job: only if it ran with the same numerics and tables."""
         if not super().is_valid_cache(node):
             return False
         result = node.outputs.result.get_dict() if "result" in node.outputs else {}
@@ -86,28 +86,30 @@ class EngineCalculation(CalcJob):
 
     @classmethod
     def check_ports(cls, inputs: dict[str, Any], _: Any = None) -> str | None:
-        """Check that the document is valid and that there is a node for everything it names.
+        """Check that the document is valid and that all data to which it refers have nodes.
 
-        The model itself is built and checked at the launch, and again by the job.
+        The model itself is built and checked when the analysis is launched, and again by the job.
         """
         if "model" not in inputs:
             return None
         if "structures" not in inputs:
-            return "the input 'structures' is missing: provide one node for each phase."
+            return "the input 'structures' is missing; provide one node for each phase."
         finished = inputs.get("finished", {})
         if len(finished) == 1:
-            return "'finished' needs both 'result' and 'arrays' of the interrupted job."
+            return ("the input 'finished' is incomplete; provide both 'result' and 'arrays' of the "
+                    "interrupted job.")
         try:
             cls.job_document(inputs)
         except ValueError as problem:
             return str(problem)
         if cls.COMPARES and cls.TASK != "simultaneous" and "pattern" not in inputs:
-            return f"{cls.TASK} compares with data: provide the input 'pattern'."
+            return (f"the input 'pattern' is missing; the task '{cls.TASK}' requires a measured "
+                    "pattern.")
         return None
 
     @classmethod
     def job_document(cls, inputs: Any) -> dict[str, Any]:
-        """The document of a job with these inputs. Raises DocumentError."""
+        """The document of a job with these inputs. Raises DocumentError if it is invalid."""
         return job_document(inputs["model"].get_dict(), nodes_of(inputs))
 
     def prepare_for_submission(self, folder: Folder) -> CalcInfo:
@@ -115,7 +117,7 @@ class EngineCalculation(CalcJob):
         for name, content_of_file in self.job_files().items():
             with folder.open(name, "wb") as handle:
                 handle.write(content_of_file)
-        # the title is the label of the process and not a part of the model
+        # the title is taken from the label of the process, because it is not part of the model
         content = self.job_document(self.inputs) | {"title": self.node.label or ""}
         with folder.open(MODEL_NAME, "w", encoding="utf-8") as handle:
             json.dump(content, handle, indent=1)
@@ -132,12 +134,12 @@ class EngineCalculation(CalcJob):
             for name in (JSON_NAME, HDF5_NAME, OUTCOME_NAME, *self._more_results())
         ]
         calculation.retrieve_list = [STDOUT, STDERR]
-        # the nodes hold these files already
+        # these files are already stored in the input nodes
         calculation.provenance_exclude_list = list(self.job_files())
         return calculation
 
     def job_files(self) -> dict[str, bytes]:
-        """The contents of the files that the document names."""
+        """The contents of the files to which the document refers."""
         return job_files(nodes_of(self.inputs))
 
     def _more_results(self) -> list[str]:
@@ -159,14 +161,14 @@ class EngineCalculation(CalcJob):
 
 
 def define_model_data(spec: Any) -> None:
-    """Define the ports for structures and blanks, under their names in the document."""
+    """Define the ports for structures and blanks, by their names in the document."""
     spec.input_namespace(
         "structures", valid_type=(CifData, StructureData, SinglefileData), dynamic=True,
-        help="Structure of each phase, under the name of the phase.",
+        help="Structure of each phase, by name of the phase.",
     )
     spec.input_namespace(
         "blanks", valid_type=PatternData, dynamic=True, required=False,
-        help="Measured blanks (solvent, capillary), under their names in the document.",
+        help="Measured blanks (solvent, capillary), by name in the document.",
     )
 
 
@@ -184,7 +186,7 @@ class SimulateCalculation(EngineCalculation):
 
 
 class BuildCalculation(EngineCalculation):
-    """Sampling of the pair distances of every phase at its starting values, for the q of a pattern."""
+    """Sampling of the pair distances of every phase at its starting values."""
 
     TASK = "build"
     COMPARES = False
@@ -193,14 +195,14 @@ class BuildCalculation(EngineCalculation):
     def define(cls, spec: Any) -> None:
         super().define(spec)
         spec.output_namespace("distances", valid_type=DistancesData, dynamic=True,
-                              help="By phase: takes the place of its structure.")
+                              help="Pair distances of each phase, which can replace its structure.")
 
     def _more_results(self) -> list[str]:
         return [store_name(name) for name in self.inputs.structures]
 
 
 def add_exits(spec: Any, *outcomes: Outcome) -> None:
-    """Define exit codes of a process from the table of outcomes, each number once."""
+    """Define the exit codes of a process from the table of outcomes, each number only once."""
     for one in dict.fromkeys(EXITS[outcome] for outcome in outcomes):
         if one.number:
             spec.exit_code(one.number, one.label, message=one.message,
@@ -209,7 +211,7 @@ def add_exits(spec: Any, *outcomes: Outcome) -> None:
 
 def _define_structures(spec: Any) -> None:
     spec.output_namespace("structures", valid_type=CifData, dynamic=True,
-                          help="The refined crystals.")
+                          help="Refined structures, as CIF.")
 
 
 #: Outcomes of a refinement other than success.
@@ -230,7 +232,7 @@ class RefineCalculation(EngineCalculation):
 
 
 class SimultaneousCalculation(EngineCalculation):
-    """Simultaneous refinement of several patterns; 'model' is a simultaneous document."""
+    """Simultaneous refinement of several patterns, where 'model' is a simultaneous document."""
 
     TASK = "simultaneous"
     ENDINGS = REFINEMENT_ENDINGS
@@ -244,7 +246,7 @@ class SimultaneousCalculation(EngineCalculation):
     def define_data(cls, spec: Any) -> None:
         spec.input_namespace(
             "patterns", valid_type=PatternData, dynamic=True,
-            help="The observed patterns, under their names in the document.",
+            help="Measured patterns, by name in the document.",
         )
         define_model_data(spec)
 
@@ -267,8 +269,10 @@ class ResumableCalculation(EngineCalculation):
     @classmethod
     def define(cls, spec: Any) -> None:
         super().define(spec)
-        spec.input("finished.result", valid_type=Dict, required=False)
-        spec.input("finished.arrays", valid_type=SinglefileData, required=False)
+        spec.input("finished.result", valid_type=Dict, required=False,
+                   help="Output 'result' of an interrupted job, which this job continues.")
+        spec.input("finished.arrays", valid_type=SinglefileData, required=False,
+                   help="Output 'arrays' of the same interrupted job.")
 
     def _command(self) -> list[str]:
         command = super()._command()
@@ -300,10 +304,10 @@ class ScanCalculation(ResumableCalculation):
 
 
 class UncertaintyCalculation(ResumableCalculation):
-    """Profile likelihood, bootstrap and posterior around the minimum of a refinement.
+    """Profile likelihoods, bootstrap and posterior around the minimum of a refinement.
 
-    `finished`: profile points, bootstrap samples and steps in it are not computed again; the model
-    may ask for more of them.
+    Profile points, bootstrap samples and steps in `finished` are not computed again; the model may
+    request further ones.
     """
 
     TASK = "uncertainty"

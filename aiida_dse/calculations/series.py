@@ -1,4 +1,4 @@
-"""Calcfunctions that analyse series of results; they only delegate to the room analysis."""
+"""Calcfunctions that analyse series of results; they only delegate to aiida_dse.analysis."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from aiida_dse.io.results import Result, plain
 
 @calcfunction
 def temperature_series(options: Any = None, **refinements: Any) -> dict[str, Any]:
-    """Analyse refinements at several temperatures: expansion, strain, bonds, B(T), static disorder.
+    """Analyse refinements at several temperatures: expansion, strain, bonds, B(T) and disorder.
 
-    Refinements as <name>_result (Dict) and <name>_arrays (HDF5); options: a Dict of
-    TemperatureOptions. Outputs 'table', 'result' and 'arrays'.
+    Refinements are passed as <name>_result (Dict) and <name>_arrays (HDF5), and options as a Dict
+    of TemperatureOptions. The outputs are 'table', 'result' and 'arrays'.
     """
     return _analysed(temperatures.temperature_series, TemperatureOptions, options, refinements)
 
 
 @calcfunction
 def size_series(options: Any = None, **refinements: Any) -> dict[str, Any]:
-    """Analyse refinements of several sizes: strain, surface energy, distortions.
+    """Analyse refinements of several sizes: strain, surface energy and distortions.
 
-    Inputs and outputs as of temperature_series; options: a Dict of SizeOptions.
+    Inputs and outputs are those of temperature_series, with options as a Dict of SizeOptions.
     """
     return _analysed(sizes.size_series, SizeOptions, options, refinements)
 
 
 @calcfunction
 def sizing_curve(options: Any = None, **refinements: Any) -> dict[str, Any]:
-    """Compute first exciton energies from refined sizes, and d0 where energies were measured.
+    """Compute first exciton energies from refined sizes, and d0 if energies were measured.
 
-    Inputs and outputs as of temperature_series; options: a Dict of SizingOptions.
+    Inputs and outputs are those of temperature_series, with options as a Dict of SizingOptions.
     """
     return _analysed(sizes.sizing_curve, SizingOptions, options, refinements)
 
@@ -56,7 +56,8 @@ def sizing_curve(options: Any = None, **refinements: Any) -> dict[str, Any]:
 def differential(options: Any, **patterns_: Any) -> dict[str, Any]:
     """Compute (I - I0)/I0 of simulations or refinements passed as <name>_result and <name>_arrays.
 
-    options: a Dict of DifferentialOptions ('reference' is needed). Outputs 'result' and 'arrays'.
+    The options are a Dict of DifferentialOptions, which requires 'reference'. The outputs are
+    'result' and 'arrays'.
     """
     chosen = parse_options(DifferentialOptions, options.get_dict())
     found = patterns.differential(_results(patterns_), chosen)
@@ -77,13 +78,14 @@ def _analysed(
 def _results(nodes: dict[str, Any]) -> dict[str, Result[Any]]:
     """Results by name from the inputs <name>_result (Dict) and <name>_arrays (SinglefileData).
 
-    Raises ValueError for an input without its other half.
+    Raises ValueError if either input of a name is missing.
     """
     names = sorted({key.removesuffix(end) for key in nodes for end in ("_result", "_arrays")
                     if key.endswith(end)})
     for name in names:
-        for end, what in (("_result", "numbers"), ("_arrays", "arrays")):
+        for end, what in (("_result", "result"), ("_arrays", "arrays")):
             if f"{name}{end}" not in nodes:
-                raise ValueError(f"'{name}' lacks its {what}: pass '{name}{end}' too.")
+                raise ValueError(f"the {what} of '{name}' is missing; provide the input "
+                                 f"'{name}{end}'.")
     return {name: Result(summary_from_node(nodes[f"{name}_result"]), arrays_of(nodes[f"{name}_arrays"]))
             for name in names}

@@ -8,13 +8,13 @@ from typing import Any
 from aiida.engine import calcfunction
 from aiida.orm import Dict
 
-#: The kinds of steps in the order in which they run.
+#: Kinds of steps, in the order in which they run.
 KINDS = ("sample", "series", "map", "compare")
 
 
 @calcfunction
 def study_summary(steps: Dict, **results: Any) -> Dict:
-    """Summarise a study by its parts; `results` are those of the steps, as <kind>_<name>."""
+    """Summarise the parts of a study; `results` are those of the steps, as <kind>_<name>."""
     found: dict[str, Any] = {kind: {} for kind in KINDS}
     failures = {}
     for key, step in steps.get_dict().items():

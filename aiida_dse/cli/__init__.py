@@ -1,1 +1,1 @@
-"""Command lines. Nothing here is imported by another room."""
+"""Command-line interfaces. No other subpackage imports this one."""

@@ -1,4 +1,4 @@
-"""This computer, and computers over SSH with or without Slurm: created, checked, removed."""
+"""Creation, tests and removal of computers: this one, and computers over SSH or with Slurm."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .setup_files import DIRECT, SLURM
 
 COMPUTER, CODE = "localhost", "dse-engine"
 POLL_SECONDS = 10.0
-#: Minutes that the self-test may take on a node.
+#: Walltime (minutes) of the self-test on a node.
 SELFTEST_MINUTES = 15
 
 
 def make_local(scratch: Path, cache: Path) -> None:
-    """Create this computer and its code, and compile the engine."""
+    """Create the computer 'localhost' and its code, and compile the engine."""
     from aiida.common.exceptions import NotExistent
     from aiida.orm import Computer, load_computer
 
@@ -37,7 +37,7 @@ def make_local(scratch: Path, cache: Path) -> None:
         )
     try:
         computer = load_computer(COMPUTER)
-        click.echo(f"computer '{COMPUTER}' exists and is kept")
+        click.echo(f"computer '{COMPUTER}' already exists and is used")
     except NotExistent:
         computer = Computer(
             label=COMPUTER, hostname=COMPUTER, description="this computer",
@@ -62,21 +62,22 @@ def make_local(scratch: Path, cache: Path) -> None:
 
 
 def _measured_speed(out: str) -> float:
-    """Seconds for a distance, from the output of the self-test."""
+    """Computing time (s) per distance, from the output of the self-test."""
     found = re.search(r"speed: (\S+) ns", out)
     if found is None:
-        raise click.ClickException("the self-test of the engine reported no speed: the engine on "
-                                   f"that computer is an older version. Its output was:\n{out}")
+        raise click.ClickException("the self-test did not report a speed, because the engine on "
+                                   "that computer is an older version. Install the version of the "
+                                   f"plugin there. The output was:\n{out}")
     return float(found[1]) * 1e-9
 
 
 def _keep(computer: Any, facts: dict[str, Any]) -> None:
-    """Store on the computer's node what jobs request and how fast it is."""
+    """Store the resources that jobs request, and the speed, as a property of the computer."""
     computer.set_property(JOBS, computer.get_property(JOBS, {}) | facts)
 
 
 def make_remote(content: dict[str, Any]) -> None:
-    """Create and test the computer of a file, compile its engine there, create the code."""
+    """Create and test the computer of a file, compile the engine on it and create its code."""
     section, jobs = content["computer"], content.get("jobs") or {}
     computer, is_new = _stored(section)
     try:
@@ -99,17 +100,17 @@ def make_remote(content: dict[str, Any]) -> None:
     kept = {key: jobs[key] for key in ("partition", "account", "walltime", "threads")
             if jobs.get(key)}
     computer.set_property(JOBS, kept | {SPEED: speed})
-    # a queue gives a job as many cores as it would give processes
+    # a queue assigns one core to each process of a job
     computer.set_default_mpiprocs_per_machine(int(kept.get("threads", 1)))
     computer.set_minimum_job_poll_interval(float(jobs.get("poll_interval", POLL_SECONDS)))
     requested = ", ".join(f"{key} {value}" for key, value in kept.items())
-    click.echo(f"jobs request: {requested or 'nothing in particular'}")
+    click.echo(f"jobs request: {requested or 'the defaults of the computer'}")
     code = _make_code(computer, content["code"])
     click.echo(f"use it with 'aiida-dse launch ... --code {code.full_label}'")
 
 
 def _stored(section: dict[str, Any]) -> tuple[Any, bool]:
-    """The computer, and whether it was created just now."""
+    """The stored computer, and whether it was just created."""
     from aiida.common.exceptions import NotExistent
     from aiida.orm import Computer, load_computer
 
@@ -132,18 +133,18 @@ def _stored(section: dict[str, Any]) -> tuple[Any, bool]:
                        ("scheduler", found.scheduler_type), ("work_dir", found.get_workdir())):
         if value != section[key]:
             raise click.ClickException(
-                f"computer '{label}' exists with {key} {value}, but the file specifies "
-                f"{section[key]}. Remove it first with --undo, or choose another label"
+                f"computer '{label}' already exists with {key} {value}, but the file specifies "
+                f"{section[key]}. Remove the computer with --undo, or choose another label"
             )
-    click.echo(f"computer '{label}' exists and is kept")
+    click.echo(f"computer '{label}' already exists and is used")
     return found, False
 
 
 def _selftest(computer: Any, code: dict[str, Any], jobs: dict[str, Any]) -> float:
-    """Run the engine's self-test there, through the queue if there is one: it compiles the engine.
+    """Compile the engine on a computer by running its self-test, through the queue if there is one.
 
-    Returns the seconds for a distance measured there: a node may have another processor than the
-    computer one logs in to.
+    Returns the computing time (s) per distance. It is measured in the queue, since the processor of
+    a compute node can differ from that of the login node.
     """
     engine = code["filepath_executable"]
     command = [engine, "selftest"]
@@ -155,9 +156,9 @@ def _selftest(computer: Any, code: dict[str, Any], jobs: dict[str, Any]) -> floa
     with computer.get_transport() as transport:
         if not transport.isfile(engine):
             raise click.ClickException(
-                f"there is no file {engine} on {computer.label}. Install the engine there with "
-                "engine_only.py ('aiida-dse setup engine_only.py --copy' copies it) and write the "
-                "path that it prints into the file"
+                f"{engine} does not exist on {computer.label}. Install the engine there with "
+                "engine_only.py (copy it with 'aiida-dse setup engine_only.py --copy') and write "
+                "the path that it prints into the set-up file"
             )
         where = "in the queue of" if command[0] == "srun" else "on"
         click.echo(f"compiling the engine {where} {computer.label} ...", nl=False)
@@ -172,7 +173,7 @@ def _selftest(computer: Any, code: dict[str, Any], jobs: dict[str, Any]) -> floa
 
 
 def _make_code(computer: Any, section: dict[str, Any]) -> Any:
-    """The code of a computer, created unless it exists; a hidden one becomes visible again."""
+    """The code of a computer, created unless it exists; a hidden code becomes visible again."""
     from aiida.common.exceptions import NotExistent
     from aiida.orm import InstalledCode, load_code
 
@@ -189,16 +190,16 @@ def _make_code(computer: Any, section: dict[str, Any]) -> Any:
         click.echo(f"code '{label}' was created ({code.filepath_executable})")
         return code
     if str(code.filepath_executable) != section["filepath_executable"]:
-        click.echo(f"code '{label}' exists with {code.filepath_executable} and is kept. "
-                   f"For {section['filepath_executable']}, choose another label")
+        click.echo(f"code '{label}' already exists with {code.filepath_executable} and was not "
+                   f"changed. To use {section['filepath_executable']}, choose another label")
     else:
-        click.echo(f"code '{label}' exists and is kept")
+        click.echo(f"code '{label}' already exists and is used")
     code.is_hidden = False
     return code
 
 
 def undo_remote(content: dict[str, Any]) -> None:
-    """Delete code and computer; disable them instead if analyses used them."""
+    """Delete a computer and its code, or disable them if analyses have used them."""
     from aiida.common.exceptions import NotExistent
     from aiida.orm import InstalledCode, Node, QueryBuilder, load_computer
     from aiida.tools import delete_nodes
@@ -207,7 +208,7 @@ def undo_remote(content: dict[str, Any]) -> None:
     try:
         computer = load_computer(label)
     except NotExistent:
-        click.echo(f"there is no computer '{label}': nothing to undo")
+        click.echo(f"there is no computer '{label}', so there is nothing to undo")
         return
     query = QueryBuilder().append(InstalledCode, filters={
         "dbcomputer_id": computer.pk, "label": content["code"].get("label") or CODE})
@@ -218,18 +219,19 @@ def undo_remote(content: dict[str, Any]) -> None:
         for code in codes:
             code.is_hidden = True
         _authinfo(computer).enabled = False
-        click.echo(f"{used} nodes of your analyses refer to the computer '{label}': it is kept but "
-                   "disabled, and its code is hidden. Running setup again restores both")
+        click.echo(f"{used} nodes of your analyses refer to the computer '{label}'. It was "
+                   "therefore disabled instead of deleted, and its code is hidden. Run setup again "
+                   "to restore both")
         return
     delete_nodes([code.pk for code in codes], dry_run=False)
     _delete(computer)
     work = computer_work(content)
-    click.echo(f"computer '{label}' and its code were removed. The files on that computer remain: "
-               f"{work}")
+    click.echo(f"computer '{label}' and its code were removed. The files on that computer "
+               f"remain: {work}")
 
 
 def computer_work(content: dict[str, Any]) -> str:
-    """The folders for the files of setup and of jobs on a computer."""
+    """The locations of the files of jobs and of the engine on a computer."""
     return (f"{content['computer']['work_dir']} (jobs), {content['code']['filepath_executable']} "
             "(engine)")
 

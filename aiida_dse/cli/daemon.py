@@ -1,14 +1,15 @@
-"""Checks whether daemon workers receive their tasks, and repairs what AiiDA's broker loses.
+"""Checks whether daemon workers receive their tasks, and recovers tasks lost by AiiDA's broker.
 
-AiiDA's ZeroMQ broker (aiida-core 2.9) learns of a killed worker from a single event of its socket
-and then tries once to reach every worker that holds a task. The event may arrive a moment before
-the socket knows that the connection is gone: the attempt succeeds, is not repeated, and the tasks
-of the dead worker (a tile, or the work chain itself) stay with it. Every client that disconnects
-causes the same event, so connecting and leaving makes the broker look again.
+AiiDA's ZeroMQ broker (aiida-core 2.9) detects a killed worker by a single event of its socket, and
+then tries once to reach every worker that has a task. If the event arrives before the socket has
+registered the loss of the connection, this attempt succeeds and is not repeated, so that the tasks
+of the dead worker (a tile, or the work chain itself) remain assigned to it. Every client that
+disconnects causes the same event; connecting and disconnecting therefore makes the broker check
+again.
 
-Stopping a daemon while a work chain submits a job ends the broker and the workers at once: the
-process is stored, but the message that creates its task may find no broker. Nothing would ever run
-the process, and its work chain would wait for ever, so such processes are given a task here.
+If a daemon is stopped while a work chain submits a job, broker and workers end at the same time:
+the process is stored, but the message that creates its task may be lost. The process would then
+never run, and its work chain would wait forever, so a new task is created here.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-#: No subscriber has this name: the broker answers with an error that contains it.
+#: No subscriber has this name, so the broker replies with an error that contains it.
 NOBODY = "aiida-dse-asks-whether-workers-are-gone"
 ANSWER_SECONDS = 5.0
-#: A process that changed within these seconds may be about to receive its task.
+#: A process that changed less than this many seconds ago may still be about to receive its task.
 YOUNG_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Numbers of daemon workers that run, of those that the broker counts, and of pending tasks."""
+    """Numbers of running workers, of workers counted by the broker, and of pending tasks."""
 
     profile: str
     running: int
@@ -39,21 +40,23 @@ class Workers:
 
     @property
     def trouble(self) -> str | None:
-        """A problem that does not solve itself; None if there is none.
+        """A problem that persists without intervention; None if there is none.
 
-        A broker that counts too many workers still counts a dead one without tasks: harmless.
+        A broker that counts too many workers still includes a dead one, which has no tasks; this
+        is harmless.
         """
         if self.counted >= self.running:
             return None
         return (
-            f"Only {self.counted} of {self.running} daemon workers receive tasks from AiiDA's broker "
-            f"({self.pending} tasks are pending). If this lasts longer than a minute, run 'verdi -p "
-            f"{self.profile} daemon restart': finished work is kept and unfinished work continues."
+            f"Only {self.counted} of {self.running} daemon workers receive tasks from AiiDA's "
+            f"broker ({self.pending} tasks are pending). If this lasts longer than a minute, run "
+            f"'verdi -p {self.profile} daemon restart': finished work is retained, and unfinished "
+            "work continues."
         )
 
 
 def workers_of_daemon(profile: Any) -> Workers | None:
-    """The workers of a running daemon, as its broker counted them up to 5 s ago; None if unknown."""
+    """The workers of a running daemon; None if unknown. The broker's count is up to 5 s old."""
     from aiida.engine.daemon.client import DaemonException, get_daemon_client
 
     broker = _broker(profile)
@@ -65,8 +68,8 @@ def workers_of_daemon(profile: Any) -> Workers | None:
     except DaemonException:
         return None
     if status.get("error") or not isinstance(answer.get("info"), dict):
-        return None  # a daemon that is being restarted answers without it
-    # for a process that has ended, circus returns a sentence in place of its numbers
+        return None  # the reply of a daemon that is being restarted lacks the information
+    # for a process that has ended, circus returns a sentence instead of a mapping
     running = sum(isinstance(info, dict) for info in answer["info"].values())
     return Workers(
         profile.name, running, status.get("task_subscribers", 0), status.get("pending_tasks", 0)
@@ -76,7 +79,7 @@ def workers_of_daemon(profile: Any) -> Workers | None:
 def look_for_dead_workers(profile: Any) -> bool:
     """Make the broker look for dead workers and reassign their tasks.
 
-    Connects, sends a request and disconnects. Returns whether the broker answered. Live workers
+    Connects, sends a request and disconnects. Returns whether the broker replied. Running workers
     are not affected.
     """
     broker = _broker(profile)
@@ -89,13 +92,13 @@ def look_for_dead_workers(profile: Any) -> bool:
 def lost_processes(profile: Any) -> list[int]:
     """Unfinished jobs and work chains that have no task although their caller has one.
 
-    Processes that run without the daemon have no task, nor have their callers, so they are not
-    among them.
+    Processes that run without the daemon are not included, since their callers have no task.
     """
     from aiida.common import timezone
     from aiida.orm import CalcJobNode, ProcessNode, QueryBuilder, WorkChainNode
 
-    tasks = _tasks(profile)  # read first, so that a process that ends meanwhile is not "lost"
+    # the tasks are read first, so that a process that ends meanwhile does not count as lost
+    tasks = _tasks(profile)
     if not tasks:
         return []
     query = QueryBuilder().append(ProcessNode, filters={"id": {"in": sorted(tasks)}}, tag="caller")
@@ -107,7 +110,7 @@ def lost_processes(profile: Any) -> list[int]:
 
 
 def give_tasks_to_the_lost(profile: Any) -> list[int]:
-    """Create tasks for processes that have lost theirs; returns their PKs."""
+    """Create tasks for processes that have lost theirs, and return the PKs of the processes."""
     broker = _broker(profile)
     if broker is None or not broker.check_service_reachable() or not lost_processes(profile):
         return []
@@ -126,11 +129,11 @@ def _give_tasks(broker: Any, processes: Sequence[int]) -> None:
         controller = RemoteProcessThreadController(broker.get_communicator())
         for pk in processes:
             controller.continue_process(pk, nowait=False, no_reply=True)
-        _answers(broker)  # messages are read in order: its answer shows that the tasks are stored
+        _answers(broker)  # messages are read in order, so a reply shows that the tasks are stored
 
 
 def repair(profile: Any) -> str | None:
-    """Reassign the tasks of dead workers, restore lost ones, and return the problem that remains."""
+    """Reassign the tasks of dead workers, restore lost tasks, and return any remaining problem."""
     workers = workers_of_daemon(profile)
     if workers is None:
         return None
@@ -145,7 +148,7 @@ def _answers(broker: Any) -> bool:
         broker.get_communicator().rpc_send(NOBODY, None).result(ANSWER_SECONDS)
     except (TimeoutError, ConnectionError):
         return False
-    except Exception as answer:  # AiiDA's client raises the answer of the broker as a bare Exception
+    except Exception as answer:  # AiiDA's client raises an error reply as a bare Exception
         return NOBODY in str(answer)
     return True
 
@@ -153,10 +156,10 @@ def _answers(broker: Any) -> bool:
 def _tasks(profile: Any) -> set[int]:
     """The processes for which the broker has a task.
 
-    They are read from its files, since AiiDA's own reader would move tasks that are in progress.
+    They are read from the broker's files, since AiiDA's own reader would move tasks in progress.
     """
     found = set()
-    # "pending" twice: a task that moves between the folders meanwhile is not missed
+    # "pending" is read twice so that a task that moves between the folders is not missed
     for part in ("pending", "processing", "pending"):
         for path in (_broker_folder(profile) / "storage" / "tasks" / part).glob("*.json"):
             try:
@@ -173,7 +176,7 @@ def _broker_folder(profile: Any) -> Path:
 
 
 def _broker(profile: Any) -> Any:
-    """A separate broker object: this process keeps the connection of its own one."""
+    """A separate broker object, so that the connection of this process is not closed."""
     from aiida.brokers.zeromq import ZeromqBroker
 
     if profile is None or profile.process_control_backend != "core.zeromq":

@@ -1,4 +1,4 @@
-"""verdi data dse: patterns and stores of distances in the database."""
+"""verdi data dse: measured patterns and stored pair distances in the database."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from aiida.cmdline.utils import decorators, echo
 
 @click.group("dse")
 def dse() -> None:
-    """Data of aiida-dse."""
+    """Inspect and manipulate the data of aiida-dse."""
 
 
 @dse.group()
 def pattern() -> None:
-    """Measured patterns."""
+    """Manage measured patterns."""
 
 
 _NODE = types.DataParamType(sub_classes=("aiida.data:dse.pattern",))
@@ -25,18 +25,23 @@ _NODE = types.DataParamType(sub_classes=("aiida.data:dse.pattern",))
 
 @pattern.command("import")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--axis", type=click.Choice(["two_theta", "q_inverse_angstrom", "q_inverse_nm"]))
-@click.option("--wavelength", type=float, help="Å")
-@click.option("--sigma", help="column, counts, 'counts / N' or 'p %'")
-@click.option("--grid", nargs=2, type=float, help="start and step, for files of intensities only")
-@click.option("--intensity-column", help="name or number of the intensity column")
-@click.option("--range", "range_", nargs=2, type=float, help="in units of the axis")
-@click.option("--sample")
-@click.option("--ligand")
-@click.option("--state")
-@click.option("--temperature", type=click.FloatRange(min=0), help="K")
-@click.option("--beamline")
-@click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE")
+@click.option("--axis", type=click.Choice(["two_theta", "q_inverse_angstrom", "q_inverse_nm"]),
+              help="Quantity and unit of the abscissa.")
+@click.option("--wavelength", type=float, help="Wavelength in Å.")
+@click.option("--sigma", help=(
+    "Source of the standard uncertainties: 'column', 'counts', 'counts / N' or 'p %'."))
+@click.option("--grid", nargs=2, type=float, help=(
+    "Start and step of the axis, for files that contain only intensities."))
+@click.option("--intensity-column", help="Name or number of the intensity column.")
+@click.option("--range", "range_", nargs=2, type=float, help=(
+    "Lower and upper limit of the points to import, in units of the axis."))
+@click.option("--sample", help="Name of the sample.")
+@click.option("--ligand", help="Ligand of the sample.")
+@click.option("--state", help="State of the sample: colloid, powder, film, ...")
+@click.option("--temperature", type=click.FloatRange(min=0), help="Temperature in K.")
+@click.option("--beamline", help="Name of the beamline.")
+@click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE",
+              help="Tag of the sample. The option can be repeated.")
 @decorators.with_dbenv()
 def import_(
     file: Path, axis: str | None, wavelength: float | None, sigma: str | None,
@@ -44,7 +49,7 @@ def import_(
     range_: tuple[float, float] | None, sample: str | None, tags: tuple[str, ...],
     **facts: Any,
 ) -> None:
-    """Store a pattern file with what is known of it."""
+    """Store a pattern file together with its metadata."""
     from aiida_dse.data.pattern import PatternData
     from aiida_dse.io.patterns import read_pattern
 
@@ -71,7 +76,7 @@ def import_(
 @pattern.command("list")
 @decorators.with_dbenv()
 def list_() -> None:
-    """All patterns."""
+    """List all stored patterns."""
     from aiida.orm import QueryBuilder
 
     from aiida_dse.data.pattern import PatternData
@@ -92,7 +97,7 @@ def list_() -> None:
 @arguments.DATUM(type=_NODE)
 @decorators.with_dbenv()
 def show(datum: Any) -> None:
-    """Show the metadata of a pattern."""
+    """Show the metadata of a stored pattern."""
     for key, value in sorted(datum.base.attributes.all.items()):
         if not key.startswith("array|"):
             echo.echo(f"{key:18} {value}")
@@ -100,10 +105,11 @@ def show(datum: Any) -> None:
 
 @pattern.command()
 @arguments.DATUM(type=_NODE)
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path),
+              help="Output file (default: standard output).")
 @decorators.with_dbenv()
 def export(datum: Any, output: Path | None) -> None:
-    """The pattern as three columns: axis, intensity, sigma."""
+    """Export a pattern as three columns: axis, intensity, sigma."""
     attributes = datum.base.attributes
     header = (f"# {attributes.get('axis_kind')} intensity sigma\n"
               f"# wavelength = {attributes.get('wavelength')} A\n")
@@ -120,7 +126,7 @@ def export(datum: Any, output: Path | None) -> None:
 
 @dse.group()
 def distances() -> None:
-    """Stores of sampled distances."""
+    """Manage stored pair distances."""
 
 
 _STORE = types.DataParamType(sub_classes=("aiida.data:dse.distances",))
@@ -130,21 +136,21 @@ _STORE = types.DataParamType(sub_classes=("aiida.data:dse.distances",))
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @decorators.with_dbenv()
 def import_distances(file: Path) -> None:
-    """Store a file that 'dse-engine build' wrote."""
+    """Store a file of pair distances written by 'dse-engine build'."""
     from aiida_dse.data.distances import DistancesData
 
     try:
         node = DistancesData.from_file(file).store()
     except ValueError as problem:
         echo.echo_critical(str(problem))
-    echo.echo_success(f"stored DistancesData<{node.pk}>: {node.base.attributes.get('name')}, good "
-                      f"up to q = {node.base.attributes.get('q_max'):.4g} 1/Å")
+    echo.echo_success(f"stored DistancesData<{node.pk}>: {node.base.attributes.get('name')}, "
+                      f"accurate up to q = {node.base.attributes.get('q_max'):.4g} 1/Å")
 
 
 @distances.command("list")
 @decorators.with_dbenv()
 def list_distances() -> None:
-    """All stores."""
+    """List all stored pair distances."""
     import tabulate
     from aiida.orm import QueryBuilder
 
@@ -161,17 +167,18 @@ def list_distances() -> None:
 @arguments.DATUM(type=_STORE)
 @decorators.with_dbenv()
 def show_distances(datum: Any) -> None:
-    """Show the metadata of stored distances."""
+    """Show the metadata of stored pair distances."""
     for key, value in sorted(datum.base.attributes.all.items()):
         echo.echo(f"{key:18} {value}")
 
 
 @distances.command("export")
 @arguments.DATUM(type=_STORE)
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True,
+              help="HDF5 file to write.")
 @decorators.with_dbenv()
 def export_distances(datum: Any, output: Path) -> None:
-    """The HDF5 file, for 'distances' of a model document."""
+    """Export pair distances as an HDF5 file, for the key 'distances' of a model document."""
     try:
         output.write_bytes(datum.get_content(mode="rb"))
     except OSError as problem:

@@ -1,4 +1,4 @@
-"""aiida-dse doctor: checks of an installation, each with the command that repairs it."""
+"""aiida-dse doctor: checks of an installation, each with the command that solves a problem."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ import click
 
 from aiida_dse.data.options import JOBS, SPEED
 
-#: Free space on a scratch disk (bytes) below which doctor warns.
+#: Free space (bytes) on a scratch disk below which doctor issues a warning.
 LITTLE_SPACE = 2e9
-#: Time limits (s) for the version of an engine and for its self-test, which may have to compile.
+#: Time limits (s) for the version query of an engine and for its self-test, which may compile it.
 VERSION_SECONDS, SELFTEST_SECONDS = 60, 300
 _VERSION = re.compile(r"version (\S+?), (numerics .*)")
 _CACHE = re.compile(r"NUMBA_CACHE_DIR=(?:'([^']*)'|\"([^\"]*)\"|(\S+))")
 
 
 class Check(NamedTuple):
-    """One line of the report: 'ok', 'warn' or 'fail', the finding, and the command that helps."""
+    """One line of the report: outcome ('ok', 'warn' or 'fail'), finding and remedy."""
 
     name: str
     outcome: str
@@ -34,11 +34,12 @@ class Check(NamedTuple):
 
 
 @click.command("doctor")
-@click.option("--code", "code_label", default="dse-engine@localhost", show_default=True)
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--code", "code_label", default="dse-engine@localhost", show_default=True,
+              help="AiiDA code to check, together with its computer.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def doctor(profile: str | None, code_label: str, as_json: bool) -> None:
-    """Check profile, daemon, broker, codes, computers, caches and versions; name the remedies."""
+    """Check profile, daemon, broker, codes, computers, caches and versions, and list remedies."""
     found = []
     for check in checks(profile, code_label):
         found.append(check)
@@ -53,7 +54,7 @@ def doctor(profile: str | None, code_label: str, as_json: bool) -> None:
 
 
 def checks(profile: str | None, code_label: str) -> Iterator[Check]:
-    """All checks, in the order in which one depends on another."""
+    """All checks, ordered by their dependencies."""
     yield _versions()
     loaded, check = _profile(profile)
     yield check
@@ -100,7 +101,7 @@ def _storage(profile: Any) -> Check:
     except (AiidaException, OSError) as problem:
         remedy = f"verdi -p {profile.name} storage migrate"
         return Check("storage", "fail", f"The storage cannot be opened: {problem}", remedy)
-    return Check("storage", "ok", f"schema {version}, the one of this AiiDA ({storage.version_head()})")
+    return Check("storage", "ok", f"schema {version}; this AiiDA requires {storage.version_head()}")
 
 
 def _daemon(profile: Any) -> Iterator[Check]:
@@ -109,13 +110,13 @@ def _daemon(profile: Any) -> Iterator[Check]:
     from .daemon import repair, workers_of_daemon
 
     if profile.process_control_backend is None:
-        yield Check("daemon", "warn", "The profile has no broker, so nothing can be submitted.",
+        yield Check("daemon", "warn", "The profile has no broker, so analyses cannot be submitted.",
                     "aiida-dse setup (creates a profile with a broker)")
         return
     client = get_daemon_client(profile.name)
     if not client.is_daemon_running:
-        yield Check("daemon", "fail", "The daemon is not running, so nothing that is submitted starts.",
-                    f"verdi -p {profile.name} daemon start")
+        yield Check("daemon", "fail", "The daemon is not running, so submitted analyses do not "
+                    "start.", f"verdi -p {profile.name} daemon start")
         return
     yield Check("daemon", "ok", "running")
     restart = f"verdi -p {profile.name} daemon restart"
@@ -124,14 +125,14 @@ def _daemon(profile: Any) -> Iterator[Check]:
         return
     workers = workers_of_daemon(profile)
     if workers is None:
-        yield Check("broker", "fail", "The broker does not answer.", _restart_all(profile.name))
+        yield Check("broker", "fail", "The broker does not respond.", _restart_all(profile.name))
         return
     repair(profile)  # reassigns the tasks of a killed worker
     if workers.running == 0:
-        yield Check("workers", "fail", "The daemon has no worker.", restart)
+        yield Check("workers", "fail", "The daemon has no workers.", restart)
     elif workers.trouble:
         yield Check("broker", "fail", f"Only {workers.counted} of {workers.running} workers "
-                    f"receive tasks ({workers.pending} are pending).",
+                    f"receive tasks ({workers.pending} tasks are pending).",
                     restart if workers.counted else _restart_all(profile.name))
     else:
         yield Check("broker", "ok", f"{workers.running} workers, {workers.pending} pending tasks")
@@ -149,7 +150,7 @@ def _answering(profile: Any, restart: str) -> Iterator[Check]:
     try:
         broker: Any = get_manager().get_broker()
         broker.get_communicator()
-    except Exception as problem:  # the broker's client libraries have exceptions of their own
+    except Exception as problem:  # the client libraries of brokers raise their own exceptions
         yield Check("broker", "fail", f"The broker cannot be reached: {problem}",
                     f"start the service of the broker, then {restart}")
         return
@@ -159,10 +160,10 @@ def _answering(profile: Any, restart: str) -> Iterator[Check]:
 def _rabbitmq(profile: Any) -> Iterator[Check]:
     if profile.process_control_backend == "core.rabbitmq":
         yield Check(
-            "timeout", "warn", "RabbitMQ 3.8.15 and later end tasks that take longer than "
-            "their consumer_timeout, which is 30 minutes by default (it cannot be read from here).",
+            "timeout", "warn", "RabbitMQ 3.8.15 and later end tasks that last longer than "
+            "consumer_timeout, by default 30 minutes. Its value cannot be read from here.",
             "rabbitmqctl eval 'application:set_env(rabbit, consumer_timeout, undefined).' "
-            "(and the same in its advanced.config)",
+            "(and the same setting in advanced.config)",
         )
 
 
@@ -172,10 +173,10 @@ def _caching(profile: Any) -> Check:
     names = [f"aiida.calculations:dse.{task}" for task in ("refine", "scan", "simulate")]
     off = [name for name in names if not get_use_cache(identifier=name)]
     if off:
-        return Check("caching", "warn", "Caching is off: identical jobs will be computed again.",
+        return Check("caching", "warn", "Caching is disabled: identical jobs are computed again.",
                      f"verdi -p {profile.name} config set -a caching.enabled_for "
                      "'aiida.calculations:dse.*'")
-    return Check("caching", "ok", "on for the jobs of the engine")
+    return Check("caching", "ok", "enabled for the jobs of the engine")
 
 
 def _code(label: str) -> Iterator[Check]:
@@ -193,7 +194,7 @@ def _code(label: str) -> Iterator[Check]:
         return
     executable = str(code.filepath_executable)
     if not os.access(executable, os.X_OK) or not os.path.isfile(executable):
-        why = "cannot be executed" if os.path.exists(executable) else "does not exist"
+        why = "is not executable" if os.path.exists(executable) else "does not exist"
         yield Check("code", "fail", f"{executable} {why}.", f"reinstall aiida-dse there, or verdi "
                     f"code delete {code.pk}; aiida-dse setup")
         return
@@ -211,7 +212,7 @@ def _engine_version(label: str, executable: str) -> Check:
 
 
 def _compared(label: str, executable: str, answer: str) -> Check:
-    """Whether an engine computes the numbers of this plugin; answer: that of --version."""
+    """Whether an engine has the numerics of this plugin; answer: the output of --version."""
     import aiida_dse
     from aiida_dse.tasks.summary import engine_identity
 
@@ -221,16 +222,15 @@ def _compared(label: str, executable: str, answer: str) -> Check:
     if identity != own:
         return Check(
             "code", "fail",
-            f"{label} is aiida-dse {version} ({identity or 'its numerics are unknown'}), but the "
-            f"plugin is {aiida_dse.__version__} ({own}): the results of this engine would be "
-            "refused",
-            f"install aiida-dse {aiida_dse.__version__} and the same version of xraydb where "
-            f"{executable} is")
-    return Check("code", "ok", f"{label}: version {version}, {identity}, the same as the plugin's")
+            f"{label} has aiida-dse {version} ({identity or 'numerics unknown'}), but the plugin "
+            f"has {aiida_dse.__version__} ({own}). The plugin rejects the results of this engine.",
+            f"install aiida-dse {aiida_dse.__version__} and the plugin's version of xraydb in the "
+            f"environment of {executable}")
+    return Check("code", "ok", f"{label}: version {version}, {identity}, identical to the plugin")
 
 
 def _other_engines(label: str) -> Iterator[Check]:
-    """The versions of the engines on all computers that this user may use, through AiiDA."""
+    """Versions of the engines on all computers that this user may use, queried through AiiDA."""
     from aiida.orm import Computer, InstalledCode, QueryBuilder
 
     query = QueryBuilder().append(Computer, tag="computer").append(
@@ -241,14 +241,14 @@ def _other_engines(label: str) -> Iterator[Check]:
         names = (code.label, code.full_label, code.uuid, str(code.pk))
         usable = computer.is_configured and computer.is_user_enabled(_user())
         local = computer.transport_type == "core.local"
-        if code.is_hidden or not usable or (local and label in names):  # looked at already
+        if code.is_hidden or not usable or (local and label in names):  # already checked
             continue
         executable = str(code.filepath_executable)
         command = f"{code.prepend_text or 'true'}\n{shlex.quote(executable)} --version"
         try:
             with computer.get_transport() as transport:
                 status, out, err = transport.exec_command_wait(command)
-        except Exception as problem:  # of the transport's own library
+        except Exception as problem:  # the libraries of transports raise their own exceptions
             yield Check("code", "fail", f"{code.full_label}: the computer {computer.label} cannot be "
                         f"reached ({problem}).", f"verdi computer test {computer.label}")
             continue
@@ -261,13 +261,15 @@ def _other_engines(label: str) -> Iterator[Check]:
 
 def _numba(executable: str, cache: str | None) -> Iterator[Check]:
     if cache is None:
-        yield Check("numba", "warn", "The code sets no NUMBA_CACHE_DIR, so jobs may have to compile "
-                    "the engine.", "add  export NUMBA_CACHE_DIR=FOLDER  to the prepend_text of the code")
+        yield Check("numba", "warn", "The code does not set NUMBA_CACHE_DIR, so jobs may have to "
+                    "compile the engine.",
+                    "add 'export NUMBA_CACHE_DIR=FOLDER' to the prepend_text of the code")
     else:
         folder = Path(cache).expanduser()
         nearest = next(p for p in (folder, *folder.parents) if p.exists())
         if not os.access(nearest, os.W_OK):
-            yield Check("numba", "fail", f"{folder} is not writable, so every job compiles the engine.",
+            yield Check("numba", "fail", f"{folder} is not writable, so every job has to "
+                        "compile the engine.",
                         f"chmod u+w '{nearest}'")
             return
         yield Check("numba", "ok", f"cache in {folder}")
@@ -275,7 +277,7 @@ def _numba(executable: str, cache: str | None) -> Iterator[Check]:
     answer = _ask([executable, "selftest"], SELFTEST_SECONDS, environment)
     if isinstance(answer, str):
         yield Check("self-test", "fail", f"{executable} selftest {answer}.",
-                    "reinstall aiida-dse and delete the folder NUMBA_CACHE_DIR")
+                    "reinstall aiida-dse and delete the folder in NUMBA_CACHE_DIR")
     else:
         yield Check("self-test", "ok", "; ".join(answer.stdout.strip().splitlines()))
 
@@ -283,12 +285,12 @@ def _numba(executable: str, cache: str | None) -> Iterator[Check]:
 def _ask(
     command: list[str], seconds: float, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str] | str:
-    """The completed command, or the reason why it failed, to follow its name in a sentence."""
+    """The completed command, or the reason for its failure as the predicate of a sentence."""
     try:
         completed = subprocess.run(command, env=environment, capture_output=True, text=True,
                               timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
-        return f"did not answer within {seconds:.0f} s"
+        return f"did not respond within {seconds:.0f} s"
     except OSError as problem:
         return f"cannot be started: {problem}"
     if completed.returncode:
@@ -304,16 +306,18 @@ def _computer(computer: Any) -> Iterator[Check]:
                     f"verdi computer configure {computer.transport_type} {computer.label}")
         return
     if not computer.is_user_enabled(_user()):
-        yield Check("computer", "fail", f"The computer {name} is disabled, so its jobs are not submitted.",
+        yield Check("computer", "fail", f"The computer {name} is disabled, so jobs are not "
+                    "submitted to it.",
                     f"verdi computer enable {computer.label} {_user().email}")
         return
     yield Check("computer", "ok", name)
     speed = computer.get_property(JOBS, {}).get(SPEED)
     if speed is None:
-        yield Check("speed", "warn", "The speed was not measured: tiles of maps are cut as for an ordinary computer.",
-                    "aiida-dse setup (for another computer: aiida-dse setup FILE)")
+        yield Check("speed", "warn", "The speed was not measured, so the number of tiles of a map "
+                    "is based on the speed of a typical computer.",
+                    "aiida-dse setup (for a remote computer: aiida-dse setup FILE)")
     else:
-        yield Check("speed", "ok", f"{1e9 * speed:.3g} ns for each distance, measured at the set-up")
+        yield Check("speed", "ok", f"{1e9 * speed:.3g} ns per distance, measured during set-up")
     if computer.transport_type != "core.local":
         return
     folder = Path(computer.get_workdir().format(username=os.environ.get("USER", "")))
@@ -325,7 +329,7 @@ def _computer(computer: Any) -> Iterator[Check]:
     space = f"{free / 1e9:.1f} GB are free in {folder}"
     if free < LITTLE_SPACE:
         yield Check("scratch", "warn", space, "verdi calcjob cleanworkdir -p 7 (removes the working "
-                    "directories of jobs older than a week; results stay in the database)")
+                    "directories of jobs older than a week; results remain in the database)")
     else:
         yield Check("scratch", "ok", space)
 

@@ -1,4 +1,4 @@
-"""The command dse-engine: runs the tasks of a document and writes result files."""
+"""The command dse-engine, which runs the tasks of a document and writes result files."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def _print_version(context: click.Context, _: Any, wanted: bool) -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False,
               callback=_print_version,
-              help="Show the versions of the engine and of its numerics, and exit.")
+              help="Show the versions of the engine and its numerics, then exit.")
 def main() -> None:
-    """Analyse X-ray total scattering of nanocrystals by the Debye scattering equation."""
+    """Analyse X-ray total scattering of nanocrystals with the Debye scattering equation."""
     import warnings
 
     from aiida_dse.documents.reading import print_notes
@@ -139,7 +139,7 @@ def scan(
     document: Path, output: Path, walltime: float | None, resources: Resources, quiet: bool,
     continued: bool,
 ) -> None:
-    """Compute the GoF map of the section 'scan'."""
+    """Compute the GoF map specified in the document's section 'scan'."""
     from aiida_dse.tasks.run import run_scan
 
     with task_in(output), progress_display(quiet) as show:
@@ -162,9 +162,10 @@ def uncertainty(
     document: Path, output: Path, walltime: float | None, resources: Resources, quiet: bool,
     continued: bool,
 ) -> None:
-    """Compute profiles, bootstrap and posterior.
+    """Compute profile likelihoods, bootstrap and posterior.
 
-    The document is refined first. Its section 'uncertainty' specifies what is computed.
+    The model is refined first. The section 'uncertainty' of the document specifies which of the
+    analyses are run.
     """
     from aiida_dse.tasks.uncertainty import require_uncertainty, run_uncertainty
 
@@ -182,7 +183,7 @@ def uncertainty(
 @main.command()
 @document_argument
 @click.option("--refined", type=click.IntRange(min=0), default=5, show_default=True,
-              help="Number of terminations that are refined, the most promising first.")
+              help="Number of terminations to refine, starting with the most promising.")
 @click.option("--all", "every", is_flag=True, help="Print all terminations, not only the best.")
 @walltime_option
 @threads_option
@@ -191,9 +192,9 @@ def terminations(
     document: Path, refined: int, every: bool, walltime: float | None, resources: Resources,
     quiet: bool,
 ) -> None:
-    """Compare the terminations of particles of whole cells.
+    """Compare the surface terminations of particles that consist of whole unit cells.
 
-    The document is refined first. All terminations that differ by symmetry are then ranked by the
+    The model is refined first. All symmetry-inequivalent terminations are then ranked by the
     chi2 that a refinement is expected to reach, and the most promising ones are refined. Without a
     measured pattern, the terminations are only listed.
     """
@@ -218,8 +219,8 @@ def compare(
 ) -> None:
     """Compare several models of one pattern.
 
-    Each MODEL is a document, which is refined first, or a folder with a finished refinement. Its
-    name is that of the file or folder unless NAME= precedes it.
+    Each MODEL is a document, which is refined first, or a folder that contains a finished
+    refinement. A model is named after its file or folder unless NAME= precedes it.
     """
     from aiida_dse.analysis.comparison import compare as compared
     from aiida_dse.io.results import read_result, write_result
@@ -251,7 +252,8 @@ def _named_models(models: tuple[str, ...]) -> dict[str, Path]:
         path = Path(rest)
         name = name if sign else path.stem
         if not name or "/" in name:
-            raise ValueError(f"'{text}' is not of the form NAME=MODEL with a name without a slash.")
+            raise ValueError(f"'{text}' does not have the form NAME=MODEL, where NAME must not be "
+                             "empty or contain a slash.")
         if name in named:
             raise ValueError(f"Two models are called '{name}'. Distinguish them with NAME=MODEL.")
         named[name] = path
@@ -269,7 +271,7 @@ def simultaneous(
 ) -> None:
     """Refine several patterns simultaneously.
 
-    The patterns have shared parameters, and parameters that follow parametric constraints.
+    The patterns can share parameters, and parameters can be subject to parametric constraints.
     """
     from aiida_dse.tasks.simultaneous import run_simultaneous
 
@@ -286,9 +288,9 @@ def simultaneous(
 def upgrade(document: Path, output: Path | None) -> None:
     """Rewrite a document of version 0.1 for version 0.2.
 
-    The new document describes the same analysis. Comments and formatting are lost. Other documents
-    that it refers to are not rewritten, but remain readable. The output is JSON if its name ends
-    in .json, and YAML otherwise.
+    The new document describes the same analysis. Comments and formatting are lost. Documents to
+    which it refers are not rewritten, but can still be read. The output is JSON if its file name
+    ends in .json, and YAML otherwise.
     """
     import json
     import warnings

@@ -1,4 +1,4 @@
-"""What the commands of dse-engine share: options, models, errors, progress and results."""
+"""Common parts of the commands of dse-engine: options, models, errors, progress and results."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ output_option = click.option(
 )
 walltime_option = click.option(
     "--walltime", type=click.FloatRange(min=1),
-    help="Stop after this many seconds and write the results so far.",
+    help="Stop after this many seconds and write the results obtained so far.",
 )
 
 
 def _resources_of(
     context: click.Context, option: click.Parameter, threads: int | None
 ) -> Resources:
-    """Threads and memory of the command: the only place that reads them from the environment."""
+    """Threads and memory of the command; nothing else reads them from the environment."""
     try:
         return Resources.from_environment(threads)
     except ValueError as problem:
@@ -58,8 +58,8 @@ def build_model(document: Path, resources: Resources = ONE_THREAD, *, measured: 
 
     built = build(load_document(document), document.parent, resources=resources)
     if measured and not built.measured:
-        raise ValueError("pattern: there is no 'file' to compare with. Specify the measured "
-                         "pattern, or use 'dse-engine simulate'.")
+        raise ValueError("pattern: the key 'file' is missing, so there are no data to compare "
+                         "with. Specify the measured pattern, or use 'dse-engine simulate'.")
     if remark := check_axis(built):
         click.echo(f"note: {remark}", err=True)
     return built
@@ -96,8 +96,8 @@ def finished_result(output: Path, built: Any) -> Any:
     try:
         finished = read_result(output)
     except ValueError as problem:
-        raise ValueError(f"{problem} Choose another --output, or omit --continue to start "
-                         "again.") from None
+        raise ValueError(f"{problem} Choose another --output, or omit --continue to start from "
+                         "the beginning.") from None
     data = finished.summary.data
     if finished.summary.document_sha256 != document_hash(built.document) \
             or data is None or data.sha256 != built.files:
@@ -124,7 +124,7 @@ def refusals() -> Iterator[None]:
 
 @contextmanager
 def task_in(output: Path) -> Iterator[None]:
-    """Run a task and record its outcome in the output folder, also if it fails."""
+    """Run a task and record its outcome in the output folder, even if it fails."""
     from aiida_dse.io.outcome import reporting
 
     with refusals(), reporting(output):
@@ -132,7 +132,7 @@ def task_in(output: Path) -> Iterator[None]:
 
 
 def stop_check(walltime: float | None) -> Callable[[], str | None]:
-    """A function that returns 'walltime' after that many seconds or a SIGTERM, and None before."""
+    """A function that returns 'walltime' after this many seconds or a SIGTERM, and None before."""
     begin = time.monotonic()
     signalled: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: signalled.append(number))

@@ -12,33 +12,40 @@ from typing import Any
 
 import click
 
-#: Significant digits in a table; CSV and JSON have all of them.
+#: Significant digits in tables; CSV and JSON output has full precision.
 _DIGITS = 6
-#: Tasks that have results.
+#: Tasks that produce results.
 TASKS = ("refine", "scan", "compare", "uncertainty", "simultaneous", "temperature_series", "size_series",
          "sizing_curve", "differential", "simulate", "build")
 
 
 def query_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The filters of 'query' and 'export'."""
+    """Add the filter options of 'query' and 'export' to a command."""
     for option in reversed([
-        click.option("--task", type=click.Choice(TASKS), help="What was computed."),
-        click.option("--status", help="The outcome: converged, not_converged, complete, ..."),
-        click.option("--sample", help="The name of the sample."),
-        click.option("--ligand", help="The ligand of the sample."),
-        click.option("--state", help="The state of the sample: colloid, powder, film, ..."),
-        click.option("--temperature", metavar="LOW:HIGH", help="A range in K; either end may be omitted."),
-        click.option("--phase", help="A phase of the model."),
-        click.option("--space-group", help="The space group of a phase as in its CIF, such as Pbnm."),
-        click.option("--max-gof", type=float, help="The largest GoF."),
+        click.option("--task", type=click.Choice(TASKS), help="Only results of this task."),
+        click.option("--status", help="Only results with this status: converged, not_converged, "
+                     "complete, ..."),
+        click.option("--sample", help="Only results of the sample with this name."),
+        click.option("--ligand", help="Only samples with this ligand."),
+        click.option("--state", help="Only samples in this state: colloid, powder, film, ..."),
+        click.option("--temperature", metavar="LOW:HIGH", help=(
+            "Range of the temperature in K. Either limit may be omitted.")),
+        click.option("--phase", help="Only models that contain this phase."),
+        click.option("--space-group", help=(
+            "Space group of a phase as written in its CIF, for example Pbnm.")),
+        click.option("--max-gof", type=float, help="Maximum GoF."),
         click.option("--tag", "tags", multiple=True, metavar="KEY[=VALUE]",
-                     help="A tag of the sample."),
+                     help="Only samples with this tag. The option can be repeated."),
         click.option("--where", multiple=True, metavar="CONDITION",
-                     help="'CsPbBr3.a>8.2', 'CsPbBr3.L_ab=5:8' (a range; nm), 'r_wp<0.1'."),
-        click.option("--group", help="The group of the work chain: dse/sample/NAME, ..."),
+                     help="Condition on a value, for example 'CsPbBr3.a>8.2', "
+                     "'CsPbBr3.L_ab=5:8' (a range, in nm) or 'r_wp<0.1'. The option can be "
+                     "repeated."),
+        click.option("--group", help=(
+            "Only results of work chains in this group: dse/sample/NAME, ...")),
         click.option("--latest", is_flag=True, help="Only the newest result of each sample and "
-                     "task, without the rivals of a comparison."),
-        click.option("--parts", is_flag=True, help="Include tiles of maps and interrupted attempts."),
+                     "task, excluding the rival models of a comparison."),
+        click.option("--parts", is_flag=True, help=(
+            "Include tiles of maps and interrupted attempts.")),
     ]):
         command = option(command)
     return command
@@ -66,7 +73,7 @@ def print_query(
             disable_numparse=True,
         ))
     else:
-        click.echo("No result matches. 'aiida-dse query' without options shows all results.")
+        click.echo("No result matches. List all results with 'aiida-dse query' without options.")
 
 
 def print_trace(pk: str, as_json: bool) -> None:
@@ -80,7 +87,7 @@ def print_trace(pk: str, as_json: bool) -> None:
         node = load_node(pk)
     except (NotExistent, MultipleObjectsError, ValueError):
         raise click.ClickException(
-            f"there is no node '{pk}'; 'aiida-dse query' shows the results."
+            f"there is no node '{pk}'. List the results with 'aiida-dse query'."
         ) from None
     found = trace(node)
     if as_json:
@@ -92,7 +99,7 @@ def print_trace(pk: str, as_json: bool) -> None:
 
 def trace_lines(row: Mapping[str, Any], stem: str = "", last: bool = True, top: bool = True) -> \
         list[str]:
-    """The lines of a tree, not cut to the width of the terminal, since hashes are compared."""
+    """The lines of a tree. They are not truncated, so that hashes can be compared."""
     head = f"{row['role']}: " if row["role"] else ""
     pk = f"<{row['pk']}>" if "pk" in row else ""
     again = " (see above)" if row.get("again") else ""
@@ -109,7 +116,7 @@ def trace_lines(row: Mapping[str, Any], stem: str = "", last: bool = True, top: 
 def export_results(
     pks: tuple[str, ...], filters: Mapping[str, Any], output: Path
 ) -> None:
-    """Write analyses by PK, or the results that match, with their provenance to an archive."""
+    """Write the specified nodes and all matching results with their provenance to an archive."""
     from aiida.common.exceptions import MultipleObjectsError, NotExistent
     from aiida.orm import Group, load_node
 
@@ -118,8 +125,9 @@ def export_results(
 
     filters = {key: value for key, value in filters.items() if value not in (None, (), False)}
     if not pks and not filters:
-        raise click.UsageError("specify PKs, or filters like those of 'aiida-dse query' (--phase "
-                               "NAME, ...); 'verdi archive create --all' exports a whole profile")
+        raise click.UsageError("Specify PKs, or filters as for 'aiida-dse query' (--phase NAME, "
+                               "...). To export an entire profile, use 'verdi archive create "
+                               "--all'.")
     nodes = []
     for pk in pks:
         try:
@@ -129,33 +137,33 @@ def export_results(
     groups: list[Any] = []
     if filters:
         nodes += [load_node(row["pk"]) for row in refusing(find_rows, **filters)]
-        if set(filters) == {"group"}:  # the whole group, so that the group itself is exported too
+        if set(filters) == {"group"}:  # export the group itself as well
             groups = [g for g in Group.collection.find({"label": filters["group"]})]
     running = [node for node in nodes if getattr(node, "is_sealed", True) is False]
     if running:
         raise click.ClickException(
-            f"{running[0].process_label}<{running[0].pk}> has not ended. Wait until it has; "
-            "nothing was written."
+            f"{running[0].process_label}<{running[0].pk}> is still running. Wait until it "
+            "has ended. Nothing was written."
         )
     refusing(write_archive, nodes, output, groups=groups)
-    click.echo(f"wrote {output}: {output.stat().st_size / 1e6:.2f} MB. Look into it "
+    click.echo(f"wrote {output}: {output.stat().st_size / 1e6:.2f} MB. List its results "
                f"with 'aiida-dse query --archive {output}'.")
 
 
 def import_results(file: Path) -> None:
-    """Add an archive to the profile."""
+    """Import an archive into the profile."""
     from aiida_dse.data.archives import read_archive
 
     added = refusing(read_archive, file)
     if added.nodes:
         click.echo(f"{added.nodes} nodes were imported from {file}, {added.results} of them "
-                   "results. See 'aiida-dse query'.")
+                   "results. List the results with 'aiida-dse query'.")
     else:
-        click.echo(f"{file} contains nothing new.")
+        click.echo(f"{file} contains nothing new: all its nodes exist in the profile.")
 
 
 def refusing(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """The value of the function; a ValueError becomes a message without a traceback."""
+    """Call the function; report a ValueError as an error message without a traceback."""
     try:
         return function(*arguments, **options)
     except ValueError as problem:

@@ -1,4 +1,4 @@
-"""Refinements, maps, uncertainties, comparisons, simultaneous refinements and stores: one launch each."""
+"""Launch of refinements, pair distances, maps, uncertainty analyses and comparisons."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def launch_refinement(
     document: Path, settings: Settings, pattern_node: str | None = None,
     start_from: str | None = None,
 ) -> int | None:
-    """Submit dse.refine; the PK of the work chain (None for a dry run)."""
+    """Submit dse.refine and return the PK of the work chain (None for a dry run)."""
     from aiida_dse.workchains.refine import RefineWorkChain
 
     content = read_document(document)
@@ -41,7 +41,7 @@ def launch_build(
     document: Path, settings: Settings, pattern_node: str | None = None,
     start_from: str | None = None,
 ) -> int | None:
-    """Submit dse.build_model; the PK of the work chain (None for a dry run)."""
+    """Submit dse.build_model and return the PK of the work chain (None for a dry run)."""
     from aiida_dse.workchains.build_model import BuildModelWorkChain
 
     content = read_document(document)
@@ -54,7 +54,7 @@ def launch_map(
     start_from: str | None = None, max_concurrent: int | None = None,
     tile_seconds: float | None = None, axes: tuple[str, ...] = (), refine: tuple[str, ...] = (),
 ) -> int | None:
-    """Submit dse.grid_search; the PK of the work chain (None for a dry run)."""
+    """Submit dse.grid_search and return the PK of the work chain (None for a dry run)."""
     from aiida_dse.tasks.estimate import seconds_per_point
     from aiida_dse.workchains.grid_search import GridSearchWorkChain
 
@@ -62,15 +62,16 @@ def launch_map(
     if axes:
         content = _with_axes(content, axes, refine)
     elif refine:
-        fail("--refine goes with --axis; without it, write 'refine' into the document's 'scan'")
+        fail("--refine requires --axis. Without --axis, specify 'refine' in the document's section "
+             "'scan'")
     if content.scan is None:
-        fail("scan: this key is missing; add it with its 'axes' to launch a grid search")
+        fail("scan: this section is missing. A grid search requires it; add it with its 'axes'")
 
     def describe(built: Any) -> None:
         cost = seconds_per_point(built, speed_for(settings.code_label))
         points = math.prod(built.grid.shape)
-        click.echo(f"{points:,} grid points, about {cost * 1e3:.1f} ms for each that moves "
-                   "distances")
+        click.echo(f"{points:,} grid points, about {cost * 1e3:.1f} ms for each point at which "
+                   "the distances change")
 
     given = {"max_concurrent": max_concurrent, "tile_seconds": tile_seconds}
     return launch_model(
@@ -83,9 +84,10 @@ def launch_uncertainty(
     document: Path, settings: Settings, pattern_node: str | None = None,
     start_from: str | None = None,
 ) -> int | None:
-    """Submit dse.uncertainty; the PK of the work chain (None for a dry run).
+    """Submit dse.uncertainty and return the PK of the work chain (None for a dry run).
 
-    From an earlier dse.uncertainty of the same refinement, what is finished is not done again.
+    If `start_from` is an earlier dse.uncertainty of the same refinement, its finished parts are
+    not computed again.
     """
     from aiida_dse.workchains.uncertainty import UncertaintyWorkChain
 
@@ -95,7 +97,7 @@ def launch_uncertainty(
     if found is None:
         return launch_model(UncertaintyWorkChain, content, nodes, settings, start_from=start_from)
     content, finished = found
-    click.echo(f"going on with what {start_from} has finished")
+    click.echo(f"continuing from the finished parts of {start_from}")
 
     def complete(builder: Any) -> None:
         builder.uncertainty.finished = finished
@@ -117,7 +119,7 @@ def _unfinished(
     node, result = analysis_result(start_from)
     if result is None or result.task is not Task.UNCERTAINTY or "arrays" not in node.outputs:
         return None
-    # its refinement must begin where it began, or the samples would be around another minimum
+    # start the refinement at the same values; otherwise the samples could belong to another minimum
     job = node.outputs.result.creator
     start = current_document(job.inputs.model.get_dict()).get("parameters", {})
     again = parse_document(content.canonical() | {"parameters": start})
@@ -134,13 +136,13 @@ def launch_comparison(
     documents: tuple[Path, ...], settings: Settings, pattern_node: str | None = None,
     max_concurrent: int | None = None,
 ) -> int | None:
-    """Submit dse.compare_models, a model for each document; its PK (None for a dry run)."""
+    """Submit dse.compare_models with one model per document; its PK (None for a dry run)."""
     from aiida_dse.workchains.compare_models import CompareModelsWorkChain
     from aiida_dse.workchains.refine import RefineWorkChain
 
     names = [path.stem.replace("-", "_") for path in documents]
     if len(names) < 2 or len(set(names)) < len(names):
-        fail(f"the models would be called {', '.join(names)}; a comparison needs at least two "
+        fail(f"the models would be named {', '.join(names)}. A comparison requires at least two "
              "documents with different file names")
     read = {name: read_document(path) for name, path in zip(names, documents, strict=True)}
     data = {name: nodes_of_files(read[name], path.parent, pattern_node)
@@ -148,14 +150,14 @@ def launch_comparison(
     first = data[names[0]]
     for name, other in data.items():
         if other.pattern is None or not _same_content(first.pattern, other.pattern):
-            fail(f"{name} and {names[0]} do not have the same pattern: models are compared on the "
-                 "same data. Name the same file, axis, wavelength and sample in both, or use "
-                 "--pattern")
+            fail(f"{name} and {names[0]} do not have the same pattern, but models can be compared "
+                 "only for the same data. Specify the same file, axis, wavelength and sample in "
+                 "both documents, or use --pattern")
         same = first.blanks.keys() == other.blanks.keys() and all(
             _same_content(blank, other.blanks[key]) for key, blank in first.blanks.items())
         if not same:
-            fail(f"{name} and {names[0]} do not have the same blanks; name the same solvent and "
-                 "blank in both")
+            fail(f"{name} and {names[0]} do not have the same blanks. Specify the same blanks in "
+                 "both documents")
     for name, document in read.items():
         with refusing():
             checked = RefineWorkChain.checked(document, data[name], settings.protocol)
@@ -172,7 +174,7 @@ def launch_comparison(
 
 
 def _same_content(one: Any, other: Any) -> bool:
-    """Whether two pattern nodes hold the same measurement."""
+    """Whether two pattern nodes contain the same measurement."""
     if one is None or other is None:
         return False
     keys = [node.base.attributes.get("content_sha256", None) for node in (one, other)]
@@ -182,7 +184,7 @@ def _same_content(one: Any, other: Any) -> bool:
 def launch_simultaneous(
     document: Path, settings: Settings, start_from: str | None = None
 ) -> int | None:
-    """Submit dse.simultaneous; the PK of the work chain (None for a dry run)."""
+    """Submit dse.simultaneous and return the PK of the work chain (None for a dry run)."""
     from aiida_dse.data.jobs import nodes_of_simultaneous
     from aiida_dse.report.simultaneous_tables import simultaneous_validation_report
     from aiida_dse.workchains.refine import SimultaneousWorkChain
@@ -216,7 +218,8 @@ def _with_axes(
         try:
             start, stop, step = (float(number) for number in numbers.split(":"))
         except ValueError:
-            fail(f"--axis {text}: write it NAME=START:STOP:STEP, as in CsPbBr3.a=8.16:8.26:0.01")
+            fail(f"--axis {text}: the form is not NAME=START:STOP:STEP, as in "
+                 "CsPbBr3.a=8.16:8.26:0.01")
         found.append({"parameter": name.strip(), "start": start, "stop": stop, "step": step})
     content = document.canonical() | {"scan": {"axes": found, "refine": list(refine)}}
     try:

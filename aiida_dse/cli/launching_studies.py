@@ -1,4 +1,4 @@
-"""Submission of series and studies, each one a study document."""
+"""Submission of studies and of single series, as described by study documents."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .submission import (
 def launch_study(
     document: Path, settings: Settings, max_concurrent: int | None = None
 ) -> int | None:
-    """Submit dse.study; the PK of the work chain (None for a dry run)."""
+    """Submit dse.study and return the PK of the work chain (None for a dry run)."""
     from aiida_dse.workchains.study import StudyWorkChain
 
     overrides = _overrides(max_concurrent)
@@ -39,16 +39,17 @@ def launch_series(
     document: Path, settings: Settings, series: str | None = None,
     max_concurrent: int | None = None,
 ) -> int | None:
-    """Submit one series of a study document; the PK of the work chain (None for a dry run)."""
+    """Submit one series of a study document and return its PK (None for a dry run)."""
     from aiida_dse.workchains.study import SERIES
 
     study = _load(document)
     known = ", ".join(study.series) or "none"
     if series is None and len(study.series) != 1:
-        fail(f"{document} has several series or none ({known}); choose one with --series")
+        fail(f"{document} does not contain exactly one series (series: {known}). Specify one with "
+             "--series")
     name = series or next(iter(study.series))
     if name not in study.series:
-        fail(f"{document} has no series '{name}'; it has {known}")
+        fail(f"{document} does not contain a series '{name}' (series: {known})")
     one, members = study.series[name], study.members_of(name)
     overrides = _overrides(max_concurrent)
     read = _read(study.model_copy(update={
@@ -77,7 +78,7 @@ def _overrides(max_concurrent: int | None) -> dict[str, Any]:
 def _read(
     study: StudyDocument, folder: Path, settings: Settings, overrides: dict[str, Any]
 ) -> Any:
-    """All that a study names, checked in full; prints what would run, with its estimated cost."""
+    """Read and check all parts of a study, and print its plan with the estimated cost."""
     from aiida_dse.report.study import plan_report
     from aiida_dse.tasks.estimate import stored_bytes
     from aiida_dse.workchains.study import StudyWorkChain

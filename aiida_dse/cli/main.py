@@ -18,7 +18,7 @@ from .shipped_files import examples
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="aiida-dse")
-@click.option("-p", "--profile", help="AiiDA profile (default: the default profile).")
+@click.option("-p", "--profile", help="AiiDA profile to use (default: the default profile).")
 @click.pass_context
 def main(context: click.Context, profile: str | None) -> None:
     """Debye scattering analysis of nanocrystals, with AiiDA provenance."""
@@ -31,12 +31,12 @@ main.add_command(examples)
 
 _archive = click.option(
     "--archive", type=click.Path(dir_okay=False, path_type=Path),
-    help="Read this archive file instead of a profile; the file is not changed.",
+    help="Read from this archive file instead of a profile; the file is not modified.",
 )
 
 
 def _look_into(context: click.Context, archive: Path | None) -> Any:
-    """Load and return the profile, or open an archive file for the duration of this command."""
+    """Load the profile and return it, or open an archive file for the duration of the command."""
     from .finding import refusing
 
     if archive is None:
@@ -49,35 +49,38 @@ def _look_into(context: click.Context, archive: Path | None) -> Any:
 
 @main.group()
 def launch() -> None:
-    """Check a document, store its data and submit it."""
+    """Check a document, store its data and submit the analysis."""
 
 
-#: The names are those of the files in workchains/protocols, which are not to be read for --help.
+#: The names of the protocols are repeated here so that --help does not read workchains/protocols.
 _SETTINGS = (
     click.option("--code", "code_label", default="dse-engine@localhost", show_default=True,
-                 help="The installation of dse-engine that runs the jobs."),
+                 help="AiiDA code (an installation of dse-engine) that runs the jobs."),
     click.option("--protocol", type=click.Choice(["fast", "standard", "publication"]),
                  default="standard", show_default=True,
-                 help="Protocol that supplies every setting which the document leaves out."),
+                 help="Protocol that supplies the settings omitted from the document."),
     click.option("--walltime", type=click.IntRange(min=60), help=(
-        "Seconds for each job (default: the computer's set-up, else the protocol's).")),
+        "Walltime of each job in seconds (default: the value in the computer's set-up file, "
+        "otherwise the protocol's).")),
     click.option("--threads", type=click.IntRange(min=1), help=(
-        "Threads of each job (default: the computer's set-up, else 1 where jobs run side by side "
-        "and all cores where one runs alone).")),
-    click.option("--dry-run", is_flag=True, help="Check and estimate; submit nothing."),
-    click.option("--wait", is_flag=True, help="Wait and show the result."),
+        "Number of threads of each job (default: the value in the computer's set-up file; "
+        "otherwise 1 if several jobs run concurrently, and all cores if a job runs alone).")),
+    click.option("--dry-run", is_flag=True, help=(
+        "Check the document and estimate the cost, but submit nothing.")),
+    click.option("--wait", is_flag=True, help=(
+        "Wait until the analysis has ended, then show its result.")),
 )
 _DOCUMENT = click.argument("document", type=click.Path(path_type=Path))
 _PATTERN = click.option("--pattern", "pattern_node", metavar="PK",
-                        help="Use this stored pattern instead of the document's file.")
+                        help="Use this stored pattern (PK or UUID) instead of the document's file.")
 _START = click.option("--start-from", metavar="PK",
-                      help="Start from the values of this analysis (PK or UUID).")
+                      help="Start from the refined values of this analysis (PK or UUID).")
 _CONCURRENT = click.option("--max-concurrent", type=click.IntRange(min=1), help=(
-    "Jobs that run at the same time (default: the protocol's)."))
+    "Maximum number of jobs that run concurrently (default: the protocol's value)."))
 
 
 def _launching(function: str, module: str, *options: Any) -> Any:
-    """A launch command with the settings that all share; its docstring is the help."""
+    """A launch command with the options common to all; its docstring becomes the help text."""
     def decorate(command: Any) -> Any:
         @functools.wraps(command)
         def run(profile: str | None, **given: Any) -> None:
@@ -106,26 +109,27 @@ def launch_refine() -> None:
 @launch.command("build")
 @_launching("launch_build", ".launching", _DOCUMENT, _PATTERN, _START)
 def launch_build() -> None:
-    """Compute the pair distances of a document's phases, to be used in place of structures."""
+    """Compute the pair distances of a document's phases, for use in place of structures."""
 
 
 @launch.command("grid-search")
 @_launching(
     "launch_map", ".launching", _DOCUMENT, _PATTERN, _START, _CONCURRENT,
     click.option("--tile-seconds", type=click.FloatRange(min=1),
-                 help="Intended duration of a tile (default: the protocol's)."),
+                 help="Target duration of a tile in seconds (default: the protocol's value)."),
     click.option("--axis", "axes", multiple=True, metavar="NAME=START:STOP:STEP",
-                 help="An axis of the map, in place of the document's 'scan' (up to three)."),
+                 help="Axis of the map, instead of those in the document's 'scan'. The option "
+                      "can be repeated for up to three axes."),
     click.option("--refine", "refine", multiple=True, metavar="NAME",
-                 help="A parameter refined at every point; with --axis."))
+                 help="Parameter to refine at every grid point; requires --axis."))
 def launch_grid_search() -> None:
-    """Map the GoF over the axes of a document's 'scan'."""
+    """Map the GoF over the axes in a document's section 'scan'."""
 
 
 @launch.command("uncertainty")
 @_launching("launch_uncertainty", ".launching", _DOCUMENT, _PATTERN, _START)
 def launch_uncertainty() -> None:
-    """Compute the profiles, bootstrap and posterior of a document's 'uncertainty'."""
+    """Compute the profiles, bootstrap and posterior requested in a document's 'uncertainty'."""
 
 
 @launch.command("compare")
@@ -140,7 +144,7 @@ def launch_compare() -> None:
 @launch.command("simultaneous")
 @_launching("launch_simultaneous", ".launching", _DOCUMENT, _START)
 def launch_simultaneous() -> None:
-    """Refine several patterns together: a simultaneous document."""
+    """Refine several patterns simultaneously, as specified in a simultaneous document."""
 
 
 @launch.command("study")
@@ -152,14 +156,15 @@ def launch_study() -> None:
 @launch.command("series")
 @_launching(
     "launch_series", ".launching_studies", _DOCUMENT, _CONCURRENT,
-    click.option("--series", metavar="NAME", help="Which one, where the document has several."))
+    click.option("--series", metavar="NAME", help=(
+        "Name of the series to run; required if the document contains several.")))
 def launch_series() -> None:
     """Run one series of a study document, over temperature or size."""
 
 
 @main.command("list")
 @click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True,
-              help="Show at most so many analyses.")
+              help="Maximum number of analyses to list.")
 @_archive
 @click.pass_context
 def list_(context: click.Context, limit: int, archive: Path | None) -> None:
@@ -196,9 +201,10 @@ def show(context: click.Context, pk: str, archive: Path | None) -> None:
               help="Draw the GoF of a map along its first axis, one curve for each value of "
                    "the second.")
 @click.option("--quantity", metavar="NAME",
-              help="A derived quantity: contours of a map, or the abscissa of its curves.")
+              help="Derived quantity to draw as contours on a map, or to use as the abscissa of "
+                   "its curves.")
 @click.option("--what", type=click.Choice(["fit", "corner", "profile", "bootstrap"]),
-              help="Which figure of an uncertainty analysis (default: the first that exists of "
+              help="Figure to draw for an uncertainty analysis (default: the first available of "
                    "corner, profile, bootstrap and fit).")
 @_archive
 @click.pass_context
@@ -217,7 +223,7 @@ def plot(
 @click.option("--once", is_flag=True, help="Print the current state and exit.")
 @click.pass_obj
 def watch(profile: str | None, pk: str, once: bool) -> None:
-    """Follow the steps of an analysis: states, lowest GoF so far, remaining time.
+    """Follow the steps of an analysis: their states, the lowest GoF and the remaining time.
 
     Ctrl-C ends the display; the analysis continues.
     """
@@ -230,19 +236,22 @@ def watch(profile: str | None, pk: str, once: bool) -> None:
 @main.command()
 @query_options
 @click.option("--show", multiple=True, metavar="NAME",
-              help="An additional column: CsPbBr3.a, CsPbBr3.a.su, CsPbBr3.zeta, space_groups, ...")
-@click.option("--sort", default="-made", show_default=True, help="Sort by this column; the "
-              "prefix '-' means descending.")
-@click.option("-n", "--limit", type=click.IntRange(min=1), help="Show at most so many rows.")
-@click.option("--csv", "form", flag_value="csv", help="Print comma-separated values with all digits.")
-@click.option("--json", "form", flag_value="json", help="Print JSON with all digits.")
+              help="Additional column, for example CsPbBr3.a, CsPbBr3.a.su, CsPbBr3.zeta or "
+                   "space_groups.")
+@click.option("--sort", default="-made", show_default=True, help=(
+    "Column to sort by; the prefix '-' reverses the order to descending."))
+@click.option("-n", "--limit", type=click.IntRange(min=1),
+              help="Maximum number of rows to print.")
+@click.option("--csv", "form", flag_value="csv", help=(
+    "Print comma-separated values at full precision."))
+@click.option("--json", "form", flag_value="json", help="Print JSON at full precision.")
 @_archive
 @click.pass_context
 def query(
     context: click.Context, show: tuple[str, ...], sort: str, limit: int | None, form: str | None,
     archive: Path | None, **filters: Any,
 ) -> None:
-    """Find results by sample, temperature, phase, agreement or any parameter."""
+    """Find results by sample, temperature, phase, agreement factor or any parameter."""
     from .finding import print_query
 
     _look_into(context, archive)
@@ -255,7 +264,7 @@ def query(
 @_archive
 @click.pass_context
 def trace(context: click.Context, pk: str, as_json: bool, archive: Path | None) -> None:
-    """Trace a result back to its files, documents, jobs, versions and tables."""
+    """Trace a result back to its files, documents, jobs, software versions and tables."""
     from .finding import print_trace
 
     _look_into(context, archive)
@@ -266,7 +275,7 @@ def trace(context: click.Context, pk: str, as_json: bool, archive: Path | None) 
 @click.argument("pks", nargs=-1, metavar="[PK]...")
 @query_options
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True,
-              help="The archive file to write, such as study.aiida.")
+              help="Archive file to write, for example study.aiida.")
 @click.pass_obj
 def export(profile: str | None, pks: tuple[str, ...], output: Path, **filters: Any) -> None:
     """Export results with their full provenance to an archive file."""

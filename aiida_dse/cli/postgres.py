@@ -1,8 +1,8 @@
 """A PostgreSQL role and database for a profile, created and dropped through psql.
 
-SQL goes through the standard input of psql, and the password of the role only as its SCRAM
-verifier: neither the list of processes nor the log of the server shows it. What is created here
-carries a comment, by which undo recognises it.
+SQL is passed through the standard input of psql, and the password of the role only as its SCRAM
+verifier, so neither the process list nor the server log reveals it. Roles and databases created
+here carry a comment, by which --undo recognises them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 MARK = "made by aiida-dse setup"
-#: The first one that the server knows is used. C.UTF-8 sorts alike everywhere, C always exists.
+#: The first locale known to the server is used. C.UTF-8 sorts alike everywhere; C always exists.
 LOCALES = ("C.UTF-8", "en_US.UTF-8", "C")
 HERE = ("localhost", "127.0.0.1", "::1", "")
 NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -26,7 +26,7 @@ NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 @dataclass(frozen=True)
 class Database:
-    """The address of the database of a profile, its role, and which of the two were just created."""
+    """Address and role of a profile's database; `made`: which of the two were just created."""
 
     host: str
     port: int
@@ -37,15 +37,15 @@ class Database:
 
 
 def make(content: dict[str, Any]) -> Database:
-    """Create the role and the database of a profile's file unless they exist."""
+    """Create the role and the database specified in a profile's file unless they exist."""
     host, port = content.get("database_hostname") or "localhost", content.get("database_port")
     name = content.get("database_name") or content["profile"]
     role = content.get("database_username") or name
     for each in (name, role):
         if not NAME.fullmatch(each):
             raise click.ClickException(
-                f"'{each}' cannot be the name of a database or a role: use up to 63 characters "
-                "a-z, 0-9 and _, and start with a letter"
+                f"'{each}' is not a valid name for a database or a role. Use at most 63 characters "
+                "from a-z, 0-9 and _, and start with a letter or _"
             )
     database = Database(host, int(port or 5432), name, role, secrets.token_urlsafe(24))
     admin = _admin(database)
@@ -55,7 +55,7 @@ def make(content: dict[str, Any]) -> Database:
     )
     made = set()
     if has_role:
-        click.echo(f"role '{role}' exists and is kept")
+        click.echo(f"role '{role}' already exists and is used")
         password = click.prompt(f"Password of the PostgreSQL role '{role}'", hide_input=True)
         database = Database(host, database.port, name, role, password)
     else:
@@ -65,7 +65,7 @@ def make(content: dict[str, Any]) -> Database:
         made.add("role")
         click.echo(f"role '{role}' was created")
     if has_database:
-        click.echo(f"database '{name}' exists and is kept")
+        click.echo(f"database '{name}' already exists and is used")
     else:
         locale = _create_database(admin, database)
         made.add("database")
@@ -74,12 +74,12 @@ def make(content: dict[str, Any]) -> Database:
 
 
 def made_by_setup(database: Database) -> set[str]:
-    """Which of 'role' and 'database' this command created."""
+    """Those of 'role' and 'database' that this command created."""
     admin = _admin(database)
     found = set()
     for kind, table, column, value in (("role", "pg_authid", "rolname", database.role),
                                        ("database", "pg_database", "datname", database.name)):
-        # a role's comment is public in pg_shdescription, its oid in pg_roles
+        # anyone may read a role's comment in pg_shdescription, and its oid in pg_roles
         source = "pg_roles" if kind == "role" else table
         comment = _sql(admin, f"SELECT shobj_description(oid, '{table}') FROM {source} "
                               f"WHERE {column} = '{value}'")
@@ -104,7 +104,8 @@ def drop(database: Database, what: set[str] | frozenset[str]) -> None:
 
 
 def _create_database(admin: list[str], database: Database) -> str:
-    _sql(admin, f'GRANT "{database.role}" TO CURRENT_USER')  # not every administrator is superuser
+    # an administrator who is not a superuser must be a member of the role
+    _sql(admin, f'GRANT "{database.role}" TO CURRENT_USER')
     for locale in LOCALES:
         try:
             _sql(admin, f'CREATE DATABASE "{database.name}" OWNER "{database.role}" '
@@ -120,7 +121,7 @@ def _create_database(admin: list[str], database: Database) -> str:
 
 
 def _admin(database: Database) -> list[str]:
-    """The psql command that may create roles and databases on this server."""
+    """The psql command of a user who may create roles and databases on this server."""
     psql = ["psql", "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--no-password",
             "--set=ON_ERROR_STOP=1", "--dbname=postgres", f"--port={database.port}"]
     remote = [*psql, f"--host={database.host}"]
@@ -138,10 +139,11 @@ def _admin(database: Database) -> list[str]:
             return command
     raise click.ClickException(
         f"PostgreSQL at {database.host}:{database.port} could not be reached as a user who may "
-        f"create databases (tried {getpass.getuser()} and postgres). Is the server running, and is "
-        "psql installed? If you may not create databases there, ask its administrator for\n"
+        f"create databases (tried {getpass.getuser()} and postgres). Check that the server is "
+        "running and that psql is installed. If you are not permitted to create databases there, "
+        "ask the administrator to run\n"
         f"  CREATE ROLE {database.role} LOGIN CREATEROLE CREATEDB PASSWORD '...';\n"
-        "and run this command again with PGUSER set to that role and its password in ~/.pgpass"
+        "Then set PGUSER to that role, store its password in ~/.pgpass and run this command again"
     )
 
 
@@ -152,15 +154,15 @@ def _sql(command: list[str], statement: str) -> str:
     except (FileNotFoundError, subprocess.TimeoutExpired) as problem:
         raise click.ClickException(f"{command[0]}: {problem}") from None
     if done.returncode:
-        raise click.ClickException(f"PostgreSQL refused: {done.stderr.strip()}")
+        raise click.ClickException(f"PostgreSQL reported an error: {done.stderr.strip()}")
     return done.stdout.strip()
 
 
 def scram_verifier(role: str, password: str) -> str:
     """The SCRAM verifier that PostgreSQL stores, so that it never receives the password.
 
-    This is the client library's own function. It needs no server, because the method is named, but
-    it belongs to a connection object; with port 0, that object connects to nothing.
+    The client library computes it. The function is a method of a connection, but it does not need
+    a server if the algorithm is specified; the connection to port 0 is never established.
     """
     from psycopg.pq import PGconn
 

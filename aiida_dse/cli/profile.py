@@ -1,4 +1,4 @@
-"""Loading the AiiDA profile that a command works on."""
+"""Loading of the AiiDA profile of a command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 
 def load_profile_for_command(name: str | None) -> Any:
-    """The profile of this name (None: the default one); an error names the remedy."""
+    """Load the profile with this name, or the default profile for None."""
     from aiida.common.exceptions import ConfigurationError, MissingConfigurationError
     from aiida.manage.configuration import load_profile
 

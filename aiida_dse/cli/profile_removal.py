@@ -1,9 +1,9 @@
-"""Removing a profile that `aiida-dse setup` created, with its data or without.
+"""Removal of a profile that was created by `aiida-dse setup`, with or without its data.
 
-An undo that keeps the data removes the profile from AiiDA's configuration, and with it all that
-AiiDA knows of the data. So where the data are is written into a file beside the configuration: no
-password, but enough for a later `--undo --delete-data` to find them. A database is dropped only if
-setup created it, which a comment in the database states.
+If the data are retained, removing the profile from AiiDA's configuration also removes the record
+of their location. The location, without any password, is therefore stored in a file next to the
+configuration, so that a later `--undo --delete-data` can find the data. A database is dropped only
+if setup created it, as recorded by a comment in the database.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import click
 from . import postgres, rabbitmq
 from .setup_files import PRODUCTION
 
-#: How long (s) the daemon may take to stop.
+#: Time (s) within which the daemon must stop.
 DAEMON_SECONDS = 60
 KEPT_DATA = "aiida-dse-kept-data.json"
 REDACTED = "removed by aiida-dse setup --undo"
@@ -36,11 +36,11 @@ def undo_profile(name: str, delete_data: bool) -> None:
         config = None
     if config is None or name not in config.profile_names:
         if config is None or not (delete_data and _delete_kept_data(config, name)):
-            click.echo(f"there is no profile '{name}': nothing to undo")
+            click.echo(f"there is no profile '{name}', so there is nothing to undo")
         return
     profile = config.get_profile(name)
     _stop_daemon(name)
-    # not config.delete_profile: it prints the settings of the storage, the password among them
+    # config.delete_profile would print the settings of the storage, including the password
     where = location(profile)
     if not delete_data:
         _remember(config, where)
@@ -53,14 +53,14 @@ def undo_profile(name: str, delete_data: bool) -> None:
     config.remove_profile(name)
     if was_default and config.profile_names:
         config.set_default_profile(config.profile_names[0], overwrite=True)
-        click.echo(f"'{config.default_profile_name}' is the default profile now")
+        click.echo(f"'{config.default_profile_name}' is now the default profile")
     config.store()
     _redact_backups(config, name)
     click.echo(f"profile '{name}' was removed from {config.dirpath}")
 
 
 def location(profile: Any) -> dict[str, Any]:
-    """Location of the data of a profile: its name, the folder and, if there is one, the database."""
+    """Name of a profile, the folder of its data and, if there is one, its database."""
     stored = profile.storage_config
     if profile.storage_backend != POSTGRES:
         return {"profile": profile.name, "folder": stored.get("filepath")}
@@ -80,24 +80,24 @@ def _stop_daemon(name: str) -> None:
     except DaemonException as problem:
         raise click.ClickException(
             f"the daemon did not stop ({problem}), so nothing was removed. Run 'verdi -p {name} "
-            "daemon stop' and try again"
+            "daemon stop' and repeat this command"
         ) from None
     click.echo("the daemon was stopped")
 
 
 def _how_to_use_again(where: dict[str, Any]) -> str:
-    kept = "the data are kept in"
-    delete = "'aiida-dse setup' with '--undo --delete-data' deletes them"
+    retained = "the data were retained in"
+    delete = "To delete them, run 'aiida-dse setup' with '--undo --delete-data'"
     if "database_name" not in where:
-        return (f"{kept} {where['folder']}. 'aiida-dse setup' with the same profile name uses them "
-                f"again, {delete}")
+        return (f"{retained} {where['folder']}. To use them again, run 'aiida-dse setup' with the "
+                f"same profile name. {delete}")
     role = where["database_username"]
-    return (f"{kept} the database '{where['database_name']}' and {where['folder']}. To use them "
-            f"again, set a new password of the role '{role}' (psql -c '\\password {role}') and "
-            f"run 'aiida-dse setup' with the same file; {delete}")
+    return (f"{retained} the database '{where['database_name']}' and {where['folder']}. To use "
+            f"them again, set a new password for the role '{role}' (psql -c '\\password {role}') "
+            f"and run 'aiida-dse setup' with the same file. {delete}")
 
 
-# --- data that were kept ----------------------------------------------------------------------
+# --- retained data ----------------------------------------------------------------------------
 
 
 def _kept(config: Any) -> list[dict[str, Any]]:
@@ -118,7 +118,7 @@ def _remember(config: Any, where: dict[str, Any]) -> None:
 
 
 def _delete_kept_data(config: Any, name: str) -> bool:
-    """Delete the data that an undo of this profile kept; False if there are none."""
+    """Delete the data retained by an earlier undo of this profile; False if there are none."""
     found = [where for where in _kept(config) if where["profile"] == name]
     for where in found:
         _delete(config, where)
@@ -126,11 +126,11 @@ def _delete_kept_data(config: Any, name: str) -> bool:
 
 
 def _delete(config: Any, where: dict[str, Any]) -> bool:
-    """Delete folder, database and role; False if the database is not one that setup created."""
+    """Delete folder, database and role; False if the database was not created by setup."""
     others = [location(one) for one in config.profiles if one.name != where["profile"]]
     if any(one["folder"] == where["folder"] or _same_database(one, where) for one in others):
         raise click.ClickException(
-            "another profile uses the same data, so nothing was removed. Undo without "
+            "another profile uses the same data, so nothing was removed. Run the command without "
             "--delete-data"
         )
     deleted = str(where["folder"])
@@ -140,8 +140,8 @@ def _delete(config: Any, where: dict[str, Any]) -> bool:
             where["database_username"], password="")
         made = postgres.made_by_setup(database)
         if "database" not in made and postgres.exists(database):
-            click.echo(f"the data are kept: the database '{database.name}' was not created by this "
-                       f"command, and {where['folder']} belongs to it")
+            click.echo(f"the data were retained: the database '{database.name}' was not created by "
+                       f"this command, and {where['folder']} belongs to it")
             return False
         if any(_same_server(one, where)
                and one["database_username"] == database.role for one in others):

@@ -1,4 +1,4 @@
-"""Creating a profile: SQLite and ZeroMQ without any service, or PostgreSQL and RabbitMQ."""
+"""Creation of a profile with SQLite and ZeroMQ (no services), or PostgreSQL and RabbitMQ."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .computers import make_local
 from .setup_files import PRODUCTION
 
 CACHED = "aiida.calculations:dse.*"
-#: How long (s) verdi waits for an answer of the daemon.
+#: Time (s) that verdi waits for a reply of the daemon.
 DAEMON_SECONDS = 60
 
 
 def make_profile(content: dict[str, Any], workers: int, daemon: bool) -> None:
-    """Create the profile of a file, this computer and the code; what exists is kept."""
+    """Create the profile of a file, this computer and its code unless they exist."""
     from aiida.manage.configuration import get_config, load_profile
 
     config = get_config(create=True)
@@ -30,10 +30,11 @@ def make_profile(content: dict[str, Any], workers: int, daemon: bool) -> None:
         existing = config.get_profile(name).process_control_backend
         if existing != content["broker"]:
             raise click.ClickException(
-                f"profile '{name}' exists with the broker {existing}, not {content['broker']}. "
-                "Choose another name with --profile, or remove it first with --undo"
+                f"profile '{name}' already exists with the broker {existing}, but "
+                f"{content['broker']} is requested. Choose another name with --profile, or remove "
+                "the existing profile with --undo"
             )
-        click.echo(f"profile '{name}' exists and is kept")
+        click.echo(f"profile '{name}' already exists and is used")
     else:
         folder = Path(config.dirpath) / "repository" / name
         if production:
@@ -43,13 +44,13 @@ def make_profile(content: dict[str, Any], workers: int, daemon: bool) -> None:
             click.echo(f"profile '{name}' was created (SQLite, ZeroMQ broker) in {config.dirpath}")
         config.set_option("runner.poll.interval", 1, scope=name)
         config.set_option("daemon.default_workers", workers, scope=name)
-        # a job that this version of the engine computed before is not computed again
+        # a job that this version of the engine has already computed is not computed again
         config.set_option("caching.enabled_for", [CACHED], scope=name)
-        if config.default_profile_name not in config.profile_names:  # none, or one long gone
+        if config.default_profile_name not in config.profile_names:  # not set, or removed since
             config.set_default_profile(name, overwrite=True)
     if production:
         _check_broker(config, name)
-    # workers may take longer to stop than AiiDA's 2 s: 'verdi daemon restart' then fails half way
+    # workers may take longer to stop than AiiDA's 2 s, and 'verdi daemon restart' would then fail
     if config.get_option("daemon.timeout", scope=name, default=False) is None:
         config.set_option("daemon.timeout", DAEMON_SECONDS, scope=name)
     config.store()
@@ -66,7 +67,7 @@ def _create(
     config: Any, content: dict[str, Any], storage: str, storage_config: dict[str, Any],
     broker_config: dict[str, Any],
 ) -> None:
-    """A profile on a storage that is new, or that contains the data of a removed profile."""
+    """Create a profile with a new storage, or with the data of a profile that was removed."""
     from aiida.manage.configuration import Profile, create_default_user, profile_context
     from aiida.orm import QueryBuilder, User
 
@@ -74,13 +75,13 @@ def _create(
     folder = Path(storage_config.get("filepath", ""))
     try:
         if storage == "core.sqlite_dos" and folder.is_dir() and any(folder.iterdir()):
-            # AiiDA makes such a storage in an empty folder only
+            # AiiDA creates such a storage only in an empty folder
             profile = Profile(name, {
                 "storage": {"backend": storage, "config": storage_config},
                 "process_control": {"backend": content["broker"], "config": broker_config},
             })
             config.add_profile(profile).store()
-            click.echo(f"data exist in {folder} and are kept")
+            click.echo(f"{folder} already contains data, which are used")
         else:
             profile = config.create_profile(
                 name=name, storage_backend=storage, storage_config=storage_config,
@@ -100,7 +101,7 @@ def _create(
 
 
 def _make_production(config: Any, content: dict[str, Any], folder: Path) -> None:
-    """The profile on PostgreSQL and RabbitMQ; on failure, a new database is dropped again."""
+    """Create a profile with PostgreSQL and RabbitMQ; after a failure, drop a new database again."""
     name = content["profile"]
     broker = rabbitmq.settings(content)
     rabbitmq.version(broker)  # before anything is created
@@ -116,13 +117,13 @@ def _make_production(config: Any, content: dict[str, Any], folder: Path) -> None
         postgres.drop(database, database.made)
         reason = str(problem).replace(database.password, "***")
         raise click.ClickException(f"profile '{name}' was not created: {reason}") from None
-    Path(config.filepath).chmod(0o600)  # AiiDA keeps the password in it
+    Path(config.filepath).chmod(0o600)  # it contains the password
     click.echo(f"profile '{name}' was created (PostgreSQL database '{database.name}', RabbitMQ) in "
                f"{config.dirpath}")
 
 
 def _check_broker(config: Any, name: str) -> None:
-    """Check here what AiiDA warns of for every recent RabbitMQ, and turn that warning off."""
+    """Check the timeout of the server, and disable AiiDA's warning about every recent RabbitMQ."""
     found = rabbitmq.version(config.get_profile(name).process_control_config)
     config.set_option("warnings.rabbitmq_version", False, scope=name)
     click.echo(f"RabbitMQ {found} responds")
@@ -131,13 +132,13 @@ def _check_broker(config: Any, name: str) -> None:
 
 
 def start_daemon(profile: str) -> None:
-    """Start the daemon of a profile, unless it runs."""
+    """Start the daemon of a profile unless it is running."""
     from aiida.engine.daemon.client import get_daemon_client
 
     if get_daemon_client(profile).is_daemon_running:
-        click.echo("the daemon is running")
+        click.echo("the daemon is already running")
         return
-    # verdi need not be on the PATH of an environment that was not activated
+    # if the environment was not activated, verdi may not be on the PATH
     beside = Path(sys.executable).parent
     environment = os.environ | {
         "PATH": os.pathsep.join([str(beside), os.environ.get("PATH", "")])

@@ -1,4 +1,4 @@
-"""What a profile needs to know about a RabbitMQ server, and what it leaves there."""
+"""Settings, version and timeout of a RabbitMQ server, and removal of the queue of a profile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEEP = "[{rabbit, [{consumer_timeout, undefined}]}]."
 
 
 def settings(content: dict[str, Any]) -> dict[str, Any]:
-    """The broker settings of a profile's file as AiiDA stores them; a password is asked for."""
+    """The broker settings of a profile's file as AiiDA stores them; prompts for a password."""
     user = content.get("broker_username") or "guest"
     password = "guest" if user == "guest" else click.prompt(
         f"Password of the RabbitMQ user '{user}'", hide_input=True)
@@ -31,7 +31,7 @@ def settings(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def version(broker: dict[str, Any]) -> str:
-    """The version of the server; an error if it does not respond."""
+    """The version of the server. Raises an error if the server does not respond."""
     async def ask() -> str:
         connection = await _connect(broker)
         try:
@@ -42,16 +42,17 @@ def version(broker: dict[str, Any]) -> str:
 
     try:
         return asyncio.run(ask())
-    except Exception as problem:  # its text may hold the URL with the password
+    except Exception as problem:  # its text may contain the URL with the password
         raise click.ClickException(
             f"RabbitMQ at {broker['broker_host']}:{broker['broker_port']} does not respond to the "
-            f"user '{broker['broker_username']}' ({type(problem).__name__}). Is it running "
-            "(Debian: apt install rabbitmq-server), and are host, port and user correct?"
+            f"user '{broker['broker_username']}' ({type(problem).__name__}). Check that it is "
+            "running (Debian: apt install rabbitmq-server), and that host, port and user are "
+            "correct"
         ) from None
 
 
 def timeout_remark(found: str) -> str | None:
-    """Instructions to lift the consumer_timeout of the server; None if it is lifted."""
+    """Instructions for disabling the consumer_timeout of the server; None if it is disabled."""
     if tuple(int(n) for n in re.findall(r"\d+", found)[:3]) < TIMES_OUT_FROM:
         return None
     state = _timeout()
@@ -59,14 +60,15 @@ def timeout_remark(found: str) -> str | None:
         return None
     value = "could not be read" if state is None else f"is {int(state) / 60000:.0f} min"
     return (
-        f"consumer_timeout of RabbitMQ {value}: work chains that last longer lose their daemon. "
-        f"To lift it permanently, write\n  {KEEP}\ninto /etc/rabbitmq/advanced.config on the "
-        f"server; to lift it until the server restarts, run\n  rabbitmqctl eval '{LIFT}'"
+        f"The consumer_timeout of RabbitMQ {value}. Work chains that last longer are disconnected "
+        f"from the daemon. To disable it permanently, write\n  {KEEP}\ninto "
+        "/etc/rabbitmq/advanced.config on the server. To disable it until the server restarts, run"
+        f"\n  rabbitmqctl eval '{LIFT}'"
     )
 
 
 def _timeout() -> str | None:
-    """consumer_timeout in ms, 'undefined' if lifted, None where this user may not ask."""
+    """consumer_timeout in ms, 'undefined' if disabled, None if this user may not query it."""
     if shutil.which("rabbitmqctl") is None:
         return None
     try:
@@ -95,8 +97,8 @@ def forget(broker: dict[str, Any], prefix: str) -> None:
     try:
         asyncio.run(delete())
     except Exception as problem:
-        click.echo(f"the queue '{prefix}.process.queue' remains on RabbitMQ, which does not "
-                   f"respond ({type(problem).__name__}); it is empty and harmless")
+        click.echo(f"the queue '{prefix}.process.queue' was not deleted, because RabbitMQ does not "
+                   f"respond ({type(problem).__name__}). The queue is empty and harmless")
 
 
 async def _connect(broker: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""aiida-dse setup: a profile or a computer with the engine's code, created and removed again."""
+"""aiida-dse setup: creates or removes a profile or a computer together with its code."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from .shipped_files import copy_setup_file, find_setup_file, list_setup_files
 @click.command("setup")
 @click.argument("file", required=False)
 @click.option("--profile", "name",
-              help="The profile (default: the one in FILE, or 'dse'; for a computer, the default "
-                   "profile).")
+              help="Name of the profile (default: the one in FILE, or 'dse'; for a computer, the "
+                   "default profile).")
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True,
               help="Number of daemon workers of a new profile.")
-@click.option("--daemon/--no-daemon", default=True, help="Start the daemon.")
-@click.option("--undo", is_flag=True, help="Remove what this command created; keep the data.")
+@click.option("--daemon/--no-daemon", default=True, help="Whether to start the daemon.")
+@click.option("--undo", is_flag=True, help="Remove what this command created, except for the data.")
 @click.option("--delete-data", is_flag=True,
-              help="With --undo of a profile: delete its data as well, permanently; also after an "
-                   "--undo that kept the data.")
+              help="With --undo of a profile: also delete its data, permanently. This works even "
+                   "after an earlier --undo that retained the data.")
 @click.option("--list", "list_files", is_flag=True,
-              help="List the set-up files that come with the package.")
+              help="List the set-up files included in the package.")
 @click.option("--copy", is_flag=True,
-              help="Copy FILE into the current folder, to be edited there, and set nothing up.")
+              help="Only copy FILE into the current folder for editing.")
 @click.pass_obj
 def setup(
     outer: str | None, file: str | None, name: str | None, workers: int, daemon: bool, undo: bool,
     delete_data: bool, list_files: bool, copy: bool,
 ) -> None:
-    """Create a profile, or a remote computer, with everything that belongs to it.
+    """Create a profile or a remote computer, ready for use.
 
-    Without FILE, this creates a profile that needs no service (SQLite and the ZeroMQ broker), this
-    computer and the code, and starts the daemon. FILE is the path of a set-up file, or the name of
-    one that comes with the package (see --list): a profile on PostgreSQL and RabbitMQ, or a
-    computer over SSH with or without Slurm. The command can be repeated safely: it keeps what
-    exists.
+    Without FILE, this command creates a profile that requires no services (SQLite and the ZeroMQ
+    broker), configures this computer and its code, and starts the daemon. FILE is the path of a
+    set-up file, or the name of one that is included in the package (see --list). It describes
+    either a profile with PostgreSQL and RabbitMQ, or a computer that is reached over SSH, with or
+    without Slurm. The command can be repeated safely: it reuses existing items.
     """
     if list_files:
         list_setup_files()
@@ -43,7 +43,7 @@ def setup(
     path = None if file is None else find_setup_file(file)
     if copy:
         if path is None:
-            raise click.UsageError("--copy needs the name of a file; --list shows them")
+            raise click.UsageError("--copy requires FILE; list the available files with --list")
         copy_setup_file(path)
         return
     content = NO_FILE if path is None else read_file(path)

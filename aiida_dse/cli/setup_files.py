@@ -1,4 +1,4 @@
-"""The files that `aiida-dse setup` reads: a profile, or a computer; found, read and checked."""
+"""Set-up files of `aiida-dse setup`, which describe a profile or a computer: reading and checks."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 import click
 import yaml
 
-#: Keys of a profile's file, those of 'verdi profile setup --config'; the first two are needed.
+#: Keys of a profile's file, as for 'verdi profile setup --config'; the first two are required.
 PERSON = ("profile", "broker", "email", "first_name", "last_name", "institution")
 SERVICES = (
     "database_hostname", "database_port", "database_name", "database_username",
     "broker_protocol", "broker_host", "broker_port", "broker_username", "broker_virtual_host",
 )
 EMBEDDED, PRODUCTION = "core.zeromq", "core.rabbitmq"
-#: What is set up without a file.
+#: The profile that is created if no file is specified.
 NO_FILE = {"profile": "dse", "broker": EMBEDDED}
 
 TRANSPORT, SLURM, DIRECT = "core.ssh_async", "core.slurm", "core.direct"
-#: Sections of a computer's file: the keys that are needed, and the optional ones. The first three
-#: are those of 'verdi computer setup', 'verdi computer configure' and 'verdi code create'.
+#: Sections of a computer's file with their required and optional keys. The keys of the first
+#: three are those of 'verdi computer setup', 'verdi computer configure' and 'verdi code create'.
 SECTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "computer": (("label", "hostname", "transport", "scheduler", "work_dir"),
                  ("description", "shebang", "prepend_text")),
@@ -39,8 +39,8 @@ def read_file(path: Path) -> dict[str, Any]:
         raise click.ClickException(f"{path} is not valid YAML: {problem}") from None
     if not isinstance(content, dict):
         raise click.ClickException(
-            f"{path} contains no keys. Start from one of the files that "
-            "'aiida-dse setup --list' shows"
+            f"{path} contains no keys. Start from one of the files listed by "
+            "'aiida-dse setup --list'"
         )
     if "computer" in content:
         check_sections(path, content)
@@ -48,9 +48,9 @@ def read_file(path: Path) -> dict[str, Any]:
     broker = content.get("broker")
     if broker not in (EMBEDDED, PRODUCTION):
         raise click.ClickException(
-            f"{path}: the broker is {broker!r}. Use '{EMBEDDED}' for a profile without services, "
-            f"'{PRODUCTION}' for one on PostgreSQL and RabbitMQ, or add a section 'computer' to "
-            "set up a computer"
+            f"{path}: the broker is {broker!r}. Specify '{EMBEDDED}' for a profile without "
+            f"services or '{PRODUCTION}' for one with PostgreSQL and RabbitMQ; a file that sets up "
+            "a computer must contain a section 'computer'"
         )
     check_keys(path, content, PERSON + (SERVICES if broker == PRODUCTION else ()), PERSON[:2])
     return content
@@ -59,13 +59,13 @@ def read_file(path: Path) -> dict[str, Any]:
 def check_keys(
     where: object, content: Any, known: tuple[str, ...], needed: tuple[str, ...]
 ) -> None:
-    """Raise an error for unknown keys, and for required ones that are missing or empty."""
+    """Raise an error for unknown keys, and for required keys that are missing or empty."""
     if not isinstance(content, dict):
         raise click.ClickException(
             f"{where}: expected lines of the form 'key: value' (keys: {', '.join(known)})")
     for key in content:
         if key not in known:
-            hint = (" Passwords do not belong in files: setup asks for them when it needs them."
+            hint = (" Do not store passwords in this file: setup prompts for them when required."
                     if "password" in str(key) else "")
             raise click.ClickException(
                 f"{where}: unknown key '{key}'. The known keys are {', '.join(known)}.{hint}"
@@ -76,7 +76,7 @@ def check_keys(
 
 
 def check_sections(path: Path, content: dict[str, Any]) -> None:
-    """Raise an error for a computer's file that cannot be used."""
+    """Raise an error if the file of a computer cannot be used."""
     check_keys(path, content, tuple(SECTIONS), ("computer", "code"))
     for section, (needed, more) in SECTIONS.items():
         # a section that contains comments only is None
@@ -85,7 +85,7 @@ def check_sections(path: Path, content: dict[str, Any]) -> None:
     for key, allowed in (("transport", (TRANSPORT,)), ("scheduler", (SLURM, DIRECT))):
         if computer[key] not in allowed:
             raise click.ClickException(f"{path}, computer: {key} is '{computer[key]}', but this "
-                                       f"command supports {' and '.join(allowed)} only")
+                                       f"command supports only {' and '.join(allowed)}")
     for key, low in (("walltime", 60), ("threads", 1), ("poll_interval", 0)):
         value = jobs.get(key)
         if value is not None and (type(value) not in (int, float) or value < low):
@@ -94,10 +94,10 @@ def check_sections(path: Path, content: dict[str, Any]) -> None:
                                        f"of at least {low}{unit}")
     for key in ("partition", "account"):
         if jobs.get(key) and computer["scheduler"] != SLURM:
-            raise click.ClickException(f"{path}, jobs: {key} needs the scheduler {SLURM}. Remove "
-                                       "this line for a computer without a queue")
+            raise click.ClickException(f"{path}, jobs: {key} requires the scheduler {SLURM}. "
+                                       "Remove this line if the computer has no queue")
     executable = content["code"]["filepath_executable"]
     if not str(executable).startswith("/"):
         raise click.ClickException(
-            f"{path}, code: filepath_executable is '{executable}'. Write its absolute path on "
-            "that computer, as engine_only.py prints it")
+            f"{path}, code: filepath_executable is '{executable}'. Specify the absolute path on "
+            "that computer, as printed by engine_only.py")

@@ -1,7 +1,7 @@
-"""The example and set-up files that are installed with the package: listed, found and copied.
+"""Listing, lookup and copying of the example and set-up files included in the package.
 
 The folders `examples` and `setup_profiles` of the repository are linked into the package, so that
-they are in the same place in a wheel, an sdist and an editable installation.
+their location is the same in a wheel, an sdist and an editable installation.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def examples(folder: Path) -> None:
     """Copy the examples (documents, CIF files, synthetic patterns) into FOLDER.
 
     FOLDER is a new folder, by default aiida-dse-examples. All patterns of the examples are
-    synthetic: they were computed, not measured.
+    synthetic: they were computed from known structures, not measured.
     """
     if folder.exists():
         raise click.ClickException(
-            f"{folder} exists already, so nothing was copied. Choose the name of a new folder")
+            f"{folder} already exists, so nothing was copied. Specify a folder that does not exist")
     shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("__pycache__"))
     click.echo(f"The examples were copied to {folder}. Their patterns are synthetic: they were "
                "computed from known structures, not measured.")
@@ -38,7 +38,7 @@ def examples(folder: Path) -> None:
 
 
 def setup_files() -> dict[str, Path]:
-    """The set-up files of the package by their names: a YAML file without its suffix."""
+    """The set-up files of the package by name; the names of YAML files lack the suffix."""
     found = sorted(path for path in SETUP_FILES.iterdir() if path.is_file())
     return {path.stem if path.suffix == ".yaml" else path.name: path for path in found}
 
@@ -50,7 +50,7 @@ def list_setup_files() -> None:
 
 
 def find_setup_file(name: str) -> Path:
-    """The file at this path or, if there is none, the set-up file of the package of this name."""
+    """The file at this path or, if there is none, the package's set-up file of this name."""
     if Path(name).is_file():
         return Path(name)
     shipped = setup_files()
@@ -67,13 +67,13 @@ def copy_setup_file(path: Path) -> None:
     """Copy a set-up file into the current folder, where it can be edited."""
     target = Path.cwd() / path.name
     if target.exists():
-        raise click.ClickException(f"{target} exists already, so nothing was copied")
+        raise click.ClickException(f"{target} already exists, so nothing was copied")
     shutil.copy(path, target)
     click.echo(f"Wrote {target}")
 
 
 def _purpose(path: Path) -> str:
-    """The purpose of a file: its first line of text, without the comment sign."""
+    """The purpose of a file: its first line of text without the comment character."""
     for line in path.read_text(encoding="utf-8").splitlines():
         text = line.strip('#" ')
         if text and not line.startswith("#!"):

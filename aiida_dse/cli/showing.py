@@ -16,7 +16,7 @@ ANALYSES = tuple(f"aiida.workflows:dse.{name}" for name in (
     "size_series", "study", "build_model"))
 #: Jobs that version 0.1 ran without a work chain.
 OLD_ANALYSES = ("aiida.calculations:dse.joint", "aiida.calculations:dse.uncertainty")
-#: What version 0.1 called processes.
+#: Process labels of version 0.1 and their current equivalents.
 OLD_LABELS = {"JointCalculation": "SimultaneousCalculation"}
 
 
@@ -41,7 +41,7 @@ def print_list(limit: int) -> None:
     )
     query.order_by({"process": {"ctime": "desc"}}).limit(limit)
     found = query.all()
-    # a separate query, since AiiDA's outer join would drop processes without a result
+    # a separate query, since AiiDA's outer join drops processes without a result
     query = QueryBuilder().append(
         ProcessNode, tag="process", filters={"id": {"in": [pk for pk, *_ in found]}}, project="id"
     )
@@ -66,7 +66,7 @@ def print_list(limit: int) -> None:
             sample.get("temperature", ""), label,
         ])
     click.echo(tabulate.tabulate(
-        rows, headers=["PK", "made", "analysis", "state", "GoF", "sample", "T / K", "title"]
+        rows, headers=["PK", "created", "analysis", "state", "GoF", "sample", "T / K", "title"]
     ))
     if not rows:
         click.echo("There are no analyses yet. Start with 'aiida-dse launch refine model.yaml'.")
@@ -106,7 +106,7 @@ def plot_analysis(
     node, result = analysis_result(pk)
     if result is None or not result.arrays:
         raise click.ClickException(
-            f"{node.process_label}<{node.pk}> has no results to plot (state: "
+            f"{node.process_label}<{node.pk}> has no results that can be plotted (state: "
             f"{node.process_state.value if node.process_state else 'unknown'})."
         )
     draw: dict[Task, Any] = {Task.SIMULTANEOUS: simultaneous_figure, Task.COMPARE: comparison_figure,
@@ -130,7 +130,7 @@ def plot_analysis(
 
 
 def analysis_result(pk: str) -> tuple[Any, Result[Any] | None]:
-    """The process of a node and its result, None without one."""
+    """The process of a node, and its result or None."""
     from aiida.common.exceptions import NotExistent
     from aiida.orm import ArrayData, Dict, ProcessNode, SinglefileData, load_node
 
@@ -138,14 +138,14 @@ def analysis_result(pk: str) -> tuple[Any, Result[Any] | None]:
         node = load_node(pk)
     except (NotExistent, ValueError):
         raise click.ClickException(
-            f"there is no node '{pk}'; 'aiida-dse list' shows the analyses."
+            f"there is no node '{pk}'. List the analyses with 'aiida-dse list'."
         ) from None
     if isinstance(node, Dict | ArrayData | SinglefileData) and node.creator is not None:
         node = node.creator
     if not isinstance(node, ProcessNode):
         raise click.ClickException(
-            f"node {node.pk} is a {type(node).__name__}, not an analysis; 'aiida-dse list' shows "
-            "them."
+            f"node {node.pk} is a {type(node).__name__}, not an analysis. List the analyses with "
+            "'aiida-dse list'."
         )
     from aiida_dse.data.results import result_of
 

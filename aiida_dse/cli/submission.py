@@ -1,4 +1,4 @@
-"""Submission of work chains: documents are checked in full before a node is stored."""
+"""Submission of work chains. Documents are checked in full before any node is stored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aiida_dse.documents import ModelDocument, load_document
 
 @dataclass(frozen=True)
 class Settings:
-    """The options that every launch has; None where the computer or the protocol decides."""
+    """Options common to all launch commands; None selects the computer's or protocol's value."""
 
     code_label: str
     protocol: str
@@ -27,7 +27,7 @@ class Settings:
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """End the command with a message where the input is bad; nothing has been stored by then."""
+    """Turn errors in the input into a message that ends the command; nothing is stored by then."""
     from aiida.common.exceptions import NotExistent
 
     try:
@@ -42,7 +42,7 @@ def read_document(path: Path) -> ModelDocument:
 
 
 def nodes_of_files(document: ModelDocument, folder: Path, pattern_node: str | None) -> Any:
-    """Unstored nodes of a document's files; the pattern may be a stored node instead."""
+    """Unstored nodes of the files of a document; the pattern can be a stored node instead."""
     from aiida.common.exceptions import NotExistent
     from aiida.orm import load_node
 
@@ -55,11 +55,11 @@ def nodes_of_files(document: ModelDocument, folder: Path, pattern_node: str | No
         try:
             pattern = load_node(pattern_node)
         except NotExistent:
-            fail(f"there is no node '{pattern_node}'; 'verdi data dse pattern list' shows the "
-                 "patterns")
+            fail(f"there is no node '{pattern_node}'. List the stored patterns with 'verdi data "
+                 "dse pattern list'")
         if not isinstance(pattern, PatternData):
-            fail(f"node {pattern_node} is a {type(pattern).__name__}, not a dse.pattern; see "
-                 "'verdi data dse pattern list'")
+            fail(f"node {pattern_node} is a {type(pattern).__name__}, not a dse.pattern. List the "
+                 "stored patterns with 'verdi data dse pattern list'")
         return nodes_of_document(document, folder, pattern)
 
 
@@ -68,9 +68,9 @@ def launch_model(
     start_from: str | None = None, overrides: dict[str, Any] | None = None,
     complete: Callable[[Any], None] | None = None, describe: Callable[[Any], None] | None = None,
 ) -> int | None:
-    """Submit the work chain of one model; its PK (None for a dry run).
+    """Submit the work chain of one model and return its PK (None for a dry run).
 
-    describe: prints what is known before the submission; complete: sets further inputs.
+    describe: prints information before the submission; complete: sets further inputs.
     """
     start = None if start_from is None else result_node(start_from)
     with refusing():
@@ -90,7 +90,7 @@ def launch_model(
 
 
 def builder_of(process: Any, settings: Settings, *arguments: Any, **more: Any) -> Any:
-    """The builder of a work chain, the same as in a Python shell. Fails for what cannot run."""
+    """The builder of a work chain, as in a Python shell. Fails if the analysis cannot run."""
     code = code_of(settings.code_label)
     options = {} if settings.walltime is None else {"max_wallclock_seconds": settings.walltime}
     with refusing():
@@ -100,21 +100,21 @@ def builder_of(process: Any, settings: Settings, *arguments: Any, **more: Any) -
 
 
 def code_of(label: str) -> Any:
-    """The code with a label. Fails where there is none, or no daemon to start its jobs."""
+    """The code with this label. Fails if it does not exist or the daemon is not running."""
     from aiida.common.exceptions import MultipleObjectsError, NotExistent
     from aiida.orm import load_code
 
     try:
         code = load_code(label)
     except (NotExistent, MultipleObjectsError, ValueError) as problem:
-        fail(f"the code '{label}' cannot be used ({problem}). Make it with 'aiida-dse setup' or "
-             "name another with --code")
+        fail(f"the code '{label}' cannot be loaded ({problem}). Create it with 'aiida-dse setup', "
+             "or specify another code with --code")
     _daemon_must_run()
     return code
 
 
 def speed_for(code_label: str) -> float | None:
-    """Seconds for a distance on the computer of a code; None if unknown."""
+    """Computing time (s) per distance on the computer of a code; None if unknown."""
     from aiida.common.exceptions import MultipleObjectsError, NotExistent
     from aiida.orm import load_code
 
@@ -123,11 +123,11 @@ def speed_for(code_label: str) -> float | None:
     try:
         return speed_of(load_code(code_label))
     except (NotExistent, MultipleObjectsError, ValueError):
-        return None  # a dry run needs no code
+        return None  # a dry run does not require a code
 
 
 def result_node(identifier: str) -> Any:
-    """The result of an analysis."""
+    """The result node of an analysis. Fails if the analysis has no result."""
     from .showing import analysis_result
 
     node, result = analysis_result(identifier)
@@ -143,8 +143,8 @@ def _daemon_must_run() -> None:
     if not get_daemon_client().is_daemon_running:
         profile = get_manager().get_profile()
         name = f"-p {profile.name} " if profile else ""
-        fail("the daemon is not running, so nothing would start. Start it with "
-              f"'verdi {name}daemon start' and launch again")
+        fail("the daemon is not running, so the analysis would not start. Start the daemon with "
+             f"'verdi {name}daemon start' and launch again")
 
 
 def print_remarks(remarks: Sequence[str]) -> None:
@@ -160,7 +160,7 @@ def print_dry_run(built: Any) -> None:
 
 
 def submit_builder(builder: Any, samples: Sequence[str | None], wait: bool) -> int:
-    """Submit; the process joins the groups of its samples."""
+    """Submit the builder, add the process to the groups of its samples, and return its PK."""
     from aiida.engine import submit
 
     from aiida_dse.data.grouping import group_label, put_into_group
@@ -179,8 +179,8 @@ def submit_builder(builder: Any, samples: Sequence[str | None], wait: bool) -> i
         put_into_group("sample", sample, [node])
     click.echo(f"submitted {node.process_label}<{node.pk}>")
     if not wait:
-        click.echo(f"follow it with 'aiida-dse watch {node.pk}', then "
-                   f"'aiida-dse show {node.pk}'")
+        click.echo(f"Follow it with 'aiida-dse watch {node.pk}'; show its result with "
+                   f"'aiida-dse show {node.pk}'.")
         return int(node.pk)
     wait_for(node)
     print_analysis(str(node.pk))
@@ -202,7 +202,7 @@ def wait_for(node: Any, interval: float = 0.5, look_every: float = 10.0) -> None
     from .daemon import repair
 
     begin = looked = time.monotonic()
-    lasting = 0  # successive checks that found workers without tasks
+    lasting = 0  # number of successive checks that found workers without tasks
     while not node.is_terminated:
         time.sleep(interval)
         now = time.monotonic()
@@ -210,7 +210,7 @@ def wait_for(node: Any, interval: float = 0.5, look_every: float = 10.0) -> None
             looked = now
             trouble = repair(get_manager().get_profile())
             lasting = lasting + 1 if trouble else 0
-            if lasting == 3:  # so it is not a worker that is starting
+            if lasting == 3:  # a worker that is starting up would have connected by now
                 click.echo(trouble, err=True)
         if sys.stderr.isatty():
             sys.stderr.write(f"\r\033[K{node.process_label}<{node.pk}> "

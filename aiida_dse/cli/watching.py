@@ -1,4 +1,4 @@
-"""aiida-dse watch: follows the steps of an analysis while it runs."""
+"""aiida-dse watch: displays the steps of an analysis while it runs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import click
 if TYPE_CHECKING:
     from aiida_dse.data.steps import Step
 
-#: Seconds between two updates: on a terminal, and of lines in a file.
+#: Seconds between two updates of a terminal, and between two lines of other output.
 LIVE_SECONDS, LINE_SECONDS = 2.0, 10.0
-#: A work chain with more steps shows only those that run or failed.
+#: Of a work chain with more steps, only those that are running or have failed are shown.
 MANY = 8
 
 
@@ -31,7 +31,7 @@ def watch_process(pk: str, once: bool) -> None:
         node = None
     if not isinstance(node, ProcessNode):
         raise click.ClickException(
-            f"there is no process '{pk}'; 'aiida-dse list' shows the analyses."
+            f"there is no process '{pk}'. List the analyses with 'aiida-dse list'."
         )
     number = node.pk
     assert number is not None
@@ -45,9 +45,9 @@ def watch_process(pk: str, once: bool) -> None:
         else:
             _log(number)
     except KeyboardInterrupt:
-        click.echo(f"The display has ended, {top.name}<{number}> continues: "
-                   f"'aiida-dse watch {number}' follows it again, 'verdi process kill {number}' "
-                   "ends it.")
+        click.echo(f"The display has ended, but {top.name}<{number}> continues. Follow it again "
+                   f"with 'aiida-dse watch {number}', or end it with 'verdi process kill "
+                   f"{number}'.")
 
 
 def _live(pk: int) -> None:
@@ -84,7 +84,7 @@ def _log(pk: int) -> None:
 
 
 def _wait(seconds: float) -> None:
-    """Sleep, after the tasks of dead workers have been reassigned."""
+    """Reassign the tasks of dead workers, then sleep."""
     from aiida.manage import get_manager
 
     from .daemon import repair
@@ -112,17 +112,17 @@ def summary_line(step: Step) -> str:
     parts.append(_duration(step.elapsed))
     if not step.ended and not step.is_job:
         left = step.remaining
-        parts.append(f"about {_duration(left)} left" if left is not None else "time left: ?")
+        parts.append(f"about {_duration(left)} left" if left is not None else "time left unknown")
     return ", ".join(parts)
 
 
 def lines_of(top: Step) -> list[str]:
-    """The tree of steps, and the map of a grid search as far as it is known."""
+    """The tree of steps and, for a grid search, the part of the map computed so far."""
     from aiida_dse.data.steps import map_so_far
 
     lines = _tree(top, "")
     if top.name.startswith("GridSearch") and (drawn := map_so_far(top)):
-        lines += ["", "GoF so far (@ lowest, ? to come):", *drawn]
+        lines += ["", "GoF so far (@ lowest, ? not yet computed):", *drawn]
     return lines
 
 
@@ -134,7 +134,7 @@ def _tree(step: Step, indent: str) -> list[str]:
         shown = [below for below in worked if not below.ended or below.failed]
         hidden = len(worked) - len(shown)
         if hidden:
-            lines.append(f"{indent}  {hidden} finished steps")
+            lines.append(f"{indent}  {hidden} finished steps are not shown")
     for below in shown:
         lines += _tree(below, indent + "  ")
     return lines

@@ -1,4 +1,4 @@
-"""Archives: export and import of results with their provenance, and reading without import."""
+"""Archives: export and import of results with provenance, and reading without an import."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class Counted:
 
 
 def write_archive(nodes: Iterable[Any], file: Path, *, groups: Iterable[Any] = ()) -> None:
-    """Write nodes with their ancestors, the processes and all their outputs to an archive file.
+    """Write nodes with their ancestors, and the processes with all outputs, to an archive file.
 
-    Computers go along without the way to log in, codes by their path. Raises ValueError where
-    there is nothing to write or `file` exists.
+    Computers are exported without login settings, and codes by their path. Raises ValueError if
+    there is nothing to write or if `file` exists.
     """
     from aiida.tools.archive import create_archive
     from aiida.tools.archive.exceptions import ArchiveExportError
 
     wanted = [*nodes, *groups]
     if not wanted:
-        raise ValueError("there is nothing to export: no result fits and no node is named.")
+        raise ValueError("there is nothing to export: no results match and no nodes are specified.")
     if file.exists():
-        raise ValueError(f"{file} exists. Remove it or name another file.")
+        raise ValueError(f"{file} already exists. Remove it or specify another file.")
     try:
         create_archive(
             wanted, filename=file, include_authinfos=False, call_calc_backward=True,
@@ -43,11 +43,11 @@ def write_archive(nodes: Iterable[Any], file: Path, *, groups: Iterable[Any] = (
 
 
 def read_archive(file: Path) -> Counted:
-    """Add the nodes of an archive to the loaded profile; nodes that it has already are kept.
+    """Add the nodes of an archive to the loaded profile; existing nodes are not changed.
 
-    Groups of the same sample, series or study become one, and new nodes get the hashes that
-    archives leave out, so that the cache finds them. Returns the numbers of new nodes. Raises
-    ValueError where the file is no archive of this AiiDA version.
+    Groups of the same sample, series or study are merged. Archives do not contain hashes, so they
+    are computed for new nodes to enable caching. Returns the numbers of new nodes and results.
+    Raises ValueError if the file is not an archive of this AiiDA version.
     """
     from aiida.common.exceptions import AiidaException
     from aiida.orm import Node, QueryBuilder
@@ -80,18 +80,18 @@ def counted() -> Counted:
 
 @contextmanager
 def opened_archive(file: Path) -> Iterator[None]:
-    """Load an archive file as a read-only profile; afterwards the previous profile is loaded.
+    """Load an archive file as a read-only profile, and restore the previous profile afterwards.
 
-    The profile lives in memory: no configuration names it, so nothing that deletes a profile can
-    reach the file. Nodes that were loaded before must be loaded again afterwards. Raises
-    ValueError where the file is no archive of this AiiDA version.
+    The profile exists only in memory and is not part of the configuration, so that deleting
+    profiles cannot affect the file. Nodes that were loaded before must be loaded again afterwards.
+    Raises ValueError if the file is not an archive of this AiiDA version.
     """
     from aiida.common.exceptions import AiidaException
     from aiida.manage import get_manager
     from aiida.storage.sqlite_zip.backend import SqliteZipBackend
 
     if not file.is_file():
-        raise ValueError(f"{file} does not exist or is no file.")
+        raise ValueError(f"{file} does not exist or is not a file.")
     manager = get_manager()
     before = manager.get_profile()
     try:
@@ -109,5 +109,5 @@ def opened_archive(file: Path) -> Iterator[None]:
 
 
 def _unreadable(file: Path, problem: Exception) -> str:
-    return (f"{file} cannot be read as an AiiDA archive ({problem}). Archives of older versions: "
-            f"'verdi archive migrate {file} NEW'.")
+    return (f"{file} cannot be read as an AiiDA archive ({problem}). Convert archives of older "
+            f"versions with 'verdi archive migrate {file} NEW'.")

@@ -1,11 +1,11 @@
-"""Meanings of exit statuses of stored processes, including those that version 0.1 ran."""
+"""Meanings of exit statuses of stored processes, including those of version 0.1."""
 
 from __future__ import annotations
 
 from aiida_dse.documents.status import EXITS, Failure, Outcome, PartsFailed, Status
 
-#: Version 0.1 numbered the exits of work chains from 401 on, each kind of work chain in its own way
-#: (today 401 and 402 are those of AiiDA's restart work chain). Its jobs had today's numbers.
+#: In version 0.1, the exit codes of work chains started at 401 and depended on the kind of work
+#: chain (401 and 402 are now those of AiiDA's restart work chain). Codes of jobs are unchanged.
 _PARTS: dict[int, Outcome] = {401: PartsFailed.NOTHING_FINISHED, 402: PartsFailed.SOME_FAILED}
 _SERIES = _PARTS | {403: PartsFailed.NO_ANALYSIS, 404: PartsFailed.SIMULTANEOUS_FAILED}
 OLD_EXITS: dict[str, dict[int, Outcome]] = {
@@ -18,14 +18,14 @@ OLD_EXITS: dict[str, dict[int, Outcome]] = {
     "aiida.workflows:dse.temperature_series": _SERIES,
     "aiida.workflows:dse.size_series": _SERIES,
 }
-#: Outcomes by number; where two have the same number, the later one in the table.
+#: Outcomes by exit status; of two with the same status, the later one in the table.
 _OUTCOMES: dict[int, Outcome] = {row.number: outcome for outcome, row in EXITS.items() if row.number}
 
 
 def exit_word(process_type: str | None, version: str | None, number: int | None) -> str:
-    """The meaning of an exit status, such as 'not converged'; '' for 0 and for AiiDA's own.
+    """The meaning of an exit status, such as 'not converged'; '' for 0 and for codes of AiiDA.
 
-    version: that of the plugin that ran the process, as recorded by AiiDA.
+    version: the version of the plugin that ran the process, as recorded by AiiDA.
     """
     if not number or ":dse." not in (process_type or ""):
         return ""

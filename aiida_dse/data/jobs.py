@@ -36,9 +36,9 @@ from .pattern import PatternData
 MODEL_NAME = "model.json"
 PATTERN_NAME = "pattern.xye"
 
-#: The keys of a phase that name its file, and the suffix of that file.
+#: The keys of a phase that specify its file, with the suffixes of the files.
 KINDS = {"structure": "cif", "atoms": "xyz", "distances": "h5"}
-#: Keys of a pattern's section that a job keeps; all other facts are taken from the node.
+#: Keys that a job adopts from the section of a pattern; everything else is taken from the node.
 _KEPT = ("range", "exclude", "every", "polarisation", "axis_confirmed")
 
 StructureNode = CifData | StructureData | SinglefileData
@@ -66,8 +66,8 @@ class ModelNodes:
 class CheckedModel:
     """A model that was checked in full and can run; its nodes may be unstored.
 
-    document: with the settings of a protocol; content: the document of its job; built: the forward
-    model where the analysis starts; remarks: what the user should know.
+    document: the document including the settings of a protocol; content: the document of the job;
+    built: the forward model at the starting values; remarks: remarks for the user.
     """
 
     document: ModelDocument
@@ -78,11 +78,11 @@ class CheckedModel:
 
 
 def job_document(model: Mapping[str, Any] | ModelDocument, nodes: ModelNodes) -> dict[str, Any]:
-    """The document of a job, with the facts that its nodes provide.
+    """The document of a job, completed by the metadata of its nodes.
 
-    Files are named after their place and the title is left out, so that equal analyses of equal
-    data have equal documents, whatever the files were called. Raises DocumentError where a phase,
-    a blank or the pattern has no node.
+    File names are standardised and the title is omitted, so that equal analyses of equal data have
+    equal documents irrespective of the original file names. Raises DocumentError if a phase, a
+    blank or the pattern has no node.
     """
     document = model if isinstance(model, ModelDocument) else parse_document(dict(model))
     content = document.canonical()
@@ -143,14 +143,14 @@ def _name_files(
     content: dict[str, Any], structures: Mapping[str, StructureNode],
     blanks: Mapping[str, PatternData],
 ) -> None:
-    """Write the file names of structures and blanks into `content`."""
+    """Set the file names of structures and blanks in `content`."""
     _same_names("phases", content["phases"], "structures", structures)
     for name, phase in content["phases"].items():
         kind, wants = _kind_of(structures[name]), next(key for key in KINDS if key in phase)
         if KINDS[wants] != kind:
             raise DocumentError(
-                f"phases.{name} has '{wants}', which is a .{KINDS[wants]} file, but its node holds "
-                f"a .{kind} file."
+                f"phases.{name} has '{wants}', which is a .{KINDS[wants]} file, but its node "
+                f"contains a .{kind} file."
             )
         phase[wants] = f"{name}.{kind}"
     wanted = content.get("background", {}).get("blanks", {})
@@ -161,7 +161,7 @@ def _name_files(
 
 @dataclass
 class NodeSource:
-    """Nodes as a source of data for `build`."""
+    """Source of the data of `build` that reads from nodes."""
 
     nodes: ModelNodes
     pattern_name: str = PATTERN_NAME
@@ -189,7 +189,7 @@ class NodeSource:
 
     @property
     def files(self) -> dict[str, str]:
-        """Name: SHA-256 of the files that a job reads."""
+        """SHA-256 of the files of a job by file name."""
         found = {name: hashlib.sha256(held).hexdigest()
                  for name, held in job_files(self.nodes).items()}
         if PATTERN_NAME in found and self.pattern_name != PATTERN_NAME:
@@ -202,7 +202,7 @@ class NodeSource:
 
 
 def model_of_nodes(model: Mapping[str, Any] | ModelDocument, nodes: ModelNodes) -> BuiltModel:
-    """The forward model of a document and its nodes, checked in full. Raises DocumentError."""
+    """The fully checked forward model of a document and its nodes. Raises DocumentError."""
     return build(parse_document(job_document(model, nodes)), NodeSource(nodes))
 
 
@@ -210,7 +210,7 @@ def simultaneous_of_nodes(
     model: Mapping[str, Any] | SimultaneousDocument, patterns: Mapping[str, PatternData],
     structures: Mapping[str, StructureNode], blanks: Mapping[str, PatternData],
 ) -> BuiltSimultaneous:
-    """The forward models of a simultaneous document, checked in full. Raises DocumentError."""
+    """The fully checked forward models of a simultaneous document. Raises DocumentError."""
     content = simultaneous_job_document(model, patterns, structures, blanks)
     return build_simultaneous(
         parse_simultaneous(content),
@@ -218,7 +218,7 @@ def simultaneous_of_nodes(
 
 
 def structure_node(source: Any) -> StructureNode:
-    """The node of a structure: a node as it is, a path (CIF, XYZ, HDF5) or a pymatgen Structure."""
+    """The node of a structure, given as a node, a path (CIF, XYZ, HDF5) or a pymatgen Structure."""
     if isinstance(source, CifData | StructureData | SinglefileData):
         return source
     if isinstance(source, str | Path):
@@ -232,16 +232,16 @@ def structure_node(source: Any) -> StructureNode:
 
 
 def cif_node(text: str, name: str) -> CifData:
-    """A CifData node with a text as its file."""
+    """A CifData node with this text as the content of its file."""
     return _with_formula(
         CifData(file=io.BytesIO(text.encode("utf-8")), filename=name, parse_policy="lazy"))
 
 
 def _with_formula(node: CifData) -> CifData:
-    """Add the formula and the space group of the file, which 'verdi data core.cif list' shows."""
+    """Set formula and space group, which are displayed by 'verdi data core.cif list'."""
     try:
         node.parse()
-    except Exception:  # AiiDA's CIF reader is stricter than ours, and its errors share no base class
+    except Exception:  # AiiDA's CIF reader is stricter; its errors do not share a base class
         node.base.attributes.delete_many(
             [key for key in ("formulae", "spacegroup_numbers") if key in node.base.attributes.all])
     return node
@@ -252,7 +252,7 @@ def nodes_of_document(
 ) -> ModelNodes:
     """Unstored nodes of the files of a document, whose paths are relative to `folder`.
 
-    pattern: a node to use instead of the document's file.
+    pattern: a node that replaces the pattern file of the document.
     """
     if pattern is None and document.pattern.file:
         sample = document.sample.model_dump(exclude_none=True)
@@ -269,7 +269,7 @@ def nodes_of_document(
 def nodes_of_simultaneous(
     document: SimultaneousDocument, folder: Path
 ) -> tuple[dict[str, PatternData], ModelNodes]:
-    """Unstored nodes of a simultaneous document: its patterns by name, and their common data."""
+    """Unstored nodes of a simultaneous document: the patterns by name, and their common data."""
     patterns: dict[str, PatternData] = {}
     for name in document.patterns:
         one = document.document_of(name)
@@ -285,14 +285,14 @@ def _existing(folder: Path, file: str | None) -> Path:
     assert file is not None
     path = folder / file
     if not path.is_file():
-        raise ValueError(f"there is no file '{file}' in {folder.resolve()}. Paths in a document "
-                         "are relative to the folder of the document.")
+        raise ValueError(f"the file '{file}' does not exist in {folder.resolve()}. Paths in a "
+                         "document are relative to the folder of the document.")
     return path
 
 
 @contextmanager
 def _placed(place: str) -> Iterator[None]:
-    """Prefix errors with the key of the document to which they belong."""
+    """Prefix errors with the key of the document that causes them."""
     try:
         yield
     except (ValueError, OSError) as problem:
@@ -305,7 +305,7 @@ def _pattern_node(
 ) -> PatternData:
     with _placed(place):
         path = _existing(folder, section.file)
-        # points outside the range (behind a beam stop) need not be a valid measurement
+        # points outside the range (behind a beam stop) may be invalid
         measured = read_pattern(
             path, axis=section.axis, wavelength=section.wavelength, sigma=section.sigma,
             axis_grid=(section.grid.start, section.grid.step) if section.grid else None,
@@ -316,7 +316,7 @@ def _pattern_node(
 
 
 def _column_section(section: dict[str, Any], node: PatternData, file: str) -> dict[str, Any]:
-    """The section of a pattern or blank that describes the three columns of a node."""
+    """The section of a pattern or blank for a file with the three columns of a node."""
     attributes = node.base.attributes
     return {k: v for k, v in section.items() if k in _KEPT} | {
         "file": file, "axis": attributes.get("axis_kind"),
@@ -325,7 +325,7 @@ def _column_section(section: dict[str, Any], node: PatternData, file: str) -> di
 
 
 def _kind_of(node: StructureNode) -> str:
-    """The suffix of the file of a structure node."""
+    """The file suffix of a structure node."""
     if isinstance(node, StructureData | CifData):
         return "cif"
     suffix = Path(node.filename).suffix.lower()
@@ -333,7 +333,7 @@ def _kind_of(node: StructureNode) -> str:
 
 
 def _structure_content(node: StructureNode) -> tuple[str, bytes]:
-    """The suffix and the content of the file of a structure node."""
+    """The file suffix and the file content of a structure node."""
     if isinstance(node, StructureData):
         crystal = crystal_from_pymatgen(_labelled(node), name=node.label or "StructureData")
         return "cif", cif_text(crystal).encode()
@@ -351,11 +351,11 @@ def _same_names(key: str, wanted: Mapping[str, Any], where: str, given: Mapping[
     missing, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
     if missing or extra:
         raise DocumentError(
-            f"{key} names {', '.join(wanted) or 'nothing'}, the input '{where}' has "
+            f"{key} contains {', '.join(wanted) or 'nothing'}, but the input '{where}' contains "
             f"{', '.join(given) or 'nothing'}"
             + (f"; missing: {', '.join(missing)}" if missing else "")
             + (f"; not in the document: {', '.join(extra)}" if extra else "")
-            + ". Provide one node of the same name for each."
+            + ". Provide exactly one node for each name in the document."
         )
 
 

@@ -1,26 +1,26 @@
-"""Options and threads of jobs on a computer, from the settings on its node."""
+"""Options and threads of jobs on a computer, from the settings stored with the computer."""
 
 from __future__ import annotations
 
 from typing import Any
 
-#: The property of a Computer that holds partition, account, walltime (s), threads, and its speed
-#: in seconds for a distance.
+#: Property of a Computer that contains partition, account, walltime (s), number of threads, and
+#: the computing time (s) per distance.
 JOBS = "dse_jobs"
 SPEED = "seconds_per_distance"
 
 
 def speed_of(code: Any) -> float | None:
-    """Seconds for a distance on the computer of a code, as measured at its set-up."""
+    """Computing time (s) per distance on the computer of a code, as measured during set-up."""
     speed: float | None = code.computer.get_property(JOBS, {}).get(SPEED)
     return speed
 
 
 def queue_options(computer: Any) -> dict[str, Any]:
-    """`metadata.options` of a job from the set-up of the computer.
+    """The `metadata.options` of a job that follow from the set-up of the computer.
 
-    They do not contain the number of threads, which does not change a result: a queue assigns as
-    many cores to a job as the default number of processes of the computer.
+    They do not contain the number of threads, which does not affect the result. A queue assigns
+    to a job as many cores as the default number of processes of the computer.
     """
     kept = computer.get_property(JOBS, {})
     resources: dict[str, int] = {"num_machines": 1}
@@ -32,10 +32,10 @@ def queue_options(computer: Any) -> dict[str, Any]:
 
 
 def job_threads(computer: Any, threads: int | None, *, side_by_side: bool) -> int | None:
-    """Threads of a job: the requested number, or that of the set-up; None for all cores.
+    """Number of threads of a job: as requested, or from the set-up; None for all cores.
 
-    Jobs that run side by side and jobs in a queue use one thread by default. Raises ValueError
-    where more threads are requested than a queue assigns cores to a job.
+    Concurrent jobs and jobs in a queue use one thread by default. Raises ValueError if the number
+    of requested threads exceeds the number of cores that a queue assigns to a job.
     """
     has_queue = computer.scheduler_type != "core.direct"
     kept = computer.get_property(JOBS, {}).get("threads")
@@ -43,8 +43,9 @@ def job_threads(computer: Any, threads: int | None, *, side_by_side: bool) -> in
         cores = computer.get_default_mpiprocs_per_machine() or kept or 1
         if threads is not None and threads > cores:
             raise ValueError(
-                f"{threads} threads were requested, but the queue of {computer.label} assigns {cores} "
-                "cores to a job. Raise 'threads' in the set-up of the computer."
+                f"{threads} threads were requested, but the queue of {computer.label} assigns only "
+                f"{cores} cores to a job. Request fewer threads, or increase 'threads' in the "
+                "set-up file of the computer."
             )
     if threads is not None:
         return threads

@@ -1,4 +1,4 @@
-"""dse.pattern: a measured pattern with searchable metadata."""
+"""dse.pattern: a measured pattern with metadata for queries."""
 
 from __future__ import annotations
 
@@ -19,39 +19,40 @@ from aiida_dse.io.patterns import MeasuredPattern
 
 
 class PatternData(ArrayData):
-    """Intensities and standard uncertainties on 2theta or q, with wavelength and sample.
+    """Intensities and standard uncertainties as a function of 2theta or q, with metadata.
 
-    Arrays 'axis', 'intensity', 'sigma' (n,), the axis in the unit of `axis_kind`. Query by
-    `PatternData.fields.temperature`, `.wavelength`, `.sample_name`, `.ligand`, ...
+    The arrays are 'axis', 'intensity' and 'sigma' (n,), with the axis in the unit of `axis_kind`.
+    Queries can use `PatternData.fields.temperature`, `.wavelength`, `.sample_name`, `.ligand`, ...
     """
 
-    #: Name and SHA-256 of the source file: equal points are the same pattern.
+    #: The source file is not part of the hash: patterns with equal points are equal.
     _hash_ignored_attributes = (*ArrayData._hash_ignored_attributes, "source_name",
                                 "source_sha256")
 
     class AttributesModel(ArrayData.AttributesModel):
-        axis_kind: str = OrmMetadataField(description="two_theta, q_inverse_angstrom or _nm")
-        wavelength: float = OrmMetadataField(description="Å")
+        axis_kind: str = OrmMetadataField(
+            description="two_theta, q_inverse_angstrom or q_inverse_nm")
+        wavelength: float = OrmMetadataField(description="Wavelength (Å)")
         n_points: int = OrmMetadataField(description="Number of points")
-        q_min: float = OrmMetadataField(description="1/Å")
-        q_max: float = OrmMetadataField(description="1/Å")
-        sigma_origin: str = OrmMetadataField(description="Where sigma comes from")
-        sample_name: str | None = OrmMetadataField(None, description="Sample")
+        q_min: float = OrmMetadataField(description="Smallest q (1/Å)")
+        q_max: float = OrmMetadataField(description="Largest q (1/Å)")
+        sigma_origin: str = OrmMetadataField(description="Origin of sigma")
+        sample_name: str | None = OrmMetadataField(None, description="Name of the sample")
         ligand: str | None = OrmMetadataField(None, description="Ligand")
         state: str | None = OrmMetadataField(None, description="Colloid, powder, film, ...")
-        temperature: float | None = OrmMetadataField(None, description="K")
+        temperature: float | None = OrmMetadataField(None, description="Temperature (K)")
         beamline: str | None = OrmMetadataField(None, description="Beamline")
-        tags: dict | None = OrmMetadataField(None, description="Free tags")
-        source_name: str | None = OrmMetadataField(None, description="Name of the file read")
-        content_sha256: str | None = OrmMetadataField(None, description="Of arrays and facts")
-        source_sha256: str | None = OrmMetadataField(None, description="SHA-256 of that file")
+        tags: dict | None = OrmMetadataField(None, description="User-defined tags")
+        source_name: str | None = OrmMetadataField(None, description="Name of the source file")
+        content_sha256: str | None = OrmMetadataField(None, description="SHA-256 of the data")
+        source_sha256: str | None = OrmMetadataField(None, description="SHA-256 of the source file")
 
     @classmethod
     def from_measured(
         cls, pattern: MeasuredPattern, *, sample: dict[str, Any] | None = None,
         source: Path | None = None,
     ) -> PatternData:
-        """An unstored node of a pattern that was read, with the metadata of its sample."""
+        """An unstored node of a pattern read from a file, with the metadata of its sample."""
         node = cls()
         axis = pattern.q * (10.0 if pattern.axis == "q_inverse_nm" else 1.0)
         if pattern.axis == "two_theta":
@@ -82,7 +83,7 @@ class PatternData(ArrayData):
         return node
 
     def _validate(self) -> bool:
-        """Refuse to store arrays that are no pattern."""
+        """Check that the arrays form a valid pattern. Raises ValidationError."""
         super()._validate()
         kind = self.base.attributes.get("axis_kind", None)
         if kind not in AXES:
@@ -97,16 +98,18 @@ class PatternData(ArrayData):
         if not axis.shape == intensity.shape == sigma.shape or axis.ndim != 1:
             raise ValidationError(
                 f"axis, intensity and sigma have shapes {axis.shape}, {intensity.shape}, "
-                f"{sigma.shape}; they must be equally long lists"
+                f"{sigma.shape}; they must be one-dimensional and of equal length"
             )
         if not len(axis):
-            raise ValidationError("the pattern has no points")
+            raise ValidationError("the pattern contains no points; at least one is required")
         finite = all(np.isfinite(values).all() for values in (axis, intensity, sigma))
         if not (finite and (sigma >= 0).all()):
             raise ValidationError(
-                "the arrays contain values that are not finite, or a negative sigma")
+                "the arrays contain values that are not finite, or negative values of sigma; "
+                "remove or correct these points")
         if not (np.diff(axis) > 0).all():
-            raise ValidationError("the axis does not increase from point to point")
+            raise ValidationError("the axis is not strictly increasing; sort the points and remove "
+                                  "duplicates")
         return True
 
     @property
@@ -123,11 +126,10 @@ class PatternData(ArrayData):
         self, *, range_: tuple[float, float] | None = None,
         exclude: Sequence[tuple[float, float]] = (), every: int = 1,
     ) -> MeasuredPattern:
-        """The points in `range_` and outside the regions `exclude`, every n-th, as from a file.
+        """Every n-th point within `range_` and outside the regions `exclude`.
 
-        The range and the regions are in units of the axis.
-
-        Raises ValueError where fewer than three points are left.
+        The range and the regions are in units of the axis. Raises ValueError if fewer than three
+        points remain.
         """
         kind = self.base.attributes.get("axis_kind")
         wavelength = self.base.attributes.get("wavelength")
@@ -140,8 +142,9 @@ class PatternData(ArrayData):
         kept = np.flatnonzero(used)[::every]
         if len(kept) < 3:
             raise ValueError(
-                f"{len(kept)} points lie in the range {low:g} to {high:g}, every = {every}; at "
-                f"least 3 must remain. The pattern runs from {axis[0]:g} to {axis[-1]:g} ({kind})."
+                f"only {len(kept)} points remain in the range {low:g} to {high:g} with every = "
+                f"{every}, but at least 3 are required. The pattern extends from {axis[0]:g} to "
+                f"{axis[-1]:g} ({kind})."
             )
         x = axis[kept]
         if kind == "two_theta":
@@ -154,6 +157,6 @@ class PatternData(ArrayData):
             self.base.attributes.get("source_name", None) or f"node {self.pk}")
 
     def as_text(self) -> str:
-        """Three columns with all digits, as a job reads them."""
+        """The three columns at full precision, in the format of the file of a job."""
         columns = (self.get_array(name).tolist() for name in ("axis", "intensity", "sigma"))
         return "\n".join(f"{a!r} {i!r} {s!r}" for a, i, s in zip(*columns, strict=True)) + "\n"

@@ -1,6 +1,6 @@
-"""Queries for results by sample, phase, agreement or any parameter.
+"""Queries for results by sample, phase, agreement factor or any parameter.
 
-Three database queries suffice for any number of results; no node is loaded.
+Any number of results requires only three database queries, and no node is loaded.
 
 A name is a column of `COLUMNS` ('gof', 'temperature'), or '<phase>.<name>': a parameter
 ('CsPbBr3.a', 'CsPbBr3.Pb1.B_iso'), a size ('CsPbBr3.L_ab', nm) or a derived quantity ('CsPbBr3.zeta').
@@ -23,7 +23,7 @@ from .roles import PART_OF, RIVAL, ROLE
 if TYPE_CHECKING:
     import pandas
 
-#: Paths of the columns in the database; of several, the first that a result has.
+#: Paths of the columns in the database; if there are several, the first one that exists is used.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "pk": ("id",), "uuid": ("uuid",), "made": ("ctime",), "task": ("attributes.task",),
     "status": ("attributes.status",), "title": ("extras.title", "attributes.title"),
@@ -43,7 +43,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "surface_energy": (
         "attributes.numbers.surface_energy.value", "attributes.parameters.gamma.value"),
 }
-#: Columns of numbers, which conditions may compare.
+#: Numerical columns, which can occur in conditions.
 NUMBERS = ("pk", "temperature", "gof", "r_wp", "chi2", "wavelength", "seconds", "thermal_expansion_V",
            "surface_energy")
 STANDARD = ("pk", "made", "task", "status", "sample", "ligand", "temperature", "gof", "role")
@@ -60,14 +60,14 @@ def paths_of(name: str) -> tuple[str, ...]:
         return COLUMNS[name]
     if not _NAME.fullmatch(name) or "." not in name:
         raise ValueError(
-            f"'{name}' is neither a column ({', '.join(COLUMNS)}) nor a name of a phase's "
-            "quantity such as CsPbBr3.a, CsPbBr3.Pb1.B_iso or CsPbBr3.zeta.su."
+            f"'{name}' is neither a column ({', '.join(COLUMNS)}) nor a quantity of a phase, such "
+            "as CsPbBr3.a, CsPbBr3.Pb1.B_iso or CsPbBr3.zeta.su."
         )
     whole, kind = (name[:-3], "su") if name.endswith(".su") else (name, "value")
     whole = current_name(whole)  # names of version 0.1 (CsPbBr3.Pb1.B) find new results too
     phase, _, rest = whole.partition(".")
     if not rest:
-        raise ValueError(f"'{name}' names no quantity; write it as CsPbBr3.a.su.")
+        raise ValueError(f"'{name}' does not specify a quantity; the form is CsPbBr3.a.su.")
     paths = [f"attributes.parameters.{whole}.{kind}"]
     # the paths of version 0.1
     paths += [f"attributes.{'su' if kind == 'su' else 'values'}.{old}" for old in old_names(whole)]
@@ -80,7 +80,7 @@ def paths_of(name: str) -> tuple[str, ...]:
 
 
 def number_range(text: str) -> dict[str, float]:
-    """The filter for a range such as '10:100', ':100', '10:' or '77', ends included.
+    """The filter for an inclusive range such as '10:100', ':100', '10:' or '77'.
 
     Raises ValueError for any other text.
     """
@@ -90,34 +90,37 @@ def number_range(text: str) -> dict[str, float]:
     except ValueError:
         ends = []
     if not ends or ends == [None, None] or any(end is not None and math.isnan(end) for end in ends):
-        raise ValueError(f"'{text}' is no range; write LOW:HIGH, LOW:, :HIGH or a number.")
+        raise ValueError(f"'{text}' is not a valid range; use LOW:HIGH, LOW:, :HIGH or a number.")
     if None not in ends and ends[0] > ends[1]:  # type: ignore[operator]
-        raise ValueError(f"'{text}' is empty: {ends[0]:g} is above {ends[1]:g}. Swap them.")
+        raise ValueError(f"the range '{text}' is empty: its lower limit {ends[0]:g} exceeds its "
+                         f"upper limit {ends[1]:g}. Exchange the limits.")
     return {sign: end for sign, end in zip((">=", "<="), ends, strict=True) if end is not None}
 
 
 def condition(text: str) -> tuple[str, dict[str, float]]:
     """The name and filter of a condition: ('CsPbBr3.a', {'>': 8.2}) for 'CsPbBr3.a>8.2'.
 
-    Comparisons are < <= > >= = != and '=LOW:HIGH'. Raises ValueError for any other text.
+    The operators are <, <=, >, >=, =, != and, for a range, '=LOW:HIGH'. Raises ValueError for any
+    other text.
     """
     parts = _CONDITION.fullmatch(text)
     if parts is None:
         raise ValueError(
-            f"'{text}' is no condition; write NAME and <, <=, >, >=, = or != and a number, as in "
-            "'CsPbBr3.a>8.2', or a range as in 'CsPbBr3.L=5:8'."
+            f"'{text}' is not a valid condition; it must consist of a name, an operator (<, <=, >, "
+            ">=, = or !=) and a number, as in 'CsPbBr3.a>8.2', or of a name and a range, as in "
+            "'CsPbBr3.L=5:8'."
         )
     name, sign, number = parts.groups()
     paths_of(name)
     if name in COLUMNS and name not in NUMBERS:
-        raise ValueError(f"'{name}' holds no number to compare; numbers are {', '.join(NUMBERS)} "
-                         "and every quantity of a phase.")
+        raise ValueError(f"'{name}' is not numerical and cannot be used in a condition. Numerical "
+                         f"columns are {', '.join(NUMBERS)} and all quantities of phases.")
     if sign == "=":
         return name, number_range(number)
     try:
         return name, {_COMPARED[sign]: float(number)}
     except ValueError:
-        raise ValueError(f"'{number}' in '{text}' is no number.") from None
+        raise ValueError(f"'{number}' in '{text}' is not a number.") from None
 
 
 def find_rows(
@@ -128,13 +131,13 @@ def find_rows(
     show: Sequence[str] = (), sort: str = "-made", limit: int | None = None, parts: bool = False,
     latest: bool = False,
 ) -> list[dict[str, Any]]:
-    """The results that match, each as a row of columns; a missing value is None.
+    """The matching results as rows of columns, where None represents a missing value.
 
-    `temperature` K and conditions' ranges as of `number_range`; `where` as of `condition`; `tags`
-    'key' or 'key=value'; `show` names further columns, as do the conditions; `sort` a column, '-'
-    before it for descending. `latest` keeps the newest result of each sample and task, rivals of a
-    comparison left out. `group` is a group of work chains, as `launch` makes them. Tiles of
-    maps and interrupted attempts are left out unless `parts`.
+    temperature: a range in K as for `number_range`; tags: 'key' or 'key=value'; where: conditions
+    as for `condition`; group: a group of work chains, such as those created by `launch`; show:
+    columns in addition to the standard ones and those of the conditions; sort: a column, with the
+    prefix '-' for descending order; latest: return only the newest result of each sample and task,
+    without the rivals of a comparison; parts: include tiles of maps and interrupted attempts.
     Raises ValueError for unknown names and malformed conditions.
     """
     from aiida.orm import Dict, Group, QueryBuilder, WorkflowNode
@@ -166,7 +169,7 @@ def find_rows(
     if group is not None:
         query.append(WorkflowNode, tag="giver", with_outgoing="result")
         query.append(Group, with_node="giver", filters={"label": group})
-    # a result that several work chains of a group return is found once for each of them
+    # a result returned by several work chains of a group is found once for each of them
     rows = {}
     for values in query.all():
         found = dict(zip(paths, values, strict=True))
@@ -192,7 +195,7 @@ def find_rows(
 
 
 def find(**options: Any) -> pandas.DataFrame:
-    """The rows of `find_rows` as a pandas DataFrame, with its columns even if nothing matches."""
+    """The rows of `find_rows` as a pandas DataFrame, with columns even if nothing matches."""
     import pandas
 
     rows = find_rows(**options)
@@ -205,7 +208,7 @@ def _parts(filters: dict[str, Any]) -> set[int]:
     """PKs of results that a job of a work chain created but no work chain returned."""
     from aiida.orm import CalculationNode, Dict, QueryBuilder, WorkflowNode
 
-    # two inner joins, since an outer join of AiiDA drops nodes without a partner
+    # two inner joins, since AiiDA's outer join drops nodes without a partner
     result: dict[str, Any] = {"tag": "result", "filters": filters, "project": "id"}
     called = QueryBuilder().append(Dict, **result)
     called.append(CalculationNode, tag="maker", with_outgoing="result")
@@ -222,7 +225,8 @@ def _any_of(paths: Sequence[str], asked: Mapping[str, Any]) -> dict[str, Any]:
 def _tag_filter(tag: str) -> dict[str, Any]:
     key, sign, value = tag.partition("=")
     if not key or "." in key:
-        raise ValueError(f"'{tag}' is no tag to search for; write KEY or KEY=VALUE, no '.' in KEY.")
+        raise ValueError(f"'{tag}' is not a valid tag; use KEY or KEY=VALUE, where KEY must not "
+                         "contain '.'.")
     if not sign:
         return {"attributes.sample.tags": {"has_key": key}}
     path = f"attributes.sample.tags.{key}"

@@ -1,7 +1,7 @@
 """Conversion between results and nodes.
 
-In a node the parameters are nested, so that a query reaches 'attributes.parameters.P.Br.x.value'.
-Fields that differ between equal analyses (title, time, duration) are extras, outside the hash.
+The parameters in a node are nested so that queries can use 'attributes.parameters.P.Br.x.value'.
+Fields that differ between equal analyses (title, time, duration) are extras, which are not hashed.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from aiida_dse.io.results import (
 
 #: Fields of a summary that become extras of its node.
 IN_EXTRAS = ("seconds", "created", "title")
-#: Keys by which a row is recognised among nested mappings.
+#: Keys that distinguish a row from a nested mapping.
 _LEAF = ("value", "kind")
 
 
 def nested(rows: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows by nested names, which queries can reach: {'p.Br.x': row} -> {'p': {'Br': {'x': row}}}."""
+    """Rows nested by the parts of their names: {'p.Br.x': row} -> {'p': {'Br': {'x': row}}}."""
     found: dict[str, Any] = {}
     for name, row in rows.items():
         *path, last = name.split(".")
@@ -60,7 +60,7 @@ def summary_node(summary: Summary) -> Dict:
     """The numbers of a result as an unstored node, without the CIF texts of its structures."""
     content = content_of(summary)
     content.pop("cif", None)
-    # equal analyses have equal results, whatever they are called
+    # equal analyses must have equal results irrespective of their titles
     if content.get("document"):
         content["document"] = {key: value for key, value in content["document"].items()
                                if key != "title"}
@@ -79,7 +79,7 @@ def summary_node(summary: Summary) -> Dict:
 
 
 def summary_from_node(node: Dict) -> Summary:
-    """The typed summary in a result node, also of earlier versions. Raises ValueError."""
+    """The typed summary in a result node of this or an earlier version. Raises ValueError."""
     content: dict[str, Any] = node.get_dict()
     if content.get("schema") != OLD_SCHEMA:
         if "parameters" in content:
@@ -93,7 +93,7 @@ def summary_from_node(node: Dict) -> Summary:
 
 
 def result_nodes(result: Result[Any]) -> tuple[Dict, SinglefileData]:
-    """Unstored nodes of a result: the Dict of its numbers and the file of its arrays."""
+    """Unstored nodes of a result: a Dict with its summary and a file with its arrays."""
     with tempfile.TemporaryDirectory() as folder:
         write_result(result, Path(folder))
         arrays = SinglefileData(file=str(Path(folder) / HDF5_NAME), filename=HDF5_NAME)
@@ -101,7 +101,7 @@ def result_nodes(result: Result[Any]) -> tuple[Dict, SinglefileData]:
 
 
 def arrays_of(node: SinglefileData) -> dict[str, np.ndarray]:
-    """The arrays of a result file by path. Raises ValueError if the file is damaged."""
+    """The arrays of a result file, by their paths. Raises ValueError if the file is damaged."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / HDF5_NAME
         path.write_bytes(node.get_content(mode="rb"))
@@ -109,7 +109,7 @@ def arrays_of(node: SinglefileData) -> dict[str, np.ndarray]:
 
 
 def map_node(summary: ScanSummary, arrays: Mapping[str, np.ndarray]) -> ArrayData:
-    """The unstored node of a map; its attribute 'contents' has name, unit and path of each array."""
+    """The unstored node of a map, with names, units and paths of arrays in 'contents'."""
     names = {f"scan/axis_{k}": (axis.name, axis.unit) for k, axis in enumerate(summary.axes)}
     names |= {f"scan/quantity_{k}": (row.name, row.unit)
               for k, row in enumerate(summary.quantities)}

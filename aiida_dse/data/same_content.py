@@ -1,4 +1,4 @@
-"""Search for stored data of the same content, so that equal data are stored once."""
+"""Search for stored nodes with the same content, so that equal data are stored only once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def stored_node_of_same_content(node: Any) -> Any:
 
 
 class NodesByContent:
-    """One node for equal data, whether in the database or in the same submission."""
+    """A single node for equal data, in the database as well as within one submission."""
 
     def __init__(self) -> None:
         self._known: dict[Any, Any] = {}

@@ -1,4 +1,4 @@
-"""The steps of a running analysis: the tree of its work chains and jobs, one query per level."""
+"""The steps of an analysis as a tree of work chains and jobs, with one query per level."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-#: Inputs of a work chain that each become one step.
+#: Inputs of a work chain that correspond to one step each.
 _STEP_INPUTS = ("models__%", "members__%__model")
-#: Largest width and height of a map of characters.
+#: Maximum width and height of a map of characters.
 MAP_WIDTH, MAP_HEIGHT = 60, 20
-#: Characters from the lowest GoF to the highest.
+#: Characters from the lowest to the highest GoF.
 SHADES = "@#*+=-. "
 
 
 @dataclass
 class Step:
-    """A process with the processes that it called; `gof` is that of its own result, or None."""
+    """A process and the processes called by it; `gof` is that of its own result, or None."""
 
     pk: int
     name: str  # process label
@@ -28,7 +28,7 @@ class Step:
     began: datetime
     changed: datetime
     gof: float | None = None
-    expected: int | None = None  # number of steps below it, if known
+    expected: int | None = None  # number of steps that it calls, if known
     is_job: bool = False
     steps: list[Step] = field(default_factory=list)
 
@@ -42,12 +42,12 @@ class Step:
 
     @property
     def worked(self) -> list[Step]:
-        """The steps that compute: work chains and jobs, without calcfunctions."""
+        """The steps that are work chains or jobs, i.e. not calcfunctions."""
         return [step for step in self.steps if step.is_job or step.name.endswith("WorkChain")]
 
     @property
     def best_gof(self) -> float | None:
-        """The lowest GoF of its own result and of those below it."""
+        """The lowest GoF of this step and of all steps below it."""
         known = [self.gof, *(step.best_gof for step in self.steps)]
         return min((gof for gof in known if gof is not None), default=None)
 
@@ -57,20 +57,20 @@ class Step:
 
     @property
     def elapsed(self) -> float:
-        """Elapsed seconds, or the duration of a process that has ended."""
+        """Elapsed time (s) or, if the process has ended, its duration."""
         end = self.changed if self.ended else datetime.now(UTC)
         return (end - self.began).total_seconds()
 
     @property
     def remaining(self) -> float | None:
-        """Estimated remaining seconds from the share of finished steps; None if unknown."""
+        """Remaining time (s), estimated from the fraction of finished steps; None if unknown."""
         if self.ended or not self.expected or not self.done or self.done > self.expected:
             return None
         return self.elapsed * (self.expected - self.done) / self.done
 
 
 def steps_of(pk: int) -> Step:
-    """The tree below a process. Raises ValueError if there is no such process."""
+    """The tree of steps of a process. Raises ValueError if the process does not exist."""
     from aiida.common.links import LinkType
     from aiida.orm import ProcessNode, QueryBuilder
 
@@ -78,7 +78,7 @@ def steps_of(pk: int) -> Step:
               "attributes.exit_status", "ctime", "mtime", "node_type"]
     first = QueryBuilder().append(ProcessNode, filters={"id": pk}, project=fields).first()
     if first is None:
-        raise ValueError(f"there is no process '{pk}'; 'aiida-dse list' shows the analyses.")
+        raise ValueError(f"there is no process '{pk}'. List the analyses with 'aiida-dse list'.")
     top = _step(first, "")
     level = {top.pk: top}
     everything = dict(level)
@@ -119,7 +119,7 @@ def _read_results(steps: dict[int, Step]) -> None:
 
 
 def _read_expected(steps: dict[int, Step]) -> None:
-    """Set the expected number of steps: the tiles of a grid, or one step for each input."""
+    """Set the expected number of steps: the number of tiles, or one step for each input."""
     from aiida.orm import Data, ProcessNode, QueryBuilder
 
     cuts = {below.pk: step for step in steps.values() for below in step.steps
@@ -146,7 +146,7 @@ def _read_expected(steps: dict[int, Step]) -> None:
 
 
 def _parts_of_study(pk: int) -> int:
-    """Number of series, maps, comparisons and samples without a series."""
+    """Number of series, maps, comparisons and samples that do not belong to a series."""
     from aiida.orm import load_node
 
     inputs: Any = load_node(pk).inputs
@@ -157,10 +157,11 @@ def _parts_of_study(pk: int) -> int:
 
 
 def map_so_far(step: Step) -> list[str]:
-    """The GoF of the finished tiles of a grid search as lines of characters; '?' for the others.
+    """The GoF of the finished tiles of a grid search as lines of characters.
 
-    Rows: the first axis, downwards; columns: the second. Of a third axis the lowest. Empty where
-    it is no grid search or nothing is finished.
+    Rows represent the first axis (downwards) and columns the second; of a third axis, the lowest
+    GoF is used. '?' represents unfinished tiles. Empty if the process is not a grid search or no
+    tile has finished.
     """
     from aiida.orm import load_node
 
@@ -189,7 +190,7 @@ def map_so_far(step: Step) -> list[str]:
 
 
 def shaded(gof: np.ndarray) -> list[str]:
-    """Lines of characters for a GoF array of one to three axes: dark for low, '?' for nan."""
+    """Lines of characters for a GoF array of one to three axes: dark for low GoF, '?' for nan."""
     flat = np.where(np.isnan(gof), np.inf, gof)
     flat = flat.reshape(1, -1) if flat.ndim == 1 else flat.reshape(*flat.shape[:2], -1).min(axis=2)
     known = np.isfinite(flat)

@@ -1,4 +1,4 @@
-"""Reading of a study: checked models of its samples, maps and comparisons."""
+"""Reading of a study into checked models of its samples, maps and comparisons."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Check = Callable[[ModelDocument, ModelNodes], CheckedModel]
 
 @dataclass
 class ReadStudy:
-    """The checked models of a study; `left_out`: samples that cannot run, with the reason."""
+    """The checked models of a study; `left_out` contains the reasons why samples cannot run."""
 
     document: StudyDocument
     samples: dict[str, CheckedModel] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class ReadStudy:
                 if name in self.samples}
 
     def left_out_of(self, series: str) -> dict[str, str]:
-        """The samples of a series that cannot run, with the reason."""
+        """The samples of a series that cannot run, with the reasons."""
         members = self.document.members_of(series)
         return {name: why for name, why in self.left_out.items() if name in members}
 
@@ -40,8 +40,8 @@ def read_study(
 ) -> ReadStudy:
     """Read and check all files; `sample` checks a refinement and `map_` a GoF map.
 
-    A sample of a series that skips failures may be unreadable and is left out. Raises
-    DocumentError for anything else.
+    An unreadable sample is left out if it belongs only to series that skip failures. Any other
+    problem raises DocumentError.
     """
     found = ReadStudy(document)
     for name in document.samples:
@@ -73,7 +73,7 @@ def _read(document: ModelDocument, folder: Path, check: Check) -> CheckedModel:
 
 def _sample(read: ReadStudy, name: str, place: str) -> CheckedModel:
     if name not in read.samples:
-        raise DocumentError(f"{place}: the sample {name} cannot be read: {read.left_out[name]}")
+        raise DocumentError(f"{place}: the sample '{name}' cannot be read: {read.left_out[name]}")
     return read.samples[name]
 
 

@@ -1,4 +1,4 @@
-"""Provenance of a result: from a node back to files, documents, versions and computers."""
+"""Provenance of a result, from a node back to files, documents, versions and computers."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from aiida_dse.documents.result_migration import TASKS, current_status
 
 from .exits import exit_word
 
-#: Labels of inputs that share one provenance: only one of them is followed.
+#: Labels of inputs that have the same provenance, so that only one of them is followed.
 _FOLLOWED_ONCE = ("tile_",)
 
 
 def trace(node: Any) -> dict[str, Any]:
     """The provenance of a node as nested plain values.
 
-    A row has 'role', 'kind', 'pk', 'uuid', the 'facts' that identify it, and 'from': the rows of
-    its sources. A row that is repeated has 'again': True and no 'from'.
+    A row contains 'role', 'kind', 'pk', 'uuid', identifying 'facts', and the rows of its sources
+    ('from'). A repeated row contains 'again': True but no 'from'.
     """
     return _row(_start(node), "", set())
 
 
 def _start(node: Any) -> Any:
-    """The result of a process; any other node itself."""
+    """The result of a process; for any other node, the node itself."""
     from aiida.orm import ProcessNode
 
     if isinstance(node, ProcessNode) and "result" in node.outputs:
@@ -63,7 +63,7 @@ def _sources(node: Any, visited: set[int]) -> list[dict[str, Any]]:
     for link in sorted(links, key=lambda link: link.link_label):
         if not link.link_label.startswith(_FOLLOWED_ONCE):
             rows.append(_row(link.node, link.link_label.replace("__", "."), visited))
-    # all tiles have the same inputs: one is followed, the facts name the others
+    # all tiles have the same inputs: one is followed, and the others are listed in the facts
     if tiles:
         rows.append(_row(tiles[0], f"1 of {len(tiles)} tiles", visited))
     return rows
@@ -91,7 +91,7 @@ def _process_facts(node: Any) -> dict[str, Any]:
         "began": node.ctime.isoformat(timespec="seconds"),
         "ended": node.mtime.isoformat(timespec="seconds"),
         "called_by": _callers(node),
-        # the extra by which AiiDA marks outputs from the cache
+        # the extra with which AiiDA marks processes that were taken from the cache
         "taken_from_cache_of": node.base.extras.get("_aiida_cached_from", None),
         "tiles": [tile.pk for tile in _tiles_of(node)],
         "plugin_versions": versions,
@@ -106,7 +106,7 @@ def _process_facts(node: Any) -> dict[str, Any]:
 
 
 def _callers(node: Any) -> list[str]:
-    """The work chains that called a process, the nearest first."""
+    """The work chains that called a process, innermost first."""
     found = []
     while (node := node.caller) is not None:
         found.append(f"{node.process_label}<{node.pk}>")
@@ -127,7 +127,7 @@ def _data_facts(node: Any) -> dict[str, Any]:
         facts = {"schema": schema, "title": attributes.get("title"),
                  "content_sha256": _document_sha256(attributes)}
         return facts if schema else {"attributes": len(attributes)}
-    if isinstance(node, SinglefileData):  # CIF files too
+    if isinstance(node, SinglefileData):  # including CIF files
         return {"file": node.filename,
                 "sha256": hashlib.sha256(node.get_content(mode="rb")).hexdigest(),
                 "label": node.label}

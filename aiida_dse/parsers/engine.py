@@ -1,4 +1,4 @@
-"""Parsers of the engine's tasks: from a result to output nodes and an exit code."""
+"""Parsers of the engine's tasks, which convert a result to output nodes and an exit code."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from aiida_dse.io.results import HDF5_NAME, JSON_NAME, Result, read_result
 from aiida_dse.tasks.distances import store_name
 from aiida_dse.tasks.summary import scattering_tables
 
-#: Exit statuses by which AiiDA reports the verdict of the scheduler, which explains a missing result.
+#: Exit statuses with which AiiDA reports a failure found by the scheduler.
 SCHEDULER_FAILURES = (110, 120, 131, 140)
 
 
 class EngineParser(Parser):
-    """Attach result and arrays, or return the exit code that explains why there are none."""
+    """Attach result and arrays, or return an exit code that explains their absence."""
 
     CACHE_VERSION = NUMERICS_VERSION
 
@@ -45,7 +45,7 @@ class EngineParser(Parser):
         wanted = (self.node.process_type or "").rpartition(".")[2]
         if result.task != wanted:
             return self.exit(Failure.DAMAGED_RESULT,
-                             f"it is of the task '{result.task}', not of '{wanted}'")
+                             f"it belongs to the task '{result.task}' instead of '{wanted}'")
         if (different := other_engine(result.summary)) is not None:
             return self.exit(Failure.OTHER_ENGINE, different)
         self.out("result", summary_node(result.summary))
@@ -63,10 +63,10 @@ class EngineParser(Parser):
         return self.exit(result.status, self.detail(result.summary))
 
     def report_extra_outputs(self, result: Result[Any], folder: Path) -> None:
-        """Attach additional outputs of a task."""
+        """Attach further outputs of a task."""
 
     def detail(self, summary: Summary) -> str:
-        """The reason in the message of an exit code."""
+        """The detail for the message of the exit code."""
         if isinstance(summary, RefinementSummary | SimultaneousSummary) and summary.undetermined:
             return ", ".join(summary.undetermined)
         return summary.stop_reason
@@ -80,7 +80,7 @@ class EngineParser(Parser):
         return code.format(detail=" ".join(detail.split()))
 
     def _without_result(self, folder: Path, problem: str) -> ExitCode | None:
-        # the exit code of the scheduler's verdict (memory, walltime, node failure) is kept
+        # the exit code of a failure found by the scheduler (memory, walltime, node) has precedence
         if self.node.exit_status in SCHEDULER_FAILURES:
             return None
         outcome = read_outcome(folder)
@@ -90,11 +90,11 @@ class EngineParser(Parser):
             return self.exit(Failure(outcome.failure), outcome.message)
         if outcome is not None and outcome.state == "running":
             return self.exit(
-                Failure.NO_RESULT, "dse-engine was ended from outside" + self._last_words())
+                Failure.NO_RESULT, "dse-engine was terminated externally" + self._last_words())
         return self.exit(Failure.DAMAGED_RESULT, problem.replace(f"{folder}/", ""))
 
     def _last_words(self) -> str:
-        """The last line that the shell or the engine wrote before a job ended without a result."""
+        """The last line written by the shell or the engine in a job that ended without a result."""
         files = self.retrieved.base.repository
         names = (self.node.get_option("scheduler_stderr"), STDERR)
         texts = [files.get_object_content(str(name), "r") for name in names
@@ -104,14 +104,15 @@ class EngineParser(Parser):
 
 
 def other_engine(summary: Summary) -> str | None:
-    """How the numerics of an engine differ from those of this plugin; None if they do not."""
+    """How an engine differs numerically from this plugin; None if it does not."""
     if summary.numerics_version != NUMERICS_VERSION:
-        return (f"its numbers are of version {summary.numerics_version} (aiida-dse "
-                f"{summary.engine_version}), those of this plugin of version {NUMERICS_VERSION} "
-                f"(aiida-dse {aiida_dse.__version__}); install the same version on the computer")
+        return (f"its numerics have version {summary.numerics_version} (aiida-dse "
+                f"{summary.engine_version}), but those of this plugin have version "
+                f"{NUMERICS_VERSION} (aiida-dse {aiida_dse.__version__}); install the same version "
+                "on the computer")
     own = scattering_tables()
     if summary.tables is not None and summary.tables != own:
-        return (f"its form-factor tables are {summary.tables.file}, those of this plugin "
+        return (f"its form-factor tables are {summary.tables.file}, but those of this plugin are "
                 f"{own.file}; install the same version of xraydb on the computer")
     return None
 
@@ -129,7 +130,7 @@ class BuildParser(EngineParser):
 
 
 class RefineParser(EngineParser):
-    """Parser that also attaches the refined crystals."""
+    """Parser that also attaches the refined structures."""
 
     def report_extra_outputs(self, result: Result[Any], folder: Path) -> None:
         summary = result.summary

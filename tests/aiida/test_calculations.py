@@ -138,8 +138,8 @@ def test_refine_and_scan_need_a_pattern(inputs, case):
     grid = {"axis": "two_theta", "wavelength": case.wavelength,
             "grid": {"start": 5, "step": 0.5, "stop": 40}}
     bare = without(changed(inputs, pattern=grid, scan=case.scan), "pattern")
-    assert "provide the input 'pattern'" in refusal(RefineCalculation, bare)
-    assert "provide the input 'pattern'" in refusal(ScanCalculation, bare)
+    assert "the input 'pattern' is missing" in refusal(RefineCalculation, bare)
+    assert "the input 'pattern' is missing" in refusal(ScanCalculation, bare)
     assert "there is no 'pattern' node" in refusal(RefineCalculation, without(inputs, "pattern"))
 
 

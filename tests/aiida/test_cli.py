@@ -211,9 +211,9 @@ def test_an_uncertainty_goes_on_from_a_refinement_and_from_itself(
         return result.output, re.search(r"UncertaintyWorkChain<(\d+)>", result.output)[1]
 
     output, first = launched(4, analyses["refine"])
-    assert "4 of 4 samples refined" in output and "going on" not in output
+    assert "4 of 4 samples refined" in output and "continuing from" not in output
     output, second = launched(6, first)
-    assert f"going on with what {first} has finished" in output
+    assert f"continuing from the finished parts of {first}" in output
     assert "6 of 6 samples refined" in output
     row = next(x for x in cli("list").output.splitlines() if x.split()[:1] == [second])
     assert "Uncertainty" in row and "done" in row
@@ -375,11 +375,11 @@ def test_setup_is_idempotent_and_reports_what_it_created(tmp_path):
     assert "profile 'dse' was created" in first.stdout and "self-test" in first.stdout
     second = run("setup", "--no-daemon")
     assert second.returncode == 0, second.stderr
-    assert second.stdout.count("kept") == 3
+    assert second.stdout.count("already exists") == 3
     # AiiDA's 2 s end 'verdi daemon restart' between stop and start
     assert '"daemon.timeout": 60' in (tmp_path / ".aiida" / "config.json").read_text()
     listed = run("list")
-    assert listed.returncode == 0 and "Nothing yet" in listed.stdout
+    assert listed.returncode == 0 and "There are no analyses yet" in listed.stdout
 
 
 def test_models_are_compared_from_documents(cli, started, code, write_case, tmp_path, case):

@@ -243,7 +243,7 @@ def test_a_pattern_node_takes_the_place_of_a_file(inputs, write_case, tmp_path):
     path = write_case(tmp_path)
     (tmp_path / "salt.xye").unlink()
     document, stored = load_document(path), inputs["pattern"]
-    with pytest.raises(ValueError, match=r"there is no file 'salt\.xye'"):
+    with pytest.raises(ValueError, match=r"the file 'salt\.xye' does not exist"):
         nodes_of_document(document, tmp_path)
     assert nodes_of_document(document, tmp_path, stored).pattern is stored
 

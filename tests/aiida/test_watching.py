@@ -69,7 +69,7 @@ def test_a_running_grid_is_watched_left_and_watched_to_its_end(cli, grid, finish
     watched = cli("watch", grid)
     assert finish(load_node(grid)).is_finished_ok
     assert re.search(r"done, (\d+) of \1 done, best GoF", watched.output)
-    assert "GoF so far" in watched.output and "?" not in watched.output.split("to come):")[1]
+    assert "GoF so far" in watched.output and "?" not in watched.output.split("computed):")[1]
 
 
 def test_steps_know_what_was_computed(grid, finish):
@@ -104,7 +104,7 @@ def test_the_time_left_follows_from_the_share_done():
     line = watching.summary_line(top)
     assert "2 of 10 done, 1 failed, best GoF 1.2000" in line and "about 7 min left" in line
     top.steps = []
-    assert top.remaining is None and "time left: ?" in watching.summary_line(top)
+    assert top.remaining is None and "time left unknown" in watching.summary_line(top)
 
 
 def test_of_many_steps_only_those_that_run_or_failed_are_shown():

@@ -180,19 +180,20 @@ def test_a_refinement_on_postgresql_and_rabbitmq(production, write_case, tmp_pat
     assert stored["options"]["warnings.rabbitmq_version"] is False
     assert [f for f in user.config.parent.glob("config.json*") if f.stat().st_mode & 0o077] == []
     second = user.runs("setup", path)
-    assert second.count("kept") == 3 and "the daemon is running" in second
+    assert second.count("already exists") == 3
+    assert "the daemon is already running" in second
     launched = user.runs("launch", "refine", write_case(tmp_path, STAGES), "--threads", 1, "--wait")
     pk = finished(launched, "RefineWorkChain")
     assert files_with(password, user.config.parent)
     kept = user.runs("setup", path, "--undo")
-    assert "daemon was stopped" in kept and "the data are kept" in kept
+    assert "daemon was stopped" in kept and "the data were retained" in kept
     assert files_with(password, user.home) == []
     # the database is found again by whoever has set a password of the role
     again = user.tries("setup", path, "--no-daemon", input=f"{password}\n")
     assert again.returncode == 0, again.stdout + again.stderr
-    assert f"database '{content['database_name']}' exists and is kept" in again.stdout
+    assert f"database '{content['database_name']}' already exists and is used" in again.stdout
     assert "salt.Cs1.B_iso" in user.runs("show", pk)
-    assert "the data are kept" in user.runs("setup", path, "--undo")
+    assert "the data were retained" in user.runs("setup", path, "--undo")
     repository = user.config.parent / "repository" / content["profile"]
     assert any(repository.iterdir())
     # the profile is gone, its data are found all the same
@@ -311,7 +312,7 @@ def user(tmp_path_factory):
         yield user
     finally:
         kept = user.runs("setup", "--undo")
-        assert "daemon was stopped" in kept and "the data are kept in" in kept
+        assert "daemon was stopped" in kept and "the data were retained in" in kept
         assert any((user.home / ".aiida" / "repository").iterdir())
         assert "deleted: " in user.runs("setup", "--undo", "--delete-data")
         assert not any((user.home / ".aiida" / "repository").iterdir())
@@ -372,7 +373,7 @@ def test_a_refinement_over_ssh(user, write_case, tmp_path):
         path = computer_file(tmp_path / "lab.yaml", "ssh", "lab", tmp_path)
         first = user.runs("setup", path)
         assert "computer 'lab' was created" in first and "self-test" in first
-        assert user.runs("setup", path).count("kept") == 2
+        assert user.runs("setup", path).count("already exists") == 2
         output = user.runs("launch", "refine", write_case(tmp_path, STAGES), "--wait",
                          "--code", "dse-engine@lab")
         pk = finished(output, "RefineWorkChain")
@@ -387,7 +388,7 @@ print(job.get_remote_workdir())
         aside = user.runs("setup", path, "--undo")
         assert "disabled" in aside
         back = user.runs("setup", path)
-        assert back.count("kept") == 2
+        assert back.count("already exists") == 2
         assert python_in(user, "print(orm.load_code('dse-engine@lab').is_hidden)") == "False\n"
 
 
