@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from aiida.orm import CifData, Dict, SinglefileData, StructureData
 
 from aiida_dse.documents import (
@@ -21,11 +22,12 @@ from aiida_dse.documents import (
 )
 from aiida_dse.documents.model import CurveFile
 from aiida_dse.documents.model import Phase as PhaseSection
+from aiida_dse.engine.units import FloatArray
 from aiida_dse.io.conversions import crystal_from_pymatgen
 from aiida_dse.io.distances import read_distances
 from aiida_dse.io.patterns import MeasuredPattern, read_pattern
 from aiida_dse.io.structures import cif_text, read_cif
-from aiida_dse.io.xyz import read_xyz
+from aiida_dse.io.xyz import read_xyz, xyz_text
 from aiida_dse.tasks.build import BuiltModel, build
 from aiida_dse.tasks.simultaneous import BuiltSimultaneous, build_simultaneous
 from aiida_dse.tasks.sources import Atoms, Structure
@@ -178,6 +180,8 @@ class NodeSource:
     def structure(self, phase: str, section: PhaseSection) -> Structure:
         node = self.nodes.structures[phase]
         if isinstance(node, StructureData):
+            if not any(node.pbc):
+                return Atoms(*_cluster(node))
             return crystal_from_pymatgen(_labelled(node), name=node.label or "StructureData")
         with node.as_path() as path:
             if section.atoms is not None:
@@ -326,7 +330,9 @@ def _column_section(section: dict[str, Any], node: PatternData, file: str) -> di
 
 def _kind_of(node: StructureNode) -> str:
     """The file suffix of a structure node."""
-    if isinstance(node, StructureData | CifData):
+    if isinstance(node, StructureData):
+        return "cif" if any(node.pbc) else "xyz"
+    if isinstance(node, CifData):
         return "cif"
     suffix = Path(node.filename).suffix.lower()
     return {".cif": "cif", ".h5": "h5", ".hdf5": "h5"}.get(suffix, "xyz")
@@ -335,9 +341,27 @@ def _kind_of(node: StructureNode) -> str:
 def _structure_content(node: StructureNode) -> tuple[str, bytes]:
     """The file suffix and the file content of a structure node."""
     if isinstance(node, StructureData):
+        if not any(node.pbc):
+            return "xyz", xyz_text(*_cluster(node)).encode()
         crystal = crystal_from_pymatgen(_labelled(node), name=node.label or "StructureData")
         return "cif", cif_text(crystal).encode()
     return _kind_of(node), node.get_content(mode="rb")
+
+
+def _cluster(node: StructureData) -> tuple[tuple[str, ...], FloatArray]:
+    """The elements (n,) and positions (n, 3) Å of a structure without periodicity.
+
+    Raises ValueError for sites with several species or vacancies.
+    """
+    kinds = {kind.name: kind for kind in node.kinds}
+    for kind in kinds.values():
+        if len(kind.symbols) != 1 or abs(kind.weights[0] - 1) > 1e-6:
+            raise ValueError(
+                f"the kind {kind.name} of a StructureData without periodicity has several species or "
+                f"vacancies ({kind.get_symbols_string()}); the atoms of one particle are either there "
+                "or not.")
+    labels = tuple(str(kinds[site.kind_name].symbols[0]) for site in node.sites)
+    return labels, np.array([site.position for site in node.sites], dtype=float)
 
 
 def _labelled(node: StructureData) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import gemmi
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from aiida_dse.engine.crystal.structure import CELL_PARAMETERS, Cell, Crystal, Site
-from aiida_dse.engine.scattering.form_factors import ion_symbol
+from aiida_dse.engine.scattering.form_factors import element_of, ion_symbol
 from aiida_dse.engine.units import FloatArray, b_from_u
 
 from .structures import symmetry_of
@@ -25,21 +25,19 @@ def crystal_from_pymatgen(structure: Any, *, name: str = "structure") -> Crystal
 
     The labels are the site property 'label', else the labels of the sites. The symmetry operations
     are those that map atoms with equal labels onto each other; nothing is standardised. Where atoms
-    of one label are not equivalent, a number is appended to it. The site property 'B_iso' (Å^2) is
-    read as well. Raises ValueError for sites with several species, and where no symmetry is found.
+    of one label are not equivalent, a number is appended to it. A site with several species becomes
+    one site for each of them, whose label ends in the element. The site property 'B_iso' (Å^2) is
+    read as well. Raises ValueError where no symmetry is found.
     """
-    labels = [str(s.properties.get("label") or s.label or s.specie) for s in structure]
-    for site, label in zip(structure, labels, strict=True):
-        if len(site.species) != 1:
-            raise ValueError(
-                f"{name}: site {label} contains several species ({site.species_string}). Define a "
-                "separate site with its occupancy for every species."
-            )
-    species, occupancies = zip(*(next(iter(s.species.items())) for s in structure), strict=True)
+    labels = [
+        str(s.properties.get("label") or (s.label if len(s.species) == 1 else "")
+            or "".join(element_of(str(ion)) for ion in s.species))
+        for s in structure]
     return _crystal_of_atoms(
         name, structure.lattice.parameters, structure.lattice.matrix,
-        [site.frac_coords for site in structure], labels, [str(ion) for ion in species],
-        occupancies, [site.properties.get("B_iso") for site in structure],
+        [site.frac_coords for site in structure], labels,
+        [{str(ion): float(part) for ion, part in site.species.items()} for site in structure],
+        [site.properties.get("B_iso") for site in structure],
     )
 
 
@@ -48,7 +46,7 @@ def crystal_from_ase(atoms: Any, *, name: str = "structure") -> Crystal:
 
     The labels are the array 'label' (atoms.new_array("label", ...)), else the chemical symbols;
     B_iso (Å^2) is the array 'B_iso'; occupancies are those that ase.io reads from a CIF. Raises
-    ValueError for atoms that are not periodic, and for sites with several species.
+    ValueError for atoms that are not periodic.
     """
     if not (atoms.cell.rank == 3 and atoms.pbc.all()):
         raise ValueError(
@@ -57,18 +55,13 @@ def crystal_from_ase(atoms: Any, *, name: str = "structure") -> Crystal:
         )
     symbols = atoms.get_chemical_symbols()
     kinds = atoms.arrays.get("spacegroup_kinds", range(len(atoms)))
-    occupancies = []
-    for symbol, kind in zip(symbols, kinds, strict=True):
-        shares = atoms.info.get("occupancy", {}).get(str(kind), {symbol: 1.0})
-        if len(shares) != 1:
-            raise ValueError(
-                f"{name}: a site contains several species ({', '.join(shares)}). Define a separate "
-                "site with its occupancy for every species."
-            )
-        occupancies.append(next(iter(shares.values())))
+    species = [
+        {str(element): float(part) for element, part in
+         atoms.info.get("occupancy", {}).get(str(kind), {symbol: 1.0}).items()}
+        for symbol, kind in zip(symbols, kinds, strict=True)]
     return _crystal_of_atoms(
         name, atoms.cell.cellpar(), np.array(atoms.cell), atoms.get_scaled_positions(wrap=False),
-        [str(label) for label in atoms.arrays.get("label", symbols)], symbols, occupancies,
+        [str(label) for label in atoms.arrays.get("label", symbols)], species,
         atoms.arrays.get("B_iso", [None] * len(atoms)),
     )
 
@@ -79,7 +72,8 @@ def crystal_from_gemmi(structure: gemmi.SmallStructure, *, name: str = "structur
     Raises ValueError for incomplete symmetry operations, and for a cell that does not obey them.
     """
     sites = tuple(
-        Site(site.label.replace(".", "_"), ion_symbol(site.type_symbol or site.element.name),
+        Site(site.label.replace(".", "_"),
+             ion_symbol(site.type_symbol or site.element.name, tabulated=False),
              (site.fract.x, site.fract.y, site.fract.z), site.occ,
              b_from_u(site.u_iso) if site.u_iso else None, group=int(site.disorder_group))
         for site in structure.sites
@@ -130,17 +124,18 @@ def crystal_from_sites(
 
 def _crystal_of_atoms(
     name: str, cell: Sequence[float], matrix: FloatArray, fractional: ArrayLike,
-    labels: Sequence[str], species: Sequence[str], occupancies: Sequence[float],
+    labels: Sequence[str], species: Sequence[Mapping[str, float]],
     b_iso: Sequence[float | None],
 ) -> Crystal:
     """The crystal of all atoms (n,) of one cell, with the symmetry that they have.
 
     `cell` contains a, b, c (Å) and alpha, beta, gamma (degrees); matrix (3, 3) Å has the lattice
-    vectors as rows; fractional (n, 3).
+    vectors as rows; fractional (n, 3); species (n,) are the occupancies by species.
     """
     import spglib
 
-    keys = list(zip(labels, species, occupancies, strict=True))
+    keys = [(label, *sorted(content.items()))
+            for label, content in zip(labels, species, strict=True)]
     kinds = {key: k for k, key in enumerate(dict.fromkeys(keys))}
     positions = np.asarray(fractional, dtype=float)
     atoms: Any = (matrix, positions, [kinds[key] for key in keys])
@@ -164,9 +159,11 @@ def _crystal_of_atoms(
         if repeated[label] > 1:
             numbers[label] += 1
             label = f"{label}{numbers[label]}"
-        sites.append(Site(
-            label.replace(".", "_"), ion_symbol(species[k]), (float(x), float(y), float(z)),
-            float(occupancies[k]), None if b is None else float(b)))
+        for ion, part in species[k].items():
+            own = label if len(species[k]) == 1 else f"{label}_{element_of(ion)}"
+            sites.append(Site(
+                own.replace(".", "_"), ion_symbol(ion, tabulated=False),
+                (float(x), float(y), float(z)), part, None if b is None else float(b)))
     values = dict(zip(CELL_PARAMETERS, map(float, cell), strict=True))
     return Crystal(Cell(**values), operations, tuple(sites), name).checked_cell()
 

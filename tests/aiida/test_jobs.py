@@ -205,6 +205,41 @@ def test_a_hexagonal_structure_on_thirds_keeps_its_four_atoms(inputs, case):
     assert_allclose([crystal.cell.a, crystal.cell.c], [a, c], rtol=1e-8)
 
 
+def test_an_alloy_kind_becomes_alternatives(inputs, case):
+    alloy = StructureData(cell=[[EDGE, 0, 0], [0, EDGE, 0], [0, 0, EDGE]])
+    alloy.append_atom(position=(0, 0, 0), symbols=["Cs", "Rb"], weights=[0.6, 0.3], name="A")
+    alloy.append_atom(position=(EDGE / 2,) * 3, symbols="Cl")
+    model = copy.deepcopy(case.document)
+    model["phases"]["salt"]["B_iso"] = {"Cs": 1.5, "Rb": 1.5, "Cl": 2.0}
+    _, nodes = parts(inputs)
+    built = model_of_nodes(model, with_structure(nodes, alloy))
+    sites = {site.label: site.occupancy for site in built.model.phases[0].crystal.sites}
+    assert sites == {"A_Cs": pytest.approx(0.6), "A_Rb": pytest.approx(0.3), "Cl": 1.0}
+
+
+def test_a_structure_without_periodicity_is_a_list_of_atoms(inputs, case, tmp_path):
+    positions = [(x, y, z) for x in (0, EDGE) for y in (0, EDGE) for z in (0, EDGE)]
+    cluster = StructureData(cell=np.eye(3) * 30, pbc=(False,) * 3)
+    for position in positions:
+        cluster.append_atom(position=position, symbols="Cs")
+    cluster.append_atom(position=(EDGE / 2,) * 3, symbols="Cl")
+    model = with_ions(case)
+    model["phases"]["salt"] = {
+        "atoms": "cluster.xyz", "ions": {"Cs": "Cs+", "Cl": "Cl-"}, "B_iso": {"Cs": 1.5, "Cl": 2.0}}
+    path = tmp_path / "cluster.xyz"
+    path.write_text("9\n\n" + "".join(f"Cs {x} {y} {z}\n" for x, y, z in positions)
+                    + "Cl " + f"{EDGE / 2} " * 3 + "\n")
+    _, nodes = parts(inputs)
+    found = calculated(model_of_nodes(model, with_structure(nodes, cluster)))
+    expected = calculated(model_of_nodes(model, with_structure(nodes, structure_node(path))))
+    assert_allclose(found, expected, rtol=1e-9)
+    assert job_files(with_structure(nodes, cluster))["salt.xyz"].startswith(b"9\n")
+    vacant = StructureData(cell=np.eye(3) * 30, pbc=(False,) * 3)
+    vacant.append_atom(position=(0, 0, 0), symbols=["Cs"], weights=[0.5], name="CsX")
+    with pytest.raises(ValueError, match="several species or vacancies"):
+        model_of_nodes(model, with_structure(nodes, vacant))
+
+
 def test_a_trace_becomes_a_file_and_a_linear_component(case_nodes, inputs):
     model, nodes = parts(inputs)
     nodes = replace(nodes, blanks={"solvent": nodes.pattern})

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from aiida_dse.engine.crystal.disorder import excluded_pairs
 from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
 from aiida_dse.io.conversions import crystal_from_pymatgen, crystal_to_pymatgen
 from aiida_dse.io.structures import cif_text, read_cif
@@ -123,9 +124,15 @@ def test_atoms_with_equal_labels_but_different_species_remain_different():
     assert ions == ["Cl1-", "Cs1+"]
 
 
-def test_a_mixed_site_is_refused():
+def test_a_mixed_site_becomes_alternatives_at_one_position():
     structure = pymatgen.Structure(
-        pymatgen.Lattice.cubic(4.0), [{"Pb": 0.5, "Sn": 0.5}], [[0, 0, 0]]
-    )
-    with pytest.raises(ValueError, match="contains several species"):
-        crystal_from_pymatgen(structure)
+        pymatgen.Lattice.cubic(5.9), [{"Pb2+": 0.7, "Sn2+": 0.3}, {"Br-": 1}, {"Br-": 1}, {"Br-": 1},
+                                      {"Cs+": 0.9}],
+        [[0, 0, 0], [0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5], [0.5, 0.5, 0.5]])
+    crystal = crystal_from_pymatgen(structure)
+    found = {site.label: (site.ion, site.occupancy) for site in crystal.sites}
+    assert found["PbSn_Pb"] == ("Pb2+", 0.7) and found["PbSn_Sn"] == ("Sn2+", 0.3)
+    assert [site.occupancy for site in crystal.sites if site.ion == "Cs1+"] == [0.9]
+    assert len(crystal.operations) == 48 and len(crystal.basis_atoms) == 6
+    excluded = excluded_pairs(crystal)
+    assert len(excluded) == 1  # lead or tin, never both
