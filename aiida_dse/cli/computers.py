@@ -94,8 +94,8 @@ def make_remote(content: dict[str, Any]) -> None:
             raise
         raise click.ClickException(
             f"{section['label']} cannot be used ({problem}). 'ssh {section['hostname']} true' must "
-            "work here without asking anything: it needs a Host entry in your ssh configuration, "
-            "your key, and the computer's key among the known hosts"
+            "work here without a prompt. This requires a Host entry in your ssh configuration, your "
+            "key on that computer, and the computer's key among the known hosts"
         ) from None
     kept = {key: jobs[key] for key in ("partition", "account", "walltime", "threads")
             if jobs.get(key)}

@@ -252,8 +252,8 @@ def _named_models(models: tuple[str, ...]) -> dict[str, Path]:
         path = Path(rest)
         name = name if sign else path.stem
         if not name or "/" in name:
-            raise ValueError(f"'{text}' does not have the form NAME=MODEL, where NAME must not be "
-                             "empty or contain a slash.")
+            raise ValueError(f"'{text}' does not have the form NAME=MODEL, where NAME is a non-empty "
+                             "name without a slash.")
         if name in named:
             raise ValueError(f"Two models are called '{name}'. Distinguish them with NAME=MODEL.")
         named[name] = path

@@ -138,7 +138,7 @@ def test_a_cif_without_a_label_is_refused(cli, started, code, write_case, tmp_pa
     ("text", "message"),
     [
         ("", "row of numbers"), ("four 5 1\nfive 6 1\n", "row of numbers"),
-        ("1 5 1\n2 nan 1\n3 7 1\n4 7 1\n", "line 2"), ("1 5 0\n2 6 1\n3 7 1\n4 8 1\n", "sigma"),
+        ("1 5 1\n2 nan 1\n3 7 1\n", "too few points"), ("1 5 0\n2 6 0\n3 7 0\n4 8 0\n", "sigma"),
     ],
     ids=["empty", "words", "nan", "sigma 0"],
 )

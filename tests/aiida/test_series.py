@@ -177,7 +177,7 @@ def test_what_fails_or_fits_poorly_is_named_and_the_rest_finish(
         broken, code, {"mode": "sequential", "anchor": "T300"},
         left_out=Dict({"T050": "there is no such file"}))))
     assert node.exit_status == EXITS[PartsFailed.SOME_FAILED].number
-    for name, why in (("T100", "points"), ("T200", "lost"), ("hot", "its model does not describe"),
+    for name, why in (("T100", "points"), ("T200", "lost"), ("hot", "the model does not describe"),
                       ("T050", "no such file")):
         assert f"{name}: " in node.exit_message and why in node.exit_message, node.exit_message
     result = node.outputs.result.get_dict()

@@ -221,7 +221,7 @@ def test_workers_without_work_are_a_failure(cli, warm, no_selftest, grid, monkey
         message = cli("doctor", "--code", warm.full_label, "--json")
         row = outcomes(message)["broker"]
         assert message.exit_code == 1 and row["outcome"] == "fail"
-        assert f"{counted} of 2 workers receive tasks (5 are pending)" in row["found"] and remedy in row["remedy"]
+        assert f"{counted} of 2 workers receive tasks (5 tasks are pending)" in row["found"] and remedy in row["remedy"]
 
 
 def test_a_daemon_that_does_not_run_is_a_failure(

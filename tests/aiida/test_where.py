@@ -117,8 +117,8 @@ def test_the_files_that_are_shipped_can_be_read(name):
     ("computer", "scheduler", "core.pbs", "core.slurm and core.direct"),
     ("code", "filepath_executable", "dse-engine", "absolute path"),
     ("jobs", "walltime", "1h", "'1h', but must be a number of at least 60"),
-    ("jobs", "partition", "short", "needs the scheduler core.slurm"),
-    (None, "database_password", "secret", "Passwords do not belong in files"),
+    ("jobs", "partition", "short", "requires the scheduler core.slurm"),
+    (None, "database_password", "secret", "Do not store passwords in this file"),
     (None, "broker", "rabbit", "core.rabbitmq"),
 ])
 def test_a_file_that_cannot_be_used_is_refused(tmp_path, section, key, value, message):
