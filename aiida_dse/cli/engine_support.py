@@ -58,8 +58,8 @@ def build_model(document: Path, resources: Resources = ONE_THREAD, *, measured: 
 
     built = build(load_document(document), document.parent, resources=resources)
     if measured and not built.measured:
-        raise ValueError("pattern: the key 'file' is missing, so there are no data to compare "
-                         "with. Specify the measured pattern, or use 'dse-engine simulate'.")
+        raise ValueError("pattern: there is no 'file', but this task requires a measured pattern. "
+                         "Specify its file, or use 'dse-engine simulate'.")
     if remark := check_axis(built):
         click.echo(f"note: {remark}", err=True)
     return built
