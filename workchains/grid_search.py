@@ -157,7 +157,7 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
 
     def _again_or_given_up(self, index: int, calculation: Any) -> None:
         remedy, why = remedy_for(calculation), why_failed(calculation)
-        if remedy is Remedy.CONTINUE and "result" in calculation.outputs:
+        if remedy is not Remedy.NONE and "result" in calculation.outputs:
             self.ctx.partial[index] = calculation
         if remedy is Remedy.FEWER_THREADS:
             threads = fewer_threads(self._threads(index))

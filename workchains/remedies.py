@@ -7,8 +7,16 @@ from typing import Any
 
 from aiida_dse.documents.status import EXITS, Failure, Outcome, Status
 
-#: AiiDA's exit statuses for failures found by a scheduler.
-OUT_OF_MEMORY, OUT_OF_WALLTIME, NODE_FAILURE = 110, 120, 140
+#: AiiDA's exit statuses: no files retrieved, and failures found by a scheduler.
+NOT_RETRIEVED, OUT_OF_MEMORY, OUT_OF_WALLTIME, INVALID_ACCOUNT, NODE_FAILURE = 100, 110, 120, 131, 140
+#: Labels and messages of these in AiiDA; work chains return them like those of the engine.
+SCHEDULER_EXITS = {
+    NOT_RETRIEVED: ("ERROR_NO_RETRIEVED_FOLDER", "The files of the job could not be retrieved"),
+    OUT_OF_MEMORY: ("ERROR_SCHEDULER_OUT_OF_MEMORY", "The job ran out of memory"),
+    OUT_OF_WALLTIME: ("ERROR_SCHEDULER_OUT_OF_WALLTIME", "The job reached the walltime of the queue"),
+    INVALID_ACCOUNT: ("ERROR_SCHEDULER_INVALID_ACCOUNT", "The account of the job is invalid"),
+    NODE_FAILURE: ("ERROR_SCHEDULER_NODE_FAILURE", "The node of the job failed"),
+}
 
 
 class Remedy(Enum):
@@ -27,7 +35,7 @@ _REMEDIES: dict[Outcome, Remedy] = {
     Failure.OUT_OF_MEMORY: Remedy.FEWER_THREADS,
 }
 _BY_NUMBER = {EXITS[outcome].number: remedy for outcome, remedy in _REMEDIES.items()} | {
-    OUT_OF_WALLTIME: Remedy.CONTINUE, NODE_FAILURE: Remedy.AGAIN,
+    OUT_OF_WALLTIME: Remedy.CONTINUE, NODE_FAILURE: Remedy.AGAIN, NOT_RETRIEVED: Remedy.AGAIN,
     OUT_OF_MEMORY: Remedy.FEWER_THREADS,
 }
 

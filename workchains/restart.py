@@ -17,20 +17,17 @@ from aiida_dse.workchains.ports import (
 )
 from aiida_dse.workchains.protocol import SingleModelProtocol
 from aiida_dse.workchains.remedies import (
-    NODE_FAILURE,
-    OUT_OF_MEMORY,
-    OUT_OF_WALLTIME,
+    SCHEDULER_EXITS,
     Remedy,
     fewer_threads,
     remedy_for,
     why_failed,
 )
 
-#: Outcomes by exit status of a job; failures found by a scheduler are mapped to the engine's.
+#: Outcomes of the engine by exit status of a job.
 JOB_OUTCOMES: dict[Any, Outcome] = {
     EXITS[outcome].number: outcome for outcome in (*Status, *Failure) if EXITS[outcome].number
-} | {OUT_OF_MEMORY: Failure.OUT_OF_MEMORY, OUT_OF_WALLTIME: Failure.NO_RESULT,
-     NODE_FAILURE: Failure.NO_RESULT}
+}
 
 
 class EngineRestartWorkChain(SingleModelProtocol, BaseRestartWorkChain):
@@ -58,6 +55,8 @@ class EngineRestartWorkChain(SingleModelProtocol, BaseRestartWorkChain):
             cls.summarise,
         )
         add_exits(spec, *Failure, *cls._process_class.ENDINGS)
+        for number, (label, message) in SCHEDULER_EXITS.items():
+            spec.exit_code(number, label, message=f"{message}: {{detail}}")
 
     def setup(self) -> None:
         super().setup()
@@ -92,8 +91,10 @@ class EngineRestartWorkChain(SingleModelProtocol, BaseRestartWorkChain):
             remedy = remedy if threads else Remedy.NONE
             self.ctx.inputs |= {"threads": threads} if threads else {}
         if remedy is Remedy.NONE or self.ctx.iteration >= self.inputs.max_iterations.value:
-            return None if outcome is None else self.ended(calculation, outcome)
-        if remedy is Remedy.CONTINUE and "result" in calculation.outputs:
+            label = EXITS[outcome].label if outcome is not None else SCHEDULER_EXITS.get(
+                calculation.exit_status or 0, ("", ""))[0]
+            return self.ended(calculation, label) if label else None
+        if "result" in calculation.outputs:  # also the checkpoint of a job that was terminated
             self.continue_from(calculation)
         self.report(f"{name}: {why_failed(calculation)} Remedy: {remedy.value}.")
         return ProcessHandlerReport(True)
@@ -103,7 +104,15 @@ class EngineRestartWorkChain(SingleModelProtocol, BaseRestartWorkChain):
         self.ctx.inputs["model"] = continued_model(
             self.ctx.inputs["model"], calculation.outputs.result)
 
-    def ended(self, calculation: CalcJobNode, outcome: Outcome) -> ProcessHandlerReport:
+    def inspect_process(self) -> Any:
+        """Give a job the label of this work chain, which one from the cache would not have."""
+        calculation = self.ctx.children[self.ctx.iteration - 1]
+        metadata = self.ctx.inputs.get("metadata", {})
+        calculation.label = metadata.get("label", "")
+        calculation.description = metadata.get("description", "")
+        return super().inspect_process()
+
+    def ended(self, calculation: CalcJobNode, label: str) -> ProcessHandlerReport:
         """End the work chain with the exit code and, if there are any, the outputs of a job."""
         if "result" in calculation.outputs:
             self.out_many(self.exposed_outputs(calculation, self._process_class))
@@ -111,6 +120,6 @@ class EngineRestartWorkChain(SingleModelProtocol, BaseRestartWorkChain):
         # otherwise AiiDA would return its own code after the last iteration
         self.ctx.is_finished = True
         message = calculation.exit_message or ""
-        code = self.exit_codes[EXITS[outcome].label]
+        code = self.exit_codes[label]
         detail = message.partition(": ")[2] or message
         return ProcessHandlerReport(True, code.format(detail=detail))

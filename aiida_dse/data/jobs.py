@@ -26,8 +26,9 @@ from aiida_dse.engine.units import FloatArray
 from aiida_dse.io.conversions import crystal_from_pymatgen
 from aiida_dse.io.distances import read_distances
 from aiida_dse.io.patterns import MeasuredPattern, read_pattern
-from aiida_dse.io.structures import cif_text, read_cif
-from aiida_dse.io.xyz import read_xyz, xyz_text
+from aiida_dse.io.structures import cif_text, parse_cif
+from aiida_dse.io.text import decoded
+from aiida_dse.io.xyz import parse_xyz, xyz_text
 from aiida_dse.tasks.build import BuiltModel, build
 from aiida_dse.tasks.simultaneous import BuiltSimultaneous, build_simultaneous
 from aiida_dse.tasks.sources import Atoms, Structure
@@ -183,13 +184,15 @@ class NodeSource:
             if not any(node.pbc):
                 return Atoms(*_cluster(node))
             return crystal_from_pymatgen(_labelled(node), name=node.label or "StructureData")
-        with node.as_path() as path:
-            if section.atoms is not None:
-                labels, positions = read_xyz(path)
-                return Atoms(tuple(labels), positions)
-            if section.distances is not None:
+        name = node.label or node.filename
+        if section.distances is not None:
+            with node.as_path() as path:
                 return read_distances(path)
-            return read_cif(path, block=section.block)
+        text = decoded(node.get_content(mode="rb"), name)
+        if section.atoms is not None:
+            labels, positions = parse_xyz(text, name=name)
+            return Atoms(tuple(labels), positions)
+        return parse_cif(text, name=name, block=section.block)
 
     @property
     def files(self) -> dict[str, str]:
@@ -228,10 +231,15 @@ def structure_node(source: Any) -> StructureNode:
     if isinstance(source, str | Path):
         path = Path(source)
         if path.suffix.lower() == ".cif":
-            return _with_formula(CifData(file=str(path.resolve()), parse_policy="lazy"))
-        if path.suffix.lower() in (".h5", ".hdf5"):
+            node: SinglefileData = _with_formula(CifData(
+                file=str(path.resolve()), filename="structure.cif", parse_policy="lazy"))
+        elif path.suffix.lower() in (".h5", ".hdf5"):
             return DistancesData.from_file(path)
-        return SinglefileData(file=str(path.resolve()))
+        else:
+            node = SinglefileData(file=str(path.resolve()), filename="structure.xyz")
+        # the name of a file is a label, because the hash of a node includes its file name
+        node.label = path.name
+        return node
     return cif_node(cif_text(crystal_from_pymatgen(source)), "structure.cif")
 
 

@@ -182,7 +182,8 @@ def find_rows(
     ordered = sorted(rows.values(), key=lambda row: row["pk"], reverse=True)
     if latest:
         newest: dict[Any, dict[str, Any]] = {}
-        for row in ordered:
+        # by time, because imported results have high PKs
+        for row in sorted(ordered, key=lambda one: (str(one["made"] or ""), one["pk"]), reverse=True):
             if row["role"] != RIVAL:
                 newest.setdefault((row["sample"], row["task"]), row)
         ordered = list(newest.values())

@@ -60,6 +60,13 @@ class EngineParser(Parser):
         if outcome is not None and outcome.state == "failed":
             # the result saved before the failure is attached; the exit code is that of the failure
             return self.exit(Failure(outcome.failure), outcome.message)
+        if result.status is Status.RUNNING:
+            # a checkpoint: the job did not end by itself, and the scheduler may know the reason
+            if self.node.exit_status in SCHEDULER_FAILURES:
+                return None
+            return self.exit(
+                Failure.NO_RESULT, "dse-engine was terminated externally after the checkpoint that "
+                "is attached" + self._last_words())
         return self.exit(result.status, self.detail(result.summary))
 
     def report_extra_outputs(self, result: Result[Any], folder: Path) -> None:

@@ -197,6 +197,45 @@ def test_a_refinement_is_listed_shown_and_plotted(cli, analyses, tmp_path):
     assert target.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_finished_refinement_can_be_inspected_and_is_cleaned(analyses):
+    from aiida.cmdline.commands.cmd_calcjob import calcjob_inputcat
+    from aiida.tools.visualization import Graph
+
+    node = load_node(int(analyses["refine"]))
+    (job,) = node.called
+    assert job.outputs.remote_folder.is_cleaned
+    document = CliRunner().invoke(calcjob_inputcat, [str(job.pk)])
+    assert document.exit_code == 0 and '"aiida-dse/model/2"' in document.output
+    refined = node.outputs.structures.salt
+    assert refined.get_formulae() == ["Cl Cs"]
+    assert refined.get_spacegroup_numbers() == [221] or refined.get_spacegroup_numbers() == ["221"]
+    graph = Graph()
+    graph.recurse_ancestors(node.outputs.result)
+    assert "RefineCalculation" in graph.graphviz.source
+
+
+def test_the_same_fit_is_computed_once_whatever_its_files_are_called(
+    cli, started, code, write_case, tmp_path
+):
+    """Other names of the files, another title, another number of threads."""
+    jobs = []
+    for number, (cif, pattern) in enumerate((("salt.cif", "salt.xye"), ("a b.cif", "copy.xye")), 1):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        path = write_case(folder, {"title": f"Attempt {number}", "refinement": {
+            "stages": [["salt.a"]], "max_cycles": 43}})
+        (folder / "salt.cif").rename(folder / cif)
+        (folder / "salt.xye").rename(folder / pattern)
+        path.write_text(path.read_text().replace("salt.cif", cif).replace("salt.xye", pattern))
+        result = cli("launch", "refine", path, "--threads", number, "--wait")
+        assert result.exit_code == 0, result.output
+        chain = load_node(int(re.search(r"RefineWorkChain<(\d+)>", result.output)[1]))
+        (job,) = chain.called
+        jobs.append(job)
+        assert job.label == chain.label == f"Attempt {number}"
+    assert [job.base.caching.is_created_from_cache for job in jobs] == [False, True]
+
+
 def test_an_uncertainty_goes_on_from_a_refinement_and_from_itself(
     cli, analyses, write_case, tmp_path
 ):

@@ -205,6 +205,17 @@ def test_a_hexagonal_structure_on_thirds_keeps_its_four_atoms(inputs, case):
     assert_allclose([crystal.cell.a, crystal.cell.c], [a, c], rtol=1e-8)
 
 
+def test_the_name_of_a_file_is_a_label_and_not_part_of_its_hash(case, tmp_path):
+    nodes = []
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.xyz").write_text(xyz_text())
+        (tmp_path / f"{name}.cif").write_text(case.cif)
+        nodes.append([structure_node(tmp_path / f"{name}.{kind}").store() for kind in ("xyz", "cif")])
+    for first, second in zip(*nodes, strict=True):
+        assert first.base.caching.get_hash() == second.base.caching.get_hash()
+    assert [node.label for node in nodes[1]] == ["two.xyz", "two.cif"]
+
+
 def test_an_alloy_kind_becomes_alternatives(inputs, case):
     alloy = StructureData(cell=[[EDGE, 0, 0], [0, EDGE, 0], [0, 0, EDGE]])
     alloy.append_atom(position=(0, 0, 0), symbols=["Cs", "Rb"], weights=[0.6, 0.3], name="A")

@@ -45,7 +45,8 @@ def refined(built):
 @pytest.fixture
 def parse(inputs, computer, tmp_path):
     """A function: outputs and exit code of a task's parser on a folder of results."""
-    def parsed(task, *, result=None, json=None, outcome=None, stderr="", shell="", hdf5=True):
+    def parsed(task, *, result=None, json=None, outcome=None, stderr="", shell="", hdf5=True,
+               scheduler=None):
         process_type = format_entry_point_string("aiida.calculations", f"dse.{task}")
         node = CalcJobNode(computer=computer, process_type=process_type)
         node.set_option("resources", {"num_machines": 1, "num_mpiprocs_per_machine": 1})
@@ -55,6 +56,8 @@ def parse(inputs, computer, tmp_path):
         for label, source in links.items():
             node.base.links.add_incoming(source, link_type=LinkType.INPUT_CALC, link_label=label)
         node.store()
+        if scheduler is not None:  # AiiDA sets the verdict of the scheduler before it parses
+            node.set_exit_status(scheduler)
         retrieved = FolderData()
         retrieved.base.repository.put_object_from_bytes(b"", "engine.out")
         retrieved.base.repository.put_object_from_bytes(stderr.encode(), "engine.err")
@@ -255,12 +258,29 @@ def test_a_short_posterior_is_reported_with_its_outputs(parse, weighed):
 @pytest.mark.parametrize(
     ("status", "exit_status"),
     [("complete", 0), ("not_converged", 410), ("undetermined", 420), ("walltime", 400),
-     ("interrupted", 405), ("running", 400)],
+     ("interrupted", 405), ("running", 310)],
 )
 def test_each_end_of_an_uncertainty_has_its_exit_code(parse, weighed, status, exit_status):
     outputs, node = parse("uncertainty", result=with_status(weighed, status))
     assert node.exit_status == exit_status
     assert {"result", "arrays"} <= set(outputs)
+
+
+@pytest.mark.parametrize("scheduler", [110, 120, 131, 140])
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_the_verdict_of_the_scheduler_is_kept(parse, weighed, scheduler, checkpoint):
+    """With a checkpoint, which is attached, and without any result."""
+    result = with_status(weighed, "running") if checkpoint else None
+    outputs, node = parse("uncertainty", result=result, outcome=RUNNING, scheduler=scheduler)
+    assert not node.exit_status  # the parser returns no exit code of its own
+    assert ("result" in outputs) is checkpoint
+
+
+def test_a_job_that_was_terminated_after_a_checkpoint_is_not_called_out_of_time(parse, weighed):
+    outputs, node = parse("uncertainty", result=with_status(weighed, "running"), outcome=RUNNING,
+                          shell="_aiidasubmit.sh: line 9: 77 Killed    dse-engine")
+    assert node.exit_status == 310 and "result" in outputs
+    assert "terminated externally" in node.exit_message and "Killed" in node.exit_message
 
 
 def test_a_full_disk_after_a_checkpoint_keeps_the_checkpoint(parse, built):

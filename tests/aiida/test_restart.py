@@ -129,9 +129,31 @@ def test_what_another_job_would_meet_again_ends_the_work_chain(after, chain, fai
 def test_a_job_without_memory_is_run_with_fewer_threads(after, chain, status, threads, then):
     process, verdict = after(chain, status, threads=threads)
     if then is None:
-        assert verdict.status == EXITS[Failure.OUT_OF_MEMORY].number
+        assert verdict.status == status  # the verdict of the scheduler, or that of the engine
     else:
         assert verdict.status == AGAIN and process.ctx.inputs["threads"] == then
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: chain.NAMESPACE)
+@pytest.mark.parametrize("number", [100, 110, 120, 131, 140])
+def test_the_last_attempt_ends_with_the_verdict_of_the_scheduler(after, chain, number):
+    _, verdict = after(chain, number, iteration=5)
+    assert verdict.status == number and "the details" in verdict.message
+
+
+@pytest.mark.parametrize("status", [MEMORY, NODE, WALLTIME, EXITS[Failure.NO_RESULT].number])
+def test_a_terminated_job_is_continued_from_its_checkpoint(after, inputs_of, case_nodes, status):
+    from aiida_dse.data.jobs import ModelNodes, model_of_nodes
+
+    inputs = case_nodes({"refinement": STAGES | {"max_cycles": 1}})
+    summary = run_refine(model_of_nodes(
+        inputs["model"].get_dict(), ModelNodes(inputs["pattern"], inputs["structures"]))).summary
+    result = summary_node(summary.model_copy(update={"status": Status.RUNNING}))
+    process, verdict = after(RefineWorkChain, status, result=result, threads=8)
+    assert verdict.status == AGAIN
+    start = process.ctx.inputs["model"].get_dict()["parameters"]["salt.a"]["value"]
+    assert start == summary.parameters["salt.a"].value
+    assert process.ctx.inputs["threads"] == (4 if status == MEMORY else 8)
 
 
 @pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: chain.NAMESPACE)

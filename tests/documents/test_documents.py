@@ -6,6 +6,7 @@ import copy
 import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
@@ -271,7 +272,6 @@ def test_the_example_document_survives_a_round_trip():
 
 
 def test_the_json_schema_agrees_with_the_reader():
-    jsonschema = pytest.importorskip("jsonschema")
     schema = ModelDocument.model_json_schema(by_alias=True)
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
