@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aiida.orm import Node, ProcessNode, QueryBuilder
+from aiida.orm import Node, ProcessNode, QueryBuilder, load_node
 from click.testing import CliRunner
 from waiting import patient
 
@@ -219,14 +219,14 @@ def test_the_same_fit_is_computed_once_whatever_its_files_are_called(
 ):
     """Other names of the files, another title, another number of threads."""
     jobs = []
-    for number, (cif, pattern) in enumerate((("salt.cif", "salt.xye"), ("a b.cif", "copy.xye")), 1):
+    for number, (cif, pattern) in enumerate((("CsCl.cif", "salt.xye"), ("a b.cif", "copy.xye")), 1):
         folder = tmp_path / str(number)
         folder.mkdir()
         path = write_case(folder, {"title": f"Attempt {number}", "refinement": {
             "stages": [["salt.a"]], "max_cycles": 43}})
-        (folder / "salt.cif").rename(folder / cif)
+        (folder / "CsCl.cif").rename(folder / cif)
         (folder / "salt.xye").rename(folder / pattern)
-        path.write_text(path.read_text().replace("salt.cif", cif).replace("salt.xye", pattern))
+        path.write_text(path.read_text().replace("CsCl.cif", cif).replace("salt.xye", pattern))
         result = cli("launch", "refine", path, "--threads", number, "--wait")
         assert result.exit_code == 0, result.output
         chain = load_node(int(re.search(r"RefineWorkChain<(\d+)>", result.output)[1]))
