@@ -94,7 +94,15 @@ class ProtocolMixin:
             if key not in known:
                 raise ValueError(f"overrides: the work chain has no input '{key}'; its inputs are "
                                  f"{', '.join(known)}.")
+            if key == "metadata":
+                raise ValueError("overrides.metadata cannot be overridden; specify the 'label' as an "
+                                 "argument.")
             if key == cls.NAMESPACE:
+                for part in value.get("metadata", {}):
+                    if part != "options":
+                        raise ValueError(
+                            f"overrides.{key}.metadata: '{part}' cannot be overridden; only "
+                            "'options' can. Labels are specified by the argument 'label'.")
                 for part in value:
                     if part not in JOB_KEYS:
                         raise ValueError(f"overrides.{key}: '{part}' cannot be overridden; only "

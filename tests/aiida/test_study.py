@@ -192,6 +192,11 @@ def test_the_document_wins_over_the_protocol(write_case, tmp_path):
         RefineWorkChain.get_protocol_inputs("hasty")
     with pytest.raises(ValueError, match="has no input 'tiles'"):
         RefineWorkChain.get_protocol_inputs("fast", {"tiles": 3})
+    for overrides, named in (({"refine": {"metadata": {"optoins": {}}}}, "'optoins' cannot be"),
+                             ({"refine": {"metadata": {"label": "x"}}}, "'label' cannot be"),
+                             ({"metadata": {"label": "x"}}, "overrides.metadata cannot be")):
+        with pytest.raises(ValueError, match=named):
+            RefineWorkChain.get_protocol_inputs("fast", overrides)
     assert RefineWorkChain.get_default_protocol() == "standard"
 
 
