@@ -51,7 +51,7 @@ def document(folder: Path, **sections):
 def patterns(tmp_path_factory):
     """q, the patterns of one mean particle of each phase, and the mean cells of TlBr."""
     folder = tmp_path_factory.mktemp("mixture")
-    grid = {"start": 0.8, "stop": 9.0, "step": 0.03}
+    grid = {"start": 0.8, "stop": 9.0, "step": 0.06}
     result = run_simulate(build(document(folder, pattern={
         "axis": "q_inverse_angstrom", "wavelength": 0.7, "grid": grid}), folder))
     composition = result.summary.derived["TlBr"].composition
