@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +13,6 @@ from aiida_dse.documents.series import DifferentialOptions
 from aiida_dse.documents.series_results import DifferentialRow, DifferentialSummary, ReferenceRow
 from aiida_dse.documents.status import Status
 from aiida_dse.engine import NUMERICS_VERSION
-from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.io.results import Result
 
 
@@ -48,38 +47,6 @@ def differential(
     unit = "" if options.parameter is None else \
         results[options.reference].summary.parameters[options.parameter].unit
     return _result(q0, curves, options, labels, unit)
-
-
-def differential_of_model(
-    model: PatternModel, parameter: str, sweep: Sequence[float], *,
-    values: Mapping[str, float] | None = None, scales: Mapping[str, float] | None = None,
-    q_range: tuple[float, float] | None = None,
-) -> Result[DifferentialSummary]:
-    """(I - I0)/I0 of a model for the values `sweep` of one parameter, with I0 at `values`.
-
-    `values` contains parameter values (default: the starting values), `sweep` (n,) values in the
-    unit of the parameter, `scales` the scales of the phases per particle (default 1). Constraints
-    are applied; background and blanks are not included. Raises ValueError for an unknown or
-    constrained parameter.
-    """
-    p = model.require(parameter)
-    if any(constraint.target == parameter for constraint in model.constraints):
-        raise ValueError(f"{parameter} is constrained to other parameters. Sweep one of those.")
-    base = dict(model.start) | dict(values or {})
-    curves: dict[str, np.ndarray] = {}
-    labels: dict[str, float | None] = {}
-    states = model.states(model.constrained(base))
-    for name, value in (("reference", base[parameter]),
-                        *((f"{value:g}", float(value)) for value in sweep)):
-        at = model.constrained(base | {parameter: value})
-        moved = model.states(at, states)
-        curves[name] = np.sum([
-            (scales or {}).get(phase.name, 1.0) * model.intensity(k, moved[k], at)
-            for k, phase in enumerate(model.phases)
-        ], axis=0)
-        labels[name] = value
-    options = DifferentialOptions(reference="reference", parameter=parameter, q_range=q_range)
-    return _result(model.sampling.q, curves, options, labels, p.unit)
 
 
 def _q(result: Result[Any], name: str) -> np.ndarray:

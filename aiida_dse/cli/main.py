@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from .analysing import KINDS
 from .doctor import doctor
 from .finding import query_options
 from .profile import load_profile_for_command
@@ -160,6 +161,27 @@ def launch_study() -> None:
         "Name of the series to run; required if the document contains several.")))
 def launch_series() -> None:
     """Run one series of a study document, over temperature or size."""
+
+
+@main.command()
+@click.argument("kind", type=click.Choice(list(KINDS)))
+@click.argument("sources", nargs=-1, required=True, metavar="[NAME=]PK...")
+@click.option("--options", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="YAML file with the options of the analysis, which refer to the results by NAME.")
+@click.option("--title", default="", help="Title of the analysis.")
+@click.pass_obj
+def analyse(
+    profile: str | None, kind: str, sources: tuple[str, ...], options: Path | None, title: str
+) -> None:
+    """Analyse finished refinements or simulations together, without new computations.
+
+    The results can come from different studies. The name of a result is 'pk' followed by its PK,
+    unless a NAME is specified.
+    """
+    from .analysing import analyse_results
+
+    load_profile_for_command(profile)
+    analyse_results(kind, sources, options, title)
 
 
 @main.command("list")

@@ -14,6 +14,9 @@ from aiida_dse.io.results import Result
 ANALYSES = tuple(f"aiida.workflows:dse.{name}" for name in (
     "refine", "grid_search", "compare_models", "simultaneous", "uncertainty", "temperature_series",
     "size_series", "study", "build_model"))
+#: Calculations of 'aiida-dse analyse'; those that a work chain called are not listed.
+CALLED_DIRECTLY = tuple(f"aiida.calculations:dse.analysis.{name}" for name in (
+    "temperature_series", "size_series", "sizing_curve", "differential"))
 #: Jobs that version 0.1 ran without a work chain.
 OLD_ANALYSES = ("aiida.calculations:dse.joint", "aiida.calculations:dse.uncertainty")
 #: Process labels of version 0.1 and their current equivalents.
@@ -23,15 +26,20 @@ OLD_LABELS = {"JointCalculation": "SimultaneousCalculation"}
 def print_list(limit: int) -> None:
     """Print the newest analyses with their state, sample and GoF."""
     import tabulate
-    from aiida.orm import Dict, ProcessNode, QueryBuilder
+    from aiida.orm import CalcFunctionNode, Dict, ProcessNode, QueryBuilder, WorkChainNode
 
     from aiida_dse.data.exits import exit_word
 
+    called = QueryBuilder().append(WorkChainNode, tag="caller").append(
+        CalcFunctionNode, with_incoming="caller", project="id",
+        filters={"process_type": {"in": list(CALLED_DIRECTLY)}}).all(flat=True)
     query = QueryBuilder()
     query.append(
         ProcessNode,
         filters={"or": [
             {"process_type": {"in": list(ANALYSES)}},
+            {"and": [{"process_type": {"in": list(CALLED_DIRECTLY)}},
+                     {"id": {"!in": called or [-1]}}]},
             {"and": [{"process_type": {"in": list(OLD_ANALYSES)}},
                      {"attributes.version.plugin": {"like": "0.1.%"}}]},
         ]},
@@ -77,6 +85,7 @@ def print_analysis(pk: str) -> None:
     from aiida_dse.documents.result_migration import current_study
     from aiida_dse.report.study import study_report
     from aiida_dse.report.tables import result_report
+    from aiida_dse.workchains.remedies import why_failed
 
     node, result = analysis_result(pk)
     label = OLD_LABELS.get(node.process_label, node.process_label)
@@ -84,8 +93,7 @@ def print_analysis(pk: str) -> None:
     if node.exit_status:
         version = node.base.attributes.get("version", {}).get("plugin")
         word = exit_word(node.process_type, version, node.exit_status)
-        click.echo(f"exit {node.exit_status}" + f" ({word})" * bool(word)
-                   + f": {node.exit_message}")
+        click.echo(f"exit {node.exit_status}" + f" ({word})" * bool(word) + f": {why_failed(node)}")
     if "summary" in node.outputs and result is None:
         click.echo(study_report(current_study(node.outputs.summary.get_dict())))
     if result is not None:
@@ -131,12 +139,23 @@ def plot_analysis(
 
 def analysis_result(pk: str) -> tuple[Any, Result[Any] | None]:
     """The process of a node, and its result or None."""
-    from aiida.common.exceptions import NotExistent
+    from aiida_dse.data.results import result_of
+
+    process = process_of(pk)
+    try:
+        return process, result_of(process)
+    except ValueError as problem:
+        raise click.ClickException(str(problem)) from None
+
+
+def process_of(pk: str) -> Any:
+    """The process with this PK or UUID, or the one that created the result with it."""
+    from aiida.common.exceptions import MultipleObjectsError, NotExistent
     from aiida.orm import ArrayData, Dict, ProcessNode, SinglefileData, load_node
 
     try:
         node = load_node(pk)
-    except (NotExistent, ValueError):
+    except (NotExistent, MultipleObjectsError, ValueError):
         raise click.ClickException(
             f"there is no node '{pk}'. List the analyses with 'aiida-dse list'."
         ) from None
@@ -147,9 +166,4 @@ def analysis_result(pk: str) -> tuple[Any, Result[Any] | None]:
             f"node {node.pk} is a {type(node).__name__}, not an analysis. List the analyses with "
             "'aiida-dse list'."
         )
-    from aiida_dse.data.results import result_of
-
-    try:
-        return node, result_of(node)
-    except ValueError as problem:
-        raise click.ClickException(str(problem)) from None
+    return node

@@ -449,3 +449,39 @@ def test_models_are_compared_from_documents(cli, started, code, write_case, tmp_
     refused = cli("launch", "compare", full)
     assert refused.exit_code != 0 and "at least two documents" in refused.output
     assert counts() == before
+
+
+def test_finished_refinements_are_analysed_together(cli, analyses, tmp_path):
+    """The analysis is stored, listed, shown and drawn like every other."""
+    options = tmp_path / "options.yaml"
+    options.write_text("reference: cold\nparameter: salt.Cs1.B_iso\n", encoding="utf-8")
+    pk = analyses["refine"]
+    done = cli("analyse", "differential", f"cold={pk}", f"hot={pk}", "--options", options)
+    assert done.exit_code == 0, done.output
+    made = re.search(r"stored as node (\d+)", done.output)[1]
+    node = load_node(int(made))
+    assert node.process_type == "aiida.calculations:dse.analysis.differential"
+    assert {link.link_label for link in node.base.links.get_incoming()} == {
+        "options", "cold_result", "cold_arrays", "hot_result", "hot_arrays"}
+    assert re.search(rf"^ *{made} ", cli("list").output, re.M)
+    assert "hot" in cli("show", made).output
+    assert cli("plot", made, "-o", tmp_path / "figure.png").exit_code == 0
+
+
+@pytest.mark.parametrize(("sources", "options", "message"), [
+    (("a={refine}", "a={refine}"), "reference: a", "same name"),
+    (("a b={refine}", "{refine}"), "reference: a", "'a b' is not a valid name"),
+    (("a={refine}", "b={grid}"), "reference: a", "not a refinement or a simulation"),
+    (("a={refine}", "b={refine}"), "reference: c", "'c' is not one of the results"),
+    (("a={refine}", "b={refine}"), "baseline: a", "options.baseline: unknown key"),
+    (("a={refine}", "b=0"), "reference: a", "no node '0'"),
+])
+def test_an_analysis_that_cannot_be_computed_is_refused_and_stores_nothing(
+    cli, analyses, tmp_path, sources, options, message
+):
+    (tmp_path / "options.yaml").write_text(options, encoding="utf-8")
+    before = counts()
+    done = cli("analyse", "differential", *(one.format(**analyses) for one in sources), "--options",
+               tmp_path / "options.yaml")
+    assert done.exit_code != 0 and message in done.output, done.output
+    assert counts() == before
