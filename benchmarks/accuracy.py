@@ -19,15 +19,11 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
-from debussy_spheres import (
-    PRIMITIVE_CELL,
-    PRIMITIVE_EDGE,
-    compton,
-    mean_cells,
-    with_debussy_spheres,
-)
+import xraylib
 
 from aiida_dse.documents import load_document, parse_document
+from aiida_dse.engine.model.phase import CrystalPhase
+from aiida_dse.engine.units import FloatArray, photon_energy
 from aiida_dse.tasks.build import BuiltModel, build
 from aiida_dse.tasks.run import run_refine
 
@@ -52,8 +48,11 @@ _atom_site_B_iso_or_equiv
 Pb Pb 0 0 0 1.0
 S S 0.5 0.5 0.5 1.0
 """
-#: nm; larger means with the engine's own spheres take minutes each.
-OWN_SPHERES_BELOW = 7
+#: Edge (Å) of the primitive cell that DebUsSy was given, all angles 60 degrees.
+PRIMITIVE_EDGE = 4.196
+#: nm; larger means with spheres of all atoms within the radius take minutes each.
+SPHERES_OF_ATOMS_BELOW = 7
+ELECTRON_REST_ENERGY = 510998.95  # eV
 
 
 @dataclass(frozen=True)
@@ -120,11 +119,21 @@ def pbs_patterns() -> list[Path]:
     return sorted((DATA / "pbs_qdots").glob("PbS_*.cal"))
 
 
-def fit_pbs(path: Path, *, debussy_spheres: bool = True) -> Row:
+def compton(q: FloatArray, wavelength: float) -> FloatArray:
+    """Compton scattering per PbS (n_q,), electron units: EPDL97, Klein-Nishina unpolarised part."""
+    s = q / (4 * np.pi)
+    scattered = np.array([xraylib.SF_Compt(82, x) + xraylib.SF_Compt(16, x) for x in s])
+    recoil = photon_energy(wavelength) / ELECTRON_REST_ENERGY
+    ratio = 1 / (1 + recoil * 2 * (s * wavelength) ** 2)
+    return np.asarray(scattered * ratio**2 * (ratio + 1 / ratio) / 2)
+
+
+def fit_pbs(path: Path, *, whole_cells: bool = True) -> Row:
     """Cell, diameter and its spread, two B_iso; Compton scattering, a constant, the solvent.
 
-    With the engine's own spheres, cut by atom distance, the surface is not the one behind the
-    patterns: GoF is then reported only (docs/measured.md).
+    With all atoms within the radius instead of whole cells, the surface is not the one behind the
+    patterns: GoF is then reported only (docs/measured.md). DebUsSy's diameters are those of the
+    unexpanded lattice.
     """
     found = re.fullmatch(
         r"PbS_Str(.+)_SD(.+)_Avg(.+)_Solv(TOL|HEX)_Conc(.+)_noisy(.+)\.cal", path.name
@@ -141,7 +150,8 @@ def fit_pbs(path: Path, *, debussy_spheres: bool = True) -> Row:
         "pattern": {"file": str(path.resolve()), "axis": "q_inverse_angstrom", "wavelength": 0.56,
                     "sigma": f"counts / {noise:g}", "grid": {"start": 0.99, "step": 0.0028}},
         "phases": {"PbS": {"structure": "PbS.cif", "particle": {
-            "shape": "sphere", "D": {"mean": 5.0, "sd": 1.0}, "centre": "Pb", "largest": 30}}},
+            "shape": "sphere", "D": {"mean": 5.0, "sd": 1.0}, "centre": "Pb", "largest": 30,
+            "whole_cells": whole_cells}}},
         "background": {"chebyshev": 1, "blanks": blanks},
         "refinement": {"stages": [["PbS.a", "PbS.D", "PbS.sd_D"], ["PbS.*.B_iso"]]},
     }
@@ -149,25 +159,26 @@ def fit_pbs(path: Path, *, debussy_spheres: bool = True) -> Row:
         folder = Path(name)
         q = np.arange(0.98, 15.02, 0.01)
         np.savetxt(folder / "compton.xy", np.column_stack([q, compton(q, 0.56)]))
-        (folder / "PbS.cif").write_text(PRIMITIVE_CELL if debussy_spheres else ROCK_SALT)
+        (folder / "PbS.cif").write_text(ROCK_SALT)
         built = build(parse_document(content), folder)
-    values, summary, seconds = refined(with_debussy_spheres(built) if debussy_spheres else built)
-    edge = PRIMITIVE_EDGE * (1 if debussy_spheres else 2**0.5)
+    values, summary, seconds = refined(built)
     judged = spread >= 10 and mean >= 3
     shown = {
-        "GoF": (summary.agreement.gof, 1.15 if judged and debussy_spheres else None),
-        "size/%": (100 * (values["PbS.D"] / mean - 1), 1.5 if judged else None),
+        "GoF": (summary.agreement.gof, 1.15 if judged and whole_cells else None),
+        "size/%": (100 * (values["PbS.D"] / (expansion * mean) - 1), 1.5 if judged else None),
         "spread/points": (100 * values["PbS.sd_D"] / values["PbS.D"] - spread,
                           1.5 if judged else None),
-        "lattice_scale": (values["PbS.a"] / edge - expansion, 0.0005 if judged else None),
+        "lattice_scale": (values["PbS.a"] / (2**0.5 * PRIMITIVE_EDGE) - expansion,
+                          0.0005 if judged else None),
         "s.u. size/%": (100 * (summary.parameters["PbS.D"].su or nan) / mean, None),
     }
-    if debussy_spheres:
-        linear = {name: row.value for name, row in summary.linear.items()}
-        cells = mean_cells({"D": values["PbS.D"], "sd_D": values["PbS.sd_D"]})
-        share = linear["blank.compton"] / (linear["PbS.scale"] * cells)
-        shown["Compton/table"] = (share, None)
-    spheres = "" if debussy_spheres else ", own spheres"
+    phase = built.model.phases[0]
+    assert isinstance(phase, CrystalPhase)
+    linear = {name: row.value for name, row in summary.linear.items()}
+    particles = 4 * phase.family.mean_cells(
+        phase.crystal.with_cell(a=values["PbS.a"]), {"D": values["PbS.D"], "sd_D": values["PbS.sd_D"]})
+    shown["Compton/table"] = (linear["blank.compton"] / (linear["PbS.scale"] * particles), None)
+    spheres = "" if whole_cells else ", all atoms within the radius"
     return Row(f"PbS {mean:g} nm {spread:g} % conc {conc:g} noise {noise:g}{spheres}", shown,
                seconds)
 
@@ -178,8 +189,8 @@ def rows() -> Iterator[Row]:
     for path in pbs_patterns():
         yield fit_pbs(path)
     for path in pbs_patterns():
-        if float(path.name.split("Avg")[1].split("_")[0]) < OWN_SPHERES_BELOW:
-            yield fit_pbs(path, debussy_spheres=False)
+        if float(path.name.split("Avg")[1].split("_")[0]) < SPHERES_OF_ATOMS_BELOW:
+            yield fit_pbs(path, whole_cells=False)
 
 
 if __name__ == "__main__":

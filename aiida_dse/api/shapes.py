@@ -77,13 +77,15 @@ class Sphere(Shape):
 
     D: nm for one size, or (mean, sd) in nm for a population; largest: diameter in nm at which the
     distribution is truncated (by default it is not); centre: fractional coordinates, or the label of
-    a site.
+    a site; whole_cells: build the spheres of whole primitive cells, as DebUsSy does, instead of all
+    atoms within the radius (only for a population).
     """
 
     shape: ClassVar[str] = "sphere"
     D: SizeDistribution | float
     largest: float | None = None
     centre: tuple[float, float, float] | str = (0.0, 0.0, 0.0)
+    whole_cells: bool = False
 
     def content(self) -> dict[str, Any]:
         distribution = isinstance(self.D, Sequence)

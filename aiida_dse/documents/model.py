@@ -154,6 +154,19 @@ class Sphere(Section):
     centre: tuple[Finite, Finite, Finite] | str = Field(
         (0.0, 0.0, 0.0), description="centre: fractional coordinates, or a site label"
     )
+    whole_cells: bool = Field(
+        False, description="build the spheres of whole primitive cells around the centre, as DebUsSy "
+        "does, instead of all atoms within the radius; requires a size distribution"
+    )
+
+    @model_validator(mode="after")
+    def _distributed(self) -> Sphere:
+        if self.whole_cells and not isinstance(self.D, SizeDistribution):
+            raise ValueError(
+                "spheres of whole cells have only certain diameters, so they need a size "
+                "distribution: specify D: {mean, sd}, or remove 'whole_cells'"
+            )
+        return self
 
 
 #: The particle sections by their value of 'shape'.

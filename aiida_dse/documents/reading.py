@@ -21,7 +21,7 @@ from .model import MODEL_SCHEMA, SHAPES, ModelDocument
 Document = TypeVar("Document", bound=BaseModel)
 
 #: Keys with boolean values.
-TRUTHS = ("pseudo_cubic", "axis_confirmed", "adaptive", "part_of_grid")
+TRUTHS = ("pseudo_cubic", "axis_confirmed", "whole_cells", "adaptive", "part_of_grid")
 
 
 class DocumentNote(UserWarning):

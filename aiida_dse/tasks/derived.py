@@ -154,7 +154,7 @@ def phase_rows(
         arrays |= found.arrays(phase.name)
         row = PhaseRow(
             sizes=found.rows(sizes=True), quantities=found.rows(sizes=False),
-            composition=composition(phase, local, states[index].atoms),
+            composition=composition(phase, local, phase.contents(states[index])),
         )
         if isinstance(phase, CrystalPhase):
             crystal = phase.structure(local)

@@ -7,6 +7,7 @@ import numpy as np
 from aiida_dse.documents.model import Parallelepiped, QuasiCube, SizeDistribution, Sphere
 from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.particles.shapes import (
+    CellSpherePopulation,
     Family,
     ParallelepipedPopulation,
     QuasiCubePopulation,
@@ -78,7 +79,8 @@ def _family(
     else:
         centre = particle.centre
     if isinstance(particle.D, SizeDistribution):
-        return SpherePopulation(centre, largest), {"D": particle.D.mean, "sd_D": particle.D.sd}
+        population = CellSpherePopulation if particle.whole_cells else SpherePopulation
+        return population(centre, largest), {"D": particle.D.mean, "sd_D": particle.D.sd}
     return SingleSphere(particle.D, centre), {}
 
 

@@ -16,6 +16,7 @@ from aiida_dse.engine.model.fixed_geometry import AtomListPhase
 from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.particles.shapes import (
+    CellSpherePopulation,
     ParallelepipedPopulation,
     QuasiCubePopulation,
     SingleParallelepiped,
@@ -40,6 +41,8 @@ SHAPES = {
     "cut quasi-cubes": (QuasiCubePopulation(largest=2.9), {"L": 2.6, "sd_L": 0.5}),
     "sphere": (SingleSphere(2.0), {}),
     "spheres": (SpherePopulation(), {"D": 1.7, "sd_D": 0.25}),
+    "spheres of whole cells": (CellSpherePopulation(), {"D": 1.7, "sd_D": 0.4}),
+    "cut spheres of whole cells": (CellSpherePopulation(largest=2.2), {"D": 1.7, "sd_D": 0.4}),
     "cut spheres": (SpherePopulation(largest=1.9), {"D": 1.7, "sd_D": 0.25}),
 }
 
@@ -89,7 +92,7 @@ def signatures(shape, crystal, sizes, name, value):
         at = crystal
     counts = shape.pair_counts(at, now, stretch=stretch)
     heights = ()
-    if hasattr(shape, "number_weights"):
+    if hasattr(shape, "number_weights") and not shape.isotropic:
         heights = tuple(shape.number_weights(at, now)[0].argmax(axis=1))
     return counts.tables.shape, heights, int((counts.tables != 0).sum())
 

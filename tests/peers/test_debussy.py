@@ -4,7 +4,6 @@ The quick ones of benchmarks/accuracy.py; `make validate` runs them all.
 """
 
 import accuracy
-import debussy_spheres
 import pytest
 
 CSPBBR3 = {truth["name"]: (path, truth) for path, truth in accuracy.cspbbr3_patterns()}
@@ -28,21 +27,10 @@ def test_pbs_spheres(part):
 
 @pytest.mark.skipif(not PBS, reason="the PbS patterns are not beside the project")
 @pytest.mark.parametrize("part", ["SD10_Avg3.50", "SD15_Avg3.00"])
-def test_pbs_with_spheres_of_our_own(part):
+def test_pbs_with_all_atoms_within_the_radius(part):
     path = next(path for path in PBS if part in path.name)
-    row = accuracy.fit_pbs(path, debussy_spheres=False)
+    row = accuracy.fit_pbs(path, whole_cells=False)
     assert not row.missed, str(row)
-
-
-def test_debussy_spheres_hold_their_cells():
-    """k^3 Pb and k^3 S; the smallest is one Pb with an eighth of S on eight corners."""
-    smallest = debussy_spheres._pairs_by_square()[:, 0]
-    assert smallest[0, 0] == pytest.approx(1) and smallest[2, 0] == pytest.approx(1 / 8)
-    # six corners beside Pb, two three times as far away (squared)
-    assert smallest[1, [1, 3]] == pytest.approx([6 / 8, 2 / 8])
-    for k in (1, 7, 44):
-        pairs = debussy_spheres._pairs_by_square()[:, k - 1].sum(axis=1)
-        assert pairs == pytest.approx([float(k) ** 6] * 3)
 
 
 def test_a_missed_limit_is_named():

@@ -102,6 +102,8 @@ class Phase(Protocol):
 
     def with_reference(self, values: Mapping[str, float]) -> Phase: ...
 
+    def contents(self, state: PhaseState) -> FloatArray: ...
+
     def pair_factors(self, sampling: Sampling) -> FloatArray: ...
 
     def occupancy_and_b(self, values: Mapping[str, float]) -> tuple[FloatArray, FloatArray]: ...
@@ -125,6 +127,10 @@ class Sites:
     def with_reference(self, values: Mapping[str, float]) -> Phase:
         """The phase with particles of the atoms of the structure at local `values`."""
         return self  # type: ignore[return-value]
+
+    def contents(self, state: PhaseState) -> FloatArray:
+        """The mean number (n_sites,) of atoms of each site per particle, for its composition."""
+        return state.atoms
 
     def pair_factors(self, sampling: Sampling) -> FloatArray:
         """The products Re(f_s f_t*) (n_channels, n_q) of form factors."""
@@ -295,7 +301,7 @@ class CrystalPhase(Sites):
             sums[stale] = debye.sine_sums(
                 histograms, sampling.q, step=sampling.step, resources=sampling.resources
             )
-        atoms = self._atoms(counts)
+        atoms = self._atoms(counts.atoms)
         return PhaseState(keys, counts_key, counts, weights, sums, atoms)
 
     def work(self, values: Mapping[str, float]) -> PhaseWork:
@@ -322,7 +328,7 @@ class CrystalPhase(Sites):
             self._classes(counts), weights, range(len(site_channels(len(self.labels)))),
             step=step, resources=resources,
         )
-        return histograms, self._atoms(counts)
+        return histograms, self._atoms(counts.atoms)
 
     def distances_in(self, state: PhaseState) -> FloatArray:
         """The numbers (n_channels,) of distances in a state, a measure of the work of making it."""
@@ -332,11 +338,16 @@ class CrystalPhase(Sites):
             weights=state.weights.shape.prod(axis=1), minlength=len(state.keys),
         ).astype(float)
 
-    def _atoms(self, counts: PairCounts) -> FloatArray:
-        """The mean number (n_sites,) of atoms of each site per particle."""
+    def contents(self, state: PhaseState) -> FloatArray:
+        counts = state.counts
+        return state.atoms if counts is None or counts.contents is None \
+            else self._atoms(counts.contents)
+
+    def _atoms(self, of_basis: FloatArray) -> FloatArray:
+        """The mean number (n_sites,) of atoms of each site per particle, from that of basis atoms."""
         site_of_atom = self.crystal.site_of_atom
         return np.bincount(
-            site_of_atom, weights=np.broadcast_to(counts.atoms, len(site_of_atom)),
+            site_of_atom, weights=np.broadcast_to(of_basis, len(site_of_atom)),
             minlength=len(self.labels),
         ).astype(float)
 

@@ -29,12 +29,14 @@ class PairCounts:
     is None, the particles consist of whole cells, and one table, even in each component of u,
     serves all pairs of basis atoms; otherwise there is one table for each class of pairs, with each
     unordered pair counted once. `atoms` (n_atoms,), or (1,) where all are equal, is the mean number
-    of each basis atom.
+    of each basis atom, as it weights the self-scattering. `contents` (n_atoms,) is that of its
+    composition, if the two differ because atoms are occupied in part.
     """
 
     tables: FloatArray
     atoms: FloatArray
     merged: MergedPairs | None = None
+    contents: FloatArray | None = None
 
     @property
     def reach(self) -> tuple[int, int, int]:

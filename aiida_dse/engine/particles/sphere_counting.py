@@ -74,7 +74,7 @@ def count_sphere_pairs(
     # rounded radii let small steps in size reuse the atoms; beyond the end their weight is zero
     outer, inner = (1.1, 1.02) if distribution else (1.0, 1.0)
     atoms = _sphere_atoms(crystal, centre, _rounded_up(diameter * 5, outer))
-    merged = _merge_translations(crystal)
+    merged = merge_translations(crystal)
     atoms = _within(atoms, _rounded_up(diameter * 5, inner))
     fraction = np.ones(len(atoms.radius)) if distribution is None else distribution.fraction_beyond(
         atoms.radius / 5, end=diameter)
@@ -217,7 +217,7 @@ def sphere_cost(
     crystal: Crystal, centre: tuple[float, float, float], diameter: float
 ) -> tuple[float, float, float]:
     """Pairs to count, difference vectors, and bytes of the tables of spheres up to `diameter` nm."""
-    merged = _merge_translations(crystal)
+    merged = merge_translations(crystal)
     heights = 1 / np.linalg.norm(np.linalg.inv(crystal.cell.matrix), axis=1)
     reach = 10 * diameter * 1.02 / heights + 3 + np.abs(merged.shift).max()
     operations = {op.rotation.tobytes() for op, _ in crystal.stabiliser(np.array(centre))}
@@ -244,7 +244,7 @@ def largest_sphere(crystal: Crystal, centre: tuple[float, float, float]) -> floa
 
 
 @lru_cache(maxsize=32)
-def _merge_translations(crystal: Crystal) -> MergedPairs:
+def merge_translations(crystal: Crystal) -> MergedPairs:
     """The classes of pairs of a crystal.
 
     They are those of positions that are displaced at random along the free coordinates, where
