@@ -40,11 +40,12 @@ lint: .dse/venv/.ready
 	@$(BIN)/mypy
 
 test: lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 validate: .dse/venv/.ready
 	@$(BIN)/python benchmarks/accuracy.py
 	@$(BIN)/python benchmarks/su_coverage.py
+	@$(BIN)/python -m pytest --override-ini addopts=--import-mode=importlib -q tests/validation
 
 benchmark: .dse/venv/.ready
 	@$(BIN)/python benchmarks/run.py

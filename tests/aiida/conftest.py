@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -131,16 +132,31 @@ def _always_a_profile(aiida_profile):
     """No test of this folder runs outside the temporary profile."""
 
 
+@contextmanager
+def _own_storage(profile, manager):
+    kept = dict(vars(manager))
+    fresh = {name: None for name in kept}
+    vars(manager).update(fresh)
+    manager.load_profile(profile.name)
+    try:
+        yield
+    finally:
+        manager.unload_profile()
+        vars(manager).update(kept)
+
+
 @pytest.fixture
 def own_storage(aiida_profile, aiida_manager):  # noqa: F811
     """For a test that changes profiles: nodes that other tests hold stay attached to theirs."""
-    kept = dict(vars(aiida_manager))
-    fresh = {name: None for name in kept}
-    vars(aiida_manager).update(fresh)
-    aiida_manager.load_profile(aiida_profile.name)
-    yield
-    aiida_manager.unload_profile()
-    vars(aiida_manager).update(kept)
+    with _own_storage(aiida_profile, aiida_manager):
+        yield
+
+
+@pytest.fixture(scope="module")
+def own_storage_of_module(aiida_profile, aiida_manager):  # noqa: F811
+    """The same for tests that share a profile, the last ones of a module."""
+    with _own_storage(aiida_profile, aiida_manager):
+        yield
 
 
 def direct_pattern(truth, seed):
