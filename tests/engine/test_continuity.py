@@ -41,8 +41,7 @@ SHAPES = {
     "cut quasi-cubes": (QuasiCubePopulation(largest=2.9), {"L": 2.6, "sd_L": 0.5}),
     "sphere": (SingleSphere(2.0), {}),
     "spheres": (SpherePopulation(), {"D": 1.7, "sd_D": 0.25}),
-    "spheres of whole cells": (CellSpherePopulation(), {"D": 1.7, "sd_D": 0.4}),
-    "cut spheres of whole cells": (CellSpherePopulation(largest=2.2), {"D": 1.7, "sd_D": 0.4}),
+    "spheres of whole cells": (CellSpherePopulation(), {"D": 1.0, "sd_D": 0.12}),
     "cut spheres": (SpherePopulation(largest=1.9), {"D": 1.7, "sd_D": 0.25}),
 }
 
@@ -118,7 +117,9 @@ def places(shape, crystal, sizes, parameter, step):
     return found
 
 
-CASES = [(crystal, shape) for shape in SHAPES for crystal in ("pbnm", "triclinic")]
+#: Counting whole cells of 20 atoms for many sizes takes minutes.
+CASES = [(crystal, shape) for shape in SHAPES for crystal in ("pbnm", "triclinic")
+         if not (crystal == "pbnm" and "whole cells" in shape)]
 
 
 @pytest.mark.parametrize(("crystal_name", "shape_name"), CASES, ids=str)
