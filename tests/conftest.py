@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-import pytest
-from waiting import patient
+# jobs and daemon workers start Python again and again: let them keep their byte code
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from waiting import patient  # noqa: E402
 
 
 def pytest_runtest_setup(item):

@@ -22,9 +22,6 @@ atexit.register(shutil.rmtree, _SCRATCH, ignore_errors=True)
 os.environ["AIIDA_PATH"] = str(_SCRATCH / "aiida")
 (_SCRATCH / "aiida").mkdir()
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-# jobs and daemon workers start Python again and again: let them keep their byte code
-if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
-    os.environ["PYTHONPYCACHEPREFIX"] = str(_SCRATCH / "bytecode")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -115,6 +112,9 @@ def _direct():
 def aiida_profile(aiida_config, aiida_profile_factory):  # noqa: F811
     """A profile with a broker that needs no service, for the daemon."""
     with aiida_profile_factory(aiida_config, broker_backend="core.zeromq") as profile:
+        # the daemon of a test profile would poll all processes without a pause
+        profile.is_test_profile = False
+        aiida_config.update_profile(profile)
         aiida_config.set_option("runner.poll.interval", 1, scope=profile.name)
         aiida_config.set_option("daemon.timeout", int(patient(60)), scope=profile.name)
         aiida_config.set_option("daemon.default_workers", 2, scope=profile.name)
