@@ -13,6 +13,8 @@ from aiida.orm import CifData, Dict, SinglefileData, StructureData, to_aiida_typ
 from aiida_dse.data.distances import DistancesData
 from aiida_dse.data.jobs import (
     MODEL_NAME,
+    STDERR,
+    STDOUT,
     ModelNodes,
     job_document,
     job_files,
@@ -31,7 +33,6 @@ from aiida_dse.tasks.summary import scattering_tables
 #: Fraction of the walltime after which a task stops, so that time remains to write its result.
 WALLTIME_SHARE = 0.9
 RESULT_FOLDER = "results"
-STDOUT, STDERR = "engine.out", "engine.err"
 SCHEDULER_STDERR = "_scheduler-stderr.txt"
 
 

@@ -27,6 +27,7 @@ from .engine_support import (  # noqa: E402
     finished_result,
     is_simultaneous,
     output_option,
+    print_duration,
     progress_display,
     quiet_option,
     refusals,
@@ -123,6 +124,7 @@ def refine(
 
     with task_in(output), progress_display(quiet) as show:
         built = build_model(document, resources, measured=True)
+        print_duration(built)
         result = run_refine(built, on_cycle=show.cycle, on_search=show.search,
                             on_descent=show.descent, should_stop=stop_check(walltime))
         finish(result, output)

@@ -24,6 +24,9 @@ walltime_option = click.option(
     help="Stop after this many seconds and write the results obtained so far.",
 )
 
+#: Seconds of one pattern above which its duration is printed in advance.
+LONG_EVALUATION = 5.0
+
 
 def _resources_of(
     context: click.Context, option: click.Parameter, threads: int | None
@@ -143,6 +146,16 @@ def stop_check(walltime: float | None) -> Callable[[], str | None]:
         return None
 
     return check
+
+
+def print_duration(built: Any) -> None:
+    """Print how long a pattern takes, if it takes so long that a task appears to be idle."""
+    from aiida_dse.tasks.estimate import evaluation_seconds
+
+    seconds = evaluation_seconds(built)
+    if seconds > LONG_EVALUATION:
+        click.echo(f"A pattern of this model takes about {seconds:.0f} s on one thread; the first "
+                   "progress follows after that.", err=True)
 
 
 def progress_display(quiet: bool) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ class Settings:
     threads: int | None
     dry_run: bool
     wait: bool
+
+
+#: Seconds between two readings of the progress of a job by `wait_for`.
+PROGRESS_SECONDS = 3.0
 
 
 @contextmanager
@@ -190,7 +195,7 @@ def submit_builder(builder: Any, samples: Sequence[str | None], wait: bool) -> i
 
 
 def wait_for(node: Any, interval: float = 0.5, look_every: float = 10.0) -> None:
-    """Wait until a process has ended, and show the elapsed time on a terminal.
+    """Wait until a process has ended, and show time and progress on a terminal.
 
     Meanwhile the tasks of dead workers are reassigned, and workers without tasks are reported.
     """
@@ -199,9 +204,12 @@ def wait_for(node: Any, interval: float = 0.5, look_every: float = 10.0) -> None
 
     from aiida.manage import get_manager
 
+    from aiida_dse.data.steps import below, read_progress, steps_of
+
     from .daemon import repair
 
-    begin = looked = time.monotonic()
+    begin = looked = read = time.monotonic()
+    progress = ""
     lasting = 0  # number of successive checks that found workers without tasks
     while not node.is_terminated:
         time.sleep(interval)
@@ -213,8 +221,13 @@ def wait_for(node: Any, interval: float = 0.5, look_every: float = 10.0) -> None
             if lasting == 3:  # a worker that is starting up would have connected by now
                 click.echo(trouble, err=True)
         if sys.stderr.isatty():
-            sys.stderr.write(f"\r\033[K{node.process_label}<{node.pk}> "
-                             f"{now - begin:.0f} s")
+            if now - read >= PROGRESS_SECONDS:
+                top = steps_of(node.pk)
+                read_progress(top, most=1)
+                progress = next((step.progress for step in below(top) if step.progress), "")
+                read = time.monotonic()
+            line = f"{node.process_label}<{node.pk}> {now - begin:.0f} s  {progress}"
+            sys.stderr.write(f"\r\033[K{line[:shutil.get_terminal_size().columns - 1]}")
             sys.stderr.flush()
     if sys.stderr.isatty():
         sys.stderr.write("\n")

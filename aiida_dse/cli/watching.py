@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -23,7 +22,7 @@ def watch_process(pk: str, once: bool) -> None:
     from aiida.common.exceptions import MultipleObjectsError, NotExistent
     from aiida.orm import ProcessNode, load_node
 
-    from aiida_dse.data.steps import steps_of
+    from aiida_dse.data.steps import read_progress, steps_of
 
     try:
         node = load_node(pk)
@@ -36,6 +35,7 @@ def watch_process(pk: str, once: bool) -> None:
     number = node.pk
     assert number is not None
     top = steps_of(number)
+    read_progress(top)
     if once or top.ended:
         click.echo("\n".join(lines_of(top)))
         return
@@ -55,11 +55,12 @@ def _live(pk: int) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    from aiida_dse.data.steps import steps_of
+    from aiida_dse.data.steps import read_progress, steps_of
 
     with Live(console=Console(), auto_refresh=False) as live:
         while True:
             top = steps_of(pk)
+            read_progress(top)
             live.update(Text("\n".join(lines_of(top))), refresh=True)
             if top.ended:
                 return
@@ -68,14 +69,16 @@ def _live(pk: int) -> None:
 
 def _log(pk: int) -> None:
     """Print a line whenever something has changed."""
-    from aiida_dse.data.steps import steps_of
+    from aiida_dse.data.steps import below, read_progress, steps_of
 
     last = None
     while True:
         top = steps_of(pk)
-        progress = (top.state, [(s.pk, s.state) for s in _all(top)])
+        read_progress(top)
+        steps = list(below(top))
+        progress = (top.state, [(s.pk, s.state, s.progress) for s in steps])
         if progress != last:
-            click.echo(summary_line(top))
+            click.echo("; ".join([summary_line(top), *(s.progress for s in steps if s.progress)]))
             last = progress
         if top.ended:
             click.echo("\n".join(lines_of(top)))
@@ -93,12 +96,6 @@ def _wait(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def _all(step: Step) -> Iterator[Step]:
-    for below in step.steps:
-        yield below
-        yield from _all(below)
-
-
 def summary_line(step: Step) -> str:
     """One line with the state, the finished steps, the lowest GoF and the times."""
     parts = [f"{step.label + ': ' if step.label else ''}{step.name}<{step.pk}> {_state(step)}"]
@@ -110,6 +107,8 @@ def summary_line(step: Step) -> str:
     if step.best_gof is not None:
         parts.append(f"best GoF {step.best_gof:.4f}")
     parts.append(_duration(step.elapsed))
+    if step.progress:
+        parts.append(step.progress)
     if not step.ended and not step.is_job:
         left = step.remaining
         parts.append(f"about {_duration(left)} left" if left is not None else "time left unknown")

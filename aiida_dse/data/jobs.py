@@ -38,6 +38,8 @@ from .pattern import PatternData
 
 MODEL_NAME = "model.json"
 PATTERN_NAME = "pattern.xye"
+#: Output of the engine in the folder of a job; the second file contains its progress and errors.
+STDOUT, STDERR = "engine.out", "engine.err"
 
 #: The keys of a phase that specify its file, with the suffixes of the files.
 KINDS = {"structure": "cif", "atoms": "xyz", "distances": "h5"}

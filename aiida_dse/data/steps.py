@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from .jobs import STDERR
 
 #: Inputs of a work chain that correspond to one step each.
 _STEP_INPUTS = ("models__%", "members__%__model")
@@ -30,6 +35,7 @@ class Step:
     gof: float | None = None
     expected: int | None = None  # number of steps that it calls, if known
     is_job: bool = False
+    progress: str = ""  # last line of the engine's log while a job is running
     steps: list[Step] = field(default_factory=list)
 
     @property
@@ -99,6 +105,41 @@ def steps_of(pk: int) -> Step:
     _read_results(everything)
     _read_expected(everything)
     return top
+
+
+def read_progress(top: Step, most: int = 8) -> None:
+    """Read the last line that the engine has printed in each of the first `most` running jobs.
+
+    On another computer, this opens a connection for each job.
+    """
+    running = [step for step in (top, *below(top)) if step.is_job and not step.ended]
+    for step in running[:most]:
+        step.progress = _last_line(step.pk)
+
+
+def below(step: Step) -> Iterator[Step]:
+    """All steps below a step, depth first."""
+    for one in step.steps:
+        yield one
+        yield from below(one)
+
+
+def _last_line(pk: int) -> str:
+    """The last line of the log of a running job; '' if it has none yet, or cannot be reached."""
+    from aiida.orm import load_node
+
+    outputs = load_node(pk).outputs
+    if "remote_folder" not in outputs:
+        return ""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        try:
+            outputs.remote_folder.getfile(STDERR, str(log))
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        except Exception:  # transports raise many kinds, and the display must go on without a log
+            return ""
+    printed = [line.strip() for line in lines if line.strip()]
+    return " ".join(printed[-1].split()) if printed else ""
 
 
 def _step(values: Any, label: str) -> Step:

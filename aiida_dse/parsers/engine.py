@@ -11,9 +11,9 @@ from aiida.orm import SinglefileData
 from aiida.parsers import Parser
 
 import aiida_dse
-from aiida_dse.calculations.engine import RESULT_FOLDER, STDERR
+from aiida_dse.calculations.engine import RESULT_FOLDER
 from aiida_dse.data.distances import DistancesData
-from aiida_dse.data.jobs import cif_node
+from aiida_dse.data.jobs import STDERR, cif_node
 from aiida_dse.data.results import summary_node
 from aiida_dse.documents.records import Summary
 from aiida_dse.documents.results import BuildSummary, RefinementSummary, SimultaneousSummary

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from math import isnan
 from types import TracebackType
 from typing import Self
 
@@ -128,6 +129,11 @@ class TerminalProgress(NoProgress):
 
 
 def _cycle_line(cycle: Cycle) -> str:
+    if cycle.derivatives is not None:
+        done, total = cycle.derivatives
+        gof = "" if isnan(cycle.gof) else f"  GoF {cycle.gof:8.4f}"
+        return (f"stage {cycle.stage}/{cycle.n_stages}  cycle {cycle.cycle:2d}{gof}  derivative {done} of "
+                f"{total} for the next cycle  {cycle.elapsed:5.1f} s")
     return (
         f"stage {cycle.stage}/{cycle.n_stages}  cycle {cycle.cycle:2d}  GoF {cycle.gof:8.4f}  "
         f"largest shift {cycle.largest_shift:8.2f} s.u. ({cycle.largest_name})  "

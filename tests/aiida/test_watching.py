@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from aiida.orm import InstalledCode, load_node
 from click.testing import CliRunner
-from waiting import patient
+from waiting import patient, wait_until
 
 from aiida_dse.cli import doctor as doctor_module
 from aiida_dse.cli import watching
@@ -70,6 +70,31 @@ def test_a_running_grid_is_watched_left_and_watched_to_its_end(cli, grid, finish
     assert finish(load_node(grid)).is_finished_ok
     assert re.search(r"done, (\d+) of \1 done, best GoF", watched.output)
     assert "GoF so far" in watched.output and "?" not in watched.output.split("computed):")[1]
+
+
+def test_the_progress_of_a_running_job_is_shown(
+    cli, started, make_code, write_case, finish, tmp_path
+):
+    """A held job whose log contains a line; afterwards the log contains those of the engine."""
+    hold = tmp_path / "hold"
+    hold.touch()
+    code = make_code("held", f"printf 'stage 1/2  cycle  3  GoF   1.5000\\n' > engine.err\n"
+                             f"while [ -e '{hold}' ]; do sleep 0.05; done")
+    path = write_case(tmp_path, {"refinement": {"stages": [["salt.a"], ["salt.*.B_iso"]]}})
+    try:
+        message = cli("launch", "refine", path, "--code", code.full_label, "--threads", 1).output
+        pk = int(re.search(r"RefineWorkChain<(\d+)>", message)[1])
+        shown = wait_until(
+            lambda: (text := cli("watch", pk, "--once").output) and "cycle" in text and text,
+            lambda: cli("watch", pk, "--once").output, seconds=60, every=0.5)
+        assert "RefineCalculation" in shown and "stage 1/2 cycle 3 GoF 1.5000" in shown
+    finally:
+        hold.unlink()
+    node = finish(load_node(pk))
+    assert "cycle" not in cli("watch", pk).output
+    (job,) = node.called
+    log = job.outputs.retrieved.get_object_content("engine.err")
+    assert re.search(r"stage 2/2  cycle +1  GoF +[0-9.]+", log)
 
 
 def test_steps_know_what_was_computed(grid, finish):

@@ -384,3 +384,15 @@ def test_a_noisy_blank_is_warned_about(small, q, noise, warned):
     found = refine(model, [["P.a"]])
     assert model.blank_noise(found.evaluation)["solvent"] == pytest.approx(noise, rel=0.02)
     assert any("blank solvent" in text and "0.60 times" in text for text in found.warnings) == warned
+
+
+def test_long_cycles_report_their_derivatives(cube_model, monkeypatch):
+    """Without a limit of silence every derivative is reported, each between two cycles."""
+    monkeypatch.setattr("aiida_dse.engine.fit.leastsquares.SILENCE", 0.0)
+    reports = []
+    refine(cube_model, [["P.a", "P.L"]], max_cycles=4, on_cycle=reports.append)
+    within = [one for one in reports if one.derivatives]
+    assert within[0].cycle == 0 and np.isnan(within[0].gof)
+    assert [one.derivatives for one in within[:2]] == [(1, 2), (2, 2)]
+    finished = [one for one in reports if one.derivatives is None]
+    assert [one.cycle for one in finished] == list(range(1, len(finished) + 1))

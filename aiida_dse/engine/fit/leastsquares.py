@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,11 +16,17 @@ from aiida_dse.engine.units import FloatArray
 
 #: Largest shift / s.u. at which a stage other than the last one ends.
 EARLY_STAGE = 5.0
+#: Seconds without a report after which the derivatives computed so far are reported.
+SILENCE = 5.0
 
 
 @dataclass(frozen=True)
 class Cycle:
-    """Progress of a refinement after one cycle."""
+    """Progress of a refinement after one cycle, or within a long one.
+
+    Within a cycle, `derivatives` contains the numbers of computed and of all derivatives, and the GoF
+    and the shift are those of the cycle before (nan before the first one).
+    """
 
     stage: int
     n_stages: int
@@ -28,6 +35,7 @@ class Cycle:
     largest_shift: float  # in units of the parameter's s.u. estimate
     largest_name: str
     elapsed: float
+    derivatives: tuple[int, int] | None = None
 
 
 class Problem(Protocol):
@@ -35,6 +43,8 @@ class Problem(Protocol):
 
     #: Why a trial had no residual (an infinite one was returned); '' once a step succeeds.
     refused: str
+    #: Called with the numbers of computed and of all derivatives.
+    on_derivative: Callable[[int, int], None] | None
 
     @property
     def parameters(self) -> Mapping[str, Parameter]: ...
@@ -65,6 +75,21 @@ class Descent:
     converged: bool = False
     stopped: str = ""
     reason: str = "nothing to refine"
+    _last: Cycle | None = None
+    _reported: float = -math.inf
+
+    def _report(self, cycle: Cycle) -> None:
+        self._last, self._reported = cycle, time.monotonic()
+        if self.on_cycle:
+            self.on_cycle(cycle)
+
+    def _report_derivatives(self, index: int, cycle: int, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - max(self._reported, self.clock) < SILENCE:
+            return
+        last = self._last or Cycle(index + 1, self.n_stages, 0, math.nan, math.nan, "", 0.0)
+        self._report(replace(last, stage=index + 1, cycle=cycle, elapsed=now - self.clock,
+                             derivatives=(done, total)))
 
     def run(
         self, stages: Sequence[list[str]], values: dict[str, float], max_cycles: int,
@@ -139,12 +164,9 @@ class Descent:
             largest = int(np.argmax(shift * curvature))
             chi2 = 2 * intermediate_result.cost - best["restrained"]
             gof = float(np.sqrt(chi2 / max(1, problem.n_points - len(free))))
-            if self.on_cycle:
-                self.on_cycle(
-                    Cycle(index + 1, self.n_stages, best["cycle"], gof,
-                          float((shift * curvature)[largest]), free[largest],
-                          time.monotonic() - self.clock)
-                )
+            self._report(Cycle(
+                index + 1, self.n_stages, best["cycle"], gof, float((shift * curvature)[largest]),
+                free[largest], time.monotonic() - self.clock))
             # a small step does not indicate convergence after a larger one was refused
             if shift[largest] * curvature[largest] >= tolerance:
                 problem.refused = ""
@@ -156,6 +178,8 @@ class Descent:
                 raise StopIteration
 
         problem.refused = ""
+        problem.on_derivative = lambda done, total: self._report_derivatives(
+            index, best["cycle"], done, total)
         try:
             result = least_squares(
                 residual, begin / scale, jacobian, bounds=(lower / scale, upper / scale),

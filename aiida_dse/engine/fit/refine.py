@@ -152,6 +152,7 @@ class PatternProblem:
         self.model = model
         self.restraints = restraints
         self.refused = ""
+        self.on_derivative: Callable[[int, int], None] | None = None
         self.n_evaluations = 0
         self._states = previous
         self._last: Evaluation | None = None
@@ -211,6 +212,8 @@ class PatternProblem:
         slopes = np.empty((len(model.sampling.q), len(free)))
         for column, name in enumerate(free):
             slopes[:, column] = pattern_derivative(model, base, name, central=central)
+            if self.on_derivative:
+                self.on_derivative(column + 1, len(free))
         self.n_evaluations += len(free)
         return slopes / model.observation.sigma[:, None]
 

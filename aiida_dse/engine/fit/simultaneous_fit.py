@@ -115,6 +115,7 @@ class SimultaneousProblem:
         }
         self.pool = pool
         self.refused = ""
+        self.on_derivative: Callable[[int, int], None] | None = None
         #: Derivatives of each pattern with respect to its parameters, from the last Jacobian.
         self.derivatives: dict[str, FloatArray] = {}
         self._residuals: dict[str, FloatArray] = {}
@@ -159,11 +160,16 @@ class SimultaneousProblem:
         """The stacked blocks J_k G_k, either `reduced` by QR or with a row for every point."""
         if self._at != values:
             self.residual(values, free)
+        total = sum(len(self.model.followers(name, free)) for name in self.blocks)
+        done: list[str] = []
 
         def block(name: str) -> sparse.csr_array:
             problem, followers = self.blocks[name], self.model.followers(name, free)
             base = problem.at(self.model.local(name, values))
             self.derivatives[name] = problem.derivatives(base, followers, central=central)
+            done.extend(followers)
+            if self.on_derivative:
+                self.on_derivative(len(done), total)
             jacobian = problem.projected(base, self.derivatives[name], followers)
             if reduced:
                 residual = self._residuals[name]
