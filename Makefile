@@ -40,7 +40,7 @@ lint: .dse/venv/.ready
 	@$(BIN)/mypy
 
 test: lint
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 validate: .dse/venv/.ready
 	@$(BIN)/python benchmarks/accuracy.py

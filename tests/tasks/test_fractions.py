@@ -60,12 +60,13 @@ def patterns(tmp_path_factory):
 
 
 def test_weight_fractions_and_their_su(tmp_path, patterns):
+    """The s.u. over many draws is judged by tests/validation/test_pulls.py."""
     q, first, second, cells = patterns
     scale = 3e4 / (first + 0.4 * second).max()
     mass = 64 * CSCL, 0.4 * cells * TLBR
     truth = mass[0] / sum(mass)
     pulls = []
-    for seed in range(40):
+    for seed in range(6):
         counts = np.random.default_rng(seed).poisson(scale * (first + 0.4 * second) + 100)
         np.savetxt(tmp_path / "d.xye", np.c_[q, counts, np.sqrt(np.maximum(counts, 1))])
         found = run_refine(build(document(
@@ -76,8 +77,8 @@ def test_weight_fractions_and_their_su(tmp_path, patterns):
         assert one.value + other.value == pytest.approx(1)
         assert one.su == pytest.approx(other.su) and one.su < 0.05
         pulls.append((one.value - truth) / one.su)
-    assert abs(np.mean(pulls)) < 3 / np.sqrt(40)
-    assert 0.75 < np.std(pulls) < 1.3
+    # the sum of squares of six pulls is between 0.7 and 22 in 99.5 % of all cases
+    assert 0.7 < np.sum(np.square(pulls)) < 22
 
 
 def test_a_single_phase_has_no_weight_fraction(tmp_path, patterns):
