@@ -18,9 +18,8 @@ from aiida_dse.engine.fit.covariance import Covariance
 from aiida_dse.engine.model.derivatives import DIFFERENCE
 from aiida_dse.engine.model.phase import CrystalPhase, Phase, PhaseState
 from aiida_dse.engine.model.quantities import CrystalQuantity, evaluated
-from aiida_dse.engine.particles.size_statistics import (
-    statistic_unit,
-)
+from aiida_dse.engine.particles.size_statistics import statistic_unit
+from aiida_dse.engine.scattering.form_factors import charge_of
 from aiida_dse.engine.units import FloatArray
 from aiida_dse.io.structures import cif_text
 
@@ -31,6 +30,9 @@ from .grids import known_quantities
 SIZES = "sizes."
 #: Measures of the particle that are quantities instead of statistics if there is a size distribution.
 MEASURES = {"surface_to_volume", "confinement_diameter"}
+
+#: Deviation of the composition of a particle from that of the structure that is reported.
+NOT_STOICHIOMETRIC = 0.02
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,36 @@ def composition(
     found: dict[str, float] = {}
     for ion, number in zip(phase.ions, atoms * occupancy, strict=True):
         found[ion] = found.get(ion, 0.0) + float(number)
+    return found
+
+
+def composition_warnings(
+    built: BuiltModel, values: Mapping[str, float], states: Sequence[PhaseState]
+) -> list[str]:
+    """Warnings for phases whose mean particle has another composition than the structure.
+
+    In a sphere of all atoms within a radius, the outermost layer decides which atoms are in excess.
+    """
+    found = []
+    for index, phase in enumerate(built.model.phases):
+        if not isinstance(phase, CrystalPhase):
+            continue
+        local = built.model.local(index, values)
+        particle = composition(phase, local, phase.contents(states[index]))
+        cell = composition(phase, local, np.bincount(phase.crystal.site_of_atom).astype(float))
+        cells = {ion: particle[ion] / cell[ion] for ion in cell}
+        mean = sum(particle.values()) / sum(cell.values())
+        if max(cells.values()) - min(cells.values()) < NOT_STOICHIOMETRIC * mean:
+            continue
+        parts = ", ".join(f"{100 * (ratio / mean - 1):+.1f} % {ion}" for ion, ratio in cells.items())
+        charge = sum(number * charge_of(ion) for ion, number in particle.items())
+        of_cell = sum(number * charge_of(ion) for ion, number in cell.items())
+        charged = f", and has a charge of {charge:+.0f} e" if abs(of_cell) < 0.01 < abs(charge) else ""
+        found.append(
+            f"The mean particle of {phase.name} deviates from the composition of the structure "
+            f"({parts}){charged}. The deviation depends on its size. Particles of whole cells "
+            "('whole_cells: true' for spheres) have the composition of the structure; another 'centre' "
+            "of the spheres has another surface.")
     return found
 
 

@@ -41,7 +41,7 @@ from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.io.results import Result, write_result
 
 from .build import BuiltModel
-from .derived import phase_rows, refined_cifs
+from .derived import composition_warnings, phase_rows, refined_cifs
 from .fractions import weight_fractions
 from .map_analysis import map_analysis
 from .summary import (
@@ -205,7 +205,8 @@ def refinement_result(built: BuiltModel, found: Refinement) -> Result[Refinement
         if found.agreement.durbin_watson < SERIAL_LIMIT else None
     summary = RefinementSummary(
         **common(built, status, found.stop_reason, found.seconds) | {
-            "warnings": [*built.notes, *found.warnings, *size_warnings(model, found.values)]},
+            "warnings": [*built.notes, *found.warnings, *size_warnings(model, found.values),
+                         *composition_warnings(built, found.values, found.evaluation.states)]},
         agreement=found.agreement,
         parameters=parameter_rows(found.parameters, model.start, model.constraints),
         linear=linear_rows(found.linear), derived=derived,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -110,3 +112,34 @@ def test_impossible_distances_are_remarked_on(tmp_path):
     short = build(document(tmp_path, a=2.2, pattern=pattern), tmp_path)
     assert any("Ni and Ni are only 1.56 Å apart" in text for text in short.notes)
     assert build(document(tmp_path, pattern=pattern), tmp_path).notes == ()
+
+
+SALT = CIF.replace("Ni Ni 0 0 0 0.4", "Na Na1+ 0 0 0 1.0\nCl Cl1- 0.5 0.5 0.5 1.0").format(a=5.64)
+
+
+@pytest.mark.parametrize(("particle", "remark"), [
+    # 27 Na and 14 Cl and so on: one ion is in excess at every radius
+    ({"shape": "sphere", "D": 1.2}, r"has a charge of [+-]\d+ e"),
+    ({"shape": "sphere", "D": {"mean": 1.5, "sd": 0.3}, "whole_cells": True}, None),
+    ({"shape": "parallelepiped", "cells": [3, 3, 3]}, None),
+])
+def test_a_composition_that_is_not_that_of_the_structure_is_remarked_on(tmp_path, particle, remark):
+    (tmp_path / "salt.cif").write_text(SALT)
+    content = {"schema": "aiida-dse/model/2",
+               "pattern": {"axis": "q_inverse_angstrom", "wavelength": 0.5,
+                           "grid": {"start": 1.0, "stop": 8.0, "step": 0.05}},
+               "phases": {"salt": {"structure": "salt.cif", "particle": particle}}}
+    arrays = run_simulate(build(ModelDocument.model_validate(content), tmp_path)).arrays
+    np.savetxt(tmp_path / "d.xye", np.c_[arrays["pattern/q"], arrays["pattern/calculated"],
+                                         np.sqrt(arrays["pattern/calculated"])])
+    content["pattern"] = {"axis": "q_inverse_angstrom", "wavelength": 0.5, "file": "d.xye"}
+    content["refinement"] = {"stages": [["salt.a"]]}
+    found = run_refine(build(ModelDocument.model_validate(content), tmp_path)).summary
+    (row,) = found.derived.values()
+    excess = abs(row.composition["Na1+"] - row.composition["Cl1-"])
+    warned = [text for text in found.warnings if "deviates from the composition" in text]
+    if remark is None:
+        assert excess < 1e-6 and not warned
+    else:
+        assert excess > 1 and re.search(remark, warned[0])
+        assert f"{row.composition['Na1+'] - row.composition['Cl1-']:+.0f} e" in warned[0]
