@@ -122,7 +122,7 @@ def wait_until_only_the_held_job_runs(node):
         waits = len(left) == 1 and left[0].get_scheduler_state() is not None
         return finished if waits else []
 
-    return wait_until(others, lambda: f"{node}: {jobs_of(node)}", seconds=120, every=0.05)
+    return wait_until(others, lambda: f"{node}: {jobs_of(node)}", seconds=120, every=0.5)
 
 
 def assert_equal_numbers(found, expected, path=""):

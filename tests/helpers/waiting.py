@@ -21,7 +21,7 @@ def patient(seconds):
     return seconds * patience()
 
 
-def wait_until(condition, explanation, seconds=30, every=0.1, progress=lambda: None):
+def wait_until(condition, explanation, seconds=30, every=0.3, progress=lambda: None):
     """Wait until a condition is met; its value.
 
     explanation() is the message of the error after `seconds` in which progress() did not change.
