@@ -87,10 +87,10 @@ def truths(scales):
               scales["salt.scale"] * np.prod(CELLS["salt"]) * 4 * (PB + S))
     return TRUTH | scales | {
         "split.Br2.occupancy": 1 - TRUTH["split.Br1.occupancy"],
-        "blank.solvent": BLANK, "chebyshev_0": CONSTANT,
+        "blank.solvent": BLANK, "background.chebyshev_0": CONSTANT,
         "split volume": a * a * c, "salt volume": TRUTH["salt.a"] ** 3,
-        "split distance(Pb-Br1)": np.hypot(side, (1 - z1) * c),
-        "split distance(Pb-Br2)": np.hypot(side, z2 * c),
+        "split d(Pb-Br1)_1": np.hypot(side, (1 - z1) * c),
+        "split d(Pb-Br2)_1": np.hypot(side, z2 * c),
         "split weight fraction": masses[0] / sum(masses),
     }
 
@@ -108,7 +108,7 @@ def refined(folder):
                         "split.Br2.B_iso": "split.Br1.B_iso"},
         "derived": {"split": {"distances": [["Pb", "Br1"], ["Pb", "Br2"]]}},
         "refinement": {"stages": [["*.a", "split.c"],
-                                  ["*.B_iso", "split.*.z", "split.Br1.occupancy"]]},
+                                  ["*.B_iso", "split.Br*.z", "split.Br1.occupancy"]]},
     })
     return run_refine(build(document, folder)).summary
 
