@@ -322,6 +322,8 @@ def user(tmp_path_factory):
 @contextmanager
 def ssh_host(user, name, folder, environment=None):
     """An ssh server on this computer that this user reaches as `name`, with a key of its own."""
+    if not os.environ.get("DSE_TEST_SSH"):
+        pytest.skip("set DSE_TEST_SSH=1 to start an ssh server for this test")
     program = shutil.which("sshd", path=f"/usr/sbin:/usr/local/sbin:{os.environ['PATH']}")
     if program is None or shutil.which("ssh-keygen") is None:
         pytest.skip("no ssh server: sshd is missing (Debian: openssh-server)")
