@@ -282,6 +282,15 @@ def test_further_analyses_start_at_the_refined_values(fit, measured):
     assert "grid 5 x 3" in repr(found) and found.plot()._repr_png_()
 
 
+def test_weights_are_those_of_the_document(measured, shifted):
+    observed, calculated = (refine(measured, shifted, ["*.a"], weights=weights)
+                            for weights in ("observed", "calculated"))
+    assert calculated.result.summary.document["refinement"]["weights"] == "calculated"
+    assert not np.array_equal(calculated.sigma, observed.sigma)
+    with pytest.raises(ValueError, match="weights"):
+        refine(measured, shifted, ["*.a"], weights="equal")
+
+
 def test_an_angle_can_be_the_axis_of_a_map():
     phase = qd(angles=[("Pb", "Br_eq", "Pb")], distances=[("Pb", "Br_eq")])
     pattern = noisy(phase)

@@ -96,13 +96,16 @@ def refine(
     pattern: Pattern, model: Model | Phase, stages: Stages | None = None, *,
     method: Literal["least_squares", "cobyqa", "differential_evolution"] = "least_squares",
     starts: int = 1, seed: int = 0, max_cycles: int = 60, tolerance: float = 0.01,
+    weights: Literal["observed", "calculated"] = "observed",
     on_cycle: Callable[[Cycle], None] | None = None, threads: int | None = None,
 ) -> RefinementResult:
     """Refine the parameters of a model against a pattern.
 
     stages: lists of parameter names ('*' is a wildcard), each freed in addition to the earlier ones
     (None: cell and sizes, then B_iso and widths, then coordinates). method, starts, seed,
-    max_cycles, tolerance: as in the document's 'refinement'; on_cycle is called after every cycle.
+    max_cycles, tolerance: as in the document's 'refinement'; weights: 'calculated' takes sigma from the
+    calculated pattern, for fewer than about 50 counts; on_cycle is called after every cycle, and
+    with `derivatives` during cycles that last longer than 5 s.
     A refinement that did not converge returns a result, too; check `.converged`.
 
     Raises ValueError for unknown parameters (with the nearest names), for coordinates that symmetry
@@ -111,7 +114,7 @@ def refine(
     model = as_model(model)
     inputs = inputs_of(model, pattern, refinement=_refinement(
         stages, method=method, starts=starts, seed=seed, max_cycles=max_cycles,
-        tolerance=tolerance))
+        tolerance=tolerance, weights=weights))
     result = run_refine(_checked(inputs, threads), on_cycle=on_cycle)
     return RefinementResult(result, model.continued(result.summary), inputs)
 
