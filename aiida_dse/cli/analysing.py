@@ -35,7 +35,8 @@ def analyse_results(kind: str, sources: tuple[str, ...], options: Path | None, t
         chosen = parse_options(section, {} if options is None else read_content(options))
         processes = dict(_named(source) for source in sources)
         if len(processes) < len(sources):
-            fail("two of the analyses have the same name. Name each of them: NAME=PK")
+            fail(f"{len(sources)} analyses have only {len(processes)} different names "
+                 f"({', '.join(processes)}). Give each its own name: NAME=PK")
         analysis({name: _result(process) for name, process in processes.items()}, chosen)
     nodes = {f"{name}_{output}": process.outputs[output] for name, process in processes.items()
              for output in ("result", "arrays")}

@@ -10,13 +10,14 @@ import click
 from aiida_dse.documents.status import Task
 from aiida_dse.io.results import Result
 
+from .analysing import KINDS
+
 #: The processes that 'aiida-dse list' shows.
 ANALYSES = tuple(f"aiida.workflows:dse.{name}" for name in (
     "refine", "grid_search", "compare_models", "simultaneous", "uncertainty", "temperature_series",
     "size_series", "study", "build_model"))
 #: Calculations of 'aiida-dse analyse'; those that a work chain called are not listed.
-CALLED_DIRECTLY = tuple(f"aiida.calculations:dse.analysis.{name}" for name in (
-    "temperature_series", "size_series", "sizing_curve", "differential"))
+CALLED_DIRECTLY = tuple(f"aiida.calculations:dse.analysis.{name}" for name in KINDS.values())
 #: Jobs that version 0.1 ran without a work chain.
 OLD_ANALYSES = ("aiida.calculations:dse.joint", "aiida.calculations:dse.uncertainty")
 #: Process labels of version 0.1 and their current equivalents.

@@ -139,7 +139,8 @@ def _last_line(pk: int) -> str:
         except Exception:  # transports raise many kinds, and the display must go on without a log
             return ""
     printed = [line.strip() for line in lines if line.strip()]
-    return " ".join(printed[-1].split()) if printed else ""
+    # a log must not control the terminal on which it is displayed
+    return "".join(c for c in " ".join(printed[-1].split()) if c.isprintable()) if printed else ""
 
 
 def _step(values: Any, label: str) -> Step:

@@ -469,7 +469,7 @@ def test_finished_refinements_are_analysed_together(cli, analyses, tmp_path):
 
 
 @pytest.mark.parametrize(("sources", "options", "message"), [
-    (("a={refine}", "a={refine}"), "reference: a", "same name"),
+    (("a={refine}", "a={refine}"), "reference: a", "only 1 different names (a)"),
     (("a b={refine}", "{refine}"), "reference: a", "'a b' is not a valid name"),
     (("a={refine}", "b={grid}"), "reference: a", "not a refinement or a simulation"),
     (("a={refine}", "b={refine}"), "reference: c", "'c' is not one of the results"),

@@ -78,7 +78,7 @@ def test_the_progress_of_a_running_job_is_shown(
     """A held job whose log contains a line; afterwards the log contains those of the engine."""
     hold = tmp_path / "hold"
     hold.touch()
-    code = make_code("held", f"printf 'stage 1/2  cycle  3  GoF   1.5000\\n' > engine.err\n"
+    code = make_code("held", f"printf '\\033[31mstage 1/2  cycle  3  GoF   1.5000\\n' > engine.err\n"
                              f"while [ -e '{hold}' ]; do sleep 0.05; done")
     path = write_case(tmp_path, {"refinement": {"stages": [["salt.a"], ["salt.*.B_iso"]]}})
     try:
@@ -88,6 +88,7 @@ def test_the_progress_of_a_running_job_is_shown(
             lambda: (text := cli("watch", pk, "--once").output) and "cycle" in text and text,
             lambda: cli("watch", pk, "--once").output, seconds=60, every=0.5)
         assert "RefineCalculation" in shown and "stage 1/2 cycle 3 GoF 1.5000" in shown
+        assert "\x1b" not in shown
     finally:
         hold.unlink()
     node = finish(load_node(pk))
