@@ -51,9 +51,10 @@ TRUTH = {
     "split.Br1.occupancy": 0.62, "split.Pb.B_iso": 1.1, "split.Br1.B_iso": 1.7,
     "salt.a": 5.936, "salt.Pb.B_iso": 1.3, "salt.S.B_iso": 0.9,
 }
-#: Largest share of the counts, and the shares of the salt, the blank and the constant in it.
+#: Counts of the first phase at its maximum, the maximum of the salt relative to it, and the counts of
+#: the blank and the constant.
 PEAK, SALT_SHARE, BLANK, CONSTANT = 3e4, 0.3, 2500.0, 400.0
-#: Mean atomic masses per primitive formula unit, IUPAC.
+#: Atomic weights, IUPAC.
 PB, BR, S = 207.2, 79.904, 32.06
 
 

@@ -34,7 +34,8 @@ from .sphere_counting import MAX_PAIRS, MAX_TABLE_BYTES, MergedPairs, merge_tran
 SAME_LENGTH = 1e-6
 #: An atom nearer to a face of the cell than this fraction of the edge lies on the face.
 ON_FACE = 1e-4
-#: Pairs of atoms that are counted in the time of one operation on an element of a transform.
+#: Pairs of atoms that are counted in the time of one operation on an element of a transform
+#: (estimated, not measured).
 PAIRS_PER_OPERATION = 2.0
 
 Centre = tuple[float, float, float]
@@ -174,7 +175,7 @@ def _shares(crystal: Crystal, centre: Centre) -> tuple[_Share, ...]:
         choices = [(-0.5, 0.5) if face else (value,)
                    for face, value in zip(on_face, inside, strict=True)]
         for choice in product(*choices):
-            # rounded, because a lattice vector is a multiple of 1/6 along each axis
+            # lattice vectors have integer components along the primitive vectors
             whole = np.round(np.linalg.solve(vectors, position - vectors @ np.array(choice)))
             found.append(_Share(atom, vectors @ whole, 0.5 ** int(on_face.sum())))
     return tuple(found)
