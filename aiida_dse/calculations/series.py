@@ -65,12 +65,10 @@ def differential(options: Any, **patterns_: Any) -> dict[str, Any]:
     return {"result": summary, "arrays": arrays}
 
 
-#: Function and options of each analysis, by the name of its calcfunction.
-ANALYSES: dict[str, tuple[Callable[..., Any], type[Section]]] = {
-    "temperature_series": (temperatures.temperature_series, TemperatureOptions),
-    "size_series": (sizes.size_series, SizeOptions),
-    "sizing_curve": (sizes.sizing_curve, SizingOptions),
-    "differential": (patterns.differential, DifferentialOptions),
+#: Function of each analysis, by the name of its calcfunction.
+ANALYSES: dict[str, Callable[..., Any]] = {
+    "temperature_series": temperatures.temperature_series, "size_series": sizes.size_series,
+    "sizing_curve": sizes.sizing_curve, "differential": patterns.differential,
 }
 
 

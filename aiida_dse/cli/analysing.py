@@ -10,10 +10,6 @@ import click
 
 from .submission import fail, refusing
 
-#: Kinds of analyses: the command's name of each calcfunction in calculations.series.
-KINDS = {"temperature-series": "temperature_series", "size-series": "size_series",
-         "sizing-curve": "sizing_curve", "differential": "differential"}
-
 
 def analyse_results(kind: str, sources: tuple[str, ...], options: Path | None, title: str) -> None:
     """Analyse finished analyses, given as PK or NAME=PK, and show the result.
@@ -25,19 +21,18 @@ def analyse_results(kind: str, sources: tuple[str, ...], options: Path | None, t
 
     from aiida_dse.calculations import series
     from aiida_dse.documents.reading import read_content
-    from aiida_dse.documents.series import parse_options
+    from aiida_dse.documents.series import ANALYSES, ANALYSIS_COMMANDS, parse_options
 
     from .showing import print_analysis
 
-    function = KINDS[kind]
-    analysis, section = series.ANALYSES[function]
+    function = ANALYSIS_COMMANDS[kind]
     with refusing():
-        chosen = parse_options(section, {} if options is None else read_content(options))
+        chosen = parse_options(ANALYSES[function], {} if options is None else read_content(options))
         processes = dict(_named(source) for source in sources)
         if len(processes) < len(sources):
             fail(f"{len(sources)} analyses have only {len(processes)} different names "
                  f"({', '.join(processes)}). Give each its own name: NAME=PK")
-        analysis({name: _result(process) for name, process in processes.items()}, chosen)
+        series.ANALYSES[function]({name: _result(process) for name, process in processes.items()}, chosen)
     nodes = {f"{name}_{output}": process.outputs[output] for name, process in processes.items()
              for output in ("result", "arrays")}
     _, process = getattr(series, function).run_get_node(

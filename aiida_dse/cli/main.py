@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from .analysing import KINDS
+from aiida_dse.documents.series import ANALYSIS_COMMANDS
+
 from .doctor import doctor
 from .finding import query_options
 from .profile import load_profile_for_command
@@ -164,7 +165,7 @@ def launch_series() -> None:
 
 
 @main.command()
-@click.argument("kind", type=click.Choice(list(KINDS)))
+@click.argument("kind", type=click.Choice(list(ANALYSIS_COMMANDS)))
 @click.argument("sources", nargs=-1, required=True, metavar="[NAME=]PK...")
 @click.option("--options", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="YAML file with the options of the analysis, which refer to the results by NAME.")

@@ -7,17 +7,16 @@ from typing import Any
 
 import click
 
+from aiida_dse.documents import series
 from aiida_dse.documents.status import Task
 from aiida_dse.io.results import Result
-
-from .analysing import KINDS
 
 #: The processes that 'aiida-dse list' shows.
 ANALYSES = tuple(f"aiida.workflows:dse.{name}" for name in (
     "refine", "grid_search", "compare_models", "simultaneous", "uncertainty", "temperature_series",
     "size_series", "study", "build_model"))
 #: Calculations of 'aiida-dse analyse'; those that a work chain called are not listed.
-CALLED_DIRECTLY = tuple(f"aiida.calculations:dse.analysis.{name}" for name in KINDS.values())
+CALLED_DIRECTLY = tuple(f"aiida.calculations:dse.analysis.{name}" for name in series.ANALYSES)
 #: Jobs that version 0.1 ran without a work chain.
 OLD_ANALYSES = ("aiida.calculations:dse.joint", "aiida.calculations:dse.uncertainty")
 #: Process labels of version 0.1 and their current equivalents.

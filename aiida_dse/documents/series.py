@@ -105,6 +105,14 @@ class DifferentialOptions(Section):
     q_range: tuple[Finite, Finite] | None = Field(None, description="range of q, 1/Å")
 
 
+#: Options of each analysis, by the name of its calcfunction in aiida_dse.calculations.series.
+ANALYSES: dict[str, type[Section]] = {
+    "temperature_series": TemperatureOptions, "size_series": SizeOptions,
+    "sizing_curve": SizingOptions, "differential": DifferentialOptions,
+}
+#: The calcfunctions by the names that 'aiida-dse analyse' takes.
+ANALYSIS_COMMANDS = {name.replace("_", "-"): name for name in ANALYSES}
+
 Options = TypeVar("Options", bound=Section)
 
 
