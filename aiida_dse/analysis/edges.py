@@ -11,15 +11,17 @@ from aiida_dse.engine.particles.size_statistics import block_measures, sphere_me
 
 
 def edge_rows(
-    local: Mapping[str, float], statistics: Mapping[str, float], cell: Cell | None = None
+    local: Mapping[str, float], statistics: Mapping[str, float], cell: Cell | None = None, *,
+    of_population: bool = False,
 ) -> list[tuple[str, str, float]]:
     """The size quantities of a phase as rows (name, unit, value).
 
     These are the mean lengths of the size distribution, L = (L_c L_ab^2)^(1/3), or (pi/6)^(1/3) D
-    for spheres (nm), and 1/L. sd_L is the standard deviation of L in the population, that of a
-    product of powers of log-normal lengths. surface_to_volume (1/nm) and confinement_diameter (nm)
-    are those of the particle with the mean lengths; without a `cell`, its edges are assumed to be
-    perpendicular.
+    for spheres (nm), and 1/L; `of_population` takes the means and the standard deviations of the
+    particles that occur instead of those of the distribution. sd_L is the standard deviation of L in
+    the population, that of a product of powers of log-normal lengths. surface_to_volume (1/nm) and
+    confinement_diameter (nm) are those of the particle with the mean lengths; without a `cell`, its
+    edges are assumed to be perpendicular.
     """
     cell = cell or Cell(1.0, 1.0, 1.0)
     step = np.sqrt(cell.a * cell.b) / 10
@@ -27,9 +29,10 @@ def edge_rows(
         # with rotated axes, the means of the distribution are not lengths of particles; use
         # projections
         rotated = local.get("size_axes_rotation", 0.0) != 0.0
-        names = ("mean_ab", "sd_ab", "mean_c", "sd_c") if rotated else (
+        projected = rotated or of_population
+        names = ("mean_ab", "sd_ab", "mean_c", "sd_c") if projected else (
             "L_ab", "sd_ab", "L_c", "sd_c")
-        source = statistics if rotated else local
+        source = statistics if projected else local
         ab, sd_ab, c, sd_c = (float(source[name]) for name in names)
         w_ab, w_c = (np.sqrt(np.log1p((sd / mean) ** 2)) for sd, mean in ((sd_ab, ab), (sd_c, c)))
         shared = statistics.get("correlation", 0.0) if rotated else 0.0
@@ -39,17 +42,20 @@ def edge_rows(
         rows = [("L_ab", "nm", ab), ("L_c", "nm", c), ("L", "nm", edge),
                 ("sd_L", "nm", edge * float(np.sqrt(np.expm1(width2))))]
     elif "L" in local:
-        edge = local["L"]
+        edge, sd = (statistics["mean_ab"], statistics["sd_ab"]) if of_population else (
+            local["L"], local["sd_L"])
         measures = block_measures(cell, edge / step, edge / step, 10 * edge / cell.c)
-        rows = [("L", "nm", edge), ("sd_L", "nm", local["sd_L"])]
+        rows = [("L", "nm", edge), ("sd_L", "nm", sd)]
     elif "D" in local or "D" in statistics:
-        diameter = float(local.get("D", statistics.get("D", np.nan)))
+        diameter = float(statistics["mean_D"] if of_population and "sd_D" in local
+                         else local.get("D", statistics.get("D", np.nan)))
         fraction = float((np.pi / 6) ** (1 / 3))
         edge = fraction * diameter
         measures = sphere_measures(diameter)
         rows = [("D", "nm", diameter), ("L", "nm", edge)]
         if "sd_D" in local:
-            rows.append(("sd_L", "nm", fraction * local["sd_D"]))
+            sd = (statistics if of_population else local)["sd_D"]
+            rows.append(("sd_L", "nm", fraction * sd))
     elif {"L_a", "L_b", "L_c"} <= set(statistics):
         edges = [statistics[name] for name in ("L_a", "L_b", "L_c")]
         edge = float(np.prod(edges) ** (1 / 3))

@@ -73,6 +73,11 @@ class SimultaneousDocument(Section):
                 f"starts = {plan.starts}, but a simultaneous refinement has one start. Search for "
                 "the minimum with a single pattern first, and start from its values"
             )
+        if plan.method != "least_squares":
+            raise ValueError(
+                f"method = {plan.method}, but simultaneous refinements are least-squares "
+                "refinements. Remove 'method'"
+            )
         return plan
 
     def document_of(self, name: str) -> ModelDocument:
@@ -170,7 +175,7 @@ def _with_model(content: dict[str, Any], folder: Path | None) -> dict[str, Any]:
     plan = model.pop("refinement", None)
     if plan and "refinement" not in content:
         found["refinement"] = {key: value for key, value in plan.items()
-                               if key not in ("starts", "seed")}
+                               if key not in ("starts", "seed", "method")}
     for key in ("schema", "scan"):
         model.pop(key, None)
     return found

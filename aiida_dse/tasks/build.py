@@ -19,10 +19,10 @@ from aiida_dse.documents.plans import RestraintSection, Start
 from aiida_dse.documents.reading import located
 from aiida_dse.engine.crystal.disorder import excluded_pairs, short_contacts
 from aiida_dse.engine.crystal.structure import Crystal
-from aiida_dse.engine.fit.counting import counts_per_unit
 from aiida_dse.engine.fit.freedom import check_freedom
 from aiida_dse.engine.fit.posterior import require_walkers
 from aiida_dse.engine.fit.refine import default_stages, free_names
+from aiida_dse.engine.fit.settling import counts_per_unit
 from aiida_dse.engine.maps.grid import Coordinate, Grid
 from aiida_dse.engine.model.fixed_geometry import (
     AtomListPhase,

@@ -15,9 +15,12 @@ from aiida_dse.analysis.edges import edge_rows
 from aiida_dse.documents.records import PhaseRow, SiteRow, Value
 from aiida_dse.engine.crystal.structure import CELL_LENGTHS, CELL_PARAMETERS
 from aiida_dse.engine.fit.covariance import Covariance
+from aiida_dse.engine.fit.narrow import narrow_distributions
 from aiida_dse.engine.model.derivatives import DIFFERENCE
+from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase, Phase, PhaseState
 from aiida_dse.engine.model.quantities import CrystalQuantity, evaluated
+from aiida_dse.engine.parameters import Kind, ParameterName
 from aiida_dse.engine.particles.size_statistics import statistic_unit
 from aiida_dse.engine.scattering.form_factors import charge_of
 from aiida_dse.engine.units import FloatArray
@@ -80,13 +83,16 @@ Function = tuple[tuple[str, ...], tuple[str, ...], Callable[[Mapping[str, float]
 
 
 def quantity_function(
-    built: BuiltModel, phase: Phase, reference: Mapping[str, float]
+    built: BuiltModel, phase: Phase, reference: Mapping[str, float],
+    covariance: Covariance | None = None,
 ) -> Function:
     """The quantities of a phase as a function of the parameters.
 
-    The neighbours of each atom are determined at `reference`.
+    The neighbours of each atom are determined at `reference`. Sizes are those of the population
+    if the data hardly determine the parameters of its distribution.
     """
     model, index = built.model, built.model.phases.index(phase)
+    of_population = _few_sizes(model, phase, reference, covariance)
     wanted: list[CrystalQuantity] = []
     if isinstance(phase, CrystalPhase):
         quantities = known_quantities(built.document, model, dict(reference))
@@ -103,7 +109,7 @@ def quantity_function(
                       for one, value in zip(wanted, evaluated(model, wanted, values), strict=True)]
         statistics = phase.size_statistics(local)
         of_crystal = phase.structure(local).cell if isinstance(phase, CrystalPhase) else None
-        found += edge_rows(local, statistics, of_crystal)
+        found += edge_rows(local, statistics, of_crystal, of_population=of_population)
         found += [(f"B_iso({label})", "Å^2", local[f"{label}.B_iso"]) for label in phase.labels]
         by_law = {name for name, _, _ in found} & MEASURES
         return found + [(SIZES + name, statistic_unit(name), value)
@@ -114,12 +120,26 @@ def quantity_function(
     return names, units, lambda values: np.array([row[2] for row in rows(values)])
 
 
+def _few_sizes(
+    model: PatternModel, phase: Phase, values: Mapping[str, float], covariance: Covariance | None
+) -> bool:
+    """Whether a refined size distribution is narrow, or a parameter of it has no s.u."""
+    if covariance is None:
+        return False
+    sizes = {name for name in map(ParameterName, covariance.names)
+             if name in model.parameters and name.phase == phase.name
+             and model.parameters[name].kind in (Kind.SIZE, Kind.SIZE_SD)}
+    return bool(sizes) and (
+        any(covariance.su(name) is None for name in sizes)
+        or any(name.phase == phase.name for name in narrow_distributions(model, values)))
+
+
 def derived_quantities(
     built: BuiltModel, phase: Phase, values: Mapping[str, float], covariance: Covariance | None
 ) -> Quantities:
     """The quantities of a phase at complete `values`; s.u. propagated by central differences."""
     model = built.model
-    names, units, function = quantity_function(built, phase, values)
+    names, units, function = quantity_function(built, phase, values, covariance)
     free = tuple(name for name in covariance.names if name in model.parameters) \
         if covariance is not None else ()
     gradient = np.zeros((len(names), len(free)))

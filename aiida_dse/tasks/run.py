@@ -23,13 +23,17 @@ from aiida_dse.documents.results import (
 )
 from aiida_dse.documents.status import Status
 from aiida_dse.engine.crystal.geometry import reflections
-from aiida_dse.engine.fit.counting import with_calculated_weights
 from aiida_dse.engine.fit.freedom import check_freedom
 from aiida_dse.engine.fit.leastsquares import Cycle
-from aiida_dse.engine.fit.membership import with_refined_members
 from aiida_dse.engine.fit.minimisers import Evaluations, refine_without_derivatives
 from aiida_dse.engine.fit.multistart import SearchProgress, multi_start
 from aiida_dse.engine.fit.refine import Refinement, default_stages, refine
+from aiida_dse.engine.fit.settling import (
+    SINGLE,
+    Models,
+    with_calculated_weights,
+    with_refined_members,
+)
 from aiida_dse.engine.maps.grid import Coordinate, quantities_on
 from aiida_dse.engine.maps.scan import GofMap, ScanProgress, scan
 from aiida_dse.engine.model.agreement import SERIAL_LIMIT, Agreement, serial_correlation
@@ -166,15 +170,15 @@ def settled_refinement(
     plan = built.document.refinement or RefinementPlan()
     stages = [[name for stage in built.stages or default_stages(built.model) for name in stage]]
 
-    def again(model: PatternModel, last: Refinement) -> Refinement:
+    def again(models: Models, last: Refinement) -> Refinement:
         return refine(
-            model, stages, start=last.values, on_cycle=on_cycle, should_stop=should_stop,
+            models[SINGLE], stages, start=last.values, on_cycle=on_cycle, should_stop=should_stop,
             restraints=built.restraints, max_cycles=plan.max_cycles, tolerance=plan.tolerance)
 
-    model, found = with_refined_members(built.model, found, again)
+    models, found = with_refined_members({SINGLE: built.model}, found, again)
     if plan.weights == "calculated":
-        model, found = with_calculated_weights(model, found, again)
-    return replace(built, model=model), found
+        models, found = with_calculated_weights(models, found, again)
+    return replace(built, model=models[SINGLE]), found
 
 
 def status_of(converged: bool, undetermined: Sequence[str], stop_reason: str) -> Status:

@@ -56,7 +56,7 @@ def derived_spread(
         linear = derived_quantities(built, phase, best.values, best.covariance)
         values = linear.rows(sizes=True) | linear.rows(sizes=False)
         shown = [name.removeprefix(SIZES) for name in linear.names]
-        _, _, function = quantity_function(built, phase, best.values)
+        _, _, function = quantity_function(built, phase, best.values, best.covariance)
         rows = {name: DerivedSpread(**values[name].model_dump()) for name in shown}
         for kind, samples in spreads.items():
             every = max(1, len(samples) // MOST_DERIVED)

@@ -15,6 +15,12 @@ from aiida_dse.documents.reading import located
 from aiida_dse.documents.records import DataRow
 from aiida_dse.documents.results import PatternRow, SimultaneousSummary
 from aiida_dse.engine.fit.leastsquares import Cycle
+from aiida_dse.engine.fit.settling import (
+    Models,
+    counts_per_unit,
+    with_calculated_weights,
+    with_refined_members,
+)
 from aiida_dse.engine.fit.simultaneous_fit import SimultaneousRefinement, refine_simultaneous
 from aiida_dse.engine.fit.simultaneous_model import TEMPERATURE, SimultaneousModel
 from aiida_dse.engine.model.constraints import Constraint
@@ -73,6 +79,10 @@ def build_simultaneous(
     with located("refinement.stages"):
         free = simultaneous.free_names(stages)
         simultaneous.require_points(free)
+    if document.refinement.weights == "calculated":
+        for name, built in patterns.items():
+            with located(f"patterns.{name}.pattern.sigma"):
+                counts_per_unit(built.model.observation)
     # a restraint on shared parameters only must be counted once, not once for each pattern
     restraints = simultaneous.distinct_restraints(
         {name: built.restraints for name, built in patterns.items()})
@@ -164,14 +174,32 @@ def run_simultaneous(
     built: BuiltSimultaneous, *, on_cycle: Callable[[Cycle], None] | None = None,
     should_stop: StopCheck | None = None,
 ) -> Result[SimultaneousSummary]:
-    """Refine the patterns of the document simultaneously from its starting values."""
+    """Refine the patterns of the document simultaneously from its starting values.
+
+    The refinement is repeated until the atoms of spheres, and sigma if the weights are those of the
+    calculated patterns, no longer change.
+    """
     plan = built.document.refinement
-    found = refine_simultaneous(
-        built.model, built.stages, on_cycle=on_cycle, should_stop=should_stop,
-        restraints={name: one.restraints for name, one in built.patterns.items()},
-        max_cycles=plan.max_cycles, tolerance=plan.tolerance, resources=built.resources,
-    )
-    return simultaneous_result(built, found)
+    together = [[name for stage in built.stages for name in stage]]
+
+    def refined(
+        model: SimultaneousModel, stages: list[list[str]], start: Mapping[str, float],
+    ) -> SimultaneousRefinement:
+        return refine_simultaneous(
+            model, stages, start=start, on_cycle=on_cycle, should_stop=should_stop,
+            restraints={name: one.restraints for name, one in built.patterns.items()},
+            max_cycles=plan.max_cycles, tolerance=plan.tolerance, resources=built.resources)
+
+    def again(models: Models, last: SimultaneousRefinement) -> SimultaneousRefinement:
+        return refined(built.model.with_models(models), together, last.values)
+
+    models, found = with_refined_members(
+        built.model.models, refined(built.model, built.stages, built.model.start), again)
+    if plan.weights == "calculated":
+        models, found = with_calculated_weights(models, found, again)
+    patterns = {name: replace(one, model=models[name]) for name, one in built.patterns.items()}
+    return simultaneous_result(
+        replace(built, patterns=patterns, model=built.model.with_models(models)), found)
 
 
 def simultaneous_result(

@@ -99,6 +99,8 @@ def test_the_model_may_be_the_file_of_another_analysis(tmp_path):
         ({"model__refinement": {}}, "model.refinement: this key belongs beside 'model'"),
         ({"model__sample": 5}, "model.sample: 5 is not a mapping"),
         ({"parameters__P.a": 4.1}, r"parameters.P.a.*global"),
+        ({"refinement__method": "cobyqa"},
+         "refinement.*method = cobyqa, but simultaneous refinements are least-squares"),
         ({"refinement__starts": 3},
          "refinement.*starts = 3, but a simultaneous refinement has one"),
         ({"parametric_constraint": {}}, "did you mean 'parametric_constraints'"),

@@ -13,13 +13,15 @@ from click.testing import CliRunner
 from numpy.testing import assert_allclose
 
 from aiida_dse.cli.engine import main
-from aiida_dse.documents import DocumentError, load_simultaneous
+from aiida_dse.documents import DocumentError, load_simultaneous, parse_document
 from aiida_dse.documents.status import Task
 from aiida_dse.engine.parameters import ParameterStatus
 from aiida_dse.engine.resources import Resources
 from aiida_dse.io.results import content_of, read_result
 from aiida_dse.report.simultaneous_figure import simultaneous_figure
 from aiida_dse.report.tables import result_report
+from aiida_dse.tasks.build import build
+from aiida_dse.tasks.run import run_refine
 from aiida_dse.tasks.simultaneous import build_simultaneous, run_simultaneous
 
 EXPANSION = 4e-5
@@ -223,3 +225,32 @@ def test_a_wrong_axis_is_reported_with_the_name_of_its_pattern(series, measured)
 def test_the_other_commands_refer_to_dse_engine_simultaneous(series):
     done = CliRunner().invoke(main, ["refine", str(series())])
     assert done.exit_code == 2 and "dse-engine simultaneous" in done.output
+
+
+def test_calculated_weights_are_those_of_the_separate_refinements(series, folder, measured):
+    """Some 15 counts per point; nothing is shared, so the refinements are independent."""
+    for name, rows in measured.items():
+        counts = np.random.default_rng(1).poisson(rows[:, 1] * 15 / rows[:, 1].mean())
+        np.savetxt(folder.path / f"{name}.xye",
+                   np.c_[rows[:, 0], counts, np.sqrt(np.maximum(counts, 1))])
+    plan = {"stages": [["P.a"], ["P.*.B_iso"]], "weights": "calculated", "tolerance": 1e-4}
+    path = series(shared=[], refinement=plan)
+    document = load_simultaneous(path)
+    found = run_simultaneous(build_simultaneous(document, path.parent)).summary
+    for name in TEMPERATURES:
+        content = document.document_of(name).canonical() | {"refinement": plan}
+        alone = run_refine(build(parse_document(content), path.parent)).summary
+        for key, row in alone.parameters.items():
+            together = found.patterns[name].parameters[key]
+            assert_allclose(together.value, row.value, atol=0.01 * (row.su or 1e-9))
+            if row.su:
+                assert_allclose(together.su, row.su, rtol=5e-3)
+        assert abs(found.patterns[name].agreement.gof - alone.agreement.gof) < 1e-3
+
+
+def test_weights_cannot_be_calculated_from_a_sigma_that_is_not_that_of_counts(series, folder, measured):
+    path = series(refinement__weights="calculated")
+    rows = measured["T200"]
+    np.savetxt(folder.path / "T200.xye", np.c_[rows[:, :2], np.full(len(rows), 30.0)])
+    with pytest.raises(DocumentError, match=r"patterns\.T200\.pattern\.sigma.*square root of counts"):
+        build_simultaneous(load_simultaneous(path), path.parent)

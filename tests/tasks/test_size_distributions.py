@@ -161,6 +161,9 @@ def test_a_narrow_distribution_has_the_su_of_its_population(tmp_path, patterns, 
         assert abs(mean.value - true_mean) < 3.5 * mean.su
         assert sd.su is not None
         assert abs(sd.value - (number @ (lengths - true_mean) ** 2) ** 0.5) < 3.5 * sd.su
+    # a series uses the population, and not the parameters of the distribution
+    edge = found.derived["P"].quantities["L"]
+    assert edge.value == pytest.approx(mean.value) and edge.su == pytest.approx(mean.su)
     for name in ("P.L", "P.sd_L"):
         su = found.parameters[name].su
         assert su is None or su < found.parameters[name].value

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aiida_dse.documents import ModelDocument
+from aiida_dse.documents import ModelDocument, parse_simultaneous
 from aiida_dse.documents.status import Status
 from aiida_dse.tasks.build import build
 from aiida_dse.tasks.run import run_refine, run_simulate
+from aiida_dse.tasks.simultaneous import build_simultaneous, run_simultaneous
 from aiida_dse.tasks.uncertainty import run_uncertainty
 
 CIF = """data_CdSe
@@ -31,6 +32,8 @@ Se Se 0.33333333 0.66666667 {z} 0.8
 """
 TRUTH = {"a": 4.30, "c": 7.01, "z": 0.376}
 SIZE = {"mean": 2.4, "sd": 0.3}
+REFINED = {"P.a": 4.30, "P.c": 7.01, "P.D": 2.4, "P.sd_D": 0.3, "P.Se.z": 0.376,
+           "P.Cd.B_iso": 0.9, "P.Se.B_iso": 0.8}
 
 
 def document(folder, start, **sections):
@@ -65,15 +68,14 @@ def refined(folder, data, start, **sections):
     return (run_uncertainty if sections else run_refine)(model)
 
 
-@pytest.mark.parametrize("change", [{}, {"z": 0.384}, {"z": 0.371}, {"c": 7.08}],
-                         ids=["truth", "z+0.008", "z-0.005", "c+1%"])
+@pytest.mark.parametrize(
+    "change", [{}, {"z": 0.384}, {"z": 0.371}, {"c": 7.08}, {"a": 4.27, "z": 0.381}],
+    ids=["truth", "z+0.008", "z-0.005", "c+1%", "a-0.7%, z+0.005"])
 def test_the_truth_is_found_from_a_displaced_structure(tmp_path, data, change):
     found = refined(tmp_path, data, TRUTH | change).summary
     assert found.status is Status.CONVERGED
     assert found.agreement.chi2 < 0.05
-    truth = {"P.a": 4.30, "P.c": 7.01, "P.D": 2.4, "P.sd_D": 0.3, "P.Se.z": 0.376,
-             "P.Cd.B_iso": 0.9, "P.Se.B_iso": 0.8}
-    for name, value in truth.items():
+    for name, value in REFINED.items():
         row = found.parameters[name]
         assert abs(row.value - value) < 0.1 * row.su, name
 
@@ -84,3 +86,22 @@ def test_profiles_use_the_atoms_of_the_refined_structure(tmp_path, data):
     assert row.lower_minimum is None and abs(row.value - 2.4) < 0.1 * row.su
     low, high = row.interval_68
     assert high - low == pytest.approx(2 * row.su, rel=0.1)
+
+
+def test_a_simultaneous_refinement_finds_the_truth_from_a_displaced_structure(tmp_path, data):
+    wave = {"axis": "q_inverse_angstrom", "wavelength": 0.7}
+    model = document(tmp_path, TRUTH | {"z": 0.384}, background={"chebyshev": 1},
+                     pattern=wave | {"file": "any"}).canonical()
+    del model["schema"], model["pattern"]
+    for name, rows in (("even", data[::2]), ("odd", data[1::2])):
+        np.savetxt(tmp_path / f"{name}.xye", rows)
+    found = run_simultaneous(build_simultaneous(parse_simultaneous({
+        "schema": "aiida-dse/simultaneous/2", "model": model, "shared": ["P.*"],
+        "patterns": {name: {"pattern": {**wave, "file": f"{name}.xye"}} for name in ("even", "odd")},
+        "refinement": {"stages": [["P.a", "P.c", "P.D"], ["P.*.B_iso", "P.sd_D", "P.Se.z"]]},
+    }), tmp_path)).summary
+    assert found.status is Status.CONVERGED
+    assert found.agreement.chi2 < 0.05
+    for name, value in REFINED.items():
+        row = found.parameters[name]
+        assert abs(row.value - value) < 0.1 * row.su, name

@@ -217,6 +217,15 @@ class Crystal:
             full[name] = full[rule] if isinstance(rule, str) else rule
         return replace(self, cell=Cell(**full))
 
+    def is_scaled(self, other: Crystal) -> bool:
+        """Whether another structure of the same sites differs only in scale, if at all."""
+        edges = [getattr(other.cell, name) / getattr(self.cell, name) for name in CELL_LENGTHS]
+        angles = [getattr(other.cell, name) - getattr(self.cell, name)
+                  for name in CELL_PARAMETERS if name not in CELL_LENGTHS]
+        return bool(np.ptp(edges) < 1e-12 and not np.any(angles) and all(
+            one.position == two.position
+            for one, two in zip(self.sites, other.sites, strict=True)))
+
     def checked_cell(self) -> Crystal:
         """The crystal with a cell that obeys its symmetry exactly.
 

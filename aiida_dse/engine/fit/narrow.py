@@ -38,7 +38,8 @@ def narrow_warnings(model: PatternModel, values: Mapping[str, float]) -> list[st
         f"{name} = {values[name]:.3g} nm is below half a step of the sizes of whole cells, "
         f"{step:.3g} nm. The pattern determines the fractions of the few sizes that occur, but "
         "hardly the mean and the s.d. of the distribution. Quote the mean and the s.d. of the "
-        f"population instead (under 'sizes' of phase {name.phase})."
+        f"population instead (under 'sizes' of phase {name.phase}), from which L and 1/L are also "
+        "calculated."
         for name, step in narrow_distributions(model, values).items()
     ]
 

@@ -71,6 +71,7 @@ def refine_simultaneous(
     max_cycles: int = 60,
     tolerance: float = 0.01,
     on_cycle: Callable[[Cycle], None] | None = None,
+    start: Mapping[str, float] | None = None,
     should_stop: Callable[[], str | None] | None = None,
     resources: Resources = ONE_THREAD,
 ) -> SimultaneousRefinement:
@@ -89,7 +90,7 @@ def refine_simultaneous(
         descent = Descent(problem, on_cycle, should_stop, clock, len(wanted))
         opened = [model.free_names(wanted[: k + 1]) for k in range(len(wanted))]
         model.require_points(opened[-1])
-        free, values = descent.run(opened, model.start, max_cycles, tolerance)
+        free, values = descent.run(opened, dict(start or model.start), max_cycles, tolerance)
         return _outcome(problem, descent, free, values)
 
 

@@ -68,9 +68,13 @@ class SimultaneousModel:
 
     def with_resources(self, resources: Resources) -> SimultaneousModel:
         """A copy of the model that evaluates each pattern with these resources."""
+        return self.with_models({
+            name: model.with_resources(resources) for name, model in self.models.items()})
+
+    def with_models(self, models: Mapping[str, PatternModel]) -> SimultaneousModel:
+        """A copy with other models of the same patterns, which have the same parameters."""
         other = copy.copy(self)
-        other.models = {
-            name: model.with_resources(resources) for name, model in self.models.items()}
+        other.models = dict(models)
         return other
 
     def _refuse_different_models(self, first: PatternModel) -> None:

@@ -270,6 +270,8 @@ class CrystalPhase(Sites):
         if not self.family.isotropic:
             return self
         moved = self.structure(values)
+        if self.crystal.is_scaled(moved):
+            return self  # the particles are those of the reference, on another scale
         sites = tuple(replace(site, b_iso=old.b_iso, occupancy=old.occupancy)
                       for site, old in zip(moved.sites, self.crystal.sites, strict=True))
         return replace(self, crystal=replace(moved, sites=sites))

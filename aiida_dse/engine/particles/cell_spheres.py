@@ -10,10 +10,12 @@ occupancy.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
+from threading import Lock
 from typing import ClassVar
 
 import gemmi
@@ -34,6 +36,10 @@ from .sphere_counting import MAX_PAIRS, MAX_TABLE_BYTES, MergedPairs, merge_tran
 SAME_LENGTH = 1e-6
 #: An atom nearer to a face of the cell than this fraction of the edge lies on the face.
 ON_FACE = 1e-4
+#: Spheres are counted in steps of this number, so that small changes of the size reuse the pairs.
+COUNTED_TOGETHER = 4
+#: Number of such counts that are kept in memory.
+MOST_KEPT = 6
 #: Pairs of atoms that are counted in the time of one operation on an element of a transform
 #: (estimated, not measured).
 PAIRS_PER_OPERATION = 2.0
@@ -70,11 +76,11 @@ class CellSpherePopulation:
         stretch: float = 1.0,
     ) -> PairCounts:
         number, _ = self.number_weights(crystal, sizes, stretch)
-        # a few spheres more, so that small steps in size reuse the pairs
-        counted = min(4 * -(-len(number) // 4), _largest(crystal, self.centre))
+        steps = -(-len(number) // COUNTED_TOGETHER)
+        counted = min(COUNTED_TOGETHER * steps, _largest(crystal, self.centre))
         spheres = _spheres(crystal, self.centre, counted, resources)
         number = np.pad(number, (0, len(spheres.pairs) - len(number)))
-        tables = (number @ spheres.pairs / spheres.alike)[spheres.group]
+        tables = (number @ spheres.pairs / spheres.groups.n_vectors)[spheres.groups.of_vector]
         return PairCounts(tables, number @ spheres.squares, spheres.merged,
                           number @ spheres.occupancies)
 
@@ -111,17 +117,41 @@ class CellSpherePopulation:
 class _Spheres:
     """The pairs of the spheres k = 1 ... n, by groups of vectors that have equal lengths by symmetry.
 
-    The groups are those of `group` (n_classes, 2U+1, 2V+1, 2W+1); `alike` (n_groups,) is the number
-    of vectors in each. The occupancies of each basis atom and their squares are summed over the
-    cells of a particle.
+    The occupancies of each basis atom and their squares are summed over the cells of a particle.
     """
 
     pairs: FloatArray  # (n, n_groups)
     occupancies: FloatArray  # (n, n_atoms)
     squares: FloatArray  # (n, n_atoms)
-    group: np.ndarray
-    alike: FloatArray
+    groups: _Groups
     merged: MergedPairs
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Groups of difference vectors of the same two sites that have equal lengths by symmetry.
+
+    `of_vector` (n_classes, 2U+1, 2V+1, 2W+1) is the group of each vector, `n_vectors` (n_groups,)
+    the number of vectors in each. `lengths` holds, for every two sites, the lengths of their groups
+    in increasing order.
+    """
+
+    of_vector: np.ndarray
+    n_vectors: FloatArray
+    lengths: dict[tuple[int, int], FloatArray]
+
+    def of_lengths(self, other: dict[tuple[int, int], FloatArray]) -> np.ndarray:
+        """The groups (n,) that have the lengths of `other` groups, of a smaller box."""
+        found, offset = [], 0
+        for sites, lengths in self.lengths.items():
+            found.append(offset + np.searchsorted(lengths, other[sites] - SAME_LENGTH / 2))
+            offset += len(lengths)
+        return np.concatenate(found)
+
+
+#: The spheres counted last, by crystal, centre and number of spheres.
+_COUNTED: OrderedDict[tuple[Crystal, Centre, int], _Spheres] = OrderedDict()
+_LOCK = Lock()
 
 
 @dataclass(frozen=True)
@@ -215,20 +245,46 @@ def _largest(crystal: Crystal, centre: Centre) -> int:
         n += 1
 
 
-@lru_cache(maxsize=4)
 def _spheres(crystal: Crystal, centre: Centre, n_spheres: int, resources: Resources) -> _Spheres:
-    """Count the pairs of the spheres k = 1 ... n_spheres by Fourier transforms of the occupancies."""
+    """The pairs of the spheres k = 1 ... n_spheres. Spheres counted before are not counted again."""
+    with _LOCK:
+        counted = {n: spheres for (other, at, n), spheres in _COUNTED.items()
+                   if at == centre and other == crystal}
+    if n_spheres not in counted:
+        most = counted[max(counted)] if counted else None
+        counted[n_spheres] = _count(crystal, centre, n_spheres, most, resources)
+        with _LOCK:
+            _COUNTED[crystal, centre, n_spheres] = counted[n_spheres]
+            while len(_COUNTED) > MOST_KEPT:
+                _COUNTED.popitem(last=False)
+    return counted[n_spheres]
+
+
+def _count(
+    crystal: Crystal, centre: Centre, n_spheres: int, counted: _Spheres | None,
+    resources: Resources,
+) -> _Spheres:
+    """Count the pairs of the spheres that are not `counted` yet by Fourier transforms."""
     merged = merge_translations(crystal)
     n_atoms, n_classes = len(crystal.basis_atoms), len(merged.first)
     reach = _reach(crystal, centre, n_spheres)
     shells, inside = _shells(crystal, reach)
     shell_of_share = _shell_of_shares(crystal, centre, reach, shells)
     beyond = int(np.abs(merged.shift).max())
-    group, alike = _groups(crystal, merged, 2 * reach + beyond)
-    pairs = np.zeros((n_spheres, len(alike)))
+    groups = _groups(crystal, merged, 2 * reach + beyond)
+    n_groups = len(groups.n_vectors)
+    pairs = np.zeros((n_spheres, n_groups))
     occupancies, squares = np.zeros((2, n_spheres, n_atoms))
     site = crystal.site_of_atom
-    for k in range(1, n_spheres + 1):
+    known = 0
+    if counted is not None:
+        known = min(len(counted.pairs), n_spheres)
+        if known == n_spheres:
+            pairs[:] = counted.pairs[:known, counted.groups.of_lengths(groups.lengths)]
+        else:
+            pairs[:known, groups.of_lengths(counted.groups.lengths)] = counted.pairs
+        occupancies[:known], squares[:known] = counted.occupancies[:known], counted.squares[:known]
+    for k in range(known + 1, n_spheres + 1):
         last = int(np.searchsorted(inside, k**3))
         before = inside[last - 1] if last else 0
         occupied = np.zeros(len(shells) + 1)
@@ -248,16 +304,18 @@ def _spheres(crystal: Crystal, centre: Centre, n_spheres: int, resources: Resour
         at = np.ix_(*(np.arange(-n, n + 1) for n in end))
         own = tuple(slice(full - n, full + n + 1)
                     for full, n in zip(2 * reach + beyond, end, strict=True))
+        ramps = {tuple(shift): _ramp(shift, size)
+                 for shift in np.unique(merged.shift.reshape(-1, 3), axis=0)}
         for number in range(n_classes):
             spectrum = np.zeros(waves.shape[1:], dtype=complex)
             for s, t in zip(*np.nonzero(merged.class_of_pair == number), strict=True):
-                spectrum += np.conj(waves[s]) * waves[t] * _ramp(merged.shift[s, t], size)
+                spectrum += np.conj(waves[s]) * waves[t] * ramps[tuple(merged.shift[s, t])]
             counts = irfftn(spectrum, size, workers=resources.threads)[at]
             counts[np.abs(counts) < 1e-7] = 0.0  # rounding of the transform
             weight = 0.5 if site[merged.first[number]] == site[merged.second[number]] else 1.0
             pairs[k - 1] += weight * np.bincount(
-                group[number][own].ravel(), counts.ravel(), minlength=len(alike))
-    return _Spheres(pairs, occupancies, squares, group, alike, merged)
+                groups.of_vector[number][own].ravel(), counts.ravel(), minlength=n_groups)
+    return _Spheres(pairs, occupancies, squares, groups, merged)
 
 
 def _ramp(shift: np.ndarray, size: list[int]) -> np.ndarray | float:
@@ -290,10 +348,8 @@ def _shell_of_shares(
             for share in _shares(crystal, centre)]
 
 
-def _groups(
-    crystal: Crystal, merged: MergedPairs, reach: np.ndarray
-) -> tuple[np.ndarray, FloatArray]:
-    """Groups of difference vectors of the same two sites that have equal lengths by symmetry.
+def _groups(crystal: Crystal, merged: MergedPairs, reach: np.ndarray) -> _Groups:
+    """The groups of difference vectors up to `reach` (3,) cells along each axis.
 
     The Debye equation depends on the lengths only, so the pairs of a group may be distributed evenly
     over its vectors. The lengths are those of a cell and of positions with displaced free
@@ -304,10 +360,11 @@ def _groups(
         name: factor * getattr(crystal.cell, name) for name, factor in changes}).cell
     u = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij"), axis=-1)
     generic, site = crystal.generic_positions, crystal.site_of_atom
-    group = np.empty((len(merged.first), *u.shape[:-1]), dtype=np.int32)
-    alike: list[FloatArray] = []
+    of_vector = np.empty((len(merged.first), *u.shape[:-1]), dtype=np.int32)
+    n_vectors: list[FloatArray] = []
+    lengths_of: dict[tuple[int, int], FloatArray] = {}
     offset = 0
-    sites = [(site[i], site[j]) for i, j in zip(merged.first, merged.second, strict=True)]
+    sites = [(int(site[i]), int(site[j])) for i, j in zip(merged.first, merged.second, strict=True)]
     for two in sorted(set(sites)):
         classes = [number for number, these in enumerate(sites) if these == two]
         lengths = np.array([
@@ -318,7 +375,8 @@ def _groups(
         new = np.diff(lengths.ravel()[order], prepend=-1.0) > SAME_LENGTH
         numbers = np.empty(lengths.size, dtype=np.int32)
         numbers[order] = np.cumsum(new) - 1
-        group[classes] = offset + numbers.reshape(lengths.shape)
-        alike.append(np.bincount(numbers).astype(float))
-        offset += len(alike[-1])
-    return group, np.concatenate(alike)
+        of_vector[classes] = offset + numbers.reshape(lengths.shape)
+        n_vectors.append(np.bincount(numbers).astype(float))
+        lengths_of[two] = lengths.ravel()[order][new]
+        offset += len(n_vectors[-1])
+    return _Groups(of_vector, np.concatenate(n_vectors), lengths_of)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aiida_dse.engine.fit.counting import counts_per_unit, with_calculated_weights
 from aiida_dse.engine.fit.refine import refine
+from aiida_dse.engine.fit.settling import SINGLE, counts_per_unit, with_calculated_weights
 from aiida_dse.engine.model.pattern import Background, ObservedPattern, PatternModel
 
 Q = np.linspace(0.8, 9.0, 400)
@@ -19,8 +19,9 @@ def refined(small, counts, *, calculated, per_unit=1.0):
     model = PatternModel(observation, [small.phase(small.cscl())], Background(chebyshev=1))
     found = refine(model, FREE)
     if calculated:
-        model, found = with_calculated_weights(
-            model, found, lambda other, last: refine(other, FREE, start=last.values))
+        _, found = with_calculated_weights(
+            {SINGLE: model}, found,
+            lambda models, last: refine(models[SINGLE], FREE, start=last.values))
     return found
 
 
