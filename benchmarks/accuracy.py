@@ -122,7 +122,7 @@ def fit_cspbbr3(path: Path, truth: dict) -> Row:
     pulls = {
         name: (row.value - true[name]) / (row.su or nan)
         for full, row in summary.parameters.items()
-        if row.free and (name := full.removeprefix("CsPbBr3.")) in true
+        if row.status.refined and (name := full.removeprefix("CsPbBr3.")) in true
     }
     return Row(truth["name"], {
         "GoF": (summary.agreement.gof, 1.03), "cell/Å": (cell, 0.003),
