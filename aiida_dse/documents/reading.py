@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os.path
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from .explaining import explained, yaml_problem
 from .migration import current_document, is_old_document, looks_old
-from .model import MODEL_SCHEMA, SHAPES, ModelDocument
+from .model import MODEL_SCHEMA, ModelDocument
 
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -60,7 +61,13 @@ class located:
 def load_document(path: Path) -> ModelDocument:
     """Read a model document from a YAML or JSON file. Raises DocumentError."""
     with naming(path):
-        return parse_document(read_content(path))
+        content = read_content(path)
+        if isinstance(content, dict) and "schema" not in content:
+            warnings.warn(
+                f"{path} has no 'schema' and is read as {MODEL_SCHEMA}. Add the line 'schema: "
+                f"{MODEL_SCHEMA}', so that later versions read it in the same way.",
+                DocumentNote, stacklevel=2)
+        return parse_document(content)
 
 
 @contextmanager
@@ -95,7 +102,7 @@ def read_content(path: Path) -> Any:
         else:
             content = yaml.load(text, Loader=_UniqueKeyLoader)
     except (json.JSONDecodeError, yaml.YAMLError, RecursionError) as problem:
-        raise DocumentError(f"{path} is not valid YAML or JSON: {problem}") from None
+        raise DocumentError(f"{path} is not valid YAML or JSON: {yaml_problem(problem)}") from None
     if is_old_document(content):
         warnings.warn(
             f"{path} is a document of version 0.1 ({content['schema']}). Its names were translated "
@@ -116,7 +123,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Loader of plain YAML that raises DocumentError for duplicate keys."""
+    """Loader of plain YAML that raises DocumentError for duplicate keys.
+
+    As in YAML 1.2, only true and false are booleans (not yes, no, on and off), and dates are texts.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -128,6 +138,15 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 )
         mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
         return mapping
+
+
+_UniqueKeyLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers
+            if not tag.endswith((":bool", ":timestamp"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_UniqueKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 
 
 def below_folder(content: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -161,7 +180,7 @@ def parse_document(content: Any) -> ModelDocument:
         )
     if schema != MODEL_SCHEMA:
         raise DocumentError(
-            f"schema: '{schema}' is unknown to this version, which reads '{MODEL_SCHEMA}'. "
+            f"schema: {json.dumps(schema, default=str)} is unknown to this version, which reads '{MODEL_SCHEMA}'. "
             "Correct the line, or use the version of aiida-dse that wrote it."
         )
     try:
@@ -180,26 +199,14 @@ def validated(content: dict[str, Any], kind: type[Document]) -> Document:
     booleans = sorted(_booleans(content, ""))
     if booleans:
         raise DocumentError("\n".join(
-            f"{path}: {json.dumps(value)} is a boolean, but a number or a text is required; YAML "
-            "reads yes, no, on and off as booleans unless they are quoted"
+            f"{path}: {json.dumps(value)} is a boolean, but a number or a text is required; put "
+            "a text in quotes"
             for path, value in booleans
         ))
     try:
         return kind.model_validate(content)
     except ValidationError as problem:
-        errors = problem.errors()
-        places = [error["loc"] for error in errors]
-        # drop consequences: a list that is too short because its items are invalid, and the
-        # other members of a union
-        errors = [
-            error for error in errors
-            if not (error["type"] == "too_short"
-                    and any(len(p) > len(error["loc"]) and p[: len(error["loc"])] == error["loc"]
-                            for p in places))
-            and not (error["type"] == "model_type" and len(errors) > 1)
-        ]
-        lines = {_explain(error, kind) for error in errors}
-        raise DocumentError("\n".join(sorted(lines))) from None
+        raise DocumentError("\n".join(explained(problem, kind))) from None
 
 
 def _booleans(content: Any, path: str) -> Iterator[tuple[str, bool]]:
@@ -216,57 +223,3 @@ def _booleans(content: Any, path: str) -> Iterator[tuple[str, bool]]:
                 yield place, value
         else:
             yield from _booleans(value, place)
-
-
-def _explain(error: Any, kind: type[BaseModel]) -> str:
-    """Message of one validation error: key path, value, limit, remedy."""
-    keys = [key for key in error["loc"] if key not in (*SHAPES, "SizeDistribution", "Start")]
-    keys = [key for key in keys if not (isinstance(key, str) and key.startswith("function-"))]
-    keys = [key for key in keys
-            if not (isinstance(key, str) and ("[" in key or key.startswith("constrained-")))]
-    if keys and keys[-1] in ("float", "str", "int"):
-        keys.pop()
-    path = ".".join(str(key) for key in keys) or "document"
-    value = error.get("input")
-    shown = json.dumps(value, default=str)
-    shown = "" if isinstance(value, dict) else f" = {shown if len(shown) < 60 else shown[:57]}"
-    what = error["type"]
-    if what == "extra_forbidden":
-        known = _keys_at(error["loc"][:-1], kind)
-        near = difflib.get_close_matches(str(keys[-1]), known, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
-        return f"{path}: unknown key; {hint}"
-    if what == "missing":
-        return f"{path}: this key is missing; add it"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{path}{shown}: {message[0].lower()}{message[1:]}"
-
-
-def _keys_at(loc: tuple[Any, ...], kind: type[BaseModel]) -> list[str]:
-    """The valid keys at a place in the document."""
-    model: Any = kind
-    for key in loc:
-        section = _section_at(model, key)
-        if section is not None:
-            model = section
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _section_at(model: Any, key: Any) -> Any:
-    shape = SHAPES.get(str(key))
-    tagged = shape.__name__ if shape else str(key)
-    field = model.model_fields.get(key)
-    sections = _sections(field.annotation) if field else _sections(model)
-    for section in sections:
-        if section.__name__ == tagged:
-            return section
-    return sections[0] if field and sections else None
-
-
-def _sections(annotation: Any) -> list[Any]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    found: list[Any] = []
-    for part in getattr(annotation, "__args__", ()):
-        found += _sections(part)
-    return found

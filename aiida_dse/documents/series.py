@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, ValidationError
 
+from .explaining import explained
 from .reading import DocumentError
 from .sections import Finite, Name, Positive, Section
 
@@ -121,11 +122,5 @@ def parse_options(kind: type[Options], content: Any) -> Options:
     try:
         return kind.model_validate(content or {})
     except ValidationError as problem:
-        known = ", ".join(kind.model_fields)
-        lines = []
-        for error in problem.errors():
-            path = ".".join(str(key) for key in error["loc"])
-            what = f"unknown key; known keys: {known}" if error["type"] == "extra_forbidden" \
-                else f"{error.get('input')!r}: {error['msg'].removeprefix('Value error, ')}"
-            lines.append(f"options.{path}: {what}")
-        raise DocumentError("\n".join(sorted(lines))) from None
+        raise DocumentError("\n".join(
+            f"options.{line}" for line in explained(problem, kind))) from None

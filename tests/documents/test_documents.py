@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -17,7 +18,9 @@ from aiida_dse.documents import (
     load_document,
     parse_document,
 )
+from aiida_dse.documents.reading import DocumentNote
 
+DOCUMENTS_0_1 = Path(__file__).parents[1] / "data" / "documents_0_1"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cspbbr3" / "refine.yaml"
 
 BASE = {
@@ -46,6 +49,72 @@ def refusal(content):
     return str(problem.value)
 
 
+#: Words of the validation library and of Python, which are not those of a document.
+JARGON = ("dictionary", "instance", "tuple", "union", "tag ", "float", "string", "parse", "None")
+WRONG = [None, 7, -1, "text", "7 nm", "0,5", [], [7], [[7]], {}, {"unknown": 1}, True, 1e400]
+
+
+def places(content, path=()):
+    """The paths of all values in a document."""
+    items = content.items() if isinstance(content, dict) else enumerate(content)
+    for key, value in items:
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from places(value, (*path, key))
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_every_refusal_names_a_key_and_a_reason_in_plain_words(wrong):
+    content = yaml.safe_load((DOCUMENTS_0_1 / "every_key.yaml").read_text())
+    whole = parse_document(content).resolved()
+    refused = 0
+    for path in places(whole):
+        document = copy.deepcopy(whole)
+        place = document
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = copy.deepcopy(wrong)
+        try:
+            parse_document(document)
+        except DocumentError as problem:
+            refused += 1
+            for line in str(problem).splitlines():
+                assert re.match(r"[\w.*\-]+( = .+)?: .{10,}", line), (path, line)
+                reason = line.partition(": ")[2]
+                assert not any(word in reason for word in JARGON), (path, line)
+    assert refused > 10
+
+
+def test_yaml_reads_only_true_and_false_as_booleans(tmp_path):
+    path = tmp_path / "m.yaml"
+    path.write_text(yaml.safe_dump(BASE) + "schema: aiida-dse/model/2\nsample: {name: NO, ligand: on, "
+                    "tags: {date: 2026-11-27, dry: true}}\n")
+    sample = load_document(path).sample
+    assert (sample.name, sample.ligand) == ("NO", "on")
+    assert sample.tags == {"date": "2026-11-27", "dry": True}
+
+
+@pytest.mark.parametrize(("text", "place", "remedy"), [
+    ("title: PbS: 5 nm\n", "line 1, column 11", "in quotes"),
+    ("pattern:\n\tfile: a.xye\n", "line 2, column 1", "spaces instead of tabs"),
+    ("stages: [[*.x]]\n", "line 1", 'quotes: "*.B_iso"'),
+])
+def test_errors_of_yaml_have_a_place_and_a_remedy(tmp_path, text, place, remedy):
+    path = tmp_path / "m.yaml"
+    path.write_text(text)
+    with pytest.raises(DocumentError) as problem:
+        load_document(path)
+    assert place in str(problem.value) and remedy in str(problem.value)
+    assert "unicode string" not in str(problem.value)
+
+
+def test_a_document_without_schema_is_read_with_a_note(tmp_path):
+    path = tmp_path / "m.yaml"
+    path.write_text(yaml.safe_dump(BASE))
+    with pytest.warns(DocumentNote, match="has no 'schema' and is read as aiida-dse/model/2"):
+        load_document(path)
+
+
 @pytest.mark.parametrize(
     ("paths", "expected"),
     [
@@ -63,7 +132,8 @@ def refusal(content):
          "scan.axes.0.stepp: unknown key; did you mean 'step'?"),
         ({"derived": {"P": {"distnces": []}}},
          "derived.P.distnces: unknown key; did you mean 'distances'?"),
-        ({"sample__zzzz": 4}, "sample.zzzz: unknown key; known keys: name, ligand, state"),
+        ({"sample__zzzz": 4}, "sample.zzzz: unknown key; other properties of the sample belong "
+         "under 'tags' (known keys: name"),
     ],
     ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
 )
@@ -74,19 +144,37 @@ def test_an_unknown_key_is_reported_with_the_nearest_valid_key(paths, expected):
 @pytest.mark.parametrize(
     ("paths", "where", "what"),
     [
-        ({"pattern__wavelength": "0.5 nm"}, 'pattern.wavelength = "0.5 nm"', "valid number"),
+        ({"pattern__wavelength": "0.5 nm"}, 'pattern.wavelength = "0.5 nm"', "write it without the unit: 0.5"),
+        ({"pattern__wavelength": "0,564"}, 'pattern.wavelength = "0,564"', "decimal point: 0.564"),
+        ({"pattern__axis": "q"}, 'pattern.axis = "q"', "'q_inverse_angstrom' or 'q_inverse_nm'"),
+        ({"pattern__grid": [0.5, 0.1]}, "pattern.grid = [0.5, 0.1]", "{start: 0.5, step: 0.1}"),
+        ({"phases__P__particle": {"shape": "parallelepiped", "L_ab": 7, "L_c": 7}},
+         "phases.P.particle.L_", "the keys mean, sd"),
+        ({"phases__P__particle": {"shape": "sphere", "D": "big"}}, 'phases.P.particle.D = "big"',
+         "a number, or a mapping with the keys mean, sd"),
+        ({"phases__P__particle": {"shape": "quasi_cube", "L": {"mean": 7, "sd": 0}}},
+         "phases.P.particle.L.sd = 0", "one size"),
+        ({"phases__P__particle": {"shape": "sphere", "diameter": 7}},
+         "phases.P.particle.diameter", "did you mean 'D'"),
+        ({"phases__P__particle": {"shape": "sphere", "L_ab": 7}},
+         "phases.P.particle.L_ab", "shape, D, largest, centre"),
+        ({"phases__P__particle": {"L": 7}}, "phases.P.particle.shape", "this key is missing"),
+        ({"sample__name": 5}, "sample.name = 5", 'quotes: "5"'),
+        ({"refinement": {"stages": ["P.a", "P.b"]}}, "refinement.stages.0", "each stage is a list"),
+        ({"refinement": {"stages": [[]]}}, "refinement.stages.0", "at least 1 item"),
+        ({"parameters": {"P.a": {"valeu": 4}}}, "parameters.P.a.valeu", "did you mean 'value'"),
         ({"pattern__wavelength": -1}, "pattern.wavelength = -1", "greater than 0"),
         ({"pattern__wavelength": float("nan")}, "pattern.wavelength = NaN", "finite"),
         ({"pattern__axis": "tth"}, 'pattern.axis = "tth"', "'two_theta'"),
         ({"pattern__range": [3, 1]}, "pattern", "smaller value must come first"),
         ({"pattern__every": 0}, "pattern.every = 0", "greater than or equal to 1"),
-        ({"pattern": None}, "pattern = null", "dictionary"),
+        ({"pattern": None}, "pattern = null", "a mapping with the keys file, axis"),
         ({"pattern": {}}, "pattern", "neither a 'file' nor a complete 'grid'"),
-        ({"phases": {}}, "phases", "at least 1"), ({"phases": [1]}, "phases = [1]", "dictionary"),
+        ({"phases": {}}, "phases", "at least 1"), ({"phases": [1]}, "phases = [1]", "a mapping of keys"),
         ({"phases__P__particle__shape": "cube"}, "phases.P.particle",
-         "'parallelepiped', 'quasi_cube', 'sphere'"),
+         "(did you mean 'quasi_cube'?); the shapes are parallelepiped, quasi_cube, sphere"),
         ({"phases__P__particle__cells": [1, 2, 2.5]}, "phases.P.particle.cells.2 = 2.5",
-         "integer"),
+         "a whole number"),
         ({"phases__P__particle": None}, "phases.P", "needs a 'particle'"),
         ({"phases__P__particle": {"shape": "parallelepiped"}}, "phases.P.particle",
          "needs either 'cells: [n_a, n_b, n_c]'"),
@@ -94,7 +182,7 @@ def test_an_unknown_key_is_reported_with_the_nearest_valid_key(paths, expected):
          "greater than 0"),
         ({"phases__P__B_iso": {"Cs": -1}}, "phases.P.B_iso.Cs = -1", "greater than or equal to 0"),
         ({"phases__P__B_iso": {"Cs": "x"}}, 'phases.P.B_iso.Cs = "x"', "number"),
-        ({"phases__1P": BASE["phases"]["P"]}, "phases.1P", "pattern"),
+        ({"phases__1P": BASE["phases"]["P"]}, "phases.1P", "begin with a letter"),
         ({"phases__background": BASE["phases"]["P"]}, "phases", "another name"),
         ({"background__chebyshev": 99}, "background.chebyshev = 99", "less than or equal to 40"),
         ({"refinement__max_cycles": 0}, "refinement.max_cycles = 0", "greater than or equal to 1"),
@@ -107,7 +195,7 @@ def test_an_unknown_key_is_reported_with_the_nearest_valid_key(paths, expected):
         ({"scales": {"P": -1}}, "scales.P = -1", "greater than or equal to 0"),
         ({"scales": {"Q": 1}}, "document: scales", "the phases are P"),
         ({"derived": {"Q": {}}}, "document: derived", "the phases are P"),
-        ({"constraints": {"P.a": 3}}, "constraints.P.a = 3", "string"),
+        ({"constraints": {"P.a": 3}}, "constraints.P.a = 3", "a text is required"),
         ({"tolerance": 1}, "tolerance = 1", "less than 0.01"),
     ],
     ids=str,
