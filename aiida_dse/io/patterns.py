@@ -170,6 +170,10 @@ def _measured(
         _refuse(path, lines, ~np.isfinite(uncertainty), "sigma is infinite")
         _refuse(path, lines, uncertainty <= 0, "sigma is not positive; exclude it with 'exclude'")
     uncertainty = np.where(np.isfinite(uncertainty), np.maximum(uncertainty, 0.0), 0.0)
+    if not by_column and columns.sigma_is_evident and column is not None \
+            and columns.sigma_column is not None and np.median(column) > 0:
+        note(f"{path.name}: column {columns.sigma_column}, which appears to contain the s.u. of the "
+             f"intensities, is not used, because the document specifies sigma: {sigma}.")
     if sigma_required and np.ptp(uncertainty) <= 1e-9 * uncertainty.max() \
             and intensity.max() > 2 * abs(intensity.min()):
         note(f"{path.name}: sigma is the same for all points, {uncertainty[0]:g}, although the "
@@ -363,7 +367,11 @@ def _uncertainty(
                 "specify another sigma")
         origin = "sqrt(counts)" if counts[1] is None else f"sqrt(I / {divisor:g})"
         few = float(np.mean(intensity * divisor < FEW_COUNTS))
-        if few > FEW_POINTS:
+        if counts[1] is None and np.mean(np.abs(intensity - np.round(intensity)) > 1e-3) > FEW_POINTS:
+            note(f"{path.name}: the intensities are not whole numbers, so they may not be counts, and "
+                 "sqrt(I) may not be their s.u.; the GoF would then have no meaning. If they are "
+                 "counts divided by N, specify sigma: counts / N.")
+        elif few > FEW_POINTS:
             note(f"{path.name}: {100 * few:.0f} % of the points have fewer than {FEW_COUNTS} counts. "
                  "There, sqrt(counts) gives low counts too much weight, which biases the background "
                  "and the scales. Refine with 'weights: calculated' (in the section refinement), "

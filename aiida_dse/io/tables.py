@@ -16,6 +16,7 @@ from aiida_dse.engine.units import FloatArray
 from .columns import AXES, Columns
 from .gsas import gsas_columns
 from .instruments import instrument_columns
+from .notes import note
 from .text import read_text
 
 _COMMENT = "#!;%"
@@ -85,6 +86,7 @@ def read_columns(
     by_name = chosen is None and len(named) == 1 and named[0] != at
     unnamed = chosen is None and at == first and width > 2 and len(names) < 3
     where = chosen if chosen is not None else named[0] if by_name else 2 if unnamed else None
+    _note_root(path, table, at)
     return Columns(
         axis=table[:, 0] if axis is None else axis,
         intensity=table[:, at],
@@ -97,6 +99,16 @@ def read_columns(
         sigma_column=None if where is None else where + 1,
         sigma_is_evident=where is not None and (not unnamed or width == 3),
     )
+
+
+def _note_root(path: Path, table: FloatArray, at: int) -> None:
+    """Add a note if the intensity in column `at` is the square root of another column."""
+    for other in range(1, table.shape[1]):
+        positive = table[:, other] > 1
+        if other != at and np.count_nonzero(positive) > 2 and np.mean(np.abs(
+                table[positive, at] / np.sqrt(table[positive, other]) - 1) < 0.01) > 0.9:
+            note(f"{path.name}: column {at + 1} is the square root of column {other + 1}, as if it "
+                 f"contained its s.u. Is the intensity column {other + 1}?")
 
 
 def _table(

@@ -12,6 +12,7 @@ from aiida_dse.engine.scattering.form_factors import element_of
 from aiida_dse.io.structures import chemical_formula
 from aiida_dse.tasks.build import BuiltModel
 from aiida_dse.tasks.estimate import estimate_refinement, evaluation_bytes, evaluation_seconds
+from aiida_dse.tasks.peak_positions import match_axis
 
 #: Mass (g) of 1 u, times Å^3 per cm^3.
 DALTON = 1.66053906660
@@ -27,6 +28,10 @@ def data_lines(built: BuiltModel) -> list[str]:
         + (f", sigma: {built.sigma_origin}" if built.sigma_origin else ""),
         f"distance grid: {model.sampling.step:.4f} Å",
     ]
+    match = match_axis(model, built.axis) if built.measured else None
+    if match is not None:
+        lines.append(f"peaks: small particles of the structures explain {100 * match.specified:.0f} % of "
+                     "the intensity above a smooth background")
     return lines
 
 

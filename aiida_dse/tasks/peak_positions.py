@@ -8,16 +8,17 @@ than a few per cent, the agreement is far better at a factor other than one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from aiida_dse.documents import DocumentError
 from aiida_dse.engine.model.fixed_geometry import AtomListPhase, PairDistancesPhase
-from aiida_dse.engine.model.pattern import PatternModel
+from aiida_dse.engine.model.pattern import ObservedPattern, PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase, Phase, Sampling
 from aiida_dse.engine.particles.shapes import SingleParallelepiped
 from aiida_dse.engine.scattering import debye
-from aiida_dse.engine.units import FloatArray
+from aiida_dse.engine.units import FloatArray, q_from_two_theta, two_theta_from_q
 
 from .build import BuiltModel
 
@@ -33,6 +34,8 @@ NEAR = 0.03
 #: 0.35 to 0.84 of measured patterns and of those of DebUsSy, wrong axes 0.2 or less, and
 #: structures of another phase up to 0.28.
 CLEAR, CONTRAST = 0.3, 0.5
+#: Sum of squares per point, in units of sigma^2, above which a pattern has clear peaks.
+CLEAR_SIGNAL = 10.0
 #: Upper limit of q (1/Å) of the computed pattern.
 Q_MAX = 12.0
 #: Number of smooth terms, and number of points to which the pattern is reduced.
@@ -48,6 +51,14 @@ class AxisMatch:
     specified: float  # with the specified axis
     best: float  # with the best factor on q
     factor: float  # the best factor on q
+    other_axis: str = ""  # the kind of axis with which the same numbers match, if another one does
+    of_other: float = 0.0  # the share with that axis
+    signal: float = np.inf  # sum of squares of the pattern without its smooth part, per point
+
+    @property
+    def explains_nothing(self) -> bool:
+        """Whether the pattern has clear peaks, and the structures explain them at no scale of q."""
+        return self.signal > CLEAR_SIGNAL and max(self.best, self.specified) < CLEAR
 
     @property
     def contradicts(self) -> bool:
@@ -72,11 +83,23 @@ def check_axis(built: BuiltModel) -> str | None:
     pattern = built.document.pattern
     if not built.measured or pattern.axis_confirmed:
         return None
-    found = match_axis(built.model)
+    found = match_axis(built.model, built.axis)
+    names = ", ".join(built.document.phases)
+    if found is not None and found.other_axis:
+        raise DocumentError(
+            f"pattern.axis: with the axis '{built.axis}', the structures explain "
+            f"{100 * found.specified:.0f} % of the intensity above the background, but "
+            f"{100 * found.of_other:.0f} % with '{found.other_axis}'. Correct the axis; if it is "
+            "correct, set pattern: {axis_confirmed: true}.")
+    if found is not None and found.explains_nothing:
+        return (f"{names} explain{'s' if len(built.document.phases) == 1 else ''} only "
+                f"{100 * found.specified:.0f} % of the intensity above the background, and not more "
+                "than 30 % at any other scale of q. Check the structure, the cell, the axis and the "
+                "wavelength.")
     if found is None or not found.is_doubtful:
         return None
     wavelength = built.model.observation.wavelength
-    off = (f"the observed Bragg peaks match {', '.join(built.document.phases)} only if q is "
+    off = (f"the observed Bragg peaks match {names} only if q is "
            f"multiplied by {found.factor:.3f}")
     if built.axis == "two_theta":
         remedy = (f"is the wavelength {wavelength / found.factor:.4g} Å instead of "
@@ -97,8 +120,12 @@ def check_axis(built: BuiltModel) -> str | None:
     )
 
 
-def match_axis(model: PatternModel) -> AxisMatch | None:
-    """Compare the observed peaks with those of the phases; None if no comparison is possible."""
+@lru_cache(maxsize=4)
+def match_axis(model: PatternModel, axis: str = "") -> AxisMatch | None:
+    """Compare the observed peaks with those of the phases; None if no comparison is possible.
+
+    With the kind of `axis`, the numbers of the axis are also compared as another kind.
+    """
     observation = model.observation
     every = max(1, len(observation.q) // POINTS)
     q = observation.q[::every]
@@ -122,7 +149,25 @@ def match_axis(model: PatternModel) -> AxisMatch | None:
     ]) / total
     near = np.abs(np.log(FACTORS)) <= NEAR
     best = int(np.argmax(explained))
-    return AxisMatch(float(explained[near].max()), float(explained[best]), float(FACTORS[best]))
+    specified = float(explained[near].max())
+    others = {kind: _explained(observed, basis, weight, grid, patterns, other[::every]) / total
+              for kind, other in _other_axes(axis, observation).items()}
+    other = max(others, key=lambda kind: others[kind], default="")
+    clear = bool(other) and others[other] > CLEAR and specified < CONTRAST * others[other]
+    return AxisMatch(
+        specified, float(explained[best]), float(FACTORS[best]), other if clear else "",
+        others.get(other, 0.0), total / len(q))
+
+
+def _other_axes(axis: str, observation: ObservedPattern) -> dict[str, FloatArray]:
+    """q (n,) in 1/Å of the numbers of the axis, interpreted as other kinds of axes."""
+    if axis == "two_theta":
+        degrees = two_theta_from_q(observation.q, observation.wavelength)
+        return {"q_inverse_angstrom": degrees, "q_inverse_nm": degrees / 10}
+    numbers = observation.q * (10.0 if axis == "q_inverse_nm" else 1.0)
+    if axis and numbers.max() < 180:
+        return {"two_theta": q_from_two_theta(numbers, observation.wavelength)}
+    return {}
 
 
 def _explained(

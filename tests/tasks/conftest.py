@@ -32,6 +32,7 @@ Cs Cs1+ 0 0 0 1 1.0
 """
 
 DOCUMENT = {
+    "schema": "aiida-dse/model/2",
     "pattern": {"file": "cubes.xye", "axis": "q_inverse_angstrom", "wavelength": 0.7,
                 "sigma": "column"},
     "phases": {"P": {"structure": "CsCl.cif",

@@ -62,3 +62,18 @@ def test_a_pattern_without_peaks_passes(folder, columns):
     flat[:, 2] = 100
     np.savetxt(folder.path / "flat.xye", flat, fmt="%.8g")
     assert check_axis(folder.build(pattern__file="flat.xye")) is None
+
+
+def test_another_kind_of_axis_is_recognised(folder, columns, angles):
+    with pytest.raises(DocumentError, match=r"'q_inverse_angstrom'\. Correct the axis"):
+        check_axis(folder.build(pattern__axis="two_theta"))
+    angles(0.7)
+    with pytest.raises(DocumentError, match=r"'two_theta'\. Correct the axis"):
+        check_axis(folder.build(pattern__file="angles.xye", pattern__axis="q_inverse_nm"))
+
+
+def test_a_structure_that_explains_nothing_is_remarked_on(folder):
+    (folder.path / "wrong.cif").write_text(
+        folder.cif().replace("0.5 0.5 0.5", "0.5 0.0 0.25").replace("4.12", "6.71"))
+    remark = check_axis(folder.build(phases__P__structure="wrong.cif", parameters={}))
+    assert remark is not None and "Check the structure" in remark

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from aiida_dse.documents import ModelDocument
+from aiida_dse.documents import DocumentError, ModelDocument
 from aiida_dse.tasks.build import build
 from aiida_dse.tasks.run import run_refine, run_simulate
 
@@ -103,6 +103,60 @@ def test_a_constant_sigma_beside_counts_is_remarked_on(tmp_path, sigma):
         "axis": "q_inverse_angstrom", "wavelength": 0.2, "file": "d.xye",
         "axis_confirmed": True}), tmp_path)
     assert any("sigma is the same for all points" in text for text in model.notes)
+
+
+def notes_of(folder, columns, **pattern):
+    np.savetxt(folder / "d.xye", columns)
+    return build(document(folder, pattern={
+        "axis": "q_inverse_angstrom", "wavelength": 0.2, "file": "d.xye",
+        "axis_confirmed": True, **pattern}), folder).notes
+
+
+def test_a_sigma_that_does_not_belong_to_the_intensities_is_remarked_on(tmp_path):
+    q, counts = measured(tmp_path, 0.02)
+    root = np.sqrt(np.maximum(counts, 1))
+    assert notes_of(tmp_path, np.c_[q, counts, root]) == ()
+    assert "not whole numbers" in notes_of(tmp_path, np.c_[q, counts / 7.3], sigma="counts")[0]
+    assert notes_of(tmp_path, np.c_[q, counts + 100], sigma="counts") == ()
+    assert "column 3" in notes_of(tmp_path, np.c_[q, counts + 100, root], sigma="counts")[0]
+    found = notes_of(tmp_path, np.c_[q, counts, root], sigma="5 %", intensity_column=3)
+    assert "column 3 is the square root of column 2" in found[0]
+
+
+def test_sizes_in_other_units_are_remarked_on(tmp_path):
+    grid = {"axis": "q_inverse_angstrom", "wavelength": 0.2,
+            "grid": {"start": 1.0, "stop": 9.0, "step": 0.1}}
+    assert build(document(tmp_path, pattern=grid), tmp_path).notes == ()
+    large = build(document(tmp_path, pattern=grid, sizes=(60.0, 1.0)), tmp_path)
+    assert "60 nm is large for the Debye equation" in large.notes[0]
+    wide = build(document(tmp_path, pattern=grid, sizes=(1.0, 1.1)), tmp_path)
+    assert "in nm, not in per cent" in wide.notes[0]
+    with pytest.raises(DocumentError, match="in nm, not in per cent"):
+        build(document(tmp_path, pattern=grid, sizes=(7.0, 15.0)), tmp_path)
+
+
+def test_absurd_cells_are_refused_and_unusual_starts_remarked_on(tmp_path):
+    grid = {"axis": "q_inverse_angstrom", "wavelength": 0.2,
+            "grid": {"start": 1.0, "stop": 9.0, "step": 0.1}}
+    with pytest.raises(DocumentError, match=r"Ni.a = 35.24 Å differs .* by a factor of 10"):
+        build(document(tmp_path, pattern=grid, parameters={"Ni.a": 35.24}), tmp_path)
+    bounded = {"value": 35.24, "lower": 30, "upper": 40}
+    build(document(tmp_path, pattern=grid, parameters={"Ni.a": bounded}), tmp_path)
+    notes = build(document(tmp_path, pattern=grid, parameters={"Ni.a": 4.1}), tmp_path).notes
+    assert "Ni.a = 4.1 Å lies outside the default bounds" in notes[0]
+
+
+def test_contradictory_models_are_remarked_on(tmp_path):
+    grid = {"axis": "q_inverse_angstrom", "wavelength": 0.2,
+            "grid": {"start": 1.0, "stop": 9.0, "step": 0.1}}
+    phase = {"structure": "Ni.cif", "particle": {"shape": "quasi_cube", "L": {"mean": 3, "sd": 1}}}
+    twice = build(document(tmp_path, pattern=grid, phases={"A": phase, "B": phase}), tmp_path)
+    assert "A and B have the same structure" in twice.notes[0]
+    listed = build(document(tmp_path, pattern=grid, constraints={"Ni.sd_L": "0.1 * Ni.L"},
+                            refinement={"stages": [["Ni.L", "Ni.sd_L"]]}), tmp_path)
+    assert "Ni.sd_L is listed in the stages" in listed.notes[0]
+    with pytest.raises(DocumentError, match=r"the size parameters of this phase are Ni\.L, Ni\.sd_L"):
+        build(document(tmp_path, pattern=grid, refinement={"stages": [["Ni.D"]]}), tmp_path)
 
 
 def test_impossible_distances_are_remarked_on(tmp_path):

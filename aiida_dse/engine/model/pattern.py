@@ -12,6 +12,7 @@ from numpy.polynomial import chebyshev
 
 from aiida_dse.engine.memo import Memo
 from aiida_dse.engine.parameters import Kind, Parameter, ParameterName, closest
+from aiida_dse.engine.particles.shapes import SIZE_PARAMETERS
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.scattering import debye
 from aiida_dse.engine.units import FloatArray, two_theta_from_q
@@ -180,8 +181,13 @@ class PatternModel:
         for phase in self.phases:
             if phase.name == parsed.phase and parsed.local in phase.fixed_reasons:
                 return f"'{name}' cannot be varied: {phase.fixed_reasons[parsed.local]}."
+        hint = closest(name, known)
+        if parsed.local in SIZE_PARAMETERS:
+            sizes = [other for other in known if ParameterName(other).phase == parsed.phase
+                     and known[other].kind in (Kind.SIZE, Kind.SIZE_SD)]
+            hint = f" (the size parameters of this phase are {', '.join(sizes)})" if sizes else hint
         return (
-            f"there is no parameter '{name}'{closest(name, known)}. 'dse-engine validate' lists "
+            f"there is no parameter '{name}'{hint}. 'dse-engine validate' lists "
             "the parameters."
         )
 
