@@ -59,29 +59,22 @@ def shape_and_sizes(
             f"structure that the model can compute, {limit:.3g} nm. Check that the sizes are in nm, "
             "and use smaller or less widely distributed particles; 'largest' truncates the "
             "distribution." + "".join(
-                f" T{size_remark(name, section)[1:]}." for name, section in zip(
-                    ("L_ab", "L_c", "L", "D"), sections, strict=True)
+                f" The standard deviation of {name}, {section.sd:g} nm, is larger than the mean, "
+                f"{section.mean:g} nm. It is in nm, not in per cent."
+                for name, section in zip(("L_ab", "L_c", "L", "D"), sections, strict=True)
                 if isinstance(section, SizeDistribution) and section.sd > section.mean)
         )
     return family, sizes
 
 
 def _note_size(file: str, name: str, section: SizeDistribution | float | None) -> None:
-    """Add notes about sizes that may be in another unit."""
+    """Add a note about a size that may be in another unit."""
     mean = section.mean if isinstance(section, SizeDistribution) else section
-    if isinstance(section, SizeDistribution) and section.sd > section.mean:
-        note(f"{file}: {size_remark(name, section)}.")
     if mean is not None and mean > LARGE:
         note(f"{file}: {name} = {mean:g} nm is large for the Debye equation. The peaks of such "
              f"particles have a width (FWHM) of about {0.18 * np.pi / mean:.2g} 1/Å, below the "
              "resolution of most instruments, which the model does not include. Check that the "
              "sizes are in nm.")
-
-
-def size_remark(name: str, section: SizeDistribution) -> str:
-    """A remark about a standard deviation that exceeds the mean."""
-    return (f"the standard deviation of {name}, {section.sd:g} nm, is larger than its mean, "
-            f"{section.mean:g} nm. It is in nm, not in per cent")
 
 
 def _family(
