@@ -134,6 +134,8 @@ def _give_tasks(broker: Any, processes: Sequence[int]) -> None:
 
 def repair(profile: Any) -> str | None:
     """Reassign the tasks of dead workers, restore lost tasks, and return any remaining problem."""
+    if stopped := _stopped(profile):
+        return stopped
     workers = workers_of_daemon(profile)
     if workers is None:
         return None
@@ -141,6 +143,25 @@ def repair(profile: Any) -> str | None:
         look_for_dead_workers(profile)
     give_tasks_to_the_lost(profile)
     return workers.trouble
+
+
+def _stopped(profile: Any) -> str | None:
+    """A message if the daemon does not run although analyses wait for it."""
+    from aiida.engine.daemon.client import get_daemon_client
+
+    if profile is None or profile.process_control_backend is None \
+            or get_daemon_client(profile.name).is_daemon_running or not _unfinished():
+        return None
+    return (f"The daemon is not running, so unfinished analyses do not proceed. Start it with 'verdi "
+            f"-p {profile.name} daemon start': finished work is retained, and the analyses continue.")
+
+
+def _unfinished() -> bool:
+    """Whether any job or work chain has not ended."""
+    from aiida.orm import CalcJobNode, QueryBuilder, WorkChainNode
+
+    return QueryBuilder().append((CalcJobNode, WorkChainNode), project="id", filters={
+        "attributes.process_state": {"in": ["created", "waiting", "running"]}}).first() is not None
 
 
 def _answers(broker: Any) -> bool:

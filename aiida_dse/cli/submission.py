@@ -187,17 +187,28 @@ def submit_builder(builder: Any, samples: Sequence[str | None], wait: bool) -> i
         click.echo(f"Follow it with 'aiida-dse watch {node.pk}'; show its result with "
                    f"'aiida-dse show {node.pk}'.")
         return int(node.pk)
-    wait_for(node)
+    try:
+        wait_for(node)
+    except KeyboardInterrupt:
+        click.echo(f"\n{continues(node.process_label, node.pk)}")
+        raise SystemExit(130) from None
     print_analysis(str(node.pk))
     if not node.is_finished_ok:
         raise SystemExit(1)
     return int(node.pk)
 
 
+def continues(name: str, pk: int) -> str:
+    """The message to a user who stops waiting for a process."""
+    return (f"The display has ended, but {name}<{pk}> continues. Follow it again with 'aiida-dse "
+            f"watch {pk}', or end it with 'verdi process kill {pk}'.")
+
+
 def wait_for(node: Any, interval: float = 0.5, look_every: float = 10.0) -> None:
     """Wait until a process has ended, and show time and progress on a terminal.
 
-    Meanwhile the tasks of dead workers are reassigned, and workers without tasks are reported.
+    Meanwhile the tasks of dead workers are reassigned; workers without tasks and a daemon that does
+    not run are reported.
     """
     import sys
     import time
@@ -210,7 +221,7 @@ def wait_for(node: Any, interval: float = 0.5, look_every: float = 10.0) -> None
 
     begin = looked = read = time.monotonic()
     progress = ""
-    lasting = 0  # number of successive checks that found workers without tasks
+    lasting = 0  # number of successive checks that found trouble
     while not node.is_terminated:
         time.sleep(interval)
         now = time.monotonic()
@@ -218,7 +229,7 @@ def wait_for(node: Any, interval: float = 0.5, look_every: float = 10.0) -> None
             looked = now
             trouble = repair(get_manager().get_profile())
             lasting = lasting + 1 if trouble else 0
-            if lasting == 3:  # a worker that is starting up would have connected by now
+            if lasting == 3:  # a daemon or a worker that is starting up would run by now
                 click.echo(trouble, err=True)
         if sys.stderr.isatty():
             if now - read >= PROGRESS_SECONDS:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from .submission import continues
 
 if TYPE_CHECKING:
     from aiida_dse.data.steps import Step
@@ -38,6 +40,8 @@ def watch_process(pk: str, once: bool) -> None:
     read_progress(top)
     if once or top.ended:
         click.echo("\n".join(lines_of(top)))
+        if not top.ended and (trouble := _trouble()):
+            click.echo(trouble, err=True)
         return
     try:
         if sys.stdout.isatty():
@@ -45,9 +49,7 @@ def watch_process(pk: str, once: bool) -> None:
         else:
             _log(number)
     except KeyboardInterrupt:
-        click.echo(f"The display has ended, but {top.name}<{number}> continues. Follow it again "
-                   f"with 'aiida-dse watch {number}', or end it with 'verdi process kill "
-                   f"{number}'.")
+        click.echo(continues(top.name, number))
 
 
 def _live(pk: int) -> None:
@@ -61,17 +63,20 @@ def _live(pk: int) -> None:
         while True:
             top = steps_of(pk)
             read_progress(top)
-            live.update(Text("\n".join(lines_of(top))), refresh=True)
+            trouble = None if top.ended else _trouble()
+            lines = [*lines_of(top), *([trouble] if trouble else [])]
+            live.update(Text("\n".join(lines)), refresh=True)
             if top.ended:
                 return
-            _wait(LIVE_SECONDS)
+            time.sleep(LIVE_SECONDS)
 
 
 def _log(pk: int) -> None:
     """Print a line whenever something has changed."""
     from aiida_dse.data.steps import below, read_progress, steps_of
 
-    last = None
+    last: Any = None
+    reported = None
     while True:
         top = steps_of(pk)
         read_progress(top)
@@ -83,17 +88,20 @@ def _log(pk: int) -> None:
         if top.ended:
             click.echo("\n".join(lines_of(top)))
             return
-        _wait(LINE_SECONDS)
+        if (trouble := _trouble()) != reported:
+            reported = trouble
+            if trouble:
+                click.echo(trouble, err=True)
+        time.sleep(LINE_SECONDS)
 
 
-def _wait(seconds: float) -> None:
-    """Reassign the tasks of dead workers, then sleep."""
+def _trouble() -> str | None:
+    """Reassign the tasks of dead workers, and return any remaining problem of the daemon."""
     from aiida.manage import get_manager
 
     from .daemon import repair
 
-    repair(get_manager().get_profile())
-    time.sleep(seconds)
+    return repair(get_manager().get_profile())
 
 
 def summary_line(step: Step) -> str:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aiida.orm import InstalledCode, load_node
+from aiida.orm import InstalledCode, WorkChainNode, load_node
 from click.testing import CliRunner
 from waiting import patient, wait_until
 
 from aiida_dse.cli import doctor as doctor_module
-from aiida_dse.cli import watching
+from aiida_dse.cli import submission, watching
 from aiida_dse.cli.main import main
 from aiida_dse.data.steps import Step, shaded, steps_of
 
@@ -59,7 +59,7 @@ def test_a_running_grid_is_watched_left_and_watched_to_its_end(cli, grid, finish
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(watching, "_wait", interrupted)
+            patched.setattr(watching.time, "sleep", interrupted)
             left = cli("watch", grid)
         assert left.exit_code == 0
         assert load_node(grid).is_terminated or "continues" in left.output
@@ -70,6 +70,20 @@ def test_a_running_grid_is_watched_left_and_watched_to_its_end(cli, grid, finish
     assert finish(load_node(grid)).is_finished_ok
     assert re.search(r"done, (\d+) of \1 done, best GoF", watched.output)
     assert "GoF so far" in watched.output and "?" not in watched.output.split("computed):")[1]
+
+
+def test_who_stops_waiting_is_told_that_the_analysis_continues(
+    cli, started, write_case, finish, tmp_path, monkeypatch
+):
+    def interrupted(node):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(submission, "wait_for", interrupted)
+    message = cli("launch", "refine", write_case(tmp_path), "--wait")
+    pk = int(re.search(r"RefineWorkChain<(\d+)>", message.output)[1])
+    assert message.exit_code == 130 and f"RefineWorkChain<{pk}> continues" in message.output
+    assert f"aiida-dse watch {pk}" in message.output and "Aborted" not in message.output
+    assert finish(load_node(pk)).is_finished
 
 
 def test_the_progress_of_a_running_job_is_shown(
@@ -253,11 +267,22 @@ def test_workers_without_work_are_a_failure(cli, warm, no_selftest, grid, monkey
 def test_a_daemon_that_does_not_run_is_a_failure(
     cli, warm, no_selftest, stopped_daemon_client, start_anew
 ):
+    waiting = WorkChainNode()
+    waiting.set_process_state("waiting")
+    waiting.store()
+    start = f"verdi -p {stopped_daemon_client.profile.name} daemon start"
     try:
         message = cli("doctor", "--code", warm.full_label)
         assert message.exit_code == 1
-        assert f"verdi -p {stopped_daemon_client.profile.name} daemon start" in message.output
+        assert start in message.output
+        for command in (("list",), ("watch", waiting.pk, "--once")):
+            message = cli(*command)
+            assert "The daemon is not running, so unfinished analyses do not proceed" in message.output
+            assert start in message.output
+        waiting.set_process_state("killed")
+        assert "daemon" not in cli("list").output
     finally:
+        waiting.set_process_state("killed")
         start_anew(stopped_daemon_client)
 
 
