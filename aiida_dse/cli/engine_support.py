@@ -138,7 +138,13 @@ def stop_check(walltime: float | None) -> Callable[[], str | None]:
     """A function that returns 'walltime' after this many seconds or a SIGTERM, and None before."""
     begin = time.monotonic()
     signalled: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: signalled.append(number))
+
+    def stop(number: int, frame: Any) -> None:
+        signalled.append(number)
+        click.echo("Terminating after the current step; the results obtained so far are written.",
+                   err=True)
+
+    signal.signal(signal.SIGTERM, stop)
 
     def check() -> str | None:
         if signalled or (walltime and time.monotonic() - begin > walltime):

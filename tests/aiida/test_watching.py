@@ -73,13 +73,14 @@ def test_a_running_grid_is_watched_left_and_watched_to_its_end(cli, grid, finish
 
 
 def test_who_stops_waiting_is_told_that_the_analysis_continues(
-    cli, started, write_case, finish, tmp_path, monkeypatch
+    cli, started, code, write_case, finish, tmp_path, monkeypatch
 ):
     def interrupted(node):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(submission, "wait_for", interrupted)
-    message = cli("launch", "refine", write_case(tmp_path), "--wait")
+    message = cli("launch", "refine", write_case(tmp_path), "--code", code.full_label,
+                  "--threads", 1, "--wait")
     pk = int(re.search(r"RefineWorkChain<(\d+)>", message.output)[1])
     assert message.exit_code == 130 and f"RefineWorkChain<{pk}> continues" in message.output
     assert f"aiida-dse watch {pk}" in message.output and "Aborted" not in message.output

@@ -241,6 +241,34 @@ def test_a_stop_keeps_the_best_values(cube_model, after):
     assert {p.name for p in found.free} == {"P.a", "P.L"}  # the second stage never began
 
 
+@pytest.mark.parametrize("patience", [0.0, 1e3], ids=["slow first cycle", "fast first cycle"])
+def test_a_stop_within_a_long_cycle(cube_model, monkeypatch, patience):
+    """A stop ends the cycle, except the first one if it is short, so that a continuation advances."""
+    module = "aiida_dse.engine.fit.leastsquares"
+    monkeypatch.setattr(f"{module}.SILENCE", 0.0)
+    monkeypatch.setattr(f"{module}.PATIENCE", patience)
+    found = refine(cube_model, [["P.a", "P.L"]], should_stop=lambda: "walltime")
+    assert found.stop_reason == "walltime" and not found.converged
+    assert found.n_cycles == (1 if patience else 0)
+    # the s.u. would take as long as another cycle
+    assert found.parameters["P.a"].su is None and found.free and not found.undetermined
+
+
+def test_a_stop_during_the_computation_of_the_su(cube_model, monkeypatch):
+    monkeypatch.setattr("aiida_dse.engine.fit.leastsquares.SILENCE", 0.0)
+    settled = []
+    whole = refine(cube_model, [["P.a", "P.L"]], on_cycle=lambda c: settled.append(c.derivatives))
+    asked = []
+
+    def late():
+        asked.append(1)
+        return "walltime" if len(asked) >= len(settled) - 1 else None
+
+    found = refine(cube_model, [["P.a", "P.L"]], should_stop=late)
+    assert found.stop_reason == "walltime" and found.parameters["P.a"].su is None
+    assert found.values["P.a"] == pytest.approx(whole.values["P.a"], abs=1e-6)
+
+
 def test_the_keyboard_ends_it_like_a_stop(cube_model):
     def interrupt(cycle):
         raise KeyboardInterrupt

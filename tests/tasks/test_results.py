@@ -85,7 +85,7 @@ def simultaneous(folder):
     for k, name in enumerate(("cold", "warm")):
         rows[:, 1] = np.random.default_rng(k).poisson(rows[:, 1])
         np.savetxt(folder.path / f"{name}.xye", rows, fmt="%.8g")
-    del model["pattern"]["file"]
+    del model["pattern"]["file"], model["schema"]
     path = folder.path / "simultaneous.yaml"
     path.write_text(yaml.safe_dump({
         "schema": "aiida-dse/simultaneous/2", "model": model, "shared": ["P.Cl.B_iso"],

@@ -55,7 +55,7 @@ def series(folder, measured):
     for name, rows in measured.items():
         np.savetxt(folder.path / f"{name}.xye", rows, fmt="%.8g")
     model = folder.document(refinement=None, scan=None)
-    del model["pattern"]["file"]
+    del model["pattern"]["file"], model["schema"]
 
     def write(**changes):
         content = {

@@ -96,6 +96,11 @@ class Covariance:
     matrix: FloatArray  # (n, n)
     inverse: NormalInverse | None = None
 
+    @classmethod
+    def unknown(cls, names: tuple[str, ...]) -> Covariance:
+        """The covariance of quantities without s.u."""
+        return cls(names, np.full((len(names), len(names)), np.nan))
+
     def su(self, name: str) -> float | None:
         """The unscaled s.u. of a quantity; None where it has none."""
         k = self.names.index(name)

@@ -18,6 +18,12 @@ from aiida_dse.engine.units import FloatArray
 EARLY_STAGE = 5.0
 #: Seconds without a report after which the derivatives computed so far are reported.
 SILENCE = 5.0
+#: Seconds that the first cycle may still take after the refinement was told to stop.
+PATIENCE = 10.0
+
+
+class Stopped(Exception):
+    """A refinement ends within a cycle, because it was told to stop."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ class Descent:
     reason: str = "nothing to refine"
     _last: Cycle | None = None
     _reported: float = -math.inf
+    _told: float = math.inf  # time at which the refinement was first told to stop
 
     def _report(self, cycle: Cycle) -> None:
         self._last, self._reported = cycle, time.monotonic()
@@ -87,6 +94,12 @@ class Descent:
         now = time.monotonic()
         if now - max(self._reported, self.clock) < SILENCE:
             return
+        if self.should_stop and (why := self.should_stop()):
+            # a continued refinement must advance, so the first cycle is completed if it is short
+            self._told = min(self._told, now)
+            if self.n_cycles or now - self._told > PATIENCE:
+                self.stopped = why
+                raise Stopped
         last = self._last or Cycle(index + 1, self.n_stages, 0, math.nan, math.nan, "", 0.0)
         self._report(replace(last, stage=index + 1, cycle=cycle, elapsed=now - self.clock,
                              derivatives=(done, total)))
@@ -198,12 +211,26 @@ class Descent:
                 self.reason = f"converged: no parameter moves by more than {tolerance:g} s.u."
             elif problem.refused and self.converged:
                 self.converged, self.reason = False, f"stopped: {problem.refused}"
-        except (KeyboardInterrupt, StopIteration) as ended:
+        except (KeyboardInterrupt, StopIteration, Stopped) as ended:
             self.stopped = self.stopped or (
                 "interrupted" if isinstance(ended, KeyboardInterrupt) else "stopped"
             )
+        self._settle()
+        return full(best["x"])
+
+    def _settle(self) -> None:
+        """A refinement that was stopped has not converged."""
         if self.stopped:
             self.converged = False
             self.reason = self.stopped
-        return full(best["x"])
+
+    def unless_stopped(self, derivatives: Callable[[], FloatArray]) -> FloatArray | None:
+        """Derivatives at the end of a refinement; None if it was or is stopped before."""
+        if self.stopped:
+            return None
+        try:
+            return derivatives()
+        except Stopped:
+            self._settle()
+            return None
 

@@ -235,14 +235,21 @@ def outcome(
     """The outcome of a refinement that ended at `values`: s.u., status of parameters, warnings.
 
     Parameters that ended at a bound are held there: they have no s.u., do not increase the s.u. of
-    the others, and are not counted as refined parameters in the agreement.
+    the others, and are not counted as refined parameters in the agreement. A refinement that was
+    stopped has no s.u., because their computation may take longer than the time that is left.
     """
     model = problem.model
     evaluation = problem.evaluate(values)
     values = dict(evaluation.values)
     bound = {name for name in free if at_bound(model.parameters[name], values[name])}
     moving = [name for name in free if name not in bound]
-    derivatives = problem.derivatives(evaluation, moving, central=True)
+    active = evaluation.linear.active
+    solved = [name for name, is_active in zip(model.linear_names, active, strict=True) if is_active]
+    derivatives = descent.unless_stopped(
+        lambda: problem.derivatives(evaluation, moving, central=True))
+    if derivatives is None:
+        covariance = Covariance.unknown((*moving, *solved))
+        return _refinement(problem, descent, evaluation, covariance, free, bound, set())
     projected = problem.projected(evaluation, derivatives, moving)
     restrained = projected[problem.n_points:]
     inverse = inverse_normal(
@@ -250,11 +257,19 @@ def outcome(
         np.array([model.parameters[name].kind.spec.largest_su(values[name]) for name in moving]))
     undetermined = {name for name, is_lost in zip(moving, inverse.undetermined, strict=True)
                     if is_lost}
-    active = evaluation.linear.active
     columns = model.linear_columns(evaluation)[:, active] / model.observation.sigma[:, None]
-    solved = [name for name, is_active in zip(model.linear_names, active, strict=True) if is_active]
     covariance = Covariance(
         (*moving, *solved), with_linear(inverse.covariance, derivatives, columns), inverse)
+    return _refinement(problem, descent, evaluation, covariance, free, bound, undetermined)
+
+
+def _refinement(
+    problem: PatternProblem, descent: Descent, evaluation: Evaluation, covariance: Covariance,
+    free: Sequence[str], bound: AbstractSet[str], undetermined: AbstractSet[str],
+) -> Refinement:
+    """The outcome with the covariance of the refined parameters and linear coefficients."""
+    model, values = problem.model, dict(evaluation.values)
+    moving = [name for name in free if name not in bound]
     parameters = refined_parameters(model, values, covariance, free, bound, undetermined)
     fit = model.agreement(evaluation, len(moving))
     linear = linear_parameters(model, evaluation, covariance)
@@ -285,7 +300,8 @@ def linear_parameters(
         su, status = None, ParameterStatus.AT_BOUND
         if is_active:
             su = covariance.su(name)
-            status = ParameterStatus.UNDETERMINED if su is None else ParameterStatus.FREE
+            known = su is not None or covariance.inverse is None
+            status = ParameterStatus.FREE if known else ParameterStatus.UNDETERMINED
         coefficients.append(Parameter(ParameterName(name), kind, float(value),
                                       lower=kind.spec.possible[0], su=su, status=status))
     return tuple(coefficients)

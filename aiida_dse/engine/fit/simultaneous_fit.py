@@ -204,7 +204,9 @@ def _outcome(
     model = problem.model
     bound = {name for name in free if at_bound(model.parameters[name], values[name])}
     moving = [name for name in free if name not in bound]
-    jacobian = problem.jacobian(values, moving, central=True)
+    jacobian = descent.unless_stopped(lambda: problem.jacobian(values, moving, central=True))
+    if jacobian is None:
+        return _simultaneous(problem, descent, values, Covariance.unknown(tuple(moving)), bound, set())
     squares = sum(
         (((derivatives @ model.slopes(name, values, moving)) ** 2).sum(axis=0)
          for name, derivatives in problem.derivatives.items()), np.zeros(len(moving)))
@@ -214,6 +216,15 @@ def _outcome(
     undetermined = {name for name, is_lost in zip(moving, inverse.undetermined, strict=True)
                     if is_lost}
     covariance = Covariance(tuple(moving), inverse.covariance, inverse)
+    return _simultaneous(problem, descent, values, covariance, bound, undetermined)
+
+
+def _simultaneous(
+    problem: SimultaneousProblem, descent: Descent, values: Mapping[str, float],
+    covariance: Covariance, bound: AbstractSet[str], undetermined: AbstractSet[str],
+) -> SimultaneousRefinement:
+    """The outcome with the covariance of the refined parameters."""
+    model, moving = problem.model, covariance.names
     parameters: dict[str, Parameter] = {}
     for name, start in model.parameters.items():
         su, status = None, ParameterStatus.FIXED
@@ -250,21 +261,21 @@ def _pattern_outcome(
     full = dict(evaluation.values)
     acting = model.followers(name, moving)
     slopes = model.slopes(name, values, moving)
-    inverse = covariance.inverse
-    assert inverse is not None
-    carried = covariance.propagated(slopes)
-    acting_inverse = NormalInverse(
-        slopes @ inverse.determined @ slopes.T, slopes @ inverse.missing @ slopes.T,
-        np.array([block.model.parameters[n].kind.spec.largest_su(full[n]) for n in acting]))
-    derivatives = problem.derivatives[name]
-    active = evaluation.linear.active
-    columns = block.model.linear_columns(evaluation)[:, active]
-    columns = columns / block.model.observation.sigma[:, None]
+    inverse, active = covariance.inverse, evaluation.linear.active
     solved = [n for n, is_active in zip(block.model.linear_names, active, strict=True)
               if is_active]
-    own = Covariance(
-        (*acting, *solved), with_linear(carried, derivatives, columns), acting_inverse)
-    lost = {n for n in acting if own.su(n) is None}
+    own, lost = Covariance.unknown((*acting, *solved)), set()
+    if inverse is not None:
+        acting_inverse = NormalInverse(
+            slopes @ inverse.determined @ slopes.T, slopes @ inverse.missing @ slopes.T,
+            np.array([block.model.parameters[n].kind.spec.largest_su(full[n]) for n in acting]))
+        columns = block.model.linear_columns(evaluation)[:, active]
+        columns = columns / block.model.observation.sigma[:, None]
+        own = Covariance(
+            (*acting, *solved),
+            with_linear(covariance.propagated(slopes), problem.derivatives[name], columns),
+            acting_inverse)
+        lost = {n for n in acting if own.su(n) is None}
     held = set(model.followers(name, sorted(bound))) - set(acting)
     parameters = refined_parameters(block.model, full, own, [*acting, *sorted(held)], held, lost)
     for target in model.parametric_constraints:
