@@ -24,6 +24,9 @@ from .submission import (
     submit_builder,
 )
 
+#: Seconds on one core above which a map must be confirmed.
+LONG_MAP = 3600.0
+
 
 def launch_refinement(
     document: Path, settings: Settings, pattern_node: str | None = None,
@@ -53,9 +56,11 @@ def launch_map(
     document: Path, settings: Settings, pattern_node: str | None = None,
     start_from: str | None = None, max_concurrent: int | None = None,
     tile_seconds: float | None = None, axes: tuple[str, ...] = (), refine: tuple[str, ...] = (),
+    yes: bool = False,
 ) -> int | None:
     """Submit dse.grid_search and return the PK of the work chain (None for a dry run)."""
-    from aiida_dse.tasks.estimate import seconds_per_point
+    from aiida_dse.report.understood import seconds_text
+    from aiida_dse.tasks.estimate import seconds_of_map, seconds_per_point
     from aiida_dse.workchains.grid_search import GridSearchWorkChain
 
     content = read_document(document)
@@ -68,16 +73,27 @@ def launch_map(
         fail("scan: this section is missing. A grid search requires it; add it with its 'axes'")
 
     def describe(built: Any) -> None:
-        cost = seconds_per_point(built, speed_for(settings.code_label))
+        speed = speed_for(settings.code_label)
+        cost, total = seconds_per_point(built, speed), seconds_of_map(built, speed)
         points = math.prod(built.grid.shape)
         click.echo(f"{points:,} grid points, about {cost * 1e3:.1f} ms for each point at which "
-                   "the distances change")
+                   f"the distances change, about {seconds_text(total)} on one core in total")
+        if total > LONG_MAP and not yes and not settings.dry_run:
+            _ask(f"the map takes about {seconds_text(total)} on one core")
 
     given = {"max_concurrent": max_concurrent, "tile_seconds": tile_seconds}
     return launch_model(
         GridSearchWorkChain, content, nodes_of_files(content, document.parent, pattern_node),
         settings, start_from=start_from, describe=describe,
         overrides={key: value for key, value in given.items() if value is not None})
+
+
+def _ask(why: str) -> None:
+    """Ask on a terminal whether to submit; fail if the answer is no, or if nobody can answer."""
+    import sys
+
+    if not (sys.stdin.isatty() and click.confirm(f"{why[0].upper()}{why[1:]}. Submit it?")):
+        fail(f"{why}. Use larger steps, or confirm with --yes")
 
 
 def launch_uncertainty(

@@ -123,7 +123,9 @@ def launch_build() -> None:
                  help="Axis of the map, instead of those in the document's 'scan'. The option "
                       "can be repeated for up to three axes."),
     click.option("--refine", "refine", multiple=True, metavar="NAME",
-                 help="Parameter to refine at every grid point; requires --axis."))
+                 help="Parameter to refine at every grid point; requires --axis."),
+    click.option("--yes", is_flag=True,
+                 help="Submit a map that takes longer than an hour without asking."))
 def launch_grid_search() -> None:
     """Map the GoF over the axes in a document's section 'scan'."""
 

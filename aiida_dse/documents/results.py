@@ -173,6 +173,9 @@ class ScanSummary(Summary):
     refined: list[str] = []
     quantities: list[QuantityRow] = []
     minimum: dict[str, float] | None = None
+    #: chi2 at the lowest point, and the number of parameters that its GoF counts.
+    minimum_chi2: float | None = None
+    n_counted: int | None = None
     minimum_quantities: dict[str, Number] = {}
     quadratic: QuadraticRow | None = None
     basins: list[BasinRow] = []

@@ -20,6 +20,9 @@ def read_text(path: Path) -> str:
 
 def decoded(raw: bytes, name: str) -> str:
     """The text of the bytes of a file; see `read_text`."""
+    if raw.startswith(b"RAW"):
+        raise ValueError(f"{name} is a Bruker RAW file, which is binary. Export it as text (.xy or "
+                         ".uxd).")
     if re.search(rb"[\x00-\x08\x0e-\x19\x1b-\x1f]", raw):
         raise ValueError(
             f"{name} is a binary file (or UTF-16 text). Export it as plain text (UTF-8).")

@@ -167,7 +167,9 @@ def _map_caption(
     parts = []
     if minimum := summary.minimum:
         at = ", ".join(_value_text(summary, k, v) for k, v in minimum.items() if k != "gof")
-        parts.append(f"Lowest GoF {summary.lowest_gof:.4f} (cross) at {at}.")
+        chi2 = "" if summary.minimum_chi2 is None else (
+            f"; χ² = {summary.minimum_chi2:.1f}, {summary.n_counted} parameters counted")
+        parts.append(f"Lowest GoF {summary.lowest_gof:.4f} (cross) at {at}{chi2}.")
     if summary.quadratic and (position := summary.quadratic.position):
         factor = summary.su_scale
         at = ", ".join(

@@ -240,6 +240,10 @@ def scan_lines(summary: ScanSummary) -> list[str]:
     if summary.minimum:
         at = ", ".join(f"{k} = {v:.6g}" for k, v in summary.minimum.items() if k != "gof")
         lines.append(f"lowest GoF {summary.lowest_gof:.4f} at {at}")
+        if summary.minimum_chi2 is not None:
+            lines.append(f"  chi2 = {summary.minimum_chi2:.1f}; the GoF of this map counts "
+                         f"{summary.n_counted} parameters. Refinements count more, so their GoF is "
+                         "higher at an equal chi2.")
     for row in summary.quantities:
         if row.varies:
             value = summary.minimum_quantities[row.name]

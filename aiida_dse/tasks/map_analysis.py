@@ -60,6 +60,7 @@ def map_analysis(summary: ScanSummary, arrays: Mapping[str, np.ndarray]) -> Scan
              if len(axis) > 2 and i in (0, len(axis) - 1)]
     return summary.model_copy(update={
         "minimum": minimum | moved | {"gof": float(gof[at])},
+        "minimum_chi2": float(chi2[at]), "n_counted": int(arrays["scan/n_active"][at]),
         "minimum_quantities": {row.name: there(f"scan/quantity_{k}")
                                for k, row in enumerate(quantities)},
         "quantities": quantities, "parameters": parameters, "adaptive": adaptive,

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aiida.orm import InstalledCode, WorkChainNode, load_node
+from aiida.orm import InstalledCode, ProcessNode, QueryBuilder, WorkChainNode, load_node
 from click.testing import CliRunner
 from waiting import patient, wait_until
 
 from aiida_dse.cli import doctor as doctor_module
-from aiida_dse.cli import submission, watching
+from aiida_dse.cli import launching, submission, watching
 from aiida_dse.cli.main import main
 from aiida_dse.data.steps import Step, shaded, steps_of
 
@@ -85,6 +85,18 @@ def test_who_stops_waiting_is_told_that_the_analysis_continues(
     assert message.exit_code == 130 and f"RefineWorkChain<{pk}> continues" in message.output
     assert f"aiida-dse watch {pk}" in message.output and "Aborted" not in message.output
     assert finish(load_node(pk)).is_finished
+
+
+def test_a_map_that_takes_long_must_be_confirmed(cli, started, code, write_case, tmp_path, monkeypatch):
+    monkeypatch.setattr(launching, "LONG_MAP", 0.0)
+    axis = ("--axis", "salt.a=4.105:4.145:0.01")
+    given = ("launch", "grid-search", write_case(tmp_path), "--code", code.full_label, *axis)
+    before = QueryBuilder().append(ProcessNode).count()
+    message = cli(*given)
+    assert message.exit_code == 1 and re.search(r"takes about .* on one core", message.output)
+    assert "--yes" in message.output and "Nothing was submitted" in message.output
+    assert cli(*given, "--dry-run").exit_code == 0
+    assert QueryBuilder().append(ProcessNode).count() == before
 
 
 def test_the_progress_of_a_running_job_is_shown(
