@@ -26,7 +26,7 @@ from aiida_dse.data.results import summary_from_node
 from aiida_dse.documents.status import EXITS, JOB_FAILURES, Outcome, Status
 from aiida_dse.engine import NUMERICS_VERSION
 from aiida_dse.io.outcome import OUTCOME_NAME
-from aiida_dse.io.results import HDF5_NAME, JSON_NAME, content_of
+from aiida_dse.io.results import HDF5_NAME, JSON_NAME, signed_text
 from aiida_dse.tasks.distances import store_name
 from aiida_dse.tasks.summary import scattering_tables
 
@@ -287,8 +287,10 @@ class ResumableCalculation(EngineCalculation):
         calculation = super().prepare_for_submission(folder)
         if self._resumes:
             folder.get_subfolder(RESULT_FOLDER, create=True)
+            finished = self.inputs.finished
             with folder.open(f"{RESULT_FOLDER}/{JSON_NAME}", "w") as handle:
-                json.dump(content_of(summary_from_node(self.inputs.finished.result)), handle)
+                handle.write(signed_text(summary_from_node(finished.result),
+                                         finished.arrays.get_content(mode="rb")))
         return calculation
 
     def _copied(self) -> list[tuple[str, str, str]]:

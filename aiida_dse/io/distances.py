@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from aiida_dse.engine.model.fixed_geometry import PairDistances
 from aiida_dse.engine.scattering.histograms import GRID_MARGIN
 from aiida_dse.engine.scattering.pairs import site_channels
 
+from .hdf5 import opened, own_datasets, values
 from .results import plain
 from .storage import hdf5_image, replace_file
 
@@ -52,27 +54,42 @@ def write_distances(stored: PairDistances, path: Path) -> None:
 def read_distances(path: Path) -> PairDistances:
     """The stored pair distances in a file; ValueError for a damaged file or one of another kind."""
     try:
-        with h5py.File(path, "r") as file:
+        with opened(path, "stored pair distances") as file:
             if (schema := file.attrs.get("schema")) != DISTANCES_SCHEMA:
                 raise ValueError(
                     f"{path.name} does not contain stored pair distances (its schema is "
                     f"{schema!r}, not '{DISTANCES_SCHEMA}'). Write the file with 'dse-engine "
                     "build'."
                 )
-            texts = {key: tuple(np.char.decode(file[key][()], "utf-8").tolist())
-                     for key in ("labels", "ions")}
-            numbers = {key: tuple(file[key][()].tolist()) for key in ("B", "occupancy")}
-            return PairDistances(
-                texts["labels"], texts["ions"], numbers["B"], numbers["occupancy"],
-                file["atoms"][()], file["weights"][()], float(file.attrs["step"]),
-                json.loads(file.attrs["sizes"]), _about(json.loads(file.attrs["about"])),
-            )
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as problem:
+            stored = {name: values(item) for name, item in own_datasets(file).items()}
+            step = file.attrs["step"]
+            sizes, about = (json.loads(file.attrs[key]) for key in ("sizes", "about"))
+        if not isinstance(step, float | int) or any(
+                stored[key].dtype.kind != "U" or stored[key].ndim != 1 for key in ("labels", "ions")):
+            raise TypeError("the step must be a number, and labels and ions must be texts")
+        labels, ions = (tuple(str(text) for text in stored[key]) for key in ("labels", "ions"))
+        b_iso, occupancy = (tuple(stored[key].astype(float).tolist()) for key in ("B", "occupancy"))
+        return PairDistances(
+            labels, ions, b_iso, occupancy, stored["atoms"].astype(float),
+            stored["weights"].astype(float), float(step), _numbers(sizes), _about(about),
+        )
+    except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as problem:
         raise ValueError(
             f"{path.name} cannot be read as stored pair distances: {problem}") from None
 
 
+def _numbers(content: Any) -> dict[str, float]:
+    """The size statistics. Raises TypeError for other content."""
+    if not isinstance(content, dict) or not all(
+            isinstance(value, int | float) and math.isfinite(value) for value in content.values()):
+        raise TypeError("the attribute 'sizes' is not a mapping of finite numbers")
+    return {str(name): float(value) for name, value in content.items()}
+
+
 def _about(content: dict[str, Any]) -> dict[str, Any]:
     """The origin of stored distances, with parameter names of version 0.1 in their current form."""
-    return content | {"values": {
-        local_name(name): value for name, value in content.get("values", {}).items()}}
+    known = content.get("values", {})
+    if not all(isinstance(value, int | float) and not isinstance(value, bool)
+               for value in known.values()):
+        raise TypeError("the values in the attribute 'about' are not numbers")
+    return content | {"values": {local_name(name): float(value) for name, value in known.items()}}

@@ -110,9 +110,9 @@ def _ras(name: str, text: str) -> Columns:
 
 def _nexus(path: Path) -> Columns:
     """An NXdata group (NXazint1d of azint, pyFAI, DAWN): the default one, or the only one."""
-    import h5py
+    from .hdf5 import opened, own
 
-    with h5py.File(path, "r", locking=False) as file:
+    with opened(path, "a pattern") as file:
         group = _default_group(path.name, file)
         signal = _text(group.attrs.get("signal", "data"))
         axes = group.attrs.get("axes", [])
@@ -121,14 +121,16 @@ def _nexus(path: Path) -> Columns:
             raise ValueError(
                 f"{path.name}: the group {group.name} has the signal '{signal}' over the axes "
                 f"{', '.join(names) or 'without names'}; a pattern is a signal over one axis.")
-        data, axis = group[signal], group[names[0]]
+        data, axis = own(group, signal), own(group, names[0])
+        if not hasattr(data, "ndim") or not hasattr(axis, "ndim"):
+            raise ValueError(f"{path.name}: {group.name} contains groups instead of a signal and an axis.")
         if data.ndim != 1 or axis.shape != data.shape:
             raise ValueError(
                 f"{path.name}: {data.name} has the shape {data.shape} over {axis.shape}; a pattern has "
                 "one dimension. Integrate or select it first.")
-        errors = next((group[one] for one in (
+        errors = next((own(group, one) for one in (
             f"{signal}_errors", f"{signal}_sigma", "errors", "sigma", f"{signal}_error")
-            if one in group and group[one].shape == data.shape), None)
+            if one in group and getattr(own(group, one), "shape", None) == data.shape), None)
         hint = _axis_hint(path.name, names[0], axis)
         x = np.asarray(axis[()], dtype=float)
         if _text(axis.attrs.get("units", "")).lower().startswith("rad"):
@@ -142,9 +144,13 @@ def _default_group(name: str, file: Any) -> Any:
     """The NXdata group that the attributes 'default' lead to, or the only one in the file."""
     import h5py
 
+    from .hdf5 import MOST_LEVELS, own
+
     group = file
-    while "default" in group.attrs and _text(group.attrs["default"]) in group:
-        group = group[_text(group.attrs["default"])]
+    for _ in range(MOST_LEVELS):
+        if not ("default" in group.attrs and _text(group.attrs["default"]) in group):
+            break
+        group = own(group, _text(group.attrs["default"]))
     if _text(group.attrs.get("NX_class", "")) == "NXdata":
         return group
     found: list[Any] = []
@@ -181,11 +187,14 @@ def _wavelength(file: Any) -> float | None:
     """The wavelength (Å) in the file; None where there is none or several differ."""
     import h5py
 
+    from .hdf5 import require_own
+
     found: set[float] = set()
 
     def visit(path: str, node: Any) -> None:
         if isinstance(node, h5py.Dataset) and path.rpartition("/")[2] == "wavelength" \
                 and node.size == 1 and node.dtype.kind in "fiu":
+            require_own(node, path)
             unit = _text(node.attrs.get("units", "angstrom")).lower()
             factor = 1e10 if unit == "m" else 10.0 if unit.startswith("nm") else 1.0
             found.add(round(float(np.asarray(node[()]).reshape(-1)[0]) * factor, 9))

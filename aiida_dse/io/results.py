@@ -1,7 +1,13 @@
-"""Result files: numbers as JSON and arrays as HDF5; after a crash, the previous files remain."""
+"""Result files: numbers as JSON and arrays as HDF5, signed together.
+
+The signature consists of SHA-256 digests of the numbers and of the file of arrays. It shows whether
+either of them was changed or damaged, or belongs to another result; it does not prove who wrote
+them. After a crash, the previous files remain.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,10 +23,16 @@ from aiida_dse.documents.result_migration import OLD_SCHEMA, current_arrays, cur
 from aiida_dse.documents.results import SUMMARIES
 from aiida_dse.documents.status import Status, Task
 
+from .hdf5 import opened, own_datasets, values
 from .storage import hdf5_image, replace_file
 
 JSON_NAME = "result.json"
 HDF5_NAME = "result.h5"
+
+#: The key of the signature in result.json.
+SIGNATURE = "signature"
+#: Largest size of result.json (bytes).
+MOST_BYTES = 64_000_000
 
 SummaryType = TypeVar("SummaryType", bound=Summary, covariant=True)
 
@@ -70,7 +82,7 @@ def summary_of(content: Any, where: str = "the result") -> Summary:
         first = problem.errors()[0]
         place = ".".join(str(key) for key in first["loc"])
         raise ValueError(f"{where} is damaged: {place}: {first['msg']}") from None
-    except (KeyError, TypeError, AttributeError, ValueError) as problem:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as problem:
         raise ValueError(f"{where} is not a result of aiida-dse: {problem}") from None
 
 
@@ -79,8 +91,8 @@ def write_result(result: Result[Summary], folder: Path) -> None:
 
     def fill(file: h5py.File) -> None:
         file.attrs["schema"] = RESULT_SCHEMA
-        for path, values in result.arrays.items():
-            array = np.asarray(values)
+        for path, stored in result.arrays.items():
+            array = np.asarray(stored)
             if array.dtype.kind == "U":
                 file.create_dataset(path, data=np.char.encode(array, "utf-8"))
             elif array.size > 64:
@@ -89,22 +101,65 @@ def write_result(result: Result[Summary], folder: Path) -> None:
                 file.create_dataset(path, data=array)
 
     folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / HDF5_NAME, hdf5_image(fill))
-    text = json.dumps(content_of(result.summary), indent=1)
-    replace_file(folder / JSON_NAME, text.encode())
+    image = hdf5_image(fill)
+    replace_file(folder / HDF5_NAME, image)
+    replace_file(folder / JSON_NAME, signed_text(result.summary, image).encode())
+
+
+def signed_text(summary: Summary, arrays: bytes) -> str:
+    """The content of result.json beside a file of arrays with these bytes."""
+    content = content_of(summary)
+    digest = hashlib.sha256(arrays).hexdigest()
+    return json.dumps(content | {SIGNATURE: _signature(content, digest)}, indent=1)
+
+
+def _signature(content: Mapping[str, Any], arrays: str) -> dict[str, str]:
+    text = json.dumps(content, sort_keys=True)
+    return {"numbers": hashlib.sha256(text.encode()).hexdigest(), "arrays": arrays}
 
 
 def read_result(folder: Path) -> Result[Any]:
-    """The result in a folder; ValueError where it is missing, damaged or of another kind."""
+    """The result in a folder.
+
+    Raises ValueError where it is missing, damaged, changed or of another kind. Results of version
+    0.1 have no signature.
+    """
     path = folder / JSON_NAME
+    content = _json_of(path)
+    signature = content.pop(SIGNATURE, None) if isinstance(content, dict) else None
+    summary = summary_of(content, str(path))
+    if content.get("schema") != OLD_SCHEMA:
+        arrays = _digest_of(folder / HDF5_NAME)
+        if signature is None or signature != _signature(content, arrays):
+            changed = JSON_NAME if not isinstance(signature, dict) or (
+                signature.get("arrays") == arrays) else HDF5_NAME
+            raise ValueError(f"{folder / changed} was changed or damaged after it was written, or belongs "
+                             "to another result: it does not agree with the signature. Compute the "
+                             "result again.")
+    return Result(summary, read_arrays(folder / HDF5_NAME))
+
+
+def _json_of(path: Path) -> Any:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"{path} is larger than {MOST_BYTES / 1e6:.0f} MB, the limit of results.")
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+        json.dumps(content, ensure_ascii=False).encode()  # raises for lone surrogates
     except FileNotFoundError:
-        raise ValueError(
-            f"{folder} contains no {JSON_NAME}, because the task ended without a result.") from None
-    except (OSError, json.JSONDecodeError) as problem:
+        raise ValueError(f"{path.parent} contains no {JSON_NAME}, because the task ended without a "
+                         "result.") from None
+    except (OSError, UnicodeError, json.JSONDecodeError, RecursionError) as problem:
         raise ValueError(f"{path} is damaged: {problem}") from None
-    return Result(summary_of(content, str(path)), read_arrays(folder / HDF5_NAME))
+    return content
+
+
+def _digest_of(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as problem:
+        raise ValueError(f"{path} is missing or damaged: {problem}") from None
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -112,19 +167,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     Raises ValueError where the file is missing or damaged.
     """
-    arrays: dict[str, np.ndarray] = {}
-
-    def take(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            values = item[()]
-            arrays[name] = np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
-
-    try:
-        with h5py.File(path, "r") as file:
-            schema = file.attrs.get("schema")
-            file.visititems(take)
-    except OSError as problem:
-        raise ValueError(f"{path} is missing or damaged: {problem}") from None
+    with opened(path, "arrays of a result") as file:
+        schema = file.attrs.get("schema")
+        arrays = {name: values(item) for name, item in own_datasets(file).items()}
     return current_arrays(arrays) if schema == OLD_SCHEMA else arrays
 
 

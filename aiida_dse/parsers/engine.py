@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from aiida.common.links import LinkType
 from aiida.engine import ExitCode
 from aiida.orm import SinglefileData
 from aiida.parsers import Parser
@@ -15,6 +16,7 @@ from aiida_dse.calculations.engine import RESULT_FOLDER
 from aiida_dse.data.distances import DistancesData
 from aiida_dse.data.jobs import STDERR, cif_node
 from aiida_dse.data.results import summary_node
+from aiida_dse.documents import SIMULTANEOUS_SCHEMA, parse_document, parse_simultaneous
 from aiida_dse.documents.records import Summary
 from aiida_dse.documents.results import BuildSummary, RefinementSummary, SimultaneousSummary
 from aiida_dse.documents.status import EXITS, Failure, Status
@@ -22,7 +24,7 @@ from aiida_dse.engine import NUMERICS_VERSION
 from aiida_dse.io.outcome import read_outcome
 from aiida_dse.io.results import HDF5_NAME, JSON_NAME, Result, read_result
 from aiida_dse.tasks.distances import store_name
-from aiida_dse.tasks.summary import scattering_tables
+from aiida_dse.tasks.summary import document_hash, scattering_tables
 
 #: Exit statuses with which AiiDA reports a failure found by the scheduler.
 SCHEDULER_FAILURES = (110, 120, 131, 140)
@@ -46,6 +48,8 @@ class EngineParser(Parser):
         if result.task != wanted:
             return self.exit(Failure.DAMAGED_RESULT,
                              f"it belongs to the task '{result.task}' instead of '{wanted}'")
+        if result.summary.document_sha256 != self.document_hash():
+            return self.exit(Failure.DAMAGED_RESULT, "it is the result of another document")
         if (different := other_engine(result.summary)) is not None:
             return self.exit(Failure.OTHER_ENGINE, different)
         self.out("result", summary_node(result.summary))
@@ -68,6 +72,14 @@ class EngineParser(Parser):
                 Failure.NO_RESULT, "dse-engine was terminated externally after the checkpoint that "
                 "is attached" + self._last_words())
         return self.exit(result.status, self.detail(result.summary))
+
+    def document_hash(self) -> str:
+        """The hash of the document of the job."""
+        inputs = self.node.base.links.get_incoming(link_type=LinkType.INPUT_CALC).nested()
+        job: Any = self.node.process_class
+        content = job.job_document(inputs)
+        parse = parse_simultaneous if content["schema"] == SIMULTANEOUS_SCHEMA else parse_document
+        return document_hash(parse(content))
 
     def report_extra_outputs(self, result: Result[Any], folder: Path) -> None:
         """Attach further outputs of a task."""

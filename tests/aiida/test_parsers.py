@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import gemmi
+import h5py
 import numpy as np
 import pytest
 from aiida.common import LinkType
@@ -46,7 +49,7 @@ def refined(built):
 def parse(inputs, computer, tmp_path):
     """A function: outputs and exit code of a task's parser on a folder of results."""
     def parsed(task, *, result=None, json=None, outcome=None, stderr="", shell="", hdf5=True,
-               scheduler=None):
+               scheduler=None, change=None):
         process_type = format_entry_point_string("aiida.calculations", f"dse.{task}")
         node = CalcJobNode(computer=computer, process_type=process_type)
         node.set_option("resources", {"num_machines": 1, "num_mpiprocs_per_machine": 1})
@@ -70,6 +73,8 @@ def parse(inputs, computer, tmp_path):
             write_result(result, folder)
             if not hdf5:
                 (folder / "result.h5").unlink()
+            if change is not None:
+                change(folder)
         if json is not None:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "result.json").write_text(json)
@@ -205,6 +210,29 @@ def test_without_a_result_the_reason_is_found(parse, files, exit_status, expecte
     assert node.exit_status == exit_status, node.exit_message
     assert expected in node.exit_message
     assert not outputs
+
+
+def changed_digit(folder):
+    path = folder / "result.json"
+    path.write_text(re.sub(r'("value": \d\.\d)(\d)', lambda found: found[1] + str(
+        (int(found[2]) + 1) % 10), path.read_text(), count=1))
+
+
+def emptied(folder):
+    with h5py.File(folder / "result.h5", "w"):
+        pass
+
+
+@pytest.mark.parametrize("change", [changed_digit, emptied])
+def test_a_result_that_was_changed_is_not_stored(parse, refined, change):
+    outputs, node = parse("refine", result=refined, change=change)
+    assert node.exit_status == 311 and "signature" in node.exit_message and not outputs
+
+
+def test_the_result_of_another_document_is_not_stored(parse, refined):
+    other = refined.changed(document_sha256="0" * 64)
+    outputs, node = parse("refine", result=other)
+    assert node.exit_status == 311 and "another document" in node.exit_message and not outputs
 
 
 def test_words_of_the_engine_decide_nothing(parse, refined):

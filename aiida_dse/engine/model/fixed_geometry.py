@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -140,6 +141,10 @@ class AtomListPhase(FixedGeometryPhase):
         )
 
 
+#: Limits of stored distances: the smallest step (Å), and the largest B_iso (Å^2), as in documents.
+SMALLEST_STEP, LARGEST_B = 1e-4, 100.0
+
+
 @dataclass(frozen=True)
 class PairDistances:
     """Stored pair distances: the sampled distances of the mean particle of a phase.
@@ -173,11 +178,22 @@ class PairDistances:
                 f"occupancies and {len(self.atoms)} numbers of atoms."
             )
         if not (np.isfinite(self.histograms).all() and np.isfinite(self.atoms).all()
-                and 0 < self.step <= LARGEST_STEP):
+                and SMALLEST_STEP <= self.step <= LARGEST_STEP):
             raise ValueError(
                 f"the histograms or numbers of atoms contain values that are not finite, or the "
-                f"step of {self.step:g} Å does not lie between 0 and {LARGEST_STEP:g} Å."
+                f"step of {self.step:g} Å does not lie between {SMALLEST_STEP:g} and "
+                f"{LARGEST_STEP:g} Å."
             )
+        if len(set(self.labels)) < n or not all(re.fullmatch(r"[^\s.:*?\[\]]{1,40}", label)
+                                                for label in self.labels):
+            raise ValueError(f"the labels {', '.join(map(repr, self.labels))[:100]} of the sites must be "
+                             "different, without blanks, dots and wildcards.")
+        if not (all(number > 0 for number in self.atoms)
+                and all(0 < share <= 1 for share in self.occupancy)
+                and all(0 <= b <= LARGEST_B for b in self.b_iso)):
+            raise ValueError(
+                "the numbers of atoms must be positive, the occupancies between 0 and 1, and the "
+                f"B_iso between 0 and {LARGEST_B:g} Å^2.")
 
     def q_max(self, tolerance: float) -> float:
         """The q (1/Å) up to which the error per distance is below `tolerance`.
