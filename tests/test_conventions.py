@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,3 +120,12 @@ def test_the_checks_find_what_they_look_for(monkeypatch, tmp_path, check, code):
     monkeypatch.setitem(globals(), "FILES", [tmp_path / "wrong.py"])
     with pytest.raises(AssertionError, match=r"wrong\.py"):
         check()
+
+
+def test_commands_print_only_texts_that_cannot_control_the_terminal():
+    """All output of the commands passes through cli/terminal.py."""
+    found = [f"{path.name}:{number}: {line.strip()}"
+             for path in sorted((ROOT / "aiida_dse" / "cli").glob("*.py")) if path.name != "terminal.py"
+             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+             if re.search(r"click\.(secho|echo)\(|(?<![\w.])print\(|raise click\.ClickException", line)]
+    assert not found, "\n".join(found)

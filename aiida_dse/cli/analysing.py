@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-import click
-
 from .submission import fail, refusing
+from .terminal import echo
 
 
 def analyse_results(kind: str, sources: tuple[str, ...], options: Path | None, title: str) -> None:
@@ -39,7 +38,7 @@ def analyse_results(kind: str, sources: tuple[str, ...], options: Path | None, t
         options=Dict(chosen.model_dump(mode="json", exclude_unset=True)), **nodes,
         metadata={"label": title or kind.replace("-", " ")})
     print_analysis(str(process.pk))
-    click.echo(f"\nThe analysis is stored as node {process.pk}. Draw it with 'aiida-dse plot "
+    echo(f"\nThe analysis is stored as node {process.pk}. Draw it with 'aiida-dse plot "
                f"{process.pk} -o figure.pdf'.")
 
 

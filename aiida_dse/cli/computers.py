@@ -16,6 +16,7 @@ import click
 from aiida_dse.data.options import JOBS, SPEED
 
 from .setup_files import DIRECT, SLURM
+from .terminal import Refusal, echo
 
 COMPUTER, CODE = "localhost", "dse-engine"
 POLL_SECONDS = 10.0
@@ -31,13 +32,13 @@ def make_local(scratch: Path, cache: Path) -> None:
     beside = Path(sys.executable).with_name(CODE)
     executable = str(beside) if beside.exists() else shutil.which(CODE)
     if executable is None:
-        raise click.ClickException(
+        raise Refusal(
             f"the executable '{CODE}' is neither next to {sys.executable} nor on the PATH. "
             "Reinstall aiida-dse in this environment."
         )
     try:
         computer = load_computer(COMPUTER)
-        click.echo(f"computer '{COMPUTER}' already exists and is used")
+        echo(f"computer '{COMPUTER}' already exists and is used")
     except NotExistent:
         computer = Computer(
             label=COMPUTER, hostname=COMPUTER, description="this computer",
@@ -45,27 +46,27 @@ def make_local(scratch: Path, cache: Path) -> None:
         ).store()
         computer.set_minimum_job_poll_interval(1)
         computer.set_default_mpiprocs_per_machine(1)
-        click.echo(f"computer '{COMPUTER}' was created")
+        echo(f"computer '{COMPUTER}' was created")
     if not computer.is_configured:
         computer.configure(safe_interval=0, use_login_shell=False)
     _make_code(computer, {"filepath_executable": executable,
                           "prepend_text": f"export NUMBA_CACHE_DIR='{cache}'"})
-    click.echo("compiling the engine for this computer ...", nl=False)
+    echo("compiling the engine for this computer ...", nl=False)
     environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
     check = subprocess.run(
         [executable, "selftest"], env=environment, capture_output=True, text=True, check=False
     )
     if check.returncode:
-        raise click.ClickException(f"the engine's self-test failed:\n{check.stdout}{check.stderr}")
+        raise Refusal(f"the engine's self-test failed:\n{check.stdout}{check.stderr}")
     _keep(computer, {SPEED: _measured_speed(check.stdout)})
-    click.echo(f" {check.stdout.strip()}")
+    echo(f" {check.stdout.strip()}")
 
 
 def _measured_speed(out: str) -> float:
     """Computing time (s) per distance, from the output of the self-test."""
     found = re.search(r"speed: (\S+) ns", out)
     if found is None:
-        raise click.ClickException("the self-test did not report a speed, because the engine on "
+        raise Refusal("the self-test did not report a speed, because the engine on "
                                    "that computer is an older version. Install the version of the "
                                    f"plugin there. The output was:\n{out}")
     return float(found[1]) * 1e-9
@@ -92,7 +93,7 @@ def make_remote(content: dict[str, Any]) -> None:
             _delete(computer)
         if isinstance(problem, click.ClickException):
             raise
-        raise click.ClickException(
+        raise Refusal(
             f"{section['label']} cannot be used ({problem}). 'ssh {section['hostname']} true' must "
             "work here without a prompt. This requires a Host entry in your ssh configuration, your "
             "key on that computer, and the computer's key among the known hosts"
@@ -104,9 +105,9 @@ def make_remote(content: dict[str, Any]) -> None:
     computer.set_default_mpiprocs_per_machine(int(kept.get("threads", 1)))
     computer.set_minimum_job_poll_interval(float(jobs.get("poll_interval", POLL_SECONDS)))
     requested = ", ".join(f"{key} {value}" for key, value in kept.items())
-    click.echo(f"jobs request: {requested or 'the defaults of the computer'}")
+    echo(f"jobs request: {requested or 'the defaults of the computer'}")
     code = _make_code(computer, content["code"])
-    click.echo(f"use it with 'aiida-dse launch ... --code {code.full_label}'")
+    echo(f"use it with 'aiida-dse launch ... --code {code.full_label}'")
 
 
 def _stored(section: dict[str, Any]) -> tuple[Any, bool]:
@@ -127,16 +128,16 @@ def _stored(section: dict[str, Any]) -> tuple[Any, bool]:
         computer.set_prepend_text(section.get("prepend_text") or "")
         computer.set_default_mpiprocs_per_machine(1)
         computer.store()
-        click.echo(f"computer '{label}' was created")
+        echo(f"computer '{label}' was created")
         return computer, True
     for key, value in (("hostname", found.hostname), ("transport", found.transport_type),
                        ("scheduler", found.scheduler_type), ("work_dir", found.get_workdir())):
         if value != section[key]:
-            raise click.ClickException(
+            raise Refusal(
                 f"computer '{label}' already exists with {key} {value}, but the file specifies "
                 f"{section[key]}. Remove the computer with --undo, or choose another label"
             )
-    click.echo(f"computer '{label}' already exists and is used")
+    echo(f"computer '{label}' already exists and is used")
     return found, False
 
 
@@ -155,20 +156,20 @@ def _selftest(computer: Any, code: dict[str, Any], jobs: dict[str, Any]) -> floa
                    f"--time={SELFTEST_MINUTES}", *ask, *command]
     with computer.get_transport() as transport:
         if not transport.isfile(engine):
-            raise click.ClickException(
+            raise Refusal(
                 f"{engine} does not exist on {computer.label}. Install the engine there with "
                 "engine_only.py (copy it with 'aiida-dse setup engine_only.py --copy') and write "
                 "the path that it prints into the set-up file"
             )
         where = "in the queue of" if command[0] == "srun" else "on"
-        click.echo(f"compiling the engine {where} {computer.label} ...", nl=False)
+        echo(f"compiling the engine {where} {computer.label} ...", nl=False)
         status, out, err = transport.exec_command_wait(
             f"{code.get('prepend_text') or 'true'}\n{shlex.join(command)}")
     if status:
-        raise click.ClickException(
+        raise Refusal(
             f"'{shlex.join(command)}' ended with status {status} on {computer.label}:\n{out}{err}")
     speed = _measured_speed(out)
-    click.echo(f" {out.strip()}")
+    echo(f" {out.strip()}")
     return speed
 
 
@@ -187,13 +188,13 @@ def _make_code(computer: Any, section: dict[str, Any]) -> Any:
             default_calc_job_plugin="dse.refine", prepend_text=section.get("prepend_text") or "",
             description=section.get("description") or "The Debye scattering engine",
         ).store()
-        click.echo(f"code '{label}' was created ({code.filepath_executable})")
+        echo(f"code '{label}' was created ({code.filepath_executable})")
         return code
     if str(code.filepath_executable) != section["filepath_executable"]:
-        click.echo(f"code '{label}' already exists with {code.filepath_executable} and was not "
+        echo(f"code '{label}' already exists with {code.filepath_executable} and was not "
                    f"changed. To use {section['filepath_executable']}, choose another label")
     else:
-        click.echo(f"code '{label}' already exists and is used")
+        echo(f"code '{label}' already exists and is used")
     code.is_hidden = False
     return code
 
@@ -208,7 +209,7 @@ def undo_remote(content: dict[str, Any]) -> None:
     try:
         computer = load_computer(label)
     except NotExistent:
-        click.echo(f"there is no computer '{label}', so there is nothing to undo")
+        echo(f"there is no computer '{label}', so there is nothing to undo")
         return
     query = QueryBuilder().append(InstalledCode, filters={
         "dbcomputer_id": computer.pk, "label": content["code"].get("label") or CODE})
@@ -219,14 +220,14 @@ def undo_remote(content: dict[str, Any]) -> None:
         for code in codes:
             code.is_hidden = True
         _authinfo(computer).enabled = False
-        click.echo(f"{used} nodes of your analyses refer to the computer '{label}'. It was "
+        echo(f"{used} nodes of your analyses refer to the computer '{label}'. It was "
                    "therefore disabled instead of deleted, and its code is hidden. Run setup again "
                    "to restore both")
         return
     delete_nodes([code.pk for code in codes], dry_run=False)
     _delete(computer)
     work = computer_work(content)
-    click.echo(f"computer '{label}' and its code were removed. The files on that computer "
+    echo(f"computer '{label}' and its code were removed. The files on that computer "
                f"remain: {work}")
 
 

@@ -16,6 +16,8 @@ import click
 
 from aiida_dse.data.options import JOBS, SPEED
 
+from .terminal import echo
+
 #: Free space (bytes) on a scratch disk below which doctor issues a warning.
 LITTLE_SPACE = 2e9
 #: Time limits (s) for the version query of an engine and for its self-test, which may compile it.
@@ -44,11 +46,11 @@ def doctor(profile: str | None, code_label: str, as_json: bool) -> None:
     for check in checks(profile, code_label):
         found.append(check)
         if not as_json:
-            click.echo(f"{check.outcome:5}{check.name:12}{check.found}")
+            echo(f"{check.outcome:5}{check.name:12}{check.found}")
             if check.outcome != "ok" and check.remedy:
-                click.echo(f"{'':17}-> {check.remedy}")
+                echo(f"{'':17}-> {check.remedy}")
     if as_json:
-        click.echo(json.dumps([check._asdict() for check in found], indent=1))
+        echo(json.dumps([check._asdict() for check in found], indent=1))
     if any(check.outcome == "fail" for check in found):
         raise SystemExit(1)
 

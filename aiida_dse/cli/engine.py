@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 # One BLAS thread, because the engine distributes its cores itself; must precede import of numpy.
 for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -36,6 +37,7 @@ from .engine_support import (  # noqa: E402
     threads_option,
     walltime_option,
 )
+from .terminal import echo  # noqa: E402
 
 
 def _print_version(context: click.Context, _: Any, wanted: bool) -> None:
@@ -43,7 +45,7 @@ def _print_version(context: click.Context, _: Any, wanted: bool) -> None:
         import aiida_dse
         from aiida_dse.tasks.summary import engine_identity
 
-        click.echo(f"dse-engine, version {aiida_dse.__version__}, {engine_identity()}")
+        echo(f"dse-engine, version {aiida_dse.__version__}, {engine_identity()}")
         context.exit()
 
 
@@ -68,7 +70,7 @@ def validate(document: Path | None, schema: bool) -> None:
     if schema:
         from aiida_dse.documents import ModelDocument
 
-        click.echo(json.dumps(ModelDocument.model_json_schema(by_alias=True), indent=1))
+        echo(json.dumps(ModelDocument.model_json_schema(by_alias=True), indent=1))
         return
     if document is None:
         raise click.UsageError("Specify the document to check, or the option --schema.")
@@ -76,11 +78,11 @@ def validate(document: Path | None, schema: bool) -> None:
         if is_simultaneous(document):
             from aiida_dse.report.simultaneous_tables import simultaneous_validation_report
 
-            click.echo(simultaneous_validation_report(build_simultaneous_model(document)))
+            echo(simultaneous_validation_report(build_simultaneous_model(document)))
         else:
             from aiida_dse.report.tables import validation_report
 
-            click.echo(validation_report(build_model(document)))
+            echo(validation_report(build_model(document)))
 
 
 @main.command()
@@ -207,7 +209,7 @@ def terminations(
         tables = termination_tables(
             built, refined=refined, every=every, on_cycle=show.cycle, on_done=show.terminations,
             should_stop=stop_check(walltime))
-    click.echo(tables)
+    echo(tables)
 
 
 @main.command()
@@ -253,9 +255,10 @@ def _named_models(models: tuple[str, ...]) -> dict[str, Path]:
         name, sign, rest = text.rpartition("=")
         path = Path(rest)
         name = name if sign else path.stem
-        if not name or "/" in name:
-            raise ValueError(f"'{text}' does not have the form NAME=MODEL, where NAME is a non-empty "
-                             "name without a slash.")
+        if not re.fullmatch(r"\w[\w .+-]{0,99}", name):
+            raise ValueError(f"'{text}' does not have the form NAME=MODEL, where NAME consists of letters, "
+                             "digits, blanks and the characters _ . + -, and begins with a letter or a "
+                             "digit.")
         if name in named:
             raise ValueError(f"Two models are called '{name}'. Distinguish them with NAME=MODEL.")
         named[name] = path
@@ -310,7 +313,7 @@ def upgrade(document: Path, output: Path | None) -> None:
         else:
             text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         if output is None:
-            click.echo(text, nl=False)
+            echo(text, nl=False)
         else:
             output.write_text(text, encoding="utf-8")
 
@@ -325,9 +328,9 @@ def selftest() -> None:
 
     begin = time.monotonic()
     error = selftest()
-    click.echo(f"self-test: largest relative error {error:.1e} (limit {LIMIT:.0e}), "
+    echo(f"self-test: largest relative error {error:.1e} (limit {LIMIT:.0e}), "
                f"{time.monotonic() - begin:.1f} s")
-    click.echo(f"speed: {1e9 * speed():.3g} ns per distance on one thread")
+    echo(f"speed: {1e9 * speed():.3g} ns per distance on one thread")
     sys.exit(0 if error < LIMIT else 1)
 
 

@@ -14,6 +14,8 @@ import click
 
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 
+from .terminal import echo
+
 document_argument = click.argument("document", type=click.Path(path_type=Path))
 output_option = click.option(
     "-o", "--output", type=click.Path(file_okay=False, path_type=Path), default=Path("results"),
@@ -64,7 +66,7 @@ def build_model(document: Path, resources: Resources = ONE_THREAD, *, measured: 
         raise ValueError("pattern: there is no 'file', but this task requires a measured pattern. "
                          "Specify its file, or use 'dse-engine simulate'.")
     if remark := check_axis(built):
-        click.echo(f"note: {remark}", err=True)
+        echo(f"note: {remark}", err=True)
     return built
 
 
@@ -82,7 +84,7 @@ def build_simultaneous_model(document: Path, resources: Resources = ONE_THREAD) 
 
     built = build_simultaneous(load_simultaneous(document), document.parent, resources=resources)
     for remark in check_axes_of(built):
-        click.echo(f"note: {remark}", err=True)
+        echo(f"note: {remark}", err=True)
     return built
 
 
@@ -121,7 +123,7 @@ def refusals() -> Iterator[None]:
         failure = failure_of(problem)
         if failure.failure is Failure.INTERNAL:
             raise
-        click.echo(f"Error: {failure}", err=True)
+        echo(f"Error: {failure}", err=True)
         sys.exit(EXITS[failure.failure].command)
 
 
@@ -141,7 +143,7 @@ def stop_check(walltime: float | None) -> Callable[[], str | None]:
 
     def stop(number: int, frame: Any) -> None:
         signalled.append(number)
-        click.echo("Terminating after the current step; the results obtained so far are written.",
+        echo("Terminating after the current step; the results obtained so far are written.",
                    err=True)
 
     signal.signal(signal.SIGTERM, stop)
@@ -160,7 +162,7 @@ def print_duration(built: Any) -> None:
 
     seconds = evaluation_seconds(built)
     if seconds > LONG_EVALUATION:
-        click.echo(f"A pattern of this model takes about {seconds:.0f} s on one thread; the first "
+        echo(f"A pattern of this model takes about {seconds:.0f} s on one thread; the first "
                    "progress follows after that.", err=True)
 
 
@@ -181,6 +183,6 @@ def finish(result: Any, output: Path) -> None:
 
     write_result(result, output)
     write_outcome(output, RunOutcome("finished"))
-    click.echo(result_report(result))
-    click.echo(f"Results: {output / 'result.json'}, {output / 'result.h5'}")
+    echo(result_report(result))
+    echo(f"Results: {output / 'result.json'}, {output / 'result.h5'}")
     sys.exit(EXITS[result.status].command)

@@ -12,8 +12,14 @@ from typing import Any
 
 import click
 
+from aiida_dse.documents.printable import printable
+
+from .terminal import Refusal, echo
+
 #: Significant digits in tables; CSV and JSON output has full precision.
 _DIGITS = 6
+#: First characters of a text that a spreadsheet evaluates as a formula.
+_FORMULA = tuple("=+-@\t\r")
 #: Tasks that produce results.
 TASKS = ("refine", "scan", "compare", "uncertainty", "simultaneous", "temperature_series", "size_series",
          "sizing_curve", "differential", "simulate", "build")
@@ -59,7 +65,7 @@ def print_query(
 
     rows = refusing(find_rows, **filters, show=show, sort=sort, limit=limit)
     if form == "json":
-        click.echo(json.dumps(rows, indent=1, default=_json_value))
+        echo(json.dumps(rows, indent=1, default=_json_value))
     elif form == "csv":
         if rows:
             writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
@@ -68,12 +74,12 @@ def print_query(
     elif rows:
         import tabulate
 
-        click.echo(tabulate.tabulate(
+        echo(tabulate.tabulate(
             [[_cell(value) for value in row.values()] for row in rows], headers=list(rows[0]),
             disable_numparse=True,
         ))
     else:
-        click.echo("No result matches. List all results with 'aiida-dse query' without options.")
+        echo("No result matches. List all results with 'aiida-dse query' without options.")
 
 
 def print_trace(pk: str, as_json: bool) -> None:
@@ -86,15 +92,15 @@ def print_trace(pk: str, as_json: bool) -> None:
     try:
         node = load_node(pk)
     except (NotExistent, MultipleObjectsError, ValueError):
-        raise click.ClickException(
+        raise Refusal(
             f"there is no node '{pk}'. List the results with 'aiida-dse query'."
         ) from None
     found = trace(node)
     if as_json:
-        click.echo(json.dumps(found, indent=1, default=_json_value))
+        echo(json.dumps(found, indent=1, default=_json_value))
         return
     for line in trace_lines(found):
-        click.echo(line)
+        echo(line)
 
 
 def trace_lines(row: Mapping[str, Any], stem: str = "", last: bool = True, top: bool = True) -> \
@@ -114,9 +120,12 @@ def trace_lines(row: Mapping[str, Any], stem: str = "", last: bool = True, top: 
 
 
 def export_results(
-    pks: tuple[str, ...], filters: Mapping[str, Any], output: Path
+    pks: tuple[str, ...], filters: Mapping[str, Any], output: Path, with_studies: bool = False
 ) -> None:
-    """Write the specified nodes and all matching results with their provenance to an archive."""
+    """Write the specified nodes and all matching results with their provenance to an archive.
+
+    Series and studies to which they belong are included only `with_studies`.
+    """
     from aiida.common.exceptions import MultipleObjectsError, NotExistent
     from aiida.orm import Group, load_node
 
@@ -133,7 +142,7 @@ def export_results(
         try:
             nodes.append(load_node(pk))
         except (NotExistent, MultipleObjectsError, ValueError):
-            raise click.ClickException(f"there is no node '{pk}'. Nothing was written.") from None
+            raise Refusal(f"there is no node '{pk}'. Nothing was written.") from None
     groups: list[Any] = []
     if filters:
         nodes += [load_node(row["pk"]) for row in refusing(find_rows, **filters)]
@@ -141,12 +150,12 @@ def export_results(
             groups = [g for g in Group.collection.find({"label": filters["group"]})]
     running = [node for node in nodes if getattr(node, "is_sealed", True) is False]
     if running:
-        raise click.ClickException(
+        raise Refusal(
             f"{running[0].process_label}<{running[0].pk}> is still running. Wait until it "
             "has ended. Nothing was written."
         )
-    refusing(write_archive, nodes, output, groups=groups)
-    click.echo(f"wrote {output}: {output.stat().st_size / 1e6:.2f} MB. List its results "
+    refusing(write_archive, nodes, output, groups=groups, with_studies=with_studies)
+    echo(f"wrote {output}: {output.stat().st_size / 1e6:.2f} MB. List its results "
                f"with 'aiida-dse query --archive {output}'.")
 
 
@@ -156,10 +165,10 @@ def import_results(file: Path) -> None:
 
     added = refusing(read_archive, file)
     if added.nodes:
-        click.echo(f"{added.nodes} nodes were imported from {file}, {added.results} of them "
+        echo(f"{added.nodes} nodes were imported from {file}, {added.results} of them "
                    "results. List the results with 'aiida-dse query'.")
     else:
-        click.echo(f"{file} contains nothing new: all its nodes exist in the profile.")
+        echo(f"{file} contains nothing new: all its nodes exist in the profile.")
 
 
 def refusing(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -167,7 +176,7 @@ def refusing(function: Callable[..., Any], *arguments: Any, **options: Any) -> A
     try:
         return function(*arguments, **options)
     except ValueError as problem:
-        raise click.ClickException(str(problem)) from None
+        raise Refusal(str(problem)) from None
 
 
 def _cell(value: Any) -> str:
@@ -183,7 +192,11 @@ def _cell(value: Any) -> str:
 
 
 def _csv_cell(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, list | dict) else _json_value(value)
+    """The value of a CSV cell. A text that a spreadsheet would take for a formula is quoted by '."""
+    value = json.dumps(value) if isinstance(value, list | dict) else _json_value(value)
+    if not isinstance(value, str):
+        return value
+    return ("'" if value.startswith(_FORMULA) else "") + printable(value).replace("\t", "\ufffd")
 
 
 def _json_value(value: Any) -> Any:

@@ -23,6 +23,7 @@ from .submission import (
     speed_for,
     submit_builder,
 )
+from .terminal import echo
 
 #: Seconds on one core above which a map must be confirmed.
 LONG_MAP = 3600.0
@@ -76,7 +77,7 @@ def launch_map(
         speed = speed_for(settings.code_label)
         cost, total = seconds_per_point(built, speed), seconds_of_map(built, speed)
         points = math.prod(built.grid.shape)
-        click.echo(f"{points:,} grid points, about {cost * 1e3:.1f} ms for each point at which "
+        echo(f"{points:,} grid points, about {cost * 1e3:.1f} ms for each point at which "
                    f"the distances change, about {seconds_text(total)} on one core in total")
         if total > LONG_MAP and not yes and not settings.dry_run:
             _ask(f"the map takes about {seconds_text(total)} on one core")
@@ -113,7 +114,7 @@ def launch_uncertainty(
     if found is None:
         return launch_model(UncertaintyWorkChain, content, nodes, settings, start_from=start_from)
     content, finished = found
-    click.echo(f"continuing from the finished parts of {start_from}")
+    echo(f"continuing from the finished parts of {start_from}")
 
     def complete(builder: Any) -> None:
         builder.uncertainty.finished = finished
@@ -215,8 +216,8 @@ def launch_simultaneous(
             content, patterns, nodes, settings.protocol, None, start)
     print_remarks(remarks)
     if settings.dry_run:
-        click.echo(simultaneous_validation_report(built))
-        click.echo("Dry run: nothing was stored or submitted.")
+        echo(simultaneous_validation_report(built))
+        echo("Dry run: nothing was stored or submitted.")
         return None
     builder = builder_of(SimultaneousWorkChain, settings, content, patterns, nodes.structures,
                          nodes.blanks, start_from=start)

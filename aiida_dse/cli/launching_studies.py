@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
-
 from aiida_dse.documents import StudyDocument, load_study
 
 from .submission import (
@@ -18,6 +16,7 @@ from .submission import (
     speed_for,
     submit_builder,
 )
+from .terminal import echo
 
 
 def launch_study(
@@ -29,7 +28,7 @@ def launch_study(
     overrides = _overrides(max_concurrent)
     read = _read(_load(document), document.parent, settings, overrides)
     if settings.dry_run:
-        click.echo("Dry run: nothing was stored or submitted.")
+        echo("Dry run: nothing was stored or submitted.")
         return None
     builder = builder_of(StudyWorkChain, settings, read, overrides=overrides)
     return submit_builder(builder, (), settings.wait)
@@ -57,7 +56,7 @@ def launch_series(
         "series": {name: one}, "maps": (), "compare": (),
     }), document.parent, settings, overrides)
     if settings.dry_run:
-        click.echo("Dry run: nothing was stored or submitted.")
+        echo("Dry run: nothing was stored or submitted.")
         return None
     builder = builder_of(
         SERIES[one.kind], settings, read.members_of(name),
@@ -88,11 +87,11 @@ def _read(
         jobs = StudyWorkChain.get_protocol_inputs(settings.protocol, overrides)["max_concurrent"]
     costs = _costs(read, speed_for(settings.code_label))
     data = sum(stored_bytes(one.built) for one in read.samples.values())
-    click.echo(plan_report(study, costs, data, jobs))
+    echo(plan_report(study, costs, data, jobs))
     for name, one in read.samples.items():
         print_remarks([f"{name}: {remark}" for remark in one.remarks])
     for name, why in read.left_out.items():
-        click.echo(f"note: {name} is left out: {why}")
+        echo(f"note: {name} is left out: {why}")
     return read
 
 

@@ -16,6 +16,7 @@ from .finding import query_options
 from .profile import load_profile_for_command
 from .setup import setup
 from .shipped_files import examples
+from .terminal import echo
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -203,7 +204,7 @@ def list_(context: click.Context, limit: int, archive: Path | None) -> None:
     loaded = _look_into(context, archive)
     print_list(limit)
     if loaded is not None and (trouble := repair(loaded)):
-        click.echo(trouble, err=True)
+        echo(trouble, err=True)
 
 
 @main.command()
@@ -301,13 +302,17 @@ def trace(context: click.Context, pk: str, as_json: bool, archive: Path | None) 
 @query_options
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True,
               help="Archive file to write, for example study.aiida.")
+@click.option("--with-studies", is_flag=True, help=(
+    "Include the series and studies to which the results belong, and with them all other samples."))
 @click.pass_obj
-def export(profile: str | None, pks: tuple[str, ...], output: Path, **filters: Any) -> None:
+def export(
+    profile: str | None, pks: tuple[str, ...], output: Path, with_studies: bool, **filters: Any
+) -> None:
     """Export results with their full provenance to an archive file."""
     from .finding import export_results
 
     load_profile_for_command(profile)
-    export_results(pks, filters, output)
+    export_results(pks, filters, output, with_studies)
 
 
 @main.command("import")

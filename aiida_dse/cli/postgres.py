@@ -17,6 +17,8 @@ from typing import Any
 
 import click
 
+from .terminal import Refusal, echo
+
 MARK = "made by aiida-dse setup"
 #: The first locale known to the server is used. C.UTF-8 sorts alike everywhere; C always exists.
 LOCALES = ("C.UTF-8", "en_US.UTF-8", "C")
@@ -43,7 +45,7 @@ def make(content: dict[str, Any]) -> Database:
     role = content.get("database_username") or name
     for each in (name, role):
         if not NAME.fullmatch(each):
-            raise click.ClickException(
+            raise Refusal(
                 f"'{each}' is not a valid name for a database or a role. Use at most 63 characters "
                 "from a-z, 0-9 and _, and start with a letter or _"
             )
@@ -55,7 +57,7 @@ def make(content: dict[str, Any]) -> Database:
     )
     made = set()
     if has_role:
-        click.echo(f"role '{role}' already exists and is used")
+        echo(f"role '{role}' already exists and is used")
         password = click.prompt(f"Password of the PostgreSQL role '{role}'", hide_input=True)
         database = Database(host, database.port, name, role, password)
     else:
@@ -63,13 +65,13 @@ def make(content: dict[str, Any]) -> Database:
                     f"'{scram_verifier(role, database.password)}';\n"
                     f"COMMENT ON ROLE \"{role}\" IS '{MARK}'")
         made.add("role")
-        click.echo(f"role '{role}' was created")
+        echo(f"role '{role}' was created")
     if has_database:
-        click.echo(f"database '{name}' already exists and is used")
+        echo(f"database '{name}' already exists and is used")
     else:
         locale = _create_database(admin, database)
         made.add("database")
-        click.echo(f"database '{name}' was created (UTF8, locale {locale})")
+        echo(f"database '{name}' was created (UTF8, locale {locale})")
     return Database(host, database.port, name, role, database.password, frozenset(made))
 
 
@@ -137,7 +139,7 @@ def _admin(database: Database) -> list[str]:
             continue
         if answer == "t":
             return command
-    raise click.ClickException(
+    raise Refusal(
         f"PostgreSQL at {database.host}:{database.port} could not be reached as a user who may "
         f"create databases (tried {getpass.getuser()} and postgres). Check that the server is "
         "running and that psql is installed. If you are not permitted to create databases there, "
@@ -152,9 +154,9 @@ def _sql(command: list[str], statement: str) -> str:
         done = subprocess.run(command, input=f"{statement};\n", capture_output=True, text=True,
                               timeout=120, check=False, cwd="/")
     except (FileNotFoundError, subprocess.TimeoutExpired) as problem:
-        raise click.ClickException(f"{command[0]}: {problem}") from None
+        raise Refusal(f"{command[0]}: {problem}") from None
     if done.returncode:
-        raise click.ClickException(f"PostgreSQL reported an error: {done.stderr.strip()}")
+        raise Refusal(f"PostgreSQL reported an error: {done.stderr.strip()}")
     return done.stdout.strip()
 
 

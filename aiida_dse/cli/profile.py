@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
+from .terminal import Refusal
 
 
 def load_profile_for_command(name: str | None) -> Any:
@@ -15,6 +15,6 @@ def load_profile_for_command(name: str | None) -> Any:
     try:
         return load_profile(name)
     except (ConfigurationError, MissingConfigurationError) as problem:
-        raise click.ClickException(
+        raise Refusal(
             f"no AiiDA profile could be loaded ({problem}). Create one with 'aiida-dse setup'."
         ) from None

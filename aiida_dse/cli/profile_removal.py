@@ -13,10 +13,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import click
-
 from . import postgres, rabbitmq
 from .setup_files import PRODUCTION
+from .terminal import Refusal, echo
 
 #: Time (s) within which the daemon must stop.
 DAEMON_SECONDS = 60
@@ -36,7 +35,7 @@ def undo_profile(name: str, delete_data: bool) -> None:
         config = None
     if config is None or name not in config.profile_names:
         if config is None or not (delete_data and _delete_kept_data(config, name)):
-            click.echo(f"there is no profile '{name}', so there is nothing to undo")
+            echo(f"there is no profile '{name}', so there is nothing to undo")
         return
     profile = config.get_profile(name)
     _stop_daemon(name)
@@ -44,7 +43,7 @@ def undo_profile(name: str, delete_data: bool) -> None:
     where = location(profile)
     if not delete_data:
         _remember(config, where)
-        click.echo(_how_to_use_again(where))
+        echo(_how_to_use_again(where))
     elif not _delete(config, where):
         _remember(config, where)
     if profile.process_control_backend == PRODUCTION:
@@ -53,10 +52,10 @@ def undo_profile(name: str, delete_data: bool) -> None:
     config.remove_profile(name)
     if was_default and config.profile_names:
         config.set_default_profile(config.profile_names[0], overwrite=True)
-        click.echo(f"'{config.default_profile_name}' is now the default profile")
+        echo(f"'{config.default_profile_name}' is now the default profile")
     config.store()
     _redact_backups(config, name)
-    click.echo(f"profile '{name}' was removed from {config.dirpath}")
+    echo(f"profile '{name}' was removed from {config.dirpath}")
 
 
 def location(profile: Any) -> dict[str, Any]:
@@ -78,11 +77,11 @@ def _stop_daemon(name: str) -> None:
     try:
         client.stop_daemon(wait=True, timeout=DAEMON_SECONDS)
     except DaemonException as problem:
-        raise click.ClickException(
+        raise Refusal(
             f"the daemon did not stop ({problem}), so nothing was removed. Run 'verdi -p {name} "
             "daemon stop' and repeat this command"
         ) from None
-    click.echo("the daemon was stopped")
+    echo("the daemon was stopped")
 
 
 def _how_to_use_again(where: dict[str, Any]) -> str:
@@ -127,9 +126,14 @@ def _delete_kept_data(config: Any, name: str) -> bool:
 
 def _delete(config: Any, where: dict[str, Any]) -> bool:
     """Delete folder, database and role; False if the database was not created by setup."""
+    own = Path(config.dirpath, "repository", where["profile"])
+    if Path(where["folder"]).resolve() != own.resolve():
+        raise Refusal(
+            f"the data of '{where['profile']}' lie in {where['folder']} and not in {own}, so this command "
+            "did not create them, and nothing was removed. Run the command without --delete-data")
     others = [location(one) for one in config.profiles if one.name != where["profile"]]
     if any(one["folder"] == where["folder"] or _same_database(one, where) for one in others):
-        raise click.ClickException(
+        raise Refusal(
             "another profile uses the same data, so nothing was removed. Run the command without "
             "--delete-data"
         )
@@ -140,7 +144,7 @@ def _delete(config: Any, where: dict[str, Any]) -> bool:
             where["database_username"], password="")
         made = postgres.made_by_setup(database)
         if "database" not in made and postgres.exists(database):
-            click.echo(f"the data were retained: the database '{database.name}' was not created by "
+            echo(f"the data were retained: the database '{database.name}' was not created by "
                        f"this command, and {where['folder']} belongs to it")
             return False
         if any(_same_server(one, where)
@@ -149,10 +153,10 @@ def _delete(config: Any, where: dict[str, Any]) -> bool:
         postgres.drop(database, made)
         deleted = ", ".join([*(f"the {what} '{getattr(database, label)}'" for what, label in (
             ("database", "name"), ("role", "role")) if what in made), deleted])
-    shutil.rmtree(where["folder"], ignore_errors=True)
+    shutil.rmtree(own, ignore_errors=True)
     shutil.rmtree(Path(config.dirpath) / "scratch" / where["profile"], ignore_errors=True)
     _store_kept(config, [one for one in _kept(config) if one != where])
-    click.echo(f"deleted: {deleted}")
+    echo(f"deleted: {deleted}")
     return True
 
 

@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import click
-
 from . import postgres, rabbitmq
 from .computers import make_local
 from .setup_files import PRODUCTION
+from .terminal import Refusal, echo
 
 CACHED = "aiida.calculations:dse.*"
 #: Time (s) that verdi waits for a reply of the daemon.
@@ -29,19 +28,19 @@ def make_profile(content: dict[str, Any], workers: int, daemon: bool) -> None:
     if name in config.profile_names:
         existing = config.get_profile(name).process_control_backend
         if existing != content["broker"]:
-            raise click.ClickException(
+            raise Refusal(
                 f"profile '{name}' already exists with the broker {existing}, but "
                 f"{content['broker']} is requested. Choose another name with --profile, or remove "
                 "the existing profile with --undo"
             )
-        click.echo(f"profile '{name}' already exists and is used")
+        echo(f"profile '{name}' already exists and is used")
     else:
         folder = Path(config.dirpath) / "repository" / name
         if production:
             _make_production(config, content, folder)
         else:
             _create(config, content, "core.sqlite_dos", {"filepath": str(folder)}, {})
-            click.echo(f"profile '{name}' was created (SQLite, ZeroMQ broker) in {config.dirpath}")
+            echo(f"profile '{name}' was created (SQLite, ZeroMQ broker) in {config.dirpath}")
         config.set_option("runner.poll.interval", 1, scope=name)
         config.set_option("daemon.default_workers", workers, scope=name)
         # a job that this version of the engine has already computed is not computed again
@@ -59,7 +58,7 @@ def make_profile(content: dict[str, Any], workers: int, daemon: bool) -> None:
     if daemon:
         start_daemon(name)
     if config.default_profile_name != name:
-        click.echo(f"'{config.default_profile_name}' remains the default profile: use "
+        echo(f"'{config.default_profile_name}' remains the default profile: use "
                    f"'aiida-dse -p {name}' and 'verdi -p {name}'.")
 
 
@@ -81,7 +80,7 @@ def _create(
                 "process_control": {"backend": content["broker"], "config": broker_config},
             })
             config.add_profile(profile).store()
-            click.echo(f"{folder} already contains data, which are used")
+            echo(f"{folder} already contains data, which are used")
         else:
             profile = config.create_profile(
                 name=name, storage_backend=storage, storage_config=storage_config,
@@ -116,9 +115,9 @@ def _make_production(config: Any, content: dict[str, Any], folder: Path) -> None
     except Exception as problem:
         postgres.drop(database, database.made)
         reason = str(problem).replace(database.password, "***")
-        raise click.ClickException(f"profile '{name}' was not created: {reason}") from None
+        raise Refusal(f"profile '{name}' was not created: {reason}") from None
     Path(config.filepath).chmod(0o600)  # it contains the password
-    click.echo(f"profile '{name}' was created (PostgreSQL database '{database.name}', RabbitMQ) in "
+    echo(f"profile '{name}' was created (PostgreSQL database '{database.name}', RabbitMQ) in "
                f"{config.dirpath}")
 
 
@@ -126,9 +125,9 @@ def _check_broker(config: Any, name: str) -> None:
     """Check the timeout of the server, and disable AiiDA's warning about every recent RabbitMQ."""
     found = rabbitmq.version(config.get_profile(name).process_control_config)
     config.set_option("warnings.rabbitmq_version", False, scope=name)
-    click.echo(f"RabbitMQ {found} responds")
+    echo(f"RabbitMQ {found} responds")
     if remark := rabbitmq.timeout_remark(found):
-        click.echo(remark)
+        echo(remark)
 
 
 def start_daemon(profile: str) -> None:
@@ -136,7 +135,7 @@ def start_daemon(profile: str) -> None:
     from aiida.engine.daemon.client import get_daemon_client
 
     if get_daemon_client(profile).is_daemon_running:
-        click.echo("the daemon is already running")
+        echo("the daemon is already running")
         return
     # if the environment was not activated, verdi may not be on the PATH
     beside = Path(sys.executable).parent
@@ -149,8 +148,8 @@ def start_daemon(profile: str) -> None:
         check=False,
     )
     if started.returncode:
-        raise click.ClickException(
+        raise Refusal(
             f"the daemon did not start:\n{started.stdout}{started.stderr}\nSee 'verdi -p "
             f"{profile} daemon logshow'."
         )
-    click.echo("the daemon was started")
+    echo("the daemon was started")

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from .terminal import Refusal, echo
+
 #: From this version on, a task that takes longer than consumer_timeout disconnects the daemon.
 TIMES_OUT_FROM = (3, 8, 15)
 LIFT = "application:set_env(rabbit, consumer_timeout, undefined)."
@@ -43,7 +45,7 @@ def version(broker: dict[str, Any]) -> str:
     try:
         return asyncio.run(ask())
     except Exception as problem:  # its text may contain the URL with the password
-        raise click.ClickException(
+        raise Refusal(
             f"RabbitMQ at {broker['broker_host']}:{broker['broker_port']} does not respond to the "
             f"user '{broker['broker_username']}' ({type(problem).__name__}). Check that it is "
             "running (Debian: apt install rabbitmq-server), and that host, port and user are "
@@ -97,7 +99,7 @@ def forget(broker: dict[str, Any], prefix: str) -> None:
     try:
         asyncio.run(delete())
     except Exception as problem:
-        click.echo(f"the queue '{prefix}.process.queue' was not deleted, because RabbitMQ does not "
+        echo(f"the queue '{prefix}.process.queue' was not deleted, because RabbitMQ does not "
                    f"respond ({type(problem).__name__}). The queue is empty and harmless")
 
 

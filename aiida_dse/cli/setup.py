@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .setup_files import NO_FILE, read_file
+from .setup_files import NO_FILE, check_profile_name, read_file
 from .shipped_files import copy_setup_file, find_setup_file, list_setup_files
 
 
@@ -58,6 +58,7 @@ def setup(
         (computers.undo_remote if undo else computers.make_remote)(content)
         return
     content = content | {"profile": name or content["profile"]}
+    check_profile_name(content["profile"])
     if undo:
         from .profile_removal import undo_profile
 

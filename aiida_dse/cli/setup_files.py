@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
-import click
 import yaml
+
+from .terminal import Refusal
 
 #: Keys of a profile's file, as for 'verdi profile setup --config'; the first two are required.
 PERSON = ("profile", "broker", "email", "first_name", "last_name", "institution")
@@ -31,14 +33,22 @@ SECTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+def check_profile_name(name: str) -> None:
+    """Raise an error for names that are no plain names: the name is part of the paths of the data."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}", str(name)):
+        raise Refusal(
+            f"{name!r} is not a valid name of a profile. Use up to 60 letters, digits, hyphens and "
+            "underscores, and begin with a letter or a digit")
+
+
 def read_file(path: Path) -> dict[str, Any]:
     """The content of a setup file, with its keys checked."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
-        raise click.ClickException(f"{path} is not valid YAML: {problem}") from None
+        raise Refusal(f"{path} is not valid YAML: {problem}") from None
     if not isinstance(content, dict):
-        raise click.ClickException(
+        raise Refusal(
             f"{path} contains no keys. Start from one of the files listed by "
             "'aiida-dse setup --list'"
         )
@@ -47,7 +57,7 @@ def read_file(path: Path) -> dict[str, Any]:
         return content
     broker = content.get("broker")
     if broker not in (EMBEDDED, PRODUCTION):
-        raise click.ClickException(
+        raise Refusal(
             f"{path}: the broker is {broker!r}. Specify '{EMBEDDED}' for a profile without "
             f"services or '{PRODUCTION}' for one with PostgreSQL and RabbitMQ; a file that sets up "
             "a computer must contain a section 'computer'"
@@ -61,18 +71,18 @@ def check_keys(
 ) -> None:
     """Raise an error for unknown keys, and for required keys that are missing or empty."""
     if not isinstance(content, dict):
-        raise click.ClickException(
+        raise Refusal(
             f"{where}: expected lines of the form 'key: value' (keys: {', '.join(known)})")
     for key in content:
         if key not in known:
             hint = (" Do not store passwords in this file: setup prompts for them when required."
                     if "password" in str(key) else "")
-            raise click.ClickException(
+            raise Refusal(
                 f"{where}: unknown key '{key}'. The known keys are {', '.join(known)}.{hint}"
             )
     for key in needed:
         if not content.get(key):
-            raise click.ClickException(f"{where}: the key '{key}' is missing; add it")
+            raise Refusal(f"{where}: the key '{key}' is missing; add it")
 
 
 def check_sections(path: Path, content: dict[str, Any]) -> None:
@@ -84,20 +94,20 @@ def check_sections(path: Path, content: dict[str, Any]) -> None:
     computer, jobs = content["computer"], content.get("jobs") or {}
     for key, allowed in (("transport", (TRANSPORT,)), ("scheduler", (SLURM, DIRECT))):
         if computer[key] not in allowed:
-            raise click.ClickException(f"{path}, computer: {key} is '{computer[key]}', but this "
+            raise Refusal(f"{path}, computer: {key} is '{computer[key]}', but this "
                                        f"command supports only {' and '.join(allowed)}")
     for key, low in (("walltime", 60), ("threads", 1), ("poll_interval", 0)):
         value = jobs.get(key)
         if value is not None and (type(value) not in (int, float) or value < low):
             unit = "" if key == "threads" else " (seconds)"
-            raise click.ClickException(f"{path}, jobs: {key} is {value!r}, but must be a number "
+            raise Refusal(f"{path}, jobs: {key} is {value!r}, but must be a number "
                                        f"of at least {low}{unit}")
     for key in ("partition", "account"):
         if jobs.get(key) and computer["scheduler"] != SLURM:
-            raise click.ClickException(f"{path}, jobs: {key} requires the scheduler {SLURM}. "
+            raise Refusal(f"{path}, jobs: {key} requires the scheduler {SLURM}. "
                                        "Remove this line if the computer has no queue")
     executable = content["code"]["filepath_executable"]
     if not str(executable).startswith("/"):
-        raise click.ClickException(
+        raise Refusal(
             f"{path}, code: filepath_executable is '{executable}'. Specify the absolute path on "
             "that computer, as printed by engine_only.py")

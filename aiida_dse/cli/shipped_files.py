@@ -13,6 +13,8 @@ import click
 
 import aiida_dse
 
+from .terminal import Refusal, echo
+
 PACKAGE = Path(aiida_dse.__file__).parent
 EXAMPLES, SETUP_FILES = PACKAGE / "examples", PACKAGE / "setup_profiles"
 EXAMPLES_FOLDER = "aiida-dse-examples"
@@ -28,13 +30,13 @@ def examples(folder: Path) -> None:
     synthetic: they were computed from known structures, not measured.
     """
     if folder.exists():
-        raise click.ClickException(
+        raise Refusal(
             f"{folder} already exists, so nothing was copied. Specify a folder that does not exist")
     shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    click.echo(f"The examples were copied to {folder}. Their patterns are synthetic: they were "
+    echo(f"The examples were copied to {folder}. Their patterns are synthetic: they were "
                "computed from known structures, not measured.")
     for readme in sorted(folder.rglob("README.md")):
-        click.echo(f"Start with {readme}")
+        echo(f"Start with {readme}")
 
 
 def setup_files() -> dict[str, Path]:
@@ -46,7 +48,7 @@ def setup_files() -> dict[str, Path]:
 def list_setup_files() -> None:
     """Print the name, the path and the purpose of each set-up file."""
     for name, path in setup_files().items():
-        click.echo(f"{name:16} {_purpose(path)}\n{'':16} {path}")
+        echo(f"{name:16} {_purpose(path)}\n{'':16} {path}")
 
 
 def find_setup_file(name: str) -> Path:
@@ -67,9 +69,9 @@ def copy_setup_file(path: Path) -> None:
     """Copy a set-up file into the current folder, where it can be edited."""
     target = Path.cwd() / path.name
     if target.exists():
-        raise click.ClickException(f"{target} already exists, so nothing was copied")
+        raise Refusal(f"{target} already exists, so nothing was copied")
     shutil.copy(path, target)
-    click.echo(f"Wrote {target}")
+    echo(f"Wrote {target}")
 
 
 def _purpose(path: Path) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
-
 from aiida_dse.documents import series
 from aiida_dse.documents.status import Task
 from aiida_dse.io.results import Result
+
+from .terminal import Refusal, echo
 
 #: The processes that 'aiida-dse list' shows.
 ANALYSES = tuple(f"aiida.workflows:dse.{name}" for name in (
@@ -73,11 +73,11 @@ def print_list(limit: int) -> None:
             "" if gof is None else f"{gof:.4f}", sample.get("name", ""),
             sample.get("temperature", ""), label,
         ])
-    click.echo(tabulate.tabulate(
+    echo(tabulate.tabulate(
         rows, headers=["PK", "created", "analysis", "state", "GoF", "sample", "T / K", "title"]
     ))
     if not rows:
-        click.echo("There are no analyses yet. Start with 'aiida-dse launch refine model.yaml'.")
+        echo("There are no analyses yet. Start with 'aiida-dse launch refine model.yaml'.")
 
 
 def print_analysis(pk: str) -> None:
@@ -89,15 +89,15 @@ def print_analysis(pk: str) -> None:
 
     node, result = analysis_result(pk)
     label = OLD_LABELS.get(node.process_label, node.process_label)
-    click.echo(f"{label}<{node.pk}> {node.label}".rstrip())
+    echo(f"{label}<{node.pk}> {node.label}".rstrip())
     if node.exit_status:
         version = node.base.attributes.get("version", {}).get("plugin")
         word = exit_word(node.process_type, version, node.exit_status)
-        click.echo(f"exit {node.exit_status}" + f" ({word})" * bool(word) + f": {why_failed(node)}")
+        echo(f"exit {node.exit_status}" + f" ({word})" * bool(word) + f": {why_failed(node)}")
     if "summary" in node.outputs and result is None:
-        click.echo(study_report(current_study(node.outputs.summary.get_dict())))
+        echo(study_report(current_study(node.outputs.summary.get_dict())))
     if result is not None:
-        click.echo(result_report(result))
+        echo(result_report(result))
 
 
 def plot_analysis(
@@ -113,7 +113,7 @@ def plot_analysis(
 
     node, result = analysis_result(pk)
     if result is None or not result.arrays:
-        raise click.ClickException(
+        raise Refusal(
             f"{node.process_label}<{node.pk}> has no results that can be plotted (state: "
             f"{node.process_state.value if node.process_state else 'unknown'})."
         )
@@ -129,12 +129,12 @@ def plot_analysis(
         else:
             figure = uncertainty_figure(result, what)
     except ValueError as problem:
-        raise click.ClickException(str(problem)) from None
+        raise Refusal(str(problem)) from None
     try:
         save_figure(figure, output)
     except (OSError, ValueError) as problem:
-        raise click.ClickException(f"{output} cannot be written: {problem}") from None
-    click.echo(f"wrote {output}")
+        raise Refusal(f"{output} cannot be written: {problem}") from None
+    echo(f"wrote {output}")
 
 
 def analysis_result(pk: str) -> tuple[Any, Result[Any] | None]:
@@ -145,7 +145,7 @@ def analysis_result(pk: str) -> tuple[Any, Result[Any] | None]:
     try:
         return process, result_of(process)
     except ValueError as problem:
-        raise click.ClickException(str(problem)) from None
+        raise Refusal(str(problem)) from None
 
 
 def process_of(pk: str) -> Any:
@@ -156,13 +156,13 @@ def process_of(pk: str) -> Any:
     try:
         node = load_node(pk)
     except (NotExistent, MultipleObjectsError, ValueError):
-        raise click.ClickException(
+        raise Refusal(
             f"there is no node '{pk}'. List the analyses with 'aiida-dse list'."
         ) from None
     if isinstance(node, Dict | ArrayData | SinglefileData) and node.creator is not None:
         node = node.creator
     if not isinstance(node, ProcessNode):
-        raise click.ClickException(
+        raise Refusal(
             f"node {node.pk} is a {type(node).__name__}, not an analysis. List the analyses with "
             "'aiida-dse list'."
         )

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-import click
-
 from aiida_dse.documents import ModelDocument, load_document
+
+from .terminal import Refusal, echo
 
 
 @dataclass(frozen=True)
@@ -154,14 +154,14 @@ def _daemon_must_run() -> None:
 
 def print_remarks(remarks: Sequence[str]) -> None:
     for remark in remarks:
-        click.echo(f"note: {remark}")
+        echo(f"note: {remark}")
 
 
 def print_dry_run(built: Any) -> None:
     from aiida_dse.report.tables import validation_report
 
-    click.echo(validation_report(built))
-    click.echo("Dry run: nothing was stored or submitted.")
+    echo(validation_report(built))
+    echo("Dry run: nothing was stored or submitted.")
 
 
 def submit_builder(builder: Any, samples: Sequence[str | None], wait: bool) -> int:
@@ -182,15 +182,15 @@ def submit_builder(builder: Any, samples: Sequence[str | None], wait: bool) -> i
         node: Any = submit(builder)
     for sample in named:
         put_into_group("sample", sample, [node])
-    click.echo(f"submitted {node.process_label}<{node.pk}>")
+    echo(f"submitted {node.process_label}<{node.pk}>")
     if not wait:
-        click.echo(f"Follow it with 'aiida-dse watch {node.pk}'; show its result with "
+        echo(f"Follow it with 'aiida-dse watch {node.pk}'; show its result with "
                    f"'aiida-dse show {node.pk}'.")
         return int(node.pk)
     try:
         wait_for(node)
     except KeyboardInterrupt:
-        click.echo(f"\n{continues(node.process_label, node.pk)}")
+        echo(f"\n{continues(node.process_label, node.pk)}")
         raise SystemExit(130) from None
     print_analysis(str(node.pk))
     if not node.is_finished_ok:
@@ -230,7 +230,7 @@ def wait_for(node: Any, interval: float = 0.5, look_every: float = 10.0) -> None
             trouble = repair(get_manager().get_profile())
             lasting = lasting + 1 if trouble else 0
             if lasting == 3:  # a daemon or a worker that is starting up would run by now
-                click.echo(trouble, err=True)
+                echo(trouble, err=True)
         if sys.stderr.isatty():
             if now - read >= PROGRESS_SECONDS:
                 top = steps_of(node.pk)
@@ -246,4 +246,4 @@ def wait_for(node: Any, interval: float = 0.5, look_every: float = 10.0) -> None
 
 def fail(message: str) -> NoReturn:
     end = "" if message.endswith((".", "?", "!")) else "."
-    raise click.ClickException(f"{message}{end} Nothing was submitted.")
+    raise Refusal(f"{message}{end} Nothing was submitted.")

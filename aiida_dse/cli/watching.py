@@ -6,9 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from .submission import continues
+from .terminal import Refusal, echo
 
 if TYPE_CHECKING:
     from aiida_dse.data.steps import Step
@@ -31,7 +30,7 @@ def watch_process(pk: str, once: bool) -> None:
     except (NotExistent, MultipleObjectsError, ValueError):
         node = None
     if not isinstance(node, ProcessNode):
-        raise click.ClickException(
+        raise Refusal(
             f"there is no process '{pk}'. List the analyses with 'aiida-dse list'."
         )
     number = node.pk
@@ -39,9 +38,9 @@ def watch_process(pk: str, once: bool) -> None:
     top = steps_of(number)
     read_progress(top)
     if once or top.ended:
-        click.echo("\n".join(lines_of(top)))
+        echo("\n".join(lines_of(top)))
         if not top.ended and (trouble := _trouble()):
-            click.echo(trouble, err=True)
+            echo(trouble, err=True)
         return
     try:
         if sys.stdout.isatty():
@@ -49,7 +48,7 @@ def watch_process(pk: str, once: bool) -> None:
         else:
             _log(number)
     except KeyboardInterrupt:
-        click.echo(continues(top.name, number))
+        echo(continues(top.name, number))
 
 
 def _live(pk: int) -> None:
@@ -83,15 +82,15 @@ def _log(pk: int) -> None:
         steps = list(below(top))
         progress = (top.state, [(s.pk, s.state, s.progress) for s in steps])
         if progress != last:
-            click.echo("; ".join([summary_line(top), *(s.progress for s in steps if s.progress)]))
+            echo("; ".join([summary_line(top), *(s.progress for s in steps if s.progress)]))
             last = progress
         if top.ended:
-            click.echo("\n".join(lines_of(top)))
+            echo("\n".join(lines_of(top)))
             return
         if (trouble := _trouble()) != reported:
             reported = trouble
             if trouble:
-                click.echo(trouble, err=True)
+                echo(trouble, err=True)
         time.sleep(LINE_SECONDS)
 
 

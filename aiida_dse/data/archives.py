@@ -19,27 +19,38 @@ class Counted:
     results: int
 
 
-def write_archive(nodes: Iterable[Any], file: Path, *, groups: Iterable[Any] = ()) -> None:
-    """Write nodes with their ancestors, and the processes with all outputs, to an archive file.
+def write_archive(
+    nodes: Iterable[Any], file: Path, *, groups: Iterable[Any] = (), with_studies: bool = False
+) -> None:
+    """Write nodes with their ancestors, and their analyses with all outputs, to an archive file.
 
-    Computers are exported without login settings, and codes by their path. Raises ValueError if
-    there is nothing to write or if `file` exists.
+    Series and studies to which an analysis belongs, and hence the other samples, are included only
+    `with_studies`. Computers are exported without login settings, and codes by their path. Raises
+    ValueError if there is nothing to write or if `file` exists.
     """
     from aiida.tools.archive import create_archive
     from aiida.tools.archive.exceptions import ArchiveExportError
 
-    wanted = [*nodes, *groups]
+    nodes = list(nodes)
+    wanted = [*nodes, *(one for node in nodes for one in _analyses_of(node)), *groups]
     if not wanted:
         raise ValueError("there is nothing to export: no results match and no nodes are specified.")
     if file.exists():
         raise ValueError(f"{file} already exists. Remove it or specify another file.")
     try:
         create_archive(
-            wanted, filename=file, include_authinfos=False, call_calc_backward=True,
-            call_work_backward=True, return_backward=True,
+            wanted, filename=file, include_authinfos=False, call_calc_backward=with_studies,
+            call_work_backward=with_studies, return_backward=with_studies,
         )
     except (ArchiveExportError, OSError) as problem:
         raise ValueError(f"{file} cannot be written: {problem}") from None
+
+
+def _analyses_of(node: Any) -> list[Any]:
+    """The work chain whose job or calculation created a node, in a list; empty if there is none."""
+    creator = getattr(node, "creator", None)
+    caller = None if creator is None else creator.caller
+    return [] if caller is None else [caller]
 
 
 def read_archive(file: Path) -> Counted:

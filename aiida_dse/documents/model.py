@@ -21,7 +21,7 @@ class Sample(Section):
     state: str | None = Field(None, description="colloid, powder, film, ...")
     temperature: Annotated[float, Field(ge=0, le=5000)] | None = Field(None, description="K")
     beamline: str | None = None
-    tags: dict[str, str | float | bool] = Field({})
+    tags: dict[str, str | Finite | bool] = Field({})
 
 
 class AxisGrid(Section):

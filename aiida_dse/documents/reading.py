@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from .explaining import explained, yaml_problem
 from .migration import current_document, is_old_document, looks_old
 from .model import MODEL_SCHEMA, ModelDocument
+from .printable import has_control_characters, printable
 
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -32,7 +33,7 @@ class DocumentNote(UserWarning):
 def print_notes(message: Warning | str, category: type[Warning], *place: Any) -> None:
     """Replacement for `warnings.showwarning`: prints notes of the package without a code location."""
     if category.__module__.startswith("aiida_dse."):
-        print(f"note: {message}", file=sys.stderr)
+        print(printable(f"note: {message}"), file=sys.stderr)
     else:
         _SHOW(message, category, *place)
 
@@ -196,6 +197,11 @@ def parse_document(content: Any) -> ModelDocument:
 
 def validated(content: dict[str, Any], kind: type[Document]) -> Document:
     """Validate a document of type `kind`. Raises DocumentError, which lists all errors."""
+    unprintable = sorted(_unprintable(content, ""))
+    if unprintable:
+        raise DocumentError("\n".join(
+            f"{path}: the text contains control characters or line breaks; remove them"
+            for path in unprintable))
     booleans = sorted(_booleans(content, ""))
     if booleans:
         raise DocumentError("\n".join(
@@ -207,6 +213,18 @@ def validated(content: dict[str, Any], kind: type[Document]) -> Document:
         return kind.model_validate(content)
     except ValidationError as problem:
         raise DocumentError("\n".join(explained(problem, kind))) from None
+
+
+def _unprintable(content: Any, path: str) -> Iterator[str]:
+    """The paths of all keys and texts that contain control characters."""
+    items = content.items() if isinstance(content, dict) else (
+        enumerate(content) if isinstance(content, list) else ())
+    for key, value in items:
+        place = printable(f"{path}.{key}".lstrip("."))
+        if (isinstance(key, str) and has_control_characters(key)) or (
+                isinstance(value, str) and has_control_characters(value.strip())):
+            yield place
+        yield from _unprintable(value, place)
 
 
 def _booleans(content: Any, path: str) -> Iterator[tuple[str, bool]]:

@@ -18,6 +18,7 @@ from aiida.orm import Dict, Group, Node, QueryBuilder, load_node
 from click.testing import CliRunner
 from waiting import patient
 
+from aiida_dse.cli import finding
 from aiida_dse.cli.main import main
 from aiida_dse.data.archives import opened_archive, read_archive, write_archive
 from aiida_dse.data.grouping import group_label, put_into_group
@@ -301,6 +302,29 @@ def test_a_refined_structure_is_traced_as_a_tree(cli, analyses):
     assert message.startswith(f"CifData<{node.pk}>")
     assert "made by: RefineCalculation<" in message and "source_sha256" in message
     assert cli("trace", 999999).exit_code == 1
+
+
+def test_names_from_elsewhere_cannot_control_the_terminal(cli, analyses):
+    node, result = load_node(analyses["refine"]), load_node(analyses["result"])
+    hostile = "\x1b]0;owned\x07\x1b[31m\u202ered\r\n2"
+    labels = node.label, result.label
+    try:
+        node.label = result.label = hostile
+        node.description = hostile
+        for arguments in (["list"], ["query"], ["show", node.pk], ["trace", result.pk], ["watch", node.pk],
+                          ["query", "--csv"], ["query", "--json"]):
+            output = cli(*arguments).output
+            assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", output), arguments
+    finally:
+        node.label, result.label = labels
+
+
+@pytest.mark.parametrize(("value", "cell"), [
+    ("=1+2", "'=1+2"), ("@SUM(A1)", "'@SUM(A1)"), ("+x", "'+x"), ("-x", "'-x"), ("\tx", "'\ufffdx"),
+    ("QD5", "QD5"), (-0.5, -0.5), (None, None), ([1], "[1]"),
+])
+def test_no_cell_of_a_table_is_a_formula(value, cell):
+    assert finding._csv_cell(value) == cell
 
 
 # --- archives -------------------------------------------------------------------------------------

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 from aiida.orm import CalcJobNode, Dict, Group, Node, QueryBuilder, WorkChainNode, load_node
+from aiida.tools.archive.abstract import get_format
 from click.testing import CliRunner
 
 from aiida_dse.cli.main import main
 from aiida_dse.data.jobs import nodes_of_document
+from aiida_dse.data.query import find_rows
 from aiida_dse.documents import load_document, parse_document
 from aiida_dse.documents.status import EXITS, PartsFailed
 from aiida_dse.tasks.tiles import tile_documents
@@ -128,6 +130,19 @@ def test_a_study_runs_everything_and_sums_it_up(finished, content):
     assert node.pk in {one.pk for one in Group.collection.get(label="dse/study/salts").nodes}
     labels = set(QueryBuilder().append(Group, project="label").all(flat=True))
     assert {"dse/series/warming", "dse/sample/lone salt", "dse/sample/T240"} <= labels
+
+
+def test_an_export_of_one_sample_does_not_disclose_the_others(finished, tmp_path):
+    (pk,) = {row["pk"] for row in find_rows(sample="lone salt", task="refine", latest=True)}
+    for options, wanted in (((), {"lone salt"}), (("--with-studies",), {"lone salt", "T120", "T240"})):
+        file = tmp_path / f"{len(options)}.aiida"
+        cli("export", pk, "-o", file, *options)
+        with get_format().open(file, "r") as archive:  # without loading it as a profile
+            results = archive.querybuilder().append(Dict, project="attributes.sample.name").all(flat=True)
+            names = archive.querybuilder().append(
+                WorkChainNode, project="attributes.process_label").all(flat=True)
+        assert {name for name in results if name} == wanted
+        assert ("StudyWorkChain" in names) == bool(options) and "RefineWorkChain" in names
 
 
 def test_watching_a_study_knows_how_many_steps_there_are(finished):

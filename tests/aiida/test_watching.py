@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from waiting import patient, wait_until
 
 from aiida_dse.cli import doctor as doctor_module
-from aiida_dse.cli import launching, submission, watching
+from aiida_dse.cli import daemon, launching, submission, watching
 from aiida_dse.cli.main import main
 from aiida_dse.data.steps import Step, shaded, steps_of
 
@@ -278,7 +278,7 @@ def test_workers_without_work_are_a_failure(cli, warm, no_selftest, grid, monkey
 
 
 def test_a_daemon_that_does_not_run_is_a_failure(
-    cli, warm, no_selftest, stopped_daemon_client, start_anew
+    cli, warm, no_selftest, stopped_daemon_client, start_anew, monkeypatch
 ):
     waiting = WorkChainNode()
     waiting.set_process_state("waiting")
@@ -292,7 +292,7 @@ def test_a_daemon_that_does_not_run_is_a_failure(
             message = cli(*command)
             assert "The daemon is not running, so unfinished analyses do not proceed" in message.output
             assert start in message.output
-        waiting.set_process_state("killed")
+        monkeypatch.setattr(daemon, "_unfinished", lambda: False)
         assert "daemon" not in cli("list").output
     finally:
         waiting.set_process_state("killed")

@@ -19,6 +19,7 @@ import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -135,6 +136,32 @@ def test_a_file_that_cannot_be_used_is_refused(tmp_path, section, key, value, me
         read_file(path)
     assert message in refused.value.message
     assert "secret" not in refused.value.message
+
+
+@pytest.mark.parametrize("name", [".", "..", "../new", "a/b", "-x", "a\nb", "a'b", "x" * 61, "a b"])
+def test_a_profile_cannot_lie_outside_the_folder_of_profiles(name):
+    """'setup --profile . --undo --delete-data' would otherwise delete the data of all profiles."""
+    from click.testing import CliRunner
+
+    from aiida_dse.cli.main import main
+
+    for options in ([], ["--undo"], ["--undo", "--delete-data"]):
+        message = CliRunner().invoke(main, ["setup", f"--profile={name}", "--no-daemon", *options])
+        assert message.exit_code == 1 and "not a valid name of a profile" in message.output
+
+
+def test_only_data_that_set_up_created_are_deleted(tmp_path):
+    from click import ClickException
+
+    from aiida_dse.cli.profile_removal import _delete
+
+    config = SimpleNamespace(dirpath=str(tmp_path), profiles=[])
+    (tmp_path / "repository" / "other").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    for folder in ("repository", "repository/other", "elsewhere", "repository/mine/../other"):
+        with pytest.raises(ClickException, match="did not create them"):
+            _delete(config, {"profile": "mine", "folder": str(tmp_path / folder)})
+    assert (tmp_path / "elsewhere").exists() and (tmp_path / "repository" / "other").exists()
 
 
 # --- PostgreSQL and RabbitMQ ------------------------------------------------------------------
