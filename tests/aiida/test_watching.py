@@ -16,8 +16,8 @@ from aiida.orm import InstalledCode, ProcessNode, QueryBuilder, WorkChainNode, l
 from click.testing import CliRunner
 from waiting import patient, wait_until
 
-from aiida_dse.cli import doctor as doctor_module
 from aiida_dse.cli import daemon, launching, submission, watching
+from aiida_dse.cli import doctor as doctor_module
 from aiida_dse.cli.main import main
 from aiida_dse.data.steps import Step, shaded, steps_of
 
