@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from .model import SHAPES
@@ -44,7 +43,7 @@ def explained(problem: ValidationError, kind: type[BaseModel]) -> list[str]:
         if not (all(error["type"] == "too_short" for error in errors)
                 and any(len(p) > len(path) and p[: len(path)] == path for p in groups))
         # nor is a member of a union that the value does not belong to
-        and not (all(error["type"] in ("model_type", "float_type") for error in errors)
+        and not (all(error["type"].endswith("_type") for error in errors)
                  and any(len(p) > len(path) and p[: len(path)] == path for p in groups))
     }
     return sorted({_explanation(path, errors, kind) for path, errors in kept.items()})
@@ -54,8 +53,8 @@ def _path(loc: tuple[Any, ...]) -> tuple[str, ...]:
     """The keys of a place in a document, without pydantic's names of types."""
     types = (*SHAPES, "SizeDistribution", "Start", "Section")
     keys = [str(key) for key in loc if key not in types]
-    keys = [key for key in keys if "[" not in key or " " in key]
-    keys = [key for key in keys if not key.startswith(("function-", "constrained-"))]
+    keys = [key for key in keys if not key.startswith(
+        ("function-", "constrained-", "tuple[", "list[", "dict[", "is-instance["))]
     while len(keys) > 1 and keys[-1] in ("float", "str", "int", "bool"):
         keys.pop()
     return tuple(keys)
@@ -198,21 +197,3 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
     for part in getattr(annotation, "__args__", ()):
         found += _sections(part)
     return found
-
-
-def yaml_problem(problem: yaml.YAMLError | Exception) -> str:
-    """The place, the reason and the remedy of a syntax error in YAML or JSON."""
-    mark = getattr(problem, "problem_mark", None)
-    if not isinstance(problem, yaml.MarkedYAMLError) or mark is None:
-        return str(problem)
-    reason = ": ".join(text for text in (problem.context, problem.problem) if text)
-    text = f"line {mark.line + 1}, column {mark.column + 1}: {reason}."
-    if mark.buffer is not None:
-        text += "\n" + (mark.get_snippet(indent=2) or "")
-    if "\\t" in repr(problem.problem):
-        text += "\nUse spaces instead of tabs for the indentation."
-    elif "mapping values are not allowed" in str(problem.problem):
-        text += "\nPut a text that contains a colon in quotes, and check the indentation."
-    elif "alias" in str(problem.context):
-        text += "\nPut wildcards in quotes: \"*.B_iso\"."
-    return text

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from .plans import RefinementPlan, RestraintSection, ScanPlan, Start, UncertaintyPlan
-from .sections import Finite, Name, Positive, Section
+from .sections import Expression, Finite, Fractional, Name, Names, Positive, Section, Size
 
 MODEL_SCHEMA = "aiida-dse/model/2"
 AxisKind = Literal["two_theta", "q_inverse_angstrom", "q_inverse_nm"]
@@ -105,8 +105,8 @@ class Pattern(CurveFile):
 class SizeDistribution(Section):
     """Number-weighted log-normal size distribution: mean and standard deviation in nm."""
 
-    mean: Positive
-    sd: Positive
+    mean: Size
+    sd: Size
 
 
 LARGEST = "nm; size at which the distribution is truncated (default: it is not truncated)"
@@ -149,9 +149,9 @@ class Sphere(Section):
     """Spheres of diameter D (nm) about a point of the crystal: one size, or a population."""
 
     shape: Literal["sphere"]
-    D: SizeDistribution | Positive
+    D: SizeDistribution | Size
     largest: Positive | None = Field(None, description=LARGEST)
-    centre: tuple[Finite, Finite, Finite] | str = Field(
+    centre: tuple[Fractional, Fractional, Fractional] | str = Field(
         (0.0, 0.0, 0.0), description="centre: fractional coordinates, or a site label"
     )
     whole_cells: bool = Field(
@@ -190,7 +190,7 @@ class Phase(Section):
     B_iso: dict[str, Annotated[float, Field(ge=0, le=100)]] = Field(
         {}, description="site label or element -> starting B_iso, Å^2"
     )
-    termination: tuple[Finite, Finite, Finite] = Field(
+    termination: tuple[Fractional, Fractional, Fractional] = Field(
         (0.0, 0.0, 0.0), description="fractional coordinates of the corner of the box whose atoms "
         "form one unit cell; determines the termination of the faces of particles of whole cells"
     )
@@ -264,8 +264,8 @@ class ModelDocument(Section):
     pattern: Pattern
     phases: Annotated[dict[Name, Phase], Field(min_length=1)]
     background: Background = Background()
-    parameters: dict[str, Finite | Start] = Field({})
-    constraints: dict[str, str] = Field(
+    parameters: dict[Names, Finite | Start] = Field({})
+    constraints: dict[Names, Expression] = Field(
         {}, description="parameter -> arithmetic expression in other parameters"
     )
     scales: dict[Name, Annotated[float, Field(ge=0)]] = Field(

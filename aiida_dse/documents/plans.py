@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from .sections import Finite, Name, Positive, Section
+from .sections import Finite, Name, Names, Positive, Section
 
 
 class Start(Section):
@@ -21,7 +21,7 @@ class Start(Section):
 class RefinementPlan(Section):
     """Refinement in stages, each of which frees further parameters ('*' is a wildcard)."""
 
-    stages: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] | None = None
+    stages: tuple[Annotated[tuple[Names, ...], Field(min_length=1)], ...] | None = None
     method: Literal["least_squares", "cobyqa", "differential_evolution"] = Field(
         "least_squares", description="cobyqa is derivative-free, differential_evolution is global"
     )
@@ -61,7 +61,7 @@ class RestraintSection(Section):
         None, description="site, vertex, site; restrains all symmetry-independent angles near the "
         "target, degrees"
     )
-    parameter: str | None = Field(
+    parameter: Names | None = Field(
         None, description="name of a parameter with a prior value, in the unit of the parameter"
     )
     phase: Name | None = Field(None, description="required if there are several phases")
@@ -100,18 +100,18 @@ class ScanAxis(Section):
     from 0 to 1.
     """
 
-    parameter: str | None = None
+    parameter: Names | None = None
     unit: Literal["angstrom"] | None = Field(
         None, description="the values are displacements of a coordinate from its start along the "
         "cell edge, Å"
     )
-    quantity: str | None = Field(
+    quantity: Names | None = Field(
         None, description="derived quantity as named in results: CsPbBr3.angle(Pb-Br_eq-Pb)_1"
     )
-    vary: tuple[str, ...] = Field(
+    vary: tuple[Names, ...] = Field(
         (), description="parameters that are adjusted until the quantity has its value"
     )
-    hold: tuple[str, ...] = Field((), description="quantities held at their starting values")
+    hold: tuple[Names, ...] = Field((), description="quantities held at their starting values")
     equal: tuple[tuple[str, str], ...] = Field((), description="pairs of quantities kept equal")
     path: Annotated[tuple[dict[str, Finite], ...], Field(min_length=2)] | None = Field(
         None, description="parameter values at the corners; a parameter that a corner omits is "
@@ -202,7 +202,7 @@ class ScanPlan(Section):
     """A GoF map over one to three axes."""
 
     axes: Annotated[tuple[ScanAxis, ...], Field(min_length=1, max_length=3)]
-    refine: tuple[str, ...] = Field((), description="parameters refined at every point")
+    refine: tuple[Names, ...] = Field((), description="parameters refined at every point")
     adaptive: bool = Field(
         False, description="refine the grid from coarse to fine, and interpolate where the GoF is "
         "high"
@@ -235,7 +235,7 @@ class PosteriorPlan(Section):
 class UncertaintyPlan(Section):
     """Uncertainties beyond the covariance: profiles, bootstrap and posterior, each optional."""
 
-    profile: tuple[str, ...] = Field(
+    profile: tuple[Names, ...] = Field(
         (), description="refined parameters ('*' is a wildcard) whose chi2 profile is computed"
     )
     bootstrap: BootstrapPlan | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os.path
-import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -12,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from .explaining import explained, yaml_problem
+from .explaining import explained
 from .migration import current_document, is_old_document, looks_old
 from .model import MODEL_SCHEMA, ModelDocument
+from .plain_yaml import load_json, load_yaml
 from .printable import has_control_characters, printable
 
 Document = TypeVar("Document", bound=BaseModel)
@@ -39,6 +38,9 @@ def print_notes(message: Warning | str, category: type[Warning], *place: Any) ->
 
 
 _SHOW = warnings.showwarning
+
+#: Largest sizes (bytes) of YAML, which is read slowly, and of JSON.
+MOST_BYTES = (1_000_000, 20_000_000)
 
 
 class DocumentError(ValueError):
@@ -86,24 +88,11 @@ def read_content(path: Path) -> Any:
 
     Raises DocumentError if the file cannot be read or parsed, or has a duplicate key.
     """
+    text = _text_of(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DocumentError(
-            f"{path}: there is no such file. Specify the path of a model document."
-        ) from None
-    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as problem:
-        raise DocumentError(
-            f"{path} cannot be read as a text file ({problem}). Specify the path of a YAML or "
-            f"JSON model document."
-        ) from None
-    try:
-        if path.suffix == ".json":
-            content = json.loads(text, object_pairs_hook=_unique)
-        else:
-            content = yaml.load(text, Loader=_UniqueKeyLoader)
-    except (json.JSONDecodeError, yaml.YAMLError, RecursionError) as problem:
-        raise DocumentError(f"{path} is not valid YAML or JSON: {yaml_problem(problem)}") from None
+        content = load_json(text) if path.suffix == ".json" else load_yaml(text)
+    except ValueError as problem:
+        raise DocumentError(f"{path} is not valid YAML or JSON: {problem}") from None
     if is_old_document(content):
         warnings.warn(
             f"{path} is a document of version 0.1 ({content['schema']}). Its names were translated "
@@ -113,41 +102,29 @@ def read_content(path: Path) -> Any:
     return current_document(content)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object as a dictionary. Raises DocumentError for duplicate keys."""
-    mapping = dict(pairs)
-    if len(mapping) < len(pairs):
-        keys = [key for key, _ in pairs]
-        double = next(key for key in keys if keys.count(key) > 1)
-        raise DocumentError(f"Duplicate key '{double}' in one mapping; keep one of the two.")
-    return mapping
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Loader of plain YAML that raises DocumentError for duplicate keys.
-
-    As in YAML 1.2, only true and false are booleans (not yes, no, on and off), and dates are texts.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key, (place, _) in zip(keys, node.value, strict=True):
-            if keys.count(key) > 1:
-                raise DocumentError(
-                    f"line {place.start_mark.line + 1}: duplicate key '{key}' in one mapping; "
-                    f"keep one of the two."
-                )
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
-        return mapping
-
-
-_UniqueKeyLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers
-            if not tag.endswith((":bool", ":timestamp"))]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_UniqueKeyLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+def _text_of(path: Path) -> str:
+    """The text of a document. Raises DocumentError if it cannot be read or is too large."""
+    limit = MOST_BYTES[path.suffix == ".json"]
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise DocumentError(f"{path} is not a file. Specify the path of a YAML or JSON document.")
+        if size > limit:
+            raise DocumentError(f"{path} has {size / 1e6:.1f} MB; documents have at most {limit / 1e6:g} "
+                                "MB. Specify the path of a YAML or JSON document.")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DocumentError(
+            f"{path}: there is no such file. Specify the path of a model document.") from None
+    except UnicodeDecodeError as problem:
+        raise DocumentError(f"{path} cannot be read as a text file ({problem}). Specify the path of a "
+                            "YAML or JSON model document.") from None
+    except (OSError, ValueError) as problem:
+        if isinstance(problem, DocumentError):
+            raise
+        reason = getattr(problem, "strerror", None) or str(problem)
+        raise DocumentError(f"{path} cannot be read ({reason}). Specify the path of a YAML or JSON model "
+                            "document.") from None
 
 
 def below_folder(content: dict[str, Any], folder: Path) -> dict[str, Any]:

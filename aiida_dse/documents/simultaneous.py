@@ -12,7 +12,7 @@ from .migration import current_document
 from .model import ModelDocument
 from .plans import RefinementPlan, Start
 from .reading import DocumentError, below_folder, naming, parse_document, read_content, validated
-from .sections import Finite, Name, Section
+from .sections import Expression, Finite, Name, Section
 
 SIMULTANEOUS_SCHEMA = "aiida-dse/simultaneous/2"
 #: Names of the parameters of parametric constraints: 'global.something'.
@@ -49,7 +49,7 @@ class SimultaneousDocument(Section):
     parameters: dict[Annotated[str, Field(pattern=GLOBAL_PARAMETER)], Finite | Start] = Field(
         {}, description="parameters of the parametric constraints, each named global.something"
     )
-    parametric_constraints: dict[str, str] = Field(
+    parametric_constraints: dict[str, Expression] = Field(
         {}, description="parameter -> arithmetic expression in global.*, sample.temperature (K) "
         "and other parameters of the same pattern"
     )

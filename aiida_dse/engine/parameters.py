@@ -318,5 +318,5 @@ def closest(name: str, known: Iterable[str]) -> str:
     """A hint for error messages with the known names most similar to `name`; '' without any."""
     import difflib
 
-    hits = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
+    hits = difflib.get_close_matches(name[:80], list(known), n=3, cutoff=0.4)
     return f" (did you mean {' or '.join(hits)}?)" if hits else ""

@@ -52,7 +52,11 @@ def _crystal(document: gemmi.cif.Document, file: str, block: str | None) -> Crys
         )
     chosen = blocks[0]
     _use_plain_exponents(chosen)
-    structure = gemmi.make_small_structure_from_block(chosen)
+    _check_numbers(file, chosen)
+    try:
+        structure = gemmi.make_small_structure_from_block(chosen)
+    except (ValueError, RuntimeError, OverflowError) as problem:
+        raise ValueError(f"{file} cannot be read as a structure: {problem}") from None
     _check_labels(file, chosen)
     cell = structure.cell
     if not cell.is_crystal():
@@ -198,6 +202,9 @@ def symmetry_of(
             structure.spacegroup_hm, structure.cell.alpha, structure.cell.gamma)
     name = str(structure.spacegroup_hm or (group.xhm() if group else ""))
     listed = list(structure.symops) if listed is None else list(listed)
+    if len(listed) > MOST_OPERATIONS:
+        raise ValueError(f"{source} lists {len(listed)} symmetry operations; the limit is "
+                         f"{MOST_OPERATIONS}. Use the conventional cell.")
     if listed:
         operations = [_operation(source, text) for text in listed]
         known = {op.triplet() for op in operations}
@@ -222,7 +229,10 @@ def symmetry_of(
 
 def _operation(source: str, text: str) -> gemmi.Op:
     try:
-        return gemmi.Op(text).wrap()
+        found = gemmi.Op(text).wrap()
+        if found.det_rot() == 0 or gemmi.Op(found.triplet()) != found:
+            raise ValueError("it is not a symmetry operation")
+        return found
     except (ValueError, RuntimeError) as problem:
         raise ValueError(
             f"{source}: the symmetry operation '{text}' cannot be read ({problem}). Write it in "
@@ -245,6 +255,35 @@ def _check_group(
         f"'{name}' has {expected}. Remove the list (the operations are then those of the space "
         "group), complete it, or correct the name of the space group."
     )
+
+
+#: Columns of the atom list that contain numbers, and whether they may be unknown ('?' or '.').
+_NUMBERS = {"fract_x": False, "fract_y": False, "fract_z": False, "occupancy": True,
+            "B_iso_or_equiv": True, "U_iso_or_equiv": True}
+
+
+def _check_numbers(file: str, block: gemmi.cif.Block) -> None:
+    """Raise ValueError for texts in place of numbers, which gemmi replaces by default values."""
+    count = len(_column(block, "_atom_site_fract_x"))
+    for key, optional in _NUMBERS.items():
+        column = list(block.find_values(f"_atom_site_{key}"))
+        if not optional and len(column) != count:
+            raise ValueError(f"{file}: the atom list has no column _atom_site_{key}. Add it.")
+        for number, text in enumerate(column, 1):
+            unknown = text in ("?", ".")
+            if not (optional and unknown) and not abs(gemmi.cif.as_number(text)) < 1e6:
+                raise ValueError(f"{file}: {text[:40]!r} in row {number} of _atom_site_{key} is not a "
+                                 "number. Correct it.")
+    for name in CELL_PARAMETERS:
+        tag = f"_cell_{'length' if name in 'abc' else 'angle'}_{name}"
+        for text in block.find_values(tag):
+            if not 0 < gemmi.cif.as_number(text) < 1e4:
+                raise ValueError(f"{file}: {tag} is {text[:40]!r}, which is not a possible value. Correct "
+                                 "it.")
+
+
+#: Largest number of listed operations; a conventional cell has up to 192.
+MOST_OPERATIONS = 768
 
 
 def _check_labels(file: str, block: gemmi.cif.Block) -> None:

@@ -27,6 +27,8 @@ _WAVELENGTH = re.compile(
     rf"\s*(?P<value>{NUMBER})\s*[(\[]?(?P<after>[^\W\d_]*)",
     re.I,
 )
+#: Characters of a header line that are kept; longer ones would be searched for minutes.
+LONGEST_HEADER = 4000
 _ANGSTROM_PER = {"": 1.0, "a": 1.0, "å": 1.0, "nm": 10.0, "pm": 0.01, "m": 1e10}
 _AXIS_NAME = re.compile(
     r"(?:q|2\W*θ|(?:2|two)[\W_]*th(?:eta)?|ttheta|tth)(?![^\W_])|(?:x|angle)(?=[\s,(\[_]|$)", re.I
@@ -132,7 +134,7 @@ def _table(
                     "it is within the data. Put # before it if it is a comment."
                 )
             if not rows:
-                header.append((number, text))
+                header.append((number, text[:LONGEST_HEADER]))
             continue
         if rows and len(values) != len(rows[0]):
             raise ValueError(

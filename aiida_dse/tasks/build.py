@@ -95,6 +95,8 @@ def build(
 
 #: Number of models that are kept in memory.
 MOST_KEPT = 8
+#: Largest memory (bytes) of the sums over the pairs of sites of a phase.
+MOST_SUMS = 2e9
 #: Largest ratio of the starting cell edge to that of the structure without explicit bounds.
 CELL_RATIO = 1.25
 _known: OrderedDict[tuple[str, str, Resources], BuiltModel] = OrderedDict()
@@ -126,7 +128,9 @@ def _built_with_notes(
     phases = []
     for name, section in document.phases.items():
         with located(f"phases.{name}"):
-            phases.append(_phase(name, section, source.structure(name, section)))
+            found = source.structure(name, section)
+            _check_sites(found, len(observation.q))
+            phases.append(_phase(name, section, found))
     _note_equal_phases(phases)
     blanks, blank_sigma = {}, {}
     for name, blank in document.background.blanks.items():
@@ -358,6 +362,20 @@ def _require_labels(
         if key not in labels and key not in elements:
             raise ValueError(
                 f"{section.file} has no label '{key}'; its labels are {', '.join(labels)}.")
+
+
+def _check_sites(found: Structure, n_q: int) -> None:
+    """Raise ValueError for so many sites that the sums over their pairs need too much memory."""
+    if not isinstance(found, Crystal):
+        return
+    n = len(found.sites)
+    size = 8.0 * n_q * n * (n + 1) / 2
+    if size > MOST_SUMS:
+        raise ValueError(
+            f"{found.name} has {n} sites. The sums over their {n * (n + 1) // 2:,} pairs at {n_q} q need "
+            f"{size / 1e9:.1f} GB; the limit is {MOST_SUMS / 1e9:g} GB. Use the symmetry of the structure, "
+            "or list the atoms of a particle in an XYZ file ('atoms'), where those of an element are "
+            "one site.")
 
 
 def _note_equal_phases(phases: Sequence[Phase]) -> None:

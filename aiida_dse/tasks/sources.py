@@ -27,6 +27,9 @@ class Atoms:
     positions: FloatArray
 
 
+#: Largest size of a file of data (bytes).
+MOST_BYTES = 600_000_000
+
 Structure = Crystal | Atoms | PairDistances
 
 
@@ -91,12 +94,24 @@ class FolderSource:
 
     def _existing(self, file: str) -> Path:
         path = self.folder / file
-        if not path.is_file():
+        try:
+            known = path.is_file()
+            size = path.stat().st_size if known else 0
+        except (OSError, ValueError) as problem:
+            raise ValueError(f"'{file[:100]}' is not the path of a file: "
+                             f"{getattr(problem, 'strerror', None) or problem}.") from None
+        if size > MOST_BYTES:
+            raise ValueError(f"{file} has {size / 1e6:.0f} MB; the limit is {MOST_BYTES / 1e6:.0f} MB.")
+        if not known:
             raise ValueError(
                 f"there is no file '{file}' in {self.folder.resolve()}. Paths in a document are "
                 "relative to the folder of the document."
             )
-        self.files[file] = hashlib.sha256(path.read_bytes()).hexdigest()
+        try:
+            with path.open("rb") as stream:
+                self.files[file] = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as problem:
+            raise ValueError(f"{file} cannot be read: {problem.strerror}.") from None
         return path
 
 

@@ -275,7 +275,7 @@ def test_a_file_without_a_document_is_refused(tmp_path, text, message):
 
 
 def test_a_path_that_is_no_text_file_is_refused(tmp_path):
-    with pytest.raises(DocumentError, match="cannot be read as a text file"):
+    with pytest.raises(DocumentError, match="is not a file"):
         load_document(tmp_path)
     with pytest.raises(DocumentError, match="there is no such file"):
         load_document(tmp_path / "none.yaml")

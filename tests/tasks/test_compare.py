@@ -99,7 +99,7 @@ def test_the_command_accepts_documents_and_finished_results(folder):
 
 @pytest.mark.parametrize(("models", "message"), [
     (["model.yaml", "model.yaml"], "Two models are called 'model'"),
-    (["a/b=model.yaml"], "without a slash"),
+    (["a/b=model.yaml"], "consists of letters"),
     (["model.yaml", "x=missing.yaml"], "no such file"),
 ])
 def test_invalid_lists_of_models_are_refused(folder, monkeypatch, models, message):

@@ -75,7 +75,7 @@ def test_the_schema_option_ignores_the_document(folder):
 @pytest.mark.parametrize("command", ["validate", "simulate", "refine", "scan"])
 def test_an_unreadable_document_is_refused(folder, tmp_path, command):
     refused(run(command, tmp_path / "none.yaml"), "there is no such file")
-    refused(run(command, tmp_path), "cannot be read")
+    refused(run(command, tmp_path), "is not a file")
     (tmp_path / "bad.yaml").write_text("a: [1")
     refused(run(command, tmp_path / "bad.yaml"), "not valid YAML")
     refused(run(command, folder.write(patern=1)), "did you mean 'pattern'?")

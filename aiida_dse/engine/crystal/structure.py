@@ -5,6 +5,7 @@ The setting and the site labels of the input are kept as they are; nothing is st
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -130,16 +131,16 @@ class Crystal:
     def __post_init__(self) -> None:
         if not self.sites:
             raise ValueError(f"{self.name}: the structure has no atom sites.")
-        labels = [site.label for site in self.sites]
+        labels = Counter(site.label for site in self.sites)
         for site in self.sites:
             if not site.label.strip():
                 raise ValueError(
                     f"{self.name}: a site of {site.ion} at {site.position} has no label. Every "
                     "site needs its own _atom_site_label, because parameters are named by it."
                 )
-            if labels.count(site.label) > 1:
+            if labels[site.label] > 1:
                 raise ValueError(
-                    f"{self.name}: the label '{site.label}' names {labels.count(site.label)} "
+                    f"{self.name}: the label '{site.label}' names {labels[site.label]} "
                     "sites. Give every site its own label."
                 )
             if not 0 < site.occupancy <= 1:
