@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ from .terminal import echo
 LITTLE_SPACE = 2e9
 #: Time limits (s) for the version query of an engine and for its self-test, which may compile it.
 VERSION_SECONDS, SELFTEST_SECONDS = 60, 300
+#: Time limit (s) for a command of '--fix'.
+FIX_SECONDS = 180
 _VERSION = re.compile(r"version (\S+?), (numerics .*)")
 _CACHE = re.compile(r"NUMBA_CACHE_DIR=(?:'([^']*)'|\"([^\"]*)\"|(\S+))")
 
@@ -39,9 +42,14 @@ class Check(NamedTuple):
 @click.option("--code", "code_label", default="dse-engine@localhost", show_default=True,
               help="AiiDA code to check, together with its computer.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--fix", is_flag=True, help=(
+    "First restart what does not run or respond: the daemon, its workers and its broker, and continue "
+    "unfinished analyses."))
 @click.pass_obj
-def doctor(profile: str | None, code_label: str, as_json: bool) -> None:
+def doctor(profile: str | None, code_label: str, as_json: bool, fix: bool) -> None:
     """Check profile, daemon, broker, codes, computers, caches and versions, and list remedies."""
+    if fix:
+        _fix(profile)
     found = []
     for check in checks(profile, code_label):
         found.append(check)
@@ -53,6 +61,29 @@ def doctor(profile: str | None, code_label: str, as_json: bool) -> None:
         echo(json.dumps([check._asdict() for check in found], indent=1))
     if any(check.outcome == "fail" for check in found):
         raise SystemExit(1)
+
+
+def _fix(name: str | None) -> None:
+    """Run the remedies for the daemon, the workers and the broker, and print them."""
+    from .daemon import repair
+
+    loaded, _ = _profile(name)
+    if loaded is None or loaded.process_control_backend is None:
+        return
+    for check in _daemon(loaded):
+        if check.outcome == "fail" and check.remedy.startswith("verdi "):
+            for command in check.remedy.split("; "):
+                echo(f"running {command}", err=True)
+                subprocess.run(shlex.split(command), capture_output=True, check=False,
+                               timeout=FIX_SECONDS, env=_with_verdi())
+            break
+    repair(loaded)
+
+
+def _with_verdi() -> dict[str, str]:
+    """The environment in which verdi is found, also if the virtual environment is not active."""
+    beside = str(Path(sys.executable).parent)
+    return os.environ | {"PATH": os.pathsep.join([beside, os.environ.get("PATH", "")])}
 
 
 def checks(profile: str | None, code_label: str) -> Iterator[Check]:
@@ -109,7 +140,7 @@ def _storage(profile: Any) -> Check:
 def _daemon(profile: Any) -> Iterator[Check]:
     from aiida.engine.daemon.client import get_daemon_client
 
-    from .daemon import repair, workers_of_daemon
+    from .daemon import daemon_trouble, repair, workers_of_daemon
 
     if profile.process_control_backend is None:
         yield Check("daemon", "warn", "The profile has no broker, so analyses cannot be submitted.",
@@ -120,10 +151,17 @@ def _daemon(profile: Any) -> Iterator[Check]:
         yield Check("daemon", "fail", "The daemon is not running, so submitted analyses do not "
                     "start.", f"verdi -p {profile.name} daemon start")
         return
+    if daemon_trouble(profile):
+        yield Check("daemon", "fail", "The daemon does not respond, so submitted analyses do not "
+                    "start.", _restart_all(profile.name))
+        return
     yield Check("daemon", "ok", "running")
     restart = f"verdi -p {profile.name} daemon restart"
     if profile.process_control_backend != "core.zeromq":
-        yield from _answering(profile, restart)
+        for check in _answering(profile, restart):
+            yield check
+            if check.outcome == "ok":
+                repair(profile)
         return
     workers = workers_of_daemon(profile)
     if workers is None:

@@ -142,14 +142,14 @@ def result_node(identifier: str) -> Any:
 
 
 def _daemon_must_run() -> None:
-    from aiida.engine.daemon.client import get_daemon_client
     from aiida.manage import get_manager
 
-    if not get_daemon_client().is_daemon_running:
-        profile = get_manager().get_profile()
-        name = f"-p {profile.name} " if profile else ""
-        fail("the daemon is not running, so the analysis would not start. Start the daemon with "
-             f"'verdi {name}daemon start' and launch again")
+    from .daemon import daemon_trouble
+
+    profile = get_manager().get_profile()
+    assert profile is not None
+    if trouble := daemon_trouble(profile):
+        fail(f"the analysis would not start. {trouble} Then launch again")
 
 
 def print_remarks(remarks: Sequence[str]) -> None:

@@ -19,8 +19,9 @@ MOST_VALUES, MOST_LEVELS = 200_000, 50
 
 def load_yaml(text: str) -> Any:
     """The plain values in a YAML text. Raises ValueError with place, reason and remedy."""
-    loader = _PlainLoader(text)
+    loader = None
     try:
+        loader = _PlainLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -33,7 +34,8 @@ def load_yaml(text: str) -> Any:
     except RecursionError:
         raise ValueError(f"it has more than {MOST_LEVELS} levels.") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def load_json(text: str) -> Any:

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import yaml
 from aiida.common import LinkType
+from aiida.manage import get_manager
 from aiida.manage.configuration import get_config, get_profile
 from aiida.orm import CalcJobNode, load_node
 from click.testing import CliRunner
@@ -174,22 +176,23 @@ def assert_every_step_ran_once(run, undisturbed, before):
 
 @pytest.mark.parametrize(
     "lost",
-    [pytest.param(False, id="whole", marks=pytest.mark.slow), pytest.param(True, id="lost")])
+    [pytest.param("", id="whole", marks=pytest.mark.slow), "job", "study"])
 def test_a_study_goes_on_when_its_daemon_is_started_again(
     undisturbed, launched, daemon_client, start_anew, lost
 ):
     """The job that ran when the daemon was stopped ends while there is none.
 
-    `lost`: its task is gone too, as happens to who is submitted while the daemon stops.
+    `lost`: the task of the job, or that of the whole study, is gone too, as happens to what is
+    submitted while the daemon stops.
     """
-    run = launched("lost" if lost else "stopped", held=REFINEMENT)
+    run = launched(f"lost-{lost}" if lost else "stopped", held=REFINEMENT)
     before = wait_until_only_the_held_job_runs(run.node)
     (held,) = [job for job in jobs_of(run.node) if not job.is_terminated]
 
     def meanwhile():
         run.hold.unlink()
         if lost:
-            drop_task_of(held.pk)
+            drop_task_of(held.pk if lost == "job" else run.node.pk)
 
     start_anew(daemon_client, meanwhile)
     wait_for(run.node, look_every=2)
@@ -208,6 +211,34 @@ def test_a_study_survives_killed_workers(
     for pid in workers_of(mortal)[:killed]:
         os.kill(pid, signal.SIGKILL)
     run.hold.unlink()
+    wait_for(run.node, look_every=2)
+    assert_same_results(run.node, undisturbed)
+    assert_every_step_ran_once(run, undisturbed, before)
+
+
+def test_a_study_survives_a_power_cut(undisturbed, launched, mortal, study):
+    """kill -9 of circus, broker and workers at once, which leaves the file of a running daemon."""
+    run = launched("power-cut", held=REFINEMENT)
+    before = wait_until_only_the_held_job_runs(run.node)
+    circus = psutil.Process(mortal.get_daemon_pid())
+    for process in (circus, *circus.children(recursive=True)):
+        if "dse-engine" not in " ".join(process.cmdline()):
+            process.kill()
+    psutil.wait_procs([circus], timeout=20)
+    manager = get_manager()
+    manager.reset_broker()
+    manager.reset_runner()
+    run.hold.unlink()
+    remedy = "doctor --fix"
+    refused = CliRunner().invoke(main, ["launch", "study", str(study)])
+    assert refused.exit_code == 1 and "Nothing was submitted" in refused.output
+    assert remedy in refused.output or "daemon start" in refused.output
+    for command in (["list"], ["watch", str(run.node.pk), "--once"]):
+        output = CliRunner().invoke(main, command).output
+        assert remedy in output or "daemon start" in output
+    CliRunner().invoke(main, ["doctor", "--fix"])
+    manager.reset_broker()
+    manager.reset_runner()
     wait_for(run.node, look_every=2)
     assert_same_results(run.node, undisturbed)
     assert_every_step_ran_once(run, undisturbed, before)

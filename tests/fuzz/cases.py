@@ -1,0 +1,256 @@
+"""Generated bad inputs of every kind that dse-engine reads. Each case follows from a seed.
+
+A case writes its files into a folder and returns the arguments of a command. The command may accept
+or refuse the input; it must not end in a traceback, hang, or exhaust the memory (see fuzz.py).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import yaml
+
+DATA = Path(__file__).parents[1] / "data"
+OLD = DATA / "documents_0_1"
+#: Numbers, texts and other values that are often outside what a program expects.
+VALUES: list[Any] = [
+    None, True, False, 0, -1, 1, 2**31, 2**63, 10**400, 0.0, -0.0, 1e-320, 1e308, -1e308, float("nan"),
+    float("inf"), float("-inf"), "", " ", "x", "*", "?", "[", "a" * 300, "é\u202e", "a\x00b", "\x1b[31m",
+    "../../../etc/passwd", "/dev/zero", "/", ".", "1,5", "7 nm", "1e", "nan", "[]", "__import__('os')", "P.a",
+    "**/**", [], [[]], [0], [1, 2], ["x"], [None], {}, {"": 0}, {"x": {}}, {"mean": 1, "sd": 1e300},
+    {"value": "x"}, {"lower": 5, "upper": 1}, [[1, 0]], [["x"] * 50], "a" * 5000, [1e308] * 3, "2theta", "q",
+]
+MODEL: dict[str, Any] = {
+    "schema": "aiida-dse/model/2", "title": "x", "sample": {
+        "name": "s", "ligand": "l", "state": "powder", "temperature": 300, "tags": {"a": 1, "b": "c"}},
+    "pattern": {"file": "salt.xye", "axis": "q_inverse_nm", "wavelength": 0.7093, "sigma": "column",
+                "range": [7, 80], "exclude": [[20, 22]], "every": 2, "polarisation": "none",
+                "intensity_column": 2, "sigma_column": 3},
+    "phases": {"P": {"structure": "salt.cif", "termination": [0, 0, 0.1], "ions": {"Cs": "Cs1+"},
+                     "B_iso": {"Cs": 1.0}, "exclusion_distance": 1.2,
+                     "particle": {"shape": "parallelepiped", "L_ab": {"mean": 2, "sd": 0.4},
+                                  "L_c": {"mean": 2.2, "sd": 0.3}, "largest": 9, "size_axes_rotation": 5}},
+               "S": {"structure": "salt.cif", "particle": {
+                   "shape": "sphere", "D": {"mean": 1.5, "sd": 0.2}, "centre": "Cs1", "whole_cells": False}},
+               "Q": {"structure": "salt.cif", "particle": {"shape": "quasi_cube",
+                                                           "L": {"mean": 1.6, "sd": 0.2}}},
+               "X": {"atoms": "salt.xyz", "B_iso": {"Cs": 1.0, "Cl": 1.0}},
+               "H": {"distances": "salt.h5"}},
+    "background": {"chebyshev": 2, "inverse_q": [1], "blanks": {"air": {
+        "file": "salt.xye", "axis": "q_inverse_nm", "wavelength": 0.7093, "sigma": "column"}}},
+    "parameters": {"P.a": 4.12, "P.Cs1.B_iso": {"value": 1.1, "lower": 0.5, "upper": 3}},
+    "constraints": {"S.a": "P.a", "Q.Cs1.B_iso": "2 * P.Cs1.B_iso + sqrt(1)"},
+    "scales": {"X": 0.0, "H": 0.0}, "tolerance": 1e-4,
+    "refinement": {"stages": [["P.a"], ["P.*.B_iso"]], "starts": 2, "seed": 1, "max_cycles": 5,
+                   "tolerance": 0.1, "weights": "observed", "method": "least_squares"},
+    "restraints": [{"distance": ["Cs1", "Cl1"], "phase": "P", "target": 3.5, "sigma": 0.1},
+                   {"parameter": "P.Cl1.B_iso", "target": 2, "sigma": 1}],
+    "scan": {"axes": [{"parameter": "P.a", "values": [4.1, 4.2]},
+                      {"parameter": "P.Cl1.B_iso", "start": 1, "stop": 2, "step": 0.5}], "refine": ["P.Cs1.B_iso"]},
+    "uncertainty": {"profile": ["P.a"], "bootstrap": {"samples": 3},
+                    "posterior": {"steps": 5, "walkers": 40}},
+    "derived": {"P": {"distances": [["Cs1", "Cl1"]], "angles": [["Cl1", "Cs1", "Cl1"]], "cutoff": 4.0}},
+}
+
+
+def write_files(folder: Path) -> None:
+    """The files to which MODEL refers."""
+    for name, source in (("salt.cif", "CsCl.cif"), ("salt.xyz", "CsCl.xyz"), ("salt.h5", "salt.distances.h5"),
+                         ("salt.xye", "CsCl_L.xye")):
+        shutil.copy(OLD / source, folder / name)
+
+
+def places(content: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    found = []
+    items = content.items() if isinstance(content, dict) else enumerate(content)
+    for key, value in items:
+        found.append((*path, key))
+        if isinstance(value, dict | list):
+            found += places(value, (*path, key))
+    return found
+
+
+def at(content: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        content = content[key]
+    return content
+
+
+def changed(draw: random.Random, content: Any, times: int) -> Any:
+    """The content with values replaced, removed, renamed or moved."""
+    content = copy.deepcopy(content)
+    for _ in range(times):
+        path = draw.choice(places(content))
+        parent, key = at(content, path[:-1]), path[-1]
+        what = draw.random()
+        if what < 0.6:
+            parent[key] = copy.deepcopy(draw.choice(VALUES))
+        elif what < 0.75:
+            del parent[key]
+        elif what < 0.85 and isinstance(parent, dict):
+            parent[draw.choice([f"{key}s", str(key)[1:], "x", "", "é"])] = parent.pop(key)
+        else:
+            parent[key] = copy.deepcopy(at(content, draw.choice(places(content))))
+        if not content or not places(content):
+            break
+    return content
+
+
+def bytes_changed(draw: random.Random, content: bytes, times: int) -> bytes:
+    """The bytes with some replaced, inserted, removed, repeated or cut off."""
+    found = bytearray(content)
+    for _ in range(times):
+        k = draw.randrange(len(found) + 1)
+        what = draw.random()
+        if what < 0.4 and k < len(found):
+            found[k] = draw.randrange(256)
+        elif what < 0.7:
+            found[k:k] = draw.choice([
+                b"\n", b" ", b"\t", b"-", b"e", b"#", b"'", b'"', b"nan", b"1e400", b"&a ", b"*a", b"!!int ",
+                b"{", b"[", b"]", b": ", b"? ", b"<<: ", b"\x00", b"\xff", b"loop_\n", b"data_\n", b";\n", b"9" * 40])
+        elif what < 0.85:
+            del found[k: k + draw.randrange(30)]
+        elif what < 0.95:
+            found[k:k] = found[k: k + draw.randrange(200)] * draw.randrange(3)
+        else:
+            del found[k:]
+        if not found:
+            break
+    return bytes(found)
+
+
+def documents(draw: random.Random, folder: Path) -> list[str]:
+    write_files(folder)
+    (folder / "m.json").write_text(json.dumps(changed(draw, MODEL, draw.randint(1, 3))))
+    return ["validate", str(folder / "m.json")]
+
+
+def yaml_texts(draw: random.Random, folder: Path) -> list[str]:
+    write_files(folder)
+    text = yaml.safe_dump(MODEL, sort_keys=False, allow_unicode=True).encode()
+    (folder / "m.yaml").write_bytes(bytes_changed(draw, text, draw.randint(1, 6)))
+    return ["validate", str(folder / "m.yaml")]
+
+
+def small_model(folder: Path, **changes: Any) -> list[str]:
+    content = copy.deepcopy(MODEL) | {"scan": None, "uncertainty": None, "derived": {}, "restraints": [],
+                                      "constraints": {}, "parameters": {}, "scales": {},
+                                      "background": {"chebyshev": 1}, "refinement": None}
+    content["phases"] = {"P": MODEL["phases"]["Q"]}
+    content["pattern"] = {"file": "salt.xye", "axis": "q_inverse_nm", "wavelength": 0.7093,
+                          "sigma": "column"}
+    content |= changes
+    (folder / "m.json").write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+    return ["validate", str(folder / "m.json")]
+
+
+def patterns(draw: random.Random, folder: Path) -> list[str]:
+    write_files(folder)
+    source = draw.choice([OLD / "CsCl_L.xye", *sorted((DATA / "field_cases").glob("F1[0-3]*/*"))])
+    content = source.read_bytes() if source.is_file() else b""
+    if draw.random() < 0.3:
+        rows = np.array([draw.choice([0.1, 1.0, -1.0, 1e300, np.nan, np.inf, 5e-324])
+                         for _ in range(60)]).reshape(-1, 3)
+        content = "\n".join(" ".join(map(str, row)) for row in rows).encode()
+    name = draw.choice(["p.xye", "p.chi", "p.ras", "p.xrdml", "p.nxs", "p.h5", "p.fxye", "p.uxd", "p.csv", "p"])
+    (folder / name).write_bytes(bytes_changed(draw, content, draw.randint(0, 8)))
+    return small_model(folder, pattern={
+        "file": name, "axis": draw.choice([None, "two_theta", "q_inverse_angstrom", "q_inverse_nm"]),
+        "wavelength": draw.choice([None, 0.7093, 1.54]),
+        "sigma": draw.choice([None, "column", "counts", "5 %", "counts / 3"])})
+
+
+def structures(draw: random.Random, folder: Path) -> list[str]:
+    write_files(folder)
+    times = draw.randint(1, 8)
+    if draw.random() < 0.3:
+        content = bytes_changed(draw, (OLD / "CsCl.xyz").read_bytes(), times)
+        (folder / "x.xyz").write_bytes(content)
+        return small_model(folder, phases={"X": {"atoms": "x.xyz", "B_iso": {"Cs": 1.0, "Cl": 1.0}}})
+    source = draw.choice(sorted(path for path in DATA.rglob("*.cif") if path.stat().st_size < 20_000))
+    (folder / "x.cif").write_bytes(bytes_changed(draw, source.read_bytes(), times))
+    particle = draw.choice([p["particle"] for p in MODEL["phases"].values() if "particle" in p])
+    return small_model(folder, phases={"P": {"structure": "x.cif", "particle": particle}})
+
+
+def stores(draw: random.Random, folder: Path) -> list[str]:
+    write_files(folder)
+    path = folder / "salt.h5"
+    if draw.random() < 0.4:
+        path.write_bytes(bytes_changed(draw, path.read_bytes(), draw.randint(1, 6)))
+    else:
+        with h5py.File(path, "a") as file:
+            for _ in range(draw.randint(1, 2)):
+                key = draw.choice([*file, *file.attrs])
+                value = draw.choice([
+                    1.5, "text", np.arange(3), np.full((2, 2), np.nan), np.array([b"a", b"a"]), h5py.Empty("f8"),
+                    np.array([1e308] * 2), "[" * 200, "{}", '{"values": {"a": "x"}}', np.array([b"\x1b[31m"]),
+                    np.zeros((0,)), np.int64(-1), np.array([True])])
+                if key in file.attrs:
+                    file.attrs[key] = value
+                else:
+                    del file[key]
+                    if draw.random() < 0.9:
+                        file[key] = value
+                    else:
+                        file[key] = draw.choice([h5py.SoftLink("/r"), h5py.ExternalLink("/etc/passwd", "/x")])
+    return small_model(folder, phases={"H": {"distances": "salt.h5"}})
+
+
+def results(draw: random.Random, folder: Path, made: Path) -> list[str]:
+    """A result whose content was changed and signed again, or whose files were damaged."""
+    from aiida_dse.io import results as results_
+
+    for name in ("one", "two"):
+        shutil.copytree(made, folder / name)
+    write_files(folder)
+    path = folder / "one" / "result.json"
+    if draw.random() < 0.7:
+        content = json.loads(path.read_text())
+        del content["signature"]
+        content = changed(draw, content, draw.randint(1, 3))
+        digest = results_._digest_of(folder / "one" / "result.h5")
+        content["signature"] = results_._signature(content, digest)
+        path.write_text(json.dumps(content))
+    else:
+        path = folder / "one" / draw.choice(["result.json", "result.h5"])
+        path.write_bytes(bytes_changed(draw, path.read_bytes(), draw.randint(1, 4)))
+    return ["compare", str(folder / "one"), f"b={folder / 'two'}", "-o", str(folder / "out"), "--quiet"]
+
+
+def command_lines(draw: random.Random, folder: Path) -> list[str]:
+    write_files(folder)
+    small_model(folder)
+    words = ["m.json", "nowhere", ".", "", "-", "--", "é", "a" * 300, "x=m.json", "..=m.json", "=m.json", "out"]
+    options = ["--threads", "--walltime", "-o", "--output", "--quiet", "--schema", "--continue", "--help", "-x",
+               "--all", "--version"]
+    numbers = ["0", "-1", "1", "nan", "inf", "1e9", "1e30", "x", "0.5", ""]
+    command = draw.choice(["validate", "upgrade", "compare", "terminations", "plot", "refine", "simulate"])
+    arguments = [draw.choice(words) if draw.random() < 0.5 else draw.choice(
+        options if draw.random() < 0.6 else numbers) for _ in range(draw.randint(0, 5))]
+    given = [str(folder / word) if word in ("m.json", "out") else word for word in arguments]
+    return [command, *given, *(["-o", str(folder / "o")] if command in ("refine", "simulate") else [])]
+
+
+KINDS = {"documents": documents, "yaml": yaml_texts, "patterns": patterns, "structures": structures,
+         "stores": stores, "results": results, "command lines": command_lines}
+
+
+def make_result(folder: Path) -> Path:
+    """A small refinement, whose result the cases of 'results' change."""
+    from aiida_dse.documents import load_document
+    from aiida_dse.io.results import write_result
+    from aiida_dse.tasks.build import build
+    from aiida_dse.tasks.run import run_refine
+
+    write_files(folder)
+    small_model(folder, refinement={"stages": [["P.a"], ["P.*.B_iso"]], "max_cycles": 3})
+    write_result(run_refine(build(load_document(folder / "m.json"), folder)), folder / "made")
+    return folder / "made"
