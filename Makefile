@@ -9,7 +9,7 @@ export AIIDA_PATH := $(CURDIR)/.dse/aiida
 export AIIDA_WARN_v3 :=
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: demo test lint validate benchmark clean
+.PHONY: demo test lint validate fuzz benchmark clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make lint       run only the linter and the type checker"
 	@echo "make validate   refine patterns computed with DebUsSy and with the direct sum, and compare"
 	@echo "                the refined values with the true ones"
+	@echo "make fuzz       run dse-engine on thousands of generated bad inputs (10 min)"
 	@echo "make benchmark  measure the speed of the engine, of a plain loop and of other programs"
 	@echo "make clean      stop the daemon of the demo and delete .dse/"
 
@@ -46,6 +47,9 @@ validate: .dse/venv/.ready
 	@$(BIN)/python benchmarks/accuracy.py
 	@$(BIN)/python benchmarks/su_coverage.py
 	@$(BIN)/python -m pytest --override-ini addopts=--import-mode=importlib -q tests/validation
+
+fuzz: .dse/venv/.ready
+	@$(BIN)/python -W ignore tests/fuzz/fuzz.py --cases 1000
 
 benchmark: .dse/venv/.ready
 	@$(BIN)/python benchmarks/run.py

@@ -15,6 +15,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from .storage import is_damaged
+
 #: Limits for a file: bytes of all datasets in memory, number of datasets and groups, nesting.
 MOST_BYTES, MOST_ITEMS, MOST_LEVELS = 600_000_000, 20_000, 16
 #: Kinds of numpy types that results and stored distances contain: numbers and fixed-length texts.
@@ -25,6 +27,8 @@ KINDS = "fiubS"
 def opened(path: Path, what: str) -> Iterator[h5py.File]:
     """Open an HDF5 file for reading. Raises ValueError, with the reason, for unusable files."""
     try:
+        if is_damaged(path):
+            raise ValueError(f"{path.name} is damaged: it was changed after it was written.")
         with h5py.File(path, "r") as file:
             yield file
     except MemoryError:

@@ -230,7 +230,8 @@ def test_a_study_survives_a_power_cut(undisturbed, launched, mortal, study):
     manager.reset_runner()
     run.hold.unlink()
     remedy = "doctor --fix"
-    refused = CliRunner().invoke(main, ["launch", "study", str(study)])
+    refused = CliRunner().invoke(
+        main, ["launch", "study", str(study), "--code", "power-cut@localhost"])
     assert refused.exit_code == 1 and "Nothing was submitted" in refused.output
     assert remedy in refused.output or "daemon start" in refused.output
     for command in (["list"], ["watch", str(run.node.pk), "--once"]):

@@ -17,6 +17,8 @@ import h5py
 import numpy as np
 import yaml
 
+from aiida_dse.io.storage import sealed
+
 DATA = Path(__file__).parents[1] / "data"
 OLD = DATA / "documents_0_1"
 #: Numbers, texts and other values that are often outside what a program expects.
@@ -184,7 +186,7 @@ def stores(draw: random.Random, folder: Path) -> list[str]:
     write_files(folder)
     path = folder / "salt.h5"
     if draw.random() < 0.4:
-        path.write_bytes(bytes_changed(draw, path.read_bytes(), draw.randint(1, 6)))
+        path.write_bytes(bytes_changed(draw, sealed(path.read_bytes()), draw.randint(1, 6)))
     else:
         with h5py.File(path, "a") as file:
             for _ in range(draw.randint(1, 2)):
@@ -201,6 +203,7 @@ def stores(draw: random.Random, folder: Path) -> list[str]:
                         file[key] = value
                     else:
                         file[key] = draw.choice([h5py.SoftLink("/r"), h5py.ExternalLink("/etc/passwd", "/x")])
+        path.write_bytes(sealed(path.read_bytes()))
     return small_model(folder, phases={"H": {"distances": "salt.h5"}})
 
 

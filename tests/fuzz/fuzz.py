@@ -76,7 +76,10 @@ def isolated(kind: str, seed: int, made: Path) -> str:
             os._exit(0)
     writer.close()
     _, status = os.waitpid(pid, 0)
-    found = reader.recv() if reader.poll() else ""
+    try:
+        found = reader.recv()
+    except EOFError:
+        found = f"ended with the exit status {status}"
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         return "hang" if number in (signal.SIGXCPU, signal.SIGKILL) else f"killed by signal {number}"

@@ -15,6 +15,7 @@ from aiida_dse.io import hdf5
 from aiida_dse.io.distances import read_distances, write_distances
 from aiida_dse.io.patterns import read_pattern
 from aiida_dse.io.results import read_arrays
+from aiida_dse.io.storage import BLOCK
 
 
 def secret(path):
@@ -109,9 +110,23 @@ STORED = PairDistances(("Cs", "Cl"), ("Cs1+", "Cl1-"), (1.0, 2.0), (1.0, 0.5), n
 
 @pytest.fixture
 def store(tmp_path):
+    """Stored distances without a seal, like those of somebody who writes their own."""
     path = tmp_path / "P.h5"
     write_distances(STORED, path)
+    path.write_bytes(path.read_bytes()[BLOCK:])
     return path
+
+
+@pytest.mark.parametrize("place", [20, 600, -1])
+def test_a_changed_byte_is_noticed_before_hdf5_reads_it(tmp_path, place):
+    path = tmp_path / "P.h5"
+    write_distances(STORED, path)
+    assert read_distances(path).labels == STORED.labels
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"P\.h5 is damaged: it was changed"):
+        read_distances(path)
 
 
 def replaced(path, key, values):
