@@ -94,6 +94,15 @@ def repair(profile: Any) -> str | None:
     return None if workers is None else workers.trouble
 
 
+def daemon_runs(profile: Any) -> bool:
+    """Whether the process of the daemon exists; AiiDA looks only at the file with its number."""
+    import psutil
+    from aiida.engine.daemon.client import get_daemon_client
+
+    pid = get_daemon_client(profile.name).get_daemon_pid()
+    return pid is not None and psutil.pid_exists(pid)
+
+
 def daemon_trouble(profile: Any) -> str | None:
     """Why the daemon does not run analyses, with the remedy; None if it runs.
 
@@ -102,7 +111,7 @@ def daemon_trouble(profile: Any) -> str | None:
     from aiida.engine.daemon.client import DaemonException, get_daemon_client
 
     client = get_daemon_client(profile.name)
-    if not client.is_daemon_running:
+    if not daemon_runs(profile):
         return (f"The daemon is not running, so unfinished analyses do not proceed. Start it with "
                 f"'verdi -p {profile.name} daemon start': finished work is retained, and the analyses "
                 "continue.")

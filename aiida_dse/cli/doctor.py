@@ -138,16 +138,13 @@ def _storage(profile: Any) -> Check:
 
 
 def _daemon(profile: Any) -> Iterator[Check]:
-    from aiida.engine.daemon.client import get_daemon_client
-
-    from .daemon import daemon_trouble, repair, workers_of_daemon
+    from .daemon import daemon_runs, daemon_trouble, repair, workers_of_daemon
 
     if profile.process_control_backend is None:
         yield Check("daemon", "warn", "The profile has no broker, so analyses cannot be submitted.",
                     "aiida-dse setup (creates a profile with a broker)")
         return
-    client = get_daemon_client(profile.name)
-    if not client.is_daemon_running:
+    if not daemon_runs(profile):
         yield Check("daemon", "fail", "The daemon is not running, so submitted analyses do not "
                     "start.", f"verdi -p {profile.name} daemon start")
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from .finding import query_options
 from .profile import load_profile_for_command
 from .setup import setup
 from .shipped_files import examples
-from .terminal import echo
+from .terminal import Refusal, echo
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,6 +37,25 @@ _archive = click.option(
     "--archive", type=click.Path(dir_okay=False, path_type=Path),
     help="Read from this archive file instead of a profile; the file is not modified.",
 )
+
+
+def _reading(command: Any) -> Any:
+    """A command that displays stored content, which may come from somebody else and have any form."""
+    @functools.wraps(command)
+    def run(*arguments: Any, **given: Any) -> Any:
+        try:
+            return command(*arguments, **given)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as problem:
+            if "DSE_TRACEBACK" in os.environ:
+                raise
+            reason = str(problem).partition("\n")[0][:200]
+            raise Refusal(
+                f"this content cannot be displayed ({type(problem).__name__}: {reason}). It may be damaged "
+                "or have been changed. If it is your own, please report this error with the output "
+                "under DSE_TRACEBACK=1.") from None
+    return run
 
 
 def _look_into(context: click.Context, archive: Path | None) -> Any:
@@ -193,6 +213,7 @@ def analyse(
               help="Maximum number of analyses to list.")
 @_archive
 @click.pass_context
+@_reading
 def list_(context: click.Context, limit: int, archive: Path | None) -> None:
     """List past and running analyses, newest first.
 
@@ -211,6 +232,7 @@ def list_(context: click.Context, limit: int, archive: Path | None) -> None:
 @click.argument("pk")
 @_archive
 @click.pass_context
+@_reading
 def show(context: click.Context, pk: str, archive: Path | None) -> None:
     """Show the parameters, agreement factors and derived quantities of an analysis."""
     from .showing import print_analysis
@@ -234,6 +256,7 @@ def show(context: click.Context, pk: str, archive: Path | None) -> None:
                    "corner, profile, bootstrap and fit).")
 @_archive
 @click.pass_context
+@_reading
 def plot(
     context: click.Context, pk: str, output: Path, archive: Path | None, **choices: Any
 ) -> None:
@@ -248,6 +271,7 @@ def plot(
 @click.argument("pk")
 @click.option("--once", is_flag=True, help="Print the current state and exit.")
 @click.pass_obj
+@_reading
 def watch(profile: str | None, pk: str, once: bool) -> None:
     """Follow the steps of an analysis: their states, the lowest GoF and the remaining time.
 
@@ -273,6 +297,7 @@ def watch(profile: str | None, pk: str, once: bool) -> None:
 @click.option("--json", "form", flag_value="json", help="Print JSON at full precision.")
 @_archive
 @click.pass_context
+@_reading
 def query(
     context: click.Context, show: tuple[str, ...], sort: str, limit: int | None, form: str | None,
     archive: Path | None, **filters: Any,
@@ -289,6 +314,7 @@ def query(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_archive
 @click.pass_context
+@_reading
 def trace(context: click.Context, pk: str, as_json: bool, archive: Path | None) -> None:
     """Trace a result back to its files, documents, jobs, software versions and tables."""
     from .finding import print_trace

@@ -60,14 +60,17 @@ def print_list(limit: int) -> None:
     results = {pk: numbers for pk, *numbers in query.all()} if found else {}
     rows = []
     for pk, ctime, name, state, status, label, kind, version in found:
-        word = exit_word(kind, version, status)
-        name = OLD_LABELS.get(name, name)
+        # an imported node may have attributes of any type
+        status = status if isinstance(status, int) else None
+        word = exit_word(_text(kind), _text(version), status)
+        name = OLD_LABELS.get(_text(name), _text(name))
         gof, lowest, sample = results.get(pk, (None, None, None))
         gof = gof if gof is not None else lowest
-        sample = sample or {}
+        gof = gof if isinstance(gof, int | float) else None
+        sample = sample if isinstance(sample, dict) else {}
         rows.append([
             pk, f"{ctime:%Y-%m-%d %H:%M}",
-            (name or "").removesuffix("WorkChain").removesuffix("Calculation"),
+            name.removesuffix("WorkChain").removesuffix("Calculation"),
             state if state != "finished" else ("done" if status == 0
                                             else f"exit {status}" + f": {word}" * bool(word)),
             "" if gof is None else f"{gof:.4f}", sample.get("name", ""),
@@ -78,6 +81,10 @@ def print_list(limit: int) -> None:
     ))
     if not rows:
         echo("There are no analyses yet. Start with 'aiida-dse launch refine model.yaml'.")
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def print_analysis(pk: str) -> None:

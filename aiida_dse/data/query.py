@@ -13,6 +13,7 @@ import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from aiida_dse.documents.migration import RESULT_SCHEMAS, current_name, old_names
@@ -174,7 +175,7 @@ def find_rows(
     for values in query.all():
         found = dict(zip(paths, values, strict=True))
         row = {name: _first(found, paths_of(name)) for name in names}
-        rows[found["id"]] = row | {name: words.get(row[name], row[name])
+        rows[found["id"]] = row | {name: words.get(str(row[name]), row[name])
                                    for name, words in _OLD_WORDS.items()}
     if not parts:
         for pk in _parts(asked):
@@ -185,7 +186,7 @@ def find_rows(
         # by time, because imported results have high PKs
         for row in sorted(ordered, key=lambda one: (str(one["made"] or ""), one["pk"]), reverse=True):
             if row["role"] != RIVAL:
-                newest.setdefault((row["sample"], row["task"]), row)
+                newest.setdefault((str(row["sample"]), str(row["task"])), row)
         ordered = list(newest.values())
     known = [row for row in ordered if row[order] is not None]
     known.sort(key=lambda row: _sortable(row[order]), reverse=sort.startswith("-"))
@@ -243,5 +244,8 @@ def _first(found: Mapping[str, Any], paths: Sequence[str]) -> Any:
     return next((found[path] for path in paths if found[path] is not None), None)
 
 
-def _sortable(value: Any) -> Any:
-    return str(value) if isinstance(value, list | dict) else value
+def _sortable(value: Any) -> tuple[int, float, str]:
+    """A key that orders numbers before times and texts; imported results may have any type."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return 0, float(value), ""
+    return 1, 0.0, value.isoformat() if isinstance(value, datetime) else str(value)
