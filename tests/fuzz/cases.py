@@ -1,15 +1,19 @@
-"""Generated bad inputs of every kind that dse-engine reads. Each case follows from a seed.
+"""Generated bad inputs of every kind that the commands read. Each case follows from a seed.
 
-A case writes its files into a folder and returns the arguments of a command. The command may accept
+A case writes its files into a folder and returns the arguments of dse-engine, or a list of those of
+aiida-dse. The command may accept
 or refuse the input; it must not end in a traceback, hang, or exhaust the memory (see fuzz.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import random
 import shutil
+import sqlite3
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -242,8 +246,52 @@ def command_lines(draw: random.Random, folder: Path) -> list[str]:
     return [command, *given, *(["-o", str(folder / "o")] if command in ("refine", "simulate") else [])]
 
 
+#: Values for the columns of nodes other than their attributes.
+COLUMNS = {"label": ["", "\x1b[31m"], "process_type": ["", "aiida.workflows:dse.refine"], "node_type": ["", "x"],
+           "extras": ["[]", '"x"', "{"], "attributes": ["[]", '"x"', "{", "{}"], "ctime": ["", "x"], "uuid": ["x"],
+           "repository_metadata": ["{}", '{"o": {"x": {"k": "0"}}}', "[]"]}
+LINKS = ["call_calc", "call_work", "create", "input_calc", "input_work", "return", "x"]
+
+
+def archives(draw: random.Random, folder: Path) -> list[list[str]]:
+    """An archive of AiiDA whose nodes and links were changed; several commands look into it."""
+    with zipfile.ZipFile(DATA / "archive_0_1_0.aiida") as archive:
+        archive.extractall(folder / "x")
+    database = folder / "x" / "db.sqlite3"
+    connection = sqlite3.connect(database)
+    rows = connection.execute("select id, attributes from db_dbnode").fetchall()
+    for _ in range(draw.randint(1, 3)):
+        pk, attributes = draw.choice(rows)
+        what = draw.random()
+        with contextlib.suppress(sqlite3.Error):
+            if what < 0.6 and json.loads(attributes or "{}"):
+                text = json.dumps(changed(draw, json.loads(attributes), draw.randint(1, 3)))
+                connection.execute("update db_dbnode set attributes = ? where id = ?", (text, pk))
+            elif what < 0.8:
+                column = draw.choice(sorted(COLUMNS))
+                connection.execute(f"update db_dbnode set {column} = ? where id = ?",
+                                   (draw.choice(COLUMNS[column]), pk))
+            else:
+                connection.execute(
+                    "insert into db_dblink (input_id, output_id, label, type) values (?, ?, 'x', ?)",
+                    (pk, draw.choice(rows)[0], draw.choice(LINKS)))
+    connection.commit()
+    connection.close()
+    if draw.random() < 0.1:
+        database.write_bytes(bytes_changed(draw, database.read_bytes(), draw.randint(1, 4)))
+    file = folder / "a.aiida"
+    with zipfile.ZipFile(file, "w") as archive:
+        for path in sorted((folder / "x").rglob("*")):
+            if path.is_file() and (path.name in ("metadata.json", "db.sqlite3") or draw.random() < 0.99):
+                archive.write(path, str(path.relative_to(folder / "x")))
+    pk = str(draw.choice(rows)[0])
+    more = ["--archive", str(file)]
+    return [["list", *more], ["query", *more], [draw.choice(["show", "trace"]), pk, *more],
+            ["plot", pk, *more, "-o", str(folder / "o.png")]]
+
+
 KINDS = {"documents": documents, "yaml": yaml_texts, "patterns": patterns, "structures": structures,
-         "stores": stores, "results": results, "command lines": command_lines}
+         "stores": stores, "results": results, "command lines": command_lines, "archives": archives}
 
 
 def make_result(folder: Path) -> Path:

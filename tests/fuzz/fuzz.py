@@ -1,4 +1,4 @@
-"""Run dse-engine on generated bad inputs, and print every traceback, hang and excess of memory.
+"""Run the commands on generated bad inputs, and print every traceback, hang and excess of memory.
 
     python tests/fuzz/fuzz.py [--cases 1000] [--kind documents] [--seed 0] [--seconds 1200]
 
@@ -23,6 +23,7 @@ from typing import Any
 
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "DSE_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+os.environ["AIIDA_PATH"] = tempfile.mkdtemp(prefix="dse-fuzz-")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import cases  # noqa: E402
@@ -34,20 +35,29 @@ LONGEST, MOST_MEMORY = 10, 1_000_000_000
 
 def run(kind: str, seed: int, made: Path) -> str:
     """Run one case in this process; what is wrong with it, '' for nothing."""
-    from aiida_dse.cli.engine import main
-
+    if kind == "archives":
+        from aiida_dse.cli.main import main
+    else:
+        from aiida_dse.cli.engine import main
     draw = random.Random(f"{kind} {seed}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         more: tuple[Any, ...] = (made,) if kind == "results" else ()
-        arguments = cases.KINDS[kind](draw, folder, *more)
+        commands = cases.KINDS[kind](draw, folder, *more)
         os.chdir(folder)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        begin = time.process_time()
-        outcome = CliRunner().invoke(main, arguments)
-        used = time.process_time() - begin
-        memory = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        found = [wrong for command in ([commands] if isinstance(commands[0], str) else commands)
+                 if (wrong := run_command(main, command))]
         os.chdir("/")
+    return "; ".join(found)
+
+
+def run_command(main: Any, arguments: list[str]) -> str:
+    """Run one command; what is wrong with it, '' for nothing."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begin = time.process_time()
+    outcome = CliRunner().invoke(main, arguments)
+    used = time.process_time() - begin
+    memory = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
         lines = traceback.format_exception(outcome.exception)
         return "traceback: " + " | ".join(line.strip() for line in lines[-2:])[:400]
@@ -60,30 +70,32 @@ def run(kind: str, seed: int, made: Path) -> str:
     return ""
 
 
-def isolated(kind: str, seed: int, made: Path) -> str:
-    """Run one case in a forked process with limits."""
+def isolated(kind: str, seeds: list[int], made: Path) -> list[str]:
+    """Run cases in a forked process with limits; what is wrong with each."""
     reader, writer = multiprocessing.Pipe(duplex=False)
     pid = os.fork()
     if pid == 0:
         reader.close()
-        resource.setrlimit(resource.RLIMIT_CPU, (LONGEST + 5, LONGEST + 10))
+        most = (LONGEST + 5) * (1 if len(seeds) == 1 else len(seeds) // 2)
+        resource.setrlimit(resource.RLIMIT_CPU, (most, most + 5))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         try:
-            writer.send(run(kind, seed, made))
+            writer.send([f"{kind}, seed {seed}: {wrong}" for seed in seeds if (wrong := run(kind, seed, made))])
         except BaseException as problem:
-            writer.send(f"the case failed: {problem!r}")
+            writer.send([f"{kind}, seeds {seeds}: the case failed: {problem!r}"])
         finally:
             os._exit(0)
     writer.close()
     _, status = os.waitpid(pid, 0)
     try:
-        found = reader.recv()
+        found: list[str] = reader.recv()
     except EOFError:
-        found = f"ended with the exit status {status}"
+        found = [f"{kind}, seeds {seeds}: ended with the exit status {status}"]
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        return "hang" if number in (signal.SIGXCPU, signal.SIGKILL) else f"killed by signal {number}"
-    return str(found)
+        what = "hang" if number in (signal.SIGXCPU, signal.SIGKILL) else f"killed by signal {number}"
+        return [f"{kind}, seeds {seeds}: {what}"]
+    return found
 
 
 def fuzz(kinds: list[str], n_cases: int, seed: int, seconds: float) -> list[str]:
@@ -92,12 +104,16 @@ def fuzz(kinds: list[str], n_cases: int, seed: int, seconds: float) -> list[str]
     with tempfile.TemporaryDirectory() as name:
         made = cases.make_result(Path(name))
         for kind in kinds:
+            if kind == "archives":  # loaded once, before the cases are forked
+                import aiida_dse.cli.main
+                import aiida_dse.data.archives  # noqa: F401
             end, done = time.monotonic() + seconds / len(kinds), 0
             bad: list[str] = []
             while done < n_cases and time.monotonic() < end:
-                if wrong := isolated(kind, seed + done, made):
-                    bad.append(f"{kind}, seed {seed + done}: {wrong}")
-                done += 1
+                # loading AiiDA takes longer than a case, so several share a process
+                batch = min(25, n_cases - done) if kind == "archives" else 1
+                bad += isolated(kind, [seed + done + k for k in range(batch)], made)
+                done += batch
             print(f"{kind:14} {done:5} cases, {len(bad)} wrong", flush=True)
             print("\n".join(bad), end="\n" if bad else "", flush=True)
             found += bad
