@@ -17,6 +17,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -237,6 +238,34 @@ def test_a_refinement_on_postgresql_and_rabbitmq(production, write_case, tmp_pat
         shown += log.read_text()
     assert password not in shown
     assert files_with(password, user.home) == []
+
+
+def test_terminated_connections_to_the_database_cost_no_analysis(production, write_case, tmp_path):
+    """PostgreSQL ends all connections while a job runs; AiiDA then forgets the tasks."""
+    import psycopg
+
+    user, path, content = production
+    user.runs("setup", path)
+    password = json.loads(user.config.read_text())["profiles"][content["profile"]]["storage"]["config"][
+        "database_password"]
+    python_in(user, "code = orm.load_code('dse-engine@localhost')\n"
+              "orm.InstalledCode(label='slow', computer=code.computer, prepend_text='sleep 6',\n"
+              "    filepath_executable=str(code.filepath_executable)).store()")
+    launched = user.runs("launch", "refine", write_case(tmp_path, STAGES), "--threads", 1,
+                         "--code", "slow@localhost")
+    pk = finished(launched, "RefineWorkChain")
+    wait_until(lambda: "RefineCalculation" in user.runs("watch", pk, "--once"),
+               lambda: user.runs("watch", pk, "--once"), seconds=60)
+    for _ in range(4):
+        with psycopg.connect(
+            host=content["database_hostname"], port=content["database_port"], password=password,
+            dbname=content["database_name"], user=content["database_username"],
+        ) as connection:
+            connection.execute("select pg_terminate_backend(pid) from pg_stat_activity "
+                               "where usename = current_user and pid <> pg_backend_pid()")
+        time.sleep(1.5)
+    wait_until(lambda: "done" in user.runs("list"), lambda: user.runs("list"), seconds=180, every=3)
+    assert "salt.Cs1.B_iso" in user.runs("show", pk)
 
 
 def test_data_that_another_profile_uses_are_not_deleted(production):
