@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .lost_tasks import give_tasks_to_the_lost, zeromq_broker
+from .lost_tasks import give_tasks_to_the_lost, stalled_jobs, zeromq_broker
 
 #: No subscriber has this name, so the broker replies with an error that contains it.
 NOBODY = "aiida-dse-asks-whether-workers-are-gone"
@@ -90,7 +90,12 @@ def repair(profile: Any) -> str | None:
     if workers is not None and workers.counted > workers.running:
         look_for_dead_workers(profile)
     if workers is not None or profile.process_control_backend != "core.zeromq":
-        give_tasks_to_the_lost(profile)
+        stuck = (*give_tasks_to_the_lost(profile).silent, *stalled_jobs())
+        if stuck:
+            return (f"The daemon worker of the process {stuck[0]} does not continue it, for example after a "
+                    "lost connection to the database or to the computer. If this lasts longer than a "
+                    f"minute, run 'aiida-dse -p {profile.name} doctor --fix': finished work is retained, "
+                    "and unfinished work continues.")
     return None if workers is None else workers.trouble
 
 

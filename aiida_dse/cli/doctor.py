@@ -125,15 +125,20 @@ def _profile(name: str | None) -> tuple[Any, Check]:
 
 
 def _storage(profile: Any) -> Check:
-    from aiida.common.exceptions import AiidaException
+    from aiida.common.exceptions import IncompatibleStorageSchema
     from aiida.manage import get_manager
 
     try:
         storage = get_manager().get_profile_storage()
         version = storage.version_profile(profile)
-    except (AiidaException, OSError) as problem:
-        remedy = f"verdi -p {profile.name} storage migrate"
-        return Check("storage", "fail", f"The storage cannot be opened: {problem}", remedy)
+    except Exception as problem:  # the libraries of the databases raise their own exceptions
+        reason = " ".join(str(problem).split())[:300]
+        remedy = "check the database service and the disk, then repeat this command"
+        if isinstance(problem, IncompatibleStorageSchema):
+            remedy = f"verdi -p {profile.name} storage migrate"
+        elif re.search("no space left|disk is full|disk quota", reason, re.I):
+            remedy = f"free space on the disk of {Path(profile.storage_config.get('filepath', '~'))}"
+        return Check("storage", "fail", f"The storage cannot be opened: {reason}", remedy)
     return Check("storage", "ok", f"schema {version}; this AiiDA requires {storage.version_head()}")
 
 
@@ -157,14 +162,17 @@ def _daemon(profile: Any) -> Iterator[Check]:
     if profile.process_control_backend != "core.zeromq":
         for check in _answering(profile, restart):
             yield check
-            if check.outcome == "ok":
-                repair(profile)
+            if check.outcome == "ok" and (trouble := repair(profile)):
+                yield Check("workers", "fail", trouble, restart)
         return
     workers = workers_of_daemon(profile)
     if workers is None:
         yield Check("broker", "fail", "The broker does not respond.", _restart_all(profile.name))
         return
-    repair(profile)  # reassigns the tasks of a killed worker
+    trouble = repair(profile)  # reassigns the tasks of a killed worker
+    if trouble and trouble != workers.trouble:
+        yield Check("workers", "fail", trouble, restart)
+        return
     if workers.running == 0:
         yield Check("workers", "fail", "The daemon has no workers.", restart)
     elif workers.trouble:

@@ -12,7 +12,9 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -20,46 +22,90 @@ from typing import Any
 YOUNG_SECONDS = 10.0
 #: Seconds within which a worker must reply, and between two looks at a process that seems lost.
 ANSWER_SECONDS, AGAIN_SECONDS = 5.0, 1.5
+#: Seconds, plus ten intervals of polling, without a question to the scheduler about a job.
+STALLED_SECONDS = 60.0
 #: Number of processes that are examined at a time.
 MOST_ASKED = 20
 STATES = ["created", "waiting", "running"]
 
 
-def lost_processes(profile: Any) -> list[int]:
-    """Unfinished jobs and work chains without a task, which no worker runs either.
+class Fate(Enum):
+    """What became of a process that has no task in the queue of the broker."""
+
+    RUNS = "a worker, or another program, runs it"
+    LOST = "no worker knows it"
+    SILENT = "a worker knows it, but does not reply"
+
+
+@dataclass(frozen=True)
+class Examined:
+    """The processes that lost their task, and those whose worker does not reply."""
+
+    lost: tuple[int, ...] = ()
+    silent: tuple[int, ...] = ()
+
+
+def examine(profile: Any) -> Examined:
+    """Examine the unfinished jobs and work chains that have no task in the queue.
 
     Processes that run without the daemon have no checkpoint and are not included.
     """
-    candidates = _without_task(profile)
+    candidates = _without_task(profile)[:MOST_ASKED]
     if not candidates:
-        return []
+        return Examined()
     with communicator_of(profile) as communicator:
-        lost = [pk for pk in candidates[:MOST_ASKED] if not _runs(communicator, pk)]
-        if not lost:
-            return []
+        fates = {pk: _fate(communicator, pk) for pk in candidates}
+        doubtful = [pk for pk, fate in fates.items() if fate is not Fate.RUNS]
+        if not doubtful:
+            return Examined()
         # a task on its way from the broker to a worker belongs to neither
         time.sleep(AGAIN_SECONDS)
         again = set(_without_task(profile))
-        return [pk for pk in lost if pk in again and not _runs(communicator, pk)]
+        fates = {pk: _fate(communicator, pk) for pk in doubtful if pk in again}
+    return Examined(*(tuple(pk for pk, fate in fates.items() if fate is wanted)
+                      for wanted in (Fate.LOST, Fate.SILENT)))
 
 
-def give_tasks_to_the_lost(profile: Any) -> list[int]:
-    """Create tasks for processes that have lost theirs, and return the PKs of the processes."""
+def give_tasks_to_the_lost(profile: Any) -> Examined:
+    """Create tasks for processes that have lost theirs; return what was found."""
     from aiida.manage.configuration import get_config
     from plumpy.process_comms import RemoteProcessThreadController
 
-    if not lost_processes(profile):
-        return []
+    found = examine(profile)
+    if not found.lost:
+        return found
     with open(Path(get_config().dirpath) / f"dse-lost-{profile.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two clients must not create the same task
-        found = lost_processes(profile)
-        if found:
+        found = examine(profile)
+        if found.lost:
             with communicator_of(profile) as communicator:
                 controller = RemoteProcessThreadController(communicator)
-                for pk in found:
+                for pk in found.lost:
                     controller.continue_process(pk, nowait=False, no_reply=True)
                 # messages are read in order, so a reply shows that the tasks are stored
-                _runs(communicator, 0)
+                _fate(communicator, 0)
+    return found
+
+
+def stalled_jobs() -> list[int]:
+    """Jobs at a scheduler that no worker has asked about for long.
+
+    After a lost connection to the database, a worker may keep a process that does not advance.
+    """
+    from aiida.common import timezone
+    from aiida.orm import CalcJobNode, QueryBuilder
+
+    query = QueryBuilder().append(CalcJobNode, filters={
+        "attributes.process_state": {"in": STATES}, "attributes.state": "withscheduler",
+        "attributes": {"has_key": "checkpoints"}})
+    found = []
+    for node in query.all(flat=True):
+        text = node.base.attributes.get("scheduler_lastchecktime", None)
+        checked = datetime.fromisoformat(text) if isinstance(text, str) else node.mtime
+        assert node.computer is not None
+        allowed = STALLED_SECONDS + 10 * node.computer.get_minimum_job_poll_interval()
+        if timezone.now() - max(checked, node.mtime) > timedelta(seconds=allowed):
+            found.append(node.pk)
     return found
 
 
@@ -125,20 +171,22 @@ def communicator_of(profile: Any) -> Iterator[Any]:
         yield broker.get_communicator()
 
 
-def _runs(communicator: Any, pk: int) -> bool:
-    """Whether a worker, or another program, runs the process. A late reply counts as yes."""
+def _fate(communicator: Any, pk: int) -> Fate:
+    """Ask for the status of a process."""
     from kiwipy import UnroutableError
     from plumpy.process_comms import MessageBuilder
 
     try:
-        communicator.rpc_send(pk, MessageBuilder.status()).result(ANSWER_SECONDS)
+        reply = communicator.rpc_send(pk, MessageBuilder.status())
+        while hasattr(reply, "result"):  # the reply may be a promise of the reply
+            reply = reply.result(ANSWER_SECONDS)
     except (TimeoutError, ConnectionError):
-        return True
+        return Fate.SILENT
     except UnroutableError:
-        return False
+        return Fate.LOST
     except Exception as answer:  # AiiDA's ZeroMQ client raises an error reply as a bare Exception
-        return "Recipient not found" not in str(answer)
-    return True
+        return Fate.LOST if "Recipient not found" in str(answer) else Fate.RUNS
+    return Fate.RUNS
 
 
 def zeromq_broker(profile: Any) -> Any:
