@@ -25,8 +25,8 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 #: Requirements of the package that only its AiiDA side imports.
-FOR_AIIDA = {"aio-pika", "aiida-core", "pandas", "plumpy", "psycopg", "pycifrw", "pymatgen", "rich",
-             "spglib", "tabulate"}
+FOR_AIIDA = {"aio-pika", "aiida-core", "kiwipy", "pandas", "plumpy", "psutil", "psycopg", "pycifrw", "pymatgen",
+             "rich", "spglib", "tabulate"}
 MARK = ".made-by-engine-only"
 
 

@@ -20,7 +20,7 @@ from aiida.manage.configuration import get_config, get_profile
 from aiida.orm import CalcJobNode, load_node
 from click.testing import CliRunner
 from numpy.testing import assert_allclose
-from waiting import wait_until
+from waiting import patient, wait_until
 
 from aiida_dse.cli.main import main
 from aiida_dse.cli.submission import wait_for
@@ -224,7 +224,7 @@ def test_a_study_survives_a_power_cut(undisturbed, launched, mortal, study):
     for process in (circus, *circus.children(recursive=True)):
         if "dse-engine" not in " ".join(process.cmdline()):
             process.kill()
-    psutil.wait_procs([circus], timeout=20)
+    psutil.wait_procs([circus], timeout=patient(20))
     manager = get_manager()
     manager.reset_broker()
     manager.reset_runner()
