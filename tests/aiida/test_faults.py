@@ -176,7 +176,8 @@ def assert_every_step_ran_once(run, undisturbed, before):
 
 @pytest.mark.parametrize(
     "lost",
-    [pytest.param("", id="whole", marks=pytest.mark.slow), "job", "study"])
+    [pytest.param("", id="whole", marks=pytest.mark.slow),
+     pytest.param("job", marks=pytest.mark.slow), "study"])
 def test_a_study_goes_on_when_its_daemon_is_started_again(
     undisturbed, launched, daemon_client, start_anew, lost
 ):
