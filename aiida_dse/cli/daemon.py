@@ -86,6 +86,15 @@ def repair(profile: Any) -> str | None:
         return None
     if state := daemon_trouble(profile):
         return state
+    try:
+        return _repaired(profile)
+    except Exception as problem:  # the client libraries of brokers raise their own exceptions
+        return (f"AiiDA's broker cannot be reached ({type(problem).__name__}), so unfinished analyses do not "
+                "proceed. Check its service, and run "
+                f"'aiida-dse -p {profile.name} doctor' for the remedy.")
+
+
+def _repaired(profile: Any) -> str | None:
     workers = workers_of_daemon(profile)
     if workers is not None and workers.counted > workers.running:
         look_for_dead_workers(profile)

@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ import click
 
 from aiida_dse.data.options import JOBS, SPEED
 
-from .terminal import echo
+from .terminal import Refusal, echo
 
 #: Free space (bytes) on a scratch disk below which doctor issues a warning.
 LITTLE_SPACE = 2e9
@@ -66,6 +65,7 @@ def doctor(profile: str | None, code_label: str, as_json: bool, fix: bool) -> No
 def _fix(name: str | None) -> None:
     """Run the remedies for the daemon, the workers and the broker, and print them."""
     from .daemon import repair
+    from .profiles import with_verdi
 
     loaded, _ = _profile(name)
     if loaded is None or loaded.process_control_backend is None:
@@ -74,16 +74,14 @@ def _fix(name: str | None) -> None:
         if check.outcome == "fail" and check.remedy.startswith("verdi "):
             for command in check.remedy.split("; "):
                 echo(f"running {command}", err=True)
-                subprocess.run(shlex.split(command), capture_output=True, check=False,
-                               timeout=FIX_SECONDS, env=_with_verdi())
+                try:
+                    subprocess.run(shlex.split(command), capture_output=True, check=False,
+                                   timeout=FIX_SECONDS, env=with_verdi())
+                except (OSError, subprocess.TimeoutExpired) as problem:
+                    raise Refusal(f"{command} did not succeed within {FIX_SECONDS} s ({problem}). Run it in a "
+                                  "terminal, and repeat this command.") from None
             break
     repair(loaded)
-
-
-def _with_verdi() -> dict[str, str]:
-    """The environment in which verdi is found, also if the virtual environment is not active."""
-    beside = str(Path(sys.executable).parent)
-    return os.environ | {"PATH": os.pathsep.join([beside, os.environ.get("PATH", "")])}
 
 
 def checks(profile: str | None, code_label: str) -> Iterator[Check]:

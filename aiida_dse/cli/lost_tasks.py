@@ -10,7 +10,8 @@ from __future__ import annotations
 import fcntl
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,8 +25,6 @@ YOUNG_SECONDS = 10.0
 ANSWER_SECONDS, AGAIN_SECONDS = 5.0, 1.5
 #: Seconds, plus ten intervals of polling, without a question to the scheduler about a job.
 STALLED_SECONDS = 60.0
-#: Number of processes that are examined at a time.
-MOST_ASKED = 20
 STATES = ["created", "waiting", "running"]
 
 
@@ -50,18 +49,18 @@ def examine(profile: Any) -> Examined:
 
     Processes that run without the daemon have no checkpoint and are not included.
     """
-    candidates = _without_task(profile)[:MOST_ASKED]
+    candidates = _without_task(profile)
     if not candidates:
         return Examined()
     with communicator_of(profile) as communicator:
-        fates = {pk: _fate(communicator, pk) for pk in candidates}
+        fates = _fates(communicator, candidates)
         doubtful = [pk for pk, fate in fates.items() if fate is not Fate.RUNS]
         if not doubtful:
             return Examined()
         # a task on its way from the broker to a worker belongs to neither
         time.sleep(AGAIN_SECONDS)
         again = set(_without_task(profile))
-        fates = {pk: _fate(communicator, pk) for pk in doubtful if pk in again}
+        fates = _fates(communicator, [pk for pk in doubtful if pk in again])
     return Examined(*(tuple(pk for pk, fate in fates.items() if fate is wanted)
                       for wanted in (Fate.LOST, Fate.SILENT)))
 
@@ -83,7 +82,7 @@ def give_tasks_to_the_lost(profile: Any) -> Examined:
                 for pk in found.lost:
                     controller.continue_process(pk, nowait=False, no_reply=True)
                 # messages are read in order, so a reply shows that the tasks are stored
-                _fate(communicator, 0)
+                _fates(communicator, [0])
     return found
 
 
@@ -100,6 +99,8 @@ def stalled_jobs() -> list[int]:
         "attributes": {"has_key": "checkpoints"}})
     found = []
     for node in query.all(flat=True):
+        if node.paused:
+            continue
         text = node.base.attributes.get("scheduler_lastchecktime", None)
         checked = datetime.fromisoformat(text) if isinstance(text, str) else node.mtime
         assert node.computer is not None
@@ -171,15 +172,30 @@ def communicator_of(profile: Any) -> Iterator[Any]:
         yield broker.get_communicator()
 
 
-def _fate(communicator: Any, pk: int) -> Fate:
-    """Ask for the status of a process."""
-    from kiwipy import UnroutableError
+def _fates(communicator: Any, processes: Sequence[int]) -> dict[int, Fate]:
+    """Ask for the status of all processes at once; all replies share one time limit."""
     from plumpy.process_comms import MessageBuilder
 
+    end = time.monotonic() + ANSWER_SECONDS
+
+    def ask(pk: int) -> Future[Any]:
+        try:
+            sent: Future[Any] = communicator.rpc_send(pk, MessageBuilder.status())
+        except Exception as problem:  # some brokers refuse at once what others refuse in a reply
+            sent = Future()
+            sent.set_exception(problem)
+        return sent
+
+    replies = {pk: ask(pk) for pk in processes}
+    return {pk: _fate(reply, end) for pk, reply in replies.items()}
+
+
+def _fate(reply: Any, end: float) -> Fate:
+    from kiwipy import UnroutableError
+
     try:
-        reply = communicator.rpc_send(pk, MessageBuilder.status())
         while hasattr(reply, "result"):  # the reply may be a promise of the reply
-            reply = reply.result(ANSWER_SECONDS)
+            reply = reply.result(max(0.05, end - time.monotonic()))
     except (TimeoutError, ConnectionError):
         return Fate.SILENT
     except UnroutableError:

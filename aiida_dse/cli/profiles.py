@@ -130,6 +130,12 @@ def _check_broker(config: Any, name: str) -> None:
         echo(remark)
 
 
+def with_verdi() -> dict[str, str]:
+    """The environment in which verdi is found, also if the virtual environment is not active."""
+    beside = str(Path(sys.executable).parent)
+    return os.environ | {"PATH": os.pathsep.join([beside, os.environ.get("PATH", "")])}
+
+
 def start_daemon(profile: str) -> None:
     """Start the daemon of a profile unless it is running."""
     from aiida.engine.daemon.client import get_daemon_client
@@ -137,11 +143,7 @@ def start_daemon(profile: str) -> None:
     if get_daemon_client(profile).is_daemon_running:
         echo("the daemon is already running")
         return
-    # if the environment was not activated, verdi may not be on the PATH
-    beside = Path(sys.executable).parent
-    environment = os.environ | {
-        "PATH": os.pathsep.join([str(beside), os.environ.get("PATH", "")])
-    }
+    environment = with_verdi()
     verdi = shutil.which("verdi", path=environment["PATH"]) or "verdi"
     started = subprocess.run(
         [verdi, "-p", profile, "daemon", "start"], env=environment, capture_output=True, text=True,

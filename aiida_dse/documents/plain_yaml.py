@@ -1,7 +1,7 @@
 """Plain values from YAML and JSON: no code, no unbounded repetition, no duplicate keys.
 
 Documents may come from somebody else. Aliases of YAML can repeat their content without limit, so
-the number of values that they stand for is counted before any value is made.
+the number of values that result from them is counted before any value is made.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _count(node: yaml.Node, known: dict[int, int], level: int) -> int:
             below = node.value
         known[id(node)] = 1 + sum(_count(part, known, level + 1) for part in below)
     if known[id(node)] > MOST_VALUES:
-        raise ValueError(f"it stands for more than {MOST_VALUES:,} values. Remove aliases.")
+        raise ValueError(f"its aliases result in more than {MOST_VALUES:,} values. Remove aliases.")
     return known[id(node)]
 
 

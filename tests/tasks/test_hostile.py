@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from aiida_dse.cli.engine import main
 
 FOLDER = Path(__file__).parents[1] / "data" / "hostile"
-#: Cases that are valid: their content cannot be told from what somebody may want.
+#: Cases that are valid: their content cannot be distinguished from what somebody may want.
 VALID = {"cif_truncated", "head_redos", "sigma_huge"}
 #: Seconds of processor time that no input may take before it is refused.
 LONGEST = 10.0

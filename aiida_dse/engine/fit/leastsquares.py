@@ -18,12 +18,12 @@ from aiida_dse.engine.units import FloatArray
 EARLY_STAGE = 5.0
 #: Seconds without a report after which the derivatives computed so far are reported.
 SILENCE = 5.0
-#: Seconds that the first cycle may still take after the refinement was told to stop.
+#: Seconds that the first cycle may still take after a request to stop.
 PATIENCE = 10.0
 
 
 class Stopped(Exception):
-    """A refinement ends within a cycle, because it was told to stop."""
+    """A refinement ends within a cycle, because of a request to stop."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Descent:
     reason: str = "nothing to refine"
     _last: Cycle | None = None
     _reported: float = -math.inf
-    _told: float = math.inf  # time at which the refinement was first told to stop
+    _asked: float = math.inf  # time of the first request to stop
 
     def _report(self, cycle: Cycle) -> None:
         self._last, self._reported = cycle, time.monotonic()
@@ -96,8 +96,8 @@ class Descent:
             return
         if self.should_stop and (why := self.should_stop()):
             # a continued refinement must advance, so the first cycle is completed if it is short
-            self._told = min(self._told, now)
-            if self.n_cycles or now - self._told > PATIENCE:
+            self._asked = min(self._asked, now)
+            if self.n_cycles or now - self._asked > PATIENCE:
                 self.stopped = why
                 raise Stopped
         last = self._last or Cycle(index + 1, self.n_stages, 0, math.nan, math.nan, "", 0.0)
