@@ -15,7 +15,7 @@ from .model import SHAPES
 #: Other names of keys and values, by the text without case and punctuation.
 SYNONYMS = {
     "diameter": "D", "axisgrid": "grid", "origin": "termination", "traces": "blanks", "b": "B_iso",
-    "biso": "B_iso", "uiso": "B_iso", "lambda": "wavelength", "ties": "constraints",
+    "biso": "B_iso", "lambda": "wavelength", "ties": "constraints",
     "errors": "sigma", "columns": "intensity_column",
     "2theta": "two_theta", "twotheta": "two_theta", "tth": "two_theta", "2th": "two_theta",
     "cube": "quasi_cube", "cubes": "quasi_cube", "cuboid": "parallelepiped",
@@ -28,6 +28,9 @@ REMEDIES = {
 }
 #: Remedies for unknown keys that have no similar key, by section.
 ELSEWHERE = {"Sample": "other properties of the sample belong under 'tags'"}
+#: Remedies for other quantities than that of a key, by the plain text of the unknown key.
+CONVERTED = {"uiso": ("B_iso", "use 'B_iso', with B_iso = 8 pi^2 U_iso"),
+             "radius": ("D", "use 'D', the diameter in nm, which is twice the radius")}
 #: Longest value that a message repeats.
 LONGEST = 60
 
@@ -97,6 +100,9 @@ def _unknown(key: str, loc: tuple[Any, ...], kind: type[BaseModel]) -> str:
     """The remedy for an unknown key in a section."""
     section = _section_at(loc, kind)
     known = [field.alias or name for name, field in section.model_fields.items()]
+    wanted, remedy = CONVERTED.get(re.sub(r"[^a-z]", "", key[:LONGEST].lower()), ("", ""))
+    if wanted in known:
+        return remedy
     if meant := _meant(key, known):
         return meant[2:-1]
     keys = f"known keys: {', '.join(known)}"
@@ -130,7 +136,7 @@ def _reason(error: Any, path: tuple[str, ...]) -> str:
     if what in ("float_parsing", "int_parsing") and isinstance(value, str):
         if re.fullmatch(r"\s*[-+]?\d+,\d+\s*", value):
             return f"a number is required; use a decimal point: {value.strip().replace(',', '.')}"
-        if number := re.fullmatch(r"\s*([-+]?\d+\.?\d*(?:[eE][-+]?\d+)?)\s*[^\W\d_].*|%", value):
+        if number := re.fullmatch(r"\s*([-+]?\d+\.?\d*(?:[eE][-+]?\d+)?)\s*(?:[^\W\d_]|[%°]).*", value):
             return f"a number is required; write it without the unit: {number[1]}"
         return "a number is required"
     if what in ("float_type", "int_type", "int_from_float"):

@@ -145,6 +145,11 @@ def test_an_unknown_key_is_reported_with_the_nearest_valid_key(paths, expected):
     ("paths", "where", "what"),
     [
         ({"pattern__wavelength": "0.5 nm"}, 'pattern.wavelength = "0.5 nm"', "write it without the unit: 0.5"),
+        ({"pattern__wavelength": "15 %"}, 'pattern.wavelength = "15 %"', "without the unit: 15"),
+        ({"pattern__wavelength": "%"}, 'pattern.wavelength = "%"', "a number is required"),
+        ({"phases__P__U_iso": {"Cs": 0.01}}, "phases.P.U_iso", "B_iso = 8 pi^2 U_iso"),
+        ({"phases__P__particle": {"shape": "sphere", "radius": 3}}, "phases.P.particle.radius",
+         "twice the radius"),
         ({"pattern__wavelength": "0,564"}, 'pattern.wavelength = "0,564"', "decimal point: 0.564"),
         ({"pattern__axis": "q"}, 'pattern.axis = "q"', "'q_inverse_angstrom' or 'q_inverse_nm'"),
         ({"pattern__grid": [0.5, 0.1]}, "pattern.grid = [0.5, 0.1]", "{start: 0.5, step: 0.1}"),
