@@ -38,7 +38,7 @@ from aiida_dse.engine.model.restraints import (
     distance_restraints,
     parameter_restraint,
 )
-from aiida_dse.engine.parameters import Kind, Parameter, closest, require_possible
+from aiida_dse.engine.parameters import Parameter, closest, require_possible
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.scattering.form_factors import element_of, ion_symbol, tabulated_ion
 from aiida_dse.engine.units import FloatArray, q_from_two_theta, two_theta_from_q
@@ -46,6 +46,7 @@ from aiida_dse.io.notes import collecting_notes, note
 
 from .grids import check_names, grid_of_document, known_quantities
 from .particles import shape_and_sizes
+from .plausibility import check_sites, check_start, note_equal_phases
 from .sources import Atoms, FolderSource, Source, Structure
 
 
@@ -95,10 +96,6 @@ def build(
 
 #: Number of models that are kept in memory.
 MOST_KEPT = 8
-#: Largest memory (bytes) of the sums over the pairs of sites of a phase.
-MOST_SUMS = 2e9
-#: Largest ratio of the starting cell edge to that of the structure without explicit bounds.
-CELL_RATIO = 1.25
 _known: OrderedDict[tuple[str, str, Resources], BuiltModel] = OrderedDict()
 _lock = threading.Lock()
 
@@ -129,9 +126,9 @@ def _built_with_notes(
     for name, section in document.phases.items():
         with located(f"phases.{name}"):
             found = source.structure(name, section)
-            _check_sites(found, len(observation.q))
+            check_sites(found, len(observation.q))
             phases.append(_phase(name, section, found))
-    _note_equal_phases(phases)
+    note_equal_phases(phases)
     blanks, blank_sigma = {}, {}
     for name, blank in document.background.blanks.items():
         with located(f"background.blanks.{name}"):
@@ -364,48 +361,6 @@ def _require_labels(
                 f"{section.file} has no label '{key}'; its labels are {', '.join(labels)}.")
 
 
-def _check_sites(found: Structure, n_q: int) -> None:
-    """Raise ValueError for so many sites that the sums over their pairs need too much memory."""
-    if not isinstance(found, Crystal):
-        return
-    n = len(found.sites)
-    size = 8.0 * n_q * n * (n + 1) / 2
-    if size > MOST_SUMS:
-        raise ValueError(
-            f"{found.name} has {n} sites. The sums over their {n * (n + 1) // 2:,} pairs at {n_q} q need "
-            f"{size / 1e9:.1f} GB; the limit is {MOST_SUMS / 1e9:g} GB. Use the symmetry of the structure, "
-            "or list the atoms of a particle in an XYZ file ('atoms'), where those of an element are "
-            "one site.")
-
-
-def _note_equal_phases(phases: Sequence[Phase]) -> None:
-    """Add a note for phases of the same structure, which the data can hardly distinguish."""
-    crystals = [phase for phase in phases if isinstance(phase, CrystalPhase)]
-    for k, one in enumerate(crystals):
-        for other in crystals[:k]:
-            if one.crystal.cell == other.crystal.cell and one.crystal.sites == other.crystal.sites:
-                note(f"{other.name} and {one.name} have the same structure. Only their particles can "
-                     "distinguish them: constrain the parameters of their structures to be equal.")
-
-
-def _check_start(default: Parameter, value: float) -> None:
-    """Check a starting value without bounds against that of the structure.
-
-    Raises ValueError for an impossible cell; adds a note if the default bounds must be extended.
-    """
-    if default.lower <= value <= default.upper:
-        return
-    unit = f"{default.kind.spec.unit and ' '}{default.kind.spec.unit}"
-    ratio = value / default.value if default.value else 1.0
-    if default.kind is Kind.CELL_LENGTH and not 1 / CELL_RATIO <= ratio <= CELL_RATIO:
-        raise ValueError(
-            f"{default.name} = {value:g}{unit} differs from that of the structure, "
-            f"{default.value:g}{unit}, by a factor of {ratio:.3g}; at most {CELL_RATIO:g} is allowed "
-            "without bounds. Correct the value, or specify {value, lower, upper}.")
-    note(f"{default.name} = {value:g}{unit} lies outside the default bounds {default.lower:g} ... "
-         f"{default.upper:g}{unit}, which were extended to include it.")
-
-
 def _overrides(document: ModelDocument, phases: list[Phase]) -> dict[str, Parameter]:
     defaults: dict[str, Parameter] = {p.name: p for phase in phases for p in phase.parameters}
     reasons = {
@@ -421,7 +376,7 @@ def _overrides(document: ModelDocument, phases: list[Phase]) -> dict[str, Parame
         start = Start(value=given) if isinstance(given, float | int) else given
         value = default.value if start.value is None else start.value
         if start.lower is None and start.upper is None:
-            _check_start(default, value)
+            check_start(default, value)
         lower = min(default.lower, value) if start.lower is None else start.lower
         upper = max(default.upper, value) if start.upper is None else start.upper
         if lower <= upper:
