@@ -10,7 +10,6 @@ from aiida.orm import ArrayData, Dict, Float, Int, to_aiida_type
 
 from aiida_dse.calculations.documents import continued_model, cut_grid, merge_tiles
 from aiida_dse.calculations.engine import ScanCalculation, add_exits
-from aiida_dse.data.options import speed_of
 from aiida_dse.data.results import summary_from_node
 from aiida_dse.data.roles import name_result
 from aiida_dse.documents import parse_document
@@ -53,7 +52,7 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
         define_tile_seconds(spec)
         spec.input("seconds", valid_type=Float, serializer=to_aiida_type,
                    default=lambda: Float(0.0), validator=not_negative,
-                   help="Estimated computing time of the map (s); 0 if unknown.")
+                   help="Estimated computing time of the map on a typical core (s); 0 if unknown.")
         spec.input("cut_axis", valid_type=Int, serializer=to_aiida_type, required=False,
                    validator=not_negative, help=(
                        "Index, starting at 0, of the axis along which the grid is divided "
@@ -78,7 +77,7 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
     @classmethod
     def complete(cls, builder: Any, built: BuiltModel) -> None:
         """Set the estimated computing time and the axis along which the grid is divided."""
-        plan = tiling(built, speed_of(builder.scan.code))
+        plan = tiling(built)
         builder.seconds, builder.cut_axis = Float(plan["seconds"]), Int(plan["cut_axis"])
 
     def cut(self) -> None:
@@ -206,10 +205,10 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
         clean_working_directories(self)
 
 
-def tiling(built: BuiltModel, speed: float | None) -> dict[str, Any]:
-    """The inputs 'seconds' and 'cut_axis' for a map; speed: computing time (s) per distance."""
+def tiling(built: BuiltModel) -> dict[str, Any]:
+    """The inputs 'seconds' and 'cut_axis' for a map. They do not depend on the computer."""
     assert built.grid is not None
-    return {"seconds": seconds_of_map(built, speed), "cut_axis": cut_axis(built.grid)}
+    return {"seconds": seconds_of_map(built), "cut_axis": cut_axis(built.grid)}
 
 
 def _points(model: Dict) -> int:

@@ -24,7 +24,7 @@ def define_tile_seconds(spec: Any) -> None:
     """Define the port for the target duration of a tile."""
     spec.input("tile_seconds", valid_type=Float, serializer=to_aiida_type,
                default=lambda: Float(60.0), validator=_positive,
-               help="Target duration of one tile of a map (s).")
+               help="Target computing time of one tile of a map on a typical core (s).")
 
 
 def define_start_from(spec: Any) -> None:
@@ -37,15 +37,20 @@ def define_clean_workdir(spec: Any) -> None:
     """Define a port with the name and meaning of that of AiiDA's restart work chain."""
     spec.input("clean_workdir", valid_type=Bool, serializer=to_aiida_type,
                default=lambda: Bool(False),
-               help="Whether to remove the working directories of the jobs at the end.")
+               help="Whether to remove the working directories of the jobs at the end. Those of "
+               "failed jobs are kept if the work chain fails.")
 
 
 def clean_working_directories(chain: Any) -> None:
-    """Remove the working directories of the jobs of a work chain if clean_workdir is set."""
+    """Remove the working directories of the jobs of a work chain if clean_workdir is set.
+
+    If the work chain failed, the directories of failed jobs are kept, so that they can be examined.
+    """
     if not chain.inputs.clean_workdir.value:
         return
     jobs = [job for job in chain.node.called_descendants
-            if isinstance(job, CalcJobNode) and "remote_folder" in job.outputs]
+            if isinstance(job, CalcJobNode) and "remote_folder" in job.outputs
+            and (job.is_finished_ok or chain.node.is_finished_ok)]
     if not jobs:
         return
     try:

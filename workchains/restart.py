@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from aiida.engine import BaseRestartWorkChain, ProcessHandlerReport, process_handler, while_
+from aiida.engine import BaseRestartWorkChain, ProcessHandlerReport, WorkChain, process_handler, while_
 from aiida.orm import CalcJobNode
 
 from aiida_dse.calculations.documents import continued_model
@@ -12,9 +12,7 @@ from aiida_dse.calculations.engine import EngineCalculation, add_exits
 from aiida_dse.data.results import summary_from_node
 from aiida_dse.data.roles import name_result
 from aiida_dse.documents.status import EXITS, Failure, Outcome, Status
-from aiida_dse.workchains.ports import (
-    define_start_from,
-)
+from aiida_dse.workchains.ports import clean_working_directories, define_start_from
 from aiida_dse.workchains.protocol import SingleModelProtocol
 from aiida_dse.workchains.remedies import (
     SCHEDULER_EXITS,
@@ -98,6 +96,11 @@ class EngineRestartWorkChain(SingleModelProtocol, BaseRestartWorkChain):
             self.continue_from(calculation)
         self.report(f"{name}: {why_failed(calculation)} Remedy: {remedy.value}.")
         return ProcessHandlerReport(True)
+
+    def on_terminated(self) -> None:
+        """Remove the working directories, but not those of failed jobs, as the base class would."""
+        WorkChain.on_terminated(self)
+        clean_working_directories(self)
 
     def continue_from(self, calculation: CalcJobNode) -> None:
         """Use the last values of a job as starting values of the next one."""

@@ -14,7 +14,6 @@ from aiida_dse.calculations.engine import RefineCalculation, ScanCalculation, ad
 from aiida_dse.calculations.study import KINDS, study_summary
 from aiida_dse.data.grouping import put_into_group
 from aiida_dse.data.jobs import model_node
-from aiida_dse.data.options import speed_of
 from aiida_dse.data.pattern import PatternData
 from aiida_dse.data.same_content import NodesByContent
 from aiida_dse.data.studies import ReadStudy, read_study
@@ -101,7 +100,7 @@ class StudyWorkChain(ProtocolMixin, WorkChain):
         builder: Any = cls.get_builder()
         cls.set_job(builder.refine, code, inputs, overrides, options, threads)
         cls.set_chain(builder, inputs)
-        for name, value in _inputs_of(read, speed_of(builder.refine.code)).items():
+        for name, value in _inputs_of(read).items():
             setattr(builder, name, value)
         cls.set_names(builder, label, read.document.name, protocol)
         return builder
@@ -315,14 +314,14 @@ def _check_comparisons(plan: Any, samples: Any, inputs: Any) -> str | None:
     return None
 
 
-def _inputs_of(read: ReadStudy, speed: float | None) -> dict[str, Any]:
-    """The inputs that follow from a study document; speed: computing time (s) per distance."""
+def _inputs_of(read: ReadStudy) -> dict[str, Any]:
+    """The inputs that follow from a study document."""
     known, study = NodesByContent(), read.document
     plan: dict[str, Any] = {
         "series": {name: {"kind": one.kind, "samples": list(study.members_of(name)),
                           "options": one.options.model_dump(mode="json", exclude_unset=True)}
                    for name, one in study.series.items()},
-        "maps": {name: {"sample": part.sample, **tiling(read.maps[name].built, speed)}
+        "maps": {name: {"sample": part.sample, **tiling(read.maps[name].built)}
                  for name, part in study.named_maps().items()},
         "compare": {name: part.sample for name, part in study.named_comparisons().items()},
     }

@@ -6,35 +6,21 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
-from aiida_dse.data.options import JOBS, SPEED
-
+from .computer_checks import Check, compared, computer_checks, other_engines
 from .terminal import Refusal, echo
 
-#: Free space (bytes) on a scratch disk below which doctor issues a warning.
-LITTLE_SPACE = 2e9
 #: Time limits (s) for the version query of an engine and for its self-test, which may compile it.
 VERSION_SECONDS, SELFTEST_SECONDS = 60, 300
 #: Time limit (s) for a command of '--fix'.
 FIX_SECONDS = 180
-_VERSION = re.compile(r"version (\S+?), (numerics .*)")
 _CACHE = re.compile(r"NUMBA_CACHE_DIR=(?:'([^']*)'|\"([^\"]*)\"|(\S+))")
-
-
-class Check(NamedTuple):
-    """One line of the report: outcome ('ok', 'warn' or 'fail'), finding and remedy."""
-
-    name: str
-    outcome: str
-    found: str
-    remedy: str = ""
 
 
 @click.command("doctor")
@@ -96,7 +82,7 @@ def checks(profile: str | None, code_label: str) -> Iterator[Check]:
     yield from _rabbitmq(loaded)
     yield _caching(loaded)
     yield from _code(code_label)
-    yield from _other_engines(code_label)
+    yield from other_engines(code_label)
 
 
 def _versions() -> Check:
@@ -232,7 +218,7 @@ def _code(label: str) -> Iterator[Check]:
         yield Check("code", "fail", f"The code '{label}' cannot be loaded: {problem}",
                     "aiida-dse setup (or choose another code with --code)")
         return
-    yield from _computer(code.computer)
+    yield from computer_checks(code.computer)
     if code.computer.transport_type != "core.local":
         return
     executable = str(code.filepath_executable)
@@ -251,55 +237,7 @@ def _engine_version(label: str, executable: str) -> Check:
     if isinstance(answer, str):
         return Check("code", "fail", f"{executable} --version {answer}.",
                      "reinstall aiida-dse there")
-    return _compared(label, executable, answer.stdout)
-
-
-def _compared(label: str, executable: str, answer: str) -> Check:
-    """Whether an engine has the numerics of this plugin; answer: the output of --version."""
-    import aiida_dse
-    from aiida_dse.tasks.summary import engine_identity
-
-    parts = _VERSION.search(answer)
-    version, identity = parts.groups() if parts else (" ".join(answer.split()[-1:]), "")
-    own = engine_identity()
-    if identity != own:
-        return Check(
-            "code", "fail",
-            f"{label} has aiida-dse {version} ({identity or 'numerics unknown'}), but the plugin "
-            f"has {aiida_dse.__version__} ({own}). The plugin rejects the results of this engine.",
-            f"install aiida-dse {aiida_dse.__version__} and the plugin's version of xraydb in the "
-            f"environment of {executable}")
-    return Check("code", "ok", f"{label}: version {version}, {identity}, identical to the plugin")
-
-
-def _other_engines(label: str) -> Iterator[Check]:
-    """Versions of the engines on all computers that this user may use, queried through AiiDA."""
-    from aiida.orm import Computer, InstalledCode, QueryBuilder
-
-    query = QueryBuilder().append(Computer, tag="computer").append(
-        InstalledCode, with_computer="computer", project="*",
-        filters={"attributes.input_plugin": {"like": "dse.%"}})
-    for code in query.all(flat=True):
-        computer = code.computer
-        names = (code.label, code.full_label, code.uuid, str(code.pk))
-        usable = computer.is_configured and computer.is_user_enabled(_user())
-        local = computer.transport_type == "core.local"
-        if code.is_hidden or not usable or (local and label in names):  # already checked
-            continue
-        executable = str(code.filepath_executable)
-        command = f"{code.prepend_text or 'true'}\n{shlex.quote(executable)} --version"
-        try:
-            with computer.get_transport() as transport:
-                status, out, err = transport.exec_command_wait(command)
-        except Exception as problem:  # the libraries of transports raise their own exceptions
-            yield Check("code", "fail", f"{code.full_label}: the computer {computer.label} cannot be "
-                        f"reached ({problem}).", f"verdi computer test {computer.label}")
-            continue
-        if status:
-            yield Check("code", "fail", f"{code.full_label}: {executable} --version ended with "
-                        f"status {status}: {(err or out).strip()}", "reinstall aiida-dse there")
-        else:
-            yield _compared(code.full_label, executable, out)
+    return compared(label, executable, answer.stdout)
 
 
 def _numba(executable: str, cache: str | None) -> Iterator[Check]:
@@ -340,44 +278,3 @@ def _ask(
         last = (completed.stderr or completed.stdout).strip().splitlines()[-1:] or ["no message"]
         return f"ended with status {completed.returncode}: {last[0]}"
     return completed
-
-
-def _computer(computer: Any) -> Iterator[Check]:
-    name = f"'{computer.label}' ({computer.transport_type}, {computer.scheduler_type})"
-    if not computer.is_configured:
-        yield Check("computer", "fail", f"The computer {name} is not configured for this user.",
-                    f"verdi computer configure {computer.transport_type} {computer.label}")
-        return
-    if not computer.is_user_enabled(_user()):
-        yield Check("computer", "fail", f"The computer {name} is disabled, so jobs are not "
-                    "submitted to it.",
-                    f"verdi computer enable {computer.label} {_user().email}")
-        return
-    yield Check("computer", "ok", name)
-    speed = computer.get_property(JOBS, {}).get(SPEED)
-    if speed is None:
-        yield Check("speed", "warn", "The speed was not measured, so the number of tiles of a map "
-                    "is based on the speed of a typical computer.",
-                    "aiida-dse setup (for a remote computer: aiida-dse setup FILE)")
-    else:
-        yield Check("speed", "ok", f"{1e9 * speed:.3g} ns per distance, measured during set-up")
-    if computer.transport_type != "core.local":
-        return
-    folder = Path(computer.get_workdir().format(username=os.environ.get("USER", "")))
-    nearest = next(p for p in (folder, *folder.parents) if p.exists())
-    if not os.access(nearest, os.W_OK):
-        yield Check("scratch", "fail", f"{folder} is not writable.", f"chmod u+w '{nearest}'")
-        return
-    free = shutil.disk_usage(nearest).free
-    space = f"{free / 1e9:.1f} GB are free in {folder}"
-    if free < LITTLE_SPACE:
-        yield Check("scratch", "warn", space, "verdi calcjob cleanworkdir -p 7 (removes the working "
-                    "directories of jobs older than a week; results remain in the database)")
-    else:
-        yield Check("scratch", "ok", space)
-
-
-def _user() -> Any:
-    from aiida.orm import User
-
-    return User.collection.get_default()

@@ -74,7 +74,7 @@ def launch_map(
         fail("scan: this section is missing. A grid search requires it; add it with its 'axes'")
 
     def describe(built: Any) -> None:
-        speed = speed_for(settings.code_label)
+        speed = speed_for(settings.code_label, "scan")
         cost, total = seconds_per_point(built, speed), seconds_of_map(built, speed)
         points = math.prod(built.grid.shape)
         echo(f"{points:,} grid points, about {cost * 1e3:.1f} ms for each point at which "

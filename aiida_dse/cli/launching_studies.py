@@ -85,7 +85,7 @@ def _read(
     with refusing():
         read = StudyWorkChain.read(study, folder, settings.protocol, overrides)
         jobs = StudyWorkChain.get_protocol_inputs(settings.protocol, overrides)["max_concurrent"]
-    costs = _costs(read, speed_for(settings.code_label))
+    costs = _costs(read, *(speed_for(settings.code_label, task) for task in ("refine", "scan")))
     data = sum(stored_bytes(one.built) for one in read.samples.values())
     echo(plan_report(study, costs, data, jobs))
     for name, one in read.samples.items():
@@ -95,18 +95,18 @@ def _read(
     return read
 
 
-def _costs(read: Any, speed: float | None) -> dict[str, Any]:
-    """The estimated cost of every step."""
+def _costs(read: Any, refining: float | None, scanning: float | None) -> dict[str, Any]:
+    """The estimated cost of every step, from the core time (s) per distance of the tasks."""
     import math
 
     from aiida_dse.tasks.estimate import Estimate, estimate_refinement, seconds_of_map
 
-    costs = {f"refine {name}": estimate_refinement(one.built, speed)
+    costs = {f"refine {name}": estimate_refinement(one.built, refining)
              for name, one in read.samples.items()}
     for name, one in read.maps.items():
         points = math.prod(one.built.grid.shape)
         costs[f"map {name}"] = Estimate(
-            points, seconds_of_map(one.built, speed), 40 * points + 20_000)
+            points, seconds_of_map(one.built, scanning), 40 * points + 20_000)
     for name, models in read.compare.items():
         sample = costs[f"refine {read.document.named_comparisons()[name].sample}"]
         n = len(models)

@@ -118,15 +118,15 @@ def code_of(label: str) -> Any:
     return code
 
 
-def speed_for(code_label: str) -> float | None:
-    """Computing time (s) per distance on the computer of a code; None if unknown."""
+def speed_for(code_label: str, task: str) -> float | None:
+    """Core time (s) per distance of a task on the computer of a code; None if unknown."""
     from aiida.common.exceptions import MultipleObjectsError, NotExistent
     from aiida.orm import load_code
 
     from aiida_dse.data.options import speed_of
 
     try:
-        return speed_of(load_code(code_label))
+        return speed_of(load_code(code_label), task)
     except (NotExistent, MultipleObjectsError, ValueError):
         return None  # a dry run does not require a code
 

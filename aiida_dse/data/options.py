@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 #: Property of a Computer that contains partition, account, walltime (s), number of threads, and
@@ -10,10 +11,35 @@ JOBS = "dse_jobs"
 SPEED = "seconds_per_distance"
 
 
-def speed_of(code: Any) -> float | None:
-    """Computing time (s) per distance on the computer of a code, as measured during set-up."""
-    speed: float | None = code.computer.get_property(JOBS, {}).get(SPEED)
-    return speed
+#: The speed follows from the latest results of a computer, at least LEAST_RESULTS of them, whose
+#: tasks lasted longer than SHORT_TASK (s).
+LATEST_RESULTS, LEAST_RESULTS, SHORT_TASK = 20, 3, 0.2
+
+
+def speed_of(code: Any, task: str) -> float | None:
+    """Core time (s) per distance of estimated work for a task on the computer of a code.
+
+    It is the median of the latest results of the task, else the speed measured during set-up.
+    """
+    found = learnt_speed(code.computer, task)
+    return found[0] if found else code.computer.get_property(JOBS, {}).get(SPEED)
+
+
+def learnt_speed(computer: Any, task: str) -> tuple[float, int] | None:
+    """Median core time (s) per distance of the latest results, and their number; None if too few."""
+    from aiida.orm import CalcJobNode, Computer, Dict, QueryBuilder
+
+    query = QueryBuilder()
+    query.append(Computer, filters={"uuid": computer.uuid}, tag="computer")
+    query.append(CalcJobNode, with_computer="computer", tag="job", filters={
+        "process_type": f"aiida.calculations:dse.{task}", "attributes.exit_status": 0,
+        "extras": {"!has_key": "_aiida_cached_from"}})
+    query.append(Dict, with_incoming="job", edge_filters={"label": "result"}, tag="result",
+                 filters={"attributes.work": {">": 0}, "attributes.seconds": {">": SHORT_TASK}},
+                 project=["attributes.seconds", "attributes.threads", "attributes.work"])
+    query.order_by({"job": {"id": "desc"}}).limit(LATEST_RESULTS)
+    speeds = [seconds * (threads or 1) / work for seconds, threads, work in query.all()]
+    return (median(speeds), len(speeds)) if len(speeds) >= LEAST_RESULTS else None
 
 
 def queue_options(computer: Any) -> dict[str, Any]:

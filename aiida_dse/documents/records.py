@@ -152,6 +152,9 @@ class Summary(Record):
     document: dict[str, Any] | None = None
     data: DataRow | None = None
     seconds: float = 0.0
+    #: Work that was estimated before the task, in distances, and the number of threads it ran on.
+    work: float | None = None
+    threads: int = 1
     created: str = ""
     engine_version: str = ""
     numerics_version: int = 0

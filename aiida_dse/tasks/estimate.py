@@ -1,9 +1,10 @@
 """Cost estimates of tasks: work, counted in distances, times the speed of a computer.
 
-The work is counted, not timed. The same document thus always yields the same estimate, so that a
-grid that is launched again is cut into the same tiles, which the cache contains. The unit of work
-is one distance of a histogram; the speed of a computer (seconds per distance) is measured when the
-computer is set up.
+The work is counted, not timed, so the same document always yields the same estimate. The unit of work
+is one distance of a histogram. The speed of a computer (seconds per distance) is measured when the
+computer is set up, and then follows from its results, which record their work. Tiles of maps are
+cut with the nominal speed, so that a map that is launched again has the same tiles, which the cache
+contains.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from aiida_dse.engine.parameters import select
 
 from .build import BuiltModel
 
-#: Seconds per distance on one thread of a computer whose speed has not been measured.
+#: Seconds per distance on one thread of a computer whose speed is unknown.
 NOMINAL_SPEED = 6e-9
 #: Costs of the other steps in distances: recounting cells (per distance), the transform (per q of
 #: a changed histogram), the sum over pairs of sites with the linear solution (per q and pair), and
@@ -59,11 +60,16 @@ def seconds_per_point(built: BuiltModel, speed: float | None = None) -> float:
     return round(point_work(built) * (speed or NOMINAL_SPEED), 6)
 
 
-def seconds_of_map(built: BuiltModel, speed: float | None = None) -> float:
-    """Seconds on one thread for all points of a map; `speed` in seconds per distance."""
+def map_work(built: BuiltModel) -> float:
+    """Work, in distances, of all points of a map."""
     assert built.grid is not None
     outer = math.prod(built.grid.shape[k] for k in built.grid.outer)
-    return round(outer * point_work(built) * (speed or NOMINAL_SPEED), 6)
+    return outer * point_work(built)
+
+
+def seconds_of_map(built: BuiltModel, speed: float | None = None) -> float:
+    """Seconds on one thread for all points of a map; `speed` in seconds per distance."""
+    return round(map_work(built) * (speed or NOMINAL_SPEED), 6)
 
 
 def work_between(
@@ -89,18 +95,16 @@ def _sums(built: BuiltModel) -> float:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Cost of a task: evaluations of the model, seconds on one thread, bytes of results."""
+    """Cost of a task: evaluations, work in distances, seconds on one thread, bytes of results."""
 
     evaluations: int
     seconds: float
     bytes_stored: int
+    work: float = 0.0
 
 
-def evaluation_seconds(built: BuiltModel, speed: float | None = None) -> float:
-    """Seconds on one thread for one pattern in which all distances are new, without computing it.
-
-    `speed`: seconds per distance.
-    """
+def evaluation_work(built: BuiltModel) -> float:
+    """Work, in distances, of one pattern in which all distances are new, without computing it."""
     model = built.model
     work = SUMMING * _sums(built)
     for index, (phase, factors) in enumerate(
@@ -108,7 +112,12 @@ def evaluation_seconds(built: BuiltModel, speed: float | None = None) -> float:
         of_phase = phase.work(model.local(index, model.start))
         work += of_phase.distances + COUNTING * of_phase.counted
         work += TRANSFORM * len(factors) * len(model.sampling.q)
-    return work * (speed or NOMINAL_SPEED)
+    return work
+
+
+def evaluation_seconds(built: BuiltModel, speed: float | None = None) -> float:
+    """Seconds on one thread for `evaluation_work`; `speed` in seconds per distance."""
+    return evaluation_work(built) * (speed or NOMINAL_SPEED)
 
 
 def evaluation_bytes(built: BuiltModel) -> float:
@@ -133,8 +142,9 @@ def estimate_refinement(built: BuiltModel, speed: float | None = None) -> Estima
         free |= set(select(stage, list(model.parameters)))
         evaluations += CYCLES_OF_STAGE * (2 + len(free))
     evaluations *= plan.starts
-    seconds = evaluations * evaluation_seconds(built, speed)
-    return Estimate(evaluations, seconds, result_bytes(built, len(free)))
+    work = evaluations * evaluation_work(built)
+    seconds = work * (speed or NOMINAL_SPEED)
+    return Estimate(evaluations, seconds, result_bytes(built, len(free)), work)
 
 
 def result_bytes(built: BuiltModel, n_free: int) -> int:

@@ -46,6 +46,7 @@ from aiida_dse.io.results import Result, write_result
 
 from .build import BuiltModel
 from .derived import composition_warnings, phase_rows, refined_cifs
+from .estimate import estimate_refinement, map_work
 from .fractions import weight_fractions
 from .map_analysis import map_analysis
 from .summary import (
@@ -221,6 +222,7 @@ def refinement_result(built: BuiltModel, found: Refinement) -> Result[Refinement
         },
         method=(built.document.refinement or RefinementPlan()).method,
         n_cycles=found.n_cycles, n_evaluations=found.n_evaluations, serial_correlation=serial,
+        work=estimate_refinement(built).work,
         cif=refined_cifs(built, found.values),
     )
     arrays |= pattern_arrays(model, found.evaluation) | covariance_arrays(found.covariance)
@@ -249,7 +251,7 @@ def run_scan(
     def keep(partial: GofMap) -> None:
         nonlocal last
         if checkpoint is not None and time.monotonic() - last > CHECKPOINT_INTERVAL:
-            write_result(scan_result(built, partial), checkpoint)
+            write_result(scan_result(built, partial, resources.threads), checkpoint)
             last = time.monotonic()
 
     earlier = None if finished is None else map_of(built, finished)
@@ -259,10 +261,10 @@ def run_scan(
         adaptive=plan.adaptive, on_progress=on_progress, on_block=keep, should_stop=should_stop,
         resources=resources, finished=earlier,
     )
-    return scan_result(built, found)
+    return scan_result(built, found, resources.threads)
 
 
-def scan_result(built: BuiltModel, found: GofMap) -> Result[ScanSummary]:
+def scan_result(built: BuiltModel, found: GofMap, threads: int = 1) -> Result[ScanSummary]:
     """The result of a map, finished or not: typed numbers and arrays."""
     grid, done = found.grid, int(np.isfinite(found.gof).sum())
     ended = found.stop_reason != Status.RUNNING
@@ -289,7 +291,7 @@ def scan_result(built: BuiltModel, found: GofMap) -> Result[ScanSummary]:
         n_points_pattern=found.n_points, moved=list(grid.moved), refined=list(found.refined),
         quantities=[QuantityRow(name=name, unit=built.quantities[name].unit)
                     for name in quantities],
-        parameters=unrefined_rows(built.model),
+        parameters=unrefined_rows(built.model), work=map_work(built), threads=threads,
     )
     return Result(map_analysis(summary, arrays) if ended and done else summary, arrays)
 

@@ -91,6 +91,7 @@ def merged_map(
         "n_done": n_done, "n_unreachable": unreachable, "warnings": [], "minimum": None,
         "quadratic": None, "basins": [], "adaptive": None, "document": None,
         "document_sha256": None, "seconds": sum(tile.summary.seconds for tile in tiles),
+        "work": sum(tile.summary.work or 0.0 for tile in tiles),
         # reset to the start, since the lowest point of the whole map differs
         "parameters": {
             name: row if row.start is None else row.model_copy(

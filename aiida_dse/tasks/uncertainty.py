@@ -235,7 +235,7 @@ class _Work:
         fields = {name: getattr(self.refinement.summary, name)
                   for name in type(self.refinement.summary).model_fields}
         return UncertaintySummary(**fields | {
-            "task": Task.UNCERTAINTY, "seconds": time.monotonic() - self.clock} | changes)
+            "task": Task.UNCERTAINTY, "work": None, "seconds": time.monotonic() - self.clock} | changes)
 
     def result(self) -> Result[UncertaintySummary]:
         """The complete result with intervals, correlations, verdicts and warnings."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aiida.orm import InstalledCode, ProcessNode, QueryBuilder, WorkChainNode, load_node
+from aiida.orm import InstalledCode, ProcessNode, QueryBuilder, User, WorkChainNode, load_node
 from click.testing import CliRunner
 from waiting import patient, wait_until
 
@@ -255,7 +255,7 @@ def test_each_trouble_is_reported_with_its_remedy(cli, warm, no_selftest, comput
                           filepath_executable=sys.executable).store()
     found, remedy = trouble("code", "--code", other.full_label)
     assert "Python" not in found and "the plugin" in found and "install aiida-dse" in remedy
-    user = doctor_module._user()
+    user = User.collection.get_default()
     info = computer.get_authinfo(user)
     info.enabled = False
     try:
