@@ -146,8 +146,10 @@ class StudyDocument(Section):
 
     def _content_of(self, sample: str) -> dict[str, Any]:
         content: dict[str, Any] = _changed(self.defaults, self.samples[sample])
-        content["sample"] = {"name": sample} | (content.get("sample") or {})
-        content.setdefault("title", content["sample"]["name"])
+        own = content.get("sample") or {}
+        if isinstance(own, dict):  # otherwise the model document is refused
+            content["sample"] = {"name": sample} | own
+            content.setdefault("title", content["sample"]["name"])
         return content
 
     def canonical(self) -> dict[str, Any]:
@@ -176,7 +178,8 @@ def parse_study(content: Any, folder: Path | None = None) -> StudyDocument:
     content = copy.deepcopy(content)
     if isinstance(content.get("defaults"), str):
         content["defaults"] = _defaults(content["defaults"], folder)
-    for one in content.get("compare") or ():
+    compared = content.get("compare")
+    for one in compared if isinstance(compared, list) else ():
         models = one.get("models") if isinstance(one, dict) else None
         if not isinstance(models, dict):
             continue

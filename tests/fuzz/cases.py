@@ -138,6 +138,89 @@ def documents(draw: random.Random, folder: Path) -> list[str]:
     return ["validate", str(folder / "m.json")]
 
 
+SIMULTANEOUS: dict[str, Any] = {
+    "schema": "aiida-dse/simultaneous/2", "title": "x",
+    "model": {"phases": {"P": MODEL["phases"]["Q"]},
+              "pattern": {"axis": "q_inverse_nm", "wavelength": 0.7093, "sigma": "column"},
+              "background": {"chebyshev": 2}, "constraints": {"P.Cs1.B_iso": "P.Cl1.B_iso + 0.1"}},
+    "patterns": {"one": {"pattern": {"file": "salt.xye"}, "sample": {"name": "s", "temperature": 100},
+                         "parameters": {"P.a": 4.11}},
+                 "two": {"pattern": {"file": "salt.xye", "range": [7, 70]}, "sample": {"temperature": 200},
+                         "parameters": {"P.a": {"value": 4.12, "lower": 4, "upper": 4.3}}}},
+    "shared": ["P.L", "P.sd_*"], "parameters": {"global.a0": 4.12, "global.k": {"value": 1e-5, "upper": 1}},
+    "parametric_constraints": {"P.a": "global.a0 * (1 + global.k * (sample.temperature - 150))"},
+    "refinement": {"stages": [["P.a", "global.a0"], ["P.*.B_iso"]], "max_cycles": 3},
+}
+STUDY: dict[str, Any] = {
+    "schema": "aiida-dse/study/2", "name": "small study",
+    "defaults": {
+        "schema": "aiida-dse/model/2", "sample": {"ligand": "l", "state": "powder", "tags": {"batch": "9"}},
+        "pattern": {"axis": "q_inverse_nm", "wavelength": 0.7093, "sigma": "column"},
+        "phases": {"P": MODEL["phases"]["Q"]}, "background": {"chebyshev": 1},
+        "refinement": {"stages": [["P.a"], ["P.*.B_iso"]]},
+        "derived": {"P": {"distances": [["Cs1", "Cl1"]], "pseudo_cubic": True}}},
+    "samples": {name: {"title": name, "pattern": {"file": "salt.xye"}, "sample": {"name": name, "temperature": t}}
+                for name, t in (("T100", 100), ("T200", 200), ("L05", 298), ("L07", 298))},
+    "series": {
+        "cooling": {"kind": "temperature", "samples": "T*", "options": {
+            "mode": "sequential", "anchor": "T200", "on_failure": "skip",
+            "analysis": {"reference_temperature": 300, "masses": {"Cs1": 133}, "max_gof": 3},
+            "simultaneous": {
+                "shared": ["P.L"], "parameters": {"global.a0": 4.1, "global.k": 3e-5},
+                "parametric_constraints": {"P.a": "global.a0 * (1 + global.k * sample.temperature)"},
+                "refinement": {"stages": [["P.a", "P.L"]]}}}},
+        "sizes": {"kind": "size", "samples": ["L05", "L07"], "options": {"analysis": {
+            "bulk": {"volume": 70.1, "source": "x"}, "bulk_modulus": {"value": 15.0, "source": "x"}}}}},
+    "maps": [{"sample": "L05", "name": "edges", "axes": [
+        {"parameter": "P.a", "start": 4.1, "stop": 4.2, "step": 0.05}]}],
+    "compare": [{"sample": "L05", "name": "background", "models": {
+        "flat": {}, "curved": {"background": {"chebyshev": 3}}}}],
+}
+#: Parts of expressions, valid and not.
+WORDS = ["P.a", "P.Cl1.B_iso", "P.*", "global.a0", "sample.temperature", "sqrt(", "exp(", "log(", "abs(", "(", ")",
+         "+", "-", "*", "/", "**", "%", "@", ",", "[", "]", "0", "1", "2.5", "1e308", "1e-320", "9" * 30, "x", "p0_",
+         "lambda: 1", "__import__('os')", "().__class__", "if", "'a'", "\\", "\n", "#", "\u00e9", "=", "==", "<", " "]
+
+
+def simultaneous(draw: random.Random, folder: Path) -> list[str]:
+    write_files(folder)
+    (folder / "m.json").write_text(json.dumps(changed(draw, SIMULTANEOUS, draw.randint(1, 3))))
+    return ["validate", str(folder / "m.json")]
+
+
+def studies(draw: random.Random, folder: Path) -> list[list[str]]:
+    write_files(folder)
+    (folder / "m.json").write_text(json.dumps(changed(draw, STUDY, draw.randint(1, 3))))
+    return [["launch", draw.choice(["study", "study", "series"]), str(folder / "m.json"), "--dry-run"]]
+
+
+def expression(draw: random.Random) -> str:
+    """An expression of a constraint: of mixed parts, deeply nested, or long."""
+    what = draw.random()
+    if what < 0.7:
+        return " ".join(draw.choice(WORDS) for _ in range(draw.randint(1, 12)))
+    n = draw.choice([10, 100, 3000, 100_000])
+    return draw.choice(["(" * n + "P.a" + ")" * n, "-" * n + "P.a", "P.a" + " + P.a" * n, "2 ** " * n + "2",
+                        "a" * n, "P." + "a" * n, "P.a + " * n, "sqrt(" * n + "2" + ")" * n, "9" * n])
+
+
+def constraints(draw: random.Random, folder: Path) -> list[str]:
+    """Constraints, parametric constraints, and wildcards of stages and shared parameters."""
+    write_files(folder)
+    if draw.random() < 0.5:
+        content = copy.deepcopy(SIMULTANEOUS)
+        where = draw.choice([content["parametric_constraints"], content["model"]["constraints"]])
+        where[draw.choice(["P.a", "P.Cs1.B_iso", "P.L"])] = expression(draw)
+        content["shared"] = [draw.choice(
+            ["P.L", "*" * 1000, "*?" * 2000, "[" * 500, "P.[!a]*", "[a-", expression(draw)])]
+        (folder / "m.json").write_text(json.dumps(content))
+        return ["validate", str(folder / "m.json")]
+    pattern = draw.choice(["P.*", "*a" * 3000, "?" * 100_000, "[" * 500, "[!P]*", "**", expression(draw)])
+    return small_model(
+        folder, constraints={draw.choice(["P.a", "P.Cs1.B_iso", "P.b", expression(draw)]): expression(draw)},
+        refinement={"stages": [["P.a"], [pattern]]})
+
+
 def yaml_texts(draw: random.Random, folder: Path) -> list[str]:
     write_files(folder)
     text = yaml.safe_dump(MODEL, sort_keys=False, allow_unicode=True).encode()
@@ -291,7 +374,10 @@ def archives(draw: random.Random, folder: Path) -> list[list[str]]:
 
 
 KINDS = {"documents": documents, "yaml": yaml_texts, "patterns": patterns, "structures": structures,
-         "stores": stores, "results": results, "command lines": command_lines, "archives": archives}
+         "stores": stores, "results": results, "command lines": command_lines, "archives": archives,
+         "simultaneous": simultaneous, "constraints": constraints, "studies": studies}
+#: Kinds that are commands of aiida-dse; loading AiiDA takes longer than a case.
+WITH_AIIDA = ("archives", "studies")
 
 
 def make_result(folder: Path) -> Path:

@@ -35,7 +35,7 @@ LONGEST, MOST_MEMORY = 10, 1_000_000_000
 
 def run(kind: str, seed: int, made: Path) -> str:
     """Run one case in this process; what is wrong with it, '' for nothing."""
-    if kind == "archives":
+    if kind in cases.WITH_AIIDA:
         from aiida_dse.cli.main import main
     else:
         from aiida_dse.cli.engine import main
@@ -98,20 +98,34 @@ def isolated(kind: str, seeds: list[int], made: Path) -> list[str]:
     return found
 
 
+def make_profile() -> None:
+    """A default profile in memory, in the configuration folder of this process."""
+    from aiida.manage.configuration import get_config
+    from aiida.storage.sqlite_temp import SqliteTempBackend
+
+    config = get_config(create=True)
+    if not config.profile_names:
+        config.add_profile(SqliteTempBackend.create_profile("fuzz"))
+        config.set_default_profile("fuzz", overwrite=True)
+        config.store()
+
+
 def fuzz(kinds: list[str], n_cases: int, seed: int, seconds: float) -> list[str]:
     """What is wrong, for every case of the kinds; the time is divided evenly among them."""
     found: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         made = cases.make_result(Path(name))
         for kind in kinds:
-            if kind == "archives":  # loaded once, before the cases are forked
+            if kind in cases.WITH_AIIDA:  # loaded once, before the cases are forked
                 import aiida_dse.cli.main
-                import aiida_dse.data.archives  # noqa: F401
+                import aiida_dse.data.archives
+                import aiida_dse.workchains.study  # noqa: F401
+                make_profile()
             end, done = time.monotonic() + seconds / len(kinds), 0
             bad: list[str] = []
             while done < n_cases and time.monotonic() < end:
                 # loading AiiDA takes longer than a case, so several share a process
-                batch = min(25, n_cases - done) if kind == "archives" else 1
+                batch = min(25, n_cases - done) if kind in cases.WITH_AIIDA else 1
                 bad += isolated(kind, [seed + done + k for k in range(batch)], made)
                 done += batch
             print(f"{kind:14} {done:5} cases, {len(bad)} wrong", flush=True)
