@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .archive_checks import check_archive
 from .grouping import merge_imported_groups
 
 
@@ -60,16 +61,16 @@ def read_archive(file: Path) -> Counted:
     are computed for new nodes to enable caching. Returns the numbers of new nodes and results.
     Raises ValueError if the file is not an archive of this AiiDA version.
     """
-    from aiida.common.exceptions import AiidaException
     from aiida.orm import Node, QueryBuilder
     from aiida.tools.archive import import_archive
 
+    _require_archive(file)
     before = counted()
     newest = QueryBuilder().append(Node, tag="node", project="id").order_by(
         {"node": {"id": "desc"}}).first(flat=True) or 0
     try:
         import_archive(file, create_group=False)
-    except (AiidaException, OSError) as problem:
+    except Exception as problem:  # a damaged archive may contain anything
         raise ValueError(_unreadable(file, problem)) from None
     merge_imported_groups()
     for (node,) in QueryBuilder().append(Node, filters={"id": {">": newest}}).iterall():
@@ -97,12 +98,10 @@ def opened_archive(file: Path) -> Iterator[None]:
     profiles cannot affect the file. Nodes that were loaded before must be loaded again afterwards.
     Raises ValueError if the file is not an archive of this AiiDA version.
     """
-    from aiida.common.exceptions import AiidaException
     from aiida.manage import get_manager
     from aiida.storage.sqlite_zip.backend import SqliteZipBackend
 
-    if not file.is_file():
-        raise ValueError(f"{file} does not exist or is not a file.")
+    _require_archive(file)
     manager = get_manager()
     before = manager.get_profile()
     try:
@@ -110,7 +109,7 @@ def opened_archive(file: Path) -> Iterator[None]:
         try:
             manager.get_profile_storage()
             counted()  # the first query shows whether the database is damaged
-        except (AiidaException, OSError, ValueError) as problem:
+        except Exception as problem:  # a damaged archive may contain anything
             raise ValueError(_unreadable(file, problem)) from None
         yield
     finally:
@@ -119,6 +118,16 @@ def opened_archive(file: Path) -> Iterator[None]:
             manager.load_profile(before, allow_switch=True)
 
 
+def _require_archive(file: Path) -> None:
+    if not file.is_file():
+        raise ValueError(f"{file} does not exist or is not a file.")
+    try:
+        check_archive(file)
+    except ValueError as problem:
+        raise ValueError(_unreadable(file, problem)) from None
+
+
 def _unreadable(file: Path, problem: Exception) -> str:
-    return (f"{file} cannot be read as an AiiDA archive ({problem}). Convert archives of older "
+    reason = " ".join(str(problem).split())[:300]
+    return (f"{file} cannot be read as an AiiDA archive ({reason}). Convert archives of older "
             f"versions with 'verdi archive migrate {file} NEW'.")

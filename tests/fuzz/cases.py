@@ -358,19 +358,26 @@ def archives(draw: random.Random, folder: Path) -> list[list[str]]:
                 connection.execute(
                     "insert into db_dblink (input_id, output_id, label, type) values (?, ?, 'x', ?)",
                     (pk, draw.choice(rows)[0], draw.choice(LINKS)))
+    if draw.random() < 0.05:  # a table that is a query without an end
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("alter table db_dbnode rename to nodes")
+            connection.execute("create view db_dbnode as with recursive n(i) as (select 1 union all select i + 1 "
+                               "from n) select nodes.* from nodes, n")
     connection.commit()
     connection.close()
+    if draw.random() < 0.02:
+        (folder / "x" / "metadata.json").write_text(" " * 200_000_000)
     if draw.random() < 0.1:
         database.write_bytes(bytes_changed(draw, database.read_bytes(), draw.randint(1, 4)))
     file = folder / "a.aiida"
-    with zipfile.ZipFile(file, "w") as archive:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted((folder / "x").rglob("*")):
             if path.is_file() and (path.name in ("metadata.json", "db.sqlite3") or draw.random() < 0.99):
                 archive.write(path, str(path.relative_to(folder / "x")))
     pk = str(draw.choice(rows)[0])
     more = ["--archive", str(file)]
     return [["list", *more], ["query", *more], [draw.choice(["show", "trace"]), pk, *more],
-            ["plot", pk, *more, "-o", str(folder / "o.png")]]
+            ["plot", pk, *more, "-o", str(folder / "o.png")], ["import", str(file)], ["list"], ["query"]]
 
 
 KINDS = {"documents": documents, "yaml": yaml_texts, "patterns": patterns, "structures": structures,
