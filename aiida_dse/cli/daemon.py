@@ -41,7 +41,7 @@ class Workers:
         return (
             f"Only {self.counted} of {self.running} daemon workers receive tasks from AiiDA's "
             f"broker ({self.pending} tasks are pending). If this lasts longer than a minute, run "
-            f"'verdi -p {self.profile} daemon restart': finished work is retained, and unfinished "
+            f"'aiida-dse -p {self.profile} doctor --fix': finished work is retained, and unfinished "
             "work continues."
         )
 
@@ -127,7 +127,7 @@ def daemon_trouble(profile: Any) -> str | None:
     client = get_daemon_client(profile.name)
     if not daemon_runs(profile):
         return (f"The daemon is not running, so unfinished analyses do not proceed. Start it with "
-                f"'verdi -p {profile.name} daemon start': finished work is retained, and the analyses "
+                f"'aiida-dse -p {profile.name} doctor --fix': finished work is retained, and the analyses "
                 "continue.")
     try:
         client.get_status(timeout=int(ANSWER_SECONDS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +13,14 @@ from typing import Any
 
 import click
 
-from .computer_checks import Check, compared, computer_checks, other_engines
+from .computer_checks import LITTLE_SPACE, Check, compared, computer_checks, other_engines
+from .storage_trouble import storage_trouble
 from .terminal import Refusal, echo
 
 #: Time limits (s) for the version query of an engine and for its self-test, which may compile it.
 VERSION_SECONDS, SELFTEST_SECONDS = 60, 300
+#: Free space (bytes) below which AiiDA cannot work, and the daemon must not be started.
+NO_SPACE = 2e7
 #: Time limit (s) for a command of '--fix'.
 FIX_SECONDS = 180
 _CACHE = re.compile(r"NUMBA_CACHE_DIR=(?:'([^']*)'|\"([^\"]*)\"|(\S+))")
@@ -49,24 +52,27 @@ def doctor(profile: str | None, code_label: str, as_json: bool, fix: bool) -> No
 
 
 def _fix(name: str | None) -> None:
-    """Run the remedies for the daemon, the workers and the broker, and print them."""
-    from .daemon import repair
-    from .profiles import with_verdi
+    """Restart the daemon, its workers and its broker if they do not work, and restore lost tasks."""
+    from .daemon import daemon_runs, repair
+    from .daemon_start import run_verdi
 
     loaded, _ = _profile(name)
     if loaded is None or loaded.process_control_backend is None:
         return
-    for check in _daemon(loaded):
-        if check.outcome == "fail" and check.remedy.startswith("verdi "):
-            for command in check.remedy.split("; "):
-                echo(f"running {command}", err=True)
-                try:
-                    subprocess.run(shlex.split(command), capture_output=True, check=False,
-                                   timeout=FIX_SECONDS, env=with_verdi())
-                except (OSError, subprocess.TimeoutExpired) as problem:
-                    raise Refusal(f"{command} did not succeed within {FIX_SECONDS} s ({problem}). Run it in a "
-                                  "terminal, and repeat this command.") from None
-            break
+    for check in (_disk(loaded), _storage(loaded)):
+        if check.outcome == "fail":
+            raise Refusal(f"{check.found} Nothing was restarted. Remedy: {check.remedy}")
+    wrong = [check for check in _daemon(loaded) if check.outcome != "ok"]
+    if any(check.remedy.startswith("aiida-dse ") for check in wrong):
+        stop = (("daemon", "stop"),) if daemon_runs(loaded) else ()
+        for command in (*stop, ("process", "repair", "-f"), ("daemon", "start")):
+            text = f"verdi -p {loaded.name} {' '.join(command)}"
+            echo(f"running {text}", err=True)
+            try:
+                run_verdi(loaded.name, *command, seconds=FIX_SECONDS)
+            except (OSError, subprocess.TimeoutExpired) as problem:
+                raise Refusal(f"{text} did not succeed within {FIX_SECONDS} s ({problem}). End the processes "
+                              "of the daemon, and repeat this command.") from None
     repair(loaded)
 
 
@@ -77,7 +83,10 @@ def checks(profile: str | None, code_label: str) -> Iterator[Check]:
     yield check
     if loaded is None:
         return
-    yield _storage(loaded)
+    for storage in (_disk(loaded), _storage(loaded)):
+        yield storage
+        if storage.outcome == "fail":
+            return
     yield from _daemon(loaded)
     yield from _rabbitmq(loaded)
     yield _caching(loaded)
@@ -108,6 +117,21 @@ def _profile(name: str | None) -> tuple[Any, Check]:
     return loaded, Check("profile", "ok", f"{loaded.name} ({loaded.storage_backend}, {backend})")
 
 
+def _disk(profile: Any) -> Check:
+    """Free space for the data of a profile and for the files of the broker."""
+    from aiida.manage.configuration import get_config
+
+    folders = [get_config().dirpath, profile.storage_config.get("filepath") or
+               str(profile.storage_config.get("repository_uri", "")).removeprefix("file://")]
+    free, folder = min((shutil.disk_usage(folder).free, folder) for folder in folders
+                       if folder and os.path.isdir(folder))
+    found = f"{free / 1e9:.1f} GB are free in {folder}"
+    if free < LITTLE_SPACE:
+        return Check("disk", "fail" if free < NO_SPACE else "warn", found,
+                     f"free space there; afterwards, aiida-dse -p {profile.name} doctor --fix")
+    return Check("disk", "ok", found)
+
+
 def _storage(profile: Any) -> Check:
     from aiida.common.exceptions import IncompatibleStorageSchema
     from aiida.manage import get_manager
@@ -120,59 +144,57 @@ def _storage(profile: Any) -> Check:
         remedy = "check the database service and the disk, then repeat this command"
         if isinstance(problem, IncompatibleStorageSchema):
             remedy = f"verdi -p {profile.name} storage migrate"
-        elif re.search("no space left|disk is full|disk quota", reason, re.I):
-            remedy = f"free space on the disk of {Path(profile.storage_config.get('filepath', '~'))}"
+        elif found := storage_trouble(problem):
+            remedy = found
         return Check("storage", "fail", f"The storage cannot be opened: {reason}", remedy)
     return Check("storage", "ok", f"schema {version}; this AiiDA requires {storage.version_head()}")
 
 
 def _daemon(profile: Any) -> Iterator[Check]:
     from .daemon import daemon_runs, daemon_trouble, repair, workers_of_daemon
+    from .daemon_start import danger, folder_in_danger
 
+    fix = f"aiida-dse -p {profile.name} doctor --fix"
     if profile.process_control_backend is None:
         yield Check("daemon", "warn", "The profile has no broker, so analyses cannot be submitted.",
                     "aiida-dse setup (creates a profile with a broker)")
         return
     if not daemon_runs(profile):
         yield Check("daemon", "fail", "The daemon is not running, so submitted analyses do not "
-                    "start.", f"verdi -p {profile.name} daemon start")
+                    "start.", fix)
         return
     if daemon_trouble(profile):
         yield Check("daemon", "fail", "The daemon does not respond, so submitted analyses do not "
-                    "start.", _restart_all(profile.name))
+                    "start.", fix)
         return
-    yield Check("daemon", "ok", "running")
-    restart = f"verdi -p {profile.name} daemon restart"
+    if folder := folder_in_danger(profile):
+        yield Check("daemon", "warn", danger(folder), fix)
+    else:
+        yield Check("daemon", "ok", "running")
     if profile.process_control_backend != "core.zeromq":
-        for check in _answering(profile, restart):
+        for check in _answering(profile, fix):
             yield check
             if check.outcome == "ok" and (trouble := repair(profile)):
-                yield Check("workers", "fail", trouble, restart)
+                yield Check("workers", "fail", trouble, fix)
         return
     workers = workers_of_daemon(profile)
     if workers is None:
-        yield Check("broker", "fail", "The broker does not respond.", _restart_all(profile.name))
+        yield Check("broker", "fail", "The broker does not respond.", fix)
         return
     trouble = repair(profile)  # reassigns the tasks of a killed worker
     if trouble and trouble != workers.trouble:
-        yield Check("workers", "fail", trouble, restart)
+        yield Check("workers", "fail", trouble, fix)
         return
     if workers.running == 0:
-        yield Check("workers", "fail", "The daemon has no workers.", restart)
+        yield Check("workers", "fail", "The daemon has no workers.", fix)
     elif workers.trouble:
         yield Check("broker", "fail", f"Only {workers.counted} of {workers.running} workers "
-                    f"receive tasks ({workers.pending} tasks are pending).",
-                    restart if workers.counted else _restart_all(profile.name))
+                    f"receive tasks ({workers.pending} tasks are pending).", fix)
     else:
         yield Check("broker", "ok", f"{workers.running} workers, {workers.pending} pending tasks")
 
 
-def _restart_all(name: str) -> str:
-    return (f"verdi -p {name} daemon stop; verdi -p {name} process repair -f; "
-            f"verdi -p {name} daemon start")
-
-
-def _answering(profile: Any, restart: str) -> Iterator[Check]:
+def _answering(profile: Any, fix: str) -> Iterator[Check]:
     """Whether a broker other than ZeroMQ (RabbitMQ) can be reached."""
     from aiida.manage import get_manager
 
@@ -181,7 +203,7 @@ def _answering(profile: Any, restart: str) -> Iterator[Check]:
         broker.get_communicator()
     except Exception as problem:  # the client libraries of brokers raise their own exceptions
         yield Check("broker", "fail", f"The broker cannot be reached: {problem}",
-                    f"start the service of the broker, then {restart}")
+                    f"start the service of the broker, then {fix}")
         return
     yield Check("broker", "ok", str(broker))
 

@@ -17,10 +17,11 @@ from .finding import query_options
 from .profile import load_profile_for_command
 from .setup import setup
 from .shipped_files import examples
+from .storage_trouble import CommandGroup, storage_trouble
 from .terminal import Refusal, echo
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="aiida-dse")
 @click.option("-p", "--profile", help="AiiDA profile to use (default: the default profile).")
 @click.pass_context
@@ -48,7 +49,7 @@ def _reading(command: Any) -> Any:
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as problem:
-            if "DSE_TRACEBACK" in os.environ:
+            if "DSE_TRACEBACK" in os.environ or storage_trouble(problem):
                 raise
             reason = str(problem).partition("\n")[0][:200]
             raise Refusal(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from . import postgres, rabbitmq
 from .computers import make_local
+from .daemon_start import start_daemon
 from .setup_files import PRODUCTION
 from .terminal import Refusal, echo
 
@@ -49,7 +46,7 @@ def make_profile(content: dict[str, Any], workers: int, daemon: bool) -> None:
             config.set_default_profile(name, overwrite=True)
     if production:
         _check_broker(config, name)
-    # workers may take longer to stop than AiiDA's 2 s, and 'verdi daemon restart' would then fail
+    # workers may take longer to stop than AiiDA's 2 s, and a restart would then fail
     if config.get_option("daemon.timeout", scope=name, default=False) is None:
         config.set_option("daemon.timeout", DAEMON_SECONDS, scope=name)
     config.store()
@@ -128,30 +125,3 @@ def _check_broker(config: Any, name: str) -> None:
     echo(f"RabbitMQ {found} responds")
     if remark := rabbitmq.timeout_remark(found):
         echo(remark)
-
-
-def with_verdi() -> dict[str, str]:
-    """The environment in which verdi is found, also if the virtual environment is not active."""
-    beside = str(Path(sys.executable).parent)
-    return os.environ | {"PATH": os.pathsep.join([beside, os.environ.get("PATH", "")])}
-
-
-def start_daemon(profile: str) -> None:
-    """Start the daemon of a profile unless it is running."""
-    from aiida.engine.daemon.client import get_daemon_client
-
-    if get_daemon_client(profile).is_daemon_running:
-        echo("the daemon is already running")
-        return
-    environment = with_verdi()
-    verdi = shutil.which("verdi", path=environment["PATH"]) or "verdi"
-    started = subprocess.run(
-        [verdi, "-p", profile, "daemon", "start"], env=environment, capture_output=True, text=True,
-        check=False,
-    )
-    if started.returncode:
-        raise Refusal(
-            f"the daemon did not start:\n{started.stdout}{started.stderr}\nSee 'verdi -p "
-            f"{profile} daemon logshow'."
-        )
-    echo("the daemon was started")

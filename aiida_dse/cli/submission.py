@@ -145,11 +145,14 @@ def _daemon_must_run() -> None:
     from aiida.manage import get_manager
 
     from .daemon import daemon_trouble
+    from .daemon_start import danger, folder_in_danger
 
     profile = get_manager().get_profile()
     assert profile is not None
     if trouble := daemon_trouble(profile):
         fail(f"the analysis would not start. {trouble} Then launch again")
+    if folder := folder_in_danger(profile):
+        echo(f"note: {danger(folder)} Run 'aiida-dse -p {profile.name} doctor --fix' once.", err=True)
 
 
 def print_remarks(remarks: Sequence[str]) -> None:

@@ -6,13 +6,13 @@ Nothing here reads or writes the configuration of the person who runs the tests.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import copy
 import importlib.util
 import os
 import shutil
 import sys
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -132,7 +132,7 @@ def _always_a_profile(aiida_profile):
     """No test of this folder runs outside the temporary profile."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def _own_storage(profile, manager):
     kept = dict(vars(manager))
     fresh = {name: None for name in kept}
@@ -278,6 +278,8 @@ def start_anew(aiida_profile):
     """
     from aiida.manage import get_manager
 
+    from aiida_dse.cli.daemon_start import empty_folder
+
     def restart(client, meanwhile=None):
         # the client's restart_daemon leaves the broker as it is
         if client.is_daemon_running:
@@ -290,7 +292,9 @@ def start_anew(aiida_profile):
         manager.reset_runner()
         if meanwhile is not None:
             meanwhile()
-        client.start_daemon(number_workers=2)
+        # AiiDA's broker may delete the content of the folder in which the daemon was started
+        with contextlib.chdir(empty_folder()):
+            client.start_daemon(number_workers=2)
 
     return restart
 

@@ -24,6 +24,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from user import User, finished, python_in
 from waiting import patient, wait_until
 
 from aiida_dse.cli import postgres
@@ -60,45 +61,6 @@ def server(command, log, **more):
 def listens(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-class User:
-    """Somebody with a home of their own: AiiDA's and ssh's configuration."""
-
-    def __init__(self, home):
-        self.home = home
-        keep = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "SLURM", "SSH_"))}
-        # psql finds no password file and no service file either
-        self.environment = keep | {"HOME": str(home), "AIIDA_PATH": str(home)}
-
-    def tries(self, *arguments, **more):
-        return subprocess.run(
-            [BIN / "aiida-dse", *map(str, arguments)], env=self.environment, capture_output=True,
-            text=True, timeout=patient(300), check=False, **more)
-
-    def runs(self, *arguments):
-        done = self.tries(*arguments)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    @property
-    def config(self):
-        return self.home / ".aiida" / "config.json"
-
-
-def finished(output, kind):
-    """PK of the work chain of a launch that waited."""
-    return re.search(rf"submitted {kind}<(\d+)>", output)[1]
-
-
-def python_in(user, code):
-    """What a few lines on the user's default profile print."""
-    head = "from aiida import load_profile, orm\nload_profile()\n"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", head + code], text=True, env=user.environment,
-        capture_output=True, timeout=patient(100), check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 # --- the files --------------------------------------------------------------------------------
