@@ -74,7 +74,7 @@ def test_without_the_daemon_nothing_is_submitted(
         before = counts()
         result = cli("launch", "refine", write_case(tmp_path))
         assert result.exit_code != 0
-        assert f"'verdi -p {stopped_daemon_client.profile.name} daemon start'" in result.output
+        assert f"'aiida-dse -p {stopped_daemon_client.profile.name} doctor --fix'" in result.output
         assert counts() == before
     finally:
         start_anew(stopped_daemon_client)

@@ -315,7 +315,7 @@ def test_workers_without_work_are_reported():
     assert Workers("dse", running=2, counted=2, pending=5).trouble is None
     assert Workers("dse", running=2, counted=3, pending=5).trouble is None
     message = Workers("dse", running=2, counted=1, pending=5).trouble
-    assert "1 of 2" in message and "5 tasks" in message and "'verdi -p dse daemon restart'" in message
+    assert "1 of 2" in message and "5 tasks" in message and "'aiida-dse -p dse doctor --fix'" in message
 
 
 def test_a_refused_grid_starts_no_process(submitted, stored, code):

@@ -234,10 +234,10 @@ def test_a_study_survives_a_power_cut(undisturbed, launched, mortal, study):
     refused = CliRunner().invoke(
         main, ["launch", "study", str(study), "--code", "power-cut@localhost"])
     assert refused.exit_code == 1 and "Nothing was submitted" in refused.output
-    assert remedy in refused.output or "daemon start" in refused.output
+    assert remedy in refused.output
     for command in (["list"], ["watch", str(run.node.pk), "--once"]):
         output = CliRunner().invoke(main, command).output
-        assert remedy in output or "daemon start" in output
+        assert remedy in output
     CliRunner().invoke(main, ["doctor", "--fix"])
     manager.reset_broker()
     manager.reset_runner()
