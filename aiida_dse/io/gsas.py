@@ -23,7 +23,7 @@ def gsas_columns(name: str, lines: list[str]) -> Columns | None:
 
     Raises ValueError for several banks, for times of flight, and for incomplete data.
     """
-    banks = [k for k, line in enumerate(lines) if re.match(r"BANK\s+\d+\s", line)]
+    banks = [k for k, line in enumerate(lines) if line.startswith("BANK") and re.match(r"BANK\s+\d+\s", line)]
     if not banks:
         return None
     if len(banks) > 1:

@@ -8,6 +8,7 @@ distribution.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.polynomial.legendre import leggauss
@@ -18,6 +19,12 @@ from aiida_dse.engine.units import FloatArray
 #: Fraction of the population, weighted with the volume squared (the small-angle intensity), that
 #: may lie beyond the largest size considered.
 TAIL = 1e-4
+
+
+@lru_cache(maxsize=1)
+def _gauss_legendre() -> tuple[FloatArray, FloatArray]:
+    """Nodes and weights (200,) on [-1, 1]; their computation takes longer than all the rest."""
+    return leggauss(200)
 
 
 @dataclass(frozen=True)
@@ -147,7 +154,7 @@ class BivariateLogNormal:
                   - covariance @ powers) / width
         correlation = covariance[0, 1] / width.prod()
         top = float(np.clip(limits[0], -9.0, 9.0))
-        nodes, weights = leggauss(200)
+        nodes, weights = _gauss_legendre()
         z = (nodes + 1) * (top + 9.0) / 2 - 9.0
         inside = ndtr((limits[1] - correlation * z) / np.sqrt(max(1 - correlation**2, 1e-12)))
         density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
