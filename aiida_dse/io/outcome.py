@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +22,12 @@ OUTCOME_NAME = "outcome.json"
 #: Number of bytes that are reserved for the file.
 RESERVED = 4096
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+#: Messages of the shell, of Python and of libraries in jobs that ended without an outcome.
+_WORDS = {
+    Failure.DISK_FULL: re.compile(r"no space left on device|disk quota exceeded|disk is full", re.I),
+    Failure.OUT_OF_MEMORY: re.compile(
+        r"cannot allocate memory|failed to map segment|bad_alloc|memoryerror|out of memory|oom-kill", re.I),
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,17 @@ def read_outcome(folder: Path) -> RunOutcome | None:
         return RunOutcome(**content)
     except (OSError, ValueError, TypeError):
         return None
+
+
+def failure_without_outcome(folder: Path, last_words: str) -> Failure | None:
+    """The failure of a run that could not write its outcome; None if it cannot be recognised.
+
+    On a full disk, outcome.json exists but is shorter than the space that it reserves.
+    """
+    path = folder / OUTCOME_NAME
+    if path.is_file() and path.stat().st_size < RESERVED:
+        return Failure.DISK_FULL
+    return next((failure for failure, words in _WORDS.items() if words.search(last_words)), None)
 
 
 def failure_of(problem: BaseException) -> EngineFailure:

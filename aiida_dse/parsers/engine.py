@@ -21,7 +21,7 @@ from aiida_dse.documents.records import Summary
 from aiida_dse.documents.results import BuildSummary, RefinementSummary, SimultaneousSummary
 from aiida_dse.documents.status import EXITS, Failure, Status
 from aiida_dse.engine import NUMERICS_VERSION
-from aiida_dse.io.outcome import read_outcome
+from aiida_dse.io.outcome import failure_without_outcome, read_outcome
 from aiida_dse.io.results import HDF5_NAME, JSON_NAME, Result, read_result
 from aiida_dse.tasks.distances import store_name
 from aiida_dse.tasks.summary import document_hash, scattering_tables
@@ -104,12 +104,15 @@ class EngineParser(Parser):
             return None
         outcome = read_outcome(folder)
         if outcome is None and not (folder / JSON_NAME).exists():
-            return self.exit(Failure.NO_RESULT, "dse-engine did not start" + self._last_words())
+            words = self._last_words()
+            found = failure_without_outcome(folder, words) or Failure.NO_RESULT
+            return self.exit(found, "dse-engine did not start" + words)
         if outcome is not None and outcome.state == "failed":
             return self.exit(Failure(outcome.failure), outcome.message)
         if outcome is not None and outcome.state == "running":
-            return self.exit(
-                Failure.NO_RESULT, "dse-engine was terminated externally" + self._last_words())
+            words = self._last_words()
+            found = failure_without_outcome(folder, words) or Failure.NO_RESULT
+            return self.exit(found, "dse-engine was terminated externally" + words)
         return self.exit(Failure.DAMAGED_RESULT, problem.replace(f"{folder}/", ""))
 
     def _last_words(self) -> str:

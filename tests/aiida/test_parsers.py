@@ -78,7 +78,10 @@ def parse(inputs, computer, tmp_path):
         if json is not None:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "result.json").write_text(json)
-        if outcome is not None:
+        if outcome == "":  # the disk was full before the engine started
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "outcome.json").touch()
+        elif outcome is not None:
             write_outcome(folder, outcome)
         (tmp_path / "retrieved").mkdir(exist_ok=True)
         outputs, calcfunction = ParserFactory(f"dse.{task}").parse_from_node(
@@ -193,6 +196,10 @@ def failed(failure, message):
         ({"stderr": "Traceback\nModuleNotFoundError: no module numba"}, 310, "no module numba"),
         ({"outcome": RUNNING, "shell": "_aiidasubmit.sh: line 9: 77 Killed    dse-engine"}, 310,
          "Killed"),
+        ({"outcome": ""}, 313, "did not start"),
+        ({"shell": "cannot create temp file for here-document: No space left on device"}, 313, "No space"),
+        ({"stderr": "ImportError: libgfortran.so.5: failed to map segment from shared object"}, 312, "map segment"),
+        ({"outcome": RUNNING, "shell": "terminate called after throwing 'std::bad_alloc'"}, 312, "bad_alloc"),
         ({"outcome": failed(Failure.INTERNAL, "ZeroDivisionError: 1/0")}, 300, "ZeroDivisionError"),
         ({"outcome": failed(Failure.OUT_OF_MEMORY, "Unable to allocate 8 GiB")}, 312, "8 GiB"),
         ({"outcome": failed(Failure.DISK_FULL, "No space left on device")}, 313, "No space left"),

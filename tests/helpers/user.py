@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from waiting import patient
 
 BIN = Path(sys.executable).parent
+
+
+@contextmanager
+def small_disk_at(folder, megabytes):
+    """Mount an empty disk of this size at a folder; skip the test where this is not possible."""
+    mount = shutil.which("mount")
+    if mount is None or os.geteuid() != 0 or subprocess.run(
+            [mount, "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], capture_output=True,
+            check=False).returncode:
+        pytest.skip("mounting a small disk requires root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 class User:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydantic import BaseModel
+from user import small_disk_at
 
 from aiida_dse import __version__
 from aiida_dse.documents import DocumentError
@@ -21,6 +25,7 @@ from aiida_dse.io.outcome import (
     EngineFailure,
     RunOutcome,
     failure_of,
+    failure_without_outcome,
     read_outcome,
     reporting,
     write_outcome,
@@ -142,3 +147,28 @@ def test_an_earlier_run_does_not_speak_for_this_one(tmp_path):
     with reporting(tmp_path):
         found = read_outcome(tmp_path)
     assert found == RunOutcome("running") and not re.search("ago", found.message)
+
+
+@pytest.mark.parametrize("kilobytes", [0, 4, 12, 32, 44])
+def test_a_full_disk_is_recognised_wherever_it_stops_the_engine(tmp_path, kilobytes):
+    """Before the outcome, before the arrays, within them, and before the numbers."""
+    old = Path(__file__).parents[1] / "data" / "documents_0_1"
+    for name in ("CsCl.cif", "CsCl_L.xye"):
+        shutil.copy(old / name, tmp_path / name)
+    (tmp_path / "m.yaml").write_text("""
+schema: aiida-dse/model/2
+pattern: {file: CsCl_L.xye, axis: q_inverse_nm, wavelength: 0.7093, sigma: column}
+phases: {P: {structure: CsCl.cif, particle: {shape: quasi_cube, L: {mean: 1.6, sd: 0.2}}}}
+refinement: {stages: [[P.a]], max_cycles: 2}
+""")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with small_disk_at(disk, 1):
+        (disk / "fill").write_bytes(bytes(1_048_576 - 1024 * kilobytes))
+        engine = subprocess.run([Path(sys.executable).with_name("dse-engine"), "refine", tmp_path / "m.yaml",
+                                 "-o", disk / "out", "--quiet"], capture_output=True, text=True, check=False)
+        outcome = read_outcome(disk / "out")
+        failure = failure_without_outcome(disk / "out", "") if outcome is None else Failure(outcome.failure)
+        assert failure is Failure.DISK_FULL, (outcome, engine.stderr)
+        assert engine.returncode not in (0, 3) and "Traceback" not in engine.stderr
+        assert not (disk / "out" / "result.json").exists()
