@@ -23,6 +23,7 @@ from aiida_dse.data.jobs import (
 )
 from aiida_dse.data.pattern import PatternData
 from aiida_dse.data.results import summary_from_node
+from aiida_dse.data.signatures import is_as_computed
 from aiida_dse.documents.status import EXITS, JOB_FAILURES, Outcome, Status
 from aiida_dse.engine import NUMERICS_VERSION
 from aiida_dse.io.outcome import OUTCOME_NAME
@@ -78,10 +79,16 @@ class EngineCalculation(CalcJob):
 
     @classmethod
     def is_valid_cache(cls, node: Any) -> bool:
-        """Whether the cache may reuse a job: only if it ran with the same numerics and tables."""
-        if not super().is_valid_cache(node):
+        """Whether the cache may reuse a job.
+
+        It must have run with the same numerics and tables, and its result must be what it computed.
+        """
+        if not super().is_valid_cache(node) or "result" not in node.outputs:
             return False
-        result = node.outputs.result.get_dict() if "result" in node.outputs else {}
+        arrays = node.outputs.arrays if "arrays" in node.outputs else None
+        if not is_as_computed(node.outputs.result, arrays):
+            return False
+        result = node.outputs.result.get_dict()
         return (result.get("numerics_version") == NUMERICS_VERSION
                 and result.get("tables") == scattering_tables().model_dump())
 
@@ -99,6 +106,9 @@ class EngineCalculation(CalcJob):
         if len(finished) == 1:
             return ("the input 'finished' is incomplete; provide both 'result' and 'arrays' of the "
                     "interrupted job.")
+        if finished and is_as_computed(finished["result"], finished["arrays"]) is False:
+            return ("the input 'finished' was changed after it was computed: its numbers or arrays do not "
+                    "agree with their signature.")
         try:
             cls.job_document(inputs)
         except ValueError as problem:

@@ -169,6 +169,10 @@ def import_results(file: Path) -> None:
                    "results. List the results with 'aiida-dse query'.")
     else:
         echo(f"{file} contains nothing new: all its nodes exist in the profile.")
+    if added.changed:
+        echo(f"warning: the numbers of these results were changed after they were computed: "
+             f"{', '.join(map(str, added.changed))}. They do not agree with their signatures, so they are "
+             "not used in any analysis.", err=True)
 
 
 def refusing(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

@@ -10,14 +10,19 @@ from typing import Any
 
 from .archive_checks import check_archive
 from .grouping import merge_imported_groups
+from .signatures import changed_results
 
 
 @dataclass(frozen=True)
 class Counted:
-    """Numbers of nodes and results in an archive, or added by an import."""
+    """Numbers of nodes and results in an archive, or added by an import.
+
+    `changed` are the PKs of the results whose numbers do not agree with their signature.
+    """
 
     nodes: int
     results: int
+    changed: tuple[int, ...] = ()
 
 
 def write_archive(
@@ -73,10 +78,12 @@ def read_archive(file: Path) -> Counted:
     except Exception as problem:  # a damaged archive may contain anything
         raise ValueError(_unreadable(file, problem)) from None
     merge_imported_groups()
+    changed = []
     for (node,) in QueryBuilder().append(Node, filters={"id": {">": newest}}).iterall():
         node.base.caching.rehash()
+        changed += [node.pk for node in changed_results([node])]
     after = counted()
-    return Counted(after.nodes - before.nodes, after.results - before.results)
+    return Counted(after.nodes - before.nodes, after.results - before.results, tuple(changed))
 
 
 def counted() -> Counted:

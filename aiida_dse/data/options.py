@@ -35,8 +35,8 @@ def learnt_speed(computer: Any, task: str) -> tuple[float, int] | None:
         "process_type": f"aiida.calculations:dse.{task}", "attributes.exit_status": 0,
         "extras": {"!has_key": "_aiida_cached_from"}})
     query.append(Dict, with_incoming="job", edge_filters={"label": "result"}, tag="result",
-                 filters={"attributes.work": {">": 0}, "attributes.seconds": {">": SHORT_TASK}},
-                 project=["attributes.seconds", "attributes.threads", "attributes.work"])
+                 filters={"attributes.work": {">": 0}, "extras.seconds": {">": SHORT_TASK}},
+                 project=["extras.seconds", "extras.threads", "attributes.work"])
     query.order_by({"job": {"id": "desc"}}).limit(LATEST_RESULTS)
     speeds = [seconds * (threads or 1) / work for seconds, threads, work in query.all()]
     return (median(speeds), len(speeds)) if len(speeds) >= LEAST_RESULTS else None

@@ -26,8 +26,10 @@ from aiida_dse.io.results import (
     write_result,
 )
 
+from .signatures import SIGNATURE, is_as_computed, is_unchanged, signed
+
 #: Fields of a summary that become extras of its node.
-IN_EXTRAS = ("seconds", "created", "title")
+IN_EXTRAS = ("seconds", "threads", "created", "title")
 #: Keys that distinguish a row from a nested mapping.
 _LEAF = ("value", "kind")
 
@@ -56,8 +58,11 @@ def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def summary_node(summary: Summary) -> Dict:
-    """The numbers of a result as an unstored node, without the CIF texts of its structures."""
+def summary_node(summary: Summary, arrays: bytes | None = None) -> Dict:
+    """The numbers of a result as an unstored node, without the CIF texts of its structures.
+
+    They are signed, together with the content of the file of arrays, if there is one.
+    """
     content = content_of(summary)
     content.pop("cif", None)
     # equal analyses must have equal results irrespective of their titles
@@ -71,7 +76,7 @@ def summary_node(summary: Summary) -> Dict:
         if "parameters" in pattern:
             pattern.pop("cif", None)
             pattern["parameters"] = nested(pattern["parameters"])
-    node = Dict(content)
+    node = Dict(signed(content, arrays))
     node.base.extras.set_many(extras)
     node.label = summary.title or summary.task.value
     node.description = f"{summary.task.value}: {summary.status.value}"
@@ -79,8 +84,15 @@ def summary_node(summary: Summary) -> Dict:
 
 
 def summary_from_node(node: Dict) -> Summary:
-    """The typed summary in a result node of this or an earlier version. Raises ValueError."""
+    """The typed summary in a result node of this or an earlier version.
+
+    Raises ValueError for other content, and for numbers that do not agree with their signature.
+    """
     content: dict[str, Any] = node.get_dict()
+    if is_unchanged(content) is False:
+        raise ValueError(f"the result node {node.pk} was changed after it was computed: its numbers do not "
+                         "agree with their signature. Compute it again.")
+    content.pop(SIGNATURE, None)
     if content.get("schema") != OLD_SCHEMA:
         if "parameters" in content:
             content["parameters"] = flat(content["parameters"])
@@ -96,8 +108,9 @@ def result_nodes(result: Result[Any]) -> tuple[Dict, SinglefileData]:
     """Unstored nodes of a result: a Dict with its summary and a file with its arrays."""
     with tempfile.TemporaryDirectory() as folder:
         write_result(result, Path(folder))
-        arrays = SinglefileData(file=str(Path(folder) / HDF5_NAME), filename=HDF5_NAME)
-    return summary_node(result.summary), arrays
+        path = Path(folder) / HDF5_NAME
+        arrays = SinglefileData(file=str(path), filename=HDF5_NAME)
+        return summary_node(result.summary, path.read_bytes()), arrays
 
 
 def arrays_of(node: SinglefileData) -> dict[str, np.ndarray]:
@@ -150,6 +163,9 @@ def result_of(process: ProcessNode) -> Result[Any] | None:
     summary = summary_from_node(outputs.result)
     arrays: dict[str, np.ndarray] = {}
     if "arrays" in outputs:
+        if is_as_computed(outputs.result, outputs.arrays) is False:
+            raise ValueError(f"the arrays of the result node {outputs.result.pk} belong to another result, "
+                             "or were changed. Compute it again.")
         arrays = arrays_of(outputs.arrays)
     elif "map" in outputs and isinstance(summary, ScanSummary):
         arrays = arrays_of_map(outputs.map, summary)

@@ -52,7 +52,7 @@ class EngineParser(Parser):
             return self.exit(Failure.DAMAGED_RESULT, "it is the result of another document")
         if (different := other_engine(result.summary)) is not None:
             return self.exit(Failure.OTHER_ENGINE, different)
-        self.out("result", summary_node(result.summary))
+        self.out("result", summary_node(result.summary, (folder / HDF5_NAME).read_bytes()))
         arrays = SinglefileData(file=str(folder / HDF5_NAME), filename=HDF5_NAME)
         arrays.label = result.summary.title or result.task.value
         arrays.description = f"{result.task.value}: arrays of the result"

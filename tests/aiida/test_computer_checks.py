@@ -19,6 +19,7 @@ from aiida_dse.cli import computer_checks as checks_module
 from aiida_dse.cli.computer_checks import computer_checks, other_engines
 from aiida_dse.cli.main import main
 from aiida_dse.data.options import JOBS, LATEST_RESULTS, LEAST_RESULTS, SPEED, learnt_speed, speed_of
+from aiida_dse.data.results import summary_node
 from aiida_dse.tasks.summary import engine_identity
 from aiida_dse.workchains.refine import RefineWorkChain
 
@@ -32,7 +33,7 @@ def place(aiida_profile, tmp_path):
     return made
 
 
-def finished(computer, task="refine", status=0, cleaned=False, **result):
+def finished(computer, task="refine", status=0, cleaned=False, work=None, **extras):
     """A finished job on a computer with its working directory and its result."""
     job = CalcJobNode(computer=computer, process_type=format_entry_point_string(
         "aiida.calculations", f"dse.{task}"))
@@ -41,7 +42,9 @@ def finished(computer, task="refine", status=0, cleaned=False, **result):
     job.set_exit_status(status)
     with disable_caching():
         job.store()
-    made = {"result": Dict(result), "remote_folder": RemoteData(remote_path="/tmp/x", computer=computer)}
+    made = {"result": Dict({} if work is None else {"work": work}),
+            "remote_folder": RemoteData(remote_path="/tmp/x", computer=computer)}
+    made["result"].base.extras.set_many(extras)
     for label, node in made.items():
         node.base.links.add_incoming(job, link_type=LinkType.CREATE, link_label=label)
         node.store()
@@ -74,10 +77,10 @@ def test_the_speed_is_learnt_from_results_of_the_same_task_and_computer(place, c
 
 def test_results_record_their_work_and_their_threads(folder_of_case):
     built, run_refine, run_scan, resources = folder_of_case
-    refined = run_refine(built).summary
-    assert refined.work > 0 and refined.threads == 1
-    scanned = run_scan(built, resources=resources).summary
-    assert scanned.work > 0 and scanned.threads == 2
+    for summary, threads in ((run_refine(built).summary, 1), (run_scan(built, resources=resources).summary, 2)):
+        node = summary_node(summary)
+        assert node.base.attributes.get("work") > 0 and node.base.extras.get("seconds") > 0
+        assert node.base.extras.get("threads", 1) == threads
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from click.testing import CliRunner
 import aiida_dse
 from aiida_dse.calculations.engine import RefineCalculation
 from aiida_dse.cli.main import main
+from aiida_dse.data.signatures import signed
 from aiida_dse.documents.status import EXITS, Failure
 from aiida_dse.engine import NUMERICS_VERSION
 from aiida_dse.tasks.summary import engine_identity, scattering_tables
@@ -101,7 +102,7 @@ def test_a_stored_result_is_reused_if_this_engine_would_make_it(computer, change
     node.set_process_state("finished")
     with disable_caching():
         node.store()
-    result = Dict(content | changes)
+    result = Dict(signed(content | changes))
     result.base.links.add_incoming(node, link_type=LinkType.CREATE, link_label="result")
     result.store()
     node.seal()
