@@ -18,7 +18,7 @@ help:
 	@echo "make lint       run only the linter and the type checker"
 	@echo "make validate   refine patterns computed with DebUsSy and with the direct sum, and compare"
 	@echo "                the refined values with the true ones"
-	@echo "make fuzz       run dse-engine on thousands of generated bad inputs (10 min)"
+	@echo "make fuzz       run dse-engine on thousands of generated bad inputs (up to 1 h)"
 	@echo "make benchmark  measure the speed of the engine, of a plain loop and of other programs"
 	@echo "make clean      stop the daemon of the demo and delete .dse/"
 
