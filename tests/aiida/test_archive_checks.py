@@ -80,7 +80,8 @@ def test_a_harmful_or_damaged_archive_is_refused(own_storage, members, tmp_path,
     assert QueryBuilder().append(Node).count() == before
 
 
-def test_an_archive_that_aiida_wrote_is_accepted(own_storage, members, tmp_path):
+def test_an_archive_that_aiida_wrote_is_accepted(computer, own_storage, members, tmp_path):
+    """The archive contains a computer with the label of that of the tests, which must exist before."""
     check_archive(ARCHIVE)
     result = CliRunner().invoke(main, ["import", str(packed(members, tmp_path / "a.aiida"))])
     assert result.exit_code == 0 and "nodes were imported" in result.output
