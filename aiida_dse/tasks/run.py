@@ -247,11 +247,13 @@ def run_scan(
     if plan is None:
         raise ValueError("the document has no 'scan'; add one with its 'axes'.")
     last = time.monotonic()
+    # computes two patterns; a continuation keeps the work of the whole map
+    work = map_work(built) if finished is None else finished.summary.work
 
     def keep(partial: GofMap) -> None:
         nonlocal last
         if checkpoint is not None and time.monotonic() - last > CHECKPOINT_INTERVAL:
-            write_result(scan_result(built, partial, resources.threads), checkpoint)
+            write_result(scan_result(built, partial, resources.threads, work), checkpoint)
             last = time.monotonic()
 
     earlier = None if finished is None else map_of(built, finished)
@@ -261,11 +263,16 @@ def run_scan(
         adaptive=plan.adaptive, on_progress=on_progress, on_block=keep, should_stop=should_stop,
         resources=resources, finished=earlier,
     )
-    return scan_result(built, found, resources.threads)
+    return scan_result(built, found, resources.threads, work)
 
 
-def scan_result(built: BuiltModel, found: GofMap, threads: int = 1) -> Result[ScanSummary]:
-    """The result of a map, finished or not: typed numbers and arrays."""
+def scan_result(
+    built: BuiltModel, found: GofMap, threads: int = 1, work: float | None = None
+) -> Result[ScanSummary]:
+    """The result of a map, finished or not: typed numbers and arrays.
+
+    `work` is the estimated work of the map in distances.
+    """
     grid, done = found.grid, int(np.isfinite(found.gof).sum())
     ended = found.stop_reason != Status.RUNNING
     status = Status.COMPLETE if found.complete else Status(found.stop_reason)
@@ -291,7 +298,7 @@ def scan_result(built: BuiltModel, found: GofMap, threads: int = 1) -> Result[Sc
         n_points_pattern=found.n_points, moved=list(grid.moved), refined=list(found.refined),
         quantities=[QuantityRow(name=name, unit=built.quantities[name].unit)
                     for name in quantities],
-        parameters=unrefined_rows(built.model), work=map_work(built), threads=threads,
+        parameters=unrefined_rows(built.model), work=work, threads=threads,
     )
     return Result(map_analysis(summary, arrays) if ended and done else summary, arrays)
 

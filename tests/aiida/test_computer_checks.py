@@ -55,6 +55,8 @@ def finished(computer, task="refine", status=0, cleaned=False, work=None, **extr
 
 def test_the_speed_is_learnt_from_results_of_the_same_task_and_computer(place, computer):
     code = SimpleNamespace(computer=place)
+    found = {check.name: check for check in computer_checks(place)}
+    assert found["speed"].outcome == "warn" and "aiida-dse setup" in found["speed"].remedy
     place.set_property(JOBS, {SPEED: 5e-8})
     assert speed_of(code, "refine") == 5e-8
     for k in range(LEAST_RESULTS):

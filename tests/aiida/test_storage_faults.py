@@ -10,7 +10,7 @@ import subprocess
 import psutil
 import pytest
 from user import User, finished, python_in, small_disk_at
-from waiting import wait_until
+from waiting import patient, wait_until
 
 STAGES = {"refinement": {"stages": [["salt.a", "salt.*.B_iso"]]}}
 #: Size (MB) of the disk that is filled.
@@ -114,7 +114,7 @@ def test_a_locked_database_costs_no_analysis(user, write_case, tmp_path):
     def seen():
         return any("database is locked" in path.read_text(errors="replace") for path in logs.glob("*.log"))
 
-    lock = sqlite3.connect(database, timeout=60, isolation_level=None)
+    lock = sqlite3.connect(database, timeout=patient(60), isolation_level=None)
     try:
         lock.execute("begin exclusive")
         (user.home / "hold").unlink()
