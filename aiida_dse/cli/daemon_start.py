@@ -34,11 +34,14 @@ def folder_in_danger(profile: Any) -> Path | None:
 
     if profile.process_control_backend != "core.zeromq":
         return None
+    pid = get_daemon_client(profile.name).get_daemon_pid()
+    if pid is None:
+        return None
     try:
-        folder = Path(psutil.Process(get_daemon_client(profile.name).get_daemon_pid()).cwd())
+        folder = Path(psutil.Process(pid).cwd())
         safe = folder.samefile(empty_folder()) or not any(folder.iterdir())
-    except (psutil.Error, OSError, TypeError, ValueError):
-        return None  # the daemon does not run, its folder no longer exists, or it cannot be seen
+    except (psutil.Error, OSError, ValueError):
+        return None  # the daemon has ended, its folder no longer exists, or it cannot be seen
     return None if safe else folder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 #: Largest size (bytes) of the metadata, which AiiDA reads into memory.
@@ -25,11 +26,14 @@ def check_archive(file: Path) -> None:
             _check_sizes(archive)
             _check_database(archive)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, OSError, KeyError, EOFError,
-            RuntimeError, sqlite3.Error) as problem:
+            RuntimeError, sqlite3.Error, zlib.error) as problem:
         raise ValueError(str(problem)) from None
 
 
 def _check_sizes(archive: zipfile.ZipFile) -> None:
+    names = archive.namelist()
+    if len(set(names)) != len(names):  # AiiDA would read another one than this check
+        raise ValueError("it contains two members of the same name.")
     for member in archive.infolist():
         if member.filename == METADATA and member.file_size > MOST_METADATA:
             raise ValueError(f"its {METADATA} has {member.file_size / 1e6:.0f} MB; the limit is "
@@ -48,9 +52,8 @@ def _check_database(archive: zipfile.ZipFile) -> None:
         copy.flush()
         connection = sqlite3.connect(f"file:{copy.name}?mode=ro", uri=True)
         try:
-            for kind, name, sql in connection.execute("select type, name, sql from sqlite_master"):
-                words = str(sql or "").upper().split()[:2]
-                if kind not in ("table", "index") or words == ["CREATE", "VIRTUAL"]:
+            for kind, name, root in connection.execute("select type, name, rootpage from sqlite_master"):
+                if kind not in ("table", "index") or not root:  # virtual tables have no page
                     raise ValueError(f"its database contains the {kind} '{str(name)[:80]}', which AiiDA "
                                      "does not write.")
         finally:

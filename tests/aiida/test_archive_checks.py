@@ -66,6 +66,14 @@ DAMAGES = {
 }
 
 
+def test_a_second_member_of_the_same_name_is_refused(members, tmp_path):
+    file = packed(members, tmp_path / "a.aiida")
+    with zipfile.ZipFile(file, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.write(members / "db.sqlite3", "db.sqlite3")
+    with pytest.raises(ValueError, match="two members of the same name"):
+        check_archive(file)
+
+
 @pytest.mark.parametrize("command", [["import"], ["query", "--archive"], ["list", "--archive"]])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_harmful_or_damaged_archive_is_refused(own_storage, members, tmp_path, damage, command):

@@ -27,8 +27,8 @@ def computed(write_case, tmp_path_factory):
     return run_refine(build(load_document(write_case(folder)), folder))
 
 
-@pytest.mark.parametrize("value", [0.1 + 0.2, 1e16, 1e-320, 4.125064607458912345, 12345678901234567890, True, None,
-                                   "é", [1, 1.0, {"x": [2.5]}]])
+@pytest.mark.parametrize("value", [-0.0, 0.1 + 0.2, 1e16, 1e-320, 4.125064607458912345, 12345678901234567890, True,
+                                   None, "é", [1, 1.0, {"x": [2.5]}]])
 def test_what_aiida_stores_agrees_with_the_signature(value):
     """AiiDA rounds numbers, and stores large ones as integers."""
     node = Dict(signed({"a": value, "b": {"c": [value]}}, b"arrays"))
