@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from aiida.engine import calcfunction
-from aiida.orm import Dict, Int
+from aiida.orm import Dict, Int, SinglefileData
 
-from aiida_dse.data.results import arrays_of, map_node, summary_from_node, summary_node
+from aiida_dse.data.results import map_node, result_from_nodes, summary_from_node, summary_node
 from aiida_dse.documents.continuation import (
     model_continued,
     simultaneous_continued,
@@ -53,14 +53,13 @@ def merge_tiles(model: Dict, **tiles: Any) -> dict[str, Any]:
     """Merge tiles, passed as tile_<n>_arrays and tile_<n>_result, into a map and its result."""
     keys = sorted(key.removesuffix("_arrays") for key in tiles if key.endswith("_arrays"))
     whole = merged_map(model.get_dict(), [
-        Result(_map_summary(tiles[f"{key}_result"]), arrays_of(tiles[f"{key}_arrays"]))
-        for key in keys
-    ])
-    return {"map": map_node(whole.summary, whole.arrays), "result": summary_node(whole.summary)}
+        _map_of(tiles[f"{key}_result"], tiles[f"{key}_arrays"]) for key in keys])
+    arrays = map_node(whole.summary, whole.arrays)
+    return {"map": arrays, "result": summary_node(whole.summary, arrays)}
 
 
-def _map_summary(node: Dict) -> ScanSummary:
-    summary = summary_from_node(node)
-    if not isinstance(summary, ScanSummary):
-        raise ValueError(f"node {node.pk} is a result of the task '{summary.task}', not of a map.")
-    return summary
+def _map_of(node: Dict, arrays: SinglefileData) -> Result[ScanSummary]:
+    result = result_from_nodes(node, arrays)
+    if not isinstance(result.summary, ScanSummary):
+        raise ValueError(f"node {node.pk} is a result of the task '{result.task}', not of a map.")
+    return result

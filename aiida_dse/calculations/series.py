@@ -12,7 +12,7 @@ from aiida_dse.analysis import differential as patterns
 from aiida_dse.analysis import size_series as sizes
 from aiida_dse.analysis import temperature_series as temperatures
 from aiida_dse.analysis.series_table import Series
-from aiida_dse.data.results import arrays_of, result_nodes, summary_from_node
+from aiida_dse.data.results import result_from_nodes, result_nodes
 from aiida_dse.documents.sections import Section
 from aiida_dse.documents.series import (
     DifferentialOptions,
@@ -94,5 +94,5 @@ def _results(nodes: dict[str, Any]) -> dict[str, Result[Any]]:
             if f"{name}{end}" not in nodes:
                 raise ValueError(f"the {what} of '{name}' is missing; provide the input "
                                  f"'{name}{end}'.")
-    return {name: Result(summary_from_node(nodes[f"{name}_result"]), arrays_of(nodes[f"{name}_arrays"]))
+    return {name: result_from_nodes(nodes[f"{name}_result"], nodes[f"{name}_arrays"])
             for name in names}

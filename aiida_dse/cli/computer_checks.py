@@ -14,7 +14,7 @@ LITTLE_SPACE = 2e9
 #: Number of working directories of one computer above which doctor issues a warning.
 MANY_DIRECTORIES = 500
 _VERSION = re.compile(r"version (\S+?), (numerics .*)")
-#: Prints the free space (kB) at a folder that may not exist yet, and whether it is writable.
+#: Prints the free space (kB) in a folder that may not exist yet, and whether it is writable.
 _SPACE = """d={folder}; while [ ! -e "$d" ]; do d=$(dirname "$d"); done
 test -w "$d" && echo writable; df -Pk "$d" | tail -1"""
 
@@ -75,13 +75,14 @@ def _space(computer: Any) -> Check:
     if len(fields) < 4 or not fields[3].isdigit():
         return Check("scratch", "warn", f"The free space in {folder} on {label} is unknown: {err.strip()}",
                      f"df -h on {label}")
-    if lines[0] != "writable":
+    if "writable" not in lines:
         return Check("scratch", "fail", f"{folder} on {label} is not writable.", f"chmod u+w '{folder}'")
     free = 1024 * int(fields[3])
     space = f"{free / 1e9:.1f} GB are free in {folder} on {label}"
     if free < LITTLE_SPACE:
         return Check("scratch", "warn", space, f"verdi calcjob cleanworkdir -Y {label} -o 7 (removes the "
-                     "working directories of jobs older than a week; results remain in the database)")
+                     "working directories of all jobs, also of other plugins, that are older than a week; "
+                     "results remain in the database)")
     return Check("scratch", "ok", space)
 
 
@@ -98,7 +99,7 @@ def _directories(computer: Any) -> Check:
     found = f"{len(kept)} working directories on {computer.label}, {failed} of them of failed jobs"
     if len(kept) > MANY_DIRECTORIES:
         return Check("directories", "warn", found, f"verdi calcjob cleanworkdir -Y {computer.label} -o 7 "
-                     "(results remain in the database)")
+                     "(also removes those of other plugins; results remain in the database)")
     return Check("directories", "ok", found)
 
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from aiida_dse.data.storage_trouble import storage_trouble
+
 from .lost_tasks import give_tasks_to_the_lost, stalled_jobs, zeromq_broker
 
 #: No subscriber has this name, so the broker replies with an error that contains it.
@@ -89,6 +91,8 @@ def repair(profile: Any) -> str | None:
     try:
         return _repaired(profile)
     except Exception as problem:  # the client libraries of brokers raise their own exceptions
+        if found := storage_trouble(problem):
+            return f"{found[0].upper()}{found[1:]}"
         return (f"AiiDA's broker cannot be reached ({type(problem).__name__}), so unfinished analyses do not "
                 "proceed. Check its service, and run "
                 f"'aiida-dse -p {profile.name} doctor' for the remedy.")

@@ -2,8 +2,8 @@
 
 The ZeroMQ broker of aiida-core 2.9 keeps the path of a temporary folder in a file, and deletes that
 folder when it starts again. If the disk is full, this file is empty; the broker takes the empty
-path for the folder in which the daemon was started, and deletes the content of that folder. It was
-seen to delete a whole project. In an empty folder there is nothing to delete.
+path for the folder in which the daemon was started, and deletes the content of that folder. In a
+test, it deleted a whole project. An empty folder contains nothing to delete.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .terminal import Refusal, echo
 
 
 def empty_folder() -> Path:
-    """The folder in which the daemon is started; it is created if necessary, and nothing uses it."""
+    """The folder in which the daemon is started; it is created if necessary, and remains empty."""
     from aiida.manage.configuration import get_config
 
     folder = Path(get_config().dirpath) / "daemon" / "empty"
@@ -52,14 +52,20 @@ def danger(folder: Path) -> str:
 
 
 def with_verdi() -> dict[str, str]:
-    """The environment in which verdi is found, also if the virtual environment is not active."""
+    """The environment in which verdi is found, even if the virtual environment is not active."""
     beside = str(Path(sys.executable).parent)
     return os.environ | {"PATH": os.pathsep.join([beside, os.environ.get("PATH", "")])}
 
 
 def run_verdi(profile: str, *arguments: str, seconds: float | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command of verdi in the empty folder. Raises subprocess.TimeoutExpired and OSError."""
+    from aiida.manage.configuration import get_config
+
     environment = with_verdi()
+    # relative paths would have another meaning in the empty folder
+    environment["AIIDA_PATH"] = str(Path(get_config().dirpath).resolve().parent)
+    if paths := environment.get("PYTHONPATH"):
+        environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(one) for one in paths.split(os.pathsep) if one)
     verdi = shutil.which("verdi", path=environment["PATH"]) or "verdi"
     return subprocess.run([verdi, "-p", profile, *arguments], env=environment, capture_output=True,
                           text=True, check=False, timeout=seconds, cwd=empty_folder())

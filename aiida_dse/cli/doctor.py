@@ -10,11 +10,14 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import click
 
+from aiida_dse.data.storage_trouble import storage_trouble
+
 from .computer_checks import LITTLE_SPACE, Check, compared, computer_checks, other_engines
-from .storage_trouble import storage_trouble
 from .terminal import Refusal, echo
 
 #: Time limits (s) for the version query of an engine and for its self-test, which may compile it.
@@ -61,18 +64,23 @@ def _fix(name: str | None) -> None:
         return
     for check in (_disk(loaded), _storage(loaded)):
         if check.outcome == "fail":
-            raise Refusal(f"{check.found} Nothing was restarted. Remedy: {check.remedy}")
+            raise Refusal(f"{check.found.rstrip('.')}. Nothing was restarted. Remedy: {check.remedy}")
     wrong = [check for check in _daemon(loaded) if check.outcome != "ok"]
     if any(check.remedy.startswith("aiida-dse ") for check in wrong):
         stop = (("daemon", "stop"),) if daemon_runs(loaded) else ()
-        for command in (*stop, ("process", "repair", "-f"), ("daemon", "start")):
+        # a daemon that failed may have left tasks behind that only AiiDA's own repair finds
+        tidy = (("process", "repair", "-f"),) if stop and any(c.outcome == "fail" for c in wrong) else ()
+        for command in (*stop, *tidy, ("daemon", "start")):
             text = f"verdi -p {loaded.name} {' '.join(command)}"
             echo(f"running {text}", err=True)
             try:
-                run_verdi(loaded.name, *command, seconds=FIX_SECONDS)
+                done = run_verdi(loaded.name, *command, seconds=FIX_SECONDS)
+                reason = f"{done.stdout}{done.stderr}".strip() if done.returncode else ""
             except (OSError, subprocess.TimeoutExpired) as problem:
-                raise Refusal(f"{text} did not succeed within {FIX_SECONDS} s ({problem}). End the processes "
-                              "of the daemon, and repeat this command.") from None
+                reason = str(problem)
+            if reason:
+                raise Refusal(f"{text} failed ({reason}). End the processes of the daemon, and repeat this "
+                              "command.")
     repair(loaded)
 
 
@@ -122,10 +130,10 @@ def _disk(profile: Any) -> Check:
     from aiida.manage.configuration import get_config
 
     folders = [get_config().dirpath, profile.storage_config.get("filepath") or
-               str(profile.storage_config.get("repository_uri", "")).removeprefix("file://")]
+               url2pathname(urlsplit(str(profile.storage_config.get("repository_uri", ""))).path)]
     free, folder = min((shutil.disk_usage(folder).free, folder) for folder in folders
                        if folder and os.path.isdir(folder))
-    found = f"{free / 1e9:.1f} GB are free in {folder}"
+    found = f"{free / 1e6:,.0f} MB are free in {folder}"
     if free < LITTLE_SPACE:
         return Check("disk", "fail" if free < NO_SPACE else "warn", found,
                      f"free space there; afterwards, aiida-dse -p {profile.name} doctor --fix")
@@ -145,7 +153,7 @@ def _storage(profile: Any) -> Check:
         if isinstance(problem, IncompatibleStorageSchema):
             remedy = f"verdi -p {profile.name} storage migrate"
         elif found := storage_trouble(problem):
-            remedy = found
+            reason, remedy = found, "repeat this command afterwards"
         return Check("storage", "fail", f"The storage cannot be opened: {reason}", remedy)
     return Check("storage", "ok", f"schema {version}; this AiiDA requires {storage.version_head()}")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from aiida_dse.data.storage_trouble import storage_trouble
 from aiida_dse.documents.series import ANALYSIS_COMMANDS
 
 from .doctor import doctor
@@ -17,8 +18,7 @@ from .finding import query_options
 from .profile import load_profile_for_command
 from .setup import setup
 from .shipped_files import examples
-from .storage_trouble import CommandGroup, storage_trouble
-from .terminal import Refusal, echo
+from .terminal import CommandGroup, Refusal, echo
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})

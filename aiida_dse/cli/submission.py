@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from aiida_dse.data.storage_trouble import storage_trouble
 from aiida_dse.documents import ModelDocument, load_document
 
 from .terminal import Refusal, echo
@@ -38,7 +39,7 @@ def refusing() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, NotExistent) as problem:
-        fail(str(problem))
+        fail(storage_trouble(problem) or str(problem))
 
 
 def read_document(path: Path) -> ModelDocument:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import click
 
 from aiida_dse.documents.printable import printable
@@ -19,3 +22,18 @@ class Refusal(click.ClickException):
         return printable(super().format_message())
 
 
+class CommandGroup(click.Group):
+    """A group whose commands report problems of the storage without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as problem:
+            from aiida_dse.data.storage_trouble import storage_trouble
+
+            found = storage_trouble(problem)
+            if found and "DSE_TRACEBACK" not in os.environ:
+                raise Refusal(found) from None
+            raise

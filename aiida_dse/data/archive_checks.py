@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import tempfile
 import zipfile
@@ -16,10 +17,10 @@ DATABASE, METADATA = "db.sqlite3", "metadata.json"
 
 
 def check_archive(file: Path) -> None:
-    """Raise ValueError, with the reason, if a file is no archive or could harm who reads it.
+    """Raise ValueError, with the reason, if a file is not an archive or could harm its reader.
 
-    Refused are members that expand enormously, and databases with views, triggers or virtual tables
-    in place of the tables of AiiDA, since a query of them may never end.
+    Members that expand excessively are refused, and so are databases with views, triggers, virtual
+    tables or generated columns, since a query of them may never end.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -27,10 +28,17 @@ def check_archive(file: Path) -> None:
             _check_database(archive)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, OSError, KeyError, EOFError,
             RuntimeError, sqlite3.Error, zlib.error) as problem:
+        if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # of the temporary folder
         raise ValueError(str(problem)) from None
 
 
 def _check_sizes(archive: zipfile.ZipFile) -> None:
+    total = sum(member.file_size for member in archive.infolist())
+    packed = sum(member.compress_size for member in archive.infolist())
+    if total > max(LARGE_MEMBER, MOST_EXPANSION * packed):
+        raise ValueError(f"its members expand from {packed / 1e6:.1f} MB to {total / 1e6:.0f} MB, which does "
+                         "not occur in an archive of results.")
     names = archive.namelist()
     if len(set(names)) != len(names):  # AiiDA would read another one than this check
         raise ValueError("it contains two members of the same name.")
@@ -41,7 +49,7 @@ def _check_sizes(archive: zipfile.ZipFile) -> None:
         if member.file_size > max(LARGE_MEMBER, MOST_EXPANSION * member.compress_size):
             raise ValueError(
                 f"its member '{member.filename[:80]}' expands from {member.compress_size / 1e6:.1f} MB to "
-                f"{member.file_size / 1e6:.0f} MB, which no archive of results does.")
+                f"{member.file_size / 1e6:.0f} MB, which does not occur in an archive of results.")
 
 
 def _check_database(archive: zipfile.ZipFile) -> None:
@@ -56,5 +64,9 @@ def _check_database(archive: zipfile.ZipFile) -> None:
                 if kind not in ("table", "index") or not root:  # virtual tables have no page
                     raise ValueError(f"its database contains the {kind} '{str(name)[:80]}', which AiiDA "
                                      "does not write.")
+                for column in connection.execute("select hidden from pragma_table_xinfo(?)", (name,)):
+                    if column[0]:
+                        raise ValueError(f"its database computes a column of '{str(name)[:80]}', which "
+                                         "AiiDA does not do.")
         finally:
             connection.close()

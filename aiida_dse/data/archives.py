@@ -10,14 +10,15 @@ from typing import Any
 
 from .archive_checks import check_archive
 from .grouping import merge_imported_groups
-from .signatures import changed_results
+from .signatures import is_changed_result
+from .storage_trouble import storage_trouble
 
 
 @dataclass(frozen=True)
 class Counted:
     """Numbers of nodes and results in an archive, or added by an import.
 
-    `changed` are the PKs of the results whose numbers do not agree with their signature.
+    `changed` are the PKs of the results that do not agree with their signatures.
     """
 
     nodes: int
@@ -75,13 +76,16 @@ def read_archive(file: Path) -> Counted:
         {"node": {"id": "desc"}}).first(flat=True) or 0
     try:
         import_archive(file, create_group=False)
-    except Exception as problem:  # a damaged archive may contain anything
+    except Exception as problem:  # a damaged archive may raise any exception
+        if storage_trouble(problem):  # of the profile
+            raise
         raise ValueError(_unreadable(file, problem)) from None
     merge_imported_groups()
     changed = []
     for (node,) in QueryBuilder().append(Node, filters={"id": {">": newest}}).iterall():
         node.base.caching.rehash()
-        changed += [node.pk for node in changed_results([node])]
+        if is_changed_result(node):
+            changed.append(node.pk)
     after = counted()
     return Counted(after.nodes - before.nodes, after.results - before.results, tuple(changed))
 
@@ -116,7 +120,7 @@ def opened_archive(file: Path) -> Iterator[None]:
         try:
             manager.get_profile_storage()
             counted()  # the first query shows whether the database is damaged
-        except Exception as problem:  # a damaged archive may contain anything
+        except Exception as problem:  # a damaged archive may raise any exception
             raise ValueError(_unreadable(file, problem)) from None
         yield
     finally:

@@ -38,7 +38,8 @@ def learnt_speed(computer: Any, task: str) -> tuple[float, int] | None:
                  filters={"attributes.work": {">": 0}, "extras.seconds": {">": SHORT_TASK}},
                  project=["extras.seconds", "extras.threads", "attributes.work"])
     query.order_by({"job": {"id": "desc"}}).limit(LATEST_RESULTS)
-    speeds = [seconds * (threads or 1) / work for seconds, threads, work in query.all()]
+    speeds = [seconds * (threads or 1) / work for seconds, threads, work in query.all()
+              if isinstance(threads, int | None)]  # imported results may have extras of any type
     return (median(speeds), len(speeds)) if len(speeds) >= LEAST_RESULTS else None
 
 

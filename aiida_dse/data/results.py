@@ -26,7 +26,7 @@ from aiida_dse.io.results import (
     write_result,
 )
 
-from .signatures import SIGNATURE, is_as_computed, is_unchanged, signed
+from .signatures import SIGNATURE, is_as_computed, signed
 
 #: Fields of a summary that become extras of its node.
 IN_EXTRAS = ("seconds", "threads", "created", "title")
@@ -58,10 +58,10 @@ def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def summary_node(summary: Summary, arrays: bytes | None = None) -> Dict:
+def summary_node(summary: Summary, arrays: SinglefileData | ArrayData | None = None) -> Dict:
     """The numbers of a result as an unstored node, without the CIF texts of its structures.
 
-    They are signed, together with the content of the file of arrays, if there is one.
+    They are signed, together with the node of the arrays, if there is one.
     """
     content = content_of(summary)
     content.pop("cif", None)
@@ -89,9 +89,9 @@ def summary_from_node(node: Dict) -> Summary:
     Raises ValueError for other content, and for numbers that do not agree with their signature.
     """
     content: dict[str, Any] = node.get_dict()
-    if is_unchanged(content) is False:
+    if is_as_computed(node) is False:
         raise ValueError(f"the result node {node.pk} was changed after it was computed: its numbers do not "
-                         "agree with their signature. Compute it again.")
+                         "agree with their signature. Compute the result again.")
     content.pop(SIGNATURE, None)
     if content.get("schema") != OLD_SCHEMA:
         if "parameters" in content:
@@ -108,9 +108,23 @@ def result_nodes(result: Result[Any]) -> tuple[Dict, SinglefileData]:
     """Unstored nodes of a result: a Dict with its summary and a file with its arrays."""
     with tempfile.TemporaryDirectory() as folder:
         write_result(result, Path(folder))
-        path = Path(folder) / HDF5_NAME
-        arrays = SinglefileData(file=str(path), filename=HDF5_NAME)
-        return summary_node(result.summary, path.read_bytes()), arrays
+        arrays = SinglefileData(file=str(Path(folder) / HDF5_NAME), filename=HDF5_NAME)
+    return summary_node(result.summary, arrays), arrays
+
+
+def result_from_nodes(result: Dict, arrays: SinglefileData | ArrayData) -> Result[Any]:
+    """The result in the nodes of its numbers and of its arrays.
+
+    Raises ValueError if they are damaged or do not agree with the signature of the result.
+    """
+    summary = summary_from_node(result)
+    if is_as_computed(result, arrays) is False:
+        raise ValueError(f"the arrays of the result node {result.pk} belong to another result, or were "
+                         "changed. Compute the result again.")
+    if isinstance(arrays, ArrayData):
+        assert isinstance(summary, ScanSummary)
+        return Result(summary, arrays_of_map(arrays, summary))
+    return Result(summary, arrays_of(arrays))
 
 
 def arrays_of(node: SinglefileData) -> dict[str, np.ndarray]:
@@ -160,13 +174,7 @@ def result_of(process: ProcessNode) -> Result[Any] | None:
     outputs = process.outputs
     if "result" not in outputs:
         return None
-    summary = summary_from_node(outputs.result)
-    arrays: dict[str, np.ndarray] = {}
-    if "arrays" in outputs:
-        if is_as_computed(outputs.result, outputs.arrays) is False:
-            raise ValueError(f"the arrays of the result node {outputs.result.pk} belong to another result, "
-                             "or were changed. Compute it again.")
-        arrays = arrays_of(outputs.arrays)
-    elif "map" in outputs and isinstance(summary, ScanSummary):
-        arrays = arrays_of_map(outputs.map, summary)
-    return Result(summary, arrays)
+    for label in ("arrays", "map"):
+        if label in outputs:
+            return result_from_nodes(outputs.result, outputs[label])
+    return Result(summary_from_node(outputs.result))

@@ -1,48 +1,67 @@
-"""Signatures of result nodes: whether the numbers are those that were computed.
+"""Signatures of result nodes: whether the numbers and arrays are those that were computed.
 
-The signature is stored with the numbers when the result is parsed. A result that was changed since,
-for example in an archive, is not read and not reused. AiiDA rounds numbers to 14 digits when it
-stores them, so the digest is that of the rounded numbers.
+The signature is stored with the numbers when the result is parsed. A result that has since been
+changed, for example in an archive, is neither read nor reused. AiiDA rounds numbers to 14 digits
+when it stores them, so the digest is that of the rounded numbers.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
+from aiida.orm import ArrayData
+
+from aiida_dse.documents.migration import RESULT_SCHEMAS
 
 #: The key of the signature in the attributes of a result node.
 SIGNATURE = "signature"
 
 
-def signed(content: Mapping[str, Any], arrays: bytes | None = None) -> dict[str, Any]:
-    """The attributes of a result node with their signature; `arrays` is the file of its arrays."""
-    digest = None if arrays is None else hashlib.sha256(arrays).hexdigest()
+def signed(content: Mapping[str, Any], arrays: Any = None) -> dict[str, Any]:
+    """The attributes of a result node with their signature; `arrays` is the node of its arrays."""
+    digest = None if arrays is None else _digest_of_arrays(arrays)
     return {**content, SIGNATURE: {"numbers": _digest(content), "arrays": digest}}
 
 
-def is_unchanged(content: Mapping[str, Any], arrays: bytes | None = None) -> bool | None:
-    """Whether attributes and, if given, arrays agree with the signature; None if there is none."""
+def is_as_computed(result: Any, arrays: Any = None) -> bool | None:
+    """Whether a result node and, if specified, the node of its arrays agree with the signature.
+
+    None for a result without a signature. Missing files count as changes.
+    """
+    content = result.base.attributes.all
     signature = content.get(SIGNATURE)
     if signature is None:
         return None
     try:
-        if not isinstance(signature, Mapping) or signature.get("numbers") != _digest(content):
-            return False
-    except (OverflowError, RecursionError, TypeError, ValueError):  # content that nobody computed
+        return bool(signature["numbers"] == _digest(content) and (
+            arrays is None or signature["arrays"] == _digest_of_arrays(arrays)))
+    except (OSError, KeyError, OverflowError, RecursionError, TypeError, ValueError):
         return False
-    return arrays is None or signature.get("arrays") == hashlib.sha256(arrays).hexdigest()
 
 
-def is_as_computed(result: Any, arrays: Any = None) -> bool | None:
-    """The same for the nodes of a result and its arrays."""
-    return is_unchanged(result.base.attributes.all, None if arrays is None else arrays.get_content(mode="rb"))
+def is_changed_result(node: Any) -> bool:
+    """Whether a node is a result whose numbers or arrays do not agree with its signature."""
+    attributes = node.base.attributes.all
+    if attributes.get("schema") not in RESULT_SCHEMAS:
+        return False
+    outputs = {} if node.creator is None else node.creator.outputs
+    arrays = next((outputs[label] for label in ("arrays", "map") if label in outputs), None)
+    return is_as_computed(node, arrays) is False
 
 
-def changed_results(nodes: Iterable[Any]) -> list[Any]:
-    """The results among some nodes whose numbers were changed after they were computed."""
-    return [node for node in nodes if SIGNATURE in node.base.attributes.all and not is_as_computed(node)]
+def _digest_of_arrays(node: Any) -> str:
+    if not isinstance(node, ArrayData):
+        return hashlib.sha256(node.get_content(mode="rb")).hexdigest()
+    digest = hashlib.sha256()
+    for name in sorted(node.get_arraynames()):
+        values = np.ascontiguousarray(node.get_array(name))
+        digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
 
 
 def _digest(content: Mapping[str, Any]) -> str:

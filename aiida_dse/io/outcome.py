@@ -26,7 +26,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _WORDS = {
     Failure.DISK_FULL: re.compile(r"no space left on device|disk quota exceeded|disk is full", re.I),
     Failure.OUT_OF_MEMORY: re.compile(
-        r"cannot allocate memory|failed to map segment|bad_alloc|memoryerror|out of memory|oom-kill", re.I),
+        r"cannot allocate memory|failed to map segment(?!.*not permitted)|bad_alloc|memoryerror|"
+        r"out[ _]of[ _]memory|oom[-_ ]kill", re.I),
 }
 
 
@@ -77,7 +78,7 @@ def read_outcome(folder: Path) -> RunOutcome | None:
 def failure_without_outcome(folder: Path, last_words: str) -> Failure | None:
     """The failure of a run that could not write its outcome; None if it cannot be recognised.
 
-    On a full disk, outcome.json exists but is shorter than the space that it reserves.
+    On a full disk, outcome.json exists but is shorter than the space reserved for it.
     """
     path = folder / OUTCOME_NAME
     if path.is_file() and path.stat().st_size < RESERVED:

@@ -52,10 +52,10 @@ class EngineParser(Parser):
             return self.exit(Failure.DAMAGED_RESULT, "it is the result of another document")
         if (different := other_engine(result.summary)) is not None:
             return self.exit(Failure.OTHER_ENGINE, different)
-        self.out("result", summary_node(result.summary, (folder / HDF5_NAME).read_bytes()))
         arrays = SinglefileData(file=str(folder / HDF5_NAME), filename=HDF5_NAME)
         arrays.label = result.summary.title or result.task.value
         arrays.description = f"{result.task.value}: arrays of the result"
+        self.out("result", summary_node(result.summary, arrays))
         self.out("arrays", arrays)
         try:
             self.report_extra_outputs(result, folder)
@@ -106,7 +106,8 @@ class EngineParser(Parser):
         if outcome is None and not (folder / JSON_NAME).exists():
             words = self._last_words()
             found = failure_without_outcome(folder, words) or Failure.NO_RESULT
-            return self.exit(found, "dse-engine did not start" + words)
+            what = "did not start" if found is Failure.NO_RESULT else "could not write its outcome"
+            return self.exit(found, f"dse-engine {what}{words}")
         if outcome is not None and outcome.state == "failed":
             return self.exit(Failure(outcome.failure), outcome.message)
         if outcome is not None and outcome.state == "running":

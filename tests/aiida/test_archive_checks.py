@@ -55,6 +55,7 @@ def cut(folder):
 DAMAGES = {
     "view": (statements("alter table db_dbnode rename to nodes", f"create view db_dbnode as {ENDLESS}"), "view"),
     "trigger": (statements("create trigger t after insert on db_dbnode begin select 1; end"), "trigger"),
+    "computed": (statements("create table c (a, b generated always as (hex(zeroblob(1e9))))"), "computes"),
     "virtual": (statements("create virtual table v using fts5(x)"), "'v'"),
     "metadata": (content("metadata.json", b" " * 30_000_000), "30 MB; the limit is 10 MB"),
     "member": (content("repo.bin", bytes(LARGE_MEMBER + 1)), "expands"),

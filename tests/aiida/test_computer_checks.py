@@ -43,7 +43,7 @@ def finished(computer, task="refine", status=0, cleaned=False, work=None, **extr
     with disable_caching():
         job.store()
     made = {"result": Dict({} if work is None else {"work": work}),
-            "remote_folder": RemoteData(remote_path="/tmp/x", computer=computer)}
+            "remote_folder": RemoteData(remote_path="/scratch/x", computer=computer)}
     made["result"].base.extras.set_many(extras)
     for label, node in made.items():
         node.base.links.add_incoming(job, link_type=LinkType.CREATE, link_label=label)

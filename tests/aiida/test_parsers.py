@@ -196,7 +196,7 @@ def failed(failure, message):
         ({"stderr": "Traceback\nModuleNotFoundError: no module numba"}, 310, "no module numba"),
         ({"outcome": RUNNING, "shell": "_aiidasubmit.sh: line 9: 77 Killed    dse-engine"}, 310,
          "Killed"),
-        ({"outcome": ""}, 313, "did not start"),
+        ({"outcome": ""}, 313, "could not write its outcome"),
         ({"shell": "cannot create temp file for here-document: No space left on device"}, 313, "No space"),
         ({"stderr": "ImportError: libgfortran.so.5: failed to map segment from shared object"}, 312, "map segment"),
         ({"outcome": RUNNING, "shell": "terminate called after throwing 'std::bad_alloc'"}, 312, "bad_alloc"),

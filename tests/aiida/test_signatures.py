@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,13 +13,14 @@ from aiida.orm import Dict, SinglefileData, load_node
 from click.testing import CliRunner
 
 from aiida_dse.calculations.engine import ScanCalculation
+from aiida_dse.calculations.series import _results
 from aiida_dse.cli.main import main
 from aiida_dse.data.archives import write_archive
-from aiida_dse.data.results import result_nodes, result_of, summary_from_node, summary_node
-from aiida_dse.data.signatures import SIGNATURE, changed_results, is_as_computed, is_unchanged, signed
+from aiida_dse.data.results import map_node, result_from_nodes, result_nodes, result_of, summary_from_node, summary_node
+from aiida_dse.data.signatures import SIGNATURE, is_as_computed, is_changed_result, signed
 from aiida_dse.documents import load_document
 from aiida_dse.tasks.build import build
-from aiida_dse.tasks.run import run_refine
+from aiida_dse.tasks.run import run_refine, run_scan
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +33,13 @@ def computed(write_case, tmp_path_factory):
                                    None, "é", [1, 1.0, {"x": [2.5]}]])
 def test_what_aiida_stores_agrees_with_the_signature(value):
     """AiiDA rounds numbers, and stores large ones as integers."""
-    node = Dict(signed({"a": value, "b": {"c": [value]}}, b"arrays"))
-    assert is_unchanged(node.get_dict(), b"arrays")
-    node.store()
-    stored = load_node(node.pk)
-    assert is_unchanged(stored.get_dict(), b"arrays")
-    assert not is_unchanged(stored.get_dict(), b"other arrays")
-    assert is_unchanged({"a": value}) is None
+    arrays, other = (SinglefileData.from_string(text, filename="result.h5") for text in ("arrays", "other"))
+    node = Dict(signed({"a": value, "b": {"c": [value]}}, arrays))
+    assert is_as_computed(node, arrays)
+    stored = load_node(node.store().pk)
+    assert is_as_computed(stored) and is_as_computed(stored, arrays.store())
+    assert is_as_computed(stored, other) is False
+    assert is_as_computed(Dict({"a": value})) is None
 
 
 def test_a_changed_digit_or_field_is_noticed(computed):
@@ -51,24 +53,48 @@ def test_a_changed_digit_or_field_is_noticed(computed):
                    {SIGNATURE: content[SIGNATURE] | {"numbers": "0" * 64}}):
         changed = Dict(content | change).store()
         assert is_as_computed(changed) is False
-        assert changed_results([result, changed]) == [changed]
+        assert is_changed_result(changed) and not is_changed_result(result)
         with pytest.raises(ValueError, match=f"{changed.pk} was changed after it was computed"):
             summary_from_node(changed)
 
 
 def test_arrays_of_another_result_are_noticed(computed):
-    from types import SimpleNamespace
-
-    result = summary_node(computed.summary, b"own").store()
+    result = result_nodes(computed)[0].store()
     other = SinglefileData.from_string("other", filename="result.h5").store()
 
     class Outputs(dict):
         __getattr__ = dict.__getitem__
 
-    with pytest.raises(ValueError, match=f"arrays of the result node {result.pk} belong to another result"):
-        result_of(SimpleNamespace(outputs=Outputs(result=result, arrays=other)))
+    for read in (lambda: result_of(SimpleNamespace(outputs=Outputs(result=result, arrays=other))),
+                 lambda: result_from_nodes(result, other),
+                 lambda: _results({"a_result": result, "a_arrays": other})):
+        with pytest.raises(ValueError, match=f"arrays of the result node {result.pk} belong to another result"):
+            read()
     inputs = {"model": Dict({}), "structures": {}, "finished": {"result": result, "arrays": other}}
     assert "'finished' was changed" in ScanCalculation.check_ports(inputs)
+
+
+def test_the_arrays_of_a_map_are_signed(write_case, tmp_path):
+    path = write_case(tmp_path, {"scan": {"axes": [{"parameter": "salt.a", "values": [4.11, 4.12]}]}})
+    found = run_scan(build(load_document(path), tmp_path))
+    arrays = map_node(found.summary, found.arrays)
+    result = summary_node(found.summary, arrays).store()
+    arrays.store()
+    assert result_from_nodes(result, arrays).arrays.keys() == found.arrays.keys()
+    changed = dict(found.arrays) | {"scan/gof": found.arrays["scan/gof"] * 0.9}
+    with pytest.raises(ValueError, match="belong to another result"):
+        result_from_nodes(result, map_node(found.summary, changed).store())
+
+
+def test_a_node_of_another_plugin_is_no_changed_result():
+    assert not is_changed_result(Dict({"signature": "x"}).store())
+
+
+@pytest.mark.parametrize("content", [
+    {"x": 10**400}, {"x": json.loads("[" * 900 + "]" * 900)}, {SIGNATURE: []}, {SIGNATURE: {}}])
+def test_content_that_nobody_computed_is_changed_and_no_error(content):
+    attributes = SimpleNamespace(all={SIGNATURE: {"numbers": "0", "arrays": None}} | content)
+    assert is_as_computed(SimpleNamespace(base=SimpleNamespace(attributes=attributes))) is False
 
 
 def test_the_import_of_a_changed_result_is_reported(computed, tmp_path, own_storage):

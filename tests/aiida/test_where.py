@@ -24,7 +24,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from user import User, finished, python_in
+from user import User, finished, python_in, settled
 from waiting import patient, wait_until
 
 from aiida_dse.cli import postgres
@@ -226,17 +226,7 @@ def test_terminated_connections_to_the_database_cost_no_analysis(production, wri
             connection.execute("select pg_terminate_backend(pid) from pg_stat_activity "
                                "where usename = current_user and pid <> pg_backend_pid()")
         time.sleep(1.5)
-    log = []
-
-    def ended():
-        shown = user.tries("list")
-        log.append(shown.stdout + shown.stderr)
-        if "doctor --fix" in shown.stderr:
-            fixed = user.tries("doctor", "--fix")
-            log.append(fixed.stdout + fixed.stderr)
-        return "done" in shown.stdout
-
-    wait_until(ended, lambda: "\n".join(log), seconds=240, every=3)
+    settled(user, pk)
     assert "salt.Cs1.B_iso" in user.runs("show", pk)
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from waiting import patient
+from waiting import patient, wait_until
 
 BIN = Path(sys.executable).parent
 
@@ -67,3 +67,19 @@ def python_in(user, code):
         capture_output=True, timeout=patient(100), check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def settled(user, pk):
+    """List, and apply the remedy that is printed, until an analysis has ended; what was printed."""
+    log = []
+
+    def ended():
+        shown = user.tries("list")
+        log.append(shown.stdout + shown.stderr)
+        if "doctor --fix" in shown.stderr:
+            fixed = user.tries("doctor", "--fix")
+            log.append(fixed.stdout + fixed.stderr)
+        return "True" in python_in(user, f"print(orm.load_node({pk}).is_terminated)")
+
+    wait_until(ended, lambda: "\n".join(log), seconds=240, every=2)
+    return log

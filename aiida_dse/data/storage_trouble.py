@@ -1,17 +1,14 @@
-"""A full disk, a locked database or a database that does not respond: the same message in all commands."""
+"""Uniform messages for a full disk, a locked database and a database that does not respond."""
 
 from __future__ import annotations
 
 import errno
 import re
-from typing import Any
-
-import click
-
-from .terminal import Refusal
 
 FULL = re.compile(r"no space left|disk is full|disk quota", re.IGNORECASE)
 LOCKED = re.compile(r"database (table )?is locked", re.IGNORECASE)
+SILENT = re.compile(r"connection (refused|failed|timed out|is closed|already closed)|could not connect|server closed|"
+                    r"terminating connection|consuming input failed|unable to open database", re.IGNORECASE)
 
 
 def storage_trouble(problem: BaseException) -> str | None:
@@ -20,7 +17,7 @@ def storage_trouble(problem: BaseException) -> str | None:
     while cause is not None:
         if found := _trouble(cause):
             return found
-        cause = cause.__cause__ or cause.__context__
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return None
 
 
@@ -33,30 +30,21 @@ def _trouble(problem: BaseException) -> str | None:
         return (f"no space is left on the disk of {place}. Free space there, then run 'aiida-dse doctor "
                 "--fix': finished work is retained, and unfinished analyses continue.")
     if database and LOCKED.search(text):
-        return ("another program has locked the database for longer than 5 s. Wait until it has finished, or "
+        return ("another program has kept the database locked for more than 5 s. Wait until it has finished, or "
                 "end it, and repeat this command. If analyses do not continue afterwards, run 'aiida-dse "
                 "doctor --fix'.")
-    if database and type(problem).__name__ in ("OperationalError", "InterfaceError"):
+    if database and SILENT.search(text):
         return (f"the database does not respond ({' '.join(text.split())[:200]}). Check its service, and "
                 "repeat this command.")
     return None
 
 
 def _folder() -> str:
+    """Where the data of the loaded profile are, as far as a database does not specify it."""
+    from aiida.manage import get_manager
     from aiida.manage.configuration import get_config
 
+    profile = get_manager().get_profile()
+    if profile is not None and profile.storage_backend == "core.psql_dos":
+        return f"the database server or of {get_config().dirpath}"
     return str(get_config().dirpath)
-
-
-class CommandGroup(click.Group):
-    """A group whose commands report trouble of the storage instead of a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except Exception as problem:
-            if found := storage_trouble(problem):
-                raise Refusal(found) from None
-            raise
