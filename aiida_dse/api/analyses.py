@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from aiida_dse.documents.model import AxisKind
 from aiida_dse.engine.fit.leastsquares import Cycle
-from aiida_dse.engine.maps.scan import ScanProgress
+from aiida_dse.engine.maps.gof_map import ScanProgress
 from aiida_dse.engine.resources import Resources
 from aiida_dse.engine.units import FloatArray, q_from_two_theta
 from aiida_dse.io.patterns import MeasuredPattern

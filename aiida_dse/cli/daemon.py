@@ -10,7 +10,9 @@ again. Processes without a task are given one (lost_tasks.py).
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from aiida_dse.data.storage_trouble import storage_trouble
@@ -112,13 +114,45 @@ def _repaired(profile: Any) -> str | None:
     return None if workers is None else workers.trouble
 
 
-def daemon_runs(profile: Any) -> bool:
-    """Whether the process of the daemon exists; AiiDA looks only at the file with its number."""
+def daemon_process(profile: Any) -> Any | None:
+    """The process of the daemon (psutil.Process); None if it has ended.
+
+    AiiDA looks only at the file with its number, which another program may have received since.
+    """
     import psutil
     from aiida.engine.daemon.client import get_daemon_client
 
     pid = get_daemon_client(profile.name).get_daemon_pid()
-    return pid is not None and psutil.pid_exists(pid)
+    try:
+        process = None if pid is None else psutil.Process(pid)
+        return process if process is not None and "start-circus" in process.cmdline() else None
+    except (psutil.Error, ValueError, OverflowError):
+        return None
+
+
+def daemon_runs(profile: Any) -> bool:
+    """Whether the process of the daemon exists."""
+    return daemon_process(profile) is not None
+
+
+def end_daemon(profile: Any) -> None:
+    """End the processes of a daemon that does not reply; the jobs that they started continue."""
+    import psutil
+    from aiida.engine.daemon.client import get_daemon_client
+
+    daemon = daemon_process(profile)
+    if daemon is None:
+        return
+    own = daemon.children()  # workers and broker, but not the jobs of the workers
+    daemon.kill()  # first, since it would restart the others
+    for process in own:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    for process in psutil.wait_procs([daemon, *own], timeout=ANSWER_SECONDS)[1]:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    # other commands of AiiDA take this file for a running daemon
+    Path(get_daemon_client(profile.name).circus_pid_file).unlink(missing_ok=True)
 
 
 def daemon_trouble(profile: Any) -> str | None:

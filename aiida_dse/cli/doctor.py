@@ -56,7 +56,7 @@ def doctor(profile: str | None, code_label: str, as_json: bool, fix: bool) -> No
 
 def _fix(name: str | None) -> None:
     """Restart the daemon, its workers and its broker if they do not work, and restore lost tasks."""
-    from .daemon import daemon_runs, repair
+    from .daemon import daemon_runs, daemon_trouble, end_daemon, repair
     from .daemon_start import run_verdi
 
     loaded, _ = _profile(name)
@@ -67,9 +67,13 @@ def _fix(name: str | None) -> None:
             raise Refusal(f"{check.found.rstrip('.')}. Nothing was restarted. Remedy: {check.remedy}")
     wrong = [check for check in _daemon(loaded) if check.outcome != "ok"]
     if any(check.remedy.startswith("aiida-dse ") for check in wrong):
+        existed = daemon_runs(loaded)
+        if existed and daemon_trouble(loaded):
+            echo("ending the processes of the daemon, which does not respond", err=True)
+            end_daemon(loaded)
         stop = (("daemon", "stop"),) if daemon_runs(loaded) else ()
         # a daemon that failed may have left tasks behind that only AiiDA's own repair finds
-        tidy = (("process", "repair", "-f"),) if stop and any(c.outcome == "fail" for c in wrong) else ()
+        tidy = (("process", "repair", "-f"),) if existed and any(c.outcome == "fail" for c in wrong) else ()
         for command in (*stop, *tidy, ("daemon", "start")):
             text = f"verdi -p {loaded.name} {' '.join(command)}"
             echo(f"running {text}", err=True)

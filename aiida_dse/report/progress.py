@@ -11,7 +11,7 @@ from typing import Self
 from aiida_dse.engine.fit.leastsquares import Cycle
 from aiida_dse.engine.fit.minimisers import Evaluations
 from aiida_dse.engine.fit.multistart import SearchProgress
-from aiida_dse.engine.maps.scan import ScanProgress
+from aiida_dse.engine.maps.gof_map import ScanProgress
 from aiida_dse.tasks.uncertainty import UncertaintyProgress
 
 #: Seconds between two lines of a log for steps that are many and short.

@@ -34,8 +34,9 @@ from aiida_dse.engine.fit.settling import (
     with_calculated_weights,
     with_refined_members,
 )
+from aiida_dse.engine.maps.gof_map import GofMap, ScanProgress
 from aiida_dse.engine.maps.grid import Coordinate, quantities_on
-from aiida_dse.engine.maps.scan import GofMap, ScanProgress, scan
+from aiida_dse.engine.maps.scan import scan
 from aiida_dse.engine.model.agreement import SERIAL_LIMIT, Agreement, serial_correlation
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase

@@ -244,3 +244,32 @@ def test_a_study_survives_a_power_cut(undisturbed, launched, mortal, study):
     wait_for(run.node, look_every=2)
     assert_same_results(run.node, undisturbed)
     assert_every_step_ran_once(run, undisturbed, before)
+
+
+def test_a_study_survives_a_daemon_that_does_not_reply(undisturbed, launched, mortal, study):
+    """circus exists, but is stopped: only its file and its process suggest a daemon that works."""
+    run = launched("silent", held=REFINEMENT)
+    before = wait_until_only_the_held_job_runs(run.node)
+    circus = psutil.Process(mortal.get_daemon_pid())
+    family = (circus, *circus.children(recursive=True))
+    circus.suspend()
+    try:
+        refused = CliRunner().invoke(
+            main, ["launch", "study", str(study), "--code", "silent@localhost"])
+        assert refused.exit_code == 1 and "Nothing was submitted" in refused.output
+        assert "does not respond" in refused.output and "doctor --fix" in refused.output
+        watched = CliRunner().invoke(main, ["watch", str(run.node.pk), "--once"]).output
+        assert "doctor --fix" in watched
+        run.hold.unlink()
+        fixed = CliRunner().invoke(main, ["doctor", "--fix"])
+        assert "failed" not in fixed.output, fixed.output
+        assert not circus.is_running()
+    finally:
+        for process in family:
+            if process.is_running() and process.status() == psutil.STATUS_STOPPED:
+                process.resume()
+    get_manager().reset_broker()
+    get_manager().reset_runner()
+    wait_for(run.node, look_every=2)
+    assert_same_results(run.node, undisturbed)
+    assert_every_step_ran_once(run, undisturbed, before)

@@ -55,12 +55,14 @@ class Grid:
     """The axes of a map, and the values of all parameters that they move.
 
     Each array of values is broadcastable to the shape of the grid and nan where quantity axes have
-    no solution. The `inner` axes do not change the distances.
+    no solution. The `inner` axes do not change the distances. `sources` are the axes from which the
+    grid was made; empty if they are unknown.
     """
 
     axes: tuple[Coordinate, ...]
     moved: dict[str, FloatArray]
     inner: tuple[int, ...]
+    sources: tuple[MapAxis, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -139,7 +141,7 @@ def grid_of(
     if sought:
         shape = tuple(1 if k in inner else len(axis.values) for k, axis in enumerate(named))
         moved |= _solved(model, sought, base, moved, shape, local, partial)
-    return Grid(tuple(named), moved, inner)
+    return Grid(tuple(named), moved, inner, tuple(axes))
 
 
 def refinable(model: PatternModel, moving: Iterable[str], patterns: Sequence[str]) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -15,6 +17,8 @@ IN_FREE_SPAN = 1e-10
 #: Columns nearer than this to the span of others (relative to their length) lose digits in normal
 #: equations, so `sweep` solves them with the orthogonal factorisation of `solve`.
 NEARLY_DEPENDENT = 1e-3
+#: Largest number of blanks and patterns whose subsets are tried in normal equations.
+MOST_COLUMNS = 8
 
 
 @dataclass(frozen=True)
@@ -111,59 +115,107 @@ class LinearProblem:
         equations of the few columns that remain after the free ones are projected out; sets with
         nearly dependent columns are passed to `solve`.
         """
-        n_sweep, n_patterns, _ = patterns.shape
-        weighted = patterns * self.weight
-        along = weighted @ self._free_basis
-        blanks = self._fixed[1]
-        n_blanks = blanks.shape[1]
-        size = n_blanks + n_patterns
-        gram = np.empty((n_sweep, size, size))
-        gram[:, :n_blanks, :n_blanks] = blanks.T @ blanks
-        gram[:, n_blanks:, :n_blanks] = weighted @ blanks
-        gram[:, :n_blanks, n_blanks:] = gram[:, n_blanks:, :n_blanks].transpose(0, 2, 1)
-        gram[:, n_blanks:, n_blanks:] = (
-            weighted @ weighted.transpose(0, 2, 1) - along @ along.transpose(0, 2, 1)
-        )
-        moment = np.empty((n_sweep, size))
-        moment[:, :n_blanks] = blanks.T @ self._target
-        moment[:, n_blanks:] = weighted @ self._target
-        total = float(self._target @ self._target)
-        lengths = np.empty((n_sweep, size))  # before the free columns were projected out
-        lengths[:, :n_blanks] = np.hypot(*(np.linalg.norm(part, axis=0) for part in self._fixed))
-        lengths[:, n_blanks:] = np.linalg.norm(weighted, axis=2)
-        left = np.sqrt(np.maximum(np.diagonal(gram, axis1=1, axis2=2), 0.0))
-        dependent = ((left < NEARLY_DEPENDENT * lengths) & (lengths > 0)).any(axis=1)
-        if size == 1 and not dependent.any():
-            positive = np.maximum(moment[:, 0], 0.0)
-            gained = positive**2 / np.maximum(gram[:, 0, 0], 1e-300)
-            return total - gained, self.n_free + (positive > 0.0)
-        chi2, active = np.empty(n_sweep), np.empty(n_sweep)
-        for k in range(n_sweep):
-            factor = None if dependent[k] else _cholesky(gram[k])
-            if factor is None:
-                solved = self.solve(patterns[k].T)
-                chi2[k], active[k] = solved.chi2, np.count_nonzero(solved.active)
-                continue
-            scale = np.maximum(left[k], 1e-150)
-            projected = solve_triangular(factor, moment[k] / scale, trans="T")
-            solution = _non_negative(factor, projected)
-            misfit = projected - factor @ solution
-            chi2[k] = total - float(projected @ projected) + float(misfit @ misfit)
-            active[k] = self.n_free + np.count_nonzero(solution > 0)
+        projected, dependent = self.projected(patterns)
+        chi2, active, singular = self.solved(self.products(projected))
+        for k in np.flatnonzero(dependent | singular):
+            solved = self.solve(patterns[k].T)
+            chi2[k], active[k] = solved.chi2, np.count_nonzero(solved.active)
         return chi2, active
 
+    def projected(self, patterns: FloatArray) -> tuple[FloatArray, np.ndarray]:
+        """The weighted patterns without their parts along the free columns, as in patterns.
 
-def _cholesky(gram: FloatArray) -> FloatArray | None:
-    """The factor R of the Gram matrix with a unit diagonal; None for nearly dependent columns."""
-    scale = np.sqrt(np.maximum(np.diag(gram), 1e-300))
-    scaled = gram / np.outer(scale, scale)
-    # a column of zeros would make the matrix singular; its coefficient is zero
-    np.fill_diagonal(scaled, np.maximum(np.diag(scaled), 1.0))
-    try:
-        factor = np.linalg.cholesky(scaled).T
-    except np.linalg.LinAlgError:
-        return None
-    return factor if np.diag(factor).min() > NEARLY_DEPENDENT else None
+        patterns (..., n_patterns, n_points). Also a mask (...) of sets in which a pattern, or a
+        blank, is nearly a combination of the free columns, so that normal equations lose digits.
+        """
+        weighted = patterns * self.weight
+        across = weighted - (weighted @ self._free_basis) @ self._free_basis.T
+        whole = np.linalg.norm(weighted, axis=-1)
+        dependent = (np.linalg.norm(across, axis=-1) < NEARLY_DEPENDENT * whole).any(axis=-1)
+        along, blanks = (np.linalg.norm(part, axis=0) for part in self._fixed)
+        if (blanks < NEARLY_DEPENDENT * np.hypot(along, blanks)).any():
+            dependent = np.ones_like(dependent)
+        return across, np.asarray(dependent)
+
+    def products(self, projected: FloatArray) -> FloatArray:
+        """The inner products (..., n_patterns, n_patterns + n_blanks + 1) of projected patterns.
+
+        They are those with the patterns of the same set, with the blanks and with the observation.
+        """
+        others = np.column_stack([self._fixed[1], self._target])
+        return np.concatenate([projected @ projected.swapaxes(-1, -2), projected @ others], axis=-1)
+
+    def solved(
+        self, products: FloatArray, fixed: Mapping[int, FloatArray | float] | None = None
+    ) -> tuple[FloatArray, FloatArray, np.ndarray]:
+        """chi2 and the number of active columns (n,), from `products` (n, n_patterns, ...).
+
+        `fixed` holds the scales (n,), or one scale, of those patterns whose scale is not solved.
+        The mask (n,) marks sets with nearly dependent columns, whose solution is not reliable.
+        """
+        fixed = fixed or {}
+        n, n_patterns, _ = products.shape
+        blanks = self._fixed[1]
+        free = [k for k in range(n_patterns) if k not in fixed]
+        n_blanks, size = blanks.shape[1], blanks.shape[1] + len(free)
+        gram, moment = np.empty((n, size, size)), np.empty((n, size))
+        gram[:, :n_blanks, :n_blanks] = blanks.T @ blanks
+        gram[:, n_blanks:, :n_blanks] = products[:, free, n_patterns:-1]
+        gram[:, :n_blanks, n_blanks:] = gram[:, n_blanks:, :n_blanks].transpose(0, 2, 1)
+        gram[:, n_blanks:, n_blanks:] = products[:, free][:, :, free]
+        moment[:, :n_blanks] = blanks.T @ self._target
+        moment[:, n_blanks:] = products[:, free, -1]
+        total = np.full(n, float(self._target @ self._target))
+        for k, scale in fixed.items():  # what is left of the observation without these patterns
+            total -= 2 * scale * products[:, k, -1]
+            for j, other in fixed.items():
+                total += scale * other * products[:, k, j]
+            moment -= np.asarray(scale)[..., None] * np.concatenate(
+                [products[:, k, n_patterns:-1], products[:, k, free]], axis=1)
+        gain, active, singular = non_negative_gain(gram, moment)
+        return np.maximum(total - gain, 0.0), self.n_free + active, singular
+
+
+def non_negative_gain(
+    gram: FloatArray, moment: FloatArray
+) -> tuple[FloatArray, FloatArray, np.ndarray]:
+    """The decrease of chi2 by non-negative least squares, from many sets of normal equations.
+
+    gram (n, size, size), moment (n, size). Returns the decrease (n,), the number of positive
+    coefficients (n,) and a mask (n,) of sets with nearly dependent columns, whose decrease is not
+    reliable. The solution is the best of those subsets of columns whose solution is positive.
+    """
+    n, size = moment.shape
+    gain, count = np.zeros(n), np.zeros(n)
+    if not size:
+        return gain, count, np.zeros(n, dtype=bool)
+    if size > MOST_COLUMNS:
+        return gain, count, np.ones(n, dtype=bool)
+    length = np.sqrt(np.maximum(np.diagonal(gram, axis1=1, axis2=2), 1e-300))
+    scaled = gram / (length[:, :, None] * length[:, None, :])
+    scaled[:, np.arange(size), np.arange(size)] = 1.0  # also for a column of zeros
+    projected = moment / length
+    singular = np.linalg.eigvalsh(scaled)[:, 0] < NEARLY_DEPENDENT**2 if size > 1 \
+        else np.zeros(n, dtype=bool)
+    left = np.flatnonzero(~singular)
+    for subset in _subsets(size):
+        chosen = list(subset)
+        c = projected[left][:, chosen]
+        x = np.linalg.solve(scaled[left][:, chosen][:, :, chosen], c[..., None])[..., 0]
+        better = (x > 0).all(axis=1) & ((c * x).sum(axis=1) > gain[left])
+        at = left[better]
+        gain[at], count[at] = (c * x).sum(axis=1)[better], len(chosen)
+        if len(chosen) == size:
+            left = left[~better]  # a positive solution with all columns is the best one
+        if not len(left):
+            break
+    return gain, count, singular
+
+
+def _subsets(size: int) -> Iterator[tuple[int, ...]]:
+    """All subsets of columns that are not empty, the largest first."""
+    for n in range(size, 0, -1):
+        yield from combinations(range(size), n)
 
 
 def _non_negative(factor: FloatArray, projected: FloatArray) -> FloatArray:

@@ -156,7 +156,7 @@ class PatternModel:
         blanks = np.array([self.background.blanks[name] for name in self.blank_names])
         self._free = free
         self._blanks = blanks.reshape(len(self.blank_names), len(observation.q)).T
-        self._linear = LinearProblem(
+        self.linear = LinearProblem(
             observation.intensity, observation.sigma, free, self._blanks
         )
 
@@ -284,7 +284,7 @@ class PatternModel:
                 columns.append(pattern)
         stacked = np.array(columns).reshape(len(columns), len(self.sampling.q)).T
         return Evaluation(
-            values, tuple(states), stacked, offset, self._linear.solve(stacked, offset)
+            values, tuple(states), stacked, offset, self.linear.solve(stacked, offset)
         )
 
     def sweep(
@@ -295,6 +295,13 @@ class PatternModel:
 
         All scales of the model must be solved. `damping` caches Debye-Waller factors by B_iso.
         """
+        return self.linear.sweep(self.patterns(states, many, damping))
+
+    def patterns(
+        self, states: Sequence[PhaseState], many: Sequence[Mapping[str, float]],
+        damping: Memo[FloatArray],
+    ) -> FloatArray:
+        """The patterns (n_sweep, n_phases, n_points) at many values that share the sine sums."""
         patterns = np.empty((len(many), len(self.phases), len(self.sampling.q)))
         for row, values in enumerate(many):
             for k, (phase, state) in enumerate(zip(self.phases, states, strict=True)):
@@ -304,7 +311,7 @@ class PatternModel:
                     state.sums, self.pair_factors[k], state.atoms, occupancy, b_iso,
                     self.sampling.q, np.array(factors),
                 )
-        return self._linear.sweep(patterns * self.observation.polarisation_factor)
+        return np.asarray(patterns * self.observation.polarisation_factor)
 
     def _damping(self, b_iso: float) -> FloatArray:
         """The Debye-Waller factor T (n_q,) of one B_iso (Å^2)."""
@@ -344,7 +351,7 @@ class PatternModel:
         """A copy of the model with other observed intensities (n_points,) and the same sigma."""
         other = copy.copy(self)
         other.observation = replace(self.observation, intensity=intensity)
-        other._linear = LinearProblem(
+        other.linear = LinearProblem(
             intensity, self.observation.sigma, self._free, self._blanks
         )
         return other
@@ -353,7 +360,7 @@ class PatternModel:
         """A copy of the model with other standard uncertainties (n_points,) of the intensities."""
         other = copy.copy(self)
         other.observation = replace(self.observation, sigma=sigma)
-        other._linear = LinearProblem(
+        other.linear = LinearProblem(
             self.observation.intensity, sigma, self._free, self._blanks
         )
         return other
