@@ -199,9 +199,9 @@ class ScanAxis(Section):
 
 
 class ScanPlan(Section):
-    """A GoF map over one to three axes."""
+    """A GoF map over one to four axes."""
 
-    axes: Annotated[tuple[ScanAxis, ...], Field(min_length=1, max_length=3)]
+    axes: Annotated[tuple[ScanAxis, ...], Field(min_length=1, max_length=4)]
     refine: tuple[Names, ...] = Field((), description="parameters refined at every point")
     adaptive: bool = Field(
         False, description="refine the grid from coarse to fine, and interpolate where the GoF is "

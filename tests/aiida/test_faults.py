@@ -130,7 +130,7 @@ def wait_until_only_the_held_job_runs(node):
 def assert_equal_numbers(found, expected, path=""):
     """Two results agree; names of nodes and durations are not compared."""
     if isinstance(expected, Mapping):
-        assert list(found) == list(expected), path
+        assert set(found) == set(expected), path  # a restored work chain sorts its rows
         for key in expected:
             if key not in ("uuid", "pk", "result", "seconds"):
                 assert_equal_numbers(found[key], expected[key], f"{path}.{key}")

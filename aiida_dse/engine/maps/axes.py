@@ -85,8 +85,8 @@ def check_axes(model: PatternModel, axes: Sequence[MapAxis]) -> None:
 
     These are unknown, constrained or repeated parameters, impossible values and too large grids.
     """
-    if not 1 <= len(axes) <= 3:
-        raise ValueError(f"the scan has {len(axes)} axes; it must have one to three.")
+    if not 1 <= len(axes) <= 4:
+        raise ValueError(f"the scan has {len(axes)} axes; it must have one to four.")
     n_points = np.prod([float(len(_numbers(axis))) for axis in axes])
     if n_points > MAX_POINTS:
         raise ValueError(

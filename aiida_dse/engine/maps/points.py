@@ -50,6 +50,8 @@ class MapPoints:
         self.chi2 = np.full(grid.shape, np.nan)
         self.active = np.full(grid.shape, np.nan)
         self.refined = {name: np.full(grid.shape, np.nan) for name in local}
+        #: Starting values of the refined parameters on the grid; empty while they are unknown.
+        self.starts: dict[str, FloatArray] = {}
         self.evaluated: np.ndarray | None = None
         self.interpolation: Interpolation | None = None
         self.direct_reason = ""
@@ -77,15 +79,37 @@ class MapPoints:
         return bool(np.isfinite(self.chi2).any())
 
     def rounds(self, adaptive: bool) -> Iterator[list[tuple[int, ...]]]:
-        """Yield the outer points still to compute; each round depends on the previous ones."""
+        """Yield the outer points still to compute; each round depends on the previous ones.
+
+        Parameters that are refined at every point are refined on a coarse grid first, from which
+        the starting values of the other points are interpolated.
+        """
         reachable = np.asarray(~self.grid.unreachable.any(axis=self.inner))
         if adaptive and self.outer:
             rounds = coarse_to_fine.rounds(
                 self._best, reachable, len(self.model.sampling.q))
         else:
-            rounds = iter([[tuple(int(i) for i in at) for at in np.argwhere(reachable)]])
+            rounds = iter(self._coarse_first(reachable))
         for points in rounds:
             yield [at for at in points if np.isnan(self.chi2[self.slice_of(at)]).any()]
+            if self.local and not self.starts:
+                self._interpolate_starts()
+
+    def _coarse_first(self, reachable: np.ndarray) -> list[list[tuple[int, ...]]]:
+        first = np.zeros_like(reachable)
+        if self.local:
+            first[np.ix_(*coarse_to_fine.levels(reachable.shape)[0])] = True
+        return [[tuple(int(i) for i in at) for at in np.argwhere(reachable & part)]
+                for part in (first, ~first) if part.any()]
+
+    def _interpolate_starts(self) -> None:
+        """Interpolate the refined parameters from the coarse grid; without it, from no point."""
+        grids = coarse_to_fine.levels(self.grid.shape)
+        coarse = {name: values[np.ix_(*grids[0])] for name, values in self.refined.items()}
+        if all(np.isfinite(values).all() for values in coarse.values()):
+            known = np.isfinite(self.chi2)
+            self.starts = {name: coarse_to_fine.filled(values, known, grids)
+                           for name, values in self.refined.items()}
 
     def share(self, resources: Resources, n_blocks: int) -> None:
         """Assign each of the blocks that run at the same time its share of the resources."""
@@ -191,11 +215,16 @@ class MapPoints:
         """Refine the local parameters at one point; the values and states for the next point."""
         values, scales = self._at(index, start)
         model = self.model if not scales else self.model.with_fixed_scales(scales)
-        # start from the neighbour's values or the common start, whichever fits better here
-        fresh, _ = self._at(index, self.base)
-        here = model.evaluate(values, previous)
-        if model.evaluate(fresh, here.states).chi2 < here.chi2:
-            values = fresh
+        # the start that fits best here: the neighbour's, the common one or the interpolated one
+        candidates = [self.base]
+        if self.starts:
+            candidates.append(self.base | {name: float(known[tuple(index)])
+                                           for name, known in self.starts.items()})
+        best = model.evaluate(values, previous)
+        for candidate in candidates:
+            other = model.evaluate(self._at(index, candidate)[0], best.states)
+            best = other if other.chi2 < best.chi2 else best
+        values = dict(best.values)
         refined = refine(
             model, [self.local], start=values, max_cycles=25, tolerance=0.02, previous=previous,
             restraints=self.restraints,
