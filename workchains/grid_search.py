@@ -1,4 +1,4 @@
-"""dse.grid_search: the work chain that computes a GoF map in concurrent tiles and merges them."""
+"""dse.grid_search: the work chain that computes a GoF map, a long one in concurrent tiles."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from aiida_dse.workchains.ports import (
     define_count,
     define_start_from,
     define_tile_seconds,
+    at_least_one,
     not_negative,
 )
 from aiida_dse.workchains.protocol import SingleModelProtocol
@@ -32,10 +33,12 @@ from aiida_dse.workchains.remedies import Remedy, fewer_threads, remedy_for, why
 #: Minimum number of points of a tile along the axis that is divided, since every tile adds six
 #: nodes to the database. Tiles are smaller if max_concurrent requires more of them.
 LEAST_POINTS = 16
+#: Default of the maximum number of jobs per tile.
+ATTEMPTS = 3
 
 
 class GridSearchWorkChain(SingleModelProtocol, WorkChain):
-    """Divide the grid into tiles, run up to max_concurrent at a time, and merge the results."""
+    """Compute a GoF map in one job; divide a long one into tiles, which run concurrently, and merge them."""
 
     NAMESPACE = "scan"
     NOUN = "GoF map"
@@ -47,12 +50,14 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
         spec.expose_inputs(ScanCalculation, namespace="scan", exclude=("finished",))
         define_start_from(spec)
         define_count(spec, "max_concurrent", 2, "Maximum number of concurrent tiles.")
-        define_count(
-            spec, "max_attempts", 3, "Maximum number of jobs per tile, including restarts.")
+        spec.input("max_attempts", valid_type=Int, serializer=to_aiida_type, required=False,
+                   validator=at_least_one,
+                   help=f"Maximum number of jobs per tile, including restarts (default: {ATTEMPTS}).")
         define_tile_seconds(spec)
-        spec.input("seconds", valid_type=Float, serializer=to_aiida_type,
-                   default=lambda: Float(0.0), validator=not_negative,
-                   help="Estimated computing time of the map on a typical core (s); 0 if unknown.")
+        spec.input("seconds", valid_type=Float, serializer=to_aiida_type, required=False,
+                   validator=not_negative, help=(
+                       "Estimated computing time of the map on a typical core (s). Without it, the "
+                       "grid is not divided."))
         spec.input("cut_axis", valid_type=Int, serializer=to_aiida_type, required=False,
                    validator=not_negative, help=(
                        "Index, starting at 0, of the axis along which the grid is divided "
@@ -76,12 +81,13 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
 
     @classmethod
     def complete(cls, builder: Any, built: BuiltModel) -> None:
-        """Set the estimated computing time and the axis along which the grid is divided."""
+        """Set the estimated computing time and the axis along which a long map is divided."""
         plan = tiling(built)
-        builder.seconds, builder.cut_axis = Float(plan["seconds"]), Int(plan["cut_axis"])
+        if plan["seconds"] > builder.tile_seconds:
+            builder.seconds, builder.cut_axis = Float(plan["seconds"]), Int(plan["cut_axis"])
 
     def cut(self) -> None:
-        """Divide the grid into tiles of about tile_seconds, at least max_concurrent of them."""
+        """Divide the grid into tiles of about tile_seconds; a short map is a single job."""
         model = self.inputs.scan.model
         if "start_from" in self.inputs:
             model = continued_model(model, self.inputs.start_from)
@@ -89,13 +95,16 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
         plan = scan_of(parse_document(model.get_dict()))
         sizes = [axis.size for axis in plan.axes]
         axis = self.inputs.cut_axis.value if "cut_axis" in self.inputs else sizes.index(max(sizes))
-        seconds = self.inputs.seconds.value
+        seconds = self.inputs.seconds.value if "seconds" in self.inputs else 0.0
         wanted = math.ceil(seconds / self.inputs.tile_seconds.value)
-        most = max(1, sizes[axis] // LEAST_POINTS)
-        n_tiles = max(min(wanted, most), self.inputs.max_concurrent.value)
-        tiles = cut_grid(model, Int(n_tiles), Int(axis))
-        n_tiles = len(tiles)
-        self.ctx.tiles = [tiles[f"tile_{k}"] for k in range(n_tiles)]
+        if wanted > 1:
+            most = max(1, sizes[axis] // LEAST_POINTS)
+            n_tiles = max(min(wanted, most), self.inputs.max_concurrent.value)
+            tiles = cut_grid(model, Int(n_tiles), Int(axis))
+            self.ctx.tiles = [tiles[f"tile_{k}"] for k in range(len(tiles))]
+        else:
+            self.ctx.tiles = [model]
+        n_tiles = len(self.ctx.tiles)
         # the largest tiles first, so that concurrent tiles have similar sizes
         points = [_points(tile) for tile in self.ctx.tiles]
         self.ctx.waiting = sorted(range(n_tiles), key=lambda k: -points[k])
@@ -105,7 +114,9 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
         self.ctx.attempts = [0] * n_tiles
         self.ctx.failures = {}
         known = f", about {seconds:.0f} s of computing time" if seconds else ""
-        if plan.adaptive:
+        if n_tiles == 1 and wanted <= 1:
+            self.report(f"{math.prod(sizes)} points in a single job{known}")
+        elif plan.adaptive:
             self.report(f"{math.prod(sizes)} points, adaptively from coarse to fine. They form a "
                         "single tile, because adaptive tiles would require the minimum of all "
                         f"others{known}")
@@ -162,7 +173,8 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
             threads = fewer_threads(self._threads(index))
             remedy = remedy if threads else Remedy.NONE
             self.ctx.threads[index] = threads
-        if remedy is Remedy.NONE or self.ctx.attempts[index] >= self.inputs.max_attempts.value:
+        most = self.inputs.max_attempts.value if "max_attempts" in self.inputs else ATTEMPTS
+        if remedy is Remedy.NONE or self.ctx.attempts[index] >= most:
             self.ctx.failures[index] = why
             self.report(f"tile {index} was abandoned after {self.ctx.attempts[index]} attempts: "
                         f"{why}")

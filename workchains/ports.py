@@ -11,7 +11,7 @@ from aiida.orm.utils.remote import clean_remote
 def define_count(spec: Any, name: str, default: int, description: str) -> None:
     """Define a port for an integer of at least 1."""
     spec.input(name, valid_type=Int, serializer=to_aiida_type, default=lambda: Int(default),
-               validator=_at_least_one, help=description)
+               validator=at_least_one, help=description)
 
 
 def define_iterations(spec: Any) -> None:
@@ -67,7 +67,7 @@ def not_negative(node: Float | Int, _: Any) -> str | None:
     return None if node.value >= 0 else f"the value is {node.value}; it must not be negative."
 
 
-def _at_least_one(node: Int, _: Any) -> str | None:
+def at_least_one(node: Int, _: Any) -> str | None:
     return None if node.value >= 1 else f"the value is {node.value}; it must be at least 1."
 
 

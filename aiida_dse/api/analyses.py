@@ -121,19 +121,21 @@ def refine(
 
 def scan(
     pattern: Pattern, model: Model | Phase, axes: Axes, *, refine: Sequence[str] = (),
-    adaptive: bool = False, on_progress: Callable[[ScanProgress], None] | None = None,
-    threads: int | None = None,
+    method: Literal["auto", "direct"] = "auto", adaptive: bool = False,
+    on_progress: Callable[[ScanProgress], None] | None = None, threads: int | None = None,
 ) -> ScanResult:
-    """Compute a GoF map over one to three axes.
+    """Compute a GoF map over one to four axes.
 
     axes: parameter -> values ({"CsPbBr3.a": np.linspace(8.1, 8.3, 21)}), or mappings as in the
     document's 'scan' for angles, distances and paths; refine: parameters refined at every point;
-    adaptive: refine the grid from coarse to fine, and interpolate where the GoF is high.
+    method: 'auto' interpolates the map from exact patterns where this pays, and checks it at other
+    points; 'direct' computes every point; adaptive: where every point has to be computed, refine
+    the grid from coarse to fine, and interpolate where the GoF is high.
 
     Raises ValueError for unknown parameters and for grids without a reachable point.
     """
     model = as_model(model)
-    inputs = inputs_of(model, pattern, scan=_scan(axes, refine, adaptive))
+    inputs = inputs_of(model, pattern, scan=_scan(axes, refine, method, adaptive))
     result = run_scan(_checked(inputs, 1), on_progress=on_progress,
                       resources=Resources.from_environment(threads))
     return ScanResult(result, model.continued(result.summary), inputs)
@@ -188,14 +190,16 @@ def _refinement(stages: Stages | None, **plan: Any) -> dict[str, Any]:
     return plan
 
 
-def _scan(axes: Axes, refine: Sequence[str] = (), adaptive: bool = False) -> dict[str, Any]:
+def _scan(
+    axes: Axes, refine: Sequence[str] = (), method: str = "auto", adaptive: bool = False
+) -> dict[str, Any]:
     """The document's 'scan'."""
     if isinstance(axes, Mapping):
         sections = [{"parameter": name, "values": np.asarray(values, dtype=float)}
                     for name, values in axes.items()]
     else:
         sections = [as_section(one) for one in axes]
-    return {"axes": sections, "refine": list(refine), "adaptive": adaptive}
+    return {"axes": sections, "refine": list(refine), "method": method, "adaptive": adaptive}
 
 
 def _points(x: ArrayLike, axis: AxisKind, wavelength: float) -> MeasuredPattern:

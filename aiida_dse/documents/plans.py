@@ -203,9 +203,13 @@ class ScanPlan(Section):
 
     axes: Annotated[tuple[ScanAxis, ...], Field(min_length=1, max_length=4)]
     refine: tuple[Names, ...] = Field((), description="parameters refined at every point")
+    method: Literal["auto", "direct"] = Field(
+        "auto", description="'auto' interpolates the map from exact patterns where this pays, and "
+        "checks it at other points; 'direct' computes every point"
+    )
     adaptive: bool = Field(
-        False, description="refine the grid from coarse to fine, and interpolate where the GoF is "
-        "high"
+        False, description="where every point has to be computed: refine the grid from coarse to "
+        "fine, and interpolate where the GoF is high"
     )
     part_of_grid: bool = Field(
         False, description="part of a larger grid, in which no point needs to be reachable"

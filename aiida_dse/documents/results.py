@@ -160,6 +160,18 @@ class AdaptiveRow(Record):
     n_interpolated: int
 
 
+class InterpolationRow(Record):
+    """How a map was interpolated from exact patterns, see `engine.maps.gof_map.Interpolation`.
+
+    nodes: by axis, null for axes that keep their own values; empty for a map merged from tiles.
+    """
+
+    nodes: list[int | None]
+    n_exact: int
+    n_checked: int
+    error: float
+
+
 class ScanSummary(Summary):
     """A GoF map. `minimum` is its lowest point: axes, moved and refined parameters, and 'gof'."""
 
@@ -180,6 +192,9 @@ class ScanSummary(Summary):
     quadratic: QuadraticRow | None = None
     basins: list[BasinRow] = []
     adaptive: AdaptiveRow | None = None
+    #: How the map was interpolated, or why every point was computed; both empty in earlier versions.
+    interpolation: InterpolationRow | None = None
+    direct_reason: str = ""
 
     @property
     def lowest_gof(self) -> float:

@@ -233,6 +233,12 @@ def scan_lines(summary: ScanSummary) -> list[str]:
     if missing := summary.n_unreachable:
         lines.append(f"  {missing} grid points are unreachable (no structure has the requested "
                      "values) and remain empty")
+    if nodes := summary.interpolation:
+        lines.append(f"  interpolated from exact patterns of {nodes.n_exact} geometries; the largest "
+                     f"difference in GoF at {nodes.n_checked} points that were also computed is "
+                     f"{nodes.error:.1e} (relative)")
+    elif summary.direct_reason:
+        lines.append(f"  every point was computed, because {summary.direct_reason}")
     if saved := summary.adaptive:
         total = saved.n_evaluated + saved.n_interpolated
         lines.append(f"  {saved.n_evaluated} points computed, {saved.n_interpolated} interpolated "

@@ -10,16 +10,18 @@ contains.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from aiida_dse.documents.plans import RefinementPlan
 from aiida_dse.engine.fit.refine import default_stages
+from aiida_dse.engine.maps.certificate import LEAST_GEOMETRIES
+from aiida_dse.engine.maps.interpolated import CHECKED, PROBES, WORTHWHILE
 from aiida_dse.engine.model.pattern import PatternModel
-from aiida_dse.engine.model.phase import CrystalPhase, PhaseState
-from aiida_dse.engine.parameters import select
+from aiida_dse.engine.model.phase import CrystalPhase, Phase, PhaseState
+from aiida_dse.engine.parameters import Kind, select
 
 from .build import BuiltModel
 
@@ -32,6 +34,8 @@ NOMINAL_SPEED = 6e-9
 COUNTING, TRANSFORM, SUMMING, SWEEPING = 0.9, 23.0, 1.7, 0.15
 #: Memory of the tables with their working copies, and of the program (bytes).
 TABLE_COPIES, BASE_BYTES = 1.5, 2.5e8
+#: Chebyshev nodes of an axis of a map: this many for each radian of the phase q r, plus a few.
+NODES_OF_PHASE, FEWEST_NODES = 0.85, 4
 #: Typical number of cycles per stage in refinements from bulk-like starts.
 CYCLES_OF_STAGE = 6
 
@@ -61,10 +65,67 @@ def seconds_per_point(built: BuiltModel, speed: float | None = None) -> float:
 
 
 def map_work(built: BuiltModel) -> float:
-    """Work, in distances, of all points of a map."""
-    assert built.grid is not None
-    outer = math.prod(built.grid.shape[k] for k in built.grid.outer)
-    return outer * point_work(built)
+    """Work, in distances, of all geometries of a map whose patterns are computed."""
+    return expected_geometries(built) * point_work(built)
+
+
+def expected_geometries(built: BuiltModel) -> int:
+    """Number of geometries of a map whose patterns are computed, if it can be interpolated.
+
+    An axis needs about as many nodes as the largest change of the phase q r on half its range; the
+    constants describe maps of coordinates and cells of particles of 5 and 9 nm.
+    """
+    grid, plan = built.grid, built.document.scan
+    assert grid is not None and plan is not None
+    outer = math.prod(grid.shape[k] for k in grid.outer)
+    if plan.method == "direct" or plan.refine or outer < LEAST_GEOMETRIES \
+            or grid.unreachable.any():
+        return outer
+    nodes = 1
+    for k in grid.outer:
+        changed = _phase_change(built, k)
+        nodes *= grid.shape[k] if changed is None else min(
+            grid.shape[k], math.ceil(NODES_OF_PHASE * changed) + FEWEST_NODES)
+    cost = nodes + PROBES[0] * len(grid.shape) + CHECKED
+    return min(outer, cost) if cost < WORTHWHILE * outer else outer
+
+
+def _phase_change(built: BuiltModel, axis: int) -> float | None:
+    """The largest change of q r (rad) from the middle of an axis to its end; None for sizes."""
+    model, grid = built.model, built.grid
+    assert grid is not None
+    middle = [n // 2 for n in grid.shape]
+    ends = []
+    for at in (0, grid.shape[axis] - 1):
+        index = (*middle[:axis], at, *middle[axis + 1:])
+        moved = {name: value for name, value in grid.at(index).items() if name in model.parameters}
+        ends.append(model.constrained({**model.start, **moved}))
+    shift = 0.0
+    for k, phase in enumerate(model.phases):
+        low, high = (model.local(k, values) for values in ends)
+        for parameter in phase.parameters:
+            name = parameter.name.local
+            change = abs(high[name] - low[name]) / 2
+            if not change or not parameter.kind.spec.changes.moves_distances:
+                continue
+            if parameter.kind is Kind.COORDINATE and isinstance(phase, CrystalPhase):
+                cell = phase.crystal.cell
+                # two atoms may move in opposite directions
+                shift += 2 * change * max(cell.a, cell.b, cell.c)
+            elif parameter.kind in (Kind.CELL_LENGTH, Kind.LATTICE_SCALE):
+                shift += change / low[name] * _diameter(phase, low)
+            elif parameter.kind is Kind.CELL_ANGLE:
+                shift += math.radians(change) * _diameter(phase, low)
+            else:
+                return None
+    return float(model.sampling.q.max()) * shift
+
+
+def _diameter(phase: Phase, values: Mapping[str, float]) -> float:
+    """The largest size (Å) of a phase among its statistics; 100 Å if it has none."""
+    known = [value for name, value in phase.size_statistics(values).items()
+             if name.startswith(("L", "D")) and np.isfinite(value)]
+    return 10 * max(known, default=10.0)
 
 
 def seconds_of_map(built: BuiltModel, speed: float | None = None) -> float:

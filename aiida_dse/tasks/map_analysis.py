@@ -16,7 +16,6 @@ from aiida_dse.documents.results import (
     ScanSummary,
 )
 from aiida_dse.engine.maps.minima import (
-    LARGEST_FLOOD,
     basins,
     profile_interval,
     quadratic_minimum,
@@ -114,8 +113,6 @@ def basin_rows(
     n_points: int,
 ) -> list[BasinRow]:
     """The local minima, the lowest first, with the saddles towards deeper minima."""
-    if gof.size > LARGEST_FLOOD:
-        return []
 
     def where(at: tuple[int, ...]) -> dict[str, float]:
         return {name: float(axis[i]) for name, axis, i in zip(names, axes, at, strict=True)}

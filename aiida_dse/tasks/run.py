@@ -14,6 +14,7 @@ from aiida_dse.documents.plans import RefinementPlan
 from aiida_dse.documents.records import RestraintRow
 from aiida_dse.documents.results import (
     AxisRow,
+    InterpolationRow,
     MinimumRow,
     QuantityRow,
     RefinementSummary,
@@ -47,7 +48,7 @@ from aiida_dse.io.results import Result, write_result
 
 from .build import BuiltModel
 from .derived import composition_warnings, phase_rows, refined_cifs
-from .estimate import estimate_refinement, map_work
+from .estimate import estimate_refinement, expected_geometries, map_work
 from .fractions import weight_fractions
 from .map_analysis import map_analysis
 from .summary import (
@@ -65,6 +66,8 @@ from .terminations import termination_warnings
 TICKS_Q_MAX = 6.0
 #: Largest number of outer grid points for which derived quantities are stored (8 bytes each).
 MAX_QUANTITY_POINTS = 100_000
+#: Largest interpolated map that is stored in double precision.
+LARGEST_DOUBLE = 100_000
 #: Seconds between two checkpoints of a running scan.
 CHECKPOINT_INTERVAL = 10.0
 
@@ -261,9 +264,11 @@ def run_scan(
     assert built.grid is not None
     found = scan(
         built.model, built.grid, refine_at_each_point=plan.refine, restraints=built.restraints,
-        adaptive=plan.adaptive, on_progress=on_progress, on_block=keep, should_stop=should_stop,
-        resources=resources, finished=earlier,
+        direct=plan.method == "direct", adaptive=plan.adaptive, on_progress=on_progress,
+        on_block=keep, should_stop=should_stop, resources=resources, finished=earlier,
     )
+    if work is not None and found.interpolation is not None:
+        work *= found.interpolation.n_exact / expected_geometries(built)
     return scan_result(built, found, resources.threads, work)
 
 
@@ -300,8 +305,17 @@ def scan_result(
         quantities=[QuantityRow(name=name, unit=built.quantities[name].unit)
                     for name in quantities],
         parameters=unrefined_rows(built.model), work=work, threads=threads,
+        interpolation=None if found.interpolation is None else InterpolationRow(
+            nodes=list(found.interpolation.nodes), n_exact=found.interpolation.n_exact,
+            n_checked=found.interpolation.n_checked, error=found.interpolation.error),
+        direct_reason=found.direct_reason,
     )
-    return Result(map_analysis(summary, arrays) if ended and done else summary, arrays)
+    analysed = map_analysis(summary, arrays) if ended and done else summary
+    if found.interpolation is not None and found.gof.size > LARGEST_DOUBLE:
+        # the rounding, 6e-8, is below the error that the certificate permits
+        arrays |= {path: arrays[path].astype(np.float32)
+                   for path in ("scan/gof", "scan/chi2", "scan/n_active")}
+    return Result(analysed, arrays)
 
 
 def axis_kind(model: PatternModel, axis: Coordinate) -> Kind | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from aiida_dse.documents import ModelDocument, parse_document
 from aiida_dse.documents.plans import ScanAxis, ScanPlan
-from aiida_dse.documents.results import ScanSummary
+from aiida_dse.documents.results import InterpolationRow, ScanSummary
 from aiida_dse.documents.status import Status
 from aiida_dse.engine.maps.grid import Grid
 from aiida_dse.io.results import Result
@@ -90,7 +90,10 @@ def merged_map(
         "stop_reason": f"{n_done} of {gof.size} points", "shape": list(gof.shape),
         "n_done": n_done, "n_unreachable": unreachable, "warnings": [], "minimum": None,
         "quadratic": None, "basins": [], "adaptive": None, "document": None,
-        "document_sha256": None, "seconds": sum(tile.summary.seconds for tile in tiles),
+        "document_sha256": None, "interpolation": _interpolation(tiles),
+        "direct_reason": next((tile.summary.direct_reason for tile in tiles
+                               if tile.summary.direct_reason), ""),
+        "seconds": sum(tile.summary.seconds for tile in tiles),
         "work": sum(tile.summary.work or 0.0 for tile in tiles),
         # reset to the start, since the lowest point of the whole map differs
         "parameters": {
@@ -100,6 +103,17 @@ def merged_map(
         },
     })
     return Result(map_analysis(whole, arrays) if n_done else whole, arrays)
+
+
+def _interpolation(tiles: Sequence[Result[ScanSummary]]) -> InterpolationRow | None:
+    """The largest error and the total cost of interpolated tiles; None where there are none."""
+    rows = [tile.summary.interpolation for tile in tiles]
+    found = [row for row in rows if row is not None]
+    if not found:
+        return None
+    return InterpolationRow(
+        nodes=found[0].nodes if len(tiles) == 1 else [], n_exact=sum(row.n_exact for row in found),
+        n_checked=sum(row.n_checked for row in found), error=max(row.error for row in found))
 
 
 def _merged(
@@ -118,7 +132,8 @@ def _merged(
             shape = [len(axis) if keep else 1 for axis, keep in zip(axes, long, strict=True)]
             where = np.ix_(*[places(axis, part) if keep else np.array([0])
                              for axis, part, keep in zip(axes, own, long, strict=True)])
-            merged.setdefault(path, np.full(shape, np.nan))[where] = values
+            kind = values.dtype if values.dtype.kind == "f" else float
+            merged.setdefault(path, np.full(shape, np.nan, dtype=kind))[where] = values
     for path, values in merged.items():
         if path.startswith(("scan/moved_", "scan/quantity_")):
             for k in range(values.ndim):

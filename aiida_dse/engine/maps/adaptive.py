@@ -17,7 +17,7 @@ from scipy.ndimage import maximum_filter, minimum_filter
 
 from aiida_dse.engine.units import FloatArray
 
-from .minima import LARGEST_FLOOD, basins
+from .minima import basins
 
 #: The stride of the coarsest grid; smaller where an axis has too few points.
 WIDEST_STRIDE = 8
@@ -89,8 +89,7 @@ def rounds(
                 minima = (field == minimum_filter(field, size=3, mode="nearest")) \
                     & (field < ceiling)
                 wanted |= maximum_filter(minima, size=5, mode="constant", cval=0)
-                if level == len(grids) - 1 and not (wanted & ~known).any() \
-                        and field.size <= LARGEST_FLOOD:
+                if level == len(grids) - 1 and not (wanted & ~known).any():
                     for basin in basins(field, n_dof):
                         if basin.saddle is not None:
                             wanted[tuple(slice(max(0, i - 1), i + 2) for i in basin.saddle)] = True

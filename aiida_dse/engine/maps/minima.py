@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from numba import njit
 
 from aiida_dse.engine.units import FloatArray
 
@@ -16,8 +17,6 @@ NEIGHBOURHOOD = 2
 COARSEST_RISE = 3.0
 #: Smallest depth of a basin, in units of the lowest reduced chi2.
 SHALLOWEST = 1.0
-#: Larger maps are not searched for basins, because the flood takes about 20 microseconds a point.
-LARGEST_FLOOD = 300_000
 
 
 @dataclass(frozen=True)
@@ -167,40 +166,67 @@ def basins(chi2: FloatArray, n_dof: int) -> list[Basin]:
     shallower basin. Basins less than SHALLOWEST lowest reduced chi2 deep are dropped; n_dof is the
     number of degrees of freedom.
     """
-    order = [k for k in np.argsort(chi2, axis=None) if np.isfinite(chi2.flat[k])]
-    owner: dict[tuple[int, ...], int] = {}
-    parent: list[int] = []
-    floors: list[tuple[int, ...]] = []
-    saddles: dict[int, tuple[int, ...]] = {}
+    # a frame of points without a value, so that every point has all neighbours
+    framed = np.pad(np.where(np.isfinite(chi2), chi2, np.nan), 1, constant_values=np.nan)
+    flat = framed.ravel()
+    order = np.argsort(flat, kind="stable")[: int(np.isfinite(flat).sum())]
+    strides = np.array(framed.strides) // framed.itemsize
+    offsets = np.array([int(np.dot(step, strides))
+                        for step in product((-1, 0, 1), repeat=chi2.ndim) if any(step)])
+    floors, saddles = _flood(flat, order, offsets)
+    deep = SHALLOWEST * float(np.nanmin(chi2)) / max(1, n_dof)
+    found = []
+    for floor, saddle in zip(floors, saddles, strict=True):
+        if saddle < 0 or flat[saddle] - flat[floor] >= deep:
+            found.append(Basin(
+                _place(floor, framed.shape), float(flat[floor]),
+                None if saddle < 0 else _place(saddle, framed.shape),
+                None if saddle < 0 else float(flat[saddle])))
+    return sorted(found, key=lambda basin: basin.chi2)
 
-    def root(k: int) -> int:
-        while parent[k] != k:
-            parent[k] = parent[parent[k]]
-            k = parent[k]
-        return k
 
-    offsets = [step for step in product((-1, 0, 1), repeat=chi2.ndim) if any(step)]
-    for flat in order:
-        at = tuple(int(i) for i in np.unravel_index(flat, chi2.shape))
-        near = {
-            root(owner[neighbour]) for step in offsets
-            if (neighbour := tuple(a + s for a, s in zip(at, step, strict=True))) in owner
-        }
-        if not near:
-            owner[at] = len(parent)
-            parent.append(len(parent))
-            floors.append(at)
+def _place(flat: int, framed: tuple[int, ...]) -> tuple[int, ...]:
+    """The index on a map of a point of the framed map."""
+    return tuple(int(i) - 1 for i in np.unravel_index(int(flat), framed))
+
+
+@njit(cache=True, nogil=True)
+def _flood(values, order, offsets):  # type: ignore[no-untyped-def]
+    """The lowest point of every flood and the saddle where it ended, -1 for the last ones."""
+    owner = np.full(len(values), -1, dtype=np.int64)
+    parent = np.empty(len(order), dtype=np.int64)
+    floors = np.empty(len(order), dtype=np.int64)
+    saddles = np.full(len(order), -1, dtype=np.int64)
+    near = np.empty(len(offsets), dtype=np.int64)
+    n_floods = 0
+    for at in order:
+        n_near, deepest = 0, -1
+        for offset in offsets:
+            k = owner[at + offset]
+            if k < 0:
+                continue
+            while parent[k] != k:
+                parent[k] = parent[parent[k]]
+                k = parent[k]
+            owner[at + offset] = k
+            seen = False
+            for i in range(n_near):
+                seen = seen or near[i] == k
+            if not seen:
+                near[n_near] = k
+                n_near += 1
+                if deepest < 0 or values[floors[k]] < values[floors[deepest]]:
+                    deepest = k
+        if n_near == 0:
+            owner[at] = parent[n_floods] = n_floods
+            floors[n_floods] = at
+            n_floods += 1
             continue
-        deepest = min(near, key=lambda k: chi2[floors[k]])
-        for k in near - {deepest}:
-            saddles.setdefault(k, at)
-            parent[k] = deepest
+        for i in range(n_near):
+            k = near[i]
+            if k != deepest:
+                if saddles[k] < 0:
+                    saddles[k] = at
+                parent[k] = deepest
         owner[at] = deepest
-    least = SHALLOWEST * float(np.nanmin(chi2)) / max(1, n_dof)
-    candidates = [
-        Basin(floor, float(chi2[floor]), saddles.get(k),
-              float(chi2[saddles[k]]) if k in saddles else None)
-        for k, floor in enumerate(floors)
-    ]
-    deep = [b for b in candidates if b.saddle_chi2 is None or b.saddle_chi2 - b.chi2 >= least]
-    return sorted(deep, key=lambda basin: basin.chi2)
+    return floors[:n_floods], saddles[:n_floods]
