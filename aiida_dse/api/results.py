@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -211,8 +212,13 @@ class ScanResult(AnalysisResult):
         return {row.name: self.result.arrays[f"scan/quantity_{k}"]
                 for k, row in enumerate(self.result.summary.quantities)}
 
-    def plot(self, quantity: str | None = None) -> Figure:
+    def plot(
+        self, quantity: str | None = None, at: Mapping[str, float] | None = None
+    ) -> Figure:
         """Draw the map as a matplotlib figure, with contours of a derived quantity.
+
+        `at` fixes axes at their nearest values; maps of four axes are drawn at the lowest GoF of
+        the last one.
 
         Raises ImportError if matplotlib is not installed.
         """
@@ -220,7 +226,7 @@ class ScanResult(AnalysisResult):
             from aiida_dse.report.map_figures import map_figure
         except ModuleNotFoundError as problem:
             raise _missing(problem) from None
-        return map_figure(self.result, quantity=quantity)
+        return map_figure(self.result, quantity=quantity, at=at)
 
 
 def _below(arrays: Any, prefix: str) -> dict[str, np.ndarray]:

@@ -252,6 +252,9 @@ def show(context: click.Context, pk: str, archive: Path | None) -> None:
 @click.option("--quantity", metavar="NAME",
               help="Derived quantity to draw as contours on a map, or to use as the abscissa of "
                    "its curves.")
+@click.option("--at", "fixed", metavar="AXIS=VALUE", multiple=True,
+              help="Slice of a map at this value of an axis, such as Br_eq.B_iso=1.8. Repeat it for further "
+                   "axes. Maps of four axes are drawn at the lowest GoF of the last one.")
 @click.option("--what", type=click.Choice(["fit", "corner", "profile", "bootstrap"]),
               help="Figure to draw for an uncertainty analysis (default: the first available of "
                    "corner, profile, bootstrap and fit).")

@@ -109,13 +109,14 @@ def print_analysis(pk: str) -> None:
 
 def plot_analysis(
     pk: str, output: Path, curves: bool = False, quantity: str | None = None,
-    what: str | None = None,
+    what: str | None = None, fixed: tuple[str, ...] = (),
 ) -> None:
     from aiida_dse.report.comparison import comparison_figure
     from aiida_dse.report.figures import pairs_figure, save_figure
     from aiida_dse.report.map_figures import curves_figure, map_figure
     from aiida_dse.report.series_figures import FIGURES
     from aiida_dse.report.simultaneous_figure import simultaneous_figure
+    from aiida_dse.report.slices import sliced
     from aiida_dse.report.uncertainty import uncertainty_figure
 
     node, result = analysis_result(pk)
@@ -127,10 +128,11 @@ def plot_analysis(
     draw: dict[Task, Any] = {Task.SIMULTANEOUS: simultaneous_figure, Task.COMPARE: comparison_figure,
             Task.BUILD: pairs_figure} | FIGURES
     try:
+        at = dict(_axis_value(one) for one in fixed)
         if curves:
-            figure = curves_figure(result, quantity=quantity)
+            figure = curves_figure(sliced(result, at)[0] if at else result, quantity=quantity)
         elif result.task is Task.SCAN:
-            figure = map_figure(result, quantity=quantity)
+            figure = map_figure(result, quantity=quantity, at=at)
         elif result.task in draw:
             figure = draw[result.task](result)
         else:
@@ -142,6 +144,17 @@ def plot_analysis(
     except (OSError, ValueError) as problem:
         raise Refusal(f"{output} cannot be written: {problem}") from None
     echo(f"wrote {output}")
+
+
+def _axis_value(text: str) -> tuple[str, float]:
+    """The axis and the value in 'AXIS=VALUE'. Raises ValueError for other texts."""
+    name, _, number = text.rpartition("=")
+    try:
+        if name:
+            return name.strip(), float(number)
+    except ValueError:
+        pass
+    raise ValueError(f"--at {text[:60]} is not of the form AXIS=VALUE, such as Br_eq.B_iso=1.8.")
 
 
 def analysis_result(pk: str) -> tuple[Any, Result[Any] | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from aiida_dse.engine.parameters import Kind
 from aiida_dse.io.results import Result
 
 from .figures import LABEL, PHASES, SMALL, Pair, head, new_figure, wrapped
+from .slices import sliced
 
 MINIMUM, QUANTITY, OTHER = "#D55E00", "#CC79A7", "#56B4E9"
 HATCH: dict[str, Any] = {"facecolor": "0.93", "edgecolor": "0.7", "hatch": "////"}
@@ -28,15 +30,27 @@ GOF_LABEL = "GoF = √(reduced χ²)"
 
 
 def map_figure(
-    result: Result[Any], *, size: Pair | None = None, quantity: str | None = None
+    result: Result[Any], *, size: Pair | None = None, quantity: str | None = None,
+    at: Mapping[str, float] | None = None,
 ) -> Figure:
     """GoF over the axes of a scan: a curve, a map, or maps along the third axis.
+
+    `at` fixes axes at their grid values nearest to the given ones; a map of four axes is drawn at
+    the value of the last axis at which GoF is lowest, unless `at` fixes another one.
 
     The lowest point, the s.u. ellipse of the minimum between the points, other minima and the
     saddles towards them are marked. quantity: a derived quantity drawn as contours. size: width and
     height in inches (None: by number and units of the axes). Raises ValueError for results of other
     tasks and unknown quantities.
     """
+    at = dict(at or {})
+    if result.task is Task.SCAN and len(result.summary.axes) - len(at) > 3:
+        last = next(axis.name for axis in reversed(result.summary.axes)
+                    if not {axis.name, result.summary.parts(axis.name)[1]} & set(at))
+        at[last] = (result.summary.minimum or {}).get(last, float(result.arrays["scan/axis_3"][0]))
+    whole, fixed = result.summary, dict[str, float]()
+    if at:
+        result, fixed = sliced(result, at)
     summary, gof, axes = _map_of(result)
     names = [axis.name for axis in summary.axes]
     levels_of = None if quantity is None else _quantity(result, quantity)
@@ -70,6 +84,9 @@ def map_figure(
     if quantity is not None and gof.ndim > 1:
         text = f"{_name_and_unit(summary, quantity)[0]} ({_name_and_unit(summary, quantity)[1]})"
         caption += f" Dashed: {text}."
+    if fixed:
+        values = ", ".join(_value_text(whole, name, value) for name, value in fixed.items())
+        caption = f"Slice of the map at {values}. {caption}"
     return _finished(figure, result, caption)
 
 
@@ -79,13 +96,13 @@ def curves_figure(
     """GoF along the first axis, one curve for each value of the second (often a B_iso).
 
     quantity: a derived quantity on the abscissa in place of the first axis. Raises ValueError for
-    results of other tasks, maps of three axes and unknown quantities.
+    results of other tasks, maps of more axes and unknown quantities.
     """
     summary, gof, axes = _map_of(result)
     if gof.ndim > 2:
         raise ValueError(
             "curves are drawn along one axis for each value of a second one, but this map has "
-            "three axes. Draw it as a map."
+            "more axes. Draw it as a map."
         )
     x = np.broadcast_to(axes[0].reshape(-1, *(1,) * (gof.ndim - 1)), gof.shape)
     if quantity is not None:
