@@ -161,7 +161,7 @@ def _read_results(steps: dict[int, Step]) -> None:
 
 
 def _read_expected(steps: dict[int, Step]) -> None:
-    """Set the expected number of steps: the number of tiles, or one step for each input."""
+    """Set the expected number of steps: those of tiles, or one step for each input."""
     from aiida.orm import Data, ProcessNode, QueryBuilder
 
     cuts = {below.pk: step for step in steps.values() for below in step.steps
@@ -173,6 +173,9 @@ def _read_expected(steps: dict[int, Step]) -> None:
                      project="id")
         for pk, _ in query.all():
             cuts[pk].expected = (cuts[pk].expected or 0) + 1
+    for step in steps.values():
+        if step.name == "GridSearchWorkChain" and step.expected is None and step.worked:
+            step.expected = 1  # a short map is a single job
     chains = [pk for pk, step in steps.items()
               if step.name.endswith("WorkChain") and step.expected is None]
     query = QueryBuilder().append(Data, tag="input", project="id")

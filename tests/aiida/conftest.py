@@ -307,6 +307,22 @@ def started(daemon_client, start_anew):  # noqa: F811
     return daemon_client
 
 
+@pytest.fixture(scope="session")
+def long_maps():
+    """A context in which every map is estimated to be so long that it is divided into tiles."""
+    from contextlib import contextmanager
+
+    from aiida_dse.tasks import estimate
+
+    @contextmanager
+    def lasting():
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(estimate, "NOMINAL_SPEED", 1e3)
+            yield
+
+    return lasting
+
+
 @pytest.fixture
 def mortal(started, start_anew, aiida_profile, in_order):
     """The daemon's client for a test that kills workers; other tests get a daemon started anew."""

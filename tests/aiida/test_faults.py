@@ -59,7 +59,7 @@ def study(case, write_case, pattern_of, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def launched(started, study, make_code, tmp_path_factory):
+def launched(started, study, make_code, tmp_path_factory, long_maps):
     """A function: the study with a code of its own, so that nothing comes from the cache.
 
     Every job adds its folder to `log`; the one that reads `held` waits while the file `hold` is
@@ -77,8 +77,9 @@ def launched(started, study, make_code, tmp_path_factory):
             lines.append(f"if grep -q '{held}' model.json; then "
                          f"while [ -e '{hold}' ]; do sleep 0.05; done; fi")
         code = make_code(label, "\n".join(lines))
-        done = CliRunner().invoke(
-            main, ["launch", "study", str(study), "--code", code.full_label, "--threads", "1"])
+        with long_maps():
+            done = CliRunner().invoke(
+                main, ["launch", "study", str(study), "--code", code.full_label, "--threads", "1"])
         assert done.exit_code == 0, done.output
         node = load_node(int(re.search(r"StudyWorkChain<(\d+)>", done.output)[1]))
         return SimpleNamespace(node=node, hold=hold, log=log)

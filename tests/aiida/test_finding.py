@@ -38,7 +38,7 @@ def cli():
 
 
 @pytest.fixture(scope="module")
-def analyses(cli, started, code, write_case, tmp_path_factory, finish):
+def analyses(cli, started, code, write_case, tmp_path_factory, finish, long_maps):
     """A refinement at 77 K and a map at 293 K that starts from it; PKs."""
     folder = tmp_path_factory.mktemp("finding")
     path = write_case(folder, {
@@ -51,8 +51,9 @@ def analyses(cli, started, code, write_case, tmp_path_factory, finish):
     assert fit.exit_code == 0, fit.output
     pk = int(re.search(r"RefineWorkChain<(\d+)>", fit.output)[1])
     path = write_case(folder, {"sample": {"name": "F2", "ligand": "oleate", "temperature": 293.0}})
-    grid = cli("launch", "grid-search", path, "--threads", 1, "--start-from", pk,
-               "--axis", "salt.a=4.104:4.144:0.01", "--axis", "salt.Cl_a.B_iso=1.5:3:0.5")
+    with long_maps():
+        grid = cli("launch", "grid-search", path, "--threads", 1, "--start-from", pk, "--yes",
+                   "--axis", "salt.a=4.104:4.144:0.01", "--axis", "salt.Cl_a.B_iso=1.5:3:0.5")
     assert grid.exit_code == 0, grid.output
     map_pk = int(re.search(r"GridSearchWorkChain<(\d+)>", grid.output)[1])
     assert finish(load_node(map_pk)).is_finished_ok

@@ -97,8 +97,9 @@ def step_of(job):
 
 
 @pytest.fixture(scope="module")
-def finished(started, folder, content, code):
-    message = cli("launch", "study", written(folder, content), "--wait")
+def finished(started, folder, content, code, long_maps):
+    with long_maps():
+        message = cli("launch", "study", written(folder, content), "--wait")
     return launched(message), message
 
 
@@ -157,14 +158,15 @@ def test_watching_a_study_knows_how_many_steps_there_are(finished):
     assert (series.done, series.expected) == (2, 2)
 
 
-def test_a_study_that_is_extended_costs_only_what_is_new(finished, folder, content):
+def test_a_study_that_is_extended_costs_only_what_is_new(finished, folder, content, long_maps):
     """A wider map, another background of one sample: the rest comes from the cache."""
     wide = copy.deepcopy(content)
     wide["maps"][0]["axes"][0]["stop"] = 4.15
     wide["samples"]["alone"]["background"] = {"chebyshev": 2}
     wide["series"] = {}
     del wide["samples"]["T240"]
-    message = cli("launch", "study", written(folder, wide), "--wait")
+    with long_maps():
+        message = cli("launch", "study", written(folder, wide), "--wait")
     node = launched(message)
     assert node.is_finished_ok, node.exit_message
     # 4 values were two tiles of 2 (2 jobs at a time); 6 are three: one is new. The sample's own

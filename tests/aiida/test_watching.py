@@ -37,11 +37,12 @@ def cli():
 
 
 @pytest.fixture(scope="module")
-def grid(cli, started, code, write_case, tmp_path_factory):
+def grid(cli, started, code, write_case, tmp_path_factory, long_maps):
     """PK of a grid search of four tiles, one at a time, that has just been submitted."""
     path = write_case(tmp_path_factory.mktemp("watched"))
-    message = cli("launch", "grid-search", path, "--threads", 1, "--max-concurrent", 2,
-               "--axis", "salt.a=4.105:4.145:0.01", "--axis", "salt.Cl_a.B_iso=1.6:3.1:0.5")
+    with long_maps():
+        message = cli("launch", "grid-search", path, "--threads", 1, "--max-concurrent", 2, "--yes",
+                      "--axis", "salt.a=4.105:4.145:0.01", "--axis", "salt.Cl_a.B_iso=1.6:3.1:0.5")
     assert message.exit_code == 0, message.output
     assert "aiida-dse watch" in message.output
     return int(re.search(r"GridSearchWorkChain<(\d+)>", message.output)[1])

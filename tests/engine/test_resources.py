@@ -263,7 +263,7 @@ def test_threads_of_a_scan_share_one_sampling_of_an_atom_list(small, monkeypatch
 
 
 def test_a_scan_keeps_a_bounded_number_of_damping_factors(map_model, monkeypatch):
-    from aiida_dse.engine.maps import scan as module
+    from aiida_dse.engine.maps import points as module
 
     memos = []
 

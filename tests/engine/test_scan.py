@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import lsq_linear
 
 from aiida_dse.engine.fit.refine import refine
-from aiida_dse.engine.maps import scan as scan_module
+from aiida_dse.engine.maps import points as points_module
 from aiida_dse.engine.maps.axes import MAX_POINTS, Axis, check_axes
 from aiida_dse.engine.maps.scan import scan
 from aiida_dse.engine.model.pattern import PatternModel
@@ -215,9 +215,9 @@ def test_continuing_keeps_the_locally_refined_values(model, monkeypatch):
     axes = axes_of("P.a")
     full = scan(model, axes, refine_at_each_point=["P.Cs.B_iso"])
     calls = []
-    original = scan_module.refine
+    original = points_module.refine
     monkeypatch.setattr(
-        scan_module, "refine",
+        points_module, "refine",
         lambda *args, **kw: calls.append(kw["start"]["P.a"]) or original(*args, **kw),
     )
     found = scan(
@@ -287,7 +287,7 @@ def test_the_number_of_threads_changes_nothing(model):
 @pytest.mark.parametrize(
     ("axes", "message"),
     [
-        ([], "must have one to three"),
+        ([], "must have one to four"),
         ([("P.a", [4.0])] * 2, "scanned on two axes"),
         ([("P.aa", [4.0])], "no parameter 'P.aa'"),
         ([("P.b", [4.0])], "equal to a"),
