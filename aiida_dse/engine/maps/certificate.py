@@ -69,6 +69,7 @@ def interpolate(
         on_progress(exact.computed + len(checked))
 
     spread_points = _spread_points(points)
+    before = math.inf
     while True:
         chi2, active = interpolated(exact, nodes)
         check(spread_points)
@@ -86,9 +87,9 @@ def interpolate(
         if error <= tolerance:
             break
         more = nodes.more(grid)
-        if more == nodes:
+        if more == nodes or error > before / 2:
             raise NotInterpolated(f"interpolation would change GoF by up to {error:.1e}")
-        nodes = more
+        nodes, before = more, error
         require_worthwhile(exact, nodes)
     points.interpolation = Interpolation(
         nodes.counts, exact.computed + len(checked), int(known.sum()), error)

@@ -32,6 +32,7 @@ from aiida_dse.engine.units import FloatArray
 from . import chebyshev
 from .axes import PathAxis
 from .grid import Grid, grid_of
+from .points import DAMPING_KEPT, blocks
 
 #: Numbers of nodes on the line along an axis from which the required number is determined.
 PROBES = (12, 24, 48, 96)
@@ -39,6 +40,8 @@ PROBES = (12, 24, 48, 96)
 LEAST_NODES, LARGEST_SHARE = 3, 0.8
 #: The error that is aimed at, relative to that which the certificate permits.
 MARGIN = 0.05
+#: Largest roughness of patterns along an axis, relative to the error that the certificate permits.
+ROUGHEST = 0.5
 #: Exact evaluations of the certificate, and largest share of the points that all may amount to.
 CHECKED, WORTHWHILE = 40, 0.6
 #: Size (bytes) of the work arrays of one step.
@@ -83,7 +86,7 @@ class NodePatterns:
             model.scale_name(phase): k for k, phase in enumerate(model.phases)}
         self.scale_axes = [k for k, axis in enumerate(grid.axes) if axis.name in self.scales]
         self.computed = 0
-        self.damping: Memo[FloatArray] = Memo(512)
+        self.damping: Memo[FloatArray] = Memo(DAMPING_KEPT)
 
     def values(self, k: int, nodes: int | None) -> FloatArray:
         """The values of an axis at its nodes, or its own values."""
@@ -104,11 +107,9 @@ class NodePatterns:
         sampled = self._grid(values)
         found = np.empty((*shape, len(self.model.phases), len(self.model.sampling.q)))
         dependent = False
-        outer = list(product(*[range(shape[k]) for k in self.grid.outer]))
-        length = max(1, min(16, len(outer) // (4 * self.resources.threads)))
-        blocks = [outer[k : k + length] for k in range(0, len(outer), length)]
+        parts = blocks(list(product(*[range(shape[k]) for k in self.grid.outer])))
         model = self.model.with_resources(
-            self.resources.share(self.resources.workers(len(blocks))))
+            self.resources.share(self.resources.workers(len(parts))))
 
         def compute(block: list[tuple[int, ...]], stopping: StopCheck) -> bool:
             previous: Sequence[PhaseState] | None = None
@@ -133,7 +134,7 @@ class NodePatterns:
             self.computed += len(block)
             self.on_progress(self.computed)
 
-        reason = spread(compute, blocks, on_done=done, should_stop=self.should_stop,
+        reason = spread(compute, parts, on_done=done, should_stop=self.should_stop,
                         resources=self.resources)
         if reason != "complete":
             raise Stopped(reason)
@@ -198,17 +199,21 @@ def _nodes_along(exact: NodePatterns, k: int, tolerance: float) -> int | None:
     largest = LARGEST_SHARE * grid.shape[k]
     values = [_few(exact.values(i, None), ends=i in grid.inner) for i in range(len(grid.shape))]
     for n in PROBES:
-        if (n > largest and n != PROBES[0]) or largest < LEAST_NODES:
+        if largest < LEAST_NODES or (n > largest and n > PROBES[0]):
             return None
         patterns, _ = exact.at([exact.values(i, n) if i == k else one
                                 for i, one in enumerate(values)])
         patterns = np.moveaxis(patterns, k, 0)
         reference = _gof(exact.model, patterns)
-        for kept in range(LEAST_NODES, n - 1):
-            truncated = chebyshev.along(patterns, [chebyshev.truncation(n, kept)])
-            error = np.abs(_gof(exact.model, truncated) / reference - 1).max()
-            if error < MARGIN * tolerance:
-                return kept if kept <= largest else None
+        errors = np.array([
+            np.abs(_gof(exact.model, chebyshev.along(
+                patterns, [chebyshev.truncation(n, kept)])) / reference - 1).max()
+            for kept in range(LEAST_NODES, n - 2)])
+        # sampled distances make the patterns of small particles rough at a level of its own
+        aim = max(MARGIN * tolerance, 2 * errors.min())
+        if aim <= ROUGHEST * tolerance:
+            kept = LEAST_NODES + int(np.argmax(errors <= aim))
+            return kept if kept <= largest else None
     return None
 
 
