@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ VERSION_SECONDS, SELFTEST_SECONDS = 60, 300
 NO_SPACE = 2e7
 #: Time limit (s) for a command of '--fix'.
 FIX_SECONDS = 180
+#: Time limit (s) for the broker of a new daemon to reply.
+START_SECONDS = 20
 _CACHE = re.compile(r"NUMBA_CACHE_DIR=(?:'([^']*)'|\"([^\"]*)\"|(\S+))")
 
 
@@ -56,7 +59,7 @@ def doctor(profile: str | None, code_label: str, as_json: bool, fix: bool) -> No
 
 def _fix(name: str | None) -> None:
     """Restart the daemon, its workers and its broker if they do not work, and restore lost tasks."""
-    from .daemon import daemon_runs, daemon_trouble, end_daemon, repair
+    from .daemon import daemon_runs, daemon_trouble, end_daemon, repair, workers_of_daemon
     from .daemon_start import run_verdi
 
     loaded, _ = _profile(name)
@@ -85,6 +88,10 @@ def _fix(name: str | None) -> None:
             if reason:
                 raise Refusal(f"{text} failed ({reason}). End the processes of the daemon, and repeat this "
                               "command.")
+        until = time.monotonic() + START_SECONDS
+        while loaded.process_control_backend == "core.zeromq" and workers_of_daemon(loaded) is None \
+                and time.monotonic() < until:
+            time.sleep(0.3)
     repair(loaded)
 
 
