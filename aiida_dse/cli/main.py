@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import functools
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,10 @@ from .profile import load_profile_for_command
 from .setup import setup
 from .shipped_files import examples
 from .terminal import CommandGroup, Refusal, echo
+
+# as in engine.py: looking for garbage among the objects of the libraries is slow
+gc.set_threshold(50_000, 20, 20)
+atexit.register(gc.freeze)
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiida_dse.documents import series
 from aiida_dse.documents.status import Task
-from aiida_dse.io.results import Result
 
 from .terminal import Refusal, echo
+
+if TYPE_CHECKING:
+    from aiida_dse.io.results import Result
 
 #: The processes that 'aiida-dse list' shows.
 ANALYSES = tuple(f"aiida.workflows:dse.{name}" for name in (

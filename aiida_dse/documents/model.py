@@ -254,7 +254,7 @@ class Derived(Section):
 class ModelDocument(Section):
     """A complete analysis of one pattern."""
 
-    model_config = ConfigDict(
+    model_config = ConfigDict(defer_build=True, 
         extra="forbid", frozen=True, populate_by_name=True, str_strip_whitespace=True
     )
 

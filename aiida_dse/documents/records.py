@@ -38,7 +38,7 @@ StoredAgreement = Annotated[Agreement, BeforeValidator(_numbers)]
 class Record(BaseModel):
     """Immutable part of a result."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, populate_by_name=True)
 
 
 class Value(Record):

@@ -34,7 +34,7 @@ class SimultaneousPattern(Section):
 class SimultaneousDocument(Section):
     """Several patterns that are refined simultaneously, as one least-squares problem."""
 
-    model_config = ConfigDict(
+    model_config = ConfigDict(defer_build=True, 
         extra="forbid", frozen=True, populate_by_name=True, str_strip_whitespace=True
     )
 

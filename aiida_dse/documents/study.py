@@ -78,7 +78,7 @@ class StudyComparison(Section):
 class StudyDocument(Section):
     """A study: refinements, series, maps and comparisons of a set of samples."""
 
-    model_config = ConfigDict(
+    model_config = ConfigDict(defer_build=True, 
         extra="forbid", frozen=True, populate_by_name=True, str_strip_whitespace=True
     )
 

@@ -6,13 +6,11 @@ import hashlib
 import importlib.metadata
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import xraydb
 
 import aiida_dse
 from aiida_dse.documents import ModelDocument, SimultaneousDocument
@@ -25,6 +23,7 @@ from aiida_dse.engine.model.fixed_geometry import PairDistancesPhase
 from aiida_dse.engine.model.pattern import Evaluation, PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.engine.parameters import Parameter
+from aiida_dse.engine.scattering.tables import tables_version
 
 from .build import BuiltModel
 
@@ -83,9 +82,8 @@ def structure_rows(built: BuiltModel) -> dict[str, StructureRow]:
 
 def scattering_tables() -> Tables:
     """The tables of form factors, and the version of the file that contains them."""
-    found = re.search(r"XrayDB Version:\s*([^\s,]+)", xraydb.get_xraydb().get_version())
     return Tables(
-        file=f"XrayDB {found[1] if found else 'of unknown version'}",
+        file=f"XrayDB {tables_version()}",
         f0="Waasmaier & Kirfel, Acta Cryst. A51 (1995) 416",
         f1_f2="Chantler, J. Phys. Chem. Ref. Data 29 (2000) 597",
     )

@@ -243,7 +243,7 @@ def test_a_signal_preserves_the_finished_points(folder, tmp_path, number, status
     axes = [{"parameter": "P.a", "start": 4.0, "stop": 4.3, "step": 0.00002},
             {"parameter": "P.Cl.B_iso", "values": [1.0, 2.0, 3.0]}]
     document = folder.write(
-        scan__axes=axes, phases__P__particle={"shape": "parallelepiped", "cells": [9, 9, 9]}
+        scan__axes=axes, scan__method="direct", phases__P__particle={"shape": "parallelepiped", "cells": [9, 9, 9]}
     )
     out = tmp_path / "out"
     process = _engine("scan", document, "-o", out)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from aiida_dse.engine.parameters import Parameter
 from aiida_dse.engine.units import FloatArray
@@ -189,6 +188,8 @@ class Descent:
             if self.should_stop and (why := self.should_stop()):
                 self.stopped = why
                 raise StopIteration
+
+        from scipy.optimize import least_squares  # slow to load; simulations and maps do not need it
 
         problem.refused = ""
         problem.on_derivative = lambda done, total: self._report_derivatives(

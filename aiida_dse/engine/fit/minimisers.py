@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.optimize import Bounds, differential_evolution, minimize
 
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.restraints import Restraint, deviations
@@ -133,6 +132,8 @@ class _Search:
 
     def descend(self, names: Sequence[str], evaluations: int, tolerance: float) -> None:
         """Run COBYQA in units of the natural steps, from the best values so far."""
+        from scipy.optimize import Bounds, minimize  # slow to load
+
         parameters = [self.model.parameters[name] for name in names]
         scale = np.array([p.shift for p in parameters])
         bounds = Bounds(np.array([p.lower for p in parameters]) / scale,
@@ -167,6 +168,8 @@ class _Search:
 
     def evolve(self, names: Sequence[str], generations: int, seed: int) -> None:
         """Run differential evolution over the starting ranges of the parameters."""
+        from scipy.optimize import differential_evolution  # slow to load
+
         parameters = [self.model.parameters[name] for name in names]
         boxes = [p.start_range(self.best[p.name]) for p in parameters]
         begin = np.array([self.best[name] for name in names])

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
 
 from aiida_dse.engine.model.agreement import su_scale
 from aiida_dse.engine.model.pattern import PatternModel
@@ -72,6 +71,8 @@ class Profile:
             if ray.ended != "bound":
                 return None
             return self.parameter.lower if ray.side < 0 else self.parameter.upper
+        from scipy.interpolate import PchipInterpolator  # slow to load
+
         at = np.concatenate([[self.parameter.value], ray.values[: beyond[0] + 1]])
         heights = np.concatenate([[0.0], heights[: beyond[0] + 1]])
         # interpolation needs rising heights: points inside a dip of the profile are left out

@@ -13,10 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from scipy import sparse
 
 from aiida_dse.engine.model.agreement import Agreement, agreement
 from aiida_dse.engine.model.restraints import Restraint
@@ -38,6 +37,9 @@ from .refine import (
     refined_parameters,
 )
 from .simultaneous_model import SimultaneousModel
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 T = TypeVar("T")
 
@@ -159,6 +161,8 @@ class SimultaneousProblem:
         reduced: bool = True,
     ) -> sparse.csr_array:
         """The stacked blocks J_k G_k, either `reduced` by QR or with a row for every point."""
+        from scipy import sparse  # slow to load; other tasks do not need it
+
         if self._at != values:
             self.residual(values, free)
         total = sum(len(self.model.followers(name, free)) for name in self.blocks)

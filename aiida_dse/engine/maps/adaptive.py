@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
-from scipy.ndimage import maximum_filter, minimum_filter
 
 from aiida_dse.engine.units import FloatArray
 
@@ -55,6 +53,8 @@ def filled(values: FloatArray, known: np.ndarray, grids: Levels) -> FloatArray:
     each axis and does not overshoot (Fritsch and Carlson, SIAM J. Numer. Anal. 17 (1980) 238): it
     is never below the lowest of the neighbouring points.
     """
+    from scipy.interpolate import PchipInterpolator  # slow to load; few maps need it
+
     field = values[np.ix_(*grids[0])]
     for coarse, fine in pairwise(grids):
         for k, (had, wanted) in enumerate(zip(coarse, fine, strict=True)):
@@ -76,6 +76,8 @@ def rounds(
     `reachable` are never requested. n_dof is the number of degrees of freedom, which scales chi2 to
     distinguish basins from ripples.
     """
+    from scipy.ndimage import maximum_filter, minimum_filter  # slow to load
+
     grids = levels(reachable.shape)
     known = ~reachable
     for level, grid in enumerate(grids):

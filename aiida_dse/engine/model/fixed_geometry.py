@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from aiida_dse.engine.crystal.disorder import EXCLUSION_DISTANCE
 from aiida_dse.engine.memo import Memo
@@ -96,6 +95,8 @@ class AtomListPhase(FixedGeometryPhase):
         default_factory=lambda: Memo(2), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        from scipy.spatial import cKDTree  # slow to load; other phases do not need it
+
         occupancy = np.array(self.occupancy)[self.site_of_atom]
         near = cKDTree(self.positions).query_pairs(self.exclusion_distance, output_type="ndarray")
         # two near positions may both be partially occupied: they are alternatives of one atom

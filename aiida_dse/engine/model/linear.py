@@ -8,7 +8,6 @@ from itertools import combinations
 
 import numpy as np
 from scipy.linalg import solve_triangular
-from scipy.optimize import nnls
 
 from aiida_dse.engine.units import FloatArray
 
@@ -227,4 +226,6 @@ def _non_negative(factor: FloatArray, projected: FloatArray) -> FloatArray:
         solution = solve_triangular(factor, projected)
         if solution.min() > 0:
             return np.asarray(solution)
+    from scipy.optimize import nnls  # slow to load; few solutions need it
+
     return np.asarray(nnls(factor, projected)[0])

@@ -20,7 +20,6 @@ from typing import ClassVar
 
 import gemmi
 import numpy as np
-from scipy.fft import irfftn, next_fast_len, rfftn
 
 from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.parameters import Kind
@@ -268,6 +267,8 @@ def _count(
     merged = merge_translations(crystal)
     n_atoms, n_classes = len(crystal.basis_atoms), len(merged.first)
     reach = _reach(crystal, centre, n_spheres)
+    from scipy.fft import irfftn, next_fast_len, rfftn  # slow to load; other shapes do not need it
+
     shells, inside = _shells(crystal, reach)
     shell_of_share = _shell_of_shares(crystal, centre, reach, shells)
     beyond = int(np.abs(merged.shift).max())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
-import xraydb
 
 from aiida_dse.engine.units import FloatArray, photon_energy
+
+from .tables import f0_terms, f1_f2, ions
 
 #: Upper limit of q (1/Å) of the Waasmaier-Kirfel fit: sin(theta)/lambda = 6 1/Å.
 WAASMAIER_KIRFEL_Q_MAX = 4 * np.pi * 6.0
@@ -38,7 +38,7 @@ def ion_symbol(species: str, *, any_case: bool = False, tabulated: bool = True) 
         r"\s*([A-Za-z]{1,2})\s*(?:(\d*\.?\d*)([+-])|([+-])(\d+\.?\d*))?\s*", species)
     written = match.group(1) if match else species
     element = written.capitalize()
-    known = _states_of(element) if match else ()
+    known = ions(element) if match else ()
     if match is None or not known:
         raise ValueError(
             f"'{species}' is not an element or ion with a tabulated form factor. Write the species "
@@ -47,7 +47,7 @@ def ion_symbol(species: str, *, any_case: bool = False, tabulated: bool = True) 
     sign = match.group(3) or match.group(4)
     if len(written) == 2 and written != element and sign is None and not any_case:
         first = written[0].upper()
-        other = f" or {first} (a label that begins with its element)" if _states_of(first) else ""
+        other = f" or {first} (a label that begins with its element)" if ions(first) else ""
         raise ValueError(
             f"'{species}' is ambiguous: it may mean {element}{other}. Element symbols have an "
             f"upper-case and a lower-case letter. Write '{element}' in the file, or specify the "
@@ -72,7 +72,7 @@ def tabulated_ion(ion: str) -> str:
     ValueError for an element that is not tabulated.
     """
     name = ion_symbol(ion, tabulated=False)
-    known = _states_of(element_of(name))
+    known = ions(element_of(name))
     if name in known:
         return name
     charge = charge_of(name)
@@ -102,24 +102,20 @@ def scattering_factor(ion: str, q: FloatArray, wavelength: float) -> ScatteringF
         )
     element = element_of(name)
     energy = photon_energy(wavelength)
-    f1 = float(xraydb.f1_chantler(element, energy))
-    f2 = float(xraydb.f2_chantler(element, energy))
+    f1, f2 = f1_f2(element, energy)
     if not (np.isfinite(f1) and np.isfinite(f2)):
         raise ValueError(
             f"{name}: Chantler's tables have no f' and f'' at {energy:.0f} eV (wavelength "
             f"{wavelength:g} Å). Check that the wavelength is in Å."
         )
-    return ScatteringFactor(name, np.asarray(xraydb.f0(name, q / (4 * np.pi))) + f1, f2)
+    offset, scale, exponents = f0_terms(name)
+    s = q / (4 * np.pi)
+    f0 = np.full(len(q), offset)
+    for a, b in zip(scale, exponents, strict=True):
+        f0 += a * np.exp(-b * s * s)
+    return ScatteringFactor(name, f0 + f1, f2)
 
 
 def element_of(ion: str) -> str:
     """The element of an ion symbol: 'Pb2+' -> 'Pb'."""
     return re.sub(r"[^A-Za-z].*$", "", ion)
-
-
-@lru_cache
-def _states_of(element: str) -> tuple[str, ...]:
-    try:
-        return tuple(xraydb.f0_ions(element))
-    except ValueError:
-        return ()
