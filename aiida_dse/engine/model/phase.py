@@ -7,7 +7,7 @@ scale as a whole are in fixed_geometry.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
@@ -19,10 +19,15 @@ from aiida_dse.engine.crystal.structure import CELL_LENGTHS, COORDINATES, Crysta
 from aiida_dse.engine.memo import Memo
 from aiida_dse.engine.parameters import Kind, Parameter, ParameterName
 from aiida_dse.engine.particles.shapes import Family, PairCounts
+from aiida_dse.engine.particles.vector_groups import VectorGroups
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.scattering import debye
 from aiida_dse.engine.scattering.form_factors import scattering_factor
-from aiida_dse.engine.scattering.histograms import grid_step, lattice_histograms
+from aiida_dse.engine.scattering.histograms import (
+    grid_step,
+    group_histograms,
+    lattice_histograms,
+)
 from aiida_dse.engine.scattering.pairs import (
     PairClass,
     PairWeights,
@@ -180,6 +185,8 @@ class CrystalPhase(Sites):
     exclusion_distance: float = EXCLUSION_DISTANCE
     _known_classes: Memo[tuple[PairClass, ...]] = field(
         default_factory=Memo, init=False, repr=False, compare=False)
+    _known_excluded: Memo[np.ndarray] = field(
+        default_factory=Memo, init=False, repr=False, compare=False)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -295,11 +302,9 @@ class CrystalPhase(Sites):
             fresh = sorted(set(range(len(channels))) - set(stale))
             sums[fresh] = previous.sums[fresh]
         if stale:
-            histograms = lattice_histograms(
-                crystal.cell.matrix, self.crystal.positions(site_positions),
-                self._classes(counts), weights, stale, step=sampling.step,
-                resources=sampling.resources,
-            )
+            histograms = self._histograms(
+                crystal.cell.matrix, self.crystal.positions(site_positions), counts, weights, stale,
+                sampling.step, sampling.resources)
             sums[stale] = debye.sine_sums(
                 histograms, sampling.q, step=sampling.step, resources=sampling.resources
             )
@@ -313,6 +318,7 @@ class CrystalPhase(Sites):
             pairs, vectors, size = cost
             return PhaseWork(vectors, pairs, size)
         _, counts, weights = self._counts(crystal, values, None, ONE_THREAD)
+        assert weights is not None  # shapes whose pairs are counted have an estimate of their own
         distances = float(weights.shape.prod(axis=1).sum())
         return PhaseWork(distances, distances, float(counts.tables.nbytes))
 
@@ -325,16 +331,43 @@ class CrystalPhase(Sites):
         """
         crystal = self._with_cell(values)
         _, counts, weights = self._counts(crystal, values, None, resources)
-        histograms = lattice_histograms(
-            crystal.cell.matrix, self.crystal.positions(self._site_positions(values)),
-            self._classes(counts), weights, range(len(site_channels(len(self.labels)))),
-            step=step, resources=resources,
-        )
+        histograms = self._histograms(
+            crystal.cell.matrix, self.crystal.positions(self._site_positions(values)), counts,
+            weights, range(len(site_channels(len(self.labels)))), step, resources)
         return histograms, self._atoms(counts.atoms)
+
+    def _histograms(
+        self, matrix: FloatArray, positions: FloatArray, counts: PairCounts,
+        weights: PairWeights | None, channels: Sequence[int], step: float, resources: Resources,
+    ) -> FloatArray:
+        if counts.groups is None:
+            assert weights is not None
+            return lattice_histograms(matrix, positions, self._classes(counts), weights, channels,
+                                      step=step, resources=resources)
+        groups = counts.groups
+        return group_histograms(
+            groups.lengths(matrix, positions), np.where(self._excluded(groups), 0.0, counts.tables),
+            self._channels(groups), channels, step=step)
+
+    def _channels(self, groups: VectorGroups) -> np.ndarray:
+        """The channel (n_groups,) of each group of vectors."""
+        n = len(self.labels)
+        numbers = np.zeros((n, n), dtype=int)
+        for k, (s, t) in enumerate(site_channels(n)):
+            numbers[s, t] = numbers[t, s] = k
+        return groups.channels(self.crystal.site_of_atom, numbers)
+
+    def _excluded(self, groups: VectorGroups) -> np.ndarray:
+        """A mask (n_groups,) of vectors at which two atoms never coexist."""
+        return self._known_excluded.get((len(groups), groups.generic[-1]), lambda: groups.excluded(
+            self.crystal, excluded_pairs(self.crystal, self.exclusion_distance)))
 
     def distances_in(self, state: PhaseState) -> FloatArray:
         """The numbers (n_channels,) of distances in a state, a measure of the work of making it."""
-        assert state.counts is not None and state.weights is not None
+        assert state.counts is not None
+        if state.counts.groups is not None:
+            return np.bincount(self._channels(state.counts.groups), minlength=len(state.keys)).astype(float)
+        assert state.weights is not None
         return np.bincount(
             [pair.channel for pair in self._classes(state.counts)],
             weights=state.weights.shape.prod(axis=1), minlength=len(state.keys),
@@ -356,7 +389,7 @@ class CrystalPhase(Sites):
     def _counts(
         self, crystal: Crystal, values: Mapping[str, float], previous: PhaseState | None,
         resources: Resources,
-    ) -> tuple[object, PairCounts, PairWeights]:
+    ) -> tuple[object, PairCounts, PairWeights | None]:
         sizes, stretch = self._sizes(values), 1.0
         if self.family.isotropic:
             stretch = (crystal.cell.volume / self.crystal.cell.volume) ** (1 / 3)
@@ -364,10 +397,11 @@ class CrystalPhase(Sites):
         cell = crystal.cell
         key = (tuple(sizes.values()), (stretch, cell.a, cell.b, cell.c) if sizes else ())
         if previous is not None and previous.counts_key == key:
-            assert previous.counts is not None and previous.weights is not None
+            assert previous.counts is not None
             return key, previous.counts, previous.weights
         counts = self.family.pair_counts(crystal, sizes, resources, stretch=stretch)
-        return key, counts, pair_weights(counts, self._classes(counts))
+        weights = pair_weights(counts, self._classes(counts)) if counts.groups is None else None
+        return key, counts, weights
 
     def _classes(self, counts: PairCounts) -> tuple[PairClass, ...]:
         """The classes of pairs, which depend on the shape but not on the sizes."""

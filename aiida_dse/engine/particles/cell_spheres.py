@@ -30,6 +30,15 @@ from .family import MAX_CELLS_ALONG_EDGE, PairCounts
 from .size_distributions import LogNormal, number_weights, whole_lengths
 from .size_statistics import sphere_measures
 from .sphere_counting import MAX_PAIRS, MAX_TABLE_BYTES, MergedPairs, merge_translations
+from .vector_groups import (
+    Points,
+    VectorGroups,
+    groups_of,
+    orbit_table,
+    pairs_by_shell,
+    representatives,
+    vector_groups,
+)
 
 #: Vectors whose lengths (Å) differ by less have the same length.
 SAME_LENGTH = 1e-6
@@ -38,7 +47,7 @@ ON_FACE = 1e-4
 #: Spheres are counted in steps of this number, so that small changes of the size reuse the pairs.
 COUNTED_TOGETHER = 4
 #: Number of such counts that are kept in memory.
-MOST_KEPT = 6
+MOST_KEPT = 3
 #: Pairs of atoms that are counted in the time of one operation on an element of a transform
 #: (estimated, not measured).
 PAIRS_PER_OPERATION = 2.0
@@ -79,9 +88,8 @@ class CellSpherePopulation:
         counted = min(COUNTED_TOGETHER * steps, _largest(crystal, self.centre))
         spheres = _spheres(crystal, self.centre, counted, resources)
         number = np.pad(number, (0, len(spheres.pairs) - len(number)))
-        tables = (number @ spheres.pairs / spheres.groups.n_vectors)[spheres.groups.of_vector]
-        return PairCounts(tables, number @ spheres.squares, spheres.merged,
-                          number @ spheres.occupancies)
+        return PairCounts(number @ spheres.pairs, number @ spheres.squares,
+                          merge_translations(crystal), number @ spheres.occupancies, spheres.groups)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
         number, diameters = self.number_weights(crystal, sizes)
@@ -122,34 +130,11 @@ class _Spheres:
     pairs: FloatArray  # (n, n_groups)
     occupancies: FloatArray  # (n, n_atoms)
     squares: FloatArray  # (n, n_atoms)
-    groups: _Groups
-    merged: MergedPairs
+    groups: VectorGroups
 
 
-@dataclass(frozen=True)
-class _Groups:
-    """Groups of difference vectors of the same two sites that have equal lengths by symmetry.
-
-    `of_vector` (n_classes, 2U+1, 2V+1, 2W+1) is the group of each vector, `n_vectors` (n_groups,)
-    the number of vectors in each. `lengths` holds, for every two sites, the lengths of their groups
-    in increasing order.
-    """
-
-    of_vector: np.ndarray
-    n_vectors: FloatArray
-    lengths: dict[tuple[int, int], FloatArray]
-
-    def of_lengths(self, other: dict[tuple[int, int], FloatArray]) -> np.ndarray:
-        """The groups (n,) that have the lengths of `other` groups, of a smaller box."""
-        found, offset = [], 0
-        for sites, lengths in self.lengths.items():
-            found.append(offset + np.searchsorted(lengths, other[sites] - SAME_LENGTH / 2))
-            offset += len(lengths)
-        return np.concatenate(found)
-
-
-#: The spheres counted last, by crystal, centre and number of spheres.
-_COUNTED: OrderedDict[tuple[Crystal, Centre, int], _Spheres] = OrderedDict()
+#: The spheres counted last, by crystal and centre.
+_COUNTED: OrderedDict[tuple[Crystal, Centre], _Spheres] = OrderedDict()
 _LOCK = Lock()
 
 
@@ -165,12 +150,14 @@ class _Share:
     share: float
 
 
+@lru_cache(maxsize=32)
 def step_of(crystal: Crystal) -> float:
     """The step (nm) of the diameters: that of a sphere with the volume of the primitive cell."""
     volume = crystal.cell.volume * abs(np.linalg.det(primitive_vectors(crystal)))
     return float((6 * volume / np.pi) ** (1 / 3)) / 10
 
 
+@lru_cache(maxsize=32)
 def primitive_vectors(crystal: Crystal) -> FloatArray:
     """The vectors of the standard primitive cell as columns, (3, 3) fractional.
 
@@ -210,6 +197,7 @@ def _shares(crystal: Crystal, centre: Centre) -> tuple[_Share, ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=256)
 def _reach(crystal: Crystal, centre: Centre, n_spheres: int) -> np.ndarray:
     """The largest cell (3,) along each axis with an atom of the sphere `n_spheres`."""
     heights = 1 / np.linalg.norm(np.linalg.inv(crystal.cell.matrix), axis=1)
@@ -245,139 +233,146 @@ def _largest(crystal: Crystal, centre: Centre) -> int:
 
 
 def _spheres(crystal: Crystal, centre: Centre, n_spheres: int, resources: Resources) -> _Spheres:
-    """The pairs of the spheres k = 1 ... n_spheres. Spheres counted before are not counted again."""
+    """The pairs of at least the spheres k = 1 ... n_spheres, which are kept for other sizes."""
     with _LOCK:
-        counted = {n: spheres for (other, at, n), spheres in _COUNTED.items()
-                   if at == centre and other == crystal}
-    if n_spheres not in counted:
-        most = counted[max(counted)] if counted else None
-        counted[n_spheres] = _count(crystal, centre, n_spheres, most, resources)
-        with _LOCK:
-            _COUNTED[crystal, centre, n_spheres] = counted[n_spheres]
-            while len(_COUNTED) > MOST_KEPT:
-                _COUNTED.popitem(last=False)
-    return counted[n_spheres]
+        for (other, at), spheres in _COUNTED.items():
+            if at == centre and other == crystal and len(spheres.pairs) >= n_spheres:
+                _COUNTED.move_to_end((other, at))
+                return spheres
+        spheres = _count(crystal, centre, n_spheres, resources)
+        _COUNTED[crystal, centre] = spheres
+        while len(_COUNTED) > MOST_KEPT:
+            _COUNTED.popitem(last=False)
+    return spheres
 
 
-def _count(
-    crystal: Crystal, centre: Centre, n_spheres: int, counted: _Spheres | None,
-    resources: Resources,
-) -> _Spheres:
-    """Count the pairs of the spheres that are not `counted` yet by Fourier transforms."""
-    merged = merge_translations(crystal)
-    n_atoms, n_classes = len(crystal.basis_atoms), len(merged.first)
-    reach = _reach(crystal, centre, n_spheres)
-    from scipy.fft import irfftn, next_fast_len, rfftn  # slow to load; other shapes do not need it
+def _count(crystal: Crystal, centre: Centre, n_spheres: int, resources: Resources) -> _Spheres:
+    """Count the pairs of cells of all spheres, and from these the pairs of atoms.
 
-    shells, inside = _shells(crystal, reach)
-    shell_of_share = _shell_of_shares(crystal, centre, reach, shells)
-    beyond = int(np.abs(merged.shift).max())
-    groups = _groups(crystal, merged, 2 * reach + beyond)
-    n_groups = len(groups.n_vectors)
-    pairs = np.zeros((n_spheres, n_groups))
-    occupancies, squares = np.zeros((2, n_spheres, n_atoms))
-    site = crystal.site_of_atom
-    known = 0
-    if counted is not None:
-        known = min(len(counted.pairs), n_spheres)
-        if known == n_spheres:
-            pairs[:] = counted.pairs[:known, counted.groups.of_lengths(groups.lengths)]
-        else:
-            pairs[:known, groups.of_lengths(counted.groups.lengths)] = counted.pairs
-        occupancies[:known], squares[:known] = counted.occupancies[:known], counted.squares[:known]
-    for k in range(known + 1, n_spheres + 1):
-        last = int(np.searchsorted(inside, k**3))
-        before = inside[last - 1] if last else 0
-        occupied = np.zeros(len(shells) + 1)
-        occupied[:last] = 1.0
-        occupied[last] = (k**3 - before) / (inside[last] - before)
-        within = np.minimum(reach, _reach(crystal, centre, k))
-        box = tuple(slice(r - w, r + w + 1) for r, w in zip(reach, within, strict=True))
-        fractions = np.zeros((n_atoms, *(2 * within + 1)))
-        for share, shell in zip(_shares(crystal, centre), shell_of_share, strict=True):
-            fractions[share.atom] += share.share * occupied[shell[box]]
-        occupancies[k - 1] = fractions.sum(axis=(1, 2, 3))
-        squares[k - 1] = (fractions**2).sum(axis=(1, 2, 3))
-
-        end = 2 * within + beyond
-        size = [next_fast_len(int(2 * n + 1), real=True) for n in end]
-        waves = rfftn(fractions, size, axes=(1, 2, 3), workers=resources.threads)
-        at = np.ix_(*(np.arange(-n, n + 1) for n in end))
-        own = tuple(slice(full - n, full + n + 1)
-                    for full, n in zip(2 * reach + beyond, end, strict=True))
-        ramps = {tuple(shift): _ramp(shift, size)
-                 for shift in np.unique(merged.shift.reshape(-1, 3), axis=0)}
-        for number in range(n_classes):
-            spectrum = np.zeros(waves.shape[1:], dtype=complex)
-            for s, t in zip(*np.nonzero(merged.class_of_pair == number), strict=True):
-                spectrum += np.conj(waves[s]) * waves[t] * ramps[tuple(merged.shift[s, t])]
-            counts = irfftn(spectrum, size, workers=resources.threads)[at]
-            counts[np.abs(counts) < 1e-7] = 0.0  # rounding of the transform
-            weight = 0.5 if site[merged.first[number]] == site[merged.second[number]] else 1.0
-            pairs[k - 1] += weight * np.bincount(
-                groups.of_vector[number][own].ravel(), counts.ravel(), minlength=n_groups)
-    return _Spheres(pairs, occupancies, squares, groups, merged)
+    The pairs of two atoms at a difference vector are those of the cells that share them.
+    """
+    cells = _pairs_of_cells(crystal, centre, n_spheres, resources)
+    shares = _shares(crystal, centre)
+    to_cells = np.round(np.linalg.inv(primitive_vectors(crystal))).astype(int)
+    # an atom of the conventional cell is shared by the cells of one in so many lattice vectors; those
+    # of its translations together are shared by all
+    translations = round(float(abs(np.linalg.det(to_cells))))
+    merged, site = merge_translations(crystal), crystal.site_of_atom
+    offsets: list[np.ndarray] = []
+    weights: list[FloatArray] = []
+    for number, (first, second) in enumerate(zip(merged.first, merged.second, strict=True)):
+        own: dict[tuple[int, ...], float] = {}
+        for s, t in zip(*np.nonzero(merged.class_of_pair == number), strict=True):
+            for a in (share for share in shares if share.atom == s):
+                for b in (share for share in shares if share.atom == t):
+                    shift = to_cells @ (b.offset - a.offset - merged.shift[s, t])
+                    key = tuple(np.round(shift).astype(int).tolist())
+                    own[key] = own.get(key, 0.0) + a.share * b.share
+        offsets.append(np.array(list(own)))
+        # pairs of one site are found from both of its atoms
+        weights.append(np.array(list(own.values())) / translations
+                       * (0.5 if site[first] == site[second] else 1.0))
+    radius = 10 * step_of(crystal) * n_spheres + 2 * np.linalg.norm(crystal.cell.matrix, axis=0).sum()
+    groups = vector_groups(crystal, float(radius))
+    generic = crystal.generic_positions
+    primitive = primitive_vectors(crystal)
+    # the primitive cell, and with it the shares of atoms on its faces, has fewer symmetries
+    rotations = [op.rotation for op, _ in crystal.stabiliser(np.array(centre))
+                 if np.allclose(np.abs(to_cells @ op.rotation @ primitive).sum(axis=0), 1)]
+    vectors = representatives(
+        generic[merged.second] - generic[merged.first], crystal.cell.matrix, rotations,
+        float(radius))
+    number_of = groups_of(crystal, groups, vectors)
+    pairs = np.zeros((n_spheres, len(groups)))
+    for number in range(len(merged.first)):
+        chosen = np.flatnonzero((vectors.number == number) & (number_of >= 0) & (vectors.length > 1e-6))
+        at = vectors.cell[chosen] @ to_cells.T
+        total = np.zeros((len(chosen), n_spheres))
+        for offset, weight in zip(offsets[number], weights[number], strict=True):
+            total += weight * cells.at(at + offset)
+        np.add.at(pairs.T, number_of[chosen], total * vectors.orbit[chosen, None])
+    occupancies, squares = np.zeros((2, n_spheres, len(crystal.basis_atoms)))
+    for a in shares:
+        occupancies[:, a.atom] += a.share / translations * np.arange(1.0, n_spheres + 1) ** 3
+        for b in (share for share in shares if share.atom == a.atom):
+            shift = np.round(to_cells @ (b.offset - a.offset)).astype(int)
+            squares[:, a.atom] += a.share * b.share / translations * cells.at(shift[None])[0]
+    return _Spheres(pairs, occupancies, squares, groups)
 
 
-def _ramp(shift: np.ndarray, size: list[int]) -> np.ndarray | float:
-    """The factor of a spectrum that moves its function by `shift` elements."""
-    if not shift.any():
-        return 1.0
-    axes = [np.exp(-2j * np.pi * np.arange(n if axis < 2 else n // 2 + 1) * shift[axis] / n)
-            for axis, n in enumerate(size)]
-    return np.asarray(axes[0][:, None, None] * axes[1][:, None] * axes[2])
+@dataclass(frozen=True)
+class _CellPairs:
+    """The mean products (n_orbits + 1, n_spheres) of the occupancies of two cells, summed over cells.
+
+    They depend on the lattice vector between the cells, in primitive vectors, through its `orbit`
+    (2U+1, 2V+1, 2W+1); the last row is 0, for vectors that are too long.
+    """
+
+    products: FloatArray
+    orbit: np.ndarray
+
+    def at(self, vectors: np.ndarray) -> FloatArray:
+        """The products (n, n_spheres) at lattice vectors (n, 3)."""
+        reach = np.array(self.orbit.shape) // 2
+        inside = (np.abs(vectors) <= reach).all(axis=1)
+        index = np.where(inside[:, None], vectors + reach, 0)
+        return self.products[np.where(inside, self.orbit[tuple(index.T)], -1)]
 
 
-def _shells(crystal: Crystal, reach: np.ndarray) -> tuple[FloatArray, np.ndarray]:
-    """The lengths (Å) of lattice vectors, and the number of vectors up to each length."""
+def _pairs_of_cells(
+    crystal: Crystal, centre: Centre, n_spheres: int, resources: Resources
+) -> _CellPairs:
+    """The pairs of primitive cells of all spheres, by the orbits of lattice vectors."""
     vectors = primitive_vectors(crystal)
-    most = np.ceil(np.abs(np.linalg.inv(vectors)) @ (reach + 1.0)).astype(int)
-    n = np.stack(np.meshgrid(*(np.arange(-m, m + 1) for m in most), indexing="ij"), axis=-1)
-    lengths = np.sort(np.linalg.norm(n.reshape(-1, 3) @ (crystal.cell.matrix @ vectors).T, axis=1))
+    matrix = crystal.cell.matrix @ vectors
+    inverse = np.linalg.inv(vectors)
+    fixing = [op.rotation for op, _ in crystal.stabiliser(np.array(centre))]
+    rotations = list({tuple(np.round(inverse @ op @ vectors).astype(int).ravel()) for op in fixing})
+    lengths, inside = _shells(crystal, n_spheres)
+    radius = float(lengths[np.searchsorted(inside, n_spheres**3)]) + SAME_LENGTH
+    cell = representatives(np.zeros((1, 3)), matrix, [np.eye(3)], radius)
+    order = np.argsort(cell.length, kind="stable")
+    points, shell = cell.cell[order], np.searchsorted(lengths, cell.length[order] - SAME_LENGTH)
+    # shells that no sphere fills in part are counted together with their neighbours
+    lasts = np.searchsorted(inside, np.arange(1, n_spheres + 1) ** 3)
+    partly = np.unique(lasts)
+    row_of_shell = 2 * np.searchsorted(partly, np.arange(len(lengths))) + np.isin(
+        np.arange(len(lengths)), partly)
+    own = representatives(np.zeros((1, 3)), matrix,
+                          [np.array(entries).reshape(3, 3) for entries in rotations], radius)
+    size_of = {tuple(at): size for at, size in zip(own.cell.tolist(), own.orbit.tolist(), strict=True)}
+    orbit = np.array([size_of.get(tuple(at), 0.0) for at in points.tolist()])
+    reach = 2 * np.abs(points).max(axis=0)
+    table, n_orbits = orbit_table(np.array(rotations).reshape(-1, 3, 3), reach)
+    lattice = MergedPairs(np.zeros((1, 1), dtype=int), np.zeros((1, 1, 3), dtype=int), np.zeros(1, dtype=int),
+                          np.zeros(1, dtype=int))
+    mixed, equal = pairs_by_shell(
+        Points(points, np.zeros(len(points), dtype=int), shell, orbit, np.zeros((1, 3)), matrix,
+               lengths[: shell[-1] + 1]),
+        lattice, table[None], row_of_shell[: shell[-1] + 1], n_orbits, resources, separate=True)
+    n_vectors = np.bincount(table.ravel(), minlength=n_orbits)
+    below = np.zeros((len(mixed) + 1, n_orbits))
+    np.cumsum(mixed + equal, axis=0, out=below[1:])
+    products = np.zeros((n_orbits + 1, n_spheres))
+    zero = int(table[tuple(reach)])
+    for k in range(1, n_spheres + 1):
+        last = int(lasts[k - 1])
+        before = int(inside[last - 1]) if last else 0
+        part = (k**3 - before) / (inside[last] - before)
+        row = row_of_shell[last]
+        both = 2 * (below[row] + part * mixed[row] + part**2 * equal[row])
+        both[zero] = before + part**2 * (inside[last] - before)
+        products[:-1, k - 1] = both / n_vectors
+    return _CellPairs(products, table)
+
+
+def _shells(crystal: Crystal, n_spheres: int) -> tuple[FloatArray, np.ndarray]:
+    """The lengths (Å) of lattice vectors, and the number of vectors up to each length.
+
+    They extend beyond the sphere `n_spheres`.
+    """
+    matrix = crystal.cell.matrix @ primitive_vectors(crystal)
+    radius = 5 * step_of(crystal) * n_spheres + np.linalg.norm(matrix, axis=0).sum()
+    lengths = np.sort(representatives(np.zeros((1, 3)), matrix, [np.eye(3)], float(radius)).length)
     last = np.append(np.flatnonzero(np.diff(lengths) > SAME_LENGTH), len(lengths) - 1)
     return lengths[last], last + 1
-
-
-def _shell_of_shares(
-    crystal: Crystal, centre: Centre, reach: np.ndarray, shells: FloatArray
-) -> list[np.ndarray]:
-    """For each share of an atom, the shell (2U+1, 2V+1, 2W+1) of its primitive cell."""
-    cells = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij"), axis=-1)
-    bounds = (shells[1:] + shells[:-1]) / 2
-    return [np.searchsorted(bounds, np.linalg.norm((cells + share.offset) @ crystal.cell.matrix.T,
-                                                   axis=-1))
-            for share in _shares(crystal, centre)]
-
-
-def _groups(crystal: Crystal, merged: MergedPairs, reach: np.ndarray) -> _Groups:
-    """The groups of difference vectors up to `reach` (3,) cells along each axis.
-
-    The Debye equation depends on the lengths only, so the pairs of a group may be distributed evenly
-    over its vectors. The lengths are those of a cell and of positions with displaced free
-    parameters.
-    """
-    changes = zip(crystal.free_cell_parameters, (1.013, 0.987, 1.031, 1.007, 0.993, 1.017), strict=False)
-    cell = crystal.with_cell(**{
-        name: factor * getattr(crystal.cell, name) for name, factor in changes}).cell
-    u = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij"), axis=-1)
-    generic, site = crystal.generic_positions, crystal.site_of_atom
-    of_vector = np.empty((len(merged.first), *u.shape[:-1]), dtype=np.int32)
-    n_vectors: list[FloatArray] = []
-    lengths_of: dict[tuple[int, int], FloatArray] = {}
-    offset = 0
-    sites = [(int(site[i]), int(site[j])) for i, j in zip(merged.first, merged.second, strict=True)]
-    for two in sorted(set(sites)):
-        classes = [number for number, these in enumerate(sites) if these == two]
-        lengths = np.array([
-            np.linalg.norm((u + generic[merged.second[n]] - generic[merged.first[n]]) @ cell.matrix.T,
-                           axis=-1)
-            for n in classes])
-        order = np.argsort(lengths, axis=None, kind="stable")
-        new = np.diff(lengths.ravel()[order], prepend=-1.0) > SAME_LENGTH
-        numbers = np.empty(lengths.size, dtype=np.int32)
-        numbers[order] = np.cumsum(new) - 1
-        of_vector[classes] = offset + numbers.reshape(lengths.shape)
-        n_vectors.append(np.bincount(numbers).astype(float))
-        lengths_of[two] = lengths.ravel()[order][new]
-        offset += len(n_vectors[-1])
-    return _Groups(of_vector, np.concatenate(n_vectors), lengths_of)

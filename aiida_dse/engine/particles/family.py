@@ -16,6 +16,7 @@ from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import FloatArray
 
 from .sphere_counting import MergedPairs
+from .vector_groups import VectorGroups
 
 #: Largest number of cells along an edge of a particle.
 MAX_CELLS_ALONG_EDGE = 200
@@ -28,7 +29,8 @@ class PairCounts:
     `tables` (n_tables, 2U-1, 2V-1, 2W-1) holds C(u) for u = -(U-1) ... U-1 and so on. If `merged`
     is None, the particles consist of whole cells, and one table, even in each component of u,
     serves all pairs of basis atoms; otherwise there is one table for each class of pairs, with each
-    unordered pair counted once. `atoms` (n_atoms,), or (1,) where all are equal, is the mean number
+    unordered pair counted once. With `groups`, tables (n_groups,) holds the unordered pairs of each
+    group of vectors instead. `atoms` (n_atoms,), or (1,) where all are equal, is the mean number
     of each basis atom, as it weights the self-scattering. `contents` (n_atoms,) is that of its
     composition, if the two differ because atoms are occupied in part.
     """
@@ -37,6 +39,7 @@ class PairCounts:
     atoms: FloatArray
     merged: MergedPairs | None = None
     contents: FloatArray | None = None
+    groups: VectorGroups | None = None
 
     @property
     def reach(self) -> tuple[int, int, int]:

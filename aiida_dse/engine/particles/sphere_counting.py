@@ -73,9 +73,9 @@ def count_sphere_pairs(
     """
     # rounded radii let small steps in size reuse the atoms; beyond the end their weight is zero
     outer, inner = (1.1, 1.02) if distribution else (1.0, 1.0)
-    atoms = _sphere_atoms(crystal, centre, _rounded_up(diameter * 5, outer))
+    atoms = atoms_of_sphere(crystal, centre, rounded_up(diameter * 5, outer))
     merged = merge_translations(crystal)
-    atoms = _within(atoms, _rounded_up(diameter * 5, inner))
+    atoms = _within(atoms, rounded_up(diameter * 5, inner))
     fraction = np.ones(len(atoms.radius)) if distribution is None else distribution.fraction_beyond(
         atoms.radius / 5, end=diameter)
     low = atoms.cell.min(axis=0)
@@ -118,7 +118,7 @@ def count_sphere_pairs(
     return tables, merged, per_particle
 
 
-def _rounded_up(radius: float, base: float) -> float:
+def rounded_up(radius: float, base: float) -> float:
     """The radius rounded up to a power of the base; the radius itself for base 1."""
     return radius if base == 1 else float(base ** np.ceil(np.log(radius) / np.log(base)))
 
@@ -159,13 +159,17 @@ def _count_pairs(  # type: ignore[no-untyped-def]
                         row[z] += weight * min(own, line[z])
 
 
+def special_centre(crystal: Crystal, centre: tuple[float, float, float]) -> FloatArray:
+    """The centre (3,) of spheres; one near a special position is moved onto it."""
+    fixing = crystal.stabiliser(np.array(centre))
+    return np.asarray(np.mean([op(np.array(centre)) + shift for op, shift in fixing], axis=0))
+
+
 @lru_cache(maxsize=8)
-def _sphere_atoms(
+def atoms_of_sphere(
     crystal: Crystal, centre: tuple[float, float, float], radius: float
 ) -> SphereAtoms:
-    # a centre near a special position is moved onto it
-    fixing = crystal.stabiliser(np.array(centre))
-    point = np.mean([op(np.array(centre)) + shift for op, shift in fixing], axis=0)
+    point = special_centre(crystal, centre)
     matrix = crystal.cell.matrix
     heights = 1 / np.linalg.norm(np.linalg.inv(matrix), axis=1)
     reach = np.ceil(radius / heights + 1).astype(int)

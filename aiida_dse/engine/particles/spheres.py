@@ -15,7 +15,13 @@ from aiida_dse.engine.resources import ONE_THREAD, Resources
 from .family import MAX_CELLS_ALONG_EDGE, PairCounts, check_extent
 from .size_distributions import LogNormal
 from .size_statistics import sphere_measures
-from .sphere_counting import count_sphere_pairs, largest_sphere, sphere_cost
+from .sphere_counting import (
+    count_sphere_pairs,
+    largest_sphere,
+    merge_translations,
+    sphere_cost,
+)
+from .sphere_shells import pairs_of_spheres
 
 
 @dataclass(frozen=True)
@@ -124,10 +130,17 @@ def _sphere_counts(
     distribution: LogNormal | None, resources: Resources,
 ) -> PairCounts:
     _check_sphere(crystal, largest)
-    tables, merged, atoms = count_sphere_pairs(
-        crystal, centre, largest, distribution, resources
-    )
-    return PairCounts(tables, atoms, merged)
+    known = pairs_of_spheres(crystal, centre, largest, resources)
+    if known is None:
+        tables, merged, atoms = count_sphere_pairs(
+            crystal, centre, largest, distribution, resources)
+        return PairCounts(tables, atoms, merged)
+    if distribution is None:
+        fraction = (known.radius <= 5 * largest * (1 + 1e-9)).astype(float)
+    else:
+        fraction = distribution.fraction_beyond(known.radius / 5, end=largest)
+    return PairCounts(fraction @ known.pairs, fraction @ known.atoms, merge_translations(crystal),
+                      groups=known.groups)
 
 
 def _check_sphere(crystal: Crystal, diameter: float) -> None:

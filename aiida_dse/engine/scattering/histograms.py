@@ -91,6 +91,23 @@ def lattice_histograms(
     return histograms
 
 
+def group_histograms(
+    lengths: FloatArray, pairs: FloatArray, channel: np.ndarray, channels: Sequence[int], *,
+    step: float,
+) -> FloatArray:
+    """The histograms (n_channels, n_bins) of C/r of the requested channels, from groups of vectors.
+
+    lengths (n_groups,) Å, their numbers of pairs C (n_groups,), 0 where there are none, and the
+    channel (n_groups,) of each.
+    """
+    n_bins = int(lengths.max(initial=0.0, where=pairs > 0) / step) + GRID_MARGIN + 4
+    histograms = np.zeros((len(channels), n_bins))
+    for row, wanted in enumerate(channels):
+        own = (channel == wanted) & (pairs > 0)
+        _collect_groups(lengths[own], pairs[own], step, np.zeros((n_bins, SPLINE_ORDER)), histograms[row])
+    return histograms
+
+
 def _portions(
     channel_of_class: np.ndarray, distances: np.ndarray, channels: Sequence[int], least: int
 ) -> list[tuple[int, np.ndarray]]:
@@ -202,6 +219,21 @@ def _collect_lattice(  # type: ignore[no-untyped-def]
                     flat[at + np.uint64(2)] += weight * square
                     flat[at + np.uint64(3)] += slope * square
                 at_row += shape[n, 2]
+    _spline_from_moments(moments, histogram)
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _collect_groups(lengths, pairs, step, moments, histogram):  # type: ignore[no-untyped-def]
+    for n in range(len(lengths)):
+        s = lengths[n] / step
+        k = np.int64(s)
+        t = s - k - 0.5
+        weight = pairs[n] / lengths[n]
+        bins = moments[k + GRID_MARGIN]
+        bins[0] += weight
+        bins[1] += weight * t
+        bins[2] += weight * t * t
+        bins[3] += weight * t * t * t
     _spline_from_moments(moments, histogram)
 
 

@@ -1,0 +1,97 @@
+"""The pairs of nested spheres by the shell of their outer atom, counted once for all sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+
+from aiida_dse.engine.crystal.structure import Crystal
+from aiida_dse.engine.resources import Resources
+from aiida_dse.engine.units import FloatArray
+
+from .sphere_counting import atoms_of_sphere, merge_translations, rounded_up, special_centre
+from .vector_groups import (
+    SAME_RADIUS,
+    Points,
+    VectorGroups,
+    group_table,
+    pairs_by_shell,
+    vector_groups,
+)
+
+#: Largest size (bytes) of the pairs by shell and group, and of the table of groups.
+MOST_BYTES = 1e9
+Centre = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ShellPairs:
+    """The pairs (n_shells, n_groups) and atoms (n_shells, n_atoms) of shells of `radius` Å.
+
+    The pairs are those whose outer atom lies in the shell.
+    """
+
+    radius: FloatArray
+    pairs: FloatArray
+    atoms: FloatArray
+    groups: VectorGroups
+
+
+#: Spheres of a larger radius, up to this factor, are used in place of counting again.
+LARGEST_USED = 1.5
+_known: list[tuple[tuple[Crystal, Centre], float, ShellPairs | None]] = []
+_lock = Lock()
+
+
+def pairs_of_spheres(
+    crystal: Crystal, centre: Centre, diameter: float, resources: Resources
+) -> ShellPairs | None:
+    """The pairs of spheres up to `diameter` nm and somewhat beyond.
+
+    None where the shells and groups, which are many in crystals of low symmetry, would exceed
+    MOST_BYTES.
+    """
+    # a rounded radius serves small changes of the size
+    radius = rounded_up(diameter * 5, 1.1)
+    key, earlier = (crystal, centre), None
+    with _lock:
+        for known, its_radius, pairs in _known:
+            if known == key and radius <= its_radius <= radius * LARGEST_USED:
+                return pairs
+            if known == key and its_radius < radius:
+                earlier = pairs
+        pairs = _counted(crystal, centre, radius, earlier, resources)
+        _known.insert(0, (key, radius, pairs))
+        del _known[2:]
+    return pairs
+
+
+def _counted(
+    crystal: Crystal, centre: Centre, radius: float, earlier: ShellPairs | None, resources: Resources
+) -> ShellPairs | None:
+    """Count the pairs; those of `earlier`, smaller spheres are not counted again."""
+    atoms = atoms_of_sphere(crystal, centre, radius)
+    shell = np.concatenate([[0], np.cumsum(np.diff(atoms.radius) > SAME_RADIUS)])
+    merged = merge_translations(crystal)
+    reach = np.ptp(atoms.cell, axis=0) + int(np.abs(merged.shift).max())
+    if 4.0 * len(merged.first) * np.prod(2.0 * reach + 1) > MOST_BYTES:
+        return None
+    groups = vector_groups(crystal, 2 * radius * (1 + 1e-6))
+    n_shells, n_atoms = int(shell[-1]) + 1, len(crystal.basis_atoms)
+    if 8.0 * n_shells * len(groups) > MOST_BYTES:
+        return None
+    begins = np.searchsorted(shell, np.arange(n_shells))
+    matrix = crystal.cell.matrix
+    offset = (crystal.positions() - special_centre(crystal, centre)) @ matrix.T
+    known = 0 if earlier is None else len(earlier.pairs)
+    pairs, _ = pairs_by_shell(
+        Points(atoms.cell, atoms.atom, shell, atoms.orbit, offset, matrix, atoms.radius[begins]),
+        merged, group_table(crystal, groups, reach), np.arange(n_shells), len(groups), resources,
+        first=known)
+    if earlier is not None:
+        pairs[:known, groups.places_of(earlier.groups)] = earlier.pairs
+    contents = np.bincount(shell * n_atoms + atoms.atom, minlength=n_shells * n_atoms)
+    return ShellPairs(atoms.radius[begins], pairs, contents.reshape(n_shells, n_atoms).astype(float),
+                      groups)
