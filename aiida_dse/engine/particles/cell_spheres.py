@@ -10,6 +10,7 @@ occupancy.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import ClassVar
 
 import gemmi
 import numpy as np
+from numba import njit
 
 from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.parameters import Kind
@@ -29,7 +31,13 @@ from aiida_dse.engine.units import FloatArray
 from .family import MAX_CELLS_ALONG_EDGE, PairCounts
 from .size_distributions import LogNormal, number_weights, whole_lengths
 from .size_statistics import sphere_measures
-from .sphere_counting import MAX_PAIRS, MAX_TABLE_BYTES, MergedPairs, merge_translations
+from .sphere_counting import (
+    MAX_PAIRS,
+    MAX_TABLE_BYTES,
+    MergedPairs,
+    merge_translations,
+    rounded_up,
+)
 from .vector_groups import (
     Points,
     VectorGroups,
@@ -44,8 +52,9 @@ from .vector_groups import (
 SAME_LENGTH = 1e-6
 #: An atom nearer to a face of the cell than this fraction of the edge lies on the face.
 ON_FACE = 1e-4
-#: Spheres are counted in steps of this number, so that small changes of the size reuse the pairs.
-COUNTED_TOGETHER = 4
+#: Numbers of spheres are rounded up to powers of this, so that small changes of the size reuse the
+#: pairs.
+COUNTED_FURTHER = 1.2
 #: Number of such counts that are kept in memory.
 MOST_KEPT = 3
 #: Pairs of atoms that are counted in the time of one operation on an element of a transform
@@ -84,8 +93,8 @@ class CellSpherePopulation:
         stretch: float = 1.0,
     ) -> PairCounts:
         number, _ = self.number_weights(crystal, sizes, stretch)
-        steps = -(-len(number) // COUNTED_TOGETHER)
-        counted = min(COUNTED_TOGETHER * steps, _largest(crystal, self.centre))
+        counted = math.ceil(rounded_up(len(number), COUNTED_FURTHER))
+        counted = min(counted, _largest(crystal, self.centre))
         spheres = _spheres(crystal, self.centre, counted, resources)
         number = np.pad(number, (0, len(spheres.pairs) - len(number)))
         return PairCounts(number @ spheres.pairs, number @ spheres.squares,
@@ -283,21 +292,36 @@ def _count(crystal: Crystal, centre: Centre, n_spheres: int, resources: Resource
         generic[merged.second] - generic[merged.first], crystal.cell.matrix, rotations,
         float(radius))
     number_of = groups_of(crystal, groups, vectors)
-    pairs = np.zeros((n_spheres, len(groups)))
+    pairs = np.zeros((len(groups), n_spheres))
     for number in range(len(merged.first)):
-        chosen = np.flatnonzero((vectors.number == number) & (number_of >= 0) & (vectors.length > 1e-6))
-        at = vectors.cell[chosen] @ to_cells.T
-        total = np.zeros((len(chosen), n_spheres))
-        for offset, weight in zip(offsets[number], weights[number], strict=True):
-            total += weight * cells.at(at + offset)
-        np.add.at(pairs.T, number_of[chosen], total * vectors.orbit[chosen, None])
+        chosen = (vectors.number == number) & (number_of >= 0) & (vectors.length > SAME_LENGTH)
+        _add_pairs(vectors.cell[chosen] @ to_cells.T, number_of[chosen], vectors.orbit[chosen],
+                   offsets[number], weights[number], cells.orbit, cells.products, pairs)
     occupancies, squares = np.zeros((2, n_spheres, len(crystal.basis_atoms)))
     for a in shares:
         occupancies[:, a.atom] += a.share / translations * np.arange(1.0, n_spheres + 1) ** 3
         for b in (share for share in shares if share.atom == a.atom):
             shift = np.round(to_cells @ (b.offset - a.offset)).astype(int)
             squares[:, a.atom] += a.share * b.share / translations * cells.at(shift[None])[0]
-    return _Spheres(pairs, occupancies, squares, groups)
+    return _Spheres(np.ascontiguousarray(pairs.T), occupancies, squares, groups)
+
+
+@njit(cache=True, nogil=True)
+def _add_pairs(  # type: ignore[no-untyped-def]
+    cell, group, orbit, offsets, weights, orbit_of_vector, products, pairs
+):
+    """Add the pairs of atoms at difference vectors: those of the cells that share the atoms."""
+    reach = np.array(orbit_of_vector.shape) // 2
+    total = np.empty(pairs.shape[1])
+    for n in range(len(cell)):
+        total[:] = 0.0
+        for k in range(len(weights)):
+            u = cell[n, 0] + offsets[k, 0] + reach[0]
+            v = cell[n, 1] + offsets[k, 1] + reach[1]
+            w = cell[n, 2] + offsets[k, 2] + reach[2]
+            if 0 <= u <= 2 * reach[0] and 0 <= v <= 2 * reach[1] and 0 <= w <= 2 * reach[2]:
+                total += weights[k] * products[orbit_of_vector[u, v, w]]
+        pairs[group[n]] += orbit[n] * total
 
 
 @dataclass(frozen=True)
@@ -340,9 +364,11 @@ def _pairs_of_cells(
         np.arange(len(lengths)), partly)
     own = representatives(np.zeros((1, 3)), matrix,
                           [np.array(entries).reshape(3, 3) for entries in rotations], radius)
-    size_of = {tuple(at): size for at, size in zip(own.cell.tolist(), own.orbit.tolist(), strict=True)}
-    orbit = np.array([size_of.get(tuple(at), 0.0) for at in points.tolist()])
-    reach = 2 * np.abs(points).max(axis=0)
+    most = np.abs(points).max(axis=0)
+    size_of = np.zeros(2 * most + 1)
+    size_of[tuple((own.cell + most).T)] = own.orbit
+    orbit = size_of[tuple((points + most).T)]
+    reach = 2 * most
     table, n_orbits = orbit_table(np.array(rotations).reshape(-1, 3, 3), reach)
     lattice = MergedPairs(np.zeros((1, 1), dtype=int), np.zeros((1, 1, 3), dtype=int), np.zeros(1, dtype=int),
                           np.zeros(1, dtype=int))
@@ -351,16 +377,18 @@ def _pairs_of_cells(
                lengths[: shell[-1] + 1]),
         lattice, table[None], row_of_shell[: shell[-1] + 1], n_orbits, resources, separate=True)
     n_vectors = np.bincount(table.ravel(), minlength=n_orbits)
-    below = np.zeros((len(mixed) + 1, n_orbits))
-    np.cumsum(mixed + equal, axis=0, out=below[1:])
+    below, next_row = np.zeros(n_orbits), 0
     products = np.zeros((n_orbits + 1, n_spheres))
     zero = int(table[tuple(reach)])
     for k in range(1, n_spheres + 1):
         last = int(lasts[k - 1])
         before = int(inside[last - 1]) if last else 0
         part = (k**3 - before) / (inside[last] - before)
-        row = row_of_shell[last]
-        both = 2 * (below[row] + part * mixed[row] + part**2 * equal[row])
+        row = int(row_of_shell[last])
+        for full in range(next_row, row):
+            below += mixed[full] + equal[full]
+        next_row = max(next_row, row)
+        both = 2 * (below + part * mixed[row] + part**2 * equal[row])
         both[zero] = before + part**2 * (inside[last] - before)
         products[:-1, k - 1] = both / n_vectors
     return _CellPairs(products, table)

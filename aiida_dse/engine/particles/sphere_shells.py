@@ -55,13 +55,14 @@ def pairs_of_spheres(
     """
     # a rounded radius serves small changes of the size
     radius = rounded_up(diameter * 5, 1.1)
-    key, earlier = (crystal, centre), None
+    key = (crystal, centre)
     with _lock:
-        for known, its_radius, pairs in _known:
-            if known == key and radius <= its_radius <= radius * LARGEST_USED:
+        own = [(its_radius, pairs) for known, its_radius, pairs in _known if known == key]
+        for its_radius, pairs in own:
+            if radius <= its_radius <= radius * LARGEST_USED:
                 return pairs
-            if known == key and its_radius < radius:
-                earlier = pairs
+        smaller = [one for one in own if one[0] < radius]
+        earlier = max(smaller, key=lambda one: one[0])[1] if smaller else None
         pairs = _counted(crystal, centre, radius, earlier, resources)
         _known.insert(0, (key, radius, pairs))
         del _known[2:]

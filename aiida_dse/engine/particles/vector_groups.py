@@ -247,7 +247,7 @@ def group_table(crystal: Crystal, groups: VectorGroups, reach: np.ndarray) -> np
     differences = positions[merged.second] - positions[merged.first]
     for c in range(len(table)):
         k = int(groups.sites_of_class[c])
-        begin, end = int(groups.begin[k]), int(groups.begin[k + 1])
+        begin, end = groups.begin[k : k + 2].tolist()
         _number(differences[c], matrix, reach, groups.generic[begin:end], begin, table[c])
     return table
 
@@ -274,10 +274,10 @@ def _number(difference, matrix, reach, lengths, begin, table):  # type: ignore[n
                 z = matrix[2, 0] * a + matrix[2, 1] * b + matrix[2, 2] * e
                 r = np.sqrt(x * x + y * y + z * z)
                 # the last group that begins at or below r
-                i = np.int64(r * scale)
+                at = np.int64(r * scale)
                 found = -1
-                if i < n_buckets:
-                    k = bucket[i]
+                if at < n_buckets:
+                    k = bucket[at]
                     while k < len(lengths) and lengths[k] <= r + 0.1 * SAME_LENGTH:
                         k += 1
                     if k > 0 and r - lengths[k - 1] < 10 * SAME_LENGTH:
