@@ -206,15 +206,28 @@ def _orbit_sizes(crystal: Crystal, centre: FloatArray, vectors: FloatArray) -> F
         tuple(np.round(matrix @ op.rotation @ inverse, 9).ravel())
         for op, _ in crystal.stabiliser(centre)
     }
-    direction = np.array([1.0, np.pi / 5, np.e / 9])
-    own = vectors @ direction
-    highest = np.ones(len(vectors), dtype=bool)
-    fixed_by = np.zeros(len(vectors))
-    for entries in unique:
-        moved = vectors @ np.array(entries).reshape(3, 3).T
-        fixed_by += np.abs(moved - vectors).max(axis=1) < 1e-4
-        highest &= moved @ direction <= own + 1e-6
-    return np.where(highest, len(unique) / fixed_by, 0.0)
+    rotations = np.array(sorted(unique)).reshape(-1, 3, 3)
+    orbit = np.empty(len(vectors))
+    _fill_orbits(vectors, rotations, np.array([1.0, np.pi / 5, np.e / 9]), orbit)
+    return orbit
+
+
+@njit(cache=True, nogil=True)
+def _fill_orbits(vectors, rotations, direction, orbit):  # type: ignore[no-untyped-def]
+    for n in range(len(vectors)):
+        x, y, z = vectors[n]
+        own = x * direction[0] + y * direction[1] + z * direction[2]
+        fixed = 0
+        for r in rotations:
+            a = r[0, 0] * x + r[0, 1] * y + r[0, 2] * z
+            b = r[1, 0] * x + r[1, 1] * y + r[1, 2] * z
+            c = r[2, 0] * x + r[2, 1] * y + r[2, 2] * z
+            if a * direction[0] + b * direction[1] + c * direction[2] > own + 1e-6:
+                fixed = 0
+                break
+            if max(abs(a - x), abs(b - y), abs(c - z)) < 1e-4:
+                fixed += 1
+        orbit[n] = len(rotations) / fixed if fixed else 0.0
 
 
 def sphere_cost(
