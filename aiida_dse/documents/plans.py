@@ -233,6 +233,10 @@ class PosteriorPlan(Section):
     steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         500, description="steps of each walker"
     )
+    method: Literal["auto", "direct"] = Field(
+        "auto", description="'auto' approximates the patterns around the minimum, and checks this at "
+        "samples of the chain; 'direct' computes every pattern"
+    )
     seed: Annotated[int, Field(ge=0)] = 0
 
 

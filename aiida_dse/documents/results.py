@@ -259,6 +259,11 @@ class PosteriorRow(Record):
     seed: int
     acceptance: float
     n_impossible: int
+    #: Number of exact patterns behind an approximated log p, number of samples at which it was
+    #: checked, and its error there; null for a chain of exact patterns.
+    n_exact: int | None = None
+    n_checked: int | None = None
+    error: float | None = None
     burn_in: int | None = None
     n_kept: int | None = None
     converged: bool | None = None

@@ -59,6 +59,10 @@ def _progress_lines(found: UncertaintyRow) -> list[str]:
             f"posterior: {chain.n_walkers} walkers, {chain.n_steps} steps, acceptance "
             f"{chain.acceptance:.2f}, {chain.n_impossible} impossible proposals; seed {chain.seed}"
         )
+        if chain.n_exact is not None and chain.error is not None:
+            lines.append(
+                f"  patterns approximated from {chain.n_exact} exact ones; at {chain.n_checked} samples, log p "
+                f"differs from that of exact patterns by {chain.error:.3f} (standard deviation)")
         if chain.converged is not None:
             times = [p.autocorrelation_time for p in chain.parameters.values()
                      if p.autocorrelation_time is not None and isfinite(p.autocorrelation_time)]

@@ -192,8 +192,8 @@ class _Work:
 
         self.chain = sample_posterior(
             self.built.model, self.best, plan.steps, n_walkers=plan.walkers, seed=plan.seed,
-            restraints=self.built.restraints, finished=self.chain, resources=self.resources,
-            on_step=on_step, should_stop=self.should_stop,
+            restraints=self.built.restraints, finished=self.chain,
+            direct=plan.method == "direct", resources=self.resources, on_step=on_step, should_stop=self.should_stop,
         )
         self.reason = self.chain.stop_reason
 

@@ -13,6 +13,7 @@ from aiida_dse.engine.fit.convergence import convergence
 from aiida_dse.engine.fit.posterior import Chain
 from aiida_dse.engine.fit.profile import Profiles, Ray
 from aiida_dse.engine.fit.refine import Refinement
+from aiida_dse.engine.fit.surrogate import Approximation
 from aiida_dse.engine.model.agreement import su_scale
 from aiida_dse.io.results import Result
 
@@ -115,6 +116,9 @@ def chain_row(chain: Chain) -> PosteriorRow:
     return PosteriorRow(
         n_walkers=len(chain.last), n_steps=chain.n_steps, thin=chain.thin, seed=chain.seed,
         acceptance=chain.acceptance, n_impossible=chain.n_impossible,
+        **({} if chain.approximation is None else {
+            "n_exact": chain.approximation.n_exact, "n_checked": chain.approximation.n_checked,
+            "error": None if np.isnan(chain.approximation.error) else chain.approximation.error}),
     )
 
 
@@ -168,4 +172,6 @@ def chain_of(result: Result[UncertaintySummary], names: tuple[str, ...]) -> Chai
         arrays["posterior/last"], arrays["posterior/last_log_posterior"],
         arrays["posterior/accepted"], row.n_steps, row.thin, row.n_impossible,
         row.seed, 0.0, "finished",
+        None if row.n_exact is None else Approximation(
+            row.n_exact, row.n_checked or 0, np.nan if row.error is None else row.error),
     )

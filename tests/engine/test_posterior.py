@@ -8,9 +8,11 @@ import emcee
 import numpy as np
 import pytest
 
+from aiida_dse.engine.fit import posterior
 from aiida_dse.engine.fit.convergence import convergence, split_r_hat
 from aiida_dse.engine.fit.posterior import moves, sample_posterior
 from aiida_dse.engine.fit.refine import refine
+from aiida_dse.engine.fit.surrogate import QuadraticPatterns, _design
 from aiida_dse.engine.model.agreement import serial_correlation
 from aiida_dse.engine.model.restraints import parameter_restraint
 from aiida_dse.engine.parameters import Kind, Parameter
@@ -140,7 +142,8 @@ def test_the_reason_to_stop_ends_the_walk(model, best):
     assert found.samples.shape == (0, 16, 2)
 
 
-def test_an_interruption_drops_the_step_it_fell_into(model, best, chain, monkeypatch, capsys):
+def test_an_interruption_drops_the_step_it_fell_into(model, best, monkeypatch, capsys):
+    chain = sample_posterior(model, best, 5, seed=1, direct=True)
     evaluate, calls = model.evaluate, []
 
     def pressed(*arguments):
@@ -150,7 +153,7 @@ def test_an_interruption_drops_the_step_it_fell_into(model, best, chain, monkeyp
         return evaluate(*arguments)
 
     monkeypatch.setattr(model, "evaluate", pressed)
-    found = sample_posterior(model, best, 50, seed=1)
+    found = sample_posterior(model, best, 50, seed=1, direct=True)
     assert found.stop_reason == "interrupted" and 0 < found.n_steps < 5
     np.testing.assert_array_equal(found.samples, chain.samples[: found.n_steps])
     assert "Traceback" not in capsys.readouterr().err
@@ -234,3 +237,67 @@ def test_white_residuals_leave_the_s_u_alone():
     white = np.random.default_rng(7).normal(size=(60, 2000))
     factors = [serial_correlation(row).su_factor for row in white]
     assert 1.0 <= np.mean(factors) < 1.06
+
+
+# --- the approximation ------------------------------------------------------------------------------
+
+
+def test_an_approximated_chain_is_that_of_the_exact_model(model, best, chain):
+    exact = sample_posterior(model, best, 200, seed=1, direct=True)
+    assert exact.approximation is None and chain.approximation.n_exact == 6
+    assert chain.approximation.n_checked >= 32 and chain.approximation.error < 0.02
+    # almost all decisions are the same, so the chains are compared without Monte-Carlo error
+    first, second = (one.samples[50:].reshape(-1, 2) for one in (chain, exact))
+    sd = second.std(axis=0)
+    np.testing.assert_allclose(first.mean(axis=0) / sd, second.mean(axis=0) / sd, atol=0.03)
+    np.testing.assert_allclose(first.std(axis=0), sd, rtol=0.03)
+
+
+def test_an_approximation_that_fails_is_replaced_by_the_exact_model(model, best, monkeypatch):
+    monkeypatch.setattr(posterior, "LARGEST_ERROR", -1.0)
+    found = sample_posterior(model, best, 30, seed=1)
+    exact = sample_posterior(model, best, 30, seed=1, direct=True)
+    assert found.approximation is None and found.n_steps == 30
+    np.testing.assert_array_equal(found.samples, exact.samples)
+
+
+def test_a_model_that_is_not_possible_near_the_minimum_is_sampled_exactly(model, best, monkeypatch):
+    patterns = type(model).patterns
+
+    def broken(*arguments):
+        raise ValueError("two atoms coincide")
+
+    monkeypatch.setattr(type(model), "patterns", broken)
+    found = sample_posterior(model, best, 5, seed=1)
+    monkeypatch.setattr(type(model), "patterns", patterns)
+    exact = sample_posterior(model, best, 5, seed=1, direct=True)
+    assert found.approximation is None
+    np.testing.assert_array_equal(found.samples, exact.samples)
+
+
+def test_quadratic_patterns_are_exact_where_they_were_computed_and_near_the_minimum(small, q):
+    """Two phases, a blank and a fixed scale: chi2 against that of the model itself."""
+    rng = np.random.default_rng(4)
+    phases = [small.phase(small.cscl()), small.phase(small.pbnm(), (2, 2, 2), name="S")]
+    pattern = 30 * small.cscl_intensity(q) + 4 * small.pbnm_intensity(q)
+    counted = rng.poisson(pattern + 4000).astype(float)
+    model = small.model(q, counted, np.sqrt(counted), phases, background=small.background(
+        2, (), {"air": 1 / q}), fixed_scales={"S": 4.0})
+    names = ["P.a", "P.Cs.B_iso", "S.Br_eq.x"]
+    start = model.start
+    centre = np.array([start[name] for name in names])
+    factor = np.diag([0.003, 0.03, 0.0004])
+    states = model.states(start)
+
+    def values_at(point):
+        return model.constrained(start | dict(zip(names, point.tolist(), strict=True)))
+
+    found = QuadraticPatterns(model, centre, factor, values_at, states, map)
+    assert found.n_exact == 10
+    z = np.concatenate([_design(3), rng.normal(size=(40, 3))])
+    points = centre + z @ factor.T
+    exact = np.array([model.evaluate(values_at(one), states).chi2 for one in points])
+    approximate = found.chi2(points)
+    np.testing.assert_allclose(approximate[:10], exact[:10], rtol=1e-9)
+    rise = exact.max() - exact.min()
+    np.testing.assert_allclose(approximate, exact, atol=2e-3 * rise)

@@ -6,16 +6,21 @@ chi2 is taken with the linear coefficients at their optimum for x: the linear pa
 marginalised. For linear coefficients that are not held at zero, the two differ only by the slowly
 varying log-determinant of their normal matrix.
 
+chi2 is that of a quadratic approximation of the patterns (surrogate.py), which is compared with the
+exact model at samples of the chain; where the two differ too much, the chain is made again with the
+exact model.
+
 D. Foreman-Mackey et al., Publ. Astron. Soc. Pac. 125 (2013) 306 (emcee); C. J. F. ter Braak, Stat.
 Comput. 16 (2006) 239 and with J. A. Vrugt, ibid. 18 (2008) 435 (differential evolution).
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +31,7 @@ from aiida_dse.engine.resources import ONE_THREAD, Resources, StopCheck
 from aiida_dse.engine.units import FloatArray
 
 from .refine import Refinement
+from .surrogate import Approximation, NotApproximated, QuadraticPatterns
 
 #: The moves with their shares. Independent proposals from the covariance are efficient where the
 #: posterior is nearly normal; differential evolution works for other posteriors as well.
@@ -34,6 +40,8 @@ MOVES = {"independent": 0.5, "differential": 0.4, "snooker": 0.1}
 TAILS = 20.0
 #: Largest number of stored values; longer chains are thinned to every k-th step.
 MOST_STORED = 5_000_000
+#: Samples at which the approximation is compared with the exact model, and its largest error.
+CHECKED, LARGEST_ERROR = 64, 0.05
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class Chain:
     seed: int
     seconds: float
     stop_reason: str
+    approximation: Approximation | None = None  # None: every log p is exact
 
     @property
     def acceptance(self) -> float:
@@ -73,13 +82,15 @@ def sample_posterior(
     seed: int = 0,
     restraints: Sequence[Restraint] = (),
     finished: Chain | None = None,
+    direct: bool = False,
     resources: Resources = ONE_THREAD,
     on_step: Callable[[Callable[[], Chain], int], None] | None = None,
     should_stop: StopCheck | None = None,
 ) -> Chain:
     """Sample the posterior with `n_steps` from around the best values, or continue `finished`.
 
-    The random numbers of every step depend on (seed, step) only, so a continued chain equals an
+    log p is approximated (see above) unless `direct`, or unless the finished chain is exact. The
+    random numbers of every step depend on (seed, step) only, so a continued chain equals an
     uninterrupted one. The walkers of a step share the `resources`. `on_step` receives a function
     that makes the chain so far, and the number of steps done.
 
@@ -105,6 +116,7 @@ def sample_posterior(
         )
     import emcee  # loads scipy.stats, which other tasks do not need
 
+    direct = direct or (finished is not None and finished.approximation is None)
     workers = resources.workers(n_walkers)
     target = _Target(model.with_resources(resources.share(workers)), best, restraints)
     thin = finished.thin if finished else max(1, -(-n_steps * n_walkers * n_free // MOST_STORED))
@@ -115,6 +127,8 @@ def sample_posterior(
     step = finished.n_steps if finished else 0
     reason = "complete"
     with ThreadPoolExecutor(workers) as pool:
+        if not direct:
+            target.approximate(pool)
         sampler = emcee.EnsembleSampler(
             n_walkers, n_free, lambda points: target.many(points, pool),
             moves=moves(target.centre, _widths(best)), vectorize=True,
@@ -131,6 +145,8 @@ def sample_posterior(
                 np.array(heights).reshape(-1, n_walkers), coordinates, heights_now,
                 accepted.copy(), step, thin, before + target.n_impossible, seed,
                 time.monotonic() - clock, reason,
+                None if target.surrogate is None else Approximation(
+                    target.surrogate.n_exact, 0, np.nan),
             )
 
         try:
@@ -160,7 +176,18 @@ def sample_posterior(
                     on_step(chain, step)
         except KeyboardInterrupt:
             reason = "interrupted"
-    return chain(reason)
+        found = chain(reason)
+        if target.surrogate is None or not step:
+            return found
+        checked, error = target.error_at(found, pool)
+    if error <= LARGEST_ERROR:
+        return replace(found, approximation=Approximation(target.surrogate.n_exact, checked, error))
+    if reason != "complete":
+        return replace(found, stop_reason=reason, approximation=Approximation(
+            target.surrogate.n_exact, checked, error))
+    return sample_posterior(
+        model, best, n_steps, n_walkers=n_walkers, seed=seed, restraints=restraints, direct=True,
+        resources=resources, on_step=on_step, should_stop=should_stop)
 
 
 def require_walkers(n_walkers: int, n_free: int) -> None:
@@ -186,10 +213,36 @@ class _Target:
         self.centre = np.array([p.value for p in best.free])
         self.n_impossible = 0
         self.interrupted = False
+        self.surrogate: QuadraticPatterns | None = None
+
+    def approximate(self, pool: ThreadPoolExecutor) -> None:
+        """Approximate chi2 from now on, where this is possible."""
+        with contextlib.suppress(NotApproximated):
+            self.surrogate = QuadraticPatterns(
+                self.model, self.centre, _root(_widths(self.best)), self.values_at,
+                self.best.evaluation.states, pool.map)
+
+    def error_at(self, chain: Chain, pool: ThreadPoolExecutor) -> tuple[int, float]:
+        """The number of checked samples, and the spread of the error of log p at these."""
+        kept = chain.samples[len(chain.samples) // 2 :].reshape(-1, len(self.names))
+        kept = np.concatenate([kept, chain.last])
+        points = kept[np.unique(np.linspace(0, len(kept) - 1, CHECKED).astype(int))]
+        approximate = self.many(points, pool)
+        surrogate, self.surrogate = self.surrogate, None
+        difference = self.many(points, pool) - approximate
+        self.surrogate = surrogate
+        return len(points), float(np.std(difference)) if np.isfinite(difference).all() else np.inf
 
     def many(self, points: FloatArray, pool: ThreadPoolExecutor) -> FloatArray:
         inside = np.all((points >= self.lower) & (points <= self.upper), axis=1)
         heights = np.full(len(points), -np.inf)
+        if self.surrogate is not None:
+            total = self.surrogate.chi2(points[inside])
+            if self.restraints:
+                extra = [deviations(self.restraints, self.values_at(one)) for one in points[inside]]
+                total = total + np.array([one @ one for one in extra])
+            heights[inside] = -0.5 * total
+            return heights
         try:
             heights[inside] = list(pool.map(self.one, points[inside]))
         except KeyboardInterrupt:
@@ -199,10 +252,14 @@ class _Target:
         self.n_impossible += int(np.isneginf(heights[inside]).sum())
         return heights
 
-    def one(self, point: FloatArray) -> float:
+    def values_at(self, point: FloatArray) -> dict[str, float]:
+        """All values of the model at a point (n_free,)."""
         values = dict(self.best.values) | dict(zip(self.names, map(float, point), strict=True))
+        return self.model.constrained(values)
+
+    def one(self, point: FloatArray) -> float:
         try:
-            values = self.model.constrained(values)
+            values = self.values_at(point)
             # the states of the best point provide the channels of unchanged sites and cells
             chi2 = self.model.evaluate(values, self.best.evaluation.states).chi2
             extra = deviations(self.restraints, values)
