@@ -12,4 +12,4 @@ xraydb and gemmi do. No module reads the environment: see `resources.Resources`.
 #: computes, when a refinement stops. Do not raise it where only speed, text or new keys change.
 #: `tests/engine/test_golden_patterns.py` fails if patterns change without a new version; after
 #: raising it, run `python tests/engine/test_golden_patterns.py` to store the new patterns.
-NUMERICS_VERSION: int = 2
+NUMERICS_VERSION: int = 3
