@@ -164,14 +164,17 @@ class Estimate:
     work: float = 0.0
 
 
-def evaluation_work(built: BuiltModel) -> float:
-    """Work, in distances, of one pattern in which all distances are new, without computing it."""
+def evaluation_work(built: BuiltModel, *, first: bool = True) -> float:
+    """Work, in distances, of one pattern in which all distances are new, without computing it.
+
+    Pairs that are counted once for all sizes belong to the `first` pattern.
+    """
     model = built.model
     work = SUMMING * _sums(built)
     for index, (phase, factors) in enumerate(
             zip(model.phases, model.pair_factors, strict=True)):
         of_phase = phase.work(model.local(index, model.start))
-        work += of_phase.distances + COUNTING * of_phase.counted
+        work += of_phase.distances + COUNTING * (of_phase.counted + of_phase.once * first)
         work += TRANSFORM * len(factors) * len(model.sampling.q)
     return work
 
@@ -203,7 +206,9 @@ def estimate_refinement(built: BuiltModel, speed: float | None = None) -> Estima
         free |= set(select(stage, list(model.parameters)))
         evaluations += CYCLES_OF_STAGE * (2 + len(free))
     evaluations *= plan.starts
-    work = evaluations * evaluation_work(built)
+    each, first = evaluation_work(built, first=False), evaluation_work(built)
+    # larger particles than those of the start are counted as well
+    work = evaluations * each + 2 * (first - each)
     seconds = work * (speed or NOMINAL_SPEED)
     return Estimate(evaluations, seconds, result_bytes(built, len(free)), work)
 

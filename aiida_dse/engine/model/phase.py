@@ -70,11 +70,15 @@ class PhaseState:
 
 @dataclass(frozen=True)
 class PhaseWork:
-    """The work of computing a state: distances, pairs to count, and bytes of the pair tables."""
+    """The work of computing a state: distances, pairs to count, and bytes of the pair tables.
+
+    `once` are pairs that are counted for the first state only.
+    """
 
     distances: float
     counted: float
     bytes: float
+    once: float = 0.0
 
 
 class Phase(Protocol):
@@ -315,8 +319,7 @@ class CrystalPhase(Sites):
         """The work of computing a state at local `values`, without computing it."""
         crystal, sizes = self._with_cell(values), self._sizes(values)
         if (cost := self.family.counting(crystal, sizes)) is not None:
-            pairs, vectors, size = cost
-            return PhaseWork(vectors, pairs, size)
+            return PhaseWork(cost.distances, cost.each, cost.bytes, cost.once)
         _, counts, weights = self._counts(crystal, values, None, ONE_THREAD)
         assert weights is not None  # shapes whose pairs are counted have an estimate of their own
         distances = float(weights.shape.prod(axis=1).sum())

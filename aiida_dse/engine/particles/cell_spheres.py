@@ -28,7 +28,7 @@ from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import FloatArray
 
-from .family import MAX_CELLS_ALONG_EDGE, PairCounts
+from .family import MAX_CELLS_ALONG_EDGE, Counting, PairCounts
 from .size_distributions import LogNormal, number_weights, whole_lengths
 from .size_statistics import sphere_measures
 from .sphere_counting import (
@@ -118,8 +118,14 @@ class CellSpherePopulation:
 
     def counting(
         self, crystal: Crystal, sizes: Mapping[str, float]
-    ) -> tuple[float, float, float] | None:
-        return _cost(crystal, self.centre, len(self.number_weights(crystal, sizes)[0]))
+    ) -> Counting | None:
+        n_spheres = len(self.number_weights(crystal, sizes)[0])
+        _, vectors, _ = _cost(crystal, self.centre, n_spheres)
+        operations = len(crystal.stabiliser(np.array(self.centre)))
+        groups = vectors / operations
+        # pairs of cells, and for each group of vectors the cells that share its atoms
+        once = float(n_spheres) ** 6 / (2 * operations) + 10 * groups
+        return Counting(once, 0.0, groups, 8 * groups * n_spheres)
 
     def size_steps(self, crystal: Crystal) -> dict[str, float]:
         return {"sd_D": step_of(crystal)}

@@ -48,6 +48,20 @@ class PairCounts:
         return (n_u // 2, n_v // 2, n_w // 2)
 
 
+@dataclass(frozen=True)
+class Counting:
+    """Estimated work of particles whose pairs are counted.
+
+    `once` and `each` are the pairs that are counted once for all sizes and for each size,
+    `distances` those of one pattern, `bytes` the memory of the pairs.
+    """
+
+    once: float
+    each: float
+    distances: float
+    bytes: float
+
+
 class Family(Protocol):
     """The interface of a particle shape: pair counts and statistics from named size parameters.
 
@@ -90,11 +104,8 @@ class Family(Protocol):
 
     def counting(
         self, crystal: Crystal, sizes: Mapping[str, float]
-    ) -> tuple[float, float, float] | None:
-        """Pairs to count, difference vectors and bytes, estimated without counting.
-
-        None for shapes with a closed form, whose pairs are not counted.
-        """
+    ) -> Counting | None:
+        """The work of counting pairs; None for shapes with a closed form."""
         ...
 
     def size_steps(self, crystal: Crystal) -> dict[str, float]:

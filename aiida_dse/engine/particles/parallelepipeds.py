@@ -13,7 +13,7 @@ from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import FloatArray
 
-from .family import MAX_CELLS_ALONG_EDGE, PairCounts, check_extent
+from .family import MAX_CELLS_ALONG_EDGE, Counting, PairCounts, check_extent
 from .size_distributions import (
     BivariateLogNormal,
     EdgeStatistics,
@@ -66,7 +66,7 @@ class SingleParallelepiped:
 
     def counting(
         self, crystal: Crystal, sizes: Mapping[str, float]
-    ) -> tuple[float, float, float] | None:
+    ) -> Counting | None:
         return None
 
     def size_steps(self, crystal: Crystal) -> dict[str, float]:
@@ -138,7 +138,7 @@ class ParallelepipedPopulation:
 
     def counting(
         self, crystal: Crystal, sizes: Mapping[str, float]
-    ) -> tuple[float, float, float] | None:
+    ) -> Counting | None:
         return None
 
     def size_steps(self, crystal: Crystal) -> dict[str, float]:
@@ -207,7 +207,7 @@ class QuasiCubePopulation:
 
     def counting(
         self, crystal: Crystal, sizes: Mapping[str, float]
-    ) -> tuple[float, float, float] | None:
+    ) -> Counting | None:
         return None
 
     def size_steps(self, crystal: Crystal) -> dict[str, float]:

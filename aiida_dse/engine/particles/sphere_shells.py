@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from threading import Lock
 
 import numpy as np
@@ -67,6 +68,22 @@ def pairs_of_spheres(
         _known.insert(0, (key, radius, pairs))
         del _known[2:]
     return pairs
+
+
+@lru_cache(maxsize=32)
+def matrix_size(crystal: Crystal, centre: Centre, diameter: float) -> float | None:
+    """The number of shells times that of groups, estimated; None if they are too many.
+
+    Both are powers of the radius, determined from small spheres.
+    """
+    sizes = []
+    edge = max(crystal.cell.a, crystal.cell.b, crystal.cell.c)
+    for radius in (1.5 * edge, 2.25 * edge):
+        shells = np.count_nonzero(np.diff(atoms_of_sphere(crystal, centre, radius).radius) > SAME_RADIUS)
+        sizes.append((shells + 1.0) * len(vector_groups(crystal, 2 * radius)))
+    power = np.log(sizes[1] / sizes[0]) / np.log(1.5)
+    size = float(sizes[0] * (5 * diameter / (1.5 * edge)) ** power)
+    return size if 8 * size <= MOST_BYTES else None
 
 
 def _counted(

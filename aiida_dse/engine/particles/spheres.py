@@ -12,7 +12,7 @@ from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 
-from .family import MAX_CELLS_ALONG_EDGE, PairCounts, check_extent
+from .family import MAX_CELLS_ALONG_EDGE, Counting, PairCounts, check_extent
 from .size_distributions import LogNormal
 from .size_statistics import sphere_measures
 from .sphere_counting import (
@@ -21,7 +21,7 @@ from .sphere_counting import (
     merge_translations,
     sphere_cost,
 )
-from .sphere_shells import pairs_of_spheres
+from .sphere_shells import matrix_size, pairs_of_spheres
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class SingleSphere:
 
     def counting(
         self, crystal: Crystal, sizes: Mapping[str, float]
-    ) -> tuple[float, float, float] | None:
-        return sphere_cost(crystal, self.centre, self.diameter)
+    ) -> Counting | None:
+        return _counting(crystal, self.centre, self.diameter)
 
     def size_steps(self, crystal: Crystal) -> dict[str, float]:
         return {}
@@ -105,10 +105,10 @@ class SpherePopulation:
 
     def counting(
         self, crystal: Crystal, sizes: Mapping[str, float]
-    ) -> tuple[float, float, float] | None:
+    ) -> Counting | None:
         largest = min(self.largest, self.limit(crystal))
         end = self.distribution(sizes).end(dimensions=3, largest=largest)
-        return sphere_cost(crystal, self.centre, end)
+        return _counting(crystal, self.centre, end)
 
     def size_steps(self, crystal: Crystal) -> dict[str, float]:
         return {}
@@ -123,6 +123,14 @@ def _widest_sphere(crystal: Crystal, centre: tuple[float, float, float]) -> floa
     """The diameter (nm) of the largest sphere that the model can compute."""
     edge = min(crystal.cell.a, crystal.cell.b, crystal.cell.c) / 10
     return min(MAX_CELLS_ALONG_EDGE * edge, largest_sphere(crystal, centre))
+
+
+def _counting(crystal: Crystal, centre: tuple[float, float, float], diameter: float) -> Counting:
+    pairs, vectors, size = sphere_cost(crystal, centre, diameter)
+    if (elements := matrix_size(crystal, centre, diameter)) is None:
+        return Counting(0.0, pairs, vectors, size)
+    operations = len({op.rotation.tobytes() for op in crystal.symmetry})
+    return Counting(pairs / 2, 0.0, vectors / operations, 8.0 * elements)
 
 
 def _sphere_counts(

@@ -329,7 +329,8 @@ def pairs_by_shell(
                       + (merged.shift + np.array(table.shape[1:]) // 2) @ strides, -1)
     place = points.cell @ strides
     begin_of_shell = np.searchsorted(points.shell, np.arange(len(points.radius) + 1))
-    inner = np.maximum(points.radius - SAME_RADIUS / 2, 0.0) ** 2
+    nearer = points.radius - SAME_RADIUS / 2
+    inner = np.where(nearer > 0, nearer**2, -1.0)  # nothing is nearer than a point at the centre
     low, high = points.cell.min(axis=0), points.cell.max(axis=0)
 
     def count(part: np.ndarray) -> None:
