@@ -311,7 +311,7 @@ class ResumableCalculation(EngineCalculation):
 
 
 class ScanCalculation(ResumableCalculation):
-    """GoF map over one to three axes; points in `finished` are not computed again."""
+    """GoF map over one to four axes; points in `finished` are not computed again."""
 
     TASK = "scan"
 

@@ -149,7 +149,7 @@ def launch_build() -> None:
                  help="Target duration of a tile in seconds (default: the protocol's value)."),
     click.option("--axis", "axes", multiple=True, metavar="NAME=START:STOP:STEP",
                  help="Axis of the map, instead of those in the document's 'scan'. The option "
-                      "can be repeated for up to three axes."),
+                      "can be repeated for up to four axes."),
     click.option("--refine", "refine", multiple=True, metavar="NAME",
                  help="Parameter to refine at every grid point; requires --axis."),
     click.option("--yes", is_flag=True,

@@ -235,7 +235,7 @@ def map_so_far(step: Step) -> list[str]:
 
 
 def shaded(gof: np.ndarray) -> list[str]:
-    """Lines of characters for a GoF array of one to three axes: dark for low GoF, '?' for nan."""
+    """Lines of characters for a GoF array of one to four axes: dark for low GoF, '?' for nan."""
     flat = np.where(np.isnan(gof), np.inf, gof)
     flat = flat.reshape(1, -1) if flat.ndim == 1 else flat.reshape(*flat.shape[:2], -1).min(axis=2)
     known = np.isfinite(flat)

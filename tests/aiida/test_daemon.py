@@ -199,6 +199,24 @@ def test_a_large_map_adds_few_nodes_and_little_data(submitted, finish, stored, c
     assert len(added) < 60 and held < 5e6, (len(added), held)
 
 
+def test_a_short_map_is_a_single_job_with_few_nodes(submitted, finish, stored, code):
+    """100 x 100 points, interpolated: at most 15 nodes with all inputs, and less than 5 MB."""
+    finish(submitted["grid"])
+    axes = [{"parameter": "salt.a", "start": 4.10, "stop": 4.1495, "step": 0.0005},
+            {"parameter": "salt.Cl_a.B_iso", "start": 1.0, "stop": 3.97, "step": 0.03}]
+    before = QueryBuilder().append(Node, project="id").all(flat=True)
+    inputs = {"scan": stored(code, scan={"axes": axes})}
+    node = finish(submit(GridSearchWorkChain, **inputs))
+    assert node.is_finished_ok, node.exit_message
+    assert len(jobs_of(node)) == 1
+    assert_complete_map(node, node.inputs.scan)
+    added = QueryBuilder().append(Node, filters={"id": {"!in": before}}).all(flat=True)
+    held = sum(len(json.dumps(one.base.attributes.all)) for one in added)
+    held += sum(one.base.repository.get_object_size(name) for one in added
+                for name in one.base.repository.list_object_names())
+    assert len(added) <= 15 and held < 5e6, ([str(one) for one in added], held)
+
+
 @pytest.mark.slow
 def test_a_scan_out_of_time_goes_on_where_it_stopped(submitted, finish, stored, make_code):
     """One tile, a second for each run: the map is complete, and grows from run to run."""

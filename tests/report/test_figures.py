@@ -29,6 +29,7 @@ from aiida_dse.engine.parameters import Kind, ParameterStatus
 from aiida_dse.io.results import Result
 from aiida_dse.report.figures import fit_figure, save_figure
 from aiida_dse.report.map_figures import curves_figure, map_figure
+from aiida_dse.report.slices import sliced
 
 WAVELENGTH = 0.56  # Å
 FIT = Agreement(
@@ -391,3 +392,56 @@ def test_a_comparison_has_a_panel_for_each_model():
     assert "1,234" in titles[1]
     with pytest.raises(ValueError, match="'scan'"):
         comparison_figure(scanned(A))
+
+
+# --- slices of maps of four axes --------------------------------------------------------------------
+
+FOUR = (A, B, ("P.Br.x", np.linspace(0.02, 0.06, 4)), B_ISO)
+
+
+def whole_map(*axes) -> Result:
+    """A map with everything that its analysis needs."""
+    result = scanned(*axes)
+    gof = result.arrays["scan/gof"]
+    names = [name for name, _ in axes]
+    summary = result.summary.model_copy(update={"moved": names})
+    return Result(summary, result.arrays | {
+        "scan/chi2": 890 * gof**2, "scan/n_active": np.full(gof.shape, 10.0)} | {
+        f"scan/moved_{k}": values.reshape([-1 if k == i else 1 for i in range(len(axes))])
+        for k, (_, values) in enumerate(axes)})
+
+
+def test_a_slice_is_a_map_of_its_own():
+    whole = whole_map(*FOUR)
+    part, fixed = sliced(whole, {"Br.x": 0.034, "P.Br.B_iso": 3.0})
+    assert fixed == {"P.Br.x": pytest.approx(0.1 / 3), "P.Br.B_iso": 3.0}
+    assert_allclose(part.arrays["scan/gof"], whole.arrays["scan/gof"][:, :, 1, 4])
+    assert [axis.name for axis in part.summary.axes] == ["P.a", "P.b"]
+    assert part.summary.shape == [6, 7] and part.summary.n_done == 42
+    assert part.summary.minimum["gof"] == part.arrays["scan/gof"].min() > 1.1
+    assert part.summary.minimum["P.a"] == A[1][2] and part.summary.minimum["P.Br.B_iso"] == 3.0
+
+
+@pytest.mark.parametrize(("at", "words"), [
+    ({"P.c": 1.0}, "no axis 'P.c'"), ({"P.a": 9.0}, "outside the map"),
+    ({name: float(values[0]) for name, values in FOUR}, "must remain")])
+def test_slices_that_are_not_possible(at, words):
+    with pytest.raises(ValueError, match=words):
+        sliced(whole_map(*FOUR), at)
+
+
+def test_a_map_of_four_axes_is_drawn_at_the_lowest_gof_of_the_last_one():
+    figure = map_figure(whole_map(*FOUR))
+    panels = [panel for panel in figure.axes if panel.get_title().startswith("Br.x")]
+    assert len(panels) == 4
+    assert "Slice of the map at Br.B_iso = 2 Å²" in caption(figure)
+    (mark,) = labelled(figure, "minimum")[:1]
+    assert_allclose([mark.get_xdata()[0], mark.get_ydata()[0]], [A[1][2], B[1][2]])
+    other = map_figure(whole_map(*FOUR), at={"P.Br.B_iso": 1.0, "P.Br.x": 0.02})
+    assert len([p for p in other.axes if p.get_xlabel()]) == 1
+    assert "Br.B_iso = 1 Å²" in caption(other) and "Br.x = 0.02" in caption(other)
+
+
+def test_only_maps_have_slices():
+    with pytest.raises(ValueError, match="only maps have slices"):
+        sliced(refined(), {"P.a": 8.1})

@@ -24,6 +24,8 @@ from .grid import Grid
 LEAST_BLOCKS, LARGEST_BLOCK = 32, 32
 #: Number of Debye-Waller factors that a scan caches, by B_iso: 8 n_q bytes each.
 DAMPING_KEPT = 512
+#: Largest number of points of a sweep whose patterns are in memory at the same time.
+LARGEST_SWEEP = 256
 
 
 def blocks(points: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
@@ -190,9 +192,15 @@ class MapPoints:
         inside: Sequence[tuple[int, ...]] | None,
     ) -> None:
         """Evaluate inner points of one outer point, which share the same sine sums."""
-        where, many, scaled = [], [], []
         if inside is None:
             inside = list(product(*[range(self.grid.shape[k]) for k in self.inner]))
+        for first in range(0, len(inside), LARGEST_SWEEP):
+            self._part_of_sweep(index, states, inside[first : first + LARGEST_SWEEP])
+
+    def _part_of_sweep(
+        self, index: list[int], states: Sequence[PhaseState], inside: Sequence[tuple[int, ...]]
+    ) -> None:
+        where, many, scaled = [], [], []
         for sweep in inside:
             for k, i in zip(self.inner, sweep, strict=True):
                 index[k] = i
