@@ -19,14 +19,23 @@ from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import gemmi
 import numpy as np
 from numba import njit
 
 from aiida_dse.documents import load_document, parse_document
+from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
+from aiida_dse.engine.fit.posterior import sample_posterior
+from aiida_dse.engine.fit.refine import default_stages, refine
 from aiida_dse.engine.maps.axes import Axis
 from aiida_dse.engine.maps.scan import scan
 from aiida_dse.engine.model.phase import CrystalPhase, Sampling
-from aiida_dse.engine.particles.shapes import ParallelepipedPopulation, SingleParallelepiped
+from aiida_dse.engine.particles.shapes import (
+    CellSpherePopulation,
+    ParallelepipedPopulation,
+    SingleParallelepiped,
+    SpherePopulation,
+)
 from aiida_dse.engine.resources import Resources
 from aiida_dse.engine.scattering import debye
 from aiida_dse.io.results import write_result
@@ -268,6 +277,35 @@ def grid_through_aiida(engine_seconds: float) -> None:
         f"limit {engine_seconds + 12:.0f} s", f"{nodes} nodes (limit 15), {stored / 1e6:.1f} MB (limit 5)")
 
 
+def posterior() -> None:
+    """Steps of the posterior of the 18-parameter fit, approximated and with exact patterns."""
+    content = load_document(EXAMPLE / "refine.yaml").canonical()
+    model = build(parse_document(content), EXAMPLE).model
+    best, resources = refine(model, default_stages(model)), Resources.from_environment()
+    found = sample_posterior(model, best, 300, resources=resources)
+    exact = sample_posterior(model, best, 60, resources=resources, direct=True)
+    ratio = exact.seconds / 60 * 300 / found.seconds
+    row("posterior of 18 parameters, 300 steps", found.seconds, "", f"exact patterns take {ratio:.0f} times "
+        f"that (limit 5); error of log p at {found.approximation.n_checked} samples "
+        f"{found.approximation.error:.3f} (limit 0.05)")
+
+
+def spheres() -> None:
+    """PbS spheres with a mean of 10 nm and an SD of 2 nm: a pattern after the first one."""
+    operations = tuple(op.triplet() for op in gemmi.SpaceGroup("F m -3 m").operations())
+    crystal = Crystal(Cell(5.936, 5.936, 5.936), operations, (
+        Site("Pb", "Pb2+", (0, 0, 0), 1.0, 1.3), Site("S", "S", (0.5, 0.5, 0.5), 1.0, 0.9)), "PbS")
+    sampling = Sampling(Q, 0.56456, resources=Resources.from_environment())
+    for what, family in (("atoms", SpherePopulation()), ("whole cells", CellSpherePopulation())):
+        phase = CrystalPhase("p", crystal, family, {"D": 10.0, "sd_D": 2.0})
+        sizes = iter(10.0 + 1e-3 * np.arange(9))
+
+        def pattern(phase=phase, sizes=sizes):
+            phase.state(phase.start | {"D": next(sizes)}, sampling)
+
+        row(f"population of spheres at 10 nm, SD 2 nm, {what}", timed(pattern), "limit 100 ms")
+
+
 def jobs() -> None:
     """A whole job, with the compiler's cache empty and filled."""
     with tempfile.TemporaryDirectory() as cache:
@@ -319,4 +357,6 @@ if __name__ == "__main__":
     refinement()
     grid_through_aiida(compared_maps())
     four_axes()
+    posterior()
+    spheres()
     jobs()
