@@ -9,15 +9,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from .explaining import explained
 from .migration import current_document, is_old_document, looks_old
-from .model import MODEL_SCHEMA, ModelDocument
 from .plain_yaml import load_json, load_yaml
 from .printable import has_control_characters, printable
+
+if TYPE_CHECKING:
+    from .model import ModelDocument
 
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -63,6 +64,8 @@ class located:
 
 def load_document(path: Path) -> ModelDocument:
     """Read a model document from a YAML or JSON file. Raises DocumentError."""
+    from .model import MODEL_SCHEMA
+
     with naming(path):
         content = read_content(path)
         if isinstance(content, dict) and "schema" not in content:
@@ -140,6 +143,8 @@ def below_folder(content: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def parse_document(content: Any) -> ModelDocument:
     """Parse a model document from plain JSON values. Raises DocumentError."""
+    from .model import MODEL_SCHEMA, ModelDocument
+
     content = current_document(content)
     if not isinstance(content, dict):
         raise DocumentError(
@@ -189,6 +194,8 @@ def validated(content: dict[str, Any], kind: type[Document]) -> Document:
     try:
         return kind.model_validate(content)
     except ValidationError as problem:
+        from .explaining import explained
+
         raise DocumentError("\n".join(explained(problem, kind))) from None
 
 

@@ -6,7 +6,6 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, ValidationError
 
-from .explaining import explained
 from .reading import DocumentError
 from .sections import Finite, Name, Positive, Section
 
@@ -122,5 +121,7 @@ def parse_options(kind: type[Options], content: Any) -> Options:
     try:
         return kind.model_validate(content or {})
     except ValidationError as problem:
+        from .explaining import explained
+
         raise DocumentError("\n".join(
             f"options.{line}" for line in explained(problem, kind))) from None

@@ -39,6 +39,10 @@ NAMED = {"joint_file.yaml": 1, "study.yaml": 1, "study_file.yaml": 2}
 #: change, they agreed to 4e-14, as all others still do.
 SIZE_LAWS = {("every_key.yaml", "PbS"): 1e-4, ("every_key.yaml", "population"): 1e-5,
              ("every_key.yaml", "cubes"): 1e-5, ("near_cubes.yaml", "salt"): 1e-5}
+#: Spheres, whose histograms have another length since their pairs are grouped. The error of the
+#: non-uniform transform, whose tolerance is 1e-10 of the largest term, differs; with a tolerance of
+#: 1e-13, the patterns of both ways agree to 4e-12.
+SPHERES = {("every_key.yaml", "one_sphere"): 2e-8, ("simulate.yaml", "PbS"): 2e-8}
 
 
 def loaded(path):
@@ -78,7 +82,7 @@ def test_the_model_is_the_one_that_version_0_1_built(name):
     for k, phase in enumerate(model.phases):
         assert_allclose(model.intensity(k, states[k], model.start)[at],
                         EXPECTED[name]["intensity"][phase.name],
-                        rtol=SIZE_LAWS.get((name, phase.name), 1e-10))
+                        rtol=(SIZE_LAWS | SPHERES).get((name, phase.name), 1e-10))
 
 
 @pytest.mark.parametrize(("quantity", "shift"), [("Cs1.B_iso", 1e-7), ("a", 1e-9)])

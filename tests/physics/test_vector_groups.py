@@ -88,3 +88,23 @@ def test_orbits_contain_every_vector_once(dse, name):
     every = representatives(none, crystal.cell.matrix, [np.eye(3, dtype=int)], 14.0)
     assert orbits.orbit.sum() == pytest.approx(len(every.cell))
     assert len(vector_groups(crystal, 14.0)) >= len(np.unique(orbits.length.round(6)))
+
+
+def test_grouped_pairs_have_the_pattern_of_listed_ones(dse, monkeypatch):
+    """To the tolerance of the transform, which is made negligible here."""
+    from aiida_dse.engine.model.phase import CrystalPhase, Sampling
+    from aiida_dse.engine.particles.shapes import SpherePopulation
+    from aiida_dse.engine.scattering import debye
+
+    monkeypatch.setattr(debye, "NUFFT_TOLERANCE", 1e-13)
+    monkeypatch.setattr(debye, "_plans", debye._Plans())
+    sampling = Sampling(np.linspace(0.3, 15, 300), 0.56)
+    for name in ("rock_salt", "pbnm"):
+        phase = CrystalPhase("P", dse.crystals[name], SpherePopulation(), {"D": 1.8, "sd_D": 0.3})
+        grouped = phase.state(phase.start, sampling).sums
+        monkeypatch.setattr(sphere_shells, "MOST_BYTES", 0.0)
+        monkeypatch.setattr(sphere_shells, "_known", [])
+        single = CrystalPhase("P", dse.crystals[name], SpherePopulation(), {"D": 1.8, "sd_D": 0.3})
+        listed_ = single.state(single.start, sampling).sums
+        monkeypatch.setattr(sphere_shells, "MOST_BYTES", 1e9)
+        assert np.abs(grouped - listed_).max() < 1e-10 * np.abs(listed_).max()
