@@ -19,12 +19,12 @@ from aiida_dse.tasks.build import BuiltModel
 from aiida_dse.tasks.estimate import seconds_of_map
 from aiida_dse.tasks.tiles import cut_axis, scan_of
 from aiida_dse.workchains.ports import (
+    at_least_one,
     clean_working_directories,
     define_clean_workdir,
     define_count,
     define_start_from,
     define_tile_seconds,
-    at_least_one,
     not_negative,
 )
 from aiida_dse.workchains.protocol import SingleModelProtocol
