@@ -194,7 +194,7 @@ def compared_map(what: str, content: dict, axes: list[Axis], limit: str) -> floa
     found = scan(model, axes, resources=resources)
     exact = scan(model, axes, resources=resources, direct=True)
     row(what, found.seconds, limit, f"point by point {exact.seconds:.1f} s: "
-        f"{exact.seconds / found.seconds:.0f} times that (limit 20); largest difference of GoF "
+        f"{exact.seconds / found.seconds:.0f} times that (at least 20); largest difference of GoF "
         f"{np.abs(found.gof / exact.gof - 1).max():.0e} (limit 1e-6)")
     return found.seconds
 
@@ -286,7 +286,7 @@ def posterior() -> None:
     exact = sample_posterior(model, best, 60, resources=resources, direct=True)
     ratio = exact.seconds / 60 * 300 / found.seconds
     row("posterior of 18 parameters, 300 steps", found.seconds, "", f"exact patterns take {ratio:.0f} times "
-        f"that (limit 5); error of log p at {found.approximation.n_checked} samples "
+        f"that (at least 5); error of log p at {found.approximation.n_checked} samples "
         f"{found.approximation.error:.3f} (limit 0.05)")
 
 

@@ -1,4 +1,4 @@
-"""dse.grid_search: the work chain that computes a GoF map, a long one in concurrent tiles."""
+"""dse.grid_search: the work chain that computes a GoF map, in concurrent tiles if it is long."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ATTEMPTS = 3
 
 
 class GridSearchWorkChain(SingleModelProtocol, WorkChain):
-    """Compute a GoF map in one job; divide a long one into tiles, which run concurrently, and merge them."""
+    """Compute a GoF map in a single job, or divide a long map into tiles that run concurrently."""
 
     NAMESPACE = "scan"
     NOUN = "GoF map"
@@ -117,9 +117,8 @@ class GridSearchWorkChain(SingleModelProtocol, WorkChain):
         if n_tiles == 1 and wanted <= 1:
             self.report(f"{math.prod(sizes)} points in a single job{known}")
         elif plan.adaptive:
-            self.report(f"{math.prod(sizes)} points, adaptively from coarse to fine. They form a "
-                        "single tile, because adaptive tiles would require the minimum of all "
-                        f"others{known}")
+            self.report(f"{math.prod(sizes)} points in a single tile, because the tiles of an adaptive "
+                        f"map would require the minimum of all the others{known}")
         else:
             self.report(f"{math.prod(sizes)} points in {n_tiles} tiles{known}")
 

@@ -128,9 +128,10 @@ def scan(
 
     axes: parameter -> values ({"CsPbBr3.a": np.linspace(8.1, 8.3, 21)}), or mappings as in the
     document's 'scan' for angles, distances and paths; refine: parameters refined at every point;
-    method: 'auto' interpolates the map from exact patterns where this pays, and checks it at other
-    points; 'direct' computes every point; adaptive: where every point has to be computed, refine
-    the grid from coarse to fine, and interpolate where the GoF is high.
+    method: 'auto' interpolates the map from exact patterns where this saves time, and checks it
+    against exact evaluations at other points; 'direct' computes every point; adaptive: where every
+    point has to be computed, refine the grid from coarse to fine, and interpolate where the GoF is
+    high.
 
     Raises ValueError for unknown parameters and for grids without a reachable point.
     """

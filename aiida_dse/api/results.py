@@ -217,8 +217,8 @@ class ScanResult(AnalysisResult):
     ) -> Figure:
         """Draw the map as a matplotlib figure, with contours of a derived quantity.
 
-        `at` fixes axes at their nearest values; maps of four axes are drawn at the lowest GoF of
-        the last one.
+        `at` fixes axes at the grid values nearest to the given ones; a map of four axes is drawn at
+        that value of its last axis at which the GoF is lowest.
 
         Raises ImportError if matplotlib is not installed.
         """

@@ -117,7 +117,8 @@ def _repaired(profile: Any) -> str | None:
 def daemon_process(profile: Any) -> Any | None:
     """The process of the daemon (psutil.Process); None if it has ended.
 
-    AiiDA looks only at the file with its number, which another program may have received since.
+    AiiDA only checks the file with the process ID, which the system may since have assigned to
+    another program.
     """
     import psutil
     from aiida.engine.daemon.client import get_daemon_client

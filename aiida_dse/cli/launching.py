@@ -61,7 +61,7 @@ def launch_map(
 ) -> int | None:
     """Submit dse.grid_search and return the PK of the work chain (None for a dry run)."""
     from aiida_dse.report.understood import seconds_text
-    from aiida_dse.tasks.estimate import seconds_of_map, seconds_per_point
+    from aiida_dse.tasks.estimate import expected_geometries, seconds_of_map, seconds_per_point
     from aiida_dse.workchains.grid_search import GridSearchWorkChain
 
     content = read_document(document)
@@ -77,8 +77,8 @@ def launch_map(
         speed = speed_for(settings.code_label, "scan")
         cost, total = seconds_per_point(built, speed), seconds_of_map(built, speed)
         points = math.prod(built.grid.shape)
-        echo(f"{points:,} grid points, about {cost * 1e3:.1f} ms for each point at which "
-                   f"the distances change, about {seconds_text(total)} on one core in total")
+        echo(f"{points:,} grid points, from the patterns of about {expected_geometries(built):,} geometries "
+             f"of {cost * 1e3:.1f} ms each; about {seconds_text(total)} on one core in total")
         if total > LONG_MAP and not yes and not settings.dry_run:
             _ask(f"the map takes about {seconds_text(total)} on one core")
 

@@ -259,8 +259,9 @@ def show(context: click.Context, pk: str, archive: Path | None) -> None:
               help="Derived quantity to draw as contours on a map, or to use as the abscissa of "
                    "its curves.")
 @click.option("--at", "fixed", metavar="AXIS=VALUE", multiple=True,
-              help="Slice of a map at this value of an axis, such as Br_eq.B_iso=1.8. Repeat it for further "
-                   "axes. Maps of four axes are drawn at the lowest GoF of the last one.")
+              help="Slice of a map at the grid value nearest to VALUE, such as Br_eq.B_iso=1.8. The option can be "
+                   "repeated for further axes. A map of four axes is drawn at that value of its last axis "
+                   "at which the GoF is lowest.")
 @click.option("--what", type=click.Choice(["fit", "corner", "profile", "bootstrap"]),
               help="Figure to draw for an uncertainty analysis (default: the first available of "
                    "corner, profile, bootstrap and fit).")

@@ -204,8 +204,8 @@ class ScanPlan(Section):
     axes: Annotated[tuple[ScanAxis, ...], Field(min_length=1, max_length=4)]
     refine: tuple[Names, ...] = Field((), description="parameters refined at every point")
     method: Literal["auto", "direct"] = Field(
-        "auto", description="'auto' interpolates the map from exact patterns where this pays, and "
-        "checks it at other points; 'direct' computes every point"
+        "auto", description="'auto' interpolates the map from exact patterns where this saves time, and "
+        "checks it against exact evaluations at other points; 'direct' computes every point"
     )
     adaptive: bool = Field(
         False, description="where every point has to be computed: refine the grid from coarse to "

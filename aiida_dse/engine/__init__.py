@@ -1,7 +1,8 @@
 """The Debye scattering engine: crystals, particles, scattering, forward model, fits and maps.
 
 No module of this package imports AiiDA; the engine runs wherever numpy, scipy, numba, finufft,
-xraydb and gemmi do. No module reads the environment: see `resources.Resources`.
+xraydb and gemmi do. No module reads the environment (numba reads NUMBA_CACHE_DIR): see
+`resources.Resources`.
 """
 
 #: Version of the numbers that the engine computes. Results of the same version can replace

@@ -203,8 +203,8 @@ def _map_caption(
         lead = "Hatched: " if hatched else ""
         parts.append(f"{lead}{missing:,} of {gof.size:,} points without a value.")
     if row := summary.interpolation:
-        parts.append(f"Interpolated from {row.n_exact:,} exact patterns (error of GoF below "
-                     f"{max(row.error, 1e-9):.0e}).")
+        parts.append(f"Interpolated from the exact patterns of {row.n_exact:,} geometries; largest relative "
+                     f"error of the GoF at {row.n_checked:,} checked points: {row.error:.1e}.")
     if saved := summary.adaptive:
         parts.append(f"{saved.n_interpolated:,} points are interpolated.")
     if gof.ndim > 1 and np.nanmax(gof, initial=-np.inf) > ceiling:

@@ -36,8 +36,8 @@ def sliced(
         values = result.arrays[f"scan/axis_{k}"]
         half = np.abs(np.diff(values)).max() / 2 if len(values) > 1 else 0.0
         if not values.min() - half - 1e-9 <= value <= values.max() + half + 1e-9:
-            raise ValueError(f"{full} = {value:g} is outside the map, whose values are "
-                             f"{values.min():g} to {values.max():g}. Choose one of them.")
+            raise ValueError(f"{full} = {value:g} is outside the map, whose values of this axis range "
+                             f"from {values.min():g} to {values.max():g}. Choose a value in this range.")
         chosen[k] = int(np.argmin(np.abs(values - value)))
     kept = [k for k in range(len(names)) if k not in chosen]
     if not kept:

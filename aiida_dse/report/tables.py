@@ -234,11 +234,12 @@ def scan_lines(summary: ScanSummary) -> list[str]:
         lines.append(f"  {missing} grid points are unreachable (no structure has the requested "
                      "values) and remain empty")
     if nodes := summary.interpolation:
-        lines.append(f"  interpolated from exact patterns of {nodes.n_exact} geometries; the largest "
-                     f"difference in GoF at {nodes.n_checked} points that were also computed is "
-                     f"{nodes.error:.1e} (relative)")
+        also = "; some tiles were computed point by point" if summary.direct_reason else ""
+        lines.append(f"  The map was interpolated from the exact patterns of {nodes.n_exact} geometries. At "
+                     f"{nodes.n_checked} points that were also computed exactly, the largest relative error of "
+                     f"the GoF is {nodes.error:.1e}{also}.")
     elif summary.direct_reason:
-        lines.append(f"  every point was computed, because {summary.direct_reason}")
+        lines.append(f"  The map was not interpolated from exact patterns, because {summary.direct_reason}.")
     if saved := summary.adaptive:
         total = saved.n_evaluated + saved.n_interpolated
         lines.append(f"  {saved.n_evaluated} points computed, {saved.n_interpolated} interpolated "

@@ -61,8 +61,8 @@ def _progress_lines(found: UncertaintyRow) -> list[str]:
         )
         if chain.n_exact is not None and chain.error is not None:
             lines.append(
-                f"  patterns approximated from {chain.n_exact} exact ones; at {chain.n_checked} samples, log p "
-                f"differs from that of exact patterns by {chain.error:.3f} (standard deviation)")
+                f"  The patterns were approximated from {chain.n_exact} exact patterns. At {chain.n_checked} "
+                f"samples of the chain, the error of log p has a standard deviation of {chain.error:.3f}.")
         if chain.converged is not None:
             times = [p.autocorrelation_time for p in chain.parameters.values()
                      if p.autocorrelation_time is not None and isfinite(p.autocorrelation_time)]

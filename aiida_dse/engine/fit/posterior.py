@@ -7,7 +7,7 @@ marginalised. For linear coefficients that are not held at zero, the two differ 
 varying log-determinant of their normal matrix.
 
 chi2 is that of a quadratic approximation of the patterns (surrogate.py), which is compared with the
-exact model at samples of the chain; where the two differ too much, the chain is made again with the
+exact model at samples of the chain; where the two differ too much, the chain is computed again with the
 exact model.
 
 D. Foreman-Mackey et al., Publ. Astron. Soc. Pac. 125 (2013) 306 (emcee); C. J. F. ter Braak, Stat.

@@ -48,7 +48,7 @@ def interpolate(
     """
     grid = points.grid
     if math.prod(grid.shape[k] for k in grid.outer) < LEAST_GEOMETRIES:
-        raise NotInterpolated("the map has few geometries")
+        raise NotInterpolated(f"the map has fewer than {LEAST_GEOMETRIES} geometries")
     exact = NodePatterns(points.model, grid, points.base, resources, should_stop, on_progress)
     nodes = chosen_nodes(exact, tolerance)
     checked: set[Point] = set()
@@ -88,7 +88,7 @@ def interpolate(
             break
         more = nodes.more(grid)
         if more == nodes or error > before / 2:
-            raise NotInterpolated(f"interpolation would change GoF by up to {error:.1e}")
+            raise NotInterpolated(f"the interpolated GoF would have a relative error of up to {error:.1e}")
         nodes, before = more, error
         require_worthwhile(exact, nodes)
     points.interpolation = Interpolation(

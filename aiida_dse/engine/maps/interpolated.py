@@ -7,7 +7,7 @@ patterns are exact at a tensor of nodes. chi2 requires only inner products of pa
 with m nodes these are polynomials of degree 2 m - 2, known from 2 m - 1 values. After that, a point
 of the grid costs a few thousand multiplications.
 
-Axes along which interpolation does not pay (few values), or does not converge (a number of cells that
+Axes along which interpolation saves no time (few values), or does not converge (a number of cells that
 changes in steps, a path with corners) keep their own values, and only the others are interpolated.
 Scale axes require no pattern at all. `scan` computes points of every such map exactly, and uses the
 map only if it agrees with them.
@@ -49,7 +49,7 @@ STEP_BYTES = 1e8
 
 
 class NotInterpolated(Exception):
-    """Interpolation is not possible or does not pay on this grid; the message is the reason."""
+    """Interpolation is not possible or saves no time on this grid; the message is the reason."""
 
 
 class Stopped(Exception):
@@ -77,9 +77,9 @@ class NodePatterns:
         should_stop: StopCheck | None, on_progress: Callable[[int], None],
     ) -> None:
         if not grid.sources:
-            raise NotInterpolated("the grid lists values without the axes they belong to")
+            raise NotInterpolated("the axes from which the grid was made are unknown")
         if grid.unreachable.any():
-            raise NotInterpolated("some points of the grid have no solution")
+            raise NotInterpolated("some grid points are unreachable")
         self.model, self.grid, self.base = model, grid, base
         self.resources, self.should_stop, self.on_progress = resources, should_stop, on_progress
         self.scales: dict[str, int] = {
@@ -103,7 +103,7 @@ class NodePatterns:
         shape = tuple(len(one) for one in values)
         size = 8 * len(self.model.phases) * len(self.model.sampling.q)
         if math.prod(shape) * size > self.resources.memory / 3:
-            raise NotInterpolated("the patterns at the nodes would exceed the memory")
+            raise NotInterpolated("the patterns at the Chebyshev nodes would not fit into the memory")
         sampled = self._grid(values)
         found = np.empty((*shape, len(self.model.phases), len(self.model.sampling.q)))
         dependent = False
@@ -145,7 +145,7 @@ class NodePatterns:
                 for axis, one in zip(self.grid.sources, values, strict=True)]
         sampled = grid_of(self.model, axes, start=self.base, partial=True)
         if sampled.unreachable.any():
-            raise NotInterpolated("some nodes have no solution")
+            raise NotInterpolated("some Chebyshev nodes are unreachable")
         return sampled
 
     def _values(self, sampled: Grid, index: tuple[int, ...]) -> dict[str, float]:
@@ -190,7 +190,7 @@ def require_worthwhile(exact: NodePatterns, nodes: Nodes) -> None:
         zip(nodes.counts, grid.shape, strict=True)) if k in grid.outer)
     limit = WORTHWHILE * math.prod(grid.shape[k] for k in grid.outer)
     if exact.computed + cost + CHECKED > limit or not any(nodes.counts):
-        raise NotInterpolated("the nodes would cost as much as the points")
+        raise NotInterpolated("interpolation would save too little time")
 
 
 def _nodes_along(exact: NodePatterns, k: int, tolerance: float) -> int | None:

@@ -76,9 +76,9 @@ class MapPoints:
             self.refined[name][:] = finished.refined[name]
 
     @property
-    def begun(self) -> bool:
-        """Whether any point has a value."""
-        return bool(np.isfinite(self.chi2).any())
+    def done(self) -> float:
+        """The share of points with a value."""
+        return float(np.isfinite(self.chi2).mean())
 
     def rounds(self, adaptive: bool) -> Iterator[list[tuple[int, ...]]]:
         """Yield the outer points still to compute; each round depends on the previous ones.

@@ -1,6 +1,6 @@
 """GoF maps: the model evaluated on a grid of one to four axes.
 
-Where it pays, a map is interpolated from exact patterns at Chebyshev nodes (interpolated.py) and
+Where this saves time, a map is interpolated from exact patterns at Chebyshev nodes (interpolated.py) and
 certified by exact evaluations at other points; otherwise every point is computed. Axes that do not
 change the distances (B_iso, occupancy, scale) are innermost and share the sine sums of their outer
 point. The outer points are distributed over threads.
@@ -22,6 +22,9 @@ from .grid import Grid, grid_of, refinable
 from .interpolated import NotInterpolated, Stopped
 from .points import MapPoints, blocks
 
+#: Largest share of a map with values from which its interpolation begins again.
+LARGEST_BEGUN = 0.2
+
 
 def scan(
     model: PatternModel,
@@ -41,17 +44,17 @@ def scan(
 ) -> GofMap:
     """The GoF map of a model over the axes; other parameters stay at `start`.
 
-    Where it pays, the map is interpolated from exact patterns, with a largest relative error of
+    Where this saves time, the map is interpolated from exact patterns, with a largest relative error of
     GoF below `tolerance` at points that are also computed exactly; `direct` computes every point.
     `refine_at_each_point` names parameters (wildcards allowed) that are refined at every point,
     under the `restraints`; the map contains the chi2 of the pattern without restraints, and every
     point is computed. An `adaptive` scan of such points computes from coarse to fine and
     interpolates chi2 where it is high. `on_block` receives the unfinished map after every block of
     points. Ctrl-C, or a reason returned by `should_stop`, ends the scan with the points computed so
-    far; such an earlier map on the same axes can be passed as `finished`, and its points are not
-    recomputed. Blocks of points share the `resources`, with one thread for each block where there
-    are enough blocks. Raises ValueError for axes that cannot be scanned, and where `finished` has
-    another grid.
+    far (of an interpolated map, only the checked ones); such an earlier map on the same axes can be
+    passed as `finished`, and its points are not recomputed. Blocks of points share the `resources`,
+    with one thread for each block where there are enough blocks. Raises ValueError for axes that
+    cannot be scanned, and where `finished` has another grid.
     """
     grid = axes if isinstance(axes, Grid) else grid_of(
         model, axes, start=start, refined=refine_at_each_point)
@@ -76,10 +79,10 @@ def scan(
     reason = "complete"
     try:
         if direct:
-            points.direct_reason = "the method is 'direct'"
+            points.direct_reason = "'method: direct' was specified"
         elif local:
             points.direct_reason = "parameters are refined at every point"
-        elif points.begun:
+        elif points.done > LARGEST_BEGUN:
             points.direct_reason = "a part of the map was computed earlier"
         else:
             try:

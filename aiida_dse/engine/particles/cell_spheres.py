@@ -264,13 +264,14 @@ def _spheres(crystal: Crystal, centre: Centre, n_spheres: int, resources: Resour
 def _count(crystal: Crystal, centre: Centre, n_spheres: int, resources: Resources) -> _Spheres:
     """Count the pairs of cells of all spheres, and from these the pairs of atoms.
 
-    The pairs of two atoms at a difference vector are those of the cells that share them.
+    The number of pairs of atoms at a difference vector is the sum over the pairs of cells to which the
+    two atoms belong, weighted by their shares.
     """
     cells = _pairs_of_cells(crystal, centre, n_spheres, resources)
     shares = _shares(crystal, centre)
     to_cells = np.round(np.linalg.inv(primitive_vectors(crystal))).astype(int)
-    # an atom of the conventional cell is shared by the cells of one in so many lattice vectors; those
-    # of its translations together are shared by all
+    # an atom of the conventional cell occurs at only one of so many lattice vectors; it and its
+    # translational equivalents together occur at all of them
     translations = round(float(abs(np.linalg.det(to_cells))))
     merged, site = merge_translations(crystal), crystal.site_of_atom
     offsets: list[np.ndarray] = []

@@ -52,7 +52,7 @@ class PairCounts:
 class Counting:
     """Estimated work of particles whose pairs are counted.
 
-    `once` and `each` are the pairs that are counted once for all sizes and for each size,
+    `once` are the pairs that are counted once for all sizes, `each` those that are counted anew for each size,
     `distances` those of one pattern, `bytes` the memory of the pairs.
     """
 

@@ -40,7 +40,7 @@ class ShellPairs:
     groups: VectorGroups
 
 
-#: Spheres of a larger radius, up to this factor, are used in place of counting again.
+#: Counts of spheres whose radius is larger by up to this factor are reused.
 LARGEST_USED = 1.5
 _known: list[tuple[tuple[Crystal, Centre], float, ShellPairs | None]] = []
 _lock = Lock()

@@ -98,7 +98,7 @@ def reach_of(matrix: FloatArray, radius: float) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def vector_groups(crystal: Crystal, radius: float) -> VectorGroups:
-    """The groups of all vectors up to a length of `radius` (Å), and of some beyond."""
+    """The groups of all vectors up to a length of `radius` (Å), and of some longer vectors."""
     merged = merge_translations(crystal)
     matrix, positions = _generic(crystal)
     rotations = [op.rotation for op in crystal.symmetry]

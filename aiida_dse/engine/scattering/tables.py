@@ -2,7 +2,7 @@
 
 Loading xraydb, which includes a database toolkit, takes longer than computing a pattern. The values
 that it returned are therefore kept in a file beside the compiled code of the engine; the file is
-bound to the version and the file of xraydb, and made again if it does not fit or cannot be read.
+bound to the version and the file of xraydb, and rebuilt if it does not match them or cannot be read.
 """
 
 from __future__ import annotations
