@@ -153,6 +153,9 @@ def _reason(error: Any, path: tuple[str, ...]) -> str:
         return "a mapping of keys is required"
     if what == "too_short":
         return f"at least {error['ctx']['min_length']} item is required"
+    if what == "too_long":
+        most = error["ctx"]["max_length"]
+        return f"at most {most} items are possible, but there are {len(value)}; remove {len(value) - most}"
     if what == "string_pattern_mismatch" and error["ctx"]["pattern"].startswith("^[A-Za-z][A-Za-z0-9_]"):
         return "names consist of letters, digits and underscores, and begin with a letter"
     if what == "greater_than" and path[-1] == "sd":

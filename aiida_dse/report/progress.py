@@ -143,8 +143,8 @@ def _cycle_line(cycle: Cycle) -> str:
 
 def _scan_line(progress: ScanProgress) -> str:
     if isnan(progress.best_gof):
-        return (f"{progress.computed:,} geometries computed, from which {progress.total:,} points are "
-                f"interpolated  {progress.elapsed:.0f} s")
+        return (f"computed geometries: {progress.computed:,} (from these, {progress.total:,} points are "
+                f"interpolated)  {progress.elapsed:.0f} s")
     at = ", ".join(f"{value:.5g}" for value in progress.best_at)
     return (
         f"{progress.done:,} of {progress.total:,} points  best GoF {progress.best_gof:.4f} at "

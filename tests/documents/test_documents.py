@@ -171,6 +171,8 @@ def test_an_unknown_key_is_reported_with_the_nearest_valid_key(paths, expected):
         ({"sample__tags": {"a\x07": 1}}, "sample.tags.a\ufffd", "control characters"),
         ({"sample__tags": {"x": float("nan")}}, "sample.tags.x", "finite"),
         ({"refinement": {"stages": ["P.a", "P.b"]}}, "refinement.stages.0", "each stage is a list"),
+        ({"scan": {"axes": [{"parameter": f"P.{one}", "values": [1.0]} for one in "abcxy"]}},
+         "scan.axes", "at most 4 items are possible, but there are 5; remove 1"),
         ({"refinement": {"stages": [[]]}}, "refinement.stages.0", "at least 1 item"),
         ({"parameters": {"P.a": {"valeu": 4}}}, "parameters.P.a.valeu", "did you mean 'value'"),
         ({"pattern__wavelength": -1}, "pattern.wavelength = -1", "greater than 0"),
