@@ -35,7 +35,7 @@ from aiida_dse.engine.fit.settling import (
     with_calculated_weights,
     with_refined_members,
 )
-from aiida_dse.engine.maps.gof_map import GofMap, ScanProgress
+from aiida_dse.engine.maps.gof_map import GofMap, Interpolation, ScanProgress
 from aiida_dse.engine.maps.grid import Coordinate, quantities_on
 from aiida_dse.engine.maps.scan import scan
 from aiida_dse.engine.model.agreement import SERIAL_LIMIT, Agreement, serial_correlation
@@ -351,4 +351,7 @@ def map_of(built: BuiltModel, result: Result[ScanSummary]) -> GofMap:
         grid, arrays["scan/gof"], arrays["scan/chi2"], arrays["scan/n_active"], refined,
         result.summary.n_points_pattern, result.summary.seconds, result.summary.stop_reason,
         None if evaluated is None else evaluated.astype(bool),
+        None if (row := result.summary.interpolation) is None else Interpolation(
+            tuple(row.nodes), row.n_exact, row.n_checked, row.error),
+        result.summary.direct_reason,
     )

@@ -303,3 +303,12 @@ def test_finished_points_of_another_way_are_kept(model):
     assert "earlier" in found.direct_reason
     assert_array_equal(found.gof[:8], exact.gof[:8])
     assert_allclose(found.gof, exact.gof, rtol=1e-9)
+
+
+def test_a_complete_map_is_not_computed_again_and_keeps_its_certificate(model, monkeypatch):
+    axes = [line(X, 0.27, 0.31, 20), line(Y, 0.19, 0.23, 20)]
+    whole = scan(model, axes)
+    monkeypatch.setattr(type(model), "states", lambda *_: pytest.fail("a pattern was computed"))
+    again = scan(model, axes, finished=whole)
+    assert again.interpolation == whole.interpolation is not None
+    assert_array_equal(again.gof, whole.gof)

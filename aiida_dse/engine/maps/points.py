@@ -74,6 +74,8 @@ class MapPoints:
         self.active[:] = np.where(known, finished.n_active, np.nan)
         for name in self.local:
             self.refined[name][:] = finished.refined[name]
+        if self.done == 1:
+            self.interpolation, self.direct_reason = finished.interpolation, finished.direct_reason
 
     @property
     def done(self) -> float:

@@ -78,6 +78,8 @@ def scan(
 
     reason = "complete"
     try:
+        if points.done == 1:
+            return points.map(clock, reason)
         if direct:
             points.direct_reason = "'method: direct' was specified"
         elif local:
