@@ -267,7 +267,8 @@ def run_scan(
         direct=plan.method == "direct", adaptive=plan.adaptive, on_progress=on_progress,
         on_block=keep, should_stop=should_stop, resources=resources, finished=earlier,
     )
-    if work is not None and found.interpolation is not None:
+    counted = finished is not None and finished.summary.interpolation is not None
+    if work is not None and found.interpolation is not None and not counted:
         work *= found.interpolation.n_exact / expected_geometries(built)
     return scan_result(built, found, resources.threads, work)
 
