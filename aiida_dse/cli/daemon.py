@@ -17,7 +17,7 @@ from typing import Any
 
 from aiida_dse.data.storage_trouble import storage_trouble
 
-from .lost_tasks import give_tasks_to_the_lost, stalled_jobs, zeromq_broker
+from .lost_tasks import give_tasks_to_the_lost, stalled_processes, zeromq_broker
 
 #: No subscriber has this name, so the broker replies with an error that contains it.
 NOBODY = "aiida-dse-asks-whether-workers-are-gone"
@@ -105,7 +105,7 @@ def _repaired(profile: Any) -> str | None:
     if workers is not None and workers.counted > workers.running:
         look_for_dead_workers(profile)
     if workers is not None or profile.process_control_backend != "core.zeromq":
-        stuck = (*give_tasks_to_the_lost(profile).silent, *stalled_jobs())
+        stuck = (*give_tasks_to_the_lost(profile).silent, *stalled_processes())
         if stuck:
             return (f"The daemon worker of the process {stuck[0]} does not continue it, for example after a "
                     "lost connection to the database or to the computer. If this lasts longer than a "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -23,8 +24,12 @@ from typing import Any
 YOUNG_SECONDS = 10.0
 #: Seconds within which a worker must reply, and between two looks at a process that seems lost.
 ANSWER_SECONDS, AGAIN_SECONDS = 5.0, 1.5
-#: Seconds, plus ten intervals of polling, without a question to the scheduler about a job.
+#: Seconds without a change after which a process counts as stalled; for a job at a scheduler, plus ten
+#: intervals of polling.
 STALLED_SECONDS = 60.0
+#: Seconds that transfers of files to and from another computer may last; AiiDA waits up to 160 s between
+#: attempts.
+TRANSFER_SECONDS = 300.0
 STATES = ["created", "waiting", "running"]
 
 
@@ -86,28 +91,48 @@ def give_tasks_to_the_lost(profile: Any) -> Examined:
     return found
 
 
-def stalled_jobs() -> list[int]:
-    """Jobs at a scheduler that no worker has asked about for long.
+def stalled_processes() -> list[int]:
+    """Processes that a worker keeps without continuing them, for example after a lost connection.
 
-    After a lost connection to the database, a worker may keep a process that does not advance.
+    These are jobs at a scheduler that nobody has asked about for long, work chains whose jobs have all
+    ended, and processes that remain too long in a state that does not last. (A worker checks whether
+    the jobs of a work chain have ended, but gives up when the database fails during a check.)
     """
-    from aiida.common import timezone
-    from aiida.orm import CalcJobNode, QueryBuilder
+    from aiida.orm import CalcJobNode, ProcessNode, QueryBuilder, WorkChainNode
 
-    query = QueryBuilder().append(CalcJobNode, filters={
-        "attributes.process_state": {"in": STATES}, "attributes.state": "withscheduler",
-        "attributes": {"has_key": "checkpoints"}})
+    query = QueryBuilder().append((CalcJobNode, WorkChainNode), filters={
+        "attributes.process_state": {"in": STATES}, "attributes": {"has_key": "checkpoints"}})
     found = []
     for node in query.all(flat=True):
-        if node.paused:
-            continue
-        text = node.base.attributes.get("scheduler_lastchecktime", None)
-        checked = datetime.fromisoformat(text) if isinstance(text, str) else node.mtime
-        assert node.computer is not None
-        allowed = STALLED_SECONDS + 10 * node.computer.get_minimum_job_poll_interval()
-        if timezone.now() - max(checked, node.mtime) > timedelta(seconds=allowed):
+        assert isinstance(node, ProcessNode)
+        if not node.paused and _idle_seconds(node) > _allowed_seconds(node):
             found.append(node.pk)
     return found
+
+
+def _idle_seconds(node: Any) -> float:
+    """Seconds since something last happened to a process or to one of the processes that it called."""
+    from aiida.common import timezone
+
+    moments = [node.mtime, *(called.mtime for called in node.called)]
+    checked = node.base.attributes.get("scheduler_lastchecktime", None)
+    if isinstance(checked, str):
+        moments.append(datetime.fromisoformat(checked))
+    return float((timezone.now() - max(moments)).total_seconds())
+
+
+def _allowed_seconds(node: Any) -> float:
+    """Seconds that a process may last in its state without a change."""
+    from aiida.orm import CalcJobNode
+
+    if node.process_state.value != "waiting":
+        return STALLED_SECONDS
+    if isinstance(node, CalcJobNode):
+        assert node.computer is not None
+        if node.base.attributes.get("state", None) != "withscheduler":
+            return STALLED_SECONDS if node.computer.transport_type == "core.local" else TRANSFER_SECONDS
+        return float(STALLED_SECONDS + 10 * node.computer.get_minimum_job_poll_interval())
+    return STALLED_SECONDS if all(called.is_terminated for called in node.called) else math.inf
 
 
 def _without_task(profile: Any) -> list[int]:

@@ -12,11 +12,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aiida.orm import InstalledCode, ProcessNode, QueryBuilder, User, WorkChainNode, load_computer, load_node
+from aiida.common.datastructures import CalcJobState
+from aiida.common.links import LinkType
+from aiida.orm import (
+    CalcJobNode,
+    Computer,
+    InstalledCode,
+    ProcessNode,
+    QueryBuilder,
+    User,
+    WorkChainNode,
+    load_computer,
+    load_node,
+)
 from click.testing import CliRunner
 from waiting import patient, wait_until
 
-from aiida_dse.cli import daemon, launching, submission, watching
+from aiida_dse.cli import daemon, launching, lost_tasks, submission, watching
 from aiida_dse.cli import doctor as doctor_module
 from aiida_dse.cli.main import main
 from aiida_dse.data.options import learnt_speed
@@ -312,3 +324,45 @@ def test_without_a_profile_the_doctor_names_the_set_up(tmp_path):
     assert message.returncode == 1
     assert rows["profile"]["outcome"] == "fail" and rows["profile"]["remedy"] == "aiida-dse setup"
     assert rows["versions"]["outcome"] == "ok"
+
+
+def process(state, called_by=None, job_state=None, computer=None):
+    """A stored process in a state, with a checkpoint as those of the daemon have."""
+    kind = WorkChainNode if job_state is None else CalcJobNode
+    node = kind(computer=computer) if computer else kind()
+    node.set_process_state(state)
+    node.set_checkpoint("checkpoint")
+    if job_state is not None:
+        node.set_state(job_state)
+    if called_by is not None:
+        node.base.links.add_incoming(
+            called_by, LinkType.CALL_WORK if job_state is None else LinkType.CALL_CALC, "called")
+    return node.store()
+
+
+def test_processes_that_nobody_continues_are_stalled(aiida_profile, computer, monkeypatch):
+    """A work chain whose jobs have ended, and states that do not last; but not one that waits for a job."""
+    chain, waiting, created = process("waiting"), process("waiting"), process("created")
+    ended = process("finished", chain, CalcJobState.PARSING, computer)
+    at_scheduler = process("waiting", waiting, CalcJobState.WITHSCHEDULER, computer)
+    uploads = process("waiting", None, CalcJobState.UPLOADING, computer)
+    elsewhere = process("waiting", None, CalcJobState.UPLOADING, Computer(
+        label="elsewhere", hostname="elsewhere", transport_type="core.ssh", scheduler_type="core.direct",
+        workdir="/tmp").store())
+    paused = process("created")
+    paused.pause()
+    made = (chain, waiting, created, ended, at_scheduler, uploads, elsewhere, paused)
+    everything = {node.pk for node in made}
+
+    def stalled():
+        return everything & set(lost_tasks.stalled_processes())
+
+    assert stalled() == set()
+    monkeypatch.setattr(lost_tasks, "STALLED_SECONDS", -1.0)
+    assert stalled() == {chain.pk, created.pk, uploads.pk}
+    monkeypatch.setattr(lost_tasks, "TRANSFER_SECONDS", -1.0)
+    assert stalled() == {chain.pk, created.pk, uploads.pk, elsewhere.pk}
+    monkeypatch.setattr(lost_tasks, "STALLED_SECONDS", -1000.0)
+    assert stalled() == {chain.pk, created.pk, uploads.pk, elsewhere.pk, at_scheduler.pk}
+    for node in made:
+        node.set_process_state("killed")
