@@ -20,11 +20,11 @@ def analyse_results(kind: str, sources: tuple[str, ...], options: Path | None, t
 
     from aiida_dse.calculations import series
     from aiida_dse.documents.reading import read_content
-    from aiida_dse.documents.series import ANALYSES, ANALYSIS_COMMANDS, parse_options
+    from aiida_dse.documents.series import ANALYSES, parse_options
 
     from .showing import print_analysis
 
-    function = ANALYSIS_COMMANDS[kind]
+    function = kind.replace("-", "_")
     with refusing():
         chosen = parse_options(ANALYSES[function], {} if options is None else read_content(options))
         processes = dict(_named(source) for source in sources)

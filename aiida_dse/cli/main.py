@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from aiida_dse.data.storage_trouble import storage_trouble
-from aiida_dse.documents.series import ANALYSIS_COMMANDS
+from aiida_dse.documents.status import ANALYSES_OF_RESULTS
 
 from .doctor import doctor
 from .finding import query_options
@@ -195,7 +195,7 @@ def launch_series() -> None:
 
 
 @main.command()
-@click.argument("kind", type=click.Choice(list(ANALYSIS_COMMANDS)))
+@click.argument("kind", type=click.Choice([task.replace("_", "-") for task in ANALYSES_OF_RESULTS]))
 @click.argument("sources", nargs=-1, required=True, metavar="[NAME=]PK...")
 @click.option("--options", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="YAML file with the options of the analysis, which refer to the results by NAME.")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aiida_dse.documents import series
-from aiida_dse.documents.status import Task
+from aiida_dse.documents.status import ANALYSES_OF_RESULTS, Task
 
 from .terminal import Refusal, echo
 
@@ -18,7 +17,7 @@ ANALYSES = tuple(f"aiida.workflows:dse.{name}" for name in (
     "refine", "grid_search", "compare_models", "simultaneous", "uncertainty", "temperature_series",
     "size_series", "study", "build_model"))
 #: Calculations of 'aiida-dse analyse'; those that a work chain called are not listed.
-CALLED_DIRECTLY = tuple(f"aiida.calculations:dse.analysis.{name}" for name in series.ANALYSES)
+CALLED_DIRECTLY = tuple(f"aiida.calculations:dse.analysis.{name}" for name in ANALYSES_OF_RESULTS)
 #: Jobs that version 0.1 ran without a work chain.
 OLD_ANALYSES = ("aiida.calculations:dse.joint", "aiida.calculations:dse.uncertainty")
 #: Process labels of version 0.1 and their current equivalents.

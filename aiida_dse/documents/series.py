@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError
 
 from .reading import DocumentError
 from .sections import Finite, Name, Positive, Section
+from .status import ANALYSES_OF_RESULTS
 
 Text = Annotated[str, Field(min_length=1)]
 Uncertainty = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -107,11 +108,9 @@ class DifferentialOptions(Section):
 
 #: Options of each analysis, by the name of its calcfunction in aiida_dse.calculations.series.
 ANALYSES: dict[str, type[Section]] = {
-    "temperature_series": TemperatureOptions, "size_series": SizeOptions,
-    "sizing_curve": SizingOptions, "differential": DifferentialOptions,
+    task.value: options for task, options in zip(
+        ANALYSES_OF_RESULTS, (TemperatureOptions, SizeOptions, SizingOptions, DifferentialOptions), strict=True)
 }
-#: The calcfunctions by the names that 'aiida-dse analyse' takes.
-ANALYSIS_COMMANDS = {name.replace("_", "-"): name for name in ANALYSES}
 
 Options = TypeVar("Options", bound=Section)
 

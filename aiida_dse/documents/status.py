@@ -22,6 +22,11 @@ class Task(StrEnum):
     DIFFERENTIAL = "differential"
 
 
+#: The analyses of existing results, whose options are in `documents.series`.
+ANALYSES_OF_RESULTS = (
+    Task.TEMPERATURE_SERIES, Task.SIZE_SERIES, Task.SIZING_CURVE, Task.DIFFERENTIAL)
+
+
 class Status(StrEnum):
     """Outcome of a task that wrote a result."""
 
