@@ -30,12 +30,9 @@ from aiida_dse.engine.fit.refine import default_stages, refine
 from aiida_dse.engine.maps.axes import Axis
 from aiida_dse.engine.maps.scan import scan
 from aiida_dse.engine.model.phase import CrystalPhase, Sampling
-from aiida_dse.engine.particles.shapes import (
-    CellSpherePopulation,
-    ParallelepipedPopulation,
-    SingleParallelepiped,
-    SpherePopulation,
-)
+from aiida_dse.engine.particles.cell_spheres import CellSpherePopulation
+from aiida_dse.engine.particles.parallelepipeds import ParallelepipedPopulation, SingleParallelepiped
+from aiida_dse.engine.particles.spheres import SpherePopulation
 from aiida_dse.engine.resources import Resources
 from aiida_dse.engine.scattering import debye
 from aiida_dse.io.results import write_result

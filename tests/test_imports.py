@@ -12,12 +12,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "aiida_dse"
-LAYERS = ["engine", "documents", "io", "analysis", "tasks", "report", "api", "data",
+LAYERS = ["engine", "sections", "shapes", "documents", "io", "analysis", "tasks", "report", "api", "data",
           "calculations", "parsers", "workchains", "cli"]
 #: The rooms of the engine, in the order in which they import each other.
 ENGINE = ["crystal", "particles", "scattering", "model", "fit", "maps"]
 #: The command of the engine imports the report and what is below it.
-WITHOUT_AIIDA = ["engine", "documents", "io", "analysis", "tasks", "report", "api"]
+WITHOUT_AIIDA = ["engine", "sections", "shapes", "documents", "io", "analysis", "tasks", "report", "api"]
 
 
 def modules():
@@ -204,12 +204,14 @@ def test_the_package_has_the_names_of_the_api():
     """For users at run time, and for type checkers, which do not follow __getattr__."""
     import aiida_dse
     from aiida_dse import api
+    from aiida_dse.shapes import SHAPES
 
-    assert aiida_dse.__all__ == api.__all__ == sorted(api.__all__)
+    shapes = [shape.__name__ for shape in SHAPES.values()]
+    assert [*aiida_dse.__all__, *shapes] == api.__all__ and aiida_dse.__all__ == sorted(aiida_dse.__all__)
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     typed = [node.names[0].asname for node in ast.walk(tree)
              if isinstance(node, ast.ImportFrom) and node.module == "aiida_dse.api"]
-    assert typed == api.__all__
+    assert typed == aiida_dse.__all__
     for name in api.__all__:
         assert getattr(aiida_dse, name) is getattr(api, name)
     with pytest.raises(AttributeError, match="no attribute 'refne'"):

@@ -1,107 +1,80 @@
-"""Particle shapes for notebooks: Parallelepiped, QuasiCube and Sphere."""
+"""Particle shapes for notebooks, made from the sections of documents in `aiida_dse.shapes`.
+
+Sizes are numbers in nm, or pairs (mean, sd) for log-normal distributions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from aiida_dse.documents.model import SHAPES
+from aiida_dse import shapes
 from aiida_dse.documents.reading import validated
 from aiida_dse.io.results import plain
 
-#: Mean and standard deviation (nm) of a number-weighted log-normal distribution.
-SizeDistribution = tuple[float, float]
 
-
-@dataclass(frozen=True, kw_only=True, repr=False)
 class Shape:
-    """Base class of the shapes. Raises DocumentError (a ValueError) if a value is invalid."""
+    """A particle shape. Raises DocumentError (a ValueError) if a value is invalid."""
 
-    shape: ClassVar[str]
-    #: The fields that are size distributions.
-    distributions: ClassVar[tuple[str, ...]] = ()
+    section: ClassVar[type[shapes.Shape]]
 
-    def __post_init__(self) -> None:
-        validated(self.content(), SHAPES[self.shape])
+    def __init__(self, **values: Any) -> None:
+        sizes = self.section.size_fields
+        self._content = {"shape": self.section.name} | {
+            name: _size(name, value, self.section) if name in sizes else plain(value)
+            for name, value in values.items() if value is not None}
+        validated(self._content, self.section)
 
     def __repr__(self) -> str:
-        given = ((f.name, getattr(self, f.name)) for f in fields(self)
-                 if getattr(self, f.name) != f.default)
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given)})"
+        given = ((name, value) for name, value in self._content.items() if name != "shape")
+        return f"{type(self).__name__}({', '.join(f'{name}={_shown(value)}' for name, value in given)})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Shape) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
 
     def content(self) -> dict[str, Any]:
         """The section 'particle' of a document."""
-        given = {f.name: getattr(self, f.name) for f in fields(self)}
-        distributions = {name: _distribution(name, given[name]) for name in self.distributions}
-        content = {name: plain(value) for name, value in (given | distributions).items()
-                   if value is not None}
-        return {"shape": self.shape} | content
+        return dict(self._content)
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Parallelepiped(Shape):
-    """Parallelepipeds of whole cells: one of `cells` (n_a, n_b, n_c), or a population L_ab x L_c.
+def _size(name: str, value: Any, section: type[shapes.Shape]) -> Any:
+    """A size in a document: a number, or the distribution (mean, sd).
 
-    L_ab, L_c: (mean, sd) in nm of the edges along a and b, and of the height along c;
-    size_axes_rotation: degrees by which the axes of the bivariate size distribution are rotated;
-    largest: length in nm at which the distribution is truncated (by default it is not).
+    Raises ValueError for numbers where only distributions are possible, and for sequences of other
+    lengths.
     """
-
-    shape: ClassVar[str] = "parallelepiped"
-    distributions: ClassVar[tuple[str, ...]] = ("L_ab", "L_c")
-    cells: tuple[int, int, int] | None = None
-    L_ab: SizeDistribution | None = None
-    L_c: SizeDistribution | None = None
-    size_axes_rotation: float = 0.0
-    largest: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class QuasiCube(Shape):
-    """Quasi-cubes of whole cells, as high as they are wide: a population of edge L.
-
-    L: (mean, sd) in nm; largest: length in nm at which the distribution is truncated (by default it
-    is not).
-    """
-
-    shape: ClassVar[str] = "quasi_cube"
-    distributions: ClassVar[tuple[str, ...]] = ("L",)
-    L: SizeDistribution
-    largest: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Sphere(Shape):
-    """Spheres of diameter D about a point of the crystal.
-
-    D: nm for one size, or (mean, sd) in nm for a population; largest: diameter in nm at which the
-    distribution is truncated (by default it is not); centre: fractional coordinates, or the label of
-    a site; whole_cells: build the spheres of whole primitive cells, as DebUsSy does, instead of all
-    atoms within the radius (only for a population).
-    """
-
-    shape: ClassVar[str] = "sphere"
-    D: SizeDistribution | float
-    largest: float | None = None
-    centre: tuple[float, float, float] | str = (0.0, 0.0, 0.0)
-    whole_cells: bool = False
-
-    def content(self) -> dict[str, Any]:
-        distribution = isinstance(self.D, Sequence)
-        return super().content() | ({"D": _distribution("D", self.D)} if distribution else {})
-
-
-def _distribution(name: str, distribution: Any) -> dict[str, float] | None:
-    """The size distribution of (mean, sd) in a document. Raises ValueError for other values."""
-    if distribution is None:
-        return None
-    try:
-        mean, sd = distribution
-    except (TypeError, ValueError):
+    if isinstance(value, Mapping):
+        return plain(value)
+    single = not isinstance(value, Sequence)
+    if single and section.accepts_number(name):
+        return plain(value)
+    if single or len(value) != 2 or isinstance(value, str):
         raise ValueError(
-            f"{name} = {distribution!r} is not a size distribution; specify the mean and the standard "
-            "deviation in nm, "
-            f"such as {name}=(5.0, 0.7)."
-        ) from None
-    return {"mean": float(mean), "sd": float(sd)}
+            f"{name} = {value!r} is not a size distribution; specify the mean and the standard "
+            f"deviation in nm, such as {name}=(5.0, 0.7)."
+        )
+    return {"mean": float(value[0]), "sd": float(value[1])}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping) and value.keys() == {"mean", "sd"}:
+        value = (value["mean"], value["sd"])
+    return repr(value)
+
+
+def _notebook_class(section: type[shapes.Shape]) -> type[Shape]:
+    return type(section.__name__, (Shape,), {"section": section, "__doc__": section.__doc__,
+                                             "__module__": __name__})
+
+
+#: The classes by their names.
+NOTEBOOK_SHAPES = {section.__name__: _notebook_class(section) for section in shapes.SHAPES.values()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in NOTEBOOK_SHAPES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return NOTEBOOK_SHAPES[name]

@@ -13,7 +13,6 @@ from aiida_dse.analysis import size_series as sizes
 from aiida_dse.analysis import temperature_series as temperatures
 from aiida_dse.analysis.series_table import Series
 from aiida_dse.data.results import result_from_nodes, result_nodes
-from aiida_dse.documents.sections import Section
 from aiida_dse.documents.series import (
     DifferentialOptions,
     SizeOptions,
@@ -22,6 +21,7 @@ from aiida_dse.documents.series import (
     parse_options,
 )
 from aiida_dse.io.results import Result, plain
+from aiida_dse.sections import Section
 
 
 @calcfunction

@@ -104,7 +104,7 @@ def stalled_processes() -> list[int]:
         "attributes.process_state": {"in": STATES}, "attributes": {"has_key": "checkpoints"}})
     found = []
     for node in query.all(flat=True):
-        assert isinstance(node, ProcessNode)
+        assert isinstance(node, ProcessNode) and node.pk is not None
         if not node.paused and _idle_seconds(node) > _allowed_seconds(node):
             found.append(node.pk)
     return found

@@ -226,13 +226,14 @@ def list_(context: click.Context, limit: int, archive: Path | None) -> None:
 
     Also checks that the daemon workers receive tasks, and reassigns the tasks of dead workers.
     """
-    from .daemon import repair
     from .showing import print_list
 
     loaded = _look_into(context, archive)
-    print_list(limit)
-    if loaded is not None and (trouble := repair(loaded)):
-        echo(trouble, err=True)
+    if print_list(loaded, limit) and loaded is not None:
+        from .daemon import repair
+
+        if trouble := repair(loaded):
+            echo(trouble, err=True)
 
 
 @main.command()

@@ -5,83 +5,58 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aiida_dse.documents.status import ANALYSES_OF_RESULTS, Task
+from aiida_dse.documents.status import Task
 
 from .terminal import Refusal, echo
 
 if TYPE_CHECKING:
+    from aiida_dse.data.listing import Listed
     from aiida_dse.io.results import Result
 
-#: The processes that 'aiida-dse list' shows.
-ANALYSES = tuple(f"aiida.workflows:dse.{name}" for name in (
-    "refine", "grid_search", "compare_models", "simultaneous", "uncertainty", "temperature_series",
-    "size_series", "study", "build_model"))
-#: Calculations of 'aiida-dse analyse'; those that a work chain called are not listed.
-CALLED_DIRECTLY = tuple(f"aiida.calculations:dse.analysis.{name}" for name in ANALYSES_OF_RESULTS)
-#: Jobs that version 0.1 ran without a work chain.
-OLD_ANALYSES = ("aiida.calculations:dse.joint", "aiida.calculations:dse.uncertainty")
 #: Process labels of version 0.1 and their current equivalents.
 OLD_LABELS = {"JointCalculation": "SimultaneousCalculation"}
 
 
-def print_list(limit: int) -> None:
-    """Print the newest analyses with their state, sample and GoF."""
+def print_list(profile: Any, limit: int) -> bool:
+    """Print the newest analyses with their state, sample and GoF.
+
+    Returns whether any process may be unfinished. `profile` is None for an open archive.
+    """
     import tabulate
-    from aiida.orm import CalcFunctionNode, Dict, ProcessNode, QueryBuilder, WorkChainNode
 
-    from aiida_dse.data.exits import exit_word
+    from aiida_dse.data.listing import newest_analyses
 
-    called = QueryBuilder().append(WorkChainNode, tag="caller").append(
-        CalcFunctionNode, with_incoming="caller", project="id",
-        filters={"process_type": {"in": list(CALLED_DIRECTLY)}}).all(flat=True)
-    query = QueryBuilder()
-    query.append(
-        ProcessNode,
-        filters={"or": [
-            {"process_type": {"in": list(ANALYSES)}},
-            {"and": [{"process_type": {"in": list(CALLED_DIRECTLY)}},
-                     {"id": {"!in": called or [-1]}}]},
-            {"and": [{"process_type": {"in": list(OLD_ANALYSES)}},
-                     {"attributes.version.plugin": {"like": "0.1.%"}}]},
-        ]},
-        project=["id", "ctime", "attributes.process_label", "attributes.process_state",
-                 "attributes.exit_status", "label", "process_type", "attributes.version.plugin"],
-        tag="process",
-    )
-    query.order_by({"process": {"ctime": "desc"}}).limit(limit)
-    found = query.all()
-    # a separate query, since AiiDA's outer join drops processes without a result
-    query = QueryBuilder().append(
-        ProcessNode, tag="process", filters={"id": {"in": [pk for pk, *_ in found]}}, project="id"
-    )
-    query.append(
-        Dict, with_incoming="process", edge_filters={"label": "result"},
-        project=["attributes.agreement.gof", "attributes.minimum.gof", "attributes.sample"],
-    )
-    results = {pk: numbers for pk, *numbers in query.all()} if found else {}
+    found, unfinished = newest_analyses(profile, limit)
     rows = []
-    for pk, ctime, name, state, status, label, kind, version in found:
+    for one in found:
         # an imported node may have attributes of any type
-        status = status if isinstance(status, int) else None
-        word = exit_word(_text(kind), _text(version), status)
-        name = OLD_LABELS.get(_text(name), _text(name))
-        gof, lowest, sample = results.get(pk, (None, None, None))
-        gof = gof if gof is not None else lowest
-        gof = gof if isinstance(gof, int | float) else None
-        sample = sample if isinstance(sample, dict) else {}
+        gof = one.gof if one.gof is not None else one.minimum
+        sample = one.sample if isinstance(one.sample, dict) else {}
+        label = OLD_LABELS.get(_text(one.label), _text(one.label))
         rows.append([
-            pk, f"{ctime:%Y-%m-%d %H:%M}",
-            name.removesuffix("WorkChain").removesuffix("Calculation"),
-            state if state != "finished" else ("done" if status == 0
-                                            else f"exit {status}" + f": {word}" * bool(word)),
-            "" if gof is None else f"{gof:.4f}", sample.get("name", ""),
-            sample.get("temperature", ""), label,
+            one.pk, one.created, label.removesuffix("WorkChain").removesuffix("Calculation"),
+            _state(one), f"{gof:.4f}" if isinstance(gof, int | float) else "", sample.get("name", ""),
+            sample.get("temperature", ""), one.title,
         ])
     echo(tabulate.tabulate(
         rows, headers=["PK", "created", "analysis", "state", "GoF", "sample", "T / K", "title"]
     ))
     if not rows:
         echo("There are no analyses yet. Start with 'aiida-dse launch refine model.yaml'.")
+    return unfinished
+
+
+def _state(one: Listed) -> Any:
+    """The state of a process, or for one that has failed, its exit status in words."""
+    if one.state != "finished":
+        return one.state
+    if one.exit_status == 0:
+        return "done"
+    from aiida_dse.data.exits import exit_word
+
+    status = one.exit_status if isinstance(one.exit_status, int) else None
+    word = exit_word(_text(one.process_type), _text(one.version), status)
+    return f"exit {status}" + f": {word}" * bool(word)
 
 
 def _text(value: Any) -> str:

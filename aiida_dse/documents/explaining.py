@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from .model import SHAPES
+from aiida_dse.shapes import SHAPES
 
 #: Other names of keys and values, by the text without case and punctuation.
 SYNONYMS = {

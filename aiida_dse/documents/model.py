@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from aiida_dse.sections import Expression, Finite, Fractional, Name, Names, Positive, Section
+from aiida_dse.shapes import SHAPES, Shape
+
 from .plans import RefinementPlan, RestraintSection, ScanPlan, Start, UncertaintyPlan
-from .sections import Expression, Finite, Fractional, Name, Names, Positive, Section, Size
 
 MODEL_SCHEMA = "aiida-dse/model/2"
 AxisKind = Literal["two_theta", "q_inverse_angstrom", "q_inverse_nm"]
@@ -102,78 +104,10 @@ class Pattern(CurveFile):
         return self
 
 
-class SizeDistribution(Section):
-    """Number-weighted log-normal size distribution: mean and standard deviation in nm."""
-
-    mean: Size
-    sd: Size
-
-
-LARGEST = "nm; size at which the distribution is truncated (default: it is not truncated)"
-
-
-class Parallelepiped(Section):
-    """Parallelepipeds of whole cells: one of n_a x n_b x n_c cells, or a population L_ab x L_c."""
-
-    shape: Literal["parallelepiped"]
-    cells: tuple[int, int, int] | None = None
-    L_ab: SizeDistribution | None = None
-    L_c: SizeDistribution | None = None
-    size_axes_rotation: Annotated[float, Field(ge=-90, le=90)] = Field(
-        0.0, description="degrees by which the axes of the bivariate size distribution are rotated"
-    )
-    largest: Positive | None = Field(None, description=LARGEST)
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Parallelepiped:
-        lengths = (self.L_ab, self.L_c)
-        if (self.cells is None) == (lengths == (None, None)) or (
-            self.cells is None and None in lengths
-        ):
-            raise ValueError(
-                "a parallelepiped needs either 'cells: [n_a, n_b, n_c]', or both 'L_ab' and 'L_c' "
-                "(each {mean, sd} in nm)"
-            )
-        return self
-
-
-class QuasiCube(Section):
-    """Quasi-cubes of whole cells, as high as they are wide: a population of edge L (nm)."""
-
-    shape: Literal["quasi_cube"]
-    L: SizeDistribution
-    largest: Positive | None = Field(None, description=LARGEST)
-
-
-class Sphere(Section):
-    """Spheres of diameter D (nm) about a point of the crystal: one size, or a population."""
-
-    shape: Literal["sphere"]
-    D: SizeDistribution | Size
-    largest: Positive | None = Field(None, description=LARGEST)
-    centre: tuple[Fractional, Fractional, Fractional] | str = Field(
-        (0.0, 0.0, 0.0), description="centre: fractional coordinates, or a site label"
-    )
-    whole_cells: bool = Field(
-        False, description="build the spheres of whole primitive cells around the centre, as DebUsSy "
-        "does, instead of all atoms within the radius; requires a size distribution"
-    )
-
-    @model_validator(mode="after")
-    def _distributed(self) -> Sphere:
-        if self.whole_cells and not isinstance(self.D, SizeDistribution):
-            raise ValueError(
-                "spheres of whole cells have only certain diameters, so they need a size "
-                "distribution: specify D: {mean, sd}, or remove 'whole_cells'"
-            )
-        return self
-
-
-#: The particle sections by their value of 'shape'.
-SHAPES: dict[str, type[Section]] = {
-    "parallelepiped": Parallelepiped, "quasi_cube": QuasiCube, "sphere": Sphere,
-}
-Particle = Annotated[Parallelepiped | QuasiCube | Sphere, Field(discriminator="shape")]
+if TYPE_CHECKING:
+    Particle = Shape
+else:
+    Particle = Annotated[Union[tuple(SHAPES.values())], Field(discriminator="shape")]  # noqa: UP007
 
 
 class Phase(Section):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from .sections import Finite, Name, Names, Positive, Section
+from aiida_dse.sections import Finite, Name, Names, Positive, Section
 
 
 class Start(Section):

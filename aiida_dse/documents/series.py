@@ -6,9 +6,10 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, ValidationError
 
+from aiida_dse.sections import Finite, Name, Positive, Section
+
 from .reading import DocumentError
-from .sections import Finite, Name, Positive, Section
-from .status import ANALYSES_OF_RESULTS
+from .status import Task
 
 Text = Annotated[str, Field(min_length=1)]
 Uncertainty = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -108,8 +109,8 @@ class DifferentialOptions(Section):
 
 #: Options of each analysis, by the name of its calcfunction in aiida_dse.calculations.series.
 ANALYSES: dict[str, type[Section]] = {
-    task.value: options for task, options in zip(
-        ANALYSES_OF_RESULTS, (TemperatureOptions, SizeOptions, SizingOptions, DifferentialOptions), strict=True)
+    Task.TEMPERATURE_SERIES: TemperatureOptions, Task.SIZE_SERIES: SizeOptions,
+    Task.SIZING_CURVE: SizingOptions, Task.DIFFERENTIAL: DifferentialOptions,
 }
 
 Options = TypeVar("Options", bound=Section)

@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
+from aiida_dse.sections import Expression, Finite, Name, Section
+
 from .migration import current_document
 from .model import ModelDocument
 from .plans import RefinementPlan, Start
 from .reading import DocumentError, below_folder, naming, parse_document, read_content, validated
-from .sections import Expression, Finite, Name, Section
 
 SIMULTANEOUS_SCHEMA = "aiida-dse/simultaneous/2"
 #: Names of the parameters of parametric constraints: 'global.something'.

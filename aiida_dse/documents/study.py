@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from aiida_dse.sections import Finite, Name, Section
+
 from .migration import current_document
 from .model import MODEL_SCHEMA, ModelDocument
 from .plans import RefinementPlan, ScanPlan, Start
 from .reading import DocumentError, below_folder, naming, parse_document, read_content, validated
-from .sections import Finite, Name, Section
 from .series import SeriesOptions, SizeOptions, TemperatureOptions, parse_options
 
 STUDY_SCHEMA = "aiida-dse/study/2"

@@ -11,12 +11,8 @@ from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
 from aiida_dse.engine.model.fixed_geometry import AtomListPhase
 from aiida_dse.engine.model.pattern import ObservedPattern, PatternModel
 from aiida_dse.engine.model.phase import CrystalPhase, Sampling
-from aiida_dse.engine.particles.shapes import (
-    ParallelepipedPopulation,
-    SingleParallelepiped,
-    SingleSphere,
-    SpherePopulation,
-)
+from aiida_dse.engine.particles.parallelepipeds import ParallelepipedPopulation, SingleParallelepiped
+from aiida_dse.engine.particles.spheres import SingleSphere, SpherePopulation
 from aiida_dse.engine.scattering import debye
 from aiida_dse.engine.scattering.form_factors import scattering_factor
 from aiida_dse.engine.scattering.pairs import site_channels

@@ -5,18 +5,22 @@ from __future__ import annotations
 import copy
 import os
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-from aiida.orm import Node, ProcessNode, QueryBuilder, load_node
+from aiida.manage import get_manager
+from aiida.orm import Node, ProcessNode, QueryBuilder, WorkChainNode, load_node
 from click.testing import CliRunner
 from waiting import patient
 
 from aiida_dse.cli.data import dse
 from aiida_dse.cli.main import main
+from aiida_dse.data import listing
 
 BIN = Path(sys.executable).parent
 
@@ -485,3 +489,36 @@ def test_an_analysis_that_cannot_be_computed_is_refused_and_stores_nothing(
                tmp_path / "options.yaml")
     assert done.exit_code != 0 and message in done.output, done.output
     assert counts() == before
+
+
+def test_the_database_file_and_aiida_list_the_same(cli, analyses):
+    """Refinements, maps and analyses of results, with the same values from both."""
+    profile = get_manager().get_profile()
+    assert profile.storage_backend == "core.sqlite_dos"
+    database = Path(profile.storage_config["filepath"]) / "database.sqlite"
+    quick, _ = listing._from_file(database, 100)
+    slow = listing._from_aiida(100)
+    assert quick == slow
+    assert {"RefineWorkChain", "GridSearchWorkChain"} <= {one.label for one in quick}
+    assert any(one.gof for one in quick) and any(one.minimum for one in quick)
+    assert [one.pk for one in listing._from_file(database, 2)[0]] == [one.pk for one in slow[:2]]
+    # tables of another version are left to AiiDA
+    copied = database.with_name("copied.sqlite")
+    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copied)) as copy_:
+        source.backup(copy_)
+        copy_.execute("UPDATE alembic_version SET version_num = 'main_0003'")
+        copy_.commit()
+    with pytest.raises(ValueError, match="another version"):
+        listing._from_file(copied, 2)
+    copied.unlink()
+
+
+def test_a_list_knows_whether_a_process_is_unfinished(cli, analyses):
+    profile = get_manager().get_profile()
+    before = listing.newest_analyses(profile, 1)[1]
+    node = WorkChainNode()
+    node.set_process_state("waiting")
+    node.store()
+    assert listing.newest_analyses(profile, 1)[1]
+    node.set_process_state("killed")
+    assert listing.newest_analyses(profile, 1)[1] == before

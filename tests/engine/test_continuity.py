@@ -15,14 +15,13 @@ import pytest
 from aiida_dse.engine.model.fixed_geometry import AtomListPhase
 from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.engine.parameters import Kind
-from aiida_dse.engine.particles.shapes import (
-    CellSpherePopulation,
+from aiida_dse.engine.particles.cell_spheres import CellSpherePopulation
+from aiida_dse.engine.particles.parallelepipeds import (
     ParallelepipedPopulation,
     QuasiCubePopulation,
     SingleParallelepiped,
-    SingleSphere,
-    SpherePopulation,
 )
+from aiida_dse.engine.particles.spheres import SingleSphere, SpherePopulation
 
 PBNM_STEP = float(np.sqrt(8.207 * 8.407)) / 10
 #: Steps of a sweep; their sizes, by kind, are shares of the natural step of the parameter.

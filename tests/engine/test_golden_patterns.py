@@ -24,12 +24,12 @@ from aiida_dse.engine import NUMERICS_VERSION
 from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
 from aiida_dse.engine.model.fixed_geometry import AtomListPhase
 from aiida_dse.engine.model.phase import CrystalPhase, Sampling
-from aiida_dse.engine.particles.shapes import (
+from aiida_dse.engine.particles.parallelepipeds import (
     ParallelepipedPopulation,
     QuasiCubePopulation,
     SingleParallelepiped,
-    SpherePopulation,
 )
+from aiida_dse.engine.particles.spheres import SpherePopulation
 from aiida_dse.engine.scattering import debye
 from aiida_dse.engine.scattering.form_factors import ScatteringFactor
 

@@ -16,7 +16,7 @@ from aiida_dse.engine.maps.interpolated import Nodes
 from aiida_dse.engine.maps.scan import scan
 from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.engine.model.quantities import crystal_quantities
-from aiida_dse.engine.particles.shapes import ParallelepipedPopulation
+from aiida_dse.engine.particles.parallelepipeds import ParallelepipedPopulation
 from aiida_dse.engine.resources import Resources
 
 X, Y, Z, B = "P.Br_eq.x", "P.Br_eq.y", "P.Br_eq.z", "P.Br_eq.B_iso"

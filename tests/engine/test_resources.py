@@ -15,7 +15,8 @@ from aiida_dse.engine.memo import Memo
 from aiida_dse.engine.model.fixed_geometry import AtomListPhase
 from aiida_dse.engine.model.phase import CrystalPhase, Sampling
 from aiida_dse.engine.particles import sphere_counting, sphere_shells, vector_groups
-from aiida_dse.engine.particles.shapes import ParallelepipedPopulation, SpherePopulation
+from aiida_dse.engine.particles.parallelepipeds import ParallelepipedPopulation
+from aiida_dse.engine.particles.spheres import SpherePopulation
 from aiida_dse.engine.resources import Resources, spread
 
 THREADS = [1, 2, 3, 5]

@@ -11,7 +11,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from aiida_dse.engine.particles.shapes import CellSpherePopulation, SpherePopulation
+from aiida_dse.engine.particles.cell_spheres import CellSpherePopulation
+from aiida_dse.engine.particles.spheres import SpherePopulation
 
 Q = np.linspace(0.4, 12.0, 60)
 #: Primitive vectors as rows, in fractions of the conventional cell.

@@ -147,7 +147,7 @@ def test_special_positions(symbol, cell, position, independent, basis, multiplic
 
 
 def test_a_position_moves_with_its_special_position(dse):
-    from aiida_dse.engine.particles.shapes import SingleParallelepiped
+    from aiida_dse.engine.particles.parallelepipeds import SingleParallelepiped
 
     crystal = dse.crystal(
         "P 63 m c", (8.3, 8.3, 7.0, 90, 90, 120), [("A", "Pb2+", (0.15, 0.30, 0.2), 1.0, 1.0)]

@@ -11,7 +11,8 @@ from numpy.testing import assert_allclose
 from waiting import patient
 
 from aiida_dse.engine.model.phase import Sampling
-from aiida_dse.engine.particles.shapes import SingleParallelepiped, SingleSphere
+from aiida_dse.engine.particles.parallelepipeds import SingleParallelepiped
+from aiida_dse.engine.particles.spheres import SingleSphere
 from aiida_dse.engine.scattering import debye
 from aiida_dse.engine.scattering.histograms import atom_histograms, lattice_histograms
 from aiida_dse.engine.scattering.pairs import pair_classes, pair_weights, site_channels
@@ -206,7 +207,7 @@ OUTSIDE = """
 import numpy as np, xraydb
 from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
 from aiida_dse.engine.model.phase import CrystalPhase, Sampling
-from aiida_dse.engine.particles.shapes import SingleParallelepiped
+from aiida_dse.engine.particles.parallelepipeds import SingleParallelepiped
 crystal = Crystal(Cell(6, 7, 8), ("x,y,z",), (
     Site("A", "Pb2+", (0.05, 0.05, 0.05), 1, 0.0), Site("B", "Pb2+", (0.9, 0.9, 0.95), 1, 0.0)))
 phase = CrystalPhase("p", crystal, SingleParallelepiped((1, 1, 1)), {})

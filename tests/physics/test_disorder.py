@@ -7,11 +7,8 @@ import pytest
 
 from aiida_dse.engine.crystal.disorder import excluded_pairs
 from aiida_dse.engine.model.fixed_geometry import AtomListPhase
-from aiida_dse.engine.particles.shapes import (
-    ParallelepipedPopulation,
-    SingleParallelepiped,
-    SingleSphere,
-)
+from aiida_dse.engine.particles.parallelepipeds import ParallelepipedPopulation, SingleParallelepiped
+from aiida_dse.engine.particles.spheres import SingleSphere
 
 
 def test_split_cubic_without_pairs_of_alternatives(dse, direct):

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from aiida_dse.engine.particles.shapes import (
+from aiida_dse.engine.particles.parallelepipeds import (
     ParallelepipedPopulation,
     QuasiCubePopulation,
     SingleParallelepiped,
-    SingleSphere,
-    SpherePopulation,
 )
 from aiida_dse.engine.particles.size_distributions import TAIL
+from aiida_dse.engine.particles.spheres import SingleSphere, SpherePopulation
 
 
 def _density(length, mean, sd):

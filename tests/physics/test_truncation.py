@@ -11,12 +11,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 from aiida_dse.engine.crystal.structure import Cell
-from aiida_dse.engine.particles.shapes import (
+from aiida_dse.engine.particles.parallelepipeds import (
     ParallelepipedPopulation,
     QuasiCubePopulation,
     SingleParallelepiped,
-    SingleSphere,
-    SpherePopulation,
 )
 from aiida_dse.engine.particles.size_distributions import LogNormal
 from aiida_dse.engine.particles.size_statistics import (
@@ -26,6 +24,7 @@ from aiida_dse.engine.particles.size_statistics import (
     statistic_unit,
     truncation_warning,
 )
+from aiida_dse.engine.particles.spheres import SingleSphere, SpherePopulation
 
 SIZES = {"L_ab": 4.0, "sd_ab": 0.8, "L_c": 4.4, "sd_c": 0.9, "size_axes_rotation": 0.0}
 

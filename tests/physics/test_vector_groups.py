@@ -65,7 +65,7 @@ def test_larger_spheres_continue_the_count_of_smaller_ones(dse):
 
 
 def test_too_many_shells_and_groups_are_left_to_the_other_way(dse, monkeypatch):
-    from aiida_dse.engine.particles.shapes import SpherePopulation
+    from aiida_dse.engine.particles.spheres import SpherePopulation
 
     crystal, sizes = dse.crystals["pbnm"], {"D": 1.6, "sd_D": 0.2}
     family = SpherePopulation(centre=(0, 0, 0.5))
@@ -93,7 +93,7 @@ def test_orbits_contain_every_vector_once(dse, name):
 def test_grouped_pairs_have_the_pattern_of_listed_ones(dse, monkeypatch):
     """To the tolerance of the transform, which is made negligible here."""
     from aiida_dse.engine.model.phase import CrystalPhase, Sampling
-    from aiida_dse.engine.particles.shapes import SpherePopulation
+    from aiida_dse.engine.particles.spheres import SpherePopulation
     from aiida_dse.engine.scattering import debye
 
     monkeypatch.setattr(debye, "NUFFT_TOLERANCE", 1e-13)

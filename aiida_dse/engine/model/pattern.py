@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -12,7 +13,6 @@ from numpy.polynomial import chebyshev
 
 from aiida_dse.engine.memo import Memo
 from aiida_dse.engine.parameters import Kind, Parameter, ParameterName, closest
-from aiida_dse.engine.particles.shapes import SIZE_PARAMETERS
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.scattering import debye
 from aiida_dse.engine.units import FloatArray, two_theta_from_q
@@ -92,6 +92,10 @@ class Background:
             names.append(f"background.inverse_q{power}")
             columns.append((observation.q[0] / observation.q) ** power)
         return names, np.array(columns).reshape(len(names), len(angle)).T
+
+
+#: Names such as those of size parameters: D, L_ab, sd_D.
+SIZE_NAME = re.compile(r"(sd_\w+|[A-Z](_[a-z]+)?|size_axes_rotation)")
 
 
 @dataclass(frozen=True)
@@ -182,7 +186,7 @@ class PatternModel:
             if phase.name == parsed.phase and parsed.local in phase.fixed_reasons:
                 return f"'{name}' cannot be varied: {phase.fixed_reasons[parsed.local]}."
         hint = closest(name, known)
-        if parsed.local in SIZE_PARAMETERS:
+        if SIZE_NAME.fullmatch(parsed.local):
             sizes = [other for other in known if ParameterName(other).phase == parsed.phase
                      and known[other].kind in (Kind.SIZE, Kind.SIZE_SD)]
             hint = f" (the size parameters of this phase are {', '.join(sizes)})" if sizes else hint

@@ -18,7 +18,7 @@ from aiida_dse.engine.crystal.disorder import EXCLUSION_DISTANCE, excluded_pairs
 from aiida_dse.engine.crystal.structure import CELL_LENGTHS, COORDINATES, Crystal
 from aiida_dse.engine.memo import Memo
 from aiida_dse.engine.parameters import Kind, Parameter, ParameterName
-from aiida_dse.engine.particles.shapes import Family, PairCounts
+from aiida_dse.engine.particles.family import Family, PairCounts
 from aiida_dse.engine.particles.vector_groups import VectorGroups
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.scattering import debye

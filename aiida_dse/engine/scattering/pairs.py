@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from aiida_dse.engine.crystal.structure import Crystal
-from aiida_dse.engine.particles.shapes import PairCounts
+from aiida_dse.engine.particles.family import PairCounts
 from aiida_dse.engine.units import FloatArray
 
 
