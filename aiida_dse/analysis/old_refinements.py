@@ -17,9 +17,8 @@ from aiida_dse.engine.crystal.structure import Cell
 from aiida_dse.engine.fit.covariance import Covariance
 from aiida_dse.engine.model.constraints import Constraint, ordered_constraints
 from aiida_dse.engine.parameters import Kind, ParameterName
+from aiida_dse.engine.particles.size_quantities import size_quantities
 from aiida_dse.engine.units import FloatArray
-
-from .edges import edge_rows
 
 #: Step of central differences, as a fraction of the natural step of the parameter.
 STEP = 1e-3
@@ -88,7 +87,7 @@ def _function(
             if pseudo_cubic:
                 rows += [("a_k", float(pseudo_cubic_edge(cell.a, cell.b, cell.c)), "Å"),
                          ("zeta", float(irreducible_strain(cell.a, cell.b, cell.c)), "")]
-        rows += [(name, value, unit) for name, unit, value in edge_rows(local, statistics, cell)]
+        rows += [(name, value, unit) for name, unit, value in size_quantities(local, statistics, cell)]
         return rows + [(f"B_iso({site})", local[f"{site}.B_iso"], "Å^2") for site in sites]
 
     return quantities

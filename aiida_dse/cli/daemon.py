@@ -105,7 +105,9 @@ def _repaired(profile: Any) -> str | None:
     if workers is not None and workers.counted > workers.running:
         look_for_dead_workers(profile)
     if workers is not None or profile.process_control_backend != "core.zeromq":
-        stuck = (*give_tasks_to_the_lost(profile).silent, *stalled_processes())
+        found = give_tasks_to_the_lost(profile)
+        # what has just received a task is about to continue
+        stuck = (*found.silent, *(pk for pk in stalled_processes() if pk not in found.lost))
         if stuck:
             return (f"The daemon worker of the process {stuck[0]} does not continue it, for example after a "
                     "lost connection to the database or to the computer. If this lasts longer than a "

@@ -152,6 +152,8 @@ def _particle(content: Mapping[str, Any]) -> dict[str, Any]:
             key: value for key, value in found.items() if key != "shape"}
         if "L" in given and shape == "prism":
             found.pop("size_axes_rotation", None)  # it had no effect on near-cubes
+    if shape == "sphere" and "centre" not in found:
+        found["centre"] = [0.0, 0.0, 0.0]  # later versions have a random centre by default
     return found
 
 

@@ -88,6 +88,7 @@ class Kind(StrEnum):
     SIZE = "size"
     SIZE_SD = "size_sd"
     SIZE_ROTATION = "size_rotation"
+    ASPECT = "aspect"
     LATTICE_SCALE = "lattice_scale"
     GLOBAL = "global"
     SCALE = "scale"
@@ -186,6 +187,10 @@ KINDS: dict[Kind, KindSpec] = {
     Kind.SIZE_ROTATION: KindSpec(
         "deg", _fixed(0.1), _between(-90.0, 90.0), _between(-90.0, 90.0), (-90.0, 90.0),
         _fixed(90.0), Changes.COUNTS,
+    ),
+    Kind.ASPECT: KindSpec(
+        "", _relative(0.02), lambda value: (min(0.1, value), max(10.0, value)), _factor_of_two,
+        (1e-2, 1e2), _relative(1.0), Changes.COUNTS, 1,
     ),
     Kind.LATTICE_SCALE: KindSpec(
         "", _fixed(1e-3), _between(*LATTICE_SCALE_RANGE), _around(relative=0.015), (1e-3, 1e3),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
 
 from aiida_dse.sections import Section, Size
 
 if TYPE_CHECKING:
     from aiida_dse.engine.crystal.structure import Crystal
+    from aiida_dse.engine.particles.bodies import Body
     from aiida_dse.engine.particles.family import Family
 
 #: Description of the key 'largest'.
@@ -56,6 +58,12 @@ class Shape(Section):
     def family(self, crystal: Crystal) -> Family:
         """The particles of a crystal."""
         raise NotImplementedError
+
+    def random_centre(self, body: Body) -> Family:
+        """The population of a body whose centre lies anywhere in the unit cell."""
+        from aiida_dse.engine.particles.random_centre import RandomCentre
+
+        return RandomCentre(body, self.fixed_sizes, self.largest or math.inf)
 
     def start(self) -> dict[str, float]:
         """The starting values of the size parameters of the family, in nm."""

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from aiida_dse.analysis.edges import edge_rows
 from aiida_dse.documents.records import PhaseRow, SiteRow, Value
 from aiida_dse.engine.crystal.structure import CELL_LENGTHS, CELL_PARAMETERS
 from aiida_dse.engine.fit.covariance import Covariance
@@ -108,8 +107,7 @@ def quantity_function(
             found += [(one.name, one.unit, float(value))
                       for one, value in zip(wanted, evaluated(model, wanted, values), strict=True)]
         statistics = phase.size_statistics(local)
-        of_crystal = phase.structure(local).cell if isinstance(phase, CrystalPhase) else None
-        found += edge_rows(local, statistics, of_crystal, of_population=of_population)
+        found += phase.size_quantities(local, of_population=of_population)
         found += [(f"B_iso({label})", "Å^2", local[f"{label}.B_iso"]) for label in phase.labels]
         by_law = {name for name, _, _ in found} & MEASURES
         return found + [(SIZES + name, statistic_unit(name), value)

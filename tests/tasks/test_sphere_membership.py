@@ -42,7 +42,7 @@ def document(folder, start, **sections):
         "schema": "aiida-dse/model/2",
         "pattern": {"axis": "q_inverse_angstrom", "wavelength": 0.7},
         "phases": {"P": {"structure": "CdSe.cif",
-                         "particle": {"shape": "sphere", "D": SIZE}}},
+                         "particle": {"shape": "sphere", "D": SIZE, "centre": [0, 0, 0]}}},
         **sections})
 
 

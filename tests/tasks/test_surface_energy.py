@@ -9,8 +9,8 @@ from aiida_dse.analysis.size_series import _surface_energy
 from aiida_dse.documents.series import BulkModulus
 from aiida_dse.documents.series_results import ScaledValue
 from aiida_dse.engine.crystal.structure import Cell
+from aiida_dse.engine.particles.size_quantities import size_quantities
 from aiida_dse.engine.particles.size_statistics import block_measures, sphere_measures
-from aiida_dse.tasks.derived import edge_rows
 
 GAMMA, MODULUS = -0.43, BulkModulus(value=15.0, su=0.0, source="test")
 
@@ -37,9 +37,9 @@ def test_the_laplace_pressure_of_spheres_and_cubes():
 
 
 def test_a_plate_has_more_surface_than_a_cube():
-    rows = {name: value for name, _, value in edge_rows(
+    rows = {name: value for name, _, value in size_quantities(
         {"L_ab": 10.0, "sd_ab": 1.0, "L_c": 2.0, "sd_c": 0.2}, {}, Cell(5.0, 5.0, 6.0))}
     assert rows["surface_to_volume"] == pytest.approx(4 / 10 + 2 / 2)
     assert rows["confinement_diameter"] == pytest.approx(2 * 200 ** (1 / 3) / np.sqrt(3))
-    rows = {name: value for name, _, value in edge_rows({"D": 4.0, "sd_D": 0.3}, {}, None)}
+    rows = {name: value for name, _, value in size_quantities({"D": 4.0, "sd_D": 0.3}, {}, None)}
     assert rows["surface_to_volume"] == 1.5 and rows["confinement_diameter"] == 4.0

@@ -171,9 +171,11 @@ SALT = CIF.replace("Ni Ni 0 0 0 0.4", "Na Na1+ 0 0 0 1.0\nCl Cl1- 0.5 0.5 0.5 1.
 
 @pytest.mark.parametrize(("particle", "remark"), [
     # 27 Na and 14 Cl and so on: one ion is in excess at every radius
-    ({"shape": "sphere", "D": 1.2}, r"has a charge of [+-]\d+ e"),
-    ({"shape": "sphere", "D": {"mean": 1.5, "sd": 0.3}, "whole_cells": True}, None),
+    ({"shape": "sphere", "D": 1.2, "centre": [0, 0, 0]}, r"has a charge of [+-]\d+ e"),
+    ({"shape": "sphere", "D": {"mean": 1.5, "sd": 0.3}, "centre": [0, 0, 0],
+      "whole_cells": True}, None),
     ({"shape": "parallelepiped", "cells": [3, 3, 3]}, None),
+    ({"shape": "sphere", "D": 1.2}, None),
 ])
 def test_a_composition_that_is_not_that_of_the_structure_is_remarked_on(tmp_path, particle, remark):
     (tmp_path / "salt.cif").write_text(SALT)

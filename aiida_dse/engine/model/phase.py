@@ -19,6 +19,7 @@ from aiida_dse.engine.crystal.structure import CELL_LENGTHS, COORDINATES, Crysta
 from aiida_dse.engine.memo import Memo
 from aiida_dse.engine.parameters import Kind, Parameter, ParameterName
 from aiida_dse.engine.particles.family import Family, PairCounts
+from aiida_dse.engine.particles.size_quantities import Rows, size_quantities
 from aiida_dse.engine.particles.vector_groups import VectorGroups
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.scattering import debye
@@ -105,6 +106,8 @@ class Phase(Protocol):
 
     def size_statistics(self, values: Mapping[str, float]) -> dict[str, float]: ...
 
+    def size_quantities(self, values: Mapping[str, float], *, of_population: bool) -> Rows: ...
+
     def size_steps(self, values: Mapping[str, float]) -> dict[str, float]: ...
 
     def work(self, values: Mapping[str, float]) -> PhaseWork: ...
@@ -128,6 +131,14 @@ class Sites:
     def size_steps(self, values: Mapping[str, float]) -> dict[str, float]:
         """The steps (nm) of the sizes at local `values`, see `Family.size_steps`."""
         return {}
+
+    def size_statistics(self, values: Mapping[str, float]) -> dict[str, float]:
+        """The size statistics of the population, by name."""
+        raise TypeError(f"{type(self).__name__} has no size statistics")
+
+    def size_quantities(self, values: Mapping[str, float], *, of_population: bool) -> Rows:
+        """The sizes that results report, as rows (name, unit, value), see `Family.size_quantities`."""
+        return size_quantities(values, self.size_statistics(values), of_population=of_population)
 
     def work(self, values: Mapping[str, float]) -> PhaseWork:
         """The work of a state with known distances: nothing is counted again."""
@@ -274,6 +285,10 @@ class CrystalPhase(Sites):
         """The size statistics of the population, by name."""
         return self.family.statistics(self._with_cell(values), self._sizes(values))
 
+    def size_quantities(self, values: Mapping[str, float], *, of_population: bool) -> Rows:
+        return self.family.size_quantities(
+            self._with_cell(values), self._sizes(values), of_population=of_population)
+
     def size_steps(self, values: Mapping[str, float]) -> dict[str, float]:
         return self.family.size_steps(self._with_cell(values))
 
@@ -348,17 +363,17 @@ class CrystalPhase(Sites):
             return lattice_histograms(matrix, positions, self._classes(counts), weights, channels,
                                       step=step, resources=resources)
         groups = counts.groups
-        return group_histograms(
-            groups.lengths(matrix, positions), np.where(self._excluded(groups), 0.0, counts.tables),
-            self._channels(groups), channels, step=step)
+        pairs = np.where(self._excluded(groups), 0.0, counts.tables)
+        return group_histograms(groups.lengths(matrix, positions), pairs, self._parts(groups), channels,
+                                step=step, resources=resources)
 
-    def _channels(self, groups: VectorGroups) -> np.ndarray:
-        """The channel (n_groups,) of each group of vectors."""
+    def _parts(self, groups: VectorGroups) -> dict[int, slice]:
+        """The groups of vectors of each channel."""
         n = len(self.labels)
         numbers = np.zeros((n, n), dtype=int)
         for k, (s, t) in enumerate(site_channels(n)):
             numbers[s, t] = numbers[t, s] = k
-        return groups.channels(self.crystal.site_of_atom, numbers)
+        return groups.parts(self.crystal.site_of_atom, numbers)
 
     def _excluded(self, groups: VectorGroups) -> np.ndarray:
         """A mask (n_groups,) of vectors at which two atoms never coexist."""
@@ -369,7 +384,9 @@ class CrystalPhase(Sites):
         """The numbers (n_channels,) of distances in a state, a measure of the work of making it."""
         assert state.counts is not None
         if state.counts.groups is not None:
-            return np.bincount(self._channels(state.counts.groups), minlength=len(state.keys)).astype(float)
+            parts = self._parts(state.counts.groups)
+            return np.array([float(parts[k].stop - parts[k].start) if k in parts else 0.0
+                             for k in range(len(state.keys))])
         assert state.weights is not None
         return np.bincount(
             [pair.channel for pair in self._classes(state.counts)],
@@ -398,7 +415,7 @@ class CrystalPhase(Sites):
             stretch = (crystal.cell.volume / self.crystal.cell.volume) ** (1 / 3)
             crystal = self.crystal
         cell = crystal.cell
-        key = (tuple(sizes.values()), (stretch, cell.a, cell.b, cell.c) if sizes else ())
+        key = (tuple(sizes.values()), (stretch, *cell.parameters) if self.family.changes_with_cell else ())
         if previous is not None and previous.counts_key == key:
             assert previous.counts is not None
             return key, previous.counts, previous.weights

@@ -28,7 +28,7 @@ from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import FloatArray
 
-from .family import MAX_CELLS_ALONG_EDGE, Counting, PairCounts
+from .family import MAX_CELLS_ALONG_EDGE, Counting, NamedSizes, PairCounts
 from .size_distributions import LogNormal, number_weights, whole_lengths
 from .size_statistics import sphere_measures
 from .sphere_counting import (
@@ -65,7 +65,7 @@ Centre = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class CellSpherePopulation:
+class CellSpherePopulation(NamedSizes):
     """Spheres of whole primitive cells with a log-normal distribution of the diameter.
 
     `centre` (fractional) is that of a primitive cell, around which the others are arranged. Size
@@ -77,6 +77,7 @@ class CellSpherePopulation:
     largest: float = np.inf
     parameters: ClassVar[Mapping[str, Kind]] = {"D": Kind.SIZE, "sd_D": Kind.SIZE_SD}
     isotropic: ClassVar[bool] = True
+    changes_with_cell: ClassVar[bool] = True
 
     def number_weights(
         self, crystal: Crystal, sizes: Mapping[str, float], stretch: float = 1.0

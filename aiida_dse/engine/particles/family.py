@@ -15,6 +15,7 @@ from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import FloatArray
 
+from .size_quantities import Rows, size_quantities
 from .sphere_counting import MergedPairs
 from .vector_groups import VectorGroups
 
@@ -68,10 +69,18 @@ class Family(Protocol):
     The pair counts are continuous in every size parameter and in the cell.
     """
 
-    #: The size parameters, with their kinds.
-    parameters: ClassVar[Mapping[str, Kind]]
+    @property
+    def parameters(self) -> Mapping[str, Kind]:
+        """The size parameters, with their kinds."""
+        ...
+
     #: Whether the atoms of a particle are those of the reference crystal, scaled isotropically.
     isotropic: ClassVar[bool]
+
+    @property
+    def changes_with_cell(self) -> bool:
+        """Whether the numbers of pairs depend on the cell, as they do if a size is a length in nm."""
+        ...
 
     def pair_counts(
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
@@ -91,6 +100,16 @@ class Family(Protocol):
         number-weighted mean edges or diameter. Populations add `truncated_fraction` and
         `truncated_fraction_volume_squared`; all other statistics are those of the truncated
         distribution.
+        """
+        ...
+
+    def size_quantities(
+        self, crystal: Crystal, sizes: Mapping[str, float], *, of_population: bool
+    ) -> Rows:
+        """The sizes that results report, as rows (name, unit, value).
+
+        L, in nm, is the edge of the cube of equal volume, and sd_L its standard deviation; `of_population`
+        takes the particles that occur instead of the parameters of the distribution.
         """
         ...
 
@@ -115,6 +134,17 @@ class Family(Protocol):
         determines their fractions but neither the mean nor the s.d. Continuous sizes have no step.
         """
         ...
+
+
+class NamedSizes:
+    """Size quantities of the shapes whose size parameters are L_ab and L_c, L, or D."""
+
+    def size_quantities(
+        self: Family, crystal: Crystal, sizes: Mapping[str, float], *, of_population: bool
+    ) -> Rows:
+        """The sizes that results report, see `size_quantities.size_quantities`."""
+        return size_quantities(
+            sizes, self.statistics(crystal, sizes), crystal.cell, of_population=of_population)
 
 
 def check_extent(n_cells: int) -> int:

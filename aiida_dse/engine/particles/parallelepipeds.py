@@ -13,7 +13,7 @@ from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import FloatArray
 
-from .family import MAX_CELLS_ALONG_EDGE, Counting, PairCounts, check_extent
+from .family import MAX_CELLS_ALONG_EDGE, Counting, NamedSizes, PairCounts, check_extent
 from .size_distributions import (
     BivariateLogNormal,
     EdgeStatistics,
@@ -29,12 +29,13 @@ NEGLIGIBLE_PAIRS = 1e-9
 
 
 @dataclass(frozen=True)
-class SingleParallelepiped:
+class SingleParallelepiped(NamedSizes):
     """One parallelepiped of n_a x n_b x n_c whole cells; ValueError for fewer than one cell."""
 
     cells: tuple[int, int, int]
     parameters: ClassVar[Mapping[str, Kind]] = {}
     isotropic: ClassVar[bool] = False
+    changes_with_cell: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if min(self.cells) < 1:
@@ -77,7 +78,7 @@ class SingleParallelepiped:
 
 
 @dataclass(frozen=True)
-class ParallelepipedPopulation:
+class ParallelepipedPopulation(NamedSizes):
     """Parallelepipeds of N_ab x N_ab x N_c cells, L_ab and L_c with a bivariate log-normal distribution.
 
     L_ab = N_ab sqrt(a b), L_c = N_c c; size parameters in nm, size_axes_rotation in degrees. The
@@ -91,6 +92,7 @@ class ParallelepipedPopulation:
         "size_axes_rotation": Kind.SIZE_ROTATION,
     }
     isotropic: ClassVar[bool] = False
+    changes_with_cell: ClassVar[bool] = True
     #: Powers of L_ab and L_c in the volume L_ab^2 L_c.
     powers: ClassVar[tuple[int, int]] = (2, 1)
 
@@ -150,7 +152,7 @@ class ParallelepipedPopulation:
 
 
 @dataclass(frozen=True)
-class QuasiCubePopulation:
+class QuasiCubePopulation(NamedSizes):
     """Quasi-cubes of N x N x N sqrt(ab)/c cells with a log-normal distribution of the edge L.
 
     L is the edge N sqrt(a b); size parameters in nm. The distribution is truncated at `largest` nm,
@@ -164,6 +166,7 @@ class QuasiCubePopulation:
     largest: float = np.inf
     parameters: ClassVar[Mapping[str, Kind]] = {"L": Kind.SIZE, "sd_L": Kind.SIZE_SD}
     isotropic: ClassVar[bool] = False
+    changes_with_cell: ClassVar[bool] = True
 
     def distribution(self, sizes: Mapping[str, float]) -> LogNormal:
         """The untruncated distribution of L."""

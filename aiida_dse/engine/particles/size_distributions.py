@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 from numpy.polynomial.legendre import leggauss
@@ -108,6 +109,74 @@ class LogNormal:
         """The logarithm of the fraction of particles up to `length` (nm)."""
         positive = np.maximum(np.asarray(length, dtype=float), 1e-300)
         return np.asarray(log_ndtr(np.log(positive / self.median) / self.width))
+
+
+class Lengths(Protocol):
+    """The distribution of a length in a population, as bodies with a random centre need it."""
+
+    @property
+    def end(self) -> float:
+        """The largest length (nm)."""
+        ...
+
+    def moment_beyond(self, power: int, length: FloatArray) -> FloatArray:
+        """The mean of x^power (nm^power) over the population, counting only lengths x beyond `length`."""
+        ...
+
+    @property
+    def begin(self) -> float:
+        """A length (nm) below which there are practically no particles."""
+        ...
+
+    def density(self, length: FloatArray) -> FloatArray:
+        """The probability density (1/nm) at lengths between `begin` and `end`."""
+        ...
+
+
+@dataclass(frozen=True)
+class OneLength:
+    """A single length (nm)."""
+
+    length: float
+
+    @property
+    def begin(self) -> float:
+        return self.length
+
+    def density(self, length: FloatArray) -> FloatArray:
+        raise ValueError("a single length has no density.")
+
+    @property
+    def end(self) -> float:
+        return self.length
+
+    def moment_beyond(self, power: int, length: FloatArray) -> FloatArray:
+        return np.where(np.asarray(length) < self.length, self.length**power, 0.0)
+
+
+@dataclass(frozen=True)
+class TruncatedLogNormal:
+    """A log-normal distribution that is truncated at `end` (nm) and renormalised."""
+
+    law: LogNormal
+    end: float
+
+    def moment_beyond(self, power: int, length: FloatArray) -> FloatArray:
+        width, median = self.law.width, self.law.median
+        whole = np.exp(power * np.log(median) + (power * width) ** 2 / 2)
+        positive = np.clip(np.asarray(length, dtype=float), 1e-300, self.end)
+        below = ndtr(np.log(positive / median) / width - power * width)
+        all_below = ndtr(np.log(self.end / median) / width - power * width)
+        normal = ndtr(np.log(self.end / median) / width)
+        return np.asarray(whole * (all_below - below) / normal)
+
+    @property
+    def begin(self) -> float:
+        return float(min(self.law.median * np.exp(-7 * self.law.width), self.end / 2))
+
+    def density(self, length: FloatArray) -> FloatArray:
+        return np.asarray(np.exp(self.law.log_density(length))
+                          / ndtr(np.log(self.end / self.law.median) / self.law.width))
 
 
 @dataclass(frozen=True)

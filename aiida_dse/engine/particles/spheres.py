@@ -12,7 +12,7 @@ from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 
-from .family import MAX_CELLS_ALONG_EDGE, Counting, PairCounts, check_extent
+from .family import MAX_CELLS_ALONG_EDGE, Counting, NamedSizes, PairCounts, check_extent
 from .size_distributions import LogNormal
 from .size_statistics import sphere_measures
 from .sphere_counting import (
@@ -25,13 +25,14 @@ from .sphere_shells import matrix_size, pairs_of_spheres
 
 
 @dataclass(frozen=True)
-class SingleSphere:
+class SingleSphere(NamedSizes):
     """One sphere: all atoms within diameter/2 (nm) of its centre (fractional coordinates)."""
 
     diameter: float
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
     parameters: ClassVar[Mapping[str, Kind]] = {}
     isotropic: ClassVar[bool] = True
+    changes_with_cell: ClassVar[bool] = False
 
     def pair_counts(
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
@@ -59,7 +60,7 @@ class SingleSphere:
 
 
 @dataclass(frozen=True)
-class SpherePopulation:
+class SpherePopulation(NamedSizes):
     """Spheres of atoms around one centre, with a log-normal distribution of the diameter.
 
     The distribution is continuous: the weight of a pair is the fraction of particles that contain
@@ -73,6 +74,7 @@ class SpherePopulation:
     largest: float = np.inf
     parameters: ClassVar[Mapping[str, Kind]] = {"D": Kind.SIZE, "sd_D": Kind.SIZE_SD}
     isotropic: ClassVar[bool] = True
+    changes_with_cell: ClassVar[bool] = True
 
     def distribution(self, sizes: Mapping[str, float]) -> LogNormal:
         """The untruncated distribution of the diameter."""

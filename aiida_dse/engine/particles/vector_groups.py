@@ -42,7 +42,8 @@ class VectorGroups:
 
     `generic` (n_groups,) are the lengths (Å) in the displaced structure, in increasing order within
     each pair of sites; the groups of the pair of sites k are begin[k] ... begin[k + 1] - 1, and
-    `sites_of_class` (n_classes,) the pair of sites of each class of pairs.
+    `sites_of_class` (n_classes,) the pair of sites of each class of pairs. `number` (n_groups,) is the
+    number of unordered pairs of atoms per unit cell at the vectors of each group.
     """
 
     first: np.ndarray
@@ -51,13 +52,16 @@ class VectorGroups:
     generic: FloatArray
     begin: np.ndarray
     sites_of_class: np.ndarray
+    number: FloatArray
 
     def __len__(self) -> int:
         return len(self.first)
 
-    def channels(self, site_of_atom: np.ndarray, channel_of_sites: np.ndarray) -> np.ndarray:
-        """The channel (n_groups,) of each group; channel_of_sites (n_sites, n_sites)."""
-        return np.asarray(channel_of_sites[site_of_atom[self.first], site_of_atom[self.second]])
+    def parts(self, site_of_atom: np.ndarray, channel_of_sites: np.ndarray) -> dict[int, slice]:
+        """The groups of each channel; channel_of_sites (n_sites, n_sites)."""
+        return {
+            int(channel_of_sites[site_of_atom[self.first[begin]], site_of_atom[self.second[begin]]]):
+            slice(int(begin), int(end)) for begin, end in pairwise(self.begin) if end > begin}
 
     def places_of(self, other: VectorGroups) -> np.ndarray:
         """The groups (n,) that are those of smaller spheres of the same crystal."""
@@ -68,8 +72,9 @@ class VectorGroups:
 
     def lengths(self, matrix: FloatArray, positions: FloatArray) -> FloatArray:
         """The lengths (n_groups,) in Å; matrix (3, 3) Å, positions (n_atoms, 3) fractional."""
-        difference = self.cell + positions[self.second] - positions[self.first]
-        return np.asarray(np.linalg.norm(difference @ matrix.T, axis=1))
+        found = np.empty(len(self))
+        _lengths(self.cell, self.first, self.second, matrix, positions, found)
+        return found
 
     def excluded(self, crystal: Crystal, pairs: dict[tuple[int, int], np.ndarray]) -> np.ndarray:
         """A mask (n_groups,) of the vectors at which two atoms never coexist, see `excluded_pairs`."""
@@ -81,6 +86,19 @@ class VectorGroups:
             same = (np.sort(crystal.site_of_atom[[i, j]]) == sites.T).all(axis=1)
             mask |= same & (np.abs(self.generic[:, None] - lengths) < SAME_LENGTH).any(axis=1)
         return np.asarray(mask)
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _lengths(cell, first, second, matrix, positions, found):  # type: ignore[no-untyped-def]
+    for n in range(len(found)):
+        i, j = first[n], second[n]
+        a = cell[n, 0] + positions[j, 0] - positions[i, 0]
+        b = cell[n, 1] + positions[j, 1] - positions[i, 1]
+        c = cell[n, 2] + positions[j, 2] - positions[i, 2]
+        x = matrix[0, 0] * a + matrix[0, 1] * b + matrix[0, 2] * c
+        y = matrix[1, 0] * a + matrix[1, 1] * b + matrix[1, 2] * c
+        z = matrix[2, 0] * a + matrix[2, 1] * b + matrix[2, 2] * c
+        found[n] = np.sqrt(x * x + y * y + z * z)
 
 
 def _generic(crystal: Crystal) -> tuple[FloatArray, FloatArray]:
@@ -97,11 +115,18 @@ def reach_of(matrix: FloatArray, radius: float) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def vector_groups(crystal: Crystal, radius: float) -> VectorGroups:
-    """The groups of all vectors up to a length of `radius` (Å), and of some longer vectors."""
+def vector_groups(
+    crystal: Crystal, radius: float, kept: tuple[int, ...] | None = None
+) -> VectorGroups:
+    """The groups of all vectors up to a length of `radius` (Å), and of some longer vectors.
+
+    `kept` are the symmetry operations under which the particles have the same number of pairs, by
+    their index. If they are specified, only vectors that these operations map onto each other form a
+    group; otherwise all that have equal lengths.
+    """
     merged = merge_translations(crystal)
     matrix, positions = _generic(crystal)
-    rotations = [op.rotation for op in crystal.symmetry]
+    rotations = [op.rotation for k, op in enumerate(crystal.symmetry) if kept is None or k in kept]
     # how far the displacements may lengthen a vector
     stretch = np.linalg.norm(matrix @ np.linalg.inv(crystal.cell.matrix), 2)
     moved = np.abs(positions - crystal.positions()).max(initial=0.0) * np.abs(matrix).sum()
@@ -112,15 +137,21 @@ def vector_groups(crystal: Crystal, radius: float) -> VectorGroups:
     pairs = [(int(site[i]), int(site[j])) for i, j in zip(merged.first, merged.second, strict=True)]
     known = sorted(set(pairs))
     sites_of_class = np.array([known.index(pair) for pair in pairs])
+    # pairs of atoms of one site are found from both of them
+    pairs_of_class = np.bincount(merged.class_of_pair[merged.class_of_pair >= 0]) * np.where(
+        site[merged.first] == site[merged.second], 0.5, 1.0)
     own = sites_of_class[vectors.number]
     order = np.lexsort((vectors.length, own))
-    new = (np.diff(vectors.length[order], prepend=-1.0) > SAME_LENGTH) | (
-        np.diff(own[order], prepend=-1) > 0)
+    new = np.ones(len(order), dtype=bool) if kept is not None else (
+        (np.diff(vectors.length[order], prepend=-1.0) > SAME_LENGTH)
+        | (np.diff(own[order], prepend=-1) > 0))
     chosen = order[new]
+    number = (vectors.orbit * pairs_of_class[vectors.number])[order]
     return VectorGroups(
         merged.first[vectors.number[chosen]], merged.second[vectors.number[chosen]],
         vectors.cell[chosen], vectors.length[chosen],
-        np.searchsorted(own[chosen], np.arange(len(known) + 1)), sites_of_class)
+        np.searchsorted(own[chosen], np.arange(len(known) + 1)), sites_of_class,
+        np.add.reduceat(number, np.flatnonzero(new)))
 
 
 @dataclass(frozen=True)

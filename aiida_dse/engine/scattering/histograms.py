@@ -10,7 +10,7 @@ costs four additions per distance; `_spline_from_moments` computes the spline fr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numba import njit
@@ -92,20 +92,25 @@ def lattice_histograms(
 
 
 def group_histograms(
-    lengths: FloatArray, pairs: FloatArray, channel: np.ndarray, channels: Sequence[int], *,
-    step: float,
+    lengths: FloatArray, pairs: FloatArray, parts: Mapping[int, slice], channels: Sequence[int], *,
+    step: float, resources: Resources = ONE_THREAD,
 ) -> FloatArray:
     """The histograms (n_channels, n_bins) of C/r of the requested channels, from groups of vectors.
 
-    lengths (n_groups,) Å, their numbers of pairs C (n_groups,), 0 where there are none, and the
-    channel (n_groups,) of each.
+    lengths (n_groups,) Å, their numbers of pairs C (n_groups,), 0 where there are none, and the groups of
+    each channel.
     """
     n_bins = int(lengths.max(initial=0.0, where=pairs > 0) / step) + GRID_MARGIN + 4
-    histograms = np.zeros((len(channels), n_bins))
-    for row, wanted in enumerate(channels):
-        own = (channel == wanted) & (pairs > 0)
-        _collect_groups(lengths[own], pairs[own], step, np.zeros((n_bins, SPLINE_ORDER)), histograms[row])
-    return histograms
+
+    def collected(channel: int) -> FloatArray:
+        histogram = np.zeros(n_bins)
+        if channel in parts:
+            own = parts[channel]
+            _collect_groups(lengths[own], pairs[own], step, np.zeros((n_bins, SPLINE_ORDER)), histogram)
+        return histogram
+
+    found = resources.ordered(collected, channels, bytes_each=8.0 * n_bins * (SPLINE_ORDER + 1))
+    return np.array(list(found)).reshape(len(channels), n_bins)
 
 
 def _portions(
@@ -225,6 +230,8 @@ def _collect_lattice(  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _collect_groups(lengths, pairs, step, moments, histogram):  # type: ignore[no-untyped-def]
     for n in range(len(lengths)):
+        if pairs[n] <= 0.0:
+            continue
         s = lengths[n] / step
         k = np.int64(s)
         t = s - k - 0.5

@@ -1,4 +1,4 @@
-"""Particle sizes of a series (edges, surface-to-volume ratio) from size distributions."""
+"""Sizes that results report: edges, diameters and the surface-to-volume ratio."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from collections.abc import Mapping
 import numpy as np
 
 from aiida_dse.engine.crystal.structure import Cell
-from aiida_dse.engine.particles.size_statistics import block_measures, sphere_measures
+
+from .size_statistics import block_measures, sphere_measures
+
+#: Rows (name, unit, value).
+Rows = list[tuple[str, str, float]]
 
 
-def edge_rows(
+def size_quantities(
     local: Mapping[str, float], statistics: Mapping[str, float], cell: Cell | None = None, *,
     of_population: bool = False,
-) -> list[tuple[str, str, float]]:
-    """The size quantities of a phase as rows (name, unit, value).
+) -> Rows:
+    """The size quantities of parallelepipeds, quasi-cubes and spheres as rows (name, unit, value).
 
     These are the mean lengths of the size distribution, L = (L_c L_ab^2)^(1/3), or (pi/6)^(1/3) D
     for spheres (nm), and 1/L; `of_population` takes the means and the standard deviations of the

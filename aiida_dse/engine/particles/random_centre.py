@@ -1,0 +1,194 @@
+"""Particles whose centre lies anywhere in the unit cell, with equal probability.
+
+Nanocrystals of rounded or faceted shape have no preferred centre. If the centre is distributed
+uniformly over the cell, the mean number of pairs of two basis atoms at the difference vector r is
+exactly V gamma(r) / V_cell, with V gamma(r) the volume that the body shares with its copy shifted by
+r, and the mean number of each basis atom is V / V_cell. This is smooth in all sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import ClassVar
+
+import numpy as np
+
+from aiida_dse.engine.crystal.structure import Crystal
+from aiida_dse.engine.memo import Memo
+from aiida_dse.engine.parameters import Kind
+from aiida_dse.engine.resources import ONE_THREAD, Resources
+
+from .bodies import Body, Overlap, spread_name
+from .family import MAX_CELLS_ALONG_EDGE, Counting, PairCounts
+from .size_distributions import Lengths, LogNormal, OneLength, TruncatedLogNormal
+from .size_quantities import Rows
+from .sphere_counting import merge_translations, rounded_up
+from .vector_groups import VectorGroups, vector_groups
+
+#: Largest number of groups of vectors.
+MOST_GROUPS = 2e7
+#: The reach of the vectors is rounded up to a power of this, so that small changes of sizes reuse them.
+FURTHER = 1.15
+#: Vectors (nm) without symmetry, by which the symmetry of a body is recognised.
+GENERIC = np.array([[0.31, 0.17, 0.09], [-0.11, 0.27, 0.19], [0.07, -0.23, 0.37]])
+
+
+@dataclass(frozen=True)
+class RandomCentre:
+    """A population of bodies with a random centre.
+
+    `single` are the lengths (nm) that all bodies have in common; the other lengths of the body have a
+    log-normal distribution that is truncated at `largest` nm. Size parameters are in nm. The numbers of
+    pairs belong to the reference crystal, and change with the cell only by its mean scale.
+    """
+
+    body: Body
+    single: Mapping[str, float] = field(default_factory=dict)
+    largest: float = np.inf
+    isotropic: ClassVar[bool] = True
+    changes_with_cell: ClassVar[bool] = True
+    _known: Memo[tuple[VectorGroups, Overlap]] = field(
+        default_factory=lambda: Memo(2), init=False, repr=False, compare=False)
+
+    @cached_property
+    def parameters(self) -> Mapping[str, Kind]:
+        found: dict[str, Kind] = {}
+        for name in self._distributed:
+            found |= {name: Kind.SIZE, spread_name(name): Kind.SIZE_SD}
+        return found | dict(self.body.parameters)
+
+    @property
+    def _distributed(self) -> list[str]:
+        return [name for name in self.body.powers if name not in self.single]
+
+    def distributions(self, sizes: Mapping[str, float]) -> dict[str, LogNormal]:
+        """The untruncated distributions by the name of the length."""
+        return {name: LogNormal(sizes[name], sizes[spread_name(name)]) for name in self._distributed}
+
+    def lengths(
+        self, crystal: Crystal, sizes: Mapping[str, float], stretch: float = 1.0
+    ) -> dict[str, Lengths]:
+        """The lengths (nm), divided by `stretch`, as they are distributed in the population."""
+        largest = min(self.largest, self.limit(crystal))
+        found: dict[str, Lengths] = {
+            name: OneLength(value / stretch) for name, value in self.single.items()}
+        for name, law in self.distributions(sizes).items():
+            end = law.end(dimensions=self.body.powers[name], largest=largest)
+            found[name] = TruncatedLogNormal(LogNormal(law.mean / stretch, law.sd / stretch), end / stretch)
+        return found
+
+    def pair_counts(
+        self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
+        stretch: float = 1.0,
+    ) -> PairCounts:
+        lengths, others = self.lengths(crystal, sizes, stretch), self._others(sizes)
+        extent = self.body.extent({name: one.end for name, one in lengths.items()}, others)
+        radius = rounded_up(10 * extent, FURTHER)
+        groups, overlap = self._known.get(
+            (crystal, radius, tuple(others.items())), lambda: self._vectors(crystal, radius, others, resources))
+        per_cell = 1e3 / crystal.cell.volume
+        atoms = np.full(len(crystal.basis_atoms), self.body.volume(lengths, others) * per_cell)
+        return PairCounts(groups.number * overlap.mean(lengths) * per_cell, atoms,
+                          merge_translations(crystal), groups=groups)
+
+    def _vectors(
+        self, crystal: Crystal, radius: float, others: Mapping[str, float], resources: Resources
+    ) -> tuple[VectorGroups, Overlap]:
+        kept = None if self.body.spherical else self._common_symmetry(crystal, others)
+        groups = vector_groups(crystal, radius, kept)
+        positions = crystal.positions()
+        difference = groups.cell + positions[groups.second] - positions[groups.first]
+        return groups, self.body.overlap(difference @ crystal.cell.matrix.T / 10, others, resources)
+
+    def _common_symmetry(self, crystal: Crystal, others: Mapping[str, float]) -> tuple[int, ...]:
+        """The symmetry operations of the crystal that leave the overlap of the body as it is."""
+        # lengths of about 1 nm, so that the generic vectors lie inside the body
+        lengths: dict[str, Lengths] = {
+            name: OneLength(1.0 + 0.13 * k) for k, name in enumerate(self.body.powers)}
+        matrix = crystal.cell.matrix
+        inverse = np.linalg.inv(matrix)
+        expected = self.body.overlap(GENERIC, others, ONE_THREAD).mean(lengths)
+        kept = []
+        for k, op in enumerate(crystal.symmetry):
+            turned = GENERIC @ (matrix @ op.rotation @ inverse).T
+            found = self.body.overlap(turned, others, ONE_THREAD).mean(lengths)
+            if np.allclose(found, expected, rtol=1e-6, atol=0):
+                kept.append(k)
+        return tuple(kept)
+
+    def _others(self, sizes: Mapping[str, float]) -> dict[str, float]:
+        return {name: sizes[name] for name in self.body.parameters}
+
+    def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
+        lengths, others = self.lengths(crystal, sizes), self._others(sizes)
+        zero, mean = np.zeros(1), dict(self.single)
+        found: dict[str, float] = {}
+        for name in self._distributed:
+            power = self.body.powers[name]
+            moment = [float(lengths[name].moment_beyond(k, zero)[0]) for k in range(power + 2)]
+            second = float(lengths[name].moment_beyond(2, zero)[0])
+            mean[name] = moment[1]
+            short = name.partition("_")[2] or name
+            found |= {f"mean_{short}": moment[1], f"sd_{short}": max(second - moment[1] ** 2, 0.0) ** 0.5,
+                      f"volume_mean_{short}": moment[power + 1] / moment[power]}
+        found |= dict(self.single) | self.body.measures(mean, others)
+        if not self._distributed:
+            return found
+        largest = min(self.largest, self.limit(crystal))
+        inside, inside_squared = 1.0, 1.0
+        for name, law in self.distributions(sizes).items():
+            inside *= 1 - law.beyond(largest)
+            inside_squared *= 1 - law.beyond(largest, power=2 * self.body.powers[name])
+        return found | {"truncated_fraction": 1 - inside, "truncated_fraction_volume_squared": 1 - inside_squared}
+
+    def size_quantities(
+        self, crystal: Crystal, sizes: Mapping[str, float], *, of_population: bool
+    ) -> Rows:
+        statistics = self.statistics(crystal, sizes)
+        mean, square = dict(self.single), 0.0
+        for name in self._distributed:
+            short = name.partition("_")[2] or name
+            mean[name], sd = (statistics[f"mean_{short}"], statistics[f"sd_{short}"]) if of_population else (
+                sizes[name], sizes[spread_name(name)])
+            square += (self.body.powers[name] / 3) ** 2 * float(np.log1p((sd / mean[name]) ** 2))
+        measures = self.body.measures(mean, self._others(sizes))
+        edge = measures["edge"]
+        rows: Rows = [*((name, "nm", value) for name, value in mean.items()), ("L", "nm", edge)]
+        if self._distributed:
+            rows.append(("sd_L", "nm", edge * float(np.sqrt(np.expm1(square)))))
+        return [*rows, ("1/L", "1/nm", 1 / edge),
+                ("surface_to_volume", "1/nm", measures["surface_to_volume"]),
+                ("confinement_diameter", "nm", measures["confinement_diameter"])]
+
+    def limit(self, crystal: Crystal) -> float:
+        return _limit(crystal)
+
+    def mean_cells(self, crystal: Crystal, sizes: Mapping[str, float]) -> float:
+        return self.body.volume(self.lengths(crystal, sizes), self._others(sizes)) * 1e3 / crystal.cell.volume
+
+    def counting(self, crystal: Crystal, sizes: Mapping[str, float]) -> Counting | None:
+        lengths, others = self.lengths(crystal, sizes), self._others(sizes)
+        extent = self.body.extent({name: one.end for name, one in lengths.items()}, others)
+        vectors = _n_vectors(crystal, extent)
+        operations = len({op.rotation.tobytes() for op in crystal.symmetry} if self.body.spherical
+                         else self._common_symmetry(crystal, others))
+        groups = vectors / operations
+        return Counting(vectors + self.body.cost * groups, 0.0, 5 * groups, 100 * groups)
+
+    def size_steps(self, crystal: Crystal) -> dict[str, float]:
+        return {}
+
+
+def _n_vectors(crystal: Crystal, extent: float) -> float:
+    """The number of difference vectors up to a length of `extent` nm."""
+    return float(4 / 3 * np.pi * (10 * extent) ** 3 / crystal.cell.volume * len(
+        merge_translations(crystal).first))
+
+
+@lru_cache(maxsize=32)
+def _limit(crystal: Crystal) -> float:
+    """The largest length (nm) for which the vectors can be stored, even without any symmetry."""
+    edge = min(crystal.cell.a, crystal.cell.b, crystal.cell.c) / 10
+    return min(MAX_CELLS_ALONG_EDGE * edge, float((MOST_GROUPS / _n_vectors(crystal, 1.0)) ** (1 / 3)))

@@ -1,0 +1,38 @@
+"""Regular tetrahedra."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from aiida_dse.sections import Positive, Size
+
+from .axes import Directions, frame
+from .base import LARGEST, SizeDistribution
+from .polyhedra import PolyhedronShape
+
+if TYPE_CHECKING:
+    from aiida_dse.engine.crystal.structure import Crystal
+    from aiida_dse.engine.particles.family import Family
+
+
+class Tetrahedron(PolyhedronShape):
+    """Regular tetrahedra of edge L_edge, with the faces (111), (1-1-1), (-11-1) and (-1-11) of a cube.
+
+    A tetrahedron and its inverse have the same pattern if the structure is centrosymmetric; otherwise
+    the inverse is obtained with `axes` of opposite sign.
+    """
+
+    name: ClassVar[str] = "tetrahedron"
+    shape: Literal["tetrahedron"]
+    L_edge: SizeDistribution | Size
+    axes: Directions = Field(((1, 0, 0), (0, 1, 0)), description="lattice directions of the axes of the cube")
+    largest: Positive | None = Field(None, description=LARGEST)
+    size_fields: ClassVar[tuple[str, ...]] = ("L_edge",)
+
+    def family(self, crystal: Crystal) -> Family:
+        faces = np.array([(1.0, 1.0, 1.0), (1.0, -1.0, -1.0), (-1.0, 1.0, -1.0), (-1.0, -1.0, 1.0)])
+        normals = faces @ frame(crystal, self.axes)
+        return self.random_centre(self.body(normals, np.full(4, 1 / np.sqrt(24))))

@@ -1,0 +1,236 @@
+"""Particles with a random centre: the mean over explicit particles whose centre is drawn at random."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+from scipy.stats import qmc
+
+from aiida_dse.shapes import SHAPES
+
+
+def unit(vector):
+    vector = np.asarray(vector, dtype=float)
+    return vector / np.linalg.norm(vector)
+
+
+def crystal_frame(vectors, first, second):
+    """Three perpendicular unit vectors as rows, from two lattice directions; vectors: rows a, b, c in Å."""
+    one, other = unit(np.array(first) @ vectors), np.array(second) @ vectors
+    two = unit(other - (other @ one) * one)
+    return np.array([one, two, np.cross(one, two)])
+
+
+def ball(x, vectors):
+    return np.linalg.norm(x, axis=1) <= 6.0
+
+
+def ellipsoid(x, vectors):
+    axes = crystal_frame(vectors, (1, 1, 0), (0, 0, 1))
+    return np.linalg.norm(x @ axes.T / np.array([5.0, 5.0 * 1.3, 5.0 * 0.8]), axis=1) <= 1
+
+
+def cylinder(x, vectors):
+    axis = unit(vectors[2])
+    along = x @ axis
+    return (np.abs(along) <= 4.5) & (np.linalg.norm(x - along[:, None] * axis, axis=1) <= 5.5)
+
+
+def box(x, vectors):
+    """Along the pseudo-cubic axes, which are not perpendicular to each other here."""
+    axes = np.array([unit(vectors[0] + vectors[1]), unit(vectors[1] - vectors[0]), unit(vectors[2])])
+    return (np.abs(np.linalg.solve(axes.T, x.T)) <= np.array([[5.0], [5.0], [4.0]])).all(axis=0)
+
+
+def octahedron(x, vectors):
+    axes = crystal_frame(vectors, (1, 0, 0), (0, 1, 0))
+    return np.abs(x @ axes.T).sum(axis=1) <= 12.0 / np.sqrt(2)  # half the distance of opposite corners
+
+
+def tetrahedron(x, vectors):
+    axes = crystal_frame(vectors, (1, 0, 0), (0, 1, 0))
+    corners = 16.0 / np.sqrt(8) * np.array([(1, 1, -1), (1, -1, 1), (-1, 1, 1), (-1, -1, -1)]) @ axes
+    # barycentric coordinates
+    share = np.linalg.solve(np.vstack([corners.T, np.ones(4)]), np.vstack([x.T, np.ones(len(x))]))
+    return (share >= 0).all(axis=0)
+
+
+def truncated_cube(x, vectors):
+    axes = crystal_frame(vectors, (1, 0, 0), (0, 1, 0))
+    inside = np.abs(x @ axes.T)
+    return (inside <= 4.5).all(axis=1) & (inside.sum(axis=1) <= 3 * 4.5 - 0.3 * 9.0)
+
+
+def hexagonal_prism(x, vectors):
+    axis, corner, across = crystal_frame(vectors, (0, 0, 1), (1, 0, 0))
+    one, two = np.abs(x @ corner), np.abs(x @ across)
+    height = 6.0 * np.sqrt(3) / 2
+    return (np.abs(x @ axis) <= 5.0) & (two <= height) & (two <= np.sqrt(3) * (6.0 - one))
+
+
+def wulff(x, vectors):
+    """{111} and {100} of a cubic crystal at distances 1 and 1.1, of the volume of a sphere of 1.3 nm."""
+    # an octahedron |x| + |y| + |z| <= sqrt(3) h with its corners cut at 1.1 h
+    h = 1.0
+    whole = 4 / 3 * (np.sqrt(3) * h) ** 3
+    corner = 2 / 3 * (np.sqrt(3) * h - 1.1 * h) ** 3
+    scale = (np.pi / 6 * 13.0**3 / (whole - 6 * corner)) ** (1 / 3)
+    inside = np.abs(x)
+    return (inside.sum(axis=1) <= np.sqrt(3) * scale) & (inside <= 1.1 * scale).all(axis=1)
+
+
+PSEUDO_CUBIC = [[1, 1, 0], [-1, 1, 0], [0, 0, 1]]
+#: By name: the section, the body as a function of points (Å) around its centre, its crystal.
+BODIES = {
+    "sphere": ({"shape": "sphere", "D": 1.2}, ball, "pbnm"),
+    "sphere of wurtzite": ({"shape": "sphere", "D": 1.2}, ball, "wurtzite"),
+    "sphere of a triclinic crystal": ({"shape": "sphere", "D": 1.2}, ball, "triclinic"),
+    "ellipsoid": ({"shape": "ellipsoid", "D": 1.0, "aspect_2": 1.3, "aspect_3": 0.8,
+                   "axes": [[1, 1, 0], [0, 0, 1]]}, ellipsoid, "pbnm"),
+    "cylinder": ({"shape": "cylinder", "D": 1.1, "H": 0.9}, cylinder, "wurtzite"),
+    "box": ({"shape": "box", "L_12": 1.0, "L_3": 0.8, "axes": PSEUDO_CUBIC}, box, "pbnm"),
+    "box of three edges": ({"shape": "box", "L_1": 1.0, "L_2": 1.0, "L_3": 0.8, "axes": PSEUDO_CUBIC}, box,
+                           "pbnm"),
+    "octahedron": ({"shape": "octahedron", "L_edge": 1.2}, octahedron, "rock_salt"),
+    "tetrahedron": ({"shape": "tetrahedron", "L_edge": 1.6}, tetrahedron, "pbnm"),
+    "truncated cube": ({"shape": "truncated_cube", "L_edge": 0.9, "truncation": 0.3}, truncated_cube, "rock_salt"),
+    "hexagonal prism": ({"shape": "hexagonal_prism", "L_edge": 0.6, "H": 1.0}, hexagonal_prism, "wurtzite"),
+    "polyhedron": ({"shape": "polyhedron", "D": 1.3, "forms": [
+        {"hkl": [1, 1, 1], "distance": 1.0}, {"hkl": [1, 0, 0], "distance": 1.1}]}, wulff, "rock_salt"),
+}
+#: Number of random centres.
+CENTRES = 512
+
+
+def section(content):
+    return TypeAdapter(SHAPES[content["shape"]]).validate_python(content)
+
+
+def phase_of(dse, content, name):
+    shape = section(content)
+    crystal = dse.crystals[name]
+    return dse.phase(crystal, shape.family(crystal), shape.start())
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_the_mean_over_particles_with_random_centres(name, dse, direct):
+    content, inside, crystal = BODIES[name]
+    structure = dse.structures[crystal]
+    q = dse.uneven_q(40, low=0.5)
+    around = direct.sphere(structure, (0.5, 0.5, 0.5), 13.0 + 12.0)
+    centres = qmc.Sobol(3, seed=5).random(CENTRES)
+    patterns, numbers = [], []
+    for centre in centres:
+        chosen = around.chosen(inside(around.xyz - centre @ structure.vectors, structure.vectors))
+        patterns.append(direct.intensity(chosen, q, dse.wavelength))
+        numbers.append(len(chosen))
+    mean, error = np.mean(patterns, axis=0), np.std(patterns, axis=0, ddof=1) / np.sqrt(CENTRES)
+    phase = phase_of(dse, content, crystal)
+    found = dse.intensity(phase, q)
+    pulls = (found - mean) / error
+    # the errors are those of independent centres; all q share the fluctuation of the number of atoms
+    assert np.abs(pulls).max() < 3, pulls
+    counts = phase.family.pair_counts(dse.crystals[crystal], phase.sizes)
+    assert counts.atoms.sum() == pytest.approx(np.mean(numbers), abs=3 * np.std(numbers) / np.sqrt(CENTRES))
+
+
+#: A population of each shape: the section and the names of its size parameters.
+POPULATIONS = {
+    "sphere": {"shape": "sphere", "D": {"mean": 1.5, "sd": 0.25}},
+    "ellipsoid": {"shape": "ellipsoid", "D": {"mean": 1.5, "sd": 0.25}, "aspect_3": 1.4},
+    "cylinder, diameters": {"shape": "cylinder", "D": {"mean": 1.2, "sd": 0.2}, "H": 1.1},
+    "cylinder, heights": {"shape": "cylinder", "D": 1.2, "H": {"mean": 1.6, "sd": 0.3}},
+    "box, bases": {"shape": "box", "L_12": {"mean": 1.2, "sd": 0.2}, "L_3": 0.9},
+    "box, heights": {"shape": "box", "L_12": 1.1, "L_3": {"mean": 1.0, "sd": 0.15}},
+    "octahedron": {"shape": "octahedron", "L_edge": {"mean": 1.6, "sd": 0.25}},
+    "truncated cube": {"shape": "truncated_cube", "L_edge": {"mean": 1.3, "sd": 0.2}, "truncation": 0.2},
+    "hexagonal prism": {"shape": "hexagonal_prism", "L_edge": {"mean": 0.8, "sd": 0.1}, "H": 1.2},
+}
+
+
+def density(length, mean, sd):
+    """PHYSICS.md section 3, not normalised."""
+    width = np.sqrt(np.log1p((sd / mean) ** 2))
+    return np.exp(-(np.log(length / mean) + width**2 / 2) ** 2 / (2 * width**2)) / length
+
+
+@pytest.mark.parametrize("name", POPULATIONS)
+def test_a_population_is_the_mean_over_its_sizes(name, dse):
+    """Single sizes on a grid up to the end of the distribution; the test above checks single sizes."""
+    content = POPULATIONS[name]
+    q = dse.uneven_q(40, low=0.5)
+    phase = phase_of(dse, content, "rock_salt")
+    found = dse.intensity(phase, q)
+    (key, law), = ((key, value) for key, value in content.items() if isinstance(value, dict))
+    end = phase.family.lengths(dse.crystals["rock_salt"], phase.sizes)[key].end
+    low = law["mean"] - 4 * law["sd"]
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    sizes = low + (end - low) * (nodes + 1) / 2
+    weights = weights * density(sizes, **law)
+    expected = sum(weight / weights.sum() * dse.intensity(
+        phase_of(dse, content | {key: float(size)}, "rock_salt"), q) for size, weight in zip(
+            sizes, weights, strict=True))
+    assert dse.worst(found, expected) < 2e-4
+
+
+@pytest.mark.parametrize("name", POPULATIONS)
+def test_the_pattern_is_smooth_in_every_size(name, dse):
+    """Differences with two steps agree, so the derivative is that of the pattern and not of a grid."""
+    content = POPULATIONS[name]
+    phase = phase_of(dse, content, "rock_salt")
+    q = dse.uneven_q(30, low=0.5)
+    for parameter, value in phase.sizes.items():
+        one, two = (
+            (dse.intensity(phase, q, tolerance=1e-8, **{parameter: value + step})
+             - dse.intensity(phase, q, tolerance=1e-8, **{parameter: value - step})) / (2 * step)
+            for step in (1e-3, 1e-4))
+        assert np.abs(one - two).max() < 2e-4 * np.abs(two).max(), parameter
+
+
+def test_a_box_of_whole_cells_has_the_pairs_of_the_parallelepiped(dse):
+    """Of equal basis atoms at every lattice vector: (N_a - |u|)(N_b - |v|)(N_c - |w|)."""
+    crystal = dse.crystals["pbnm"]
+    cell = crystal.cell
+    content = {"shape": "box", "L_1": 0.3 * cell.a, "L_2": 0.2 * cell.b, "L_3": 0.2 * cell.c}
+    counts = phase_of(dse, content, "pbnm").family.pair_counts(crystal, {})
+    groups = counts.groups
+    same = groups.first == groups.second
+    u, v, w = np.abs(groups.cell[same]).T
+    expected = np.maximum(0, 3 - u) * np.maximum(0, 2 - v) * np.maximum(0, 2 - w)
+    np.testing.assert_allclose(counts.tables[same] / groups.number[same], expected, atol=1e-9)
+    np.testing.assert_allclose(counts.atoms, 12.0)
+
+
+def test_the_covariogram_of_a_tetrahedron_along_its_edge(dse):
+    from aiida_dse.engine.particles.covariograms import rays
+    from aiida_dse.engine.particles.size_distributions import OneLength
+    from aiida_dse.engine.resources import ONE_THREAD
+
+    body = section({"shape": "tetrahedron", "L_edge": 1.0}).family(dse.crystals["rock_salt"]).body
+    edge = np.array([0.0, 1.0, 1.0]) / np.sqrt(2)
+    shifts = np.array([0.05, 0.3, 0.7, 0.99])
+    found = rays(body.polyhedron, np.tile(edge, (4, 1)), ONE_THREAD).mean_overlap(shifts, OneLength(1.0))
+    np.testing.assert_allclose(found / body.polyhedron.volume, (1 - shifts) ** 3, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_the_measures_of_a_body(name, dse):
+    """Volume and surface from the derivative of the overlap: V gamma(r) = V - S r / 4 on average."""
+    content, _, crystal = BODIES[name]
+    phase = phase_of(dse, content, crystal)
+    rng = np.random.default_rng(3)
+    directions = rng.normal(size=(4000, 3))
+    directions /= np.linalg.norm(directions, axis=1)[:, None]
+    family = phase.family
+    others = {key: phase.sizes[key] for key in family.body.parameters}
+    lengths = family.lengths(dse.crystals[crystal], phase.sizes)
+    from aiida_dse.engine.resources import ONE_THREAD
+
+    step = 1e-4
+    near = family.body.overlap(directions * step, others, ONE_THREAD).mean(lengths)
+    volume = family.body.volume(lengths, others)
+    found = family.statistics(dse.crystals[crystal], phase.sizes)
+    assert found["edge"] ** 3 == pytest.approx(volume, rel=1e-9)
+    surface = 4 * (volume - near.mean()) / step
+    assert found["surface_to_volume"] == pytest.approx(surface / volume, rel=0.02)
