@@ -6,6 +6,7 @@ import numpy as np
 
 from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.particles.family import Family
+from aiida_dse.engine.particles.random_centre import RandomCentre
 from aiida_dse.engine.particles.size_distributions import LogNormal
 from aiida_dse.engine.particles.size_statistics import truncation_warning
 from aiida_dse.io.notes import note
@@ -37,6 +38,11 @@ def shape_and_sizes(crystal: Crystal, particle: Shape) -> tuple[Family, dict[str
     for name, section in particle.distributions.items():
         _note_size(crystal.name, name, section.mean)
     _require_limit(crystal, particle, family, sizes)
+    if isinstance(family, RandomCentre) and (cells := family.mean_cells(crystal, sizes)) < 1:
+        raise ValueError(
+            f"the mean particle has the volume of {cells:.2g} unit cells; it must have at least that of one. "
+            "Check that the sizes are in nm, and raise them."
+        )
     return family, sizes
 
 

@@ -122,7 +122,8 @@ def tabulated(
     share = (_NODES + 1) / 2
     sizes = low + (size.end - low) * share**2
     weights = _WEIGHTS * share * (size.end - low) * size.density(sizes)
-    return interpolated(np.sum(function(grid, sizes) * weights, axis=1), step, at)
+    table = np.asarray(np.sum(function(grid, sizes) * weights, axis=1), dtype=np.float64)
+    return interpolated(table, step, at)
 
 
 def interpolated(table: FloatArray, step: float, at: FloatArray) -> FloatArray:

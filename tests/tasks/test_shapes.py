@@ -1,0 +1,154 @@
+"""Every shape from a document: simulated, refined, reported, and refused where it makes no sense."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aiida_dse.documents import DocumentError, ModelDocument, parse_document
+from aiida_dse.shapes import SHAPES
+from aiida_dse.tasks.build import build
+from aiida_dse.tasks.run import run_refine, run_simulate
+
+ROOT = Path(__file__).parents[2]
+CIF = """data_PbS
+_cell_length_a 5.936
+_cell_length_b 5.936
+_cell_length_c 5.936
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_symmetry_space_group_name_H-M 'F m -3 m'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+_atom_site_B_iso_or_equiv
+Pb Pb2+ 0 0 0 1.0 1.3
+S S 0.5 0.5 0.5 1.0 0.9
+"""
+LAW = {"mean": 3.0, "sd": 0.4}
+FORMS = [{"hkl": [1, 1, 1], "distance": 1.0}, {"hkl": [1, 0, 0], "distance": 1.2}]
+#: A population of every shape, and the parameter that is displaced at the start of the refinement.
+PARTICLES = {
+    "parallelepiped": ({"L_ab": LAW, "L_c": LAW}, "L_c"), "quasi_cube": ({"L": LAW}, "L"),
+    "sphere": ({"D": LAW}, "D"), "ellipsoid": ({"D": LAW, "aspect_3": 1.3}, "aspect_3"),
+    "cylinder": ({"D": LAW, "H": {"mean": 4.0, "sd": 0.5}}, "H"),
+    "box": ({"L_12": LAW, "L_3": {"mean": 4.0, "sd": 0.5}, "axes": [[1, 1, 0], [-1, 1, 0], [0, 0, 1]]}, "L_3"),
+    "octahedron": ({"L_edge": LAW}, "L_edge"), "tetrahedron": ({"L_edge": {"mean": 5.0, "sd": 0.6}}, "L_edge"),
+    "truncated_cube": ({"L_edge": LAW, "truncation": 0.25}, "sd_edge"),
+    "hexagonal_prism": ({"L_edge": {"mean": 2.0, "sd": 0.3}, "H": LAW, "axes": [[1, 1, 1], [1, -1, 0]]}, "L_edge"),
+    "polyhedron": ({"D": LAW, "forms": FORMS}, "D"),
+}
+
+
+def document(particle, **more):
+    return {"schema": "aiida-dse/model/2",
+            "pattern": {"axis": "q_inverse_angstrom", "wavelength": 0.5,
+                        "grid": {"start": 1.0, "stop": 12.0, "step": 0.02}},
+            "phases": {"P": {"structure": "PbS.cif", "particle": particle}}, **more}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "PbS.cif").write_text(CIF)
+    return tmp_path
+
+
+def test_every_shape_is_tried():
+    assert PARTICLES.keys() == SHAPES.keys()
+
+
+@pytest.mark.parametrize("shape", PARTICLES)
+def test_a_shape_is_simulated_and_refined(shape, folder):
+    """The refinement returns to the size from which the pattern was computed."""
+    sizes, moved = PARTICLES[shape]
+    content = document({"shape": shape, **sizes})
+    arrays = run_simulate(build(parse_document(content), folder)).arrays
+    intensity = arrays["pattern/calculated"]
+    np.savetxt(folder / "d.xye", np.c_[arrays["pattern/q"], intensity, 0.02 * np.sqrt(intensity * intensity.mean())])
+    content["pattern"] = {"axis": "q_inverse_angstrom", "wavelength": 0.5, "file": "d.xye"}
+    built = build(parse_document(content), folder)
+    truth = built.model.parameters[f"P.{moved}"].value
+    content["parameters"] = {f"P.{moved}": 1.15 * truth}
+    content["refinement"] = {"stages": [[f"P.{moved}"], ["P.a", "P.*.B_iso"]]}
+    found = run_refine(build(parse_document(content), folder)).summary
+    row = found.parameters[f"P.{moved}"]
+    assert row.value == pytest.approx(truth, rel=2e-3) and row.su < 0.05 * truth
+    assert found.agreement.gof < 0.05
+    values = found.derived["P"].quantities
+    assert {"L", "surface_to_volume", "confinement_diameter"} <= values.keys()
+
+
+@pytest.mark.parametrize(("particle", "words"), [
+    ({"shape": "sphere", "D": 0.5}, "volume of 0.31 unit cells; it must have at least that of one"),
+    ({"shape": "octahedron", "L_edge": {"mean": 0.4, "sd": 0.05}}, "raise them"),
+    ({"shape": "sphere", "D": 3, "whole_cells": True}, "only certain diameters"),
+    ({"shape": "sphere", "D": LAW, "whole_cells": True}, "arranged around a point: specify 'centre'"),
+    ({"shape": "box", "L_12": 3, "L_1": 3, "L_3": 3}, "either 'L_12' and 'L_3', or"),
+    ({"shape": "box", "L_12": 3, "L_3": 3, "axes": [[1, 0, 0], [0, 1, 0], [1, 1, 0]]}, "lie in one plane"),
+    ({"shape": "cylinder", "D": 3, "H": 3, "axis": [0, 0, 0]}, r"direction \[0, 0, 0\] has no length"),
+    ({"shape": "octahedron", "L_edge": 3, "axes": [[1, 0, 0], [2, 0, 0]]}, "are parallel"),
+    ({"shape": "truncated_cube", "L_edge": 3, "truncation": 0.6}, "less than or equal to 0.5"),
+    ({"shape": "polyhedron", "D": 3, "forms": [{"hkl": [0, 0, 0], "distance": 1}]}, r"\(000\) is no face"),
+    ({"shape": "polyhedron", "D": 3, "forms": [{"hkl": [1, 1, 1], "distance": -1}]}, "greater than 0"),
+    ({"shape": "polyhedron", "D": 3, "forms": []}, "at least 1 item"),
+    ({"shape": "sphere", "D": {"mean": 3, "sd": 0.4}, "largest": 2.5}, "not below 'largest'"),
+    ({"shape": "octahedron", "L_edge": 500.0}, "larger than the largest particle"),
+])
+def test_a_particle_that_makes_no_sense_is_refused(particle, words, folder):
+    with pytest.raises(DocumentError, match=words):
+        build(parse_document(document(particle)), folder)
+
+
+def test_faces_that_enclose_no_body_are_refused(folder):
+    """One pair of faces of an orthorhombic crystal."""
+    (folder / "PbS.cif").write_text(
+        CIF.replace("F m -3 m", "P m m m").replace("_cell_length_c 5.936", "_cell_length_c 7"))
+    with pytest.raises(DocumentError, match="do not enclose a body"):
+        build(parse_document(document({"shape": "polyhedron", "D": 3, "forms": [
+            {"hkl": [0, 0, 1], "distance": 1.0}]})), folder)
+
+
+def test_a_fixed_centre_is_found_for_old_documents(folder):
+    """Documents of version 0.1 keep their spheres around the origin."""
+    old = {"schema": "aiida-dse/model/1",
+           "pattern": {"axis": "q_inverse_angstrom", "wavelength": 0.5,
+                       "grid": {"start": 1.0, "stop": 12.0, "step": 0.1}},
+           "phases": {"P": {"structure": "PbS.cif", "particle": {"shape": "sphere", "D": 2.0}}}}
+    assert parse_document(old).phases["P"].particle.centre == (0, 0, 0)
+
+
+def test_the_worked_example_of_a_new_shape(tmp_path):
+    """The module in docs/shapes.md, registered by its one line, in a process of its own."""
+    text = (ROOT / "docs" / "shapes.md").read_text()
+    module, use = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert [node.name for node in ast.parse(module).body if isinstance(node, ast.ClassDef)] == ["RhombicDodecahedron"]
+    code = (
+        "import sys, types, pathlib\n"
+        "import aiida_dse.shapes as shapes\n"
+        f"new = types.ModuleType('aiida_dse.shapes.rhombic_dodecahedron')\n"
+        "sys.modules[new.__name__] = new\n"
+        f"exec(compile({module!r}, 'rhombic_dodecahedron.py', 'exec'), new.__dict__)\n"
+        "shapes.SHAPES[new.RhombicDodecahedron.name] = new.RhombicDodecahedron\n"
+        f"pathlib.Path('PbS.cif').write_text({CIF!r})\n"
+        f"exec({use!r})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    # twelve faces at a distance of sqrt(2/3) edges: volume 16 sqrt(3)/9
+    assert float(done.stdout.split()[-1]) > 1
+
+
+def test_the_schema_knows_the_shapes():
+    text = str(ModelDocument.model_json_schema())
+    assert all(f"'{name}'" in text for name in SHAPES)
