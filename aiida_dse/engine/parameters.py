@@ -84,6 +84,8 @@ class Kind(StrEnum):
     CELL_ANGLE = "cell_angle"
     COORDINATE = "coordinate"
     B_ISO = "B_iso"
+    U_ISO = "U_iso"  # mean square displacement along one direction
+    U_ANISO = "U_aniso"  # component U_ij of a displacement tensor
     OCCUPANCY = "occupancy"
     SIZE = "size"
     SIZE_SD = "size_sd"
@@ -151,6 +153,8 @@ def _factor_of_two(value: float) -> Interval:
 
 #: Largest B_iso (Å^2) that a refinement may reach unless the document specifies another bound.
 B_LIMIT = 30.0
+#: Largest mean square displacement (Å^2) along one direction, as for B_LIMIT.
+U_LIMIT = 0.4
 #: Default bounds of the factor by which all distances of a fixed geometry are scaled.
 LATTICE_SCALE_RANGE = (0.9, 1.1)
 _LENGTH: Interval = (1e-6, 1e6)
@@ -171,6 +175,15 @@ KINDS: dict[Kind, KindSpec] = {
     Kind.B_ISO: KindSpec(
         "Å^2", _fixed(0.1), lambda value: (0.0, max(B_LIMIT, 2 * value)), _factor_of_two,
         (0.0, 1000.0), _fixed(B_LIMIT), Changes.DAMPING, 1, "_atom_site.B_iso_or_equiv", r"B_\mathrm{{iso}}",
+    ),
+    Kind.U_ISO: KindSpec(
+        "Å^2", _fixed(1e-3), lambda value: (0.0, max(U_LIMIT, 2 * value)), _factor_of_two,
+        (0.0, 10.0), _fixed(U_LIMIT), Changes.DISTANCES, 1,
+    ),
+    Kind.U_ANISO: KindSpec(
+        "Å^2", _fixed(1e-3), lambda value: (-max(U_LIMIT, 2 * value), max(U_LIMIT, 2 * value)),
+        _around(absolute=5e-3, relative=0.5), (-10.0, 10.0), _fixed(U_LIMIT), Changes.DISTANCES, 1,
+        "_atom_site_aniso.{}", "{}",
     ),
     Kind.OCCUPANCY: KindSpec(
         "", _fixed(0.02), _between(0.0, 1.0), _factor_of_two, (0.0, 1.0),

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
+ComplexArray = NDArray[np.complex128]
 
 #: hc in eV Å (CODATA 2018, exact constants).
 HC_EV_ANGSTROM = 12398.419843320026
@@ -53,6 +54,11 @@ def photon_energy(wavelength: float) -> float:
 def b_from_u(u_iso: float) -> float:
     """B = 8 pi^2 U_iso, both in Å^2."""
     return 8 * np.pi**2 * u_iso
+
+
+def u_from_b(b_iso: float) -> float:
+    """U_iso = B / (8 pi^2), both in Å^2."""
+    return b_iso / (8 * np.pi**2)
 
 
 def _positive_wavelength(wavelength: float) -> None:

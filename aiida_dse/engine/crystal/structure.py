@@ -71,6 +71,7 @@ class Site:
     b_iso: float | None = None  # Å^2
     assembly: str = ""
     group: int = 0
+    u_aniso: tuple[float, ...] | None = None  # U11 U22 U33 U12 U13 U23 of a CIF, Å^2
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 
 from aiida_dse.engine.crystal.disorder import EXCLUSION_DISTANCE, excluded_pairs
 from aiida_dse.engine.crystal.structure import CELL_LENGTHS, COORDINATES, Crystal
+from aiida_dse.engine.crystal.tensors import components_of, to_cartesian
 from aiida_dse.engine.memo import Memo
 from aiida_dse.engine.parameters import Kind, Parameter, ParameterName
 from aiida_dse.engine.particles.family import Family, PairCounts
@@ -32,11 +33,14 @@ from aiida_dse.engine.scattering.histograms import (
 from aiida_dse.engine.scattering.pairs import (
     PairClass,
     PairWeights,
+    by_direction,
     pair_classes,
     pair_weights,
     site_channels,
 )
-from aiida_dse.engine.units import FloatArray
+from aiida_dse.engine.units import FloatArray, b_from_u
+
+from .displacements import DisplacementModel
 
 #: Default relative error of the contribution of a single distance at q_max.
 TOLERANCE = 1e-5
@@ -181,8 +185,12 @@ def site_parameters(
         )
     return [
         Parameter(ParameterName.of(phase, "B_iso", site=label), Kind.B_ISO, b_iso),
-        Parameter(ParameterName.of(phase, "occupancy", site=label), Kind.OCCUPANCY, occupancy),
+        occupancy_parameter(phase, label, occupancy),
     ]
+
+
+def occupancy_parameter(phase: str, label: str, occupancy: float) -> Parameter:
+    return Parameter(ParameterName.of(phase, "occupancy", site=label), Kind.OCCUPANCY, occupancy)
 
 
 @dataclass(frozen=True)
@@ -190,7 +198,7 @@ class CrystalPhase(Sites):
     """A phase of nanocrystals with one crystal structure and one particle shape.
 
     `sizes` are the starting values of the size parameters, `exclusion_distance` (Å) is that of
-    `excluded_pairs`.
+    `excluded_pairs`, `displacements` are the models of sites with anisotropic displacements by label.
     """
 
     name: str
@@ -198,6 +206,7 @@ class CrystalPhase(Sites):
     family: Family
     sizes: Mapping[str, float]
     exclusion_distance: float = EXCLUSION_DISTANCE
+    displacements: Mapping[str, DisplacementModel] = field(default_factory=dict)
     _known_classes: Memo[tuple[PairClass, ...]] = field(
         default_factory=Memo, init=False, repr=False, compare=False)
     _known_excluded: Memo[np.ndarray] = field(
@@ -230,7 +239,12 @@ class CrystalPhase(Sites):
                     ParameterName.of(self.name, name, site=label), Kind.COORDINATE, value))
         for label in self.labels:
             site = self.crystal.site(label)
-            parameters += site_parameters(self.name, label, site.b_iso, site.occupancy)
+            if (model := self.displacements.get(label)) is None:
+                parameters += site_parameters(self.name, label, site.b_iso, site.occupancy)
+                continue
+            parameters += [Parameter(ParameterName.of(self.name, name, site=label), model.kind, value)
+                           for name, value in model.start.items()]
+            parameters.append(occupancy_parameter(self.name, label, site.occupancy))
         parameters += [
             Parameter(ParameterName.of(self.name, name), kind, self.sizes[name])
             for name, kind in self.family.parameters.items()
@@ -274,12 +288,57 @@ class CrystalPhase(Sites):
             replace(
                 site,
                 position=(float(at[0]), float(at[1]), float(at[2])),
-                b_iso=values[f"{site.label}.B_iso"],
+                b_iso=self._equivalent_b(site.label, values, moved.cell.matrix),
                 occupancy=values[f"{site.label}.occupancy"],
+                u_aniso=self._cif_tensor(site.label, values, moved.cell.matrix),
             )
             for site, at in zip(self.crystal.sites, positions, strict=True)
         )
         return replace(moved, sites=sites)
+
+    def occupancy_and_b(self, values: Mapping[str, float]) -> tuple[FloatArray, FloatArray]:
+        """The occupancies and the B_iso (Å^2) of the sites, both (n_sites,).
+
+        B_iso is 0 for sites with anisotropic displacements, which the sums of a state contain.
+        """
+        return (
+            np.array([values[f"{label}.occupancy"] for label in self.labels]),
+            np.array([0.0 if label in self.displacements else values[f"{label}.B_iso"]
+                      for label in self.labels]),
+        )
+
+    def equivalent_b(self, label: str, values: Mapping[str, float]) -> float:
+        """B_iso (Å^2) of a site; for anisotropic displacements, that of their mean over directions."""
+        return self._equivalent_b(label, values, self._with_cell(values).cell.matrix)
+
+    def _equivalent_b(self, label: str, values: Mapping[str, float], matrix: FloatArray) -> float:
+        if label not in self.displacements:
+            return values[f"{label}.B_iso"]
+        return float(b_from_u(float(np.trace(self._tensor(label, values, matrix))) / 3))
+
+    def _tensor(self, label: str, values: Mapping[str, float], matrix: FloatArray) -> FloatArray:
+        """The Cartesian displacement tensor (3, 3) in Å^2 of a site with an anisotropic model."""
+        model = self.displacements[label]
+        return model.tensor({name: values[f"{label}.{name}"] for name in model.start}, matrix)
+
+    def _cif_tensor(
+        self, label: str, values: Mapping[str, float], matrix: FloatArray
+    ) -> tuple[float, ...] | None:
+        if label not in self.displacements:
+            return None
+        inverse = np.linalg.inv(to_cartesian(matrix))
+        return tuple(components_of(inverse @ self._tensor(label, values, matrix) @ inverse.T).tolist())
+
+    def _tensors(self, values: Mapping[str, float], matrix: FloatArray) -> FloatArray:
+        """The tensors (n_atoms, 3, 3) of the atoms of the cell; 0 for isotropic sites."""
+        inverse = np.linalg.inv(matrix)
+        found = np.zeros((len(self.crystal.basis_atoms), 3, 3))
+        own = {label: self._tensor(label, values, matrix) for label in self.displacements}
+        for k, atom in enumerate(self.crystal.basis_atoms):
+            if (label := self.labels[atom.site]) in own:
+                turn = matrix @ atom.rotation @ inverse
+                found[k] = turn @ own[label] @ turn.T
+        return found
 
     def size_statistics(self, values: Mapping[str, float]) -> dict[str, float]:
         """The size statistics of the population, by name."""
@@ -313,20 +372,36 @@ class CrystalPhase(Sites):
         site_positions = self._site_positions(values)
         site_keys = [tuple(position) for position in site_positions]
         channels = site_channels(len(self.labels))
-        keys = tuple((counts_key, cell_key, site_keys[s], site_keys[t]) for s, t in channels)
+        damped = [tuple(values[f"{label}.{name}"] for name in self.displacements[label].start)
+                  if label in self.displacements else () for label in self.labels]
+        keys = tuple((counts_key, cell_key, site_keys[s], site_keys[t], damped[s], damped[t])
+                     for s, t in channels)
         sums = np.empty((len(channels), len(sampling.q)))
         stale = list(range(len(channels)))
         if previous is not None:
             stale = [k for k in stale if previous.keys[k] != keys[k]]
             fresh = sorted(set(range(len(channels))) - set(stale))
             sums[fresh] = previous.sums[fresh]
-        if stale:
+        matrix, positions = crystal.cell.matrix, self.crystal.positions(site_positions)
+        plain = [k for k in stale if not (damped[channels[k][0]] or damped[channels[k][1]])]
+        if plain:
             histograms = self._histograms(
-                crystal.cell.matrix, self.crystal.positions(site_positions), counts, weights, stale,
-                sampling.step, sampling.resources)
-            sums[stale] = debye.sine_sums(
+                matrix, positions, counts, weights, plain, sampling.step, sampling.resources)
+            sums[plain] = debye.sine_sums(
                 histograms, sampling.q, step=sampling.step, resources=sampling.resources
             )
+        if tensorial := sorted(set(stale) - set(plain)):
+            # Python loads the module only where it is needed
+            from aiida_dse.engine.scattering.anisotropic import TensorPairs, tensor_sums
+
+            grouped = by_direction(self.crystal, counts)
+            assert grouped.groups is not None
+            pairs = np.where(self._excluded(grouped.groups), 0.0, grouped.tables)
+            parts, tensors = self._parts(grouped.groups), self._tensors(values, matrix)
+            for k in tensorial:
+                sums[k] = 0.0 if k not in parts else tensor_sums(
+                    TensorPairs(grouped.groups, parts[k], pairs, tensors), matrix, positions, sampling.q,
+                    step=sampling.step, resources=sampling.resources)
         atoms = self._atoms(counts.atoms)
         return PhaseState(keys, counts_key, counts, weights, sums, atoms)
 
@@ -347,6 +422,11 @@ class CrystalPhase(Sites):
 
         Histograms (n_channels, n_bins) on a grid of `step` Å; atoms (n_sites,).
         """
+        if self.displacements:
+            raise ValueError(
+                f"{self.name}: stored distances contain no directions, so they cannot represent the anisotropic "
+                f"displacements of {', '.join(self.displacements)}. Remove the displacements, or specify the "
+                "structure instead of stored distances.")
         crystal = self._with_cell(values)
         _, counts, weights = self._counts(crystal, values, None, resources)
         histograms = self._histograms(
@@ -419,7 +499,8 @@ class CrystalPhase(Sites):
         if previous is not None and previous.counts_key == key:
             assert previous.counts is not None
             return key, previous.counts, previous.weights
-        counts = self.family.pair_counts(crystal, sizes, resources, stretch=stretch)
+        counts = self.family.pair_counts(
+            crystal, sizes, resources, stretch=stretch, united=not self.displacements)
         weights = pair_weights(counts, self._classes(counts)) if counts.groups is None else None
         return key, counts, weights
 

@@ -120,9 +120,9 @@ def tabulated(
     # the square removes the root that the overlap of rounded bodies contains at its end
     low = np.clip(grid, size.begin, size.end)
     share = (_NODES + 1) / 2
-    sizes = low + (size.end - low) * share**2
-    weights = _WEIGHTS * share * (size.end - low) * size.density(sizes)
-    table = np.asarray(np.sum(function(grid, sizes) * weights, axis=1), dtype=np.float64)
+    sizes = np.asarray(low + (size.end - low) * share**2, dtype=np.float64)
+    weights: FloatArray = _WEIGHTS * share * (size.end - low) * size.density(sizes)
+    table = np.asarray(np.sum(function(np.asarray(grid, dtype=np.float64), sizes) * weights, axis=1), dtype=np.float64)
     return interpolated(table, step, at)
 
 

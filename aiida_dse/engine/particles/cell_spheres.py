@@ -91,8 +91,11 @@ class CellSpherePopulation(NamedSizes):
 
     def pair_counts(
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
-        stretch: float = 1.0,
+        stretch: float = 1.0, united: bool = True,
     ) -> PairCounts:
+        if not united:
+            raise ValueError("anisotropic displacements are not available for spheres of whole cells. Use "
+                             "'centre: random' without 'whole_cells', or B_iso.")
         number, _ = self.number_weights(crystal, sizes, stretch)
         counted = math.ceil(rounded_up(len(number), COUNTED_FURTHER))
         counted = min(counted, _largest(crystal, self.centre))

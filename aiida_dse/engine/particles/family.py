@@ -84,12 +84,13 @@ class Family(Protocol):
 
     def pair_counts(
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
-        stretch: float = 1.0,
+        stretch: float = 1.0, united: bool = True,
     ) -> PairCounts:
         """The mean pair counts at `sizes` (nm).
 
         For an isotropic shape, `crystal` is the reference crystal and `stretch` the linear scale of
-        the actual cell relative to it.
+        the actual cell relative to it. Vectors of equal lengths may be united unless `united` is false,
+        as it is if their directions matter.
         """
         ...
 

@@ -47,7 +47,7 @@ class SingleParallelepiped(NamedSizes):
 
     def pair_counts(
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
-        stretch: float = 1.0,
+        stretch: float = 1.0, united: bool = True,
     ) -> PairCounts:
         n_a, n_b, n_c = self.cells
         table = (
@@ -121,7 +121,7 @@ class ParallelepipedPopulation(NamedSizes):
 
     def pair_counts(
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
-        stretch: float = 1.0,
+        stretch: float = 1.0, united: bool = True,
     ) -> PairCounts:
         number, _, _ = self.number_weights(crystal, sizes)
         return _parallelepiped_counts(number)
@@ -193,7 +193,7 @@ class QuasiCubePopulation(NamedSizes):
 
     def pair_counts(
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
-        stretch: float = 1.0,
+        stretch: float = 1.0, united: bool = True,
     ) -> PairCounts:
         number, _, _ = self.number_weights(crystal, sizes)
         return _parallelepiped_counts(number)

@@ -21,6 +21,7 @@ from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 
 from .bodies import Body, Overlap, spread_name
+from .directed_groups import groups_in_ball
 from .family import MAX_CELLS_ALONG_EDGE, Counting, PairCounts
 from .size_distributions import Lengths, LogNormal, OneLength, TruncatedLogNormal
 from .size_quantities import Rows
@@ -81,23 +82,29 @@ class RandomCentre:
 
     def pair_counts(
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
-        stretch: float = 1.0,
+        stretch: float = 1.0, united: bool = True,
     ) -> PairCounts:
         lengths, others = self.lengths(crystal, sizes, stretch), self._others(sizes)
         extent = self.body.extent({name: one.end for name, one in lengths.items()}, others)
         radius = rounded_up(10 * extent, FURTHER)
         groups, overlap = self._known.get(
-            (crystal, radius, tuple(others.items())), lambda: self._vectors(crystal, radius, others, resources))
+            (crystal, radius, tuple(others.items()), united),
+            lambda: self._vectors(crystal, radius, others, resources, united))
         per_cell = 1e3 / crystal.cell.volume
         atoms = np.full(len(crystal.basis_atoms), self.body.volume(lengths, others) * per_cell)
         return PairCounts(groups.number * overlap.mean(lengths) * per_cell, atoms,
                           merge_translations(crystal), groups=groups)
 
     def _vectors(
-        self, crystal: Crystal, radius: float, others: Mapping[str, float], resources: Resources
+        self, crystal: Crystal, radius: float, others: Mapping[str, float], resources: Resources,
+        united: bool,
     ) -> tuple[VectorGroups, Overlap]:
         kept = None if self.body.spherical else self._common_symmetry(crystal, others)
-        groups = vector_groups(crystal, radius, kept)
+        if united:
+            groups = vector_groups(crystal, radius, kept)
+        else:
+            groups = groups_in_ball(
+                crystal, radius, tuple(range(len(crystal.symmetry))) if kept is None else kept)
         positions = crystal.positions()
         difference = groups.cell + positions[groups.second] - positions[groups.first]
         return groups, self.body.overlap(difference @ crystal.cell.matrix.T / 10, others, resources)

@@ -36,9 +36,9 @@ class SingleSphere(NamedSizes):
 
     def pair_counts(
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
-        stretch: float = 1.0,
+        stretch: float = 1.0, united: bool = True,
     ) -> PairCounts:
-        return _sphere_counts(crystal, self.centre, self.diameter, None, resources)
+        return _sphere_counts(crystal, self.centre, self.diameter, None, resources, united)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
         _check_sphere(crystal, self.diameter)
@@ -82,12 +82,12 @@ class SpherePopulation(NamedSizes):
 
     def pair_counts(
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
-        stretch: float = 1.0,
+        stretch: float = 1.0, united: bool = True,
     ) -> PairCounts:
         distribution = LogNormal(sizes["D"] / stretch, sizes["sd_D"] / stretch)
         end = distribution.end(
             dimensions=3, largest=min(self.largest / stretch, self.limit(crystal)))
-        return _sphere_counts(crystal, self.centre, end, distribution, resources)
+        return _sphere_counts(crystal, self.centre, end, distribution, resources, united)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
         distribution, largest = self.distribution(sizes), min(self.largest, self.limit(crystal))
@@ -137,9 +137,12 @@ def _counting(crystal: Crystal, centre: tuple[float, float, float], diameter: fl
 
 def _sphere_counts(
     crystal: Crystal, centre: tuple[float, float, float], largest: float,
-    distribution: LogNormal | None, resources: Resources,
+    distribution: LogNormal | None, resources: Resources, united: bool,
 ) -> PairCounts:
     _check_sphere(crystal, largest)
+    if not united:
+        raise ValueError("anisotropic displacements are not available for spheres around a point. Use "
+                         "'centre: random', or B_iso.")
     known = pairs_of_spheres(crystal, centre, largest, resources)
     if known is None:
         tables, merged, atoms = count_sphere_pairs(

@@ -70,16 +70,19 @@ class VectorGroups:
                  for (begin, end), (a, b) in zip(pairwise(self.begin), pairwise(other.begin), strict=True)]
         return np.concatenate(found)
 
-    def lengths(self, matrix: FloatArray, positions: FloatArray) -> FloatArray:
-        """The lengths (n_groups,) in Å; matrix (3, 3) Å, positions (n_atoms, 3) fractional."""
-        found = np.empty(len(self))
-        _lengths(self.cell, self.first, self.second, matrix, positions, found)
+    def lengths(
+        self, matrix: FloatArray, positions: FloatArray, part: slice = slice(None)
+    ) -> FloatArray:
+        """The lengths (n,) in Å of a part of the groups; matrix (3, 3) Å, positions (n_atoms, 3) fractional."""
+        cell = self.cell[part]
+        found = np.empty(len(cell))
+        _lengths(cell, self.first[part], self.second[part], matrix, positions, found)
         return found
 
     def excluded(self, crystal: Crystal, pairs: dict[tuple[int, int], np.ndarray]) -> np.ndarray:
         """A mask (n_groups,) of the vectors at which two atoms never coexist, see `excluded_pairs`."""
         mask = self.generic < SAME_LENGTH
-        matrix, positions = _generic(crystal)
+        matrix, positions = generic_geometry(crystal)
         sites = np.sort(crystal.site_of_atom[[self.first, self.second]], axis=0)
         for (i, j), cells in pairs.items():
             lengths = np.linalg.norm((cells + positions[j] - positions[i]) @ matrix.T, axis=1)
@@ -101,7 +104,7 @@ def _lengths(cell, first, second, matrix, positions, found):  # type: ignore[no-
         found[n] = np.sqrt(x * x + y * y + z * z)
 
 
-def _generic(crystal: Crystal) -> tuple[FloatArray, FloatArray]:
+def generic_geometry(crystal: Crystal) -> tuple[FloatArray, FloatArray]:
     """The lattice matrix (Å) and the positions of the displaced structure."""
     changes = zip(crystal.free_cell_parameters, GENERIC_CELL, strict=False)
     cell = crystal.with_cell(**{
@@ -125,7 +128,7 @@ def vector_groups(
     group; otherwise all that have equal lengths.
     """
     merged = merge_translations(crystal)
-    matrix, positions = _generic(crystal)
+    matrix, positions = generic_geometry(crystal)
     rotations = [op.rotation for k, op in enumerate(crystal.symmetry) if kept is None or k in kept]
     # how far the displacements may lengthen a vector
     stretch = np.linalg.norm(matrix @ np.linalg.inv(crystal.cell.matrix), 2)
@@ -225,7 +228,7 @@ def _representatives(  # type: ignore[no-untyped-def]
 def groups_of(crystal: Crystal, groups: VectorGroups, vectors: Vectors) -> np.ndarray:
     """The group (n,) of each vector; -1 beyond the groups."""
     merged = merge_translations(crystal)
-    matrix, positions = _generic(crystal)
+    matrix, positions = generic_geometry(crystal)
     first, second = merged.first[vectors.number], merged.second[vectors.number]
     lengths = np.linalg.norm((vectors.cell + positions[second] - positions[first]) @ matrix.T, axis=1)
     found = np.full(len(lengths), -1)
@@ -273,7 +276,7 @@ def _orbits(rotations, reach, table):  # type: ignore[no-untyped-def]
 def group_table(crystal: Crystal, groups: VectorGroups, reach: np.ndarray) -> np.ndarray:
     """The group (n_classes, 2U+1, 2V+1, 2W+1) of every vector up to `reach`; -1 beyond the groups."""
     merged = merge_translations(crystal)
-    matrix, positions = _generic(crystal)
+    matrix, positions = generic_geometry(crystal)
     table = np.empty((len(merged.first), *(2 * reach + 1)), dtype=np.int32)
     differences = positions[merged.second] - positions[merged.first]
     for c in range(len(table)):

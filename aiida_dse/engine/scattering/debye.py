@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from aiida_dse.engine.resources import ONE_THREAD, Resources
-from aiida_dse.engine.units import FloatArray
+from aiida_dse.engine.units import ComplexArray, FloatArray
 
 from .form_factors import ScatteringFactor
 from .histograms import GRID_MARGIN, SPLINE_ORDER
@@ -36,21 +36,32 @@ def sine_sums(
     gridding error. Each channel is transformed by one thread, so its values do not depend on the
     number of threads.
     """
-    n_channels, n_bins = histograms.shape
-    if n_channels == 0:
+    if len(histograms) == 0:
         return np.zeros((0, len(q)))
+    return np.asarray(trigonometric_sums(histograms, q, step=step, resources=resources).imag / q)
+
+
+def trigonometric_sums(
+    rows: FloatArray, q: FloatArray, *, step: float, resources: Resources = ONE_THREAD
+) -> ComplexArray:
+    """The sums of w_k exp(i q r_k) (n_rows, n_q) over grid points, from spline histograms of w.
+
+    rows (n_rows, n_bins) on the grid r_k = (k - GRID_MARGIN) step; the transform of the spline is
+    divided out.
+    """
+    n_rows, n_bins = rows.shape
     q_step = q * step
 
     def transformed(rows: FloatArray) -> FloatArray:
         with _plans.lent(len(rows), n_bins, q_step) as plan:
             return np.asarray(plan.execute(rows.astype(np.complex128))).reshape(len(rows), -1)
 
-    parts = np.array_split(histograms, resources.workers(n_channels))
+    parts = np.array_split(rows, resources.workers(n_rows))
     transform = np.concatenate(list(resources.ordered(transformed, parts)))
     first_mode = -(n_bins // 2)
     transform *= np.exp(1j * q_step * (-GRID_MARGIN - first_mode))
     spline = np.sinc(q_step / (2 * np.pi)) ** SPLINE_ORDER
-    return np.asarray(transform.imag / (q * spline))
+    return np.asarray(transform / spline)
 
 
 class _Plans:

@@ -5,7 +5,7 @@ sine transform of the grid, divided by the transform of the B-spline, then appro
 sin(q r)/r with a relative error per distance of at most (x / (2 pi - x))^4, x = q step
 (the gridding of Cervellino, Giannini & Guagliardi, J. Comput. Chem. 27 (2006) 995, with a
 B-spline in place of the Gaussian). The kernels sum powers of the position inside each bin, which
-costs four additions per distance; `_spline_from_moments` computes the spline from these moments.
+costs four additions per distance; `spline_from_moments` computes the spline from these moments.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def atom_histograms(
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _spline_from_moments(moments, histogram):  # type: ignore[no-untyped-def]
+def spline_from_moments(moments, histogram):  # type: ignore[no-untyped-def]
     """Cubic B-spline coefficients (n_bins,) from the power moments (n_bins, 4) inside each bin.
 
     A point at t in (-1/2, 1/2) of the bin between grid points k and k+1 contributes to the points
@@ -224,7 +224,7 @@ def _collect_lattice(  # type: ignore[no-untyped-def]
                     flat[at + np.uint64(2)] += weight * square
                     flat[at + np.uint64(3)] += slope * square
                 at_row += shape[n, 2]
-    _spline_from_moments(moments, histogram)
+    spline_from_moments(moments, histogram)
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
@@ -241,7 +241,7 @@ def _collect_groups(lengths, pairs, step, moments, histogram):  # type: ignore[n
         bins[1] += weight * t
         bins[2] += weight * t * t
         bins[3] += weight * t * t * t
-    _spline_from_moments(moments, histogram)
+    spline_from_moments(moments, histogram)
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
@@ -268,4 +268,4 @@ def _collect_atoms(  # type: ignore[no-untyped-def]
             bins[2] += weight * t * t
             bins[3] += weight * t * t * t
     for channel in range(len(moments)):
-        _spline_from_moments(moments[channel], histograms[channel])
+        spline_from_moments(moments[channel], histograms[channel])

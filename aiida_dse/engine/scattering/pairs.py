@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from aiida_dse.engine.crystal.structure import Crystal
+from aiida_dse.engine.particles.directed_groups import groups_in_box, ordered_pairs
 from aiida_dse.engine.particles.family import PairCounts
 from aiida_dse.engine.units import FloatArray
 
@@ -215,3 +216,28 @@ def _folded(v, fold):  # type: ignore[no-untyped-def]
     if fold == 2 and v < 0:
         return -1 - v
     return v
+
+
+def by_direction(crystal: Crystal, counts: PairCounts) -> PairCounts:
+    """The pair counts by groups of vectors that have the same direction relative to the atoms' tensors.
+
+    counts: those of particles of whole cells, or of groups that already have this property.
+    """
+    if counts.groups is not None:
+        return counts
+    assert counts.merged is None
+    u, v, w = (np.array(counts.tables.shape[1:]) // 2).tolist()
+    groups, table = groups_in_box(crystal, (u, v, w))
+    pairs, site = np.zeros(len(groups)), crystal.site_of_atom
+    for number, (i, j) in enumerate(ordered_pairs(crystal)):
+        # pairs of atoms of one site are found from both of them
+        _add_table(counts.tables[0], table[number], 0.5 if site[i] == site[j] else 1.0, pairs)
+    return replace(counts, tables=pairs, groups=groups)
+
+
+@njit(cache=True, nogil=True)
+def _add_table(counts, table, weight, pairs):  # type: ignore[no-untyped-def]
+    for u in range(counts.shape[0]):
+        for v in range(counts.shape[1]):
+            for w in range(counts.shape[2]):
+                pairs[table[u, v, w]] += weight * counts[u, v, w]

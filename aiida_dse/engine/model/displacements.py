@@ -1,0 +1,132 @@
+"""Models of the anisotropic displacements of a site, with their parameters.
+
+A site with such a model has the parameters of the model instead of B_iso. The displacements are
+independent and Gaussian; a pair of atoms with the mean distance vector r n is damped by the average
+of exp(-q^2 m.(U_1 + U_2).m / 2) over the orientations m of the particle (scattering/anisotropic.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from aiida_dse.engine.crystal.structure import Crystal
+from aiida_dse.engine.crystal.tensors import free_components, symmetric, symmetrised, to_cartesian
+from aiida_dse.engine.parameters import Kind
+from aiida_dse.engine.units import FloatArray, u_from_b
+
+
+class DisplacementModel(Protocol):
+    """The tensor of a site as a function of parameters."""
+
+    @property
+    def start(self) -> Mapping[str, float]:
+        """The starting values (Å^2) by the name of the parameter."""
+        ...
+
+    @property
+    def kind(self) -> Kind: ...
+
+    def tensor(self, values: Mapping[str, float], matrix: FloatArray) -> FloatArray:
+        """The Cartesian tensor (3, 3) in Å^2 at parameter values; matrix (3, 3): the lattice vectors."""
+        ...
+
+
+@dataclass(frozen=True)
+class Anisotropic:
+    """The components U_ij of a CIF that the site symmetry leaves free."""
+
+    names: tuple[str, ...]
+    basis: tuple[tuple[float, ...], ...]
+    values: tuple[float, ...]
+    kind: Kind = Kind.U_ANISO
+
+    @classmethod
+    def of(cls, crystal: Crystal, label: str, cartesian: FloatArray) -> Anisotropic:
+        """The model of a site that starts from a Cartesian tensor."""
+        names, basis = free_components(crystal, label)
+        inverse = np.linalg.inv(to_cartesian(crystal.cell.matrix))
+        components = inverse @ symmetrised(crystal, label, cartesian) @ inverse.T
+        values = tuple(float(components[int(name[2]) - 1, int(name[3]) - 1]) for name in names)
+        return cls(names, tuple(map(tuple, basis.tolist())), values)
+
+    @property
+    def start(self) -> Mapping[str, float]:
+        return dict(zip(self.names, self.values, strict=True))
+
+    def tensor(self, values: Mapping[str, float], matrix: FloatArray) -> FloatArray:
+        components = np.array([values[name] for name in self.names]) @ np.array(self.basis)
+        change = to_cartesian(matrix)
+        return np.asarray(change @ symmetric(components) @ change.T)
+
+
+@dataclass(frozen=True)
+class Uniaxial:
+    """Displacements of different size along a direction (fractional) and perpendicular to it."""
+
+    direction: tuple[float, float, float]
+    parallel: float
+    perpendicular: float
+    kind: Kind = Kind.U_ISO
+
+    @property
+    def start(self) -> Mapping[str, float]:
+        return {"U_parallel": self.parallel, "U_perpendicular": self.perpendicular}
+
+    def tensor(self, values: Mapping[str, float], matrix: FloatArray) -> FloatArray:
+        along = matrix @ np.array(self.direction)
+        along = along / np.linalg.norm(along)
+        parallel, perpendicular = values["U_parallel"], values["U_perpendicular"]
+        return np.asarray(perpendicular * np.eye(3) + (parallel - perpendicular) * np.outer(along, along))
+
+
+def bond_direction(crystal: Crystal, label: str, neighbour: str) -> FloatArray:
+    """The fractional direction (3,) of the bonds of a site to its nearest neighbours of a kind.
+
+    `neighbour` is a site label or an ion. For several neighbours at about the same distance, it is the
+    direction along which the bonds lie as far as possible, such as that of the chain Pb-Br-Pb. Raises
+    ValueError where there is no neighbour, or the site symmetry permits no single direction.
+    """
+    matrix = crystal.cell.matrix
+    centre = crystal.special_position(label)
+    wanted = [k for k, atom in enumerate(crystal.basis_atoms)
+              if neighbour in (crystal.sites[atom.site].label, crystal.sites[atom.site].ion,
+                               crystal.sites[atom.site].ion.rstrip("0123456789+-"))]
+    if not wanted:
+        raise ValueError(f"there is no neighbour '{neighbour}' of {label}. Specify a site or an element.")
+    shifts = np.stack(np.meshgrid(*[range(-1, 2)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    vectors = (crystal.positions()[wanted][:, None] + shifts - np.round(centre) - (
+        centre - np.round(centre))).reshape(-1, 3) @ matrix.T
+    lengths = np.linalg.norm(vectors, axis=1)
+    vectors, lengths = vectors[lengths > 0.5], lengths[lengths > 0.5]
+    near = vectors[lengths < 1.15 * lengths.min()] / lengths[lengths < 1.15 * lengths.min(), None]
+    sizes, axes = np.linalg.eigh(symmetrised(crystal, label, near.T @ near))
+    if sizes[2] - sizes[1] < 0.05 * sizes[2]:
+        raise ValueError(f"the bonds of {label} to {neighbour} have no common direction. Use "
+                         "'model: anisotropic' without 'along'.")
+    return np.asarray(np.linalg.solve(matrix, axes[:, 2]))
+
+
+def checked(label: str, model: DisplacementModel, matrix: FloatArray) -> DisplacementModel:
+    """The model itself. Raises ValueError for a start that is no possible displacement."""
+    smallest = float(np.linalg.eigvalsh(model.tensor(model.start, matrix)).min())
+    if smallest <= 0:
+        raise ValueError(
+            f"the displacement tensor of {label} has the eigenvalue {smallest:.3g} Å^2, but all must be above "
+            "0. Correct its components, or use 'model: uniaxial' with U_parallel and U_perpendicular.")
+    return model
+
+
+def isotropic_tensor(b_iso: float) -> FloatArray:
+    """The tensor (3, 3) of an isotropic B (Å^2)."""
+    return np.asarray(u_from_b(b_iso) * np.eye(3))
+
+
+def moved(model: Anisotropic | Uniaxial, values: Mapping[str, float]) -> Anisotropic | Uniaxial:
+    """The model with other starting values."""
+    if isinstance(model, Uniaxial):
+        return replace(model, parallel=values["U_parallel"], perpendicular=values["U_perpendicular"])
+    return replace(model, values=tuple(values[name] for name in model.names))
