@@ -110,6 +110,30 @@ else:
     Particle = Annotated[Union[tuple(SHAPES.values())], Field(discriminator="shape")]  # noqa: UP007
 
 
+class Displacement(Section):
+    """Anisotropic displacements of a site, in place of B_iso."""
+
+    model: Literal["anisotropic", "uniaxial"] = Field(
+        "anisotropic", description="'anisotropic': the components U_ij that the site symmetry permits; "
+        "'uniaxial': U_parallel and U_perpendicular to the direction 'along'"
+    )
+    along: str | None = Field(
+        None, description="site label or element of the neighbours whose bonds define the direction"
+    )
+    parallel: Positive | None = Field(None, description="starting value along the direction, Å^2")
+    perpendicular: Positive | None = Field(
+        None, description="starting value perpendicular to the direction, Å^2"
+    )
+
+    @model_validator(mode="after")
+    def _direction(self) -> Displacement:
+        if (self.parallel is None) != (self.perpendicular is None):
+            raise ValueError("specify 'parallel' and 'perpendicular' together (Å^2), or neither of them")
+        if self.along is None and (self.model == "uniaxial" or self.parallel is not None):
+            raise ValueError("the direction is missing: specify the neighbours under 'along', such as along: Pb")
+        return self
+
+
 class Phase(Section):
     """One kind of nanocrystal: a structure and its particles, a list of atoms, or distances."""
 
@@ -123,6 +147,9 @@ class Phase(Section):
     ions: dict[str, str] = Field({}, description="site label or element -> ion, e.g. Pb: Pb2+")
     B_iso: dict[str, Annotated[float, Field(ge=0, le=100)]] = Field(
         {}, description="site label or element -> starting B_iso, Å^2"
+    )
+    displacements: dict[str, Displacement | Literal["anisotropic"]] = Field(
+        {}, description="site label or element -> 'anisotropic', or {model, along, parallel, perpendicular}"
     )
     termination: tuple[Fractional, Fractional, Fractional] = Field(
         (0.0, 0.0, 0.0), description="fractional coordinates of the corner of the box whose atoms "
@@ -143,6 +170,8 @@ class Phase(Section):
                 f"a 'structure' needs a 'particle' (shape: {', '.join(SHAPES)}); 'atoms' and "
                 "'distances' describe complete particles, so remove 'particle' there"
             )
+        if self.structure is None and self.displacements:
+            raise ValueError("anisotropic displacements require a 'structure'; remove 'displacements'")
         return self
 
     @property

@@ -80,6 +80,7 @@ class SiteRow(Record):
     ion: str
     B_iso: float | None
     occupancy: float
+    U_aniso: tuple[float, ...] | None = None  # U11 U22 U33 U12 U13 U23, Å^2
 
 
 class PhaseRow(Record):

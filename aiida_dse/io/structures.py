@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -13,10 +13,10 @@ import gemmi
 import numpy as np
 
 from aiida_dse.engine.crystal.structure import CELL_PARAMETERS, Cell, Crystal, Site
+from aiida_dse.engine.crystal.tensors import COMPONENTS, symmetric, to_cartesian
 from aiida_dse.engine.scattering.form_factors import ion_symbol
 from aiida_dse.engine.units import b_from_u
 
-from .notes import note
 from .text import read_text
 
 
@@ -61,7 +61,8 @@ def _crystal(document: gemmi.cif.Document, file: str, block: str | None) -> Crys
     cell = structure.cell
     if not cell.is_crystal():
         raise ValueError(f"{file} has no unit cell. Add _cell_length_a and so on.")
-    b_iso = _displacements(file, chosen, Cell(*cell.parameters))
+    tensors = _tensors(chosen, Cell(*cell.parameters))
+    b_iso = _displacements(chosen, Cell(*cell.parameters), tensors)
     assemblies = _column(chosen, "_atom_site_disorder_assembly")
     types = _column(chosen, "_atom_site_type_symbol")
     sites = []
@@ -76,6 +77,7 @@ def _crystal(document: gemmi.cif.Document, file: str, block: str | None) -> Crys
                 site.label, _ion(file, site.label, types[index] if types else ""),
                 (site.fract.x, site.fract.y, site.fract.z), site.occ, b_iso.get(site.label),
                 "" if assembly in (".", "?") else assembly, int(site.disorder_group),
+                tensors.get(site.label),
             )
         )
     values = {name: float(getattr(cell, name)) for name in CELL_PARAMETERS}
@@ -114,6 +116,11 @@ def cif_text(crystal: Crystal, *, exact: bool = False) -> str:
              "?" if site.b_iso is None else number(site.b_iso, ".5g"),
              site.assembly or ".", str(site.group) if site.group else "."]
         )
+    if any(site.u_aniso is not None for site in crystal.sites):
+        loop = block.init_loop("_atom_site_aniso_", ["label", *(f"U_{pair}" for pair in TENSOR)])
+        for site in crystal.sites:
+            if site.u_aniso is not None:
+                loop.add_row([site.label, *(number(value, ".6f") for value in site.u_aniso)])
     return str(document.as_string())
 
 
@@ -304,53 +311,41 @@ def _check_labels(file: str, block: gemmi.cif.Block) -> None:
         )
 
 
-#: Pairs of indices of a symmetric tensor in the order of the CIF data names.
-TENSOR = ("11", "22", "33", "12", "13", "23")
+#: CIF names of the components of a symmetric tensor.
+TENSOR = tuple(f"{i + 1}{j + 1}" for i, j in COMPONENTS)
 
 
-def _displacements(file: str, block: gemmi.cif.Block, cell: Cell) -> dict[str, float]:
+def _displacements(
+    block: gemmi.cif.Block, cell: Cell, tensors: Mapping[str, tuple[float, ...]]
+) -> dict[str, float]:
     """B_iso (Å^2) by label, from B_iso and U_iso, else the mean of anisotropic displacements."""
     labels = _column(block, "_atom_site_label")
-    b_iso: dict[str, float] = {}
+    change = to_cartesian(cell.matrix)
+    # U_eq = (1/3) sum_ij U_ij a*_i a*_j (a_i . a_j)
+    b_iso = {label: float(b_from_u(float(np.trace(change @ symmetric(np.array(tensor)) @ change.T)) / 3))
+             for label, tensor in tensors.items()}
     for tag, factor in (("_atom_site_B_iso_or_equiv", 1.0), ("_atom_site_U_iso_or_equiv",
                                                              b_from_u(1.0))):
         for label, text in zip(labels, _column(block, tag), strict=False):
             value = gemmi.cif.as_number(text)
             if np.isfinite(value):
                 b_iso[label] = factor * value
-    missing = [label for label in labels if label not in b_iso]
-    found = {label: _equivalent(block, cell, label) for label in missing}
-    averaged = {label: b for label, b in found.items() if b is not None}
-    b_iso |= averaged
-    if averaged:
-        note(f"{file}: the anisotropic displacements of {', '.join(averaged)} are replaced by their "
-             "isotropic mean, B_eq.")
     return b_iso
 
 
-def _equivalent(block: gemmi.cif.Block, cell: Cell, label: str) -> float | None:
-    """B_eq (Å^2) of a site from its anisotropic displacements, None without them.
-
-    U_eq = (1/3) sum_ij U_ij a*_i a*_j (a_i . a_j).
-    """
+def _tensors(block: gemmi.cif.Block, cell: Cell) -> dict[str, tuple[float, ...]]:
+    """The components U_ij (Å^2) by label, from U_ij or B_ij; sites with unknown ones are left out."""
     labels = _column(block, "_atom_site_aniso_label")
-    if label not in labels:
-        return None
-    metric = cell.matrix.T @ cell.matrix
-    reciprocal = np.sqrt(np.diag(np.linalg.inv(metric)))
-    for kind, factor in (("U", b_from_u(1.0)), ("B", 1.0)):
+    found: dict[str, tuple[float, ...]] = {}
+    for kind, factor in (("B", 1 / b_from_u(1.0)), ("U", 1.0)):
         columns = [_column(block, f"_atom_site_aniso_{kind}_{pair}") for pair in TENSOR]
         if any(len(column) != len(labels) for column in columns):
             continue
-        row = [gemmi.cif.as_number(column[labels.index(label)]) for column in columns]
-        if not np.isfinite(row).all():
-            continue
-        tensor = np.zeros((3, 3))
-        for pair, value in zip(TENSOR, row, strict=True):
-            i, j = int(pair[0]) - 1, int(pair[1]) - 1
-            tensor[i, j] = tensor[j, i] = value
-        return float(factor * np.sum(tensor * np.outer(reciprocal, reciprocal) * metric) / 3)
-    return None
+        for label, *row in zip(labels, *columns, strict=True):
+            values = [factor * gemmi.cif.as_number(text) for text in row]
+            if np.isfinite(values).all():
+                found[label] = tuple(values)
+    return found
 
 
 def _use_plain_exponents(block: gemmi.cif.Block) -> None:

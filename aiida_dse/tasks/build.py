@@ -44,6 +44,7 @@ from aiida_dse.engine.scattering.form_factors import element_of, ion_symbol, tab
 from aiida_dse.engine.units import FloatArray, q_from_two_theta, two_theta_from_q
 from aiida_dse.io.notes import collecting_notes, note
 
+from .displacements import displacement_models, require_directions
 from .grids import check_names, grid_of_document, known_quantities
 from .particles import shape_and_sizes
 from .plausibility import check_sites, check_start, note_equal_phases
@@ -279,7 +280,9 @@ def _phase(name: str, section: PhaseSection, found: Structure) -> Phase:
     assert section.particle is not None
     crystal = _with_ions_and_b(replace(found, termination=section.termination), section)
     family, sizes = shape_and_sizes(crystal, section.particle)
-    phase = CrystalPhase(name, crystal, family, sizes, section.exclusion_distance)
+    displacements = displacement_models(crystal, section.displacements)
+    require_directions(crystal, family, sizes, displacements)
+    phase = CrystalPhase(name, crystal, family, sizes, section.exclusion_distance, displacements)
     phase.parameters  # noqa: B018 - raises if B_iso is missing
     excluded = excluded_pairs(crystal, section.exclusion_distance)
     for one, other, distance, radii in short_contacts(crystal, excluded):
@@ -291,7 +294,7 @@ def _phase(name: str, section: PhaseSection, found: Structure) -> Phase:
 
 def _with_ions_and_b(crystal: Crystal, section: PhaseSection) -> Crystal:
     valid = {key for s in crystal.sites for key in (s.label, element_of(s.ion), s.ion)}
-    for key in (*section.ions, *section.B_iso):
+    for key in (*section.ions, *section.B_iso, *section.displacements):
         if key not in valid:
             raise ValueError(
                 f"'{key}' is neither a site nor an element of {crystal.name}; its sites are "

@@ -108,7 +108,7 @@ def quantity_function(
                       for one, value in zip(wanted, evaluated(model, wanted, values), strict=True)]
         statistics = phase.size_statistics(local)
         found += phase.size_quantities(local, of_population=of_population)
-        found += [(f"B_iso({label})", "Å^2", local[f"{label}.B_iso"]) for label in phase.labels]
+        found += [(f"B_iso({label})", "Å^2", phase.equivalent_b(label, local)) for label in phase.labels]
         by_law = {name for name, _, _ in found} & MEASURES
         return found + [(SIZES + name, statistic_unit(name), value)
                         for name, value in statistics.items() if name not in by_law]
@@ -183,7 +183,7 @@ def phase_rows(
                 "sites": {
                     site.label: SiteRow(
                         x=site.position[0], y=site.position[1], z=site.position[2], ion=site.ion,
-                        B_iso=site.b_iso, occupancy=site.occupancy)
+                        B_iso=site.b_iso, occupancy=site.occupancy, U_aniso=site.u_aniso)
                     for site in crystal.sites
                 },
             })

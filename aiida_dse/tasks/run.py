@@ -48,6 +48,7 @@ from aiida_dse.io.results import Result, write_result
 
 from .build import BuiltModel
 from .derived import composition_warnings, phase_rows, refined_cifs
+from .displacements import displacement_warnings
 from .estimate import estimate_refinement, expected_geometries, map_work
 from .fractions import weight_fractions
 from .map_analysis import map_analysis
@@ -215,6 +216,7 @@ def refinement_result(built: BuiltModel, found: Refinement) -> Result[Refinement
     summary = RefinementSummary(
         **common(built, status, found.stop_reason, found.seconds) | {
             "warnings": [*built.notes, *found.warnings, *size_warnings(model, found.values),
+                         *displacement_warnings(model, found.values),
                          *composition_warnings(built, found.values, found.evaluation.states)]},
         agreement=found.agreement,
         parameters=parameter_rows(found.parameters, model.start, model.constraints),

@@ -7,16 +7,19 @@ import pytest
 from numba import njit, prange
 
 from aiida_dse.engine.model.displacements import Anisotropic, Uniaxial
-from aiida_dse.engine.particles.parallelepipeds import SingleParallelepiped
+from aiida_dse.engine.particles.parallelepipeds import ParallelepipedPopulation, SingleParallelepiped
+from aiida_dse.engine.particles.random_centre import RandomCentre
+from aiida_dse.shapes.sphere import Ball
 
 
 @njit(parallel=True)
 def _averaged(q, xyz, tensors, real, imaginary, nodes, weights, n_angles):
     """2 sum over pairs of Re(f f*) < exp(-q^2 m.U.m / 2) cos(q m.r) >, by quadrature over directions m."""
     result = np.zeros(len(q))
-    for k in prange(len(q)):
+    for k in range(len(q)):
         total = 0.0
-        for i in range(len(xyz)):
+        for i in prange(len(xyz)):
+            part = 0.0
             for j in range(i):
                 d = xyz[i] - xyz[j]
                 r = np.sqrt(np.sum(d * d))
@@ -37,7 +40,8 @@ def _averaged(q, xyz, tensors, real, imaginary, nodes, weights, n_angles):
                         mean += 0.5 * np.exp(-q[k] ** 2 / 2 * np.dot(m, t @ m))
                         mean += 0.5 * np.exp(-q[k] ** 2 / 2 * np.dot(mirrored, t @ mirrored))
                     value += weights[a] / 2 * np.cos(q[k] * r * nodes[a]) * mean / n_angles
-                total += value * (real[k, i] * real[k, j] + imaginary[k, i] * imaginary[k, j])
+                part += value * (real[k, i] * real[k, j] + imaginary[k, i] * imaginary[k, j])
+            total += part
         result[k] = 2 * total
     return result
 
@@ -48,12 +52,14 @@ def exact(direct, atoms, tensors, q, wavelength):
     f = direct.form_factors(structure.ions, q, wavelength)
     number = np.bincount(atoms.site, minlength=len(structure.ions))
     amplitude = (f * structure.occupancy[:, None])[atoms.site].T
-    longest = np.ptp(atoms.xyz, axis=0)
-    n_nodes = int(q.max() * np.linalg.norm(longest) / 2 + 40)
-    nodes, weights = np.polynomial.legendre.leggauss(n_nodes)
-    return (number * structure.occupancy) @ np.abs(f) ** 2 + _averaged(
-        q, atoms.xyz, tensors, np.ascontiguousarray(amplitude.real), np.ascontiguousarray(amplitude.imag),
-        nodes, weights, 16)
+    longest = float(np.linalg.norm(np.ptp(atoms.xyz, axis=0)))
+    pairs = []
+    for k, one in enumerate(q):
+        nodes, weights = np.polynomial.legendre.leggauss(int(one * longest / 2 + 30))
+        own = np.ascontiguousarray(amplitude[k : k + 1])
+        pairs.append(_averaged(np.array([one]), atoms.xyz, tensors, own.real.copy(), own.imag.copy(), nodes,
+                               weights, 16)[0])
+    return (number * structure.occupancy) @ np.abs(f) ** 2 + np.array(pairs)
 
 
 #: q (1/Å) of the comparison; at 0.8 the leading order alone is wrong by 2.5 %.
@@ -124,3 +130,101 @@ def test_a_crystal_with_bulk_like_displacements(dse, direct, bulk):
     phase = dse.phase(dse.crystals["pbnm"], SingleParallelepiped((2, 2, 1)), displacements=displacements)
     found = dse.intensity(phase, Q, tolerance=1e-8)
     np.testing.assert_allclose(found, expected, rtol=2e-4)
+
+
+def test_isotropic_tensors_are_b_iso(dse):
+    """U = u 1 for all sites, of particles of whole cells and with a random centre."""
+    crystal = dse.crystals["pbnm"]
+    q = dse.uneven_q(200)
+    tensors = {site.label: Anisotropic.of(crystal, site.label, site.b_iso / (8 * np.pi**2) * np.eye(3))
+               for site in crystal.sites}
+    population = ParallelepipedPopulation(), {
+        "L_ab": 2.0, "sd_ab": 0.3, "L_c": 2.2, "sd_c": 0.4, "size_axes_rotation": 0.0}
+    for family, sizes in ((SingleParallelepiped((3, 2, 2)), {}), population,
+                          (RandomCentre(Ball()), {"D": 2.0, "sd_D": 0.3})):
+        expected = dse.intensity(dse.phase(crystal, family, sizes), q, tolerance=1e-8)
+        found = dse.intensity(dse.phase(crystal, family, sizes, displacements=tensors), q, tolerance=1e-8)
+        np.testing.assert_allclose(found, expected, rtol=1e-8)
+
+
+def test_one_anisotropic_site_among_isotropic_ones(dse, direct, bulk):
+    structure, displacements, tensors = bulk
+    atoms = direct.block(structure, 2, 1, 1)
+    mixed = np.array([structure.b[s] / (8 * np.pi**2) * np.eye(3) for s in atoms.site])
+    mixed[atoms.site == 2] = tensors(atoms)[atoms.site == 2]
+    expected = exact(direct, atoms, mixed, Q, dse.wavelength)
+    phase = dse.phase(dse.crystals["pbnm"], SingleParallelepiped((2, 1, 1)),
+                      displacements={"Br_eq": displacements["Br_eq"]})
+    np.testing.assert_allclose(dse.intensity(phase, Q, tolerance=1e-8), expected, rtol=1e-4)
+
+
+def test_a_sphere_with_a_random_centre(dse, direct, bulk):
+    """The mean over explicit spheres."""
+    structure, displacements, tensors = bulk
+    around = direct.sphere(structure, (0.5, 0.5, 0.5), 20.0)
+    q = np.array([0.8, 2.1, 3.4, 7.5])
+    patterns = []
+    for centre in np.random.default_rng(8).uniform(size=(96, 3)):
+        atoms = around.chosen(direct.distances_from(around, centre) <= 5.0)
+        patterns.append(exact(direct, atoms, tensors(atoms), q, dse.wavelength))
+    mean, error = np.mean(patterns, axis=0), np.std(patterns, axis=0, ddof=1) / np.sqrt(len(patterns))
+    phase = dse.phase(dse.crystals["pbnm"], RandomCentre(Ball(), {"D": 1.0}), displacements=displacements)
+    found = dse.intensity(phase, q)
+    assert (np.abs(found - mean) < 3 * error).all(), (found - mean) / error
+
+
+def test_another_setting_has_the_same_pattern(dse, bulk):
+    """A rotation of cell, coordinates and tensors: Pnma in place of Pbnm (a b c -> c a b)."""
+    _, displacements, _ = bulk
+    old = dse.crystals["pbnm"]
+    new = dse.crystal(
+        "P n m a", (8.407, 11.756, 8.207),
+        [("Cs", "Cs1+", (0.0225, 0.25, 0.4914), 1.0, 3.9), ("Pb", "Pb2+", (0, 0.5, 0), 1.0, 1.1),
+         ("Br_eq", "Br1-", (0.2120, 0.486, 0.2908), 1.0, 2.3),
+         ("Br_ax", "Br1-", (0.006, 0.75, 0.052), 0.9, 3.1)])
+    turn = np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0]], dtype=float)  # new axes x, y, z are old y, z, x
+    turned = {label: Anisotropic.of(new, label, turn @ model.tensor(model.start, old.cell.matrix) @ turn.T)
+              for label, model in displacements.items()}
+    q = dse.uneven_q(100)
+    expected = dse.intensity(dse.phase(old, SingleParallelepiped((2, 2, 2)), displacements=displacements), q,
+                             tolerance=1e-8)
+    found = dse.intensity(dse.phase(new, SingleParallelepiped((2, 2, 2)), displacements=turned), q, tolerance=1e-8)
+    # other cells belong to a particle in the other setting only if the atoms of the cell differ
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "label", "names"), [
+    ("pbnm", "Br_ax", ("U_11", "U_22", "U_33", "U_12")), ("pbnm", "Cs", ("U_11", "U_22", "U_33", "U_12")),
+    ("pbnm", "Br_eq", ("U_11", "U_22", "U_33", "U_12", "U_13", "U_23")), ("rock_salt", "Pb", ("U_11",)),
+    ("wurtzite", "Cd", ("U_11", "U_33")), ("split", "Cs", ("U_11",)),
+    ("split", "Br", ("U_11", "U_22", "U_33")),
+])
+def test_site_symmetry_restricts_the_tensor(name, label, names, dse):
+    """International Tables: mirrors, three-fold axes and cubic sites."""
+    crystal = dse.crystals[name]
+    model = Anisotropic.of(crystal, label, np.diag([0.01, 0.02, 0.03]))
+    assert model.names == names
+    values = dict(zip(names, np.random.default_rng(2).uniform(0.01, 0.05, len(names)), strict=True))
+    tensor = model.tensor(values, crystal.cell.matrix)
+    for op, _ in crystal.stabiliser(crystal.special_position(label)):
+        turn = crystal.cell.matrix @ op.rotation @ np.linalg.inv(crystal.cell.matrix)
+        np.testing.assert_allclose(turn @ tensor @ turn.T, tensor, atol=1e-12)
+
+
+def test_u_of_hexagonal_crystals_follows_the_convention_of_cifs(dse):
+    """gemmi's conversion of the same components."""
+    import gemmi
+
+    crystal = dse.crystals["wurtzite"]
+    model = Anisotropic.of(crystal, "Cd", np.diag([0.01, 0.01, 0.02]))
+    values = {"U_11": 0.013, "U_33": 0.021}
+    components = np.array([values[name] for name in model.names]) @ np.array(model.basis)
+    site = gemmi.SmallStructure.Site()
+    site.aniso = gemmi.SMat33d(*components)
+    cell = gemmi.UnitCell(*crystal.cell.parameters)
+    # U_cart = M N U N M^T with M the orthogonalisation matrix
+    n = np.diag([cell.reciprocal().a, cell.reciprocal().b, cell.reciprocal().c])
+    m = np.array(cell.orth.mat.tolist())
+    u = np.array(site.aniso.as_mat33().tolist())
+    np.testing.assert_allclose(model.tensor(values, crystal.cell.matrix), m @ n @ u @ n @ m.T, atol=1e-15)
+    assert components[3] == pytest.approx(components[0] / 2)  # U_12 = U_11 / 2 on a three-fold axis

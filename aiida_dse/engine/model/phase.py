@@ -7,6 +7,7 @@ scale as a whole are in fixed_geometry.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -124,6 +125,8 @@ class Phase(Protocol):
 
     def occupancy_and_b(self, values: Mapping[str, float]) -> tuple[FloatArray, FloatArray]: ...
 
+    def equivalent_b(self, label: str, values: Mapping[str, float]) -> float: ...
+
 
 class Sites:
     """Base class of phases: B_iso, occupancies and form factors of the sites."""
@@ -167,6 +170,10 @@ class Sites:
             np.array([values[f"{label}.occupancy"] for label in self.labels]),
             np.array([values[f"{label}.B_iso"] for label in self.labels]),
         )
+
+    def equivalent_b(self, label: str, values: Mapping[str, float]) -> float:
+        """B_iso (Å^2) of a site; for anisotropic displacements, that of their mean over directions."""
+        return values[f"{label}.B_iso"]
 
     @property
     def start(self) -> dict[str, float]:
@@ -242,8 +249,10 @@ class CrystalPhase(Sites):
             if (model := self.displacements.get(label)) is None:
                 parameters += site_parameters(self.name, label, site.b_iso, site.occupancy)
                 continue
-            parameters += [Parameter(ParameterName.of(self.name, name, site=label), model.kind, value)
-                           for name, value in model.start.items()]
+            parameters += [
+                Parameter(ParameterName.of(self.name, name, site=label), model.kind, value,
+                          lower=0.0 if name in ("U_11", "U_22", "U_33") else math.nan)
+                for name, value in model.start.items()]
             parameters.append(occupancy_parameter(self.name, label, site.occupancy))
         parameters += [
             Parameter(ParameterName.of(self.name, name), kind, self.sizes[name])
@@ -308,8 +317,13 @@ class CrystalPhase(Sites):
         )
 
     def equivalent_b(self, label: str, values: Mapping[str, float]) -> float:
-        """B_iso (Å^2) of a site; for anisotropic displacements, that of their mean over directions."""
         return self._equivalent_b(label, values, self._with_cell(values).cell.matrix)
+
+    def smallest_displacements(self, values: Mapping[str, float]) -> dict[str, float]:
+        """The smallest eigenvalue (Å^2) of each anisotropic displacement tensor by label."""
+        matrix = self._with_cell(values).cell.matrix
+        return {label: float(np.linalg.eigvalsh(self._tensor(label, values, matrix)).min())
+                for label in self.displacements}
 
     def _equivalent_b(self, label: str, values: Mapping[str, float], matrix: FloatArray) -> float:
         if label not in self.displacements:
@@ -397,11 +411,13 @@ class CrystalPhase(Sites):
             grouped = by_direction(self.crystal, counts)
             assert grouped.groups is not None
             pairs = np.where(self._excluded(grouped.groups), 0.0, grouped.tables)
-            parts, tensors = self._parts(grouped.groups), self._tensors(values, matrix)
-            for k in tensorial:
-                sums[k] = 0.0 if k not in parts else tensor_sums(
-                    TensorPairs(grouped.groups, parts[k], pairs, tensors), matrix, positions, sampling.q,
-                    step=sampling.step, resources=sampling.resources)
+            parts = self._parts(grouped.groups)
+            present = [k for k in tensorial if k in parts]
+            sums[tensorial] = 0.0
+            sums[present] = tensor_sums(
+                TensorPairs(grouped.groups, pairs, self._tensors(values, matrix)),
+                [parts[k] for k in present], matrix, positions, sampling.q, step=sampling.step,
+                resources=sampling.resources)
         atoms = self._atoms(counts.atoms)
         return PhaseState(keys, counts_key, counts, weights, sums, atoms)
 

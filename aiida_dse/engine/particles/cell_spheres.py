@@ -77,6 +77,7 @@ class CellSpherePopulation(NamedSizes):
     largest: float = np.inf
     parameters: ClassVar[Mapping[str, Kind]] = {"D": Kind.SIZE, "sd_D": Kind.SIZE_SD}
     isotropic: ClassVar[bool] = True
+    directed: ClassVar[bool] = False
     changes_with_cell: ClassVar[bool] = True
 
     def number_weights(
@@ -93,9 +94,6 @@ class CellSpherePopulation(NamedSizes):
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
         stretch: float = 1.0, united: bool = True,
     ) -> PairCounts:
-        if not united:
-            raise ValueError("anisotropic displacements are not available for spheres of whole cells. Use "
-                             "'centre: random' without 'whole_cells', or B_iso.")
         number, _ = self.number_weights(crystal, sizes, stretch)
         counted = math.ceil(rounded_up(len(number), COUNTED_FURTHER))
         counted = min(counted, _largest(crystal, self.centre))

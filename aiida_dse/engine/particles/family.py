@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+import numpy as np
+
 from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.resources import ONE_THREAD, Resources
@@ -77,6 +79,9 @@ class Family(Protocol):
     #: Whether the atoms of a particle are those of the reference crystal, scaled isotropically.
     isotropic: ClassVar[bool]
 
+    #: Whether the pairs can be counted by the direction of their difference vectors.
+    directed: ClassVar[bool]
+
     @property
     def changes_with_cell(self) -> bool:
         """Whether the numbers of pairs depend on the cell, as they do if a size is a length in nm."""
@@ -128,6 +133,10 @@ class Family(Protocol):
         """The work of counting pairs; None for shapes with a closed form."""
         ...
 
+    def vectors(self, crystal: Crystal, sizes: Mapping[str, float]) -> float:
+        """The number of lattice vectors between the cells of the largest particle."""
+        ...
+
     def size_steps(self, crystal: Crystal) -> dict[str, float]:
         """The steps (nm) of the sizes, by the parameter that is the s.d. of the size.
 
@@ -139,6 +148,10 @@ class Family(Protocol):
 
 class NamedSizes:
     """Size quantities of the shapes whose size parameters are L_ab and L_c, L, or D."""
+
+    def vectors(self: Family, crystal: Crystal, sizes: Mapping[str, float]) -> float:
+        """The number of lattice vectors between the cells of the largest particle."""
+        return float(np.prod(self.pair_counts(crystal, sizes).tables.shape[1:]))
 
     def size_quantities(
         self: Family, crystal: Crystal, sizes: Mapping[str, float], *, of_population: bool

@@ -26,7 +26,7 @@ from .family import MAX_CELLS_ALONG_EDGE, Counting, PairCounts
 from .size_distributions import Lengths, LogNormal, OneLength, TruncatedLogNormal
 from .size_quantities import Rows
 from .sphere_counting import merge_translations, rounded_up
-from .vector_groups import VectorGroups, vector_groups
+from .vector_groups import VectorGroups, reach_of, vector_groups
 
 #: Largest number of groups of vectors.
 MOST_GROUPS = 2e7
@@ -49,6 +49,7 @@ class RandomCentre:
     single: Mapping[str, float] = field(default_factory=dict)
     largest: float = np.inf
     isotropic: ClassVar[bool] = True
+    directed: ClassVar[bool] = True
     changes_with_cell: ClassVar[bool] = True
     _known: Memo[tuple[VectorGroups, Overlap]] = field(
         default_factory=lambda: Memo(2), init=False, repr=False, compare=False)
@@ -183,6 +184,12 @@ class RandomCentre:
                          else self._common_symmetry(crystal, others))
         groups = vectors / operations
         return Counting(vectors + self.body.cost * groups, 0.0, 5 * groups, 100 * groups)
+
+    def vectors(self, crystal: Crystal, sizes: Mapping[str, float]) -> float:
+        lengths, others = self.lengths(crystal, sizes), self._others(sizes)
+        extent = self.body.extent({name: one.end for name, one in lengths.items()}, others)
+        reach = reach_of(crystal.cell.matrix, rounded_up(10 * extent, FURTHER))
+        return float(np.prod(2 * reach + 3.0))
 
     def size_steps(self, crystal: Crystal) -> dict[str, float]:
         return {}

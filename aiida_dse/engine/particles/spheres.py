@@ -32,13 +32,14 @@ class SingleSphere(NamedSizes):
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
     parameters: ClassVar[Mapping[str, Kind]] = {}
     isotropic: ClassVar[bool] = True
+    directed: ClassVar[bool] = False
     changes_with_cell: ClassVar[bool] = False
 
     def pair_counts(
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
         stretch: float = 1.0, united: bool = True,
     ) -> PairCounts:
-        return _sphere_counts(crystal, self.centre, self.diameter, None, resources, united)
+        return _sphere_counts(crystal, self.centre, self.diameter, None, resources)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
         _check_sphere(crystal, self.diameter)
@@ -74,6 +75,7 @@ class SpherePopulation(NamedSizes):
     largest: float = np.inf
     parameters: ClassVar[Mapping[str, Kind]] = {"D": Kind.SIZE, "sd_D": Kind.SIZE_SD}
     isotropic: ClassVar[bool] = True
+    directed: ClassVar[bool] = False
     changes_with_cell: ClassVar[bool] = True
 
     def distribution(self, sizes: Mapping[str, float]) -> LogNormal:
@@ -87,7 +89,7 @@ class SpherePopulation(NamedSizes):
         distribution = LogNormal(sizes["D"] / stretch, sizes["sd_D"] / stretch)
         end = distribution.end(
             dimensions=3, largest=min(self.largest / stretch, self.limit(crystal)))
-        return _sphere_counts(crystal, self.centre, end, distribution, resources, united)
+        return _sphere_counts(crystal, self.centre, end, distribution, resources)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
         distribution, largest = self.distribution(sizes), min(self.largest, self.limit(crystal))
@@ -137,12 +139,9 @@ def _counting(crystal: Crystal, centre: tuple[float, float, float], diameter: fl
 
 def _sphere_counts(
     crystal: Crystal, centre: tuple[float, float, float], largest: float,
-    distribution: LogNormal | None, resources: Resources, united: bool,
+    distribution: LogNormal | None, resources: Resources,
 ) -> PairCounts:
     _check_sphere(crystal, largest)
-    if not united:
-        raise ValueError("anisotropic displacements are not available for spheres around a point. Use "
-                         "'centre: random', or B_iso.")
     known = pairs_of_spheres(crystal, centre, largest, resources)
     if known is None:
         tables, merged, atoms = count_sphere_pairs(

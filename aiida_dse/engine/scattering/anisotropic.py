@@ -15,6 +15,7 @@ channel are binned once for all q.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,113 +23,122 @@ from numba import njit
 
 from aiida_dse.engine.particles.vector_groups import VectorGroups
 from aiida_dse.engine.resources import ONE_THREAD, Resources
-from aiida_dse.engine.units import FloatArray
+from aiida_dse.engine.units import ComplexArray, FloatArray
 
-from .debye import trigonometric_sums
+from .debye import packed_sums
 from .histograms import GRID_MARGIN, SPLINE_ORDER, spline_from_moments
 
 #: Number of Chebyshev polynomials for the leading term, and for G and E.
-LEADING, CORRECTIONS = 5, 3
+LEADING, CORRECTIONS = 4, 2
+N_FIELDS = LEADING + 1 + 2 * CORRECTIONS
+#: Relative accuracy of the transforms of the corrections, which are a few per cent of the sum.
+CORRECTIONS_TOLERANCE = 1e-7
+#: Number of points from which the coefficients of the polynomials are computed.
+NODES = 12
 #: Half-width of h (Å^2) below which a channel is regarded as isotropic.
 LEAST_WIDTH = 1e-9
 
 
 @dataclass(frozen=True)
 class TensorPairs:
-    """The pairs of one channel: groups of vectors, their numbers of pairs, and the tensors of the atoms.
+    """Groups of vectors with their numbers of pairs, and the tensors of the atoms.
 
     tensors (n_atoms, 3, 3) in Å^2, Cartesian; those of isotropic atoms are 0.
     """
 
     groups: VectorGroups
-    part: slice
     pairs: FloatArray  # (n_groups,)
     tensors: FloatArray
 
 
 def tensor_sums(
-    channel: TensorPairs, matrix: FloatArray, positions: FloatArray, q: FloatArray, *, step: float,
-    resources: Resources = ONE_THREAD,
+    vectors: TensorPairs, channels: Sequence[slice], matrix: FloatArray, positions: FloatArray,
+    q: FloatArray, *, step: float, resources: Resources = ONE_THREAD,
 ) -> FloatArray:
-    """The damped sum (n_q,) of a channel, including the factors of both atoms.
+    """The damped sums (n_channels, n_q) of the groups in each slice, with the factors of both atoms.
 
     matrix (3, 3) Å, positions (n_atoms, 3) fractional, step in Å.
     """
-    part = channel.part
-    first, second = channel.groups.first[part], channel.groups.second[part]
-    cell, pairs = channel.groups.cell[part], channel.pairs[part]
-    centre, width = _range(channel.tensors, first, second)
-    lengths = channel.groups.lengths(matrix, positions, part)
+    groups, pairs = vectors.groups, vectors.pairs
+    lengths = groups.lengths(matrix, positions)
     n_bins = int(lengths.max(initial=0.0, where=pairs > 0) / step) + GRID_MARGIN + 4
-    n_fields = LEADING + 1 + 2 * CORRECTIONS
-    pieces = max(1, min(resources.threads, len(pairs) // 20_000))
-    limits = np.linspace(0, len(pairs), pieces + 1).astype(int)
 
-    def collected(piece: int) -> FloatArray:
-        own = slice(limits[piece], limits[piece + 1])
-        moments = np.zeros((n_bins, n_fields * SPLINE_ORDER))
-        _collect(cell[own], first[own], second[own], pairs[own], matrix, positions, channel.tensors, centre,
+    def collected(part: slice) -> tuple[FloatArray, float, float]:
+        first, second = groups.first[part], groups.second[part]
+        centre, width = _range(vectors.tensors, first, second)
+        moments = np.zeros((n_bins, N_FIELDS * SPLINE_ORDER))
+        _collect(groups.cell[part], first, second, pairs[part], matrix, positions, vectors.tensors, centre,
                  max(width, LEAST_WIDTH), step, moments)
-        return moments
+        fields = np.zeros((N_FIELDS, n_bins))
+        for k in range(N_FIELDS):
+            spline_from_moments(moments[:, SPLINE_ORDER * k : SPLINE_ORDER * (k + 1)], fields[k])
+        trace = float(np.trace(vectors.tensors[first[0]] + vectors.tensors[second[0]]))
+        return _rows(fields, trace, centre, width, step), centre, width
 
-    moments = np.zeros((n_bins, n_fields * SPLINE_ORDER))
-    for one in resources.ordered(collected, range(pieces), bytes_each=8.0 * moments.size):
-        moments += one
-    fields = np.zeros((n_fields, n_bins))
-    for k in range(n_fields):
-        spline_from_moments(moments[:, SPLINE_ORDER * k : SPLINE_ORDER * (k + 1)], fields[k])
-    return _combined(fields, _trace(channel.tensors, first, second), centre, width, q, step, resources)
+    size = 8.0 * n_bins * N_FIELDS * (SPLINE_ORDER + 3)
+    found = list(resources.ordered(collected, channels, bytes_each=size))
+    leading = packed_sums(np.concatenate([rows[:LEADING] for rows, *_ in found]), q, step=step,
+                          resources=resources).reshape(len(channels), -1, len(q))
+    others = packed_sums(np.concatenate([rows[LEADING:] for rows, *_ in found]), q, step=step,
+                         resources=resources, tolerance=CORRECTIONS_TOLERANCE).reshape(len(channels), -1, len(q))
+    return np.array([_combined(first, second, centre, width, q)
+                     for first, second, (_, centre, width) in zip(leading, others, found, strict=True)])
 
 
-def _combined(
-    fields: FloatArray, trace: float, centre: float, width: float, q: FloatArray, step: float,
-    resources: Resources,
-) -> FloatArray:
-    """The sum of all terms at q, from the fields of W T_k, W G T_k and W E T_k with W = C/r."""
+def _rows(fields: FloatArray, trace: float, centre: float, width: float, step: float) -> FloatArray:
+    """What is to be transformed (n_rows, n_bins), from the fields of W T_k, W G T_k and W E T_k.
+
+    Of the rows of `leading` and of the three groups that follow, the sine transforms are needed; of the
+    others, the cosine transforms.
+    """
     n_bins = fields.shape[1]
-    r = np.maximum((np.arange(n_bins) - GRID_MARGIN) * step, step)
+    inverse = 1 / np.maximum((np.arange(n_bins) - GRID_MARGIN) * step, step)
     leading, along = fields[:LEADING], fields[LEADING : LEADING + CORRECTIONS]
     fourth = fields[LEADING + CORRECTIONS : LEADING + 2 * CORRECTIONS]
     # A = tr U - 3 h is linear in x = (h - centre) / width, and x T_k = (T_{k-1} + T_{k+1}) / 2
-    higher = np.vstack([fields[1:LEADING], fields[-1:]])
-    lower = np.vstack([fields[1:2], fields[: LEADING - 1]])
-    trace_part = (trace - 3 * centre) * leading - 1.5 * width * (higher + lower)
-    rows = np.concatenate([
-        leading, trace_part / r**2, along / (2 * r**2) - fourth / (8 * r**2), fourth * 3 / (8 * r**4),  # sin
-        trace_part / r, along / r, fourth / r**3,  # cos
+    higher = np.concatenate([fields[1:LEADING], fields[-1:]])
+    lower = np.concatenate([fields[1:2], fields[: LEADING - 1]])
+    trace_part = ((trace - 3 * centre) * leading - 1.5 * width * (higher + lower)) * inverse
+    square = inverse**2
+    return np.concatenate([
+        leading, trace_part * inverse, (along / 2 - fourth / 8) * square, fourth * (0.375 * square**2),  # sin
+        trace_part, along * inverse, fourth * (square * inverse),  # cos
     ])
-    n_sines = 2 * LEADING + 2 * CORRECTIONS
-    sums = trigonometric_sums(rows, q, step=step, resources=resources)
-    sines, cosines = sums[:n_sines].imag, sums[n_sines:].real
-    s0, s1, s2, s3 = np.split(sines, [LEADING, 2 * LEADING, 2 * LEADING + CORRECTIONS])
-    c1, c2, c3 = np.split(cosines, [LEADING, LEADING + CORRECTIONS])
+
+
+def _combined(
+    leading: ComplexArray, others: ComplexArray, centre: float, width: float, q: FloatArray
+) -> FloatArray:
+    """The sum (n_q,) of all terms of a channel, from the transforms of its rows."""
+    sizes = (LEADING, CORRECTIONS, CORRECTIONS, LEADING, CORRECTIONS, CORRECTIONS)
+    s1, s2, s3, c1, c2, c3 = np.split(others, np.cumsum(sizes)[:-1])
+    sine = [one.imag for one in (leading, s1, s2, s3)]
+    cosine = [one.real for one in (c1, c2, c3)]
     weights = _chebyshev_weights(q, centre, width)
-    total = weights[:LEADING] * (s0 / q - (s1 / q - c1) / 2)
-    few = weights[:CORRECTIONS] * (q * s2 + s3 / q - q**2 * c2 / 2 - c3 * 3 / 8)
-    return np.asarray(total.sum(axis=0) + few.sum(axis=0))
+    few = weights[:CORRECTIONS]
+    return np.asarray(
+        ((weights * (sine[0] - sine[1] / 2)).sum(axis=0) + (few * sine[3]).sum(axis=0)) / q
+        + (weights * cosine[0]).sum(axis=0) / 2 - 0.375 * (few * cosine[2]).sum(axis=0)
+        + q * (few * sine[2]).sum(axis=0) - q**2 / 2 * (few * cosine[1]).sum(axis=0))
 
 
 def _chebyshev_weights(q: FloatArray, centre: float, width: float) -> FloatArray:
     """The coefficients (LEADING, n_q) of T_k(x) in exp(-a (centre + width x)), a = q^2 / 2."""
-    from scipy.special import ive
-
-    a = q * q / 2
-    k = np.arange(LEADING)[:, None]
-    scaled = ive(k, a * width) * np.where(k == 0, 1.0, 2.0) * (-1.0) ** k
-    return np.asarray(scaled * np.exp(-a * (centre - width)))
+    angle = np.pi * (np.arange(NODES) + 0.5) / NODES
+    values = np.exp(np.outer(-(centre + width * np.cos(angle)), q * q / 2))
+    transform = 2 / NODES * np.cos(np.arange(LEADING)[:, None] * angle)
+    transform[0] /= 2
+    return np.asarray(transform @ values)
 
 
 def _range(tensors: FloatArray, first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     """The centre and the half-width of the interval of h in a channel."""
-    pairs = np.unique(np.stack([first, second], axis=1), axis=0)
-    values = np.linalg.eigvalsh(tensors[pairs[:, 0]] + tensors[pairs[:, 1]])
+    occurs = np.zeros((len(tensors), len(tensors)), dtype=bool)
+    occurs[first, second] = True
+    i, j = np.nonzero(occurs)
+    values = np.linalg.eigvalsh(tensors[i] + tensors[j])
     low, high = float(values.min()), float(values.max())
     return (high + low) / 2, (high - low) / 2
-
-
-def _trace(tensors: FloatArray, first: np.ndarray, second: np.ndarray) -> float:
-    """The trace of U, which is the same for all pairs of a channel."""
-    return float(np.trace(tensors[first[0]] + tensors[second[0]]))
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
@@ -136,8 +146,7 @@ def _collect(  # type: ignore[no-untyped-def]
     cell, first, second, pairs, matrix, positions, tensors, centre, width, step, moments
 ):
     """Add the moments of W T_k (k < LEADING), W G T_k, W E T_k (k < CORRECTIONS) and W T_LEADING."""
-    n_fields = LEADING + 1 + 2 * CORRECTIONS
-    field = np.empty(n_fields)
+    field = np.empty(N_FIELDS)
     u = np.empty((3, 3))
     polynomial = np.empty(LEADING + 1)
     for n in range(len(pairs)):
@@ -175,12 +184,12 @@ def _collect(  # type: ignore[no-untyped-def]
         for k in range(CORRECTIONS):
             field[LEADING + k] = weight * along * polynomial[k]
             field[LEADING + CORRECTIONS + k] = weight * fourth * polynomial[k]
-        field[n_fields - 1] = weight * polynomial[LEADING]
+        field[N_FIELDS - 1] = weight * polynomial[LEADING]
         s = r / step
         bin_ = np.int64(s)
         t = s - bin_ - 0.5
         row = moments[bin_ + GRID_MARGIN]
-        for k in range(n_fields):
+        for k in range(N_FIELDS):
             value = field[k]
             row[4 * k] += value
             row[4 * k + 1] += value * t

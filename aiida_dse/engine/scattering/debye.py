@@ -38,30 +38,43 @@ def sine_sums(
     """
     if len(histograms) == 0:
         return np.zeros((0, len(q)))
-    return np.asarray(trigonometric_sums(histograms, q, step=step, resources=resources).imag / q)
+    return np.asarray(_transformed(histograms, q * step, resources).imag / q)
 
 
-def trigonometric_sums(
-    rows: FloatArray, q: FloatArray, *, step: float, resources: Resources = ONE_THREAD
+def packed_sums(
+    rows: FloatArray, q: FloatArray, *, step: float, resources: Resources = ONE_THREAD,
+    tolerance: float = NUFFT_TOLERANCE,
 ) -> ComplexArray:
     """The sums of w_k exp(i q r_k) (n_rows, n_q) over grid points, from spline histograms of w.
 
-    rows (n_rows, n_bins) on the grid r_k = (k - GRID_MARGIN) step; the transform of the spline is
-    divided out.
+    rows (n_rows, n_bins) on the grid r_k = (k - GRID_MARGIN) step. Two rows are transformed as the real
+    and the imaginary part of one, and separated by their values at -q, which saves a third of the time.
     """
-    n_rows, n_bins = rows.shape
-    q_step = q * step
+    n_pairs = (len(rows) + 1) // 2
+    pairs = rows[:n_pairs].astype(np.complex128)
+    pairs[: len(rows) - n_pairs] += 1j * rows[n_pairs:]
+    both = _transformed(pairs, np.concatenate([q, -q]) * step, resources, tolerance)
+    forward, backward = both[:, : len(q)], both[:, len(q) :].conj()
+    return np.concatenate([(forward + backward) / 2, (forward - backward)[: len(rows) - n_pairs] / 2j])
 
-    def transformed(rows: FloatArray) -> FloatArray:
-        with _plans.lent(len(rows), n_bins, q_step) as plan:
-            return np.asarray(plan.execute(rows.astype(np.complex128))).reshape(len(rows), -1)
+
+def _transformed(
+    rows: FloatArray | ComplexArray, q_step: FloatArray, resources: Resources,
+    tolerance: float = NUFFT_TOLERANCE,
+) -> ComplexArray:
+    """The transforms (n_rows, n_q) of rows on the grid; that of the spline is divided out."""
+    n_rows, n_bins = rows.shape
+
+    def transformed(part: np.ndarray) -> ComplexArray:
+        with _plans.lent(len(part), n_bins, q_step, tolerance) as plan:
+            return np.asarray(plan.execute(part.astype(np.complex128))).reshape(len(part), -1)
 
     parts = np.array_split(rows, resources.workers(n_rows))
     transform = np.concatenate(list(resources.ordered(transformed, parts)))
     first_mode = -(n_bins // 2)
-    transform *= np.exp(1j * q_step * (-GRID_MARGIN - first_mode))
     spline = np.sinc(q_step / (2 * np.pi)) ** SPLINE_ORDER
-    return np.asarray(transform / spline)
+    transform *= np.exp(1j * q_step * (-GRID_MARGIN - first_mode)) / spline
+    return transform
 
 
 class _Plans:
@@ -72,18 +85,20 @@ class _Plans:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._idle: OrderedDict[int, tuple[tuple[int, int, bytes], finufft.Plan]] = OrderedDict()
+        self._idle: OrderedDict[int, tuple[tuple[int, int, bytes, float], finufft.Plan]] = OrderedDict()
 
     @contextmanager
-    def lent(self, n_channels: int, n_bins: int, q_step: FloatArray) -> Iterator[finufft.Plan]:
+    def lent(
+        self, n_channels: int, n_bins: int, q_step: FloatArray, tolerance: float
+    ) -> Iterator[finufft.Plan]:
         """A plan for the sole use of the calling thread."""
-        key = (n_channels, n_bins, q_step.tobytes())
+        key = (n_channels, n_bins, q_step.tobytes(), tolerance)
         with self._lock:
             name = next((name for name, (of, _) in self._idle.items() if of == key), None)
             plan = self._idle.pop(name)[1] if name is not None else None
         if plan is None:
             plan = finufft.Plan(
-                2, (n_bins,), n_trans=n_channels, eps=NUFFT_TOLERANCE, isign=1, nthreads=1,
+                2, (n_bins,), n_trans=n_channels, eps=tolerance, isign=1, nthreads=1,
                 dtype="complex128",
             )
             plan.setpts(q_step)

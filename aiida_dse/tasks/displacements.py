@@ -1,0 +1,116 @@
+"""Models of anisotropic displacements from the section 'displacements' of a phase."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from aiida_dse.documents.model import Displacement
+from aiida_dse.engine.crystal.structure import Crystal, Site
+from aiida_dse.engine.crystal.tensors import symmetric, to_cartesian
+from aiida_dse.engine.model.displacements import (
+    Anisotropic,
+    DisplacementModel,
+    Uniaxial,
+    bond_direction,
+    checked,
+)
+from aiida_dse.engine.model.pattern import PatternModel
+from aiida_dse.engine.model.phase import CrystalPhase
+from aiida_dse.engine.particles.directed_groups import require_possible
+from aiida_dse.engine.particles.family import Family
+from aiida_dse.engine.scattering.form_factors import element_of
+from aiida_dse.engine.units import FloatArray, u_from_b
+from aiida_dse.io.notes import note
+
+Sections = Mapping[str, Displacement | Literal["anisotropic"]]
+
+
+def displacement_models(crystal: Crystal, sections: Sections) -> dict[str, DisplacementModel]:
+    """The model of every site with anisotropic displacements, by label; the label precedes the element.
+
+    Raises ValueError for sites without any displacement to start from, for neighbours that do not
+    exist, and for tensors that are not positive definite.
+    """
+    found: dict[str, DisplacementModel] = {}
+    averaged = []
+    for site in crystal.sites:
+        keys = (site.label, site.ion, element_of(site.ion))
+        section = next((sections[key] for key in keys if key in sections), None)
+        if section is not None:
+            found[site.label] = checked(site.label, _model(crystal, site, section), crystal.cell.matrix)
+        elif site.u_aniso is not None:
+            averaged.append(site.label)
+    if averaged:
+        note(f"{crystal.name}: the anisotropic displacements of {', '.join(averaged)} are replaced by their "
+             f"isotropic mean, B_eq. To use them, specify displacements: {{{averaged[0]}: anisotropic}}.")
+    return found
+
+
+def _model(
+    crystal: Crystal, site: Site, section: Displacement | Literal["anisotropic"]
+) -> DisplacementModel:
+    section = Displacement() if isinstance(section, str) else section
+    matrix = crystal.cell.matrix
+    direction = None
+    if section.along is not None:
+        direction = bond_direction(crystal, site.label, section.along)
+    if section.parallel is not None and section.perpendicular is not None:
+        parallel, perpendicular = section.parallel, section.perpendicular
+    else:
+        tensor = _start(crystal, site)
+        along = np.array([0.0, 0.0, 1.0]) if direction is None else matrix @ direction
+        along = along / np.linalg.norm(along)
+        parallel = float(along @ tensor @ along)
+        perpendicular = float((np.trace(tensor) - parallel) / 2)
+        if direction is None:
+            return Anisotropic.of(crystal, site.label, tensor)
+    assert direction is not None
+    x, y, z = direction.tolist()
+    uniaxial = Uniaxial((x, y, z), parallel, perpendicular)
+    if section.model == "uniaxial":
+        return uniaxial
+    return Anisotropic.of(crystal, site.label, uniaxial.tensor(uniaxial.start, matrix))
+
+
+def _start(crystal: Crystal, site: Site) -> FloatArray:
+    """The Cartesian tensor (3, 3) of a CIF, or else that of B_iso."""
+    if site.u_aniso is not None:
+        change = to_cartesian(crystal.cell.matrix)
+        return np.asarray(change @ symmetric(np.array(site.u_aniso)) @ change.T)
+    if site.b_iso is None:
+        raise ValueError(
+            f"site {site.label} of {crystal.name} has no displacement parameter to start from. Specify "
+            f"'parallel' and 'perpendicular' (Å^2) with 'along', B_iso: {{{site.label}: 1.0}}, or U_ij in the "
+            "CIF.")
+    return np.asarray(u_from_b(site.b_iso) * np.eye(3))
+
+
+def require_directions(
+    crystal: Crystal, family: Family, sizes: Mapping[str, float], displacements: Mapping[str, DisplacementModel]
+) -> None:
+    """Raise ValueError where anisotropic displacements are not available for the particles."""
+    if not displacements:
+        return
+    if not family.directed:
+        raise ValueError(
+            f"anisotropic displacements (of {', '.join(displacements)}) are not available for spheres around a "
+            "point. Use 'centre: random', or B_iso.")
+    require_possible(crystal, family.vectors(crystal, sizes))
+
+
+def displacement_warnings(model: PatternModel, values: Mapping[str, float]) -> list[str]:
+    """Warnings for tensors that are no possible displacements at these values."""
+    warnings = []
+    for index, phase in enumerate(model.phases):
+        if not isinstance(phase, CrystalPhase):
+            continue
+        for label, smallest in phase.smallest_displacements(model.local(index, values)).items():
+            if smallest <= 0:
+                warnings.append(
+                    f"the displacement tensor of {phase.name}.{label} is not positive definite (smallest "
+                    f"eigenvalue {smallest:.3g} Å^2), so the data do not determine its components. Use 'model: "
+                    "uniaxial' for this site, or B_iso.")
+    return warnings
