@@ -134,6 +134,21 @@ class Displacement(Section):
         return self
 
 
+class CorrelatedMotion(Section):
+    """Correlated motion of near atoms: U (1 - delta_1/r - delta_2/r^2) instead of U."""
+
+    delta_1: Annotated[float, Field(ge=0, le=100)] | None = Field(
+        None, description="Å; starting value, for high temperatures")
+    delta_2: Annotated[float, Field(ge=0, le=100)] | None = Field(
+        None, description="Å^2; starting value, for low temperatures")
+
+    @model_validator(mode="after")
+    def _one(self) -> CorrelatedMotion:
+        if (self.delta_1 is None) == (self.delta_2 is None):
+            raise ValueError("specify either 'delta_1' (Å) or 'delta_2' (Å^2); data cannot distinguish both")
+        return self
+
+
 class Phase(Section):
     """One kind of nanocrystal: a structure and its particles, a list of atoms, or distances."""
 
@@ -151,6 +166,7 @@ class Phase(Section):
     displacements: dict[str, Displacement | Literal["anisotropic"]] = Field(
         {}, description="site label or element -> 'anisotropic', or {model, along, parallel, perpendicular}"
     )
+    correlated_motion: CorrelatedMotion | None = None
     termination: tuple[Fractional, Fractional, Fractional] = Field(
         (0.0, 0.0, 0.0), description="fractional coordinates of the corner of the box whose atoms "
         "form one unit cell; determines the termination of the faces of particles of whole cells"
@@ -170,8 +186,9 @@ class Phase(Section):
                 f"a 'structure' needs a 'particle' (shape: {', '.join(SHAPES)}); 'atoms' and "
                 "'distances' describe complete particles, so remove 'particle' there"
             )
-        if self.structure is None and self.displacements:
-            raise ValueError("anisotropic displacements require a 'structure'; remove 'displacements'")
+        if self.structure is None and (self.displacements or self.correlated_motion):
+            raise ValueError("anisotropic displacements and correlated motion require a 'structure'; remove "
+                             "'displacements' and 'correlated_motion'")
         return self
 
     @property

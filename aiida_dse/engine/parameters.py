@@ -84,6 +84,8 @@ class Kind(StrEnum):
     CELL_ANGLE = "cell_angle"
     COORDINATE = "coordinate"
     B_ISO = "B_iso"
+    B_DAMPED = "B_damped"  # B_iso of a site whose pairs move in correlation
+    DELTA = "delta"  # correlated motion
     U_ISO = "U_iso"  # mean square displacement along one direction
     U_ANISO = "U_aniso"  # component U_ij of a displacement tensor
     OCCUPANCY = "occupancy"
@@ -175,6 +177,14 @@ KINDS: dict[Kind, KindSpec] = {
     Kind.B_ISO: KindSpec(
         "Å^2", _fixed(0.1), lambda value: (0.0, max(B_LIMIT, 2 * value)), _factor_of_two,
         (0.0, 1000.0), _fixed(B_LIMIT), Changes.DAMPING, 1, "_atom_site.B_iso_or_equiv", r"B_\mathrm{{iso}}",
+    ),
+    Kind.B_DAMPED: KindSpec(
+        "Å^2", _fixed(0.1), lambda value: (0.0, max(B_LIMIT, 2 * value)), _factor_of_two,
+        (0.0, 1000.0), _fixed(B_LIMIT), Changes.DISTANCES, 1, "_atom_site.B_iso_or_equiv", r"B_\mathrm{{iso}}",
+    ),
+    Kind.DELTA: KindSpec(
+        "", _fixed(0.05), _between(0.0, 100.0), _factor_of_two, (0.0, 100.0), _fixed(100.0),
+        Changes.DISTANCES, 1, "", r"\delta",
     ),
     Kind.U_ISO: KindSpec(
         "Å^2", _fixed(1e-3), lambda value: (0.0, max(U_LIMIT, 2 * value)), _factor_of_two,

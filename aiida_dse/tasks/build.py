@@ -44,7 +44,12 @@ from aiida_dse.engine.scattering.form_factors import element_of, ion_symbol, tab
 from aiida_dse.engine.units import FloatArray, q_from_two_theta, two_theta_from_q
 from aiida_dse.io.notes import collecting_notes, note
 
-from .displacements import displacement_models, require_directions
+from .displacements import (
+    correlated_motion,
+    damped_sites,
+    displacement_models,
+    require_directions,
+)
 from .grids import check_names, grid_of_document, known_quantities
 from .particles import shape_and_sizes
 from .plausibility import check_sites, check_start, note_equal_phases
@@ -280,11 +285,16 @@ def _phase(name: str, section: PhaseSection, found: Structure) -> Phase:
     assert section.particle is not None
     crystal = _with_ions_and_b(replace(found, termination=section.termination), section)
     family, sizes = shape_and_sizes(crystal, section.particle)
-    displacements = displacement_models(crystal, section.displacements)
-    require_directions(crystal, family, sizes, displacements)
-    phase = CrystalPhase(name, crystal, family, sizes, section.exclusion_distance, displacements)
-    phase.parameters  # noqa: B018 - raises if B_iso is missing
     excluded = excluded_pairs(crystal, section.exclusion_distance)
+    displacements = displacement_models(crystal, section.displacements)
+    correlation = None
+    if section.correlated_motion is not None:
+        correlation = correlated_motion(crystal, section.correlated_motion, excluded)
+        displacements = damped_sites(crystal, displacements)
+    require_directions(crystal, family, sizes, displacements)
+    phase = CrystalPhase(
+        name, crystal, family, sizes, section.exclusion_distance, displacements, correlation)
+    phase.parameters  # noqa: B018 - raises if B_iso is missing
     for one, other, distance, radii in short_contacts(crystal, excluded):
         note(f"{crystal.name}: {one} and {other} are only {distance:.2f} Å apart, although their "
              f"covalent radii sum to {radii:.2f} Å. Check the cell, the coordinates and the space "

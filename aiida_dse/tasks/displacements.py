@@ -7,11 +7,14 @@ from typing import Literal
 
 import numpy as np
 
-from aiida_dse.documents.model import Displacement
+from aiida_dse.documents.model import CorrelatedMotion, Displacement
+from aiida_dse.engine.crystal.disorder import shortest_distance
 from aiida_dse.engine.crystal.structure import Crystal, Site
 from aiida_dse.engine.crystal.tensors import symmetric, to_cartesian
 from aiida_dse.engine.model.displacements import (
     Anisotropic,
+    Correlation,
+    Damped,
     DisplacementModel,
     Uniaxial,
     bond_direction,
@@ -88,6 +91,35 @@ def _start(crystal: Crystal, site: Site) -> FloatArray:
     return np.asarray(u_from_b(site.b_iso) * np.eye(3))
 
 
+def damped_sites(
+    crystal: Crystal, displacements: Mapping[str, DisplacementModel]
+) -> dict[str, DisplacementModel]:
+    """The models of all sites; sites with B_iso are damped pair by pair as well."""
+    found = dict(displacements)
+    for site in crystal.sites:
+        if site.label not in found:
+            found[site.label] = Damped(_b_iso(crystal, site))
+    return found
+
+
+def correlated_motion(
+    crystal: Crystal, section: CorrelatedMotion, excluded: Mapping[tuple[int, int], np.ndarray]
+) -> Correlation:
+    """The correlated motion of a section. Raises ValueError for values beyond the shortest distance."""
+    name = "delta_1" if section.delta_1 is not None else "delta_2"
+    value = section.delta_1 if section.delta_1 is not None else section.delta_2
+    assert value is not None
+    return Correlation.of(name, value, shortest_distance(crystal, excluded))
+
+
+def _b_iso(crystal: Crystal, site: Site) -> float:
+    if site.b_iso is None:
+        raise ValueError(
+            f"site {site.label} of {crystal.name} has no displacement parameter. Specify it in Å^2 under "
+            f"'B_iso' of the phase, for example as B_iso: {{{site.label}: 1.0}}, or in the CIF.")
+    return site.b_iso
+
+
 def require_directions(
     crystal: Crystal, family: Family, sizes: Mapping[str, float], displacements: Mapping[str, DisplacementModel]
 ) -> None:
@@ -96,8 +128,8 @@ def require_directions(
         return
     if not family.directed:
         raise ValueError(
-            f"anisotropic displacements (of {', '.join(displacements)}) are not available for spheres around a "
-            "point. Use 'centre: random', or B_iso.")
+            "anisotropic displacements and correlated motion are not available for spheres around a point. Use "
+            "'centre: random', or B_iso alone.")
     require_possible(crystal, family.vectors(crystal, sizes))
 
 

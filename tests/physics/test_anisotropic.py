@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numba import njit, prange
 
-from aiida_dse.engine.model.displacements import Anisotropic, Uniaxial
+from aiida_dse.engine.model.displacements import Anisotropic, Correlation, Damped, Uniaxial
 from aiida_dse.engine.particles.parallelepipeds import ParallelepipedPopulation, SingleParallelepiped
 from aiida_dse.engine.particles.random_centre import RandomCentre
 from aiida_dse.shapes.sphere import Ball
@@ -228,3 +228,66 @@ def test_u_of_hexagonal_crystals_follows_the_convention_of_cifs(dse):
     u = np.array(site.aniso.as_mat33().tolist())
     np.testing.assert_allclose(model.tensor(values, crystal.cell.matrix), m @ n @ u @ n @ m.T, atol=1e-15)
     assert components[3] == pytest.approx(components[0] / 2)  # U_12 = U_11 / 2 on a three-fold axis
+
+
+@njit(parallel=True)
+def _correlated(q, xyz, u, real, imaginary, delta_1, delta_2):
+    """2 sum over pairs of Re(f f*) exp(-q^2 (u_i + u_j) (1 - delta_1/r - delta_2/r^2) / 2) sin(q r)/(q r)."""
+    result = np.zeros(len(q))
+    for k in prange(len(q)):
+        for i in range(len(xyz)):
+            for j in range(i):
+                r = np.sqrt(np.sum((xyz[i] - xyz[j]) ** 2))
+                damping = np.exp(-q[k] ** 2 / 2 * (u[i] + u[j]) * (1 - delta_1 / r - delta_2 / r**2))
+                weight = real[k, i] * real[k, j] + imaginary[k, i] * imaginary[k, j]
+                result[k] += 2 * weight * damping * np.sin(q[k] * r) / (q[k] * r)
+    return result
+
+
+@pytest.mark.parametrize(("name", "value"), [("delta_1", 1.5), ("delta_2", 4.0)])
+def test_correlated_motion_with_isotropic_displacements(name, value, dse, direct):
+    """Pair by pair; 4 Å^2 halves the displacement of nearest neighbours."""
+    structure, crystal = dse.structures["pbnm"], dse.crystals["pbnm"]
+    atoms = direct.block(structure, 3, 3, 2)
+    q = dse.uneven_q(40)
+    f = direct.form_factors(structure.ions, q, dse.wavelength)
+    amplitude = (f * structure.occupancy[:, None])[atoms.site].T
+    number = np.bincount(atoms.site)
+    deltas = {"delta_1": 0.0, "delta_2": 0.0} | {name: value}
+    expected = (number * structure.occupancy) @ np.abs(f) ** 2 + _correlated(
+        q, atoms.xyz, structure.b[atoms.site] / (8 * np.pi**2), amplitude.real.copy(), amplitude.imag.copy(),
+        deltas["delta_1"], deltas["delta_2"])
+    phase = dse.phase(
+        crystal, SingleParallelepiped((3, 3, 2)),
+        displacements={site.label: Damped(site.b_iso) for site in crystal.sites},
+        correlation=Correlation.of(name, value, 2.9))
+    np.testing.assert_allclose(dse.intensity(phase, q, tolerance=1e-8), expected, rtol=1e-4)
+    # without correlation, it is the phase with B_iso
+    plain = dse.intensity(dse.phase(crystal, SingleParallelepiped((3, 3, 2))), q, tolerance=1e-8)
+    without = dse.intensity(phase, q, tolerance=1e-8, **{name: 0.0})
+    np.testing.assert_allclose(without, plain, rtol=1e-8)
+
+
+def test_correlated_motion_scales_tensors(dse, direct, bulk):
+    """Pairs whose tensor is half of that far away."""
+    structure, displacements, tensors = bulk
+    atoms = direct.block(structure, 1, 1, 1)
+    q = Q[:8]
+    f = direct.form_factors(structure.ions, q, dse.wavelength)
+    number = np.bincount(atoms.site)
+    expected = (number * structure.occupancy) @ np.abs(f) ** 2
+    own = tensors(atoms)
+    amplitude = (f * structure.occupancy[:, None])[atoms.site].T
+    nodes, weights = np.polynomial.legendre.leggauss(120)
+    for i in range(len(atoms)):
+        for j in range(i):
+            r = np.linalg.norm(atoms.xyz[i] - atoms.xyz[j])
+            scale = 1 - 4.0 / r**2
+            two = np.array([i, j])
+            for k, one in enumerate(q):
+                expected[k] += _averaged(
+                    np.array([one]), atoms.xyz[two], scale * own[two], amplitude.real[k : k + 1, two].copy(),
+                    amplitude.imag[k : k + 1, two].copy(), nodes, weights, 16)[0]
+    phase = dse.phase(dse.crystals["pbnm"], SingleParallelepiped((1, 1, 1)), displacements=displacements,
+                      correlation=Correlation.of("delta_2", 4.0, 2.9))
+    np.testing.assert_allclose(dse.intensity(phase, q, tolerance=1e-8), expected, rtol=2e-4)

@@ -83,6 +83,18 @@ def short_contacts(
     return [(a, b, distance, sums[a] + sums[b]) for (a, b), distance in found.items()]
 
 
+def shortest_distance(
+    crystal: Crystal, excluded: Mapping[tuple[int, int], np.ndarray]
+) -> float:
+    """The shortest distance (Å) between two atoms that may be present together."""
+    reach = float(min(crystal.cell.a, crystal.cell.b, crystal.cell.c))
+    near = pairs_within(crystal.cell.matrix, crystal.positions(), reach * (1 + 1e-9))
+    return min((
+        distance for i, j, cell, distance in zip(near.first.tolist(), near.second.tolist(), near.cells.tolist(),
+                                                 near.lengths.tolist(), strict=True)
+        if i <= j and cell not in excluded.get((i, j), np.zeros((0, 3))).tolist()), default=reach)
+
+
 def _check_sums(
     crystal: Crystal, excluded: Mapping[tuple[int, int], list[tuple[int, int, int]]]
 ) -> None:

@@ -8,7 +8,7 @@ of exp(-q^2 m.(U_1 + U_2).m / 2) over the orientations m of the particle (scatte
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +17,9 @@ from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.crystal.tensors import free_components, symmetric, symmetrised, to_cartesian
 from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.units import FloatArray, u_from_b
+
+#: Smallest mean square cosine between the bonds of a site and their common direction.
+ALONG = 0.7
 
 
 class DisplacementModel(Protocol):
@@ -33,6 +36,45 @@ class DisplacementModel(Protocol):
     def tensor(self, values: Mapping[str, float], matrix: FloatArray) -> FloatArray:
         """The Cartesian tensor (3, 3) in Å^2 at parameter values; matrix (3, 3): the lattice vectors."""
         ...
+
+
+@dataclass(frozen=True)
+class Damped:
+    """B_iso of a site whose pairs are damped one by one, as for correlated motion."""
+
+    b_iso: float
+    kind: Kind = Kind.B_DAMPED
+
+    @property
+    def start(self) -> Mapping[str, float]:
+        return {"B_iso": self.b_iso}
+
+    def tensor(self, values: Mapping[str, float], matrix: FloatArray) -> FloatArray:
+        return np.asarray(u_from_b(values["B_iso"]) * np.eye(3))
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Correlated motion: `name` is delta_1 (Å) or delta_2 (Å^2), with its start and its largest value."""
+
+    name: str
+    value: float
+    largest: float
+
+    @classmethod
+    def of(cls, name: str, value: float, shortest: float) -> Correlation:
+        """Raises ValueError where pairs at the shortest distance (Å) would not be damped any more."""
+        largest = LARGEST_CORRELATION * shortest ** (1 if name == "delta_1" else 2)
+        if not 0 <= value <= largest:
+            unit = "Å" if name == "delta_1" else "Å^2"
+            raise ValueError(
+                f"{name} = {value:g} {unit} must lie between 0 and {largest:.3g} {unit}, since the shortest "
+                f"distance of the structure is {shortest:.3g} Å. Lower it.")
+        return cls(name, value, largest)
+
+
+#: Largest fraction of the displacements that nearest neighbours may share.
+LARGEST_CORRELATION = 0.95
 
 
 @dataclass(frozen=True)
@@ -104,7 +146,7 @@ def bond_direction(crystal: Crystal, label: str, neighbour: str) -> FloatArray:
     vectors, lengths = vectors[lengths > 0.5], lengths[lengths > 0.5]
     near = vectors[lengths < 1.15 * lengths.min()] / lengths[lengths < 1.15 * lengths.min(), None]
     sizes, axes = np.linalg.eigh(symmetrised(crystal, label, near.T @ near))
-    if sizes[2] - sizes[1] < 0.05 * sizes[2]:
+    if sizes[2] < ALONG * sizes.sum():
         raise ValueError(f"the bonds of {label} to {neighbour} have no common direction. Use "
                          "'model: anisotropic' without 'along'.")
     return np.asarray(np.linalg.solve(matrix, axes[:, 2]))
@@ -118,15 +160,3 @@ def checked(label: str, model: DisplacementModel, matrix: FloatArray) -> Displac
             f"the displacement tensor of {label} has the eigenvalue {smallest:.3g} Å^2, but all must be above "
             "0. Correct its components, or use 'model: uniaxial' with U_parallel and U_perpendicular.")
     return model
-
-
-def isotropic_tensor(b_iso: float) -> FloatArray:
-    """The tensor (3, 3) of an isotropic B (Å^2)."""
-    return np.asarray(u_from_b(b_iso) * np.eye(3))
-
-
-def moved(model: Anisotropic | Uniaxial, values: Mapping[str, float]) -> Anisotropic | Uniaxial:
-    """The model with other starting values."""
-    if isinstance(model, Uniaxial):
-        return replace(model, parallel=values["U_parallel"], perpendicular=values["U_perpendicular"])
-    return replace(model, values=tuple(values[name] for name in model.names))

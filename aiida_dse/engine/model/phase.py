@@ -41,7 +41,7 @@ from aiida_dse.engine.scattering.pairs import (
 )
 from aiida_dse.engine.units import FloatArray, b_from_u
 
-from .displacements import DisplacementModel
+from .displacements import Correlation, DisplacementModel
 
 #: Default relative error of the contribution of a single distance at q_max.
 TOLERANCE = 1e-5
@@ -205,7 +205,8 @@ class CrystalPhase(Sites):
     """A phase of nanocrystals with one crystal structure and one particle shape.
 
     `sizes` are the starting values of the size parameters, `exclusion_distance` (Å) is that of
-    `excluded_pairs`, `displacements` are the models of sites with anisotropic displacements by label.
+    `excluded_pairs`, `displacements` are the models of sites with anisotropic displacements by label;
+    with a `correlation` of the motion of near atoms, they contain all sites.
     """
 
     name: str
@@ -214,6 +215,7 @@ class CrystalPhase(Sites):
     sizes: Mapping[str, float]
     exclusion_distance: float = EXCLUSION_DISTANCE
     displacements: Mapping[str, DisplacementModel] = field(default_factory=dict)
+    correlation: Correlation | None = None
     _known_classes: Memo[tuple[PairClass, ...]] = field(
         default_factory=Memo, init=False, repr=False, compare=False)
     _known_excluded: Memo[np.ndarray] = field(
@@ -254,6 +256,9 @@ class CrystalPhase(Sites):
                           lower=0.0 if name in ("U_11", "U_22", "U_33") else math.nan)
                 for name, value in model.start.items()]
             parameters.append(occupancy_parameter(self.name, label, site.occupancy))
+        if (motion := self.correlation) is not None:
+            parameters.append(Parameter(
+                ParameterName.of(self.name, motion.name), Kind.DELTA, motion.value, upper=motion.largest))
         parameters += [
             Parameter(ParameterName.of(self.name, name), kind, self.sizes[name])
             for name, kind in self.family.parameters.items()
@@ -386,7 +391,9 @@ class CrystalPhase(Sites):
         site_positions = self._site_positions(values)
         site_keys = [tuple(position) for position in site_positions]
         channels = site_channels(len(self.labels))
-        damped = [tuple(values[f"{label}.{name}"] for name in self.displacements[label].start)
+        motion = {} if self.correlation is None else {
+            self.correlation.name: values[self.correlation.name]}
+        damped = [(*motion.values(), *(values[f"{label}.{name}"] for name in self.displacements[label].start))
                   if label in self.displacements else () for label in self.labels]
         keys = tuple((counts_key, cell_key, site_keys[s], site_keys[t], damped[s], damped[t])
                      for s, t in channels)
@@ -415,7 +422,7 @@ class CrystalPhase(Sites):
             present = [k for k in tensorial if k in parts]
             sums[tensorial] = 0.0
             sums[present] = tensor_sums(
-                TensorPairs(grouped.groups, pairs, self._tensors(values, matrix)),
+                TensorPairs(grouped.groups, pairs, self._tensors(values, matrix), **motion),
                 [parts[k] for k in present], matrix, positions, sampling.q, step=sampling.step,
                 resources=sampling.resources)
         atoms = self._atoms(counts.atoms)

@@ -11,6 +11,9 @@ U = U_1 + U_2. With a = q^2/2, k = q r and h = n.U.n, this is
 exact to second order in U for every k, and in U to leading order in 1/k. All three corrections vanish
 for isotropic U. The dependence on h is expanded in Chebyshev polynomials, so that the pairs of a
 channel are binned once for all q.
+
+Correlated motion reduces the tensor of near pairs: U (1 - delta_1/r - delta_2/r^2) (Jeong et al., J. Phys.
+Chem. A 103 (1999) 921).
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from .histograms import GRID_MARGIN, SPLINE_ORDER, spline_from_moments
 
 #: Number of Chebyshev polynomials for the leading term, and for G and E.
 LEADING, CORRECTIONS = 4, 2
-N_FIELDS = LEADING + 1 + 2 * CORRECTIONS
+N_FIELDS = 2 * LEADING + 2 * CORRECTIONS
 #: Relative accuracy of the transforms of the corrections, which are a few per cent of the sum.
 CORRECTIONS_TOLERANCE = 1e-7
 #: Number of points from which the coefficients of the polynomials are computed.
@@ -43,12 +46,19 @@ LEAST_WIDTH = 1e-9
 class TensorPairs:
     """Groups of vectors with their numbers of pairs, and the tensors of the atoms.
 
-    tensors (n_atoms, 3, 3) in Å^2, Cartesian; those of isotropic atoms are 0.
+    tensors (n_atoms, 3, 3) in Å^2, Cartesian; those of isotropic atoms are 0. delta_1 (Å) and delta_2 (Å^2)
+    describe correlated motion.
     """
 
     groups: VectorGroups
     pairs: FloatArray  # (n_groups,)
     tensors: FloatArray
+    delta_1: float = 0.0
+    delta_2: float = 0.0
+
+    def scale(self, lengths: FloatArray) -> FloatArray:
+        """The factor of the tensors of pairs at distances (n,) in Å."""
+        return 1 - self.delta_1 / lengths - self.delta_2 / lengths**2
 
 
 def tensor_sums(
@@ -65,15 +75,18 @@ def tensor_sums(
 
     def collected(part: slice) -> tuple[FloatArray, float, float]:
         first, second = groups.first[part], groups.second[part]
-        centre, width = _range(vectors.tensors, first, second)
+        present = lengths[part][pairs[part] > 0]
+        if not len(present):
+            return np.zeros((N_ROWS, n_bins)), 0.0, 0.0
+        scale = vectors.scale(present)
+        centre, width = _range(vectors.tensors, first, second, float(scale.min()), float(scale.max()))
         moments = np.zeros((n_bins, N_FIELDS * SPLINE_ORDER))
         _collect(groups.cell[part], first, second, pairs[part], matrix, positions, vectors.tensors, centre,
-                 max(width, LEAST_WIDTH), step, moments)
+                 max(width, LEAST_WIDTH), vectors.delta_1, vectors.delta_2, step, moments)
         fields = np.zeros((N_FIELDS, n_bins))
         for k in range(N_FIELDS):
             spline_from_moments(moments[:, SPLINE_ORDER * k : SPLINE_ORDER * (k + 1)], fields[k])
-        trace = float(np.trace(vectors.tensors[first[0]] + vectors.tensors[second[0]]))
-        return _rows(fields, trace, centre, width, step), centre, width
+        return _rows(fields, step), centre, width
 
     size = 8.0 * n_bins * N_FIELDS * (SPLINE_ORDER + 3)
     found = list(resources.ordered(collected, channels, bytes_each=size))
@@ -85,24 +98,24 @@ def tensor_sums(
                      for first, second, (_, centre, width) in zip(leading, others, found, strict=True)])
 
 
-def _rows(fields: FloatArray, trace: float, centre: float, width: float, step: float) -> FloatArray:
-    """What is to be transformed (n_rows, n_bins), from the fields of W T_k, W G T_k and W E T_k.
+#: Number of rows of a channel that are transformed.
+N_ROWS = 3 * LEADING + 4 * CORRECTIONS
+
+
+def _rows(fields: FloatArray, step: float) -> FloatArray:
+    """What is to be transformed (N_ROWS, n_bins), from the fields of W, W A, W G and W E times T_k.
 
     Of the rows of `leading` and of the three groups that follow, the sine transforms are needed; of the
     others, the cosine transforms.
     """
     n_bins = fields.shape[1]
     inverse = 1 / np.maximum((np.arange(n_bins) - GRID_MARGIN) * step, step)
-    leading, along = fields[:LEADING], fields[LEADING : LEADING + CORRECTIONS]
-    fourth = fields[LEADING + CORRECTIONS : LEADING + 2 * CORRECTIONS]
-    # A = tr U - 3 h is linear in x = (h - centre) / width, and x T_k = (T_{k-1} + T_{k+1}) / 2
-    higher = np.concatenate([fields[1:LEADING], fields[-1:]])
-    lower = np.concatenate([fields[1:2], fields[: LEADING - 1]])
-    trace_part = ((trace - 3 * centre) * leading - 1.5 * width * (higher + lower)) * inverse
+    leading, trace, along, fourth = np.split(
+        fields, [LEADING, 2 * LEADING, 2 * LEADING + CORRECTIONS])
     square = inverse**2
     return np.concatenate([
-        leading, trace_part * inverse, (along / 2 - fourth / 8) * square, fourth * (0.375 * square**2),  # sin
-        trace_part, along * inverse, fourth * (square * inverse),  # cos
+        leading, trace * square, (along / 2 - fourth / 8) * square, fourth * (0.375 * square**2),  # sin
+        trace * inverse, along * inverse, fourth * (square * inverse),  # cos
     ])
 
 
@@ -131,24 +144,26 @@ def _chebyshev_weights(q: FloatArray, centre: float, width: float) -> FloatArray
     return np.asarray(transform @ values)
 
 
-def _range(tensors: FloatArray, first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """The centre and the half-width of the interval of h in a channel."""
+def _range(
+    tensors: FloatArray, first: np.ndarray, second: np.ndarray, lowest: float, highest: float
+) -> tuple[float, float]:
+    """The centre and the half-width of the interval of h, for tensors scaled by lowest ... highest."""
     occurs = np.zeros((len(tensors), len(tensors)), dtype=bool)
     occurs[first, second] = True
     i, j = np.nonzero(occurs)
-    values = np.linalg.eigvalsh(tensors[i] + tensors[j])
+    values = np.multiply.outer([lowest, highest], np.linalg.eigvalsh(tensors[i] + tensors[j]))
     low, high = float(values.min()), float(values.max())
     return (high + low) / 2, (high - low) / 2
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _collect(  # type: ignore[no-untyped-def]
-    cell, first, second, pairs, matrix, positions, tensors, centre, width, step, moments
+    cell, first, second, pairs, matrix, positions, tensors, centre, width, delta_1, delta_2, step, moments
 ):
-    """Add the moments of W T_k (k < LEADING), W G T_k, W E T_k (k < CORRECTIONS) and W T_LEADING."""
+    """Add the moments of W T_k and W A T_k (k < LEADING), W G T_k and W E T_k (k < CORRECTIONS)."""
     field = np.empty(N_FIELDS)
     u = np.empty((3, 3))
-    polynomial = np.empty(LEADING + 1)
+    polynomial = np.empty(LEADING)
     for n in range(len(pairs)):
         if pairs[n] <= 0.0:
             continue
@@ -161,9 +176,10 @@ def _collect(  # type: ignore[no-untyped-def]
         z = matrix[2, 0] * a + matrix[2, 1] * b + matrix[2, 2] * c
         r = np.sqrt(x * x + y * y + z * z)
         x, y, z = x / r, y / r, z / r
+        scale = 1 - delta_1 / r - delta_2 / (r * r)
         for k in range(3):
             for m in range(3):
-                u[k, m] = tensors[i, k, m] + tensors[j, k, m]
+                u[k, m] = scale * (tensors[i, k, m] + tensors[j, k, m])
         ux = u[0, 0] * x + u[0, 1] * y + u[0, 2] * z
         uy = u[1, 0] * x + u[1, 1] * y + u[1, 2] * z
         uz = u[2, 0] * x + u[2, 1] * y + u[2, 2] * z
@@ -176,15 +192,15 @@ def _collect(  # type: ignore[no-untyped-def]
         fourth = 35 * h * h - 10 * h * trace - 20 * square + trace * trace + 2 * second_trace
         at = (h - centre) / width
         polynomial[0], polynomial[1] = 1.0, at
-        for k in range(2, LEADING + 1):
+        for k in range(2, LEADING):
             polynomial[k] = 2 * at * polynomial[k - 1] - polynomial[k - 2]
         weight = pairs[n] / r
         for k in range(LEADING):
             field[k] = weight * polynomial[k]
+            field[LEADING + k] = weight * (trace - 3 * h) * polynomial[k]
         for k in range(CORRECTIONS):
-            field[LEADING + k] = weight * along * polynomial[k]
-            field[LEADING + CORRECTIONS + k] = weight * fourth * polynomial[k]
-        field[N_FIELDS - 1] = weight * polynomial[LEADING]
+            field[2 * LEADING + k] = weight * along * polynomial[k]
+            field[2 * LEADING + CORRECTIONS + k] = weight * fourth * polynomial[k]
         s = r / step
         bin_ = np.int64(s)
         t = s - bin_ - 0.5

@@ -1,0 +1,146 @@
+"""Anisotropic displacements from documents: read, refined, reported, continued and refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aiida_dse.documents import DocumentError, parse_document
+from aiida_dse.io.structures import cif_text, parse_cif
+from aiida_dse.tasks.build import build
+from aiida_dse.tasks.run import run_refine, run_simulate
+
+CIF = """data_P
+_cell_length_a 4.1
+_cell_length_b 4.1
+_cell_length_c 5.2
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_symmetry_space_group_name_H-M 'P 4/m m m'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+_atom_site_B_iso_or_equiv
+Pb1 Pb2+ 0 0 0 1.0 1.0
+O1 O2- 0.5 0.5 0.5 1.0 2.0
+loop_
+_atom_site_aniso_label
+_atom_site_aniso_U_11
+_atom_site_aniso_U_22
+_atom_site_aniso_U_33
+_atom_site_aniso_U_12
+_atom_site_aniso_U_13
+_atom_site_aniso_U_23
+Pb1 0.010 0.010 0.030 0 0 0
+"""
+
+
+def document(displacements, **more):
+    return {"schema": "aiida-dse/model/2",
+            "pattern": {"axis": "q_inverse_angstrom", "wavelength": 0.5,
+                        "grid": {"start": 1.0, "stop": 15.0, "step": 0.02}},
+            "phases": {"P": {"structure": "P.cif", "displacements": displacements,
+                             "particle": {"shape": "parallelepiped", "cells": [5, 5, 4]}}}, **more}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "P.cif").write_text(CIF)
+    return tmp_path
+
+
+def test_a_cif_is_read_and_written_with_its_tensors():
+    crystal = parse_cif(CIF)
+    assert crystal.site("Pb1").u_aniso == (0.01, 0.01, 0.03, 0, 0, 0) and crystal.site("O1").u_aniso is None
+    assert parse_cif(cif_text(crystal, exact=True)).sites == crystal.sites
+
+
+def test_tensors_that_are_not_used_are_reported(folder):
+    notes = build(parse_document(document({})), folder).notes
+    (note,) = [text for text in notes if "anisotropic" in text]
+    assert "Pb1" in note and "displacements: {Pb1: anisotropic}" in note
+    assert not any("anisotropic" in text for text in build(
+        parse_document(document({"Pb1": "anisotropic"})), folder).notes)
+
+
+@pytest.mark.parametrize(("section", "moved"), [
+    ("anisotropic", {"U_11": 0.015, "U_33": 0.02}),
+    ({"model": "uniaxial", "along": "O", "parallel": 0.03, "perpendicular": 0.012},
+     {"U_parallel": 0.02, "U_perpendicular": 0.02}),
+])
+def test_displacements_are_refined(section, moved, folder):
+    """The refinement returns to the tensor from which the pattern was computed."""
+    content = document({"Pb1": section})
+    if isinstance(section, dict):
+        # the eight O around Pb have no common direction: use those above and below
+        (folder / "P.cif").write_text(CIF.replace("O1 O2- 0.5 0.5 0.5", "O1 O2- 0 0 0.5"))
+    built = build(parse_document(content), folder)
+    arrays = run_simulate(built).arrays
+    intensity = arrays["pattern/calculated"]
+    np.savetxt(folder / "d.xye", np.c_[arrays["pattern/q"], intensity, 0.01 * np.sqrt(intensity * intensity.mean())])
+    truth = {name: built.model.parameters[f"P.Pb1.{name}"].value for name in moved}
+    content["pattern"] = {"axis": "q_inverse_angstrom", "wavelength": 0.5, "file": "d.xye"}
+    content["parameters"] = {f"P.Pb1.{name}": value for name, value in moved.items()}
+    content["refinement"] = {"stages": [["P.Pb1.U_*", "P.O1.B_iso"]]}
+    result = run_refine(build(parse_document(content), folder))
+    found = result.summary
+    for name, value in truth.items():
+        row = found.parameters[f"P.Pb1.{name}"]
+        assert row.value == pytest.approx(value, abs=2e-4) and 0 < row.su < 0.01
+    expected = 8 * np.pi**2 / 3 * (2 * truth["U_11"] + truth["U_33"] if "U_33" in truth else
+                                   truth["U_parallel"] + 2 * truth["U_perpendicular"])
+    assert found.derived["P"].quantities["B_iso(Pb1)"].value == pytest.approx(expected, rel=0.02)
+    assert found.derived["P"].sites["Pb1"].U_aniso[0] == pytest.approx(truth.get("U_11", 0.012), abs=2e-4)
+    assert not any("positive definite" in text for text in found.warnings)
+
+
+def test_the_default_stages_refine_displacements(folder):
+    content = document({"Pb1": "anisotropic"})
+    arrays = run_simulate(build(parse_document(content), folder)).arrays
+    intensity = arrays["pattern/calculated"]
+    np.savetxt(folder / "d.xye", np.c_[arrays["pattern/q"], intensity, np.sqrt(intensity)])
+    content["pattern"] = {"axis": "q_inverse_angstrom", "wavelength": 0.5, "file": "d.xye"}
+    content["refinement"] = {}
+    found = run_refine(build(parse_document(content), folder)).summary
+    assert {name for name, row in found.parameters.items() if row.status.refined} >= {
+        "P.Pb1.U_11", "P.Pb1.U_33", "P.O1.B_iso", "P.a"}
+    assert "P.Pb1.B_iso" not in found.parameters
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"displacements": {"Xx": "anisotropic"}}, "'Xx' is neither a site nor an element"),
+    ({"displacements": {"Pb1": "isotropic"}}, "displacements.Pb1"),
+    ({"displacements": {"Pb1": {"model": "uniaxial"}}}, "specify the neighbours under 'along'"),
+    ({"displacements": {"Pb1": {"along": "O", "parallel": 0.02}}}, "specify 'parallel' and 'perpendicular' together"),
+    ({"displacements": {"Pb1": {"along": "Cs"}}}, "there is no neighbour 'Cs'"),
+    ({"displacements": {"Pb1": {"along": "O"}}}, "have no common direction"),
+    ({"displacements": {"Pb1": "anisotropic"}, "particle": {"shape": "sphere", "D": 3, "centre": "Pb1"}},
+     "not available for spheres around a point. Use 'centre: random'"),
+    ({"correlated_motion": {"delta_2": 15.0}}, r"delta_2 = 15 Å\^2 must lie between 0 and 14.* 3.89 Å"),
+    ({"correlated_motion": {"delta_1": 1.0, "delta_2": 1.0}}, "either 'delta_1'"),
+    ({"displacements": {"Pb1": "anisotropic"}, "particle": {"shape": "sphere", "D": 50}},
+     "difference vectors; with anisotropic displacements, the limit"),
+])
+def test_displacements_that_make_no_sense_are_refused(change, words, folder):
+    content = document({})
+    content["phases"]["P"] |= change
+    with pytest.raises(DocumentError, match=words):
+        build(parse_document(content), folder)
+
+
+def test_a_tensor_that_is_not_positive_definite_is_refused(folder):
+    (folder / "P.cif").write_text(CIF.replace("0.010 0.010 0.030", "0.010 0.010 -0.005"))
+    with pytest.raises(DocumentError, match=r"eigenvalue -0.005 Å\^2, but all must be above 0"):
+        build(parse_document(document({"Pb1": "anisotropic"})), folder)
+
+
+def test_stored_distances_have_no_directions(folder):
+    from aiida_dse.tasks.distances import run_build
+
+    with pytest.raises(ValueError, match="contain no directions"):
+        run_build(build(parse_document(document({"Pb1": "anisotropic"})), folder), folder)
