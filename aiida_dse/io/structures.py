@@ -17,6 +17,7 @@ from aiida_dse.engine.crystal.tensors import COMPONENTS, symmetric, to_cartesian
 from aiida_dse.engine.scattering.form_factors import ion_symbol
 from aiida_dse.engine.units import b_from_u
 
+from .notes import note
 from .text import read_text
 
 
@@ -62,7 +63,7 @@ def _crystal(document: gemmi.cif.Document, file: str, block: str | None) -> Crys
     if not cell.is_crystal():
         raise ValueError(f"{file} has no unit cell. Add _cell_length_a and so on.")
     tensors = _tensors(chosen, Cell(*cell.parameters))
-    b_iso = _displacements(chosen, Cell(*cell.parameters), tensors)
+    b_iso = _displacements(file, chosen, Cell(*cell.parameters), tensors)
     assemblies = _column(chosen, "_atom_site_disorder_assembly")
     types = _column(chosen, "_atom_site_type_symbol")
     sites = []
@@ -316,7 +317,7 @@ TENSOR = tuple(f"{i + 1}{j + 1}" for i, j in COMPONENTS)
 
 
 def _displacements(
-    block: gemmi.cif.Block, cell: Cell, tensors: Mapping[str, tuple[float, ...]]
+    file: str, block: gemmi.cif.Block, cell: Cell, tensors: Mapping[str, tuple[float, ...]]
 ) -> dict[str, float]:
     """B_iso (Å^2) by label, from B_iso and U_iso, else the mean of anisotropic displacements."""
     labels = _column(block, "_atom_site_label")
@@ -324,12 +325,18 @@ def _displacements(
     # U_eq = (1/3) sum_ij U_ij a*_i a*_j (a_i . a_j)
     b_iso = {label: float(b_from_u(float(np.trace(change @ symmetric(np.array(tensor)) @ change.T)) / 3))
              for label, tensor in tensors.items()}
+    averaged = set(b_iso)
     for tag, factor in (("_atom_site_B_iso_or_equiv", 1.0), ("_atom_site_U_iso_or_equiv",
                                                              b_from_u(1.0))):
         for label, text in zip(labels, _column(block, tag), strict=False):
             value = gemmi.cif.as_number(text)
             if np.isfinite(value):
                 b_iso[label] = factor * value
+                averaged.discard(label)
+    if averaged:
+        labels = [label for label in labels if label in averaged]
+        note(f"{file}: the anisotropic displacements of {', '.join(labels)} are replaced by their isotropic "
+             "mean, B_eq, unless 'displacements' of the phase specifies 'anisotropic' for these sites.")
     return b_iso
 
 

@@ -26,7 +26,6 @@ from aiida_dse.engine.particles.directed_groups import require_possible
 from aiida_dse.engine.particles.family import Family
 from aiida_dse.engine.scattering.form_factors import element_of
 from aiida_dse.engine.units import FloatArray, u_from_b
-from aiida_dse.io.notes import note
 
 Sections = Mapping[str, Displacement | Literal["anisotropic"]]
 
@@ -38,17 +37,11 @@ def displacement_models(crystal: Crystal, sections: Sections) -> dict[str, Displ
     exist, and for tensors that are not positive definite.
     """
     found: dict[str, DisplacementModel] = {}
-    averaged = []
     for site in crystal.sites:
         keys = (site.label, site.ion, element_of(site.ion))
         section = next((sections[key] for key in keys if key in sections), None)
         if section is not None:
             found[site.label] = checked(site.label, _model(crystal, site, section), crystal.cell.matrix)
-        elif site.u_aniso is not None:
-            averaged.append(site.label)
-    if averaged:
-        note(f"{crystal.name}: the anisotropic displacements of {', '.join(averaged)} are replaced by their "
-             f"isotropic mean, B_eq. To use them, specify displacements: {{{averaged[0]}: anisotropic}}.")
     return found
 
 

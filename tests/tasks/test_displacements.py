@@ -60,12 +60,14 @@ def test_a_cif_is_read_and_written_with_its_tensors():
     assert parse_cif(cif_text(crystal, exact=True)).sites == crystal.sites
 
 
-def test_tensors_that_are_not_used_are_reported(folder):
-    notes = build(parse_document(document({})), folder).notes
-    (note,) = [text for text in notes if "anisotropic" in text]
-    assert "Pb1" in note and "displacements: {Pb1: anisotropic}" in note
-    assert not any("anisotropic" in text for text in build(
-        parse_document(document({"Pb1": "anisotropic"})), folder).notes)
+def test_tensors_without_an_isotropic_mean_are_reported(folder):
+    """Where the CIF has no B_iso, and the mean of the tensor is used in its place."""
+    assert not any("anisotropic" in text for text in build(parse_document(document({})), folder).notes)
+    (folder / "P.cif").write_text(CIF.replace("Pb1 Pb2+ 0 0 0 1.0 1.0", "Pb1 Pb2+ 0 0 0 1.0 ?"))
+    built = build(parse_document(document({})), folder)
+    (note,) = [text for text in built.notes if "anisotropic" in text]
+    assert "Pb1" in note and "unless 'displacements'" in note
+    assert built.model.start["P.Pb1.B_iso"] == pytest.approx(8 * np.pi**2 / 3 * 0.05)
 
 
 @pytest.mark.parametrize(("section", "moved"), [

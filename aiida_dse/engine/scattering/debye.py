@@ -38,7 +38,8 @@ def sine_sums(
     """
     if len(histograms) == 0:
         return np.zeros((0, len(q)))
-    return np.asarray(_transformed(histograms, q * step, resources).imag / q)
+    transform = _transformed(histograms, q * step, resources)
+    return np.asarray(transform.imag / (q * _spline_transform(q * step)))
 
 
 def packed_sums(
@@ -55,14 +56,15 @@ def packed_sums(
     pairs[: len(rows) - n_pairs] += 1j * rows[n_pairs:]
     both = _transformed(pairs, np.concatenate([q, -q]) * step, resources, tolerance)
     forward, backward = both[:, : len(q)], both[:, len(q) :].conj()
-    return np.concatenate([(forward + backward) / 2, (forward - backward)[: len(rows) - n_pairs] / 2j])
+    found = np.concatenate([(forward + backward) / 2, (forward - backward)[: len(rows) - n_pairs] / 2j])
+    return np.asarray(found / _spline_transform(q * step))
 
 
 def _transformed(
     rows: FloatArray | ComplexArray, q_step: FloatArray, resources: Resources,
     tolerance: float = NUFFT_TOLERANCE,
 ) -> ComplexArray:
-    """The transforms (n_rows, n_q) of rows on the grid; that of the spline is divided out."""
+    """The transforms (n_rows, n_q) of rows on the grid, with that of the spline as a factor."""
     n_rows, n_bins = rows.shape
 
     def transformed(part: np.ndarray) -> ComplexArray:
@@ -72,9 +74,12 @@ def _transformed(
     parts = np.array_split(rows, resources.workers(n_rows))
     transform = np.concatenate(list(resources.ordered(transformed, parts)))
     first_mode = -(n_bins // 2)
-    spline = np.sinc(q_step / (2 * np.pi)) ** SPLINE_ORDER
-    transform *= np.exp(1j * q_step * (-GRID_MARGIN - first_mode)) / spline
+    transform *= np.exp(1j * q_step * (-GRID_MARGIN - first_mode))
     return transform
+
+
+def _spline_transform(q_step: FloatArray) -> FloatArray:
+    return np.asarray(np.sinc(q_step / (2 * np.pi)) ** SPLINE_ORDER)
 
 
 class _Plans:
