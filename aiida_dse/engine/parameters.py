@@ -93,6 +93,7 @@ class Kind(StrEnum):
     SIZE_SD = "size_sd"
     SIZE_ROTATION = "size_rotation"
     ASPECT = "aspect"
+    BOUNDARY_DENSITY = "boundary_density"
     LATTICE_SCALE = "lattice_scale"
     GLOBAL = "global"
     SCALE = "scale"
@@ -214,6 +215,11 @@ KINDS: dict[Kind, KindSpec] = {
     Kind.ASPECT: KindSpec(
         "", _relative(0.02), lambda value: (min(0.1, value), max(10.0, value)), _factor_of_two,
         (1e-2, 1e2), _relative(1.0), Changes.COUNTS, 1,
+    ),
+    # p and 1 - p are different structures, and p = 1/2 is full disorder
+    Kind.BOUNDARY_DENSITY: KindSpec(
+        "", _fixed(0.01), _between(0.0, 0.5), _between(0.0, 0.5), (0.0, 0.5), _fixed(0.5),
+        Changes.COUNTS, 1,
     ),
     Kind.LATTICE_SCALE: KindSpec(
         "", _fixed(1e-3), _between(*LATTICE_SCALE_RANGE), _around(relative=0.015), (1e-3, 1e3),

@@ -346,12 +346,17 @@ class Crystal:
 
         Difference vectors between these positions agree by symmetry only, not by accident.
         """
+        return self.positions(self.generic_sites)
+
+    @cached_property
+    def generic_sites(self) -> FloatArray:
+        """Positions (n_sites, 3) of the sites, displaced at random along the free coordinates."""
         random = np.random.default_rng(20061)
         moved = self.site_positions.copy()
         for index, site in enumerate(self.sites):
             basis = self.coordinate_freedom(site.label).basis
             moved[index] += random.uniform(0.01, 0.05, len(basis)) @ basis
-        return self.positions(moved)
+        return moved
 
     def _same_modulo_lattice(self, first: FloatArray, second: FloatArray) -> bool:
         difference = first - second

@@ -20,6 +20,7 @@ from aiida_dse.engine.crystal.structure import CELL_LENGTHS, COORDINATES, Crysta
 from aiida_dse.engine.crystal.tensors import components_of, to_cartesian
 from aiida_dse.engine.memo import Memo
 from aiida_dse.engine.parameters import Kind, Parameter, ParameterName
+from aiida_dse.engine.particles.boundaries import Boundaries
 from aiida_dse.engine.particles.family import Family, PairCounts
 from aiida_dse.engine.particles.size_quantities import Rows, size_quantities
 from aiida_dse.engine.particles.vector_groups import VectorGroups
@@ -38,6 +39,11 @@ from aiida_dse.engine.scattering.pairs import (
     pair_classes,
     pair_weights,
     site_channels,
+)
+from aiida_dse.engine.scattering.variant_pairs import (
+    VariantClass,
+    variant_classes,
+    variant_weights,
 )
 from aiida_dse.engine.units import FloatArray, b_from_u
 
@@ -206,7 +212,8 @@ class CrystalPhase(Sites):
 
     `sizes` are the starting values of the size parameters, `exclusion_distance` (Å) is that of
     `excluded_pairs`, `displacements` are the models of sites with anisotropic displacements by label;
-    with a `correlation` of the motion of near atoms, they contain all sites.
+    with a `correlation` of the motion of near atoms, they contain all sites. `boundaries` are coherent
+    boundaries between variants, for particles of whole cells.
     """
 
     name: str
@@ -216,6 +223,7 @@ class CrystalPhase(Sites):
     exclusion_distance: float = EXCLUSION_DISTANCE
     displacements: Mapping[str, DisplacementModel] = field(default_factory=dict)
     correlation: Correlation | None = None
+    boundaries: Boundaries | None = None
     _known_classes: Memo[tuple[PairClass, ...]] = field(
         default_factory=Memo, init=False, repr=False, compare=False)
     _known_excluded: Memo[np.ndarray] = field(
@@ -259,6 +267,9 @@ class CrystalPhase(Sites):
         if (motion := self.correlation) is not None:
             parameters.append(Parameter(
                 ParameterName.of(self.name, motion.name), Kind.DELTA, motion.value, upper=motion.largest))
+        if self.boundaries is not None:
+            parameters += [Parameter(ParameterName.of(self.name, name), Kind.BOUNDARY_DENSITY, value)
+                           for name, value in self.boundaries.density.items()]
         parameters += [
             Parameter(ParameterName.of(self.name, name), kind, self.sizes[name])
             for name, kind in self.family.parameters.items()
@@ -403,7 +414,7 @@ class CrystalPhase(Sites):
             stale = [k for k in stale if previous.keys[k] != keys[k]]
             fresh = sorted(set(range(len(channels))) - set(stale))
             sums[fresh] = previous.sums[fresh]
-        matrix, positions = crystal.cell.matrix, self.crystal.positions(site_positions)
+        matrix, positions = crystal.cell.matrix, self._positions(site_positions)
         plain = [k for k in stale if not (damped[channels[k][0]] or damped[channels[k][1]])]
         if plain:
             histograms = self._histograms(
@@ -453,7 +464,7 @@ class CrystalPhase(Sites):
         crystal = self._with_cell(values)
         _, counts, weights = self._counts(crystal, values, None, resources)
         histograms = self._histograms(
-            crystal.cell.matrix, self.crystal.positions(self._site_positions(values)), counts,
+            crystal.cell.matrix, self._positions(self._site_positions(values)), counts,
             weights, range(len(site_channels(len(self.labels)))), step, resources)
         return histograms, self._atoms(counts.atoms)
 
@@ -518,17 +529,40 @@ class CrystalPhase(Sites):
             stretch = (crystal.cell.volume / self.crystal.cell.volume) ** (1 / 3)
             crystal = self.crystal
         cell = crystal.cell
-        key = (tuple(sizes.values()), (stretch, *cell.parameters) if self.family.changes_with_cell else ())
+        density = {} if self.boundaries is None else {
+            name: values[name] for name in self.boundaries.density}
+        key = (tuple(sizes.values()), tuple(density.values()),
+               (stretch, *cell.parameters) if self.family.changes_with_cell else ())
         if previous is not None and previous.counts_key == key:
             assert previous.counts is not None
             return key, previous.counts, previous.weights
         counts = self.family.pair_counts(
             crystal, sizes, resources, stretch=stretch, united=not self.displacements)
-        weights = pair_weights(counts, self._classes(counts)) if counts.groups is None else None
+        if self.boundaries is not None:
+            return key, counts, variant_weights(
+                counts.tables[0], self._variant_classes, self.boundaries.variants,
+                self.boundaries.factors(density))
+        weights = pair_weights(counts, self._plain_classes(counts)) if counts.groups is None else None
         return key, counts, weights
 
-    def _classes(self, counts: PairCounts) -> tuple[PairClass, ...]:
+    @cached_property
+    def _variant_classes(self) -> tuple[VariantClass, ...]:
+        assert self.boundaries is not None
+        return variant_classes(self.boundaries.variants, self.boundaries.changes)
+
+    def _positions(self, site_positions: FloatArray) -> FloatArray:
+        """The fractional positions (n, 3) to which the classes of pairs refer, of sites at (n_sites, 3)."""
+        if self.boundaries is not None:
+            return self.boundaries.variants.positions(site_positions).reshape(-1, 3)
+        return self.crystal.positions(site_positions)
+
+    def _classes(self, counts: PairCounts) -> tuple[PairClass, ...] | tuple[VariantClass, ...]:
         """The classes of pairs, which depend on the shape but not on the sizes."""
+        if self.boundaries is not None:
+            return self._variant_classes
+        return self._plain_classes(counts)
+
+    def _plain_classes(self, counts: PairCounts) -> tuple[PairClass, ...]:
         return self._known_classes.get((), lambda: pair_classes(
             self.crystal, counts, excluded_pairs(self.crystal, self.exclusion_distance)))
 

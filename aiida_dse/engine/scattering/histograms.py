@@ -11,6 +11,7 @@ costs four additions per distance; `spline_from_moments` computes the spline fro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from numba import njit
@@ -18,7 +19,7 @@ from numba import njit
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import FloatArray
 
-from .pairs import PairClass, PairWeights
+from .pairs import PairWeights
 
 #: Number of grid points before r = 0, which the spline of a short distance may reach.
 GRID_MARGIN = 2
@@ -43,10 +44,29 @@ def grid_step(q_max: float, tolerance: float) -> float:
     return float(min(2 * np.pi * root / (1 + root) / q_max, LARGEST_STEP))
 
 
+class VectorClass(Protocol):
+    """What the distances of a class of pairs depend on; see `PairClass`."""
+
+    @property
+    def channel(self) -> int: ...
+
+    @property
+    def first(self) -> int: ...
+
+    @property
+    def second(self) -> int: ...
+
+    @property
+    def sign(self) -> tuple[int, int, int]: ...
+
+    @property
+    def cell(self) -> tuple[int, int, int]: ...
+
+
 def lattice_histograms(
     matrix: FloatArray,
     positions: FloatArray,
-    classes: Sequence[PairClass],
+    classes: Sequence[VectorClass],
     weights: PairWeights,
     channels: Sequence[int],
     *,

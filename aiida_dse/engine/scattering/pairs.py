@@ -83,8 +83,8 @@ def pair_classes(
             holes = own if holes is None else np.concatenate([own, holes])
         sign, cell, fold = np.ones(3, dtype=int), np.zeros(3, dtype=int), ("", "", "")
         if counts.merged is None and right_angles:
-            sign, cell, fold = _mirror(difference)
-        elif counts.merged is None and i != j and _points_back(difference):
+            sign, cell, fold = mirror(difference)
+        elif counts.merged is None and i != j and points_back(difference):
             sign = -sign
         kappa = np.round(sign * (difference - cell), 6) + 0.0
         # the table of a pair (i, i) contains both u and -u
@@ -108,7 +108,7 @@ def pair_classes(
     return tuple(sorted(classes.values(), key=lambda pair: pair.channel))
 
 
-def _mirror(
+def mirror(
     difference: FloatArray,
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, str, str]]:
     """The sign, cell and fold that map every component of a difference into 0 ... 1/2."""
@@ -120,7 +120,7 @@ def _mirror(
     return sign, cell, (fold[0], fold[1], fold[2])
 
 
-def _points_back(difference: FloatArray) -> bool:
+def points_back(difference: FloatArray) -> bool:
     """Whether the first non-zero component of a difference is negative."""
     for component in difference:
         if abs(component) > 1e-6:
@@ -177,9 +177,9 @@ def _fill_class(counts, shifts, weights, fold, holes, start, table):  # type: ig
         weight = weights[m]
         zero = reach[2] - shifts[m, 2]  # where the third component of v is zero
         for x in range(counts.shape[0]):
-            a = _folded(x - reach[0] + shifts[m, 0], fold[0]) - start[0]
+            a = folded(x - reach[0] + shifts[m, 0], fold[0]) - start[0]
             for y in range(counts.shape[1]):
-                b = _folded(y - reach[1] + shifts[m, 1], fold[1]) - start[1]
+                b = folded(y - reach[1] + shifts[m, 1], fold[1]) - start[1]
                 target, source = table[a, b], counts[x, y]
                 for z in range(max(zero, 0), len(source)):
                     target[z - zero - start[2]] += weight * source[z]
@@ -193,15 +193,15 @@ def _fill_class(counts, shifts, weights, fold, holes, start, table):  # type: ig
         for h in range(len(holes)):
             x, y, z = holes[h] - shifts[m] + reach
             if 0 <= x < counts.shape[0] and 0 <= y < counts.shape[1] and 0 <= z < counts.shape[2]:
-                a = _folded(holes[h, 0], fold[0]) - start[0]
-                b = _folded(holes[h, 1], fold[1]) - start[1]
-                c = _folded(holes[h, 2], fold[2]) - start[2]
+                a = folded(holes[h, 0], fold[0]) - start[0]
+                b = folded(holes[h, 1], fold[1]) - start[1]
+                c = folded(holes[h, 2], fold[2]) - start[2]
                 table[a, b, c] -= weight * counts[x, y, z]
     for h in range(len(holes)):
         # a rounding error of the subtraction must not be divided by a distance of zero
-        a = _folded(holes[h, 0], fold[0]) - start[0]
-        b = _folded(holes[h, 1], fold[1]) - start[1]
-        c = _folded(holes[h, 2], fold[2]) - start[2]
+        a = folded(holes[h, 0], fold[0]) - start[0]
+        b = folded(holes[h, 1], fold[1]) - start[1]
+        c = folded(holes[h, 2], fold[2]) - start[2]
         inside = a < table.shape[0] and b < table.shape[1] and c < table.shape[2]
         left = 1e-9 * counts[reach[0], reach[1], reach[2]]
         if inside and min(a, b, c) >= 0 and abs(table[a, b, c]) < left:
@@ -209,7 +209,7 @@ def _fill_class(counts, shifts, weights, fold, holes, start, table):  # type: ig
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _folded(v, fold):  # type: ignore[no-untyped-def]
+def folded(v, fold):  # type: ignore[no-untyped-def]
     """The lattice component onto which v is folded (fold 0: none, 1: -v, 2: -1-v)."""
     if fold == 1:
         return abs(v)

@@ -1,0 +1,147 @@
+"""Translation variants of an ordered structure: domains shifted by vectors of a finer lattice.
+
+A structure that orders on a finer lattice (the pseudo-cubic lattice of a tilted perovskite) has
+variants: copies shifted by vectors of the finer lattice that are no vectors of its own. The shifts,
+modulo the lattice, form a finite abelian group. All variants share the average positions of the atoms;
+they differ in the displacements from these, such as the sense of the tilts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+import numpy as np
+
+from aiida_dse.engine.units import FloatArray
+
+from .structure import BasisAtom, Crystal
+
+#: Largest distance (Å) between an atom and the shifted atom that takes its place in another variant.
+LARGEST_SHIFT = 1.5
+#: Largest number of variants.
+MOST_VARIANTS = 64
+#: An atom belongs to the cell of the finer lattice in which its average position lies, if the cell begins
+#: this far (in cells) before the lattice point.
+BEFORE = 0.25
+
+
+@dataclass(frozen=True)
+class Variants:
+    """The variants of a crystal on a finer lattice.
+
+    `axes` (3, 3) are the vectors of the finer lattice as rows, in fractional coordinates of the crystal.
+    Raises ValueError if the lattice of the crystal is no sublattice of it, if there is only one variant,
+    or if the shifted atoms do not take the places of others.
+    """
+
+    crystal: Crystal
+    axes: tuple[tuple[float, float, float], ...]
+
+    def __post_init__(self) -> None:
+        matrix = np.array(self.axes, dtype=float)
+        if abs(np.linalg.det(matrix)) < 1e-9:
+            raise ValueError(f"the vectors {_shown(self.axes)} of the sublattice lie in one plane.")
+        if np.abs(self.lattice - np.linalg.inv(matrix)).max() > 1e-6:
+            raise ValueError(
+                f"the unit cell does not consist of whole cells of the sublattice {_shown(self.axes)}. Specify "
+                "vectors whose sums are the edges of the cell.")
+        n = round(abs(float(np.linalg.det(self.lattice))))
+        if not 1 < n <= MOST_VARIANTS:
+            raise ValueError(
+                f"the sublattice {_shown(self.axes)} has {n} cells in the unit cell, and so many variants; from 2 "
+                f"to {MOST_VARIANTS} are possible.")
+        self.atoms  # noqa: B018 - raises if atoms have no partner
+
+    @cached_property
+    def lattice(self) -> np.ndarray:
+        """The edges of the unit cell in vectors of the finer lattice, as rows (3, 3)."""
+        return np.round(np.linalg.inv(np.array(self.axes, dtype=float))).astype(np.int64)
+
+    @cached_property
+    def elements(self) -> np.ndarray:
+        """One shift (n, 3) of each variant in vectors of the finer lattice; the first is 0."""
+        found: list[tuple[int, ...]] = []
+        seen: set[tuple[int, ...]] = set()
+        reach = int(np.abs(self.lattice).sum(axis=0).max())
+        for shift in sorted(product(range(reach + 1), repeat=3), key=lambda one: (sum(one), one)):
+            key = self._class_key(np.array(shift))
+            if key not in seen:
+                seen.add(key)
+                found.append(shift)
+        return np.array(found)
+
+    def _class_key(self, shift: np.ndarray) -> tuple[int, ...]:
+        """Equal for shifts that differ by a lattice vector of the crystal."""
+        n = round(abs(float(np.linalg.det(self.lattice))))
+        inside = np.linalg.solve(self.lattice.T.astype(float), shift)
+        return tuple((np.round(n * (inside - np.floor(inside + 1e-9))).astype(int) % n).tolist())
+
+    def element_of(self, shift: np.ndarray) -> int:
+        """The variant of a shift in vectors of the finer lattice."""
+        return self._numbers[self._class_key(shift)]
+
+    @cached_property
+    def _numbers(self) -> dict[tuple[int, ...], int]:
+        return {self._class_key(shift): k for k, shift in enumerate(self.elements)}
+
+    @cached_property
+    def wave_vectors(self) -> FloatArray:
+        """The wave vectors (n, 3) of the characters, in reciprocal vectors of the finer lattice; the first is 0.
+
+        They are those of the superstructure reflections: the character of a shift s is exp(2 pi i k.s).
+        """
+        inverse = np.linalg.inv(self.lattice.astype(float))
+        found = {tuple((np.round(inverse @ np.array(m), 9) % 1.0).tolist())
+                 for m in product(range(round(abs(float(np.linalg.det(self.lattice))))), repeat=3)}
+        return np.array(sorted(found))
+
+    @cached_property
+    def characters(self) -> np.ndarray:
+        """The values (n_characters, n_variants) of the characters, complex."""
+        return np.asarray(np.exp(2j * np.pi * self.wave_vectors @ self.elements.T))
+
+    @cached_property
+    def atoms(self) -> tuple[tuple[BasisAtom, ...], ...]:
+        """The atom that takes the place of each basis atom, by variant and basis atom.
+
+        It is an image of a site like any other, shifted onto the place.
+        """
+        shifts = self.elements @ np.array(self.axes)
+        return tuple(tuple(self._partner(k, shift) for k in range(len(self.crystal.basis_atoms)))
+                     for shift in shifts)
+
+    def _partner(self, number: int, shift: FloatArray) -> BasisAtom:
+        """The image of an atom that lies near basis atom `number` if the crystal is shifted by -`shift`."""
+        crystal, positions = self.crystal, self.crystal.positions()
+        own = crystal.basis_atoms[number]
+        difference = positions - positions[number] - shift
+        cell = np.round(difference)
+        lengths = np.linalg.norm((difference - cell) @ crystal.cell.matrix.T, axis=1)
+        ion = crystal.sites[own.site].ion
+        lengths[[crystal.sites[atom.site].ion != ion for atom in crystal.basis_atoms]] = np.inf
+        best = int(np.argmin(lengths))
+        if lengths[best] > LARGEST_SHIFT:
+            raise ValueError(
+                f"no {ion} is near {crystal.sites[own.site].label} if the structure is shifted by the vector "
+                f"({', '.join(f'{x:.3g}' for x in shift)}) of the sublattice; the nearest is {lengths[best]:.2f} Å "
+                f"away, and the limit is {LARGEST_SHIFT:g} Å. The structure does not order on this sublattice.")
+        atom = crystal.basis_atoms[best]
+        return BasisAtom(atom.site, atom.rotation, atom.translation - shift - cell[best])
+
+    def positions(self, site_positions: FloatArray) -> FloatArray:
+        """The fractional positions (n_variants, n_atoms, 3) in all variants, of sites at (n_sites, 3)."""
+        return np.array([[atom.rotation @ site_positions[atom.site] + atom.translation for atom in row]
+                         for row in self.atoms])
+
+    @cached_property
+    def cells(self) -> np.ndarray:
+        """The cell (n_atoms, 3) of the finer lattice to which each basis atom belongs."""
+        average = self.positions(self.crystal.site_positions).mean(axis=0)
+        inside = average @ np.linalg.inv(np.array(self.axes))
+        return np.asarray(np.floor(inside + BEFORE), dtype=np.int64)
+
+
+def _shown(axes: tuple[tuple[float, float, float], ...]) -> str:
+    return str([[float(f"{x:.4g}") for x in row] for row in axes])

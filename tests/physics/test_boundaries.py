@@ -1,0 +1,129 @@
+"""Coherent boundaries: every configuration of a small particle, enumerated with its probability."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+
+from aiida_dse.engine.crystal.variants import Variants
+from aiida_dse.engine.particles.boundaries import Boundaries, BoundaryPlanes
+from aiida_dse.engine.particles.parallelepipeds import SingleParallelepiped
+
+AXES = ((0.5, 0.5, 0.0), (-0.5, 0.5, 0.0), (0.0, 0.0, 0.5))
+#: The displacements at a boundary, in pseudo-cubic vectors.
+AB, C, ABC = (1, 0, 0), (0, 0, 1), (1, 0, 1)
+
+
+def five_atoms(structure):
+    """The displaced atoms of each pseudo-cubic cell, by its type (i + j mod 2, k mod 2).
+
+    Written from PHYSICS2.md A.1: ideal offsets of Pb, Cs, Br_ax, Br_eq1 and Br_eq2 in a cell, and the
+    displacements from them that the 20 atoms of the orthorhombic cell have. Returns a list, by type, of
+    (site, ideal offset, pseudo-cubic position of the atom relative to the cell).
+    """
+    ideal = {"Pb": [(0, 0, 0)], "Cs": [(0.5, 0.5, 0.5)], "Br_ax": [(0, 0, 0.5)],
+             "Br_eq": [(0.5, 0, 0), (0, 0.5, 0)]}
+    names = {1: "Pb", 0: "Cs", 3: "Br_ax", 2: "Br_eq"}
+    found = {}
+    for x, site in zip(structure.positions, structure.site, strict=True):
+        pseudo = np.array([x[0] + x[1], x[1] - x[0], 2 * x[2]])
+        for offset in ideal[names[int(site)]]:
+            cell = np.round(pseudo - offset)
+            if np.abs(pseudo - offset - cell).max() < 0.24:
+                kind = (int(cell[0] + cell[1]) % 2, int(cell[2]) % 2)
+                found.setdefault(kind, []).append((int(site), offset, pseudo - cell))
+    assert sorted(found) == [(0, 0), (0, 1), (1, 0), (1, 1)] and all(len(v) == 5 for v in found.values())
+    return found
+
+
+def atoms_of_block(structure, cells, corner):
+    """(pseudo-cubic cell, number in the list of its type) of the atoms of whole boxes of atoms.
+
+    A box contains the atoms whose coordinates, in the crystal without boundaries, lie between `corner` and
+    corner + 1.
+    """
+    types = five_atoms(structure)
+    found = []
+    reach = sum(cells) + 4
+    for cell in product(range(-reach, reach + 1), repeat=3):
+        for number, (_, _, pseudo) in enumerate(types[(sum(cell[:2]) % 2, cell[2] % 2)]):
+            i, j, k = np.array(cell) + pseudo
+            box = np.floor(np.array([(i - j) / 2, (i + j) / 2, k / 2]) - corner + 1e-9)
+            if (box >= 0).all() and (box < cells).all():
+                found.append((cell, number))
+    assert len(found) == 20 * np.prod(cells)
+    return found
+
+
+def particle(direct, structure, members, kind_of):
+    """The atoms of pseudo-cubic cells, each of the type that kind_of(cell) has."""
+    types = five_atoms(structure)
+    xyz, sites = [], []
+    order = {}
+    for kind, rows in types.items():
+        order[kind] = {(site, offset): pseudo for site, offset, pseudo in rows}
+    for cell, number in members:
+        site, offset, _ = types[(sum(cell[:2]) % 2, cell[2] % 2)][number]
+        i, j, k = np.array(cell) + order[kind_of(cell)][site, offset]
+        xyz.append(np.array([(i - j) / 2, (i + j) / 2, k / 2]) @ structure.vectors)
+        sites.append(site)
+    return direct.Atoms(structure, np.array(xyz), np.array(sites), np.zeros(len(xyz), int),
+                        np.zeros((len(xyz), 3), int))
+
+
+def enumerated(direct, structure, members, planes, q, wavelength):
+    """The mean over all configurations and four starting variants.
+
+    planes: for each axis of the pseudo-cubic lattice, {shift: probability}.
+    """
+    cells = np.array([cell for cell, _ in members])
+    low, high = cells.min(axis=0), cells.max(axis=0)
+    places = [(axis, at) for axis in range(3) if planes[axis] for at in range(low[axis] + 1, high[axis] + 1)]
+    options = [[((0, 0, 0), 1 - sum(planes[axis].values())), *planes[axis].items()] for axis, _ in places]
+    total, n = np.zeros(len(q)), 0
+    for start in product((0, 1), repeat=2):
+        for choice in product(*options):
+            probability = np.prod([p for _, p in choice])
+            jumps = [(axis, at, shift) for (axis, at), (shift, _) in zip(places, choice, strict=True) if any(shift)]
+
+            def kind(cell, start=start, jumps=jumps):
+                moved = np.array(cell)
+                for axis, at, shift in jumps:
+                    if cell[axis] >= at:
+                        moved = moved + shift
+                return ((moved[0] + moved[1] + start[0]) % 2, (moved[2] + start[1]) % 2)
+
+            total += probability / 4 * direct.intensity(
+                particle(direct, structure, members, kind), q, wavelength)
+            n += 1
+    assert n >= 100
+    return total
+
+
+@pytest.fixture(scope="module")
+def model(dse):
+    """The engine's particle with boundaries."""
+    def made(cells, planes, density, corner=(0.0, 0.0, 0.0)):
+        crystal = replace(dse.crystals["pbnm"], termination=corner)
+        variants = Variants(crystal, AXES)
+        rows = tuple(BoundaryPlanes(f"n{k}", along, shift) for k, (along, shift) in enumerate(planes))
+        return dse.phase(crystal, SingleParallelepiped(cells), boundaries=Boundaries(
+            variants, rows, dict(zip([one.parameter for one in rows], density, strict=True))))
+
+    return made
+
+
+Q = np.array([0.5, 0.9, 1.4, 1.7, 1.9, 2.6, 4.3, 7.0, 12.0])
+
+
+@pytest.mark.parametrize("corner", [(0.0, 0.0, 0.0), (0.0, 0.5, 0.5)])
+def test_one_displacement_per_family(corner, dse, direct, model):
+    """All boundaries of 2 x 1 x 1 cells, for two terminations."""
+    structure = dse.structures["pbnm"]
+    members = atoms_of_block(structure, (2, 1, 1), np.array(corner))
+    expected = enumerated(direct, structure, members, [{AB: 0.3}, {AB: 0.2}, {ABC: 0.4}], Q, dse.wavelength)
+    phase = model((2, 1, 1), [((0,), AB), ((1,), AB), ((2,), ABC)], [0.3, 0.2, 0.4], corner)
+    np.testing.assert_allclose(dse.intensity(phase, Q, tolerance=1e-9), expected, rtol=1e-8)
