@@ -41,6 +41,7 @@ from aiida_dse.engine.scattering.pairs import (
     site_channels,
 )
 from aiida_dse.engine.scattering.variant_pairs import (
+    ChangeTable,
     VariantClass,
     variant_classes,
     variant_weights,
@@ -540,13 +541,13 @@ class CrystalPhase(Sites):
             crystal, sizes, resources, stretch=stretch, united=not self.displacements)
         if self.boundaries is not None:
             return key, counts, variant_weights(
-                counts.tables[0], self._variant_classes, self.boundaries.variants,
-                self.boundaries.factors(density))
+                counts.tables[0], *self._variant_classes, self.boundaries.variants,
+                self.boundaries.factors(density), resources)
         weights = pair_weights(counts, self._plain_classes(counts)) if counts.groups is None else None
         return key, counts, weights
 
     @cached_property
-    def _variant_classes(self) -> tuple[VariantClass, ...]:
+    def _variant_classes(self) -> tuple[tuple[VariantClass, ...], tuple[ChangeTable, ...]]:
         assert self.boundaries is not None
         return variant_classes(self.boundaries.variants, self.boundaries.changes)
 
@@ -559,7 +560,7 @@ class CrystalPhase(Sites):
     def _classes(self, counts: PairCounts) -> tuple[PairClass, ...] | tuple[VariantClass, ...]:
         """The classes of pairs, which depend on the shape but not on the sizes."""
         if self.boundaries is not None:
-            return self._variant_classes
+            return self._variant_classes[0]
         return self._plain_classes(counts)
 
     def _plain_classes(self, counts: PairCounts) -> tuple[PairClass, ...]:

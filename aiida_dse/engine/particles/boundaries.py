@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from aiida_dse.engine.crystal.variants import Variants
-from aiida_dse.engine.units import FloatArray
 
 
 @dataclass(frozen=True)
@@ -71,24 +70,3 @@ def transfer(
         for axis in one.along:
             factors[axis] -= density[one.parameter] * (1 - value)
     return factors
-
-
-def change_probabilities(
-    variants: Variants, factors: np.ndarray, reach: tuple[int, int, int], offset: np.ndarray
-) -> FloatArray:
-    """The probabilities P(D | U) (n_variants, 2u+1, 2v+1, 2w+1) at lattice vectors up to `reach`.
-
-    The difference of the cells of the finer lattice is that of the lattice vector, plus `offset` (3,).
-    """
-    axes = [np.arange(-n, n + 1) for n in reach]
-    u = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-    steps = u @ variants.lattice + offset
-    powers = np.ones((len(variants.characters), *steps.shape[:-1]), dtype=complex)
-    for axis in range(3):
-        longest = int(np.abs(steps[..., axis]).max())
-        # lambda^m for m = -longest ... longest
-        forward = factors[axis][:, None] ** np.arange(longest + 1)
-        table = np.concatenate([forward[:, :0:-1].conj(), forward], axis=1)
-        powers *= table[:, steps[..., axis] + longest]
-    inverse = variants.characters.conj().T / len(variants.characters)
-    return np.asarray(np.tensordot(inverse, powers, axes=1).real)

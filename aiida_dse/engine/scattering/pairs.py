@@ -84,7 +84,7 @@ def pair_classes(
         sign, cell, fold = np.ones(3, dtype=int), np.zeros(3, dtype=int), ("", "", "")
         if counts.merged is None and right_angles:
             sign, cell, fold = mirror(difference)
-        elif counts.merged is None and i != j and points_back(difference):
+        elif counts.merged is None and i != j and _points_back(difference):
             sign = -sign
         kappa = np.round(sign * (difference - cell), 6) + 0.0
         # the table of a pair (i, i) contains both u and -u
@@ -120,7 +120,7 @@ def mirror(
     return sign, cell, (fold[0], fold[1], fold[2])
 
 
-def points_back(difference: FloatArray) -> bool:
+def _points_back(difference: FloatArray) -> bool:
     """Whether the first non-zero component of a difference is negative."""
     for component in difference:
         if abs(component) > 1e-6:
