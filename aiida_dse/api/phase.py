@@ -29,7 +29,8 @@ class Phase:
     ASE Atoms, a gemmi SmallStructure, a Crystal), a list of atoms (XYZ path or text, ASE Atoms, a
     pymatgen Molecule, (labels, positions in Å)), or the path of stored pair distances (.h5). ions
     and B_iso (Å^2): by site label or element; they replace those of the source. displacements: by site
-    label or element, 'anisotropic' or a mapping as in documents. termination:
+    label or element, 'anisotropic' or a mapping as in documents. correlated_motion, boundaries: as in
+    documents. termination:
     fractional coordinates of the corner of the box whose atoms form one unit cell; distances,
     angles, pseudo_cubic: derived quantities to report, by site labels. Raises ValueError if the
     source or the particle is invalid.
@@ -42,6 +43,8 @@ class Phase:
     ions: Mapping[str, str] = field(default_factory=dict)
     B_iso: Mapping[str, float] = field(default_factory=dict)
     displacements: Mapping[str, Any] = field(default_factory=dict)
+    correlated_motion: Mapping[str, float] | None = None
+    boundaries: Mapping[str, Any] | None = None
     termination: tuple[float, float, float] = (0.0, 0.0, 0.0)
     exclusion_distance: float = EXCLUSION_DISTANCE
     block: str | None = None
@@ -78,7 +81,8 @@ class Phase:
         key = {"cif": "structure", "xyz": "atoms", "h5": "distances"}[self.file.rpartition(".")[2]]
         content = {
             key: self.file, "ions": dict(self.ions), "B_iso": dict(self.B_iso),
-            "displacements": dict(self.displacements),
+            "displacements": dict(self.displacements), "correlated_motion": self.correlated_motion,
+            "boundaries": self.boundaries,
             "termination": self.termination, "exclusion_distance": self.exclusion_distance,
         }
         particle = {} if self.particle is None else {"particle": self.particle.content()}

@@ -149,6 +149,38 @@ class CorrelatedMotion(Section):
         return self
 
 
+class Planes(Section):
+    """Planes of the sublattice that may be boundaries."""
+
+    along: Annotated[tuple[Literal[1, 2, 3], ...], Field(min_length=1, max_length=3)] = Field(
+        description="vectors of the sublattice along which the planes follow each other, such as [1, 2]")
+    shift: tuple[int, int, int] = Field(
+        description="shift of the structure at a boundary, in vectors of the sublattice")
+    density: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        description="starting value of the probability of a boundary at each plane")
+
+
+class BoundariesSection(Section):
+    """Coherent boundaries between domains that are shifted by vectors of a finer lattice (nanotwins)."""
+
+    sublattice: tuple[tuple[Finite, Finite, Finite], tuple[Finite, Finite, Finite],
+                      tuple[Finite, Finite, Finite]] = Field(
+        ((0.5, 0.5, 0.0), (-0.5, 0.5, 0.0), (0.0, 0.0, 0.5)),
+        description="vectors of the finer lattice in fractional coordinates; default: the pseudo-cubic lattice "
+        "of a perovskite in the setting Pbnm")
+    planes: Annotated[dict[Name, Planes], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _possible(self) -> BoundariesSection:
+        for axis in (1, 2, 3):
+            total = sum(one.density for one in self.planes.values() if axis in one.along)
+            if total > 0.5:
+                raise ValueError(
+                    f"the densities of the boundaries along vector {axis} of the sublattice sum to {total:g}; at "
+                    "most 0.5 is possible. Lower them")
+        return self
+
+
 class Phase(Section):
     """One kind of nanocrystal: a structure and its particles, a list of atoms, or distances."""
 
@@ -167,6 +199,7 @@ class Phase(Section):
         {}, description="site label or element -> 'anisotropic', or {model, along, parallel, perpendicular}"
     )
     correlated_motion: CorrelatedMotion | None = None
+    boundaries: BoundariesSection | None = None
     termination: tuple[Fractional, Fractional, Fractional] = Field(
         (0.0, 0.0, 0.0), description="fractional coordinates of the corner of the box whose atoms "
         "form one unit cell; determines the termination of the faces of particles of whole cells"
@@ -186,9 +219,12 @@ class Phase(Section):
                 f"a 'structure' needs a 'particle' (shape: {', '.join(SHAPES)}); 'atoms' and "
                 "'distances' describe complete particles, so remove 'particle' there"
             )
-        if self.structure is None and (self.displacements or self.correlated_motion):
-            raise ValueError("anisotropic displacements and correlated motion require a 'structure'; remove "
-                             "'displacements' and 'correlated_motion'")
+        if self.structure is None and (self.displacements or self.correlated_motion or self.boundaries):
+            raise ValueError("anisotropic displacements, correlated motion and boundaries require a 'structure'; "
+                             "remove 'displacements', 'correlated_motion' and 'boundaries'")
+        if self.boundaries and (self.displacements or self.correlated_motion):
+            raise ValueError("boundaries cannot be combined with anisotropic displacements or correlated motion; "
+                             "remove 'boundaries', or 'displacements' and 'correlated_motion'")
         return self
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from aiida_dse.engine.crystal.variants import Variants
 from aiida_dse.engine.particles.boundaries import Boundaries, BoundaryPlanes
 from aiida_dse.engine.particles.parallelepipeds import SingleParallelepiped
+from aiida_dse.io.structures import read_cif
 
 AXES = ((0.5, 0.5, 0.0), (-0.5, 0.5, 0.0), (0.0, 0.0, 0.5))
 #: The displacements at a boundary, in pseudo-cubic vectors.
@@ -127,3 +129,75 @@ def test_one_displacement_per_family(corner, dse, direct, model):
     expected = enumerated(direct, structure, members, [{AB: 0.3}, {AB: 0.2}, {ABC: 0.4}], Q, dse.wavelength)
     phase = model((2, 1, 1), [((0,), AB), ((1,), AB), ((2,), ABC)], [0.3, 0.2, 0.4], corner)
     np.testing.assert_allclose(dse.intensity(phase, Q, tolerance=1e-9), expected, rtol=1e-8)
+
+
+def test_no_boundaries_are_the_mean_of_four_variants(dse, direct, model):
+    """p = 0: the mean over the whole particle in each of the four variants."""
+    structure = dse.structures["pbnm"]
+    members = atoms_of_block(structure, (2, 2, 1), np.zeros(3))
+    expected = np.mean([
+        direct.intensity(particle(
+            direct, structure, members,
+            lambda cell, a=a, b=b: ((cell[0] + cell[1] + a) % 2, (cell[2] + b) % 2)), Q, dse.wavelength)
+        for a, b in product((0, 1), repeat=2)], axis=0)
+    found = dse.intensity(model((2, 2, 1), [((0, 1), AB), ((2,), C)], [0.0, 0.0]), Q, tolerance=1e-9)
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
+
+
+def test_superstructure_reflections_fade(dse):
+    """PHYSICS2.md A.5, 3 and 4: heights at the peaks of the example, relative to no boundaries."""
+    crystal = read_cif(Path(__file__).parents[2] / "examples" / "cspbbr3" / "CsPbBr3.cif")
+    cell = np.array(crystal.cell.parameters[:3])
+
+    def phase(shift, along, p):
+        return dse.phase(crystal, SingleParallelepiped((11, 11, 8)), boundaries=Boundaries(
+            Variants(crystal, AXES), (BoundaryPlanes("n", along, shift),), {"boundary_n": p}))
+
+    def heights(changed):
+        none, found = phase(AB, (0,), 0.0), {}
+        for hkl in [(1, 2, 0), (2, 1, 0), (1, 0, 3), (1, 2, 1), (2, 1, 1), (1, 2, 2), (2, 1, 2), (0, 0, 2),
+                    (1, 1, 0), (1, 1, 2), (0, 0, 4), (2, 2, 0), (1, 1, 1), (0, 2, 1), (1, 1, 3)]:
+            q = np.array([2 * np.pi * np.linalg.norm(np.array(hkl) / cell)])
+            found["".join(map(str, hkl))] = float(dse.intensity(changed, q)[0] / dse.intensity(none, q)[0])
+        return found
+
+    full = heights(phase(AB, (0, 1, 2), 0.5))
+    for hkl in ("120", "210", "103", "211", "122"):
+        assert 0.488 < full[hkl] < 0.562, (hkl, full[hkl])
+    for hkl in ("002", "110", "112", "004", "220"):
+        assert 1.0065 < full[hkl] < 1.0105, (hkl, full[hkl])
+    for hkl in ("111", "021", "113"):  # raised by the diffuse scattering of the others
+        assert 1.088 < full[hkl] < 1.125, (hkl, full[hkl])
+    only = heights(phase(ABC, (2,), 0.2))
+    expected = {"122": 0.65, "212": 0.65, "111": 0.81, "103": 1.065, "121": 1.065, "211": 1.065, "120": 0.93,
+                "210": 0.96}
+    for hkl, height in expected.items():
+        assert only[hkl] == pytest.approx(height, abs=0.012), hkl
+
+
+def test_two_variants_of_a_lattice_without_inversion_of_sense(dse):
+    """Three variants (a cell tripled along c), where the characters are complex: probabilities of changes."""
+    from aiida_dse.engine.particles.boundaries import transfer
+    from aiida_dse.engine.scattering.variant_pairs import _powers
+
+    crystal = dse.crystal("P 1", (4.0, 4.3, 12.0), [
+        ("A", "Pb2+", (0.01, 0.0, 0.02), 1.0, 1.0), ("B", "Pb2+", (0.02, 0.03, 0.33), 1.0, 1.0),
+        ("C", "Pb2+", (0.0, 0.01, 0.68), 1.0, 1.0)])
+    variants = Variants(crystal, ((1, 0, 0), (0, 1, 0), (0, 0, 1 / 3)))
+    assert len(variants.elements) == 3
+    p = 0.3
+    factors = transfer(variants, (BoundaryPlanes("n", (2,), (0, 0, 1)),), {"boundary_n": p})
+    powers, inverse = _powers(variants, factors, 4)
+    step = np.zeros((3, 3))  # from variant to variant at one plane
+    for k in range(3):
+        step[k, k] = 1 - p
+        step[k, variants.element_of(variants.elements[k] + np.array([0, 0, 1]))] += p
+    for m in range(5):
+        expected = np.linalg.matrix_power(step, m)[0]
+        forward = (inverse * powers[2, 4 + m]).sum(axis=1)
+        backward = (inverse * powers[2, 4 - m]).sum(axis=1)
+        np.testing.assert_allclose(forward.real, expected, atol=1e-12)
+        np.testing.assert_allclose(forward.imag, 0, atol=1e-12)
+        # the way back is the inverse change
+        back = [expected[variants.element_of(-shift)] for shift in variants.elements]
+        np.testing.assert_allclose(backward.real, back, atol=1e-12)

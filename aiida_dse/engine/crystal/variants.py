@@ -93,9 +93,10 @@ class Variants:
         They are those of the superstructure reflections: the character of a shift s is exp(2 pi i k.s).
         """
         inverse = np.linalg.inv(self.lattice.astype(float))
-        found = {tuple((np.round(inverse @ np.array(m), 9) % 1.0).tolist())
-                 for m in product(range(round(abs(float(np.linalg.det(self.lattice))))), repeat=3)}
-        return np.array(sorted(found))
+        n = round(abs(float(np.linalg.det(self.lattice))))
+        found = {tuple((np.round(n * inverse @ np.array(m)).astype(int) % n).tolist())
+                 for m in product(range(n), repeat=3)}
+        return np.array(sorted(found)) / n
 
     @cached_property
     def characters(self) -> np.ndarray:

@@ -376,8 +376,13 @@ class CrystalPhase(Sites):
         return self.family.statistics(self._with_cell(values), self._sizes(values))
 
     def size_quantities(self, values: Mapping[str, float], *, of_population: bool) -> Rows:
-        return self.family.size_quantities(
-            self._with_cell(values), self._sizes(values), of_population=of_population)
+        crystal = self._with_cell(values)
+        rows = self.family.size_quantities(crystal, self._sizes(values), of_population=of_population)
+        if self.boundaries is not None:
+            density = {name: values[name] for name in self.boundaries.density}
+            rows = [*rows, *((name, "nm", value) for name, value in
+                             self.boundaries.domains(density, crystal.cell.matrix).items())]
+        return rows
 
     def size_steps(self, values: Mapping[str, float]) -> dict[str, float]:
         return self.family.size_steps(self._with_cell(values))

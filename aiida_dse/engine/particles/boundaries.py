@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aiida_dse.engine.crystal.variants import Variants
+from aiida_dse.engine.units import FloatArray
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,16 @@ class Boundaries:
             if more == found:
                 return tuple(sorted(found))
             found = more
+
+    def domains(self, density: Mapping[str, float], matrix: FloatArray) -> dict[str, float]:
+        """The mean thickness (nm) of the domains between boundaries of each kind; matrix (3, 3) Å.
+
+        That of one family of planes, the first along which the boundaries follow each other.
+        """
+        reciprocal = np.linalg.inv(matrix @ np.array(self.variants.axes).T)
+        spacing = 1 / np.linalg.norm(reciprocal, axis=1) / 10
+        return {f"domain_{one.name}": float(spacing[one.along[0]] / max(density[one.parameter], 1e-9))
+                for one in self.planes}
 
     def factors(self, density: Mapping[str, float]) -> np.ndarray:
         """The transfer factors (3, n_characters) at probabilities by parameter."""

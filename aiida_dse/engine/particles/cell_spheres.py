@@ -77,6 +77,7 @@ class CellSpherePopulation(NamedSizes):
     largest: float = np.inf
     parameters: ClassVar[Mapping[str, Kind]] = {"D": Kind.SIZE, "sd_D": Kind.SIZE_SD}
     isotropic: ClassVar[bool] = True
+    whole_cells: ClassVar[bool] = False
     directed: ClassVar[bool] = False
     changes_with_cell: ClassVar[bool] = True
 

@@ -79,6 +79,8 @@ class Family(Protocol):
     #: Whether the atoms of a particle are those of the reference crystal, scaled isotropically.
     isotropic: ClassVar[bool]
 
+    #: Whether the particles consist of whole cells, so that all pairs of basis atoms have the same numbers.
+    whole_cells: ClassVar[bool]
     #: Whether the pairs can be counted by the direction of their difference vectors.
     directed: ClassVar[bool]
 

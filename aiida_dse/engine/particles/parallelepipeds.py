@@ -35,6 +35,7 @@ class SingleParallelepiped(NamedSizes):
     cells: tuple[int, int, int]
     parameters: ClassVar[Mapping[str, Kind]] = {}
     isotropic: ClassVar[bool] = False
+    whole_cells: ClassVar[bool] = True
     directed: ClassVar[bool] = True
     changes_with_cell: ClassVar[bool] = False
 
@@ -93,6 +94,7 @@ class ParallelepipedPopulation(NamedSizes):
         "size_axes_rotation": Kind.SIZE_ROTATION,
     }
     isotropic: ClassVar[bool] = False
+    whole_cells: ClassVar[bool] = True
     directed: ClassVar[bool] = True
     changes_with_cell: ClassVar[bool] = True
     #: Powers of L_ab and L_c in the volume L_ab^2 L_c.
@@ -168,6 +170,7 @@ class QuasiCubePopulation(NamedSizes):
     largest: float = np.inf
     parameters: ClassVar[Mapping[str, Kind]] = {"L": Kind.SIZE, "sd_L": Kind.SIZE_SD}
     isotropic: ClassVar[bool] = False
+    whole_cells: ClassVar[bool] = True
     directed: ClassVar[bool] = True
     changes_with_cell: ClassVar[bool] = True
 

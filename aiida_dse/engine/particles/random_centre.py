@@ -49,6 +49,7 @@ class RandomCentre:
     single: Mapping[str, float] = field(default_factory=dict)
     largest: float = np.inf
     isotropic: ClassVar[bool] = True
+    whole_cells: ClassVar[bool] = False
     directed: ClassVar[bool] = True
     changes_with_cell: ClassVar[bool] = True
     _known: Memo[tuple[VectorGroups, Overlap]] = field(

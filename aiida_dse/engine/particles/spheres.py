@@ -32,6 +32,7 @@ class SingleSphere(NamedSizes):
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
     parameters: ClassVar[Mapping[str, Kind]] = {}
     isotropic: ClassVar[bool] = True
+    whole_cells: ClassVar[bool] = False
     directed: ClassVar[bool] = False
     changes_with_cell: ClassVar[bool] = False
 
@@ -75,6 +76,7 @@ class SpherePopulation(NamedSizes):
     largest: float = np.inf
     parameters: ClassVar[Mapping[str, Kind]] = {"D": Kind.SIZE, "sd_D": Kind.SIZE_SD}
     isotropic: ClassVar[bool] = True
+    whole_cells: ClassVar[bool] = False
     directed: ClassVar[bool] = False
     changes_with_cell: ClassVar[bool] = True
 

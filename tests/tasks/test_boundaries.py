@@ -1,0 +1,75 @@
+"""Coherent boundaries from documents: refined, reported and refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aiida_dse.documents import DocumentError, parse_document
+from aiida_dse.tasks.build import build
+from aiida_dse.tasks.run import run_refine, run_simulate
+
+CIF = Path(__file__).parents[2] / "examples" / "cspbbr3" / "CsPbBr3.cif"
+TWINS = {"ab": {"along": [1, 2], "shift": [1, 0, 0], "density": 0.1}}
+
+
+def document(boundaries, **more):
+    return {"schema": "aiida-dse/model/2",
+            "pattern": {"axis": "q_inverse_angstrom", "wavelength": 0.5,
+                        "grid": {"start": 0.8, "stop": 9.0, "step": 0.01}},
+            "phases": {"P": {"structure": "CsPbBr3.cif", "boundaries": boundaries,
+                             "particle": {"shape": "parallelepiped", "cells": [6, 6, 4]}}}, **more}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "CsPbBr3.cif").write_text(CIF.read_text())
+    return tmp_path
+
+
+def test_the_density_of_boundaries_is_refined(folder):
+    """From an ordered start, with tilts and B of Br free; the density has an s.u. and bounds."""
+    content = document({"planes": TWINS})
+    arrays = run_simulate(build(parse_document(content), folder)).arrays
+    intensity = arrays["pattern/calculated"]
+    np.savetxt(folder / "d.xye", np.c_[arrays["pattern/q"], intensity, 0.02 * np.sqrt(intensity * intensity.mean())])
+    content["pattern"] = {"axis": "q_inverse_angstrom", "wavelength": 0.5, "file": "d.xye"}
+    content["parameters"] = {"P.boundary_ab": 0.03}
+    content["refinement"] = {"stages": [["P.boundary_ab"], ["P.Br_*.[xyz]", "P.Br_*.B_iso"]]}
+    found = run_refine(build(parse_document(content), folder)).summary
+    row = found.parameters["P.boundary_ab"]
+    assert row.value == pytest.approx(0.1, abs=2e-3) and 0 < row.su < 0.05 and row.kind == "boundary_density"
+    assert (row.lower, row.upper) == (0.0, 0.5)
+    # (110) planes of the pseudo-cubic lattice are 5.9 Å apart
+    thickness = found.derived["P"].quantities["domain_ab"]
+    assert thickness.value == pytest.approx(0.5873 / row.value, rel=0.01) and thickness.unit == "nm"
+
+
+@pytest.mark.parametrize(("boundaries", "particle", "words"), [
+    ({"planes": {"ab": TWINS["ab"] | {"density": 0.6}}}, None, "less than or equal to 0.5"),
+    ({"planes": {"ab": TWINS["ab"] | {"density": 0.3}, "more": TWINS["ab"] | {"density": 0.3}}}, None,
+     "along vector 1 of the sublattice sum to 0.6; at most 0.5"),
+    ({"planes": {}}, None, "at least 1 item"),
+    ({"planes": {"ab": TWINS["ab"] | {"shift": [1, 1, 0]}}}, None, "a vector of the lattice of the structure"),
+    ({"planes": {"ab": TWINS["ab"] | {"along": [4]}}}, None, "1, 2 or 3"),
+    ({"planes": TWINS, "sublattice": [[0.5, 0, 0], [0, 1, 0], [0, 0, 1]]}, None, "does not order on this sublattice"),
+    ({"planes": TWINS, "sublattice": [[0.7, 0, 0], [0, 1, 0], [0, 0, 1]]}, None, "does not consist of whole cells"),
+    ({"planes": TWINS, "sublattice": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}, None, "1 cells in the unit cell"),
+    ({"planes": TWINS, "sublattice": [[1, 0, 0], [1, 0, 0], [0, 0, 1]]}, None, "lie in one plane"),
+    ({"planes": TWINS}, {"shape": "sphere", "D": 3}, "boundaries require particles of whole cells"),
+])
+def test_boundaries_that_make_no_sense_are_refused(boundaries, particle, words, folder):
+    content = document(boundaries)
+    if particle:
+        content["phases"]["P"]["particle"] = particle
+    with pytest.raises(DocumentError, match=words):
+        build(parse_document(content), folder)
+
+
+def test_boundaries_exclude_anisotropic_displacements(folder):
+    content = document({"planes": TWINS})
+    content["phases"]["P"]["displacements"] = {"Br_ax": "anisotropic"}
+    with pytest.raises(DocumentError, match="cannot be combined"):
+        parse_document(content)
