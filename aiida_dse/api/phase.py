@@ -29,8 +29,8 @@ class Phase:
     ASE Atoms, a gemmi SmallStructure, a Crystal), a list of atoms (XYZ path or text, ASE Atoms, a
     pymatgen Molecule, (labels, positions in Å)), or the path of stored pair distances (.h5). ions
     and B_iso (Å^2): by site label or element; they replace those of the source. displacements: by site
-    label or element, 'anisotropic' or a mapping as in documents. correlated_motion, boundaries: as in
-    documents. termination:
+    label or element, 'anisotropic' or a mapping as in documents. correlated_motion, boundaries,
+    split: as in documents. termination:
     fractional coordinates of the corner of the box whose atoms form one unit cell; distances,
     angles, pseudo_cubic: derived quantities to report, by site labels. Raises ValueError if the
     source or the particle is invalid.
@@ -45,6 +45,7 @@ class Phase:
     displacements: Mapping[str, Any] = field(default_factory=dict)
     correlated_motion: Mapping[str, float] | None = None
     boundaries: Mapping[str, Any] | None = None
+    split: Mapping[str, Any] | None = None
     termination: tuple[float, float, float] = (0.0, 0.0, 0.0)
     exclusion_distance: float = EXCLUSION_DISTANCE
     block: str | None = None
@@ -82,7 +83,7 @@ class Phase:
         content = {
             key: self.file, "ions": dict(self.ions), "B_iso": dict(self.B_iso),
             "displacements": dict(self.displacements), "correlated_motion": self.correlated_motion,
-            "boundaries": self.boundaries,
+            "boundaries": self.boundaries, "split": self.split,
             "termination": self.termination, "exclusion_distance": self.exclusion_distance,
         }
         particle = {} if self.particle is None else {"particle": self.particle.content()}

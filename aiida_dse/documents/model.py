@@ -149,6 +149,9 @@ class CorrelatedMotion(Section):
         return self
 
 
+Correlated = Annotated[float, Field(ge=-1, le=1)]
+
+
 class Planes(Section):
     """Planes of the sublattice that may be boundaries."""
 
@@ -160,14 +163,37 @@ class Planes(Section):
         description="starting value of the probability of a boundary at each plane")
 
 
+Vector = tuple[Finite, Finite, Finite]
+SUBLATTICE = ("vectors of the sublattice in fractional coordinates; default: the pseudo-cubic lattice of a "
+              "perovskite in the setting Pbnm")
+PSEUDO_CUBIC = ((0.5, 0.5, 0.0), (-0.5, 0.5, 0.0), (0.0, 0.0, 0.5))
+
+
+class SplitPositions(Section):
+    """Two positions of every atom of a site, on both sides of its coordinates."""
+
+    direction: Vector = Field(description="lattice direction [u, v, w] from one position to the other")
+    amplitude: Annotated[float, Field(ge=0, le=3)] = Field(
+        description="starting value of the distance of each position from the mean, Å")
+    fixed: bool = Field(False, description="the direction is the same for all atoms of the site, instead of "
+                        "turning with the symmetry operations")
+
+
+class SplitSection(Section):
+    """Static disorder: sites that are split into two positions, with correlated signs."""
+
+    sites: Annotated[dict[str, SplitPositions], Field(min_length=1)]
+    correlation: Literal["independent", "columns", "alternating_columns", "layers"] | tuple[
+        Correlated, Correlated, Correlated] = Field(
+        "independent", description="correlation of the signs; columns along the third vector of the sublattice, "
+        "layers of the first two, or the mean product of the signs of neighbours along each vector")
+    sublattice: tuple[Vector, Vector, Vector] = Field(PSEUDO_CUBIC, description=SUBLATTICE)
+
+
 class BoundariesSection(Section):
     """Coherent boundaries between domains that are shifted by vectors of a finer lattice (nanotwins)."""
 
-    sublattice: tuple[tuple[Finite, Finite, Finite], tuple[Finite, Finite, Finite],
-                      tuple[Finite, Finite, Finite]] = Field(
-        ((0.5, 0.5, 0.0), (-0.5, 0.5, 0.0), (0.0, 0.0, 0.5)),
-        description="vectors of the finer lattice in fractional coordinates; default: the pseudo-cubic lattice "
-        "of a perovskite in the setting Pbnm")
+    sublattice: tuple[Vector, Vector, Vector] = Field(PSEUDO_CUBIC, description=SUBLATTICE)
     planes: Annotated[dict[Name, Planes], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -200,6 +226,7 @@ class Phase(Section):
     )
     correlated_motion: CorrelatedMotion | None = None
     boundaries: BoundariesSection | None = None
+    split: SplitSection | None = None
     termination: tuple[Fractional, Fractional, Fractional] = Field(
         (0.0, 0.0, 0.0), description="fractional coordinates of the corner of the box whose atoms "
         "form one unit cell; determines the termination of the faces of particles of whole cells"
@@ -219,12 +246,13 @@ class Phase(Section):
                 f"a 'structure' needs a 'particle' (shape: {', '.join(SHAPES)}); 'atoms' and "
                 "'distances' describe complete particles, so remove 'particle' there"
             )
-        if self.structure is None and (self.displacements or self.correlated_motion or self.boundaries):
-            raise ValueError("anisotropic displacements, correlated motion and boundaries require a 'structure'; "
-                             "remove 'displacements', 'correlated_motion' and 'boundaries'")
-        if self.boundaries and (self.displacements or self.correlated_motion):
-            raise ValueError("boundaries cannot be combined with anisotropic displacements or correlated motion; "
-                             "remove 'boundaries', or 'displacements' and 'correlated_motion'")
+        disorder = {name: getattr(self, name) for name in
+                    ("displacements", "correlated_motion", "boundaries", "split")}
+        given = [name for name, value in disorder.items() if value]
+        if self.structure is None and given:
+            raise ValueError(f"{' and '.join(given)} require a 'structure'; remove them")
+        if (self.boundaries or self.split) and len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} cannot be combined; remove all but one of them")
         return self
 
     @property

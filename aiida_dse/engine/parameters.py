@@ -94,6 +94,7 @@ class Kind(StrEnum):
     SIZE_ROTATION = "size_rotation"
     ASPECT = "aspect"
     BOUNDARY_DENSITY = "boundary_density"
+    SPLIT = "split"  # distance of the positions of a split site from their mean
     LATTICE_SCALE = "lattice_scale"
     GLOBAL = "global"
     SCALE = "scale"
@@ -220,6 +221,10 @@ KINDS: dict[Kind, KindSpec] = {
     Kind.BOUNDARY_DENSITY: KindSpec(
         "", _fixed(0.01), _between(0.0, 0.5), _between(0.0, 0.5), (0.0, 0.5), _fixed(0.5),
         Changes.COUNTS, 1,
+    ),
+    Kind.SPLIT: KindSpec(
+        "Å", _fixed(0.02), lambda value: (0.0, max(1.0, 2 * value)), _factor_of_two, (0.0, 3.0), _fixed(1.0),
+        Changes.DISTANCES, 1,
     ),
     Kind.LATTICE_SCALE: KindSpec(
         "", _fixed(1e-3), _between(*LATTICE_SCALE_RANGE), _around(relative=0.015), (1e-3, 1e3),

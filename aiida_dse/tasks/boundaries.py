@@ -1,4 +1,4 @@
-"""Coherent boundaries from the section 'boundaries' of a phase."""
+"""Coherent boundaries and split sites from the sections 'boundaries' and 'split' of a phase."""
 
 from __future__ import annotations
 
@@ -6,29 +6,42 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from aiida_dse.documents.model import BoundariesSection
+from aiida_dse.documents.model import BoundariesSection, SplitSection
+from aiida_dse.documents.model import Phase as PhaseSection
+from aiida_dse.engine.crystal.splitting import SplitSite, SplitSites
 from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.crystal.variants import Variants
-from aiida_dse.engine.particles.boundaries import Boundaries, BoundaryPlanes
+from aiida_dse.engine.particles.boundaries import Boundaries, BoundaryPlanes, Order, SplitOrder
 from aiida_dse.engine.particles.family import Family
 
+#: The correlations of the signs of split sites along the vectors of the sublattice, by name.
+CORRELATIONS = {"independent": (0.0, 0.0, 0.0), "columns": (0.0, 0.0, 1.0), "alternating_columns": (0.0, 0.0, -1.0),
+                "layers": (1.0, 1.0, 0.0)}
 
-def boundaries_of(
-    crystal: Crystal, family: Family, section: BoundariesSection | None,
-    excluded: Mapping[tuple[int, int], np.ndarray],
-) -> Boundaries | None:
-    """The boundaries of a phase.
 
-    Raises ValueError for particles that do not consist of whole cells, split sites, structures that do not
-    order on the sublattice, and shifts that are lattice vectors.
+def order_of(
+    crystal: Crystal, family: Family, section: PhaseSection, excluded: Mapping[tuple[int, int], np.ndarray]
+) -> Order | None:
+    """The boundaries or split sites of a phase.
+
+    Raises ValueError for particles that do not consist of whole cells, for partially occupied alternatives,
+    and for sublattices, shifts and directions that are not possible.
     """
-    if section is None:
+    if section.boundaries is None and section.split is None:
         return None
+    what = "boundaries" if section.boundaries is not None else "split"
     if not family.whole_cells:
-        raise ValueError("boundaries require particles of whole cells: the shape 'parallelepiped' or 'quasi_cube'.")
+        raise ValueError(f"'{what}' requires particles of whole cells: the shape 'parallelepiped' or 'quasi_cube'.")
     if excluded:
-        raise ValueError("boundaries cannot be combined with split sites. Remove 'boundaries', or the alternative "
-                         "positions from the structure.")
+        raise ValueError(f"'{what}' cannot be combined with partially occupied alternative positions. Remove "
+                         f"'{what}', or the alternatives from the structure.")
+    if section.boundaries is not None:
+        return _boundaries(crystal, section.boundaries)
+    assert section.split is not None
+    return _split(crystal, section.split)
+
+
+def _boundaries(crystal: Crystal, section: BoundariesSection) -> Boundaries:
     a, b, c = section.sublattice
     variants = Variants(crystal, (a, b, c))
     planes = []
@@ -40,3 +53,20 @@ def boundaries_of(
         planes.append(BoundaryPlanes(name, tuple(axis - 1 for axis in sorted(set(one.along))), one.shift))
     return Boundaries(variants, tuple(planes), {
         plane.parameter: section.planes[plane.name].density for plane in planes})
+
+
+def _split(crystal: Crystal, section: SplitSection) -> SplitOrder:
+    split, amplitudes = [], {}
+    for label, one in section.sites.items():
+        crystal.site(label)
+        direction = np.array(one.direction, dtype=float)
+        length = float(np.linalg.norm(crystal.cell.matrix @ direction))
+        if not length > 0:
+            raise ValueError(f"split.sites.{label}: the direction [0, 0, 0] has no length. Specify another one.")
+        x, y, z = (direction / length).tolist()
+        split.append(SplitSite(label, (x, y, z), one.fixed))
+        amplitudes[split[-1].parameter] = one.amplitude
+    a, b, c = section.sublattice
+    correlation = CORRELATIONS[section.correlation] if isinstance(section.correlation, str) \
+        else section.correlation
+    return SplitOrder(SplitSites(crystal, (a, b, c), tuple(split)), amplitudes, correlation)

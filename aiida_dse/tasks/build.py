@@ -44,7 +44,7 @@ from aiida_dse.engine.scattering.form_factors import element_of, ion_symbol, tab
 from aiida_dse.engine.units import FloatArray, q_from_two_theta, two_theta_from_q
 from aiida_dse.io.notes import collecting_notes, note
 
-from .boundaries import boundaries_of
+from .boundaries import order_of
 from .displacements import (
     correlated_motion,
     damped_sites,
@@ -295,7 +295,7 @@ def _phase(name: str, section: PhaseSection, found: Structure) -> Phase:
     require_directions(crystal, family, sizes, displacements)
     phase = CrystalPhase(
         name, crystal, family, sizes, section.exclusion_distance, displacements, correlation,
-        boundaries_of(crystal, family, section.boundaries, excluded))
+        order_of(crystal, family, section, excluded))
     phase.parameters  # noqa: B018 - raises if B_iso is missing
     for one, other, distance, radii in short_contacts(crystal, excluded):
         note(f"{crystal.name}: {one} and {other} are only {distance:.2f} Å apart, although their "

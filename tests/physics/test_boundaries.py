@@ -1,16 +1,17 @@
-"""Coherent boundaries: every configuration of a small particle, enumerated with its probability."""
+"""Coherent boundaries and split sites: every configuration of a small particle, with its probability."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from aiida_dse.engine.crystal.splitting import SplitSite, SplitSites
 from aiida_dse.engine.crystal.variants import Variants
-from aiida_dse.engine.particles.boundaries import Boundaries, BoundaryPlanes
+from aiida_dse.engine.particles.boundaries import Boundaries, BoundaryPlanes, SplitOrder
 from aiida_dse.engine.particles.parallelepipeds import SingleParallelepiped
 from aiida_dse.io.structures import read_cif
 
@@ -112,7 +113,7 @@ def model(dse):
         crystal = replace(dse.crystals["pbnm"], termination=corner)
         variants = Variants(crystal, AXES)
         rows = tuple(BoundaryPlanes(f"n{k}", along, shift) for k, (along, shift) in enumerate(planes))
-        return dse.phase(crystal, SingleParallelepiped(cells), boundaries=Boundaries(
+        return dse.phase(crystal, SingleParallelepiped(cells), order=Boundaries(
             variants, rows, dict(zip([one.parameter for one in rows], density, strict=True))))
 
     return made
@@ -150,7 +151,7 @@ def test_superstructure_reflections_fade(dse):
     cell = np.array(crystal.cell.parameters[:3])
 
     def phase(shift, along, p):
-        return dse.phase(crystal, SingleParallelepiped((11, 11, 8)), boundaries=Boundaries(
+        return dse.phase(crystal, SingleParallelepiped((11, 11, 8)), order=Boundaries(
             Variants(crystal, AXES), (BoundaryPlanes("n", along, shift),), {"boundary_n": p}))
 
     def heights(changed):
@@ -201,3 +202,75 @@ def test_two_variants_of_a_lattice_without_inversion_of_sense(dse):
         # the way back is the inverse change
         back = [expected[variants.element_of(-shift)] for shift in variants.elements]
         np.testing.assert_allclose(backward.real, back, atol=1e-12)
+
+
+#: The direction (fractional) in which Br_ax is split, and the amplitude (Å): tangential, in the mirror plane.
+DIRECTION, AMPLITUDE = np.array([0.6, -0.8, 0.0]), 0.28
+
+
+def split_phase(dse, correlation, cells, amplitude=AMPLITUDE, fixed=False, corner=(0.0, 0.0, 0.0)):
+    crystal = replace(dse.crystals["pbnm"], termination=corner)
+    direction = DIRECTION / np.linalg.norm(crystal.cell.matrix @ DIRECTION)
+    sites = SplitSites(crystal, AXES, (SplitSite("Br_ax", tuple(direction.tolist()), fixed),))
+    return dse.phase(crystal, SingleParallelepiped(cells), order=SplitOrder(
+        sites, {"Br_ax.split": amplitude}, correlation))
+
+
+def chains(factor, length):
+    """The configurations of signs of a chain and their probabilities, for neighbours of the mean product factor."""
+    for signs in product((1, -1), repeat=length):
+        p = 0.5 * np.prod([(1 + factor * a * b) / 2 for a, b in pairwise(signs)])
+        if p > 0:
+            yield signs, p
+
+
+@pytest.mark.parametrize("correlation", [
+    (0.0, 0.0, 0.0), (0.0, 0.0, 1.0), (1.0, 1.0, 0.0), (0.0, 0.0, -1.0), (0.0, 0.0, 0.5), (1.0, 1.0, 0.6)],
+    ids=["independent", "columns", "layers", "alternating", "chain", "layers with chain"])
+@pytest.mark.parametrize("fixed", [False, True], ids=["turned", "fixed"])
+def test_split_sites_are_the_mean_over_all_signs(correlation, fixed, dse, direct):
+    """The sign of a cell is the product of those of three chains, which has the product correlation."""
+    structure = dse.structures["pbnm"]
+    atoms = direct.block(structure, 2, 1, 1)
+    axial = np.flatnonzero(atoms.site == 3)
+    fractional = atoms.xyz[axial] @ np.linalg.inv(structure.vectors)
+    cells = np.array([np.floor([x[0] + x[1] + 0.25, x[1] - x[0] + 0.25, 2 * x[2] + 0.25 - 0.5 + 0.5])
+                      for x in fractional]).astype(int)
+    shift = DIRECTION / np.linalg.norm(DIRECTION @ structure.vectors) * AMPLITUDE
+    # the images of Pbnm in the plane, by x: (x, y), (-x, -y), (1/2 + x, 1/2 - y), (1/2 - x, 1/2 + y)
+    turns = {0.052: (1, 1, 1), 0.948: (-1, -1, 1), 0.552: (1, -1, 1), 0.448: (-1, 1, 1)}
+    own = np.array([shift if fixed else shift * turns[round(float(x[0] % 1), 3)]
+                    for x in fractional]) @ structure.vectors
+    low = cells.min(axis=0)
+    lengths = np.ptp(cells, axis=0) + 1
+    q = Q[:7]
+    expected = np.zeros(len(q))
+    for (a, pa), (b, pb), (c, pc) in product(*[list(chains(f, n)) for f, n in zip(correlation, lengths, strict=True)]):
+        signs = np.array([a[i] * b[j] * c[k] for i, j, k in cells - low])
+        moved = atoms.xyz.copy()
+        moved[axial] += signs[:, None] * own
+        expected += pa * pb * pc * direct.intensity(
+            replace(atoms, xyz=moved), q, dse.wavelength)
+    found = dse.intensity(split_phase(dse, correlation, (2, 1, 1), fixed=fixed), q, tolerance=1e-9)
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
+
+
+def test_independent_signs_are_half_occupied_sites(dse):
+    """The route of partially occupied alternatives, which exists since version 0.1."""
+    corner = (-0.1, -0.1, 0.0)  # so that both positions lie inside the box
+    crystal = replace(dse.crystals["pbnm"], termination=corner)
+    shift = DIRECTION / np.linalg.norm(crystal.cell.matrix @ DIRECTION) * AMPLITUDE
+    axial = crystal.site("Br_ax")
+    others = tuple(site for site in crystal.sites if site.label != "Br_ax")
+    halves = tuple(replace(axial, label=f"Br_{name}", position=tuple(np.array(axial.position) + sign * shift),
+                           occupancy=axial.occupancy / 2) for name, sign in (("p", 1), ("m", -1)))
+    expected = dse.intensity(dse.phase(replace(crystal, sites=(*others, *halves)), SingleParallelepiped((3, 2, 2))),
+                             Q, tolerance=1e-9)
+    found = dse.intensity(split_phase(dse, (0.0, 0.0, 0.0), (3, 2, 2), corner=corner), Q, tolerance=1e-9)
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
+
+
+def test_a_site_that_is_not_split_apart_is_the_site(dse):
+    expected = dse.intensity(dse.phase(dse.crystals["pbnm"], SingleParallelepiped((3, 2, 2))), Q, tolerance=1e-9)
+    found = dse.intensity(split_phase(dse, (0.0, 0.0, 0.7), (3, 2, 2), amplitude=0.0), Q, tolerance=1e-9)
+    np.testing.assert_allclose(found, expected, rtol=1e-8)

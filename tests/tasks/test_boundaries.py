@@ -58,12 +58,44 @@ def test_the_density_of_boundaries_is_refined(folder):
     ({"planes": TWINS, "sublattice": [[0.7, 0, 0], [0, 1, 0], [0, 0, 1]]}, None, "does not consist of whole cells"),
     ({"planes": TWINS, "sublattice": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}, None, "1 cells in the unit cell"),
     ({"planes": TWINS, "sublattice": [[1, 0, 0], [1, 0, 0], [0, 0, 1]]}, None, "lie in one plane"),
-    ({"planes": TWINS}, {"shape": "sphere", "D": 3}, "boundaries require particles of whole cells"),
+    ({"planes": TWINS}, {"shape": "sphere", "D": 3}, "requires particles of whole cells"),
 ])
 def test_boundaries_that_make_no_sense_are_refused(boundaries, particle, words, folder):
     content = document(boundaries)
     if particle:
         content["phases"]["P"]["particle"] = particle
+    with pytest.raises(DocumentError, match=words):
+        build(parse_document(content), folder)
+
+
+SPLIT = {"sites": {"Br_ax": {"direction": [1, 1, 0], "amplitude": 0.25}}}
+
+
+@pytest.mark.parametrize("correlation", ["independent", "columns", [0.0, 0.0, 0.5]])
+def test_the_amplitude_of_a_split_site_is_refined(correlation, folder):
+    content = document(None)
+    content["phases"]["P"] |= {"boundaries": None, "split": SPLIT | {"correlation": correlation}}
+    arrays = run_simulate(build(parse_document(content), folder)).arrays
+    intensity = arrays["pattern/calculated"]
+    np.savetxt(folder / "d.xye", np.c_[arrays["pattern/q"], intensity, 0.02 * np.sqrt(intensity * intensity.mean())])
+    content["pattern"] = {"axis": "q_inverse_angstrom", "wavelength": 0.5, "file": "d.xye"}
+    content["parameters"] = {"P.Br_ax.split": 0.15}
+    content["refinement"] = {"stages": [["P.Br_ax.split", "P.Br_ax.[xy]"]]}
+    found = run_refine(build(parse_document(content), folder)).summary
+    row = found.parameters["P.Br_ax.split"]
+    assert row.value == pytest.approx(0.25, abs=2e-3) and 0 < row.su < 0.05 and row.kind == "split"
+
+
+@pytest.mark.parametrize(("split", "words"), [
+    ({"sites": {"Xx": SPLIT["sites"]["Br_ax"]}}, "has no site 'Xx'"),
+    ({"sites": {"Br_ax": {"direction": [0, 0, 0], "amplitude": 0.2}}}, "has no length"),
+    ({"sites": {"Br_ax": {"direction": [1, 0, 0], "amplitude": -0.2}}}, "greater than or equal to 0"),
+    (SPLIT | {"correlation": "rows"}, "split.correlation"),
+    (SPLIT | {"correlation": [0, 0, 2]}, "less than or equal to 1"),
+])
+def test_split_sites_that_make_no_sense_are_refused(split, words, folder):
+    content = document(None)
+    content["phases"]["P"] |= {"boundaries": None, "split": split}
     with pytest.raises(DocumentError, match=words):
         build(parse_document(content), folder)
 

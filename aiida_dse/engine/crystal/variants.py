@@ -8,9 +8,11 @@ they differ in the displacements from these, such as the sense of the tilts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from typing import Protocol
 
 import numpy as np
 
@@ -27,6 +29,72 @@ MOST_VARIANTS = 64
 BEFORE = 0.25
 
 
+Axes = tuple[tuple[float, float, float], ...]
+
+
+class Ordering(Protocol):
+    """Alternative positions of the atoms of a crystal, numbered by the elements of an abelian group."""
+
+    @property
+    def crystal(self) -> Crystal: ...
+
+    @property
+    def lattice(self) -> np.ndarray:
+        """The edges of the unit cell in vectors of the sublattice, as rows (3, 3)."""
+        ...
+
+    @property
+    def elements(self) -> np.ndarray:
+        """The elements (n, k) of the group; the first is 0."""
+        ...
+
+    def element_of(self, shift: np.ndarray) -> int:
+        """The number of an element (k,), or of a sum or difference of elements."""
+        ...
+
+    @property
+    def characters(self) -> np.ndarray:
+        """The values (n_characters, n) of the characters of the group, complex."""
+        ...
+
+    @property
+    def sites(self) -> np.ndarray:
+        """The site (n, n_atoms) of each atom."""
+        ...
+
+    def positions(self, site_positions: FloatArray, values: Mapping[str, float]) -> FloatArray:
+        """The fractional positions (n, n_atoms, 3), of sites at (n_sites, 3) and local parameter values."""
+        ...
+
+    @property
+    def generic_positions(self) -> FloatArray:
+        """Positions (n, n_atoms, 3) whose differences agree by symmetry only."""
+        ...
+
+    @property
+    def cells(self) -> np.ndarray:
+        """The cell (n_atoms, 3) of the sublattice to which each basis atom belongs."""
+        ...
+
+
+def whole_cells(axes: Axes) -> np.ndarray:
+    """The edges of the unit cell in vectors of the sublattice, as rows (3, 3).
+
+    Raises ValueError if the vectors lie in one plane, or the cell does not consist of whole cells of the
+    sublattice.
+    """
+    matrix = np.array(axes, dtype=float)
+    if abs(np.linalg.det(matrix)) < 1e-9:
+        raise ValueError(f"the vectors {_shown(axes)} of the sublattice lie in one plane.")
+    inverse = np.linalg.inv(matrix)
+    whole = np.round(inverse)
+    if np.abs(whole - inverse).max() > 1e-6:
+        raise ValueError(
+            f"the unit cell does not consist of whole cells of the sublattice {_shown(axes)}. Specify vectors whose "
+            "sums are the edges of the cell.")
+    return np.asarray(whole, dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class Variants:
     """The variants of a crystal on a finer lattice.
@@ -37,16 +105,9 @@ class Variants:
     """
 
     crystal: Crystal
-    axes: tuple[tuple[float, float, float], ...]
+    axes: Axes
 
     def __post_init__(self) -> None:
-        matrix = np.array(self.axes, dtype=float)
-        if abs(np.linalg.det(matrix)) < 1e-9:
-            raise ValueError(f"the vectors {_shown(self.axes)} of the sublattice lie in one plane.")
-        if np.abs(self.lattice - np.linalg.inv(matrix)).max() > 1e-6:
-            raise ValueError(
-                f"the unit cell does not consist of whole cells of the sublattice {_shown(self.axes)}. Specify "
-                "vectors whose sums are the edges of the cell.")
         n = round(abs(float(np.linalg.det(self.lattice))))
         if not 1 < n <= MOST_VARIANTS:
             raise ValueError(
@@ -57,7 +118,7 @@ class Variants:
     @cached_property
     def lattice(self) -> np.ndarray:
         """The edges of the unit cell in vectors of the finer lattice, as rows (3, 3)."""
-        return np.round(np.linalg.inv(np.array(self.axes, dtype=float))).astype(np.int64)
+        return whole_cells(self.axes)
 
     @cached_property
     def elements(self) -> np.ndarray:
@@ -131,7 +192,19 @@ class Variants:
         atom = crystal.basis_atoms[best]
         return BasisAtom(atom.site, atom.rotation, atom.translation - shift - cell[best])
 
-    def positions(self, site_positions: FloatArray) -> FloatArray:
+    @cached_property
+    def sites(self) -> np.ndarray:
+        """The site (n_variants, n_atoms) of each atom."""
+        return np.array([[atom.site for atom in row] for row in self.atoms])
+
+    @property
+    def generic_positions(self) -> FloatArray:
+        """Positions (n_variants, n_atoms, 3) whose differences agree by symmetry only."""
+        return self.positions(self.crystal.generic_sites)
+
+    def positions(
+        self, site_positions: FloatArray, values: Mapping[str, float] | None = None
+    ) -> FloatArray:
         """The fractional positions (n_variants, n_atoms, 3) in all variants, of sites at (n_sites, 3)."""
         return np.array([[atom.rotation @ site_positions[atom.site] + atom.translation for atom in row]
                          for row in self.atoms])
@@ -144,5 +217,5 @@ class Variants:
         return np.asarray(np.floor(inside + BEFORE), dtype=np.int64)
 
 
-def _shown(axes: tuple[tuple[float, float, float], ...]) -> str:
+def _shown(axes: Axes) -> str:
     return str([[float(f"{x:.4g}") for x in row] for row in axes])

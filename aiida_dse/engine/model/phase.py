@@ -19,8 +19,8 @@ from aiida_dse.engine.crystal.disorder import EXCLUSION_DISTANCE, excluded_pairs
 from aiida_dse.engine.crystal.structure import CELL_LENGTHS, COORDINATES, Crystal
 from aiida_dse.engine.crystal.tensors import components_of, to_cartesian
 from aiida_dse.engine.memo import Memo
-from aiida_dse.engine.parameters import Kind, Parameter, ParameterName
-from aiida_dse.engine.particles.boundaries import Boundaries
+from aiida_dse.engine.parameters import Changes, Kind, Parameter, ParameterName
+from aiida_dse.engine.particles.boundaries import Order
 from aiida_dse.engine.particles.family import Family, PairCounts
 from aiida_dse.engine.particles.size_quantities import Rows, size_quantities
 from aiida_dse.engine.particles.vector_groups import VectorGroups
@@ -213,8 +213,8 @@ class CrystalPhase(Sites):
 
     `sizes` are the starting values of the size parameters, `exclusion_distance` (Å) is that of
     `excluded_pairs`, `displacements` are the models of sites with anisotropic displacements by label;
-    with a `correlation` of the motion of near atoms, they contain all sites. `boundaries` are coherent
-    boundaries between variants, for particles of whole cells.
+    with a `correlation` of the motion of near atoms, they contain all sites. `order` describes
+    coherent boundaries between variants or split sites, for particles of whole cells.
     """
 
     name: str
@@ -224,7 +224,7 @@ class CrystalPhase(Sites):
     exclusion_distance: float = EXCLUSION_DISTANCE
     displacements: Mapping[str, DisplacementModel] = field(default_factory=dict)
     correlation: Correlation | None = None
-    boundaries: Boundaries | None = None
+    order: Order | None = None
     _known_classes: Memo[tuple[PairClass, ...]] = field(
         default_factory=Memo, init=False, repr=False, compare=False)
     _known_excluded: Memo[np.ndarray] = field(
@@ -268,9 +268,9 @@ class CrystalPhase(Sites):
         if (motion := self.correlation) is not None:
             parameters.append(Parameter(
                 ParameterName.of(self.name, motion.name), Kind.DELTA, motion.value, upper=motion.largest))
-        if self.boundaries is not None:
-            parameters += [Parameter(ParameterName.of(self.name, name), Kind.BOUNDARY_DENSITY, value)
-                           for name, value in self.boundaries.density.items()]
+        if self.order is not None:
+            parameters += [Parameter(ParameterName(f"{self.name}.{name}"), kind, value)
+                           for name, (kind, value) in self.order.parameters.items()]
         parameters += [
             Parameter(ParameterName.of(self.name, name), kind, self.sizes[name])
             for name, kind in self.family.parameters.items()
@@ -378,10 +378,9 @@ class CrystalPhase(Sites):
     def size_quantities(self, values: Mapping[str, float], *, of_population: bool) -> Rows:
         crystal = self._with_cell(values)
         rows = self.family.size_quantities(crystal, self._sizes(values), of_population=of_population)
-        if self.boundaries is not None:
-            density = {name: values[name] for name in self.boundaries.density}
+        if self.order is not None:
             rows = [*rows, *((name, "nm", value) for name, value in
-                             self.boundaries.domains(density, crystal.cell.matrix).items())]
+                             self.order.quantities(values, crystal.cell.matrix).items())]
         return rows
 
     def size_steps(self, values: Mapping[str, float]) -> dict[str, float]:
@@ -406,7 +405,8 @@ class CrystalPhase(Sites):
         counts_key, counts, weights = self._counts(
             crystal, values, previous, sampling.resources)
         site_positions = self._site_positions(values)
-        site_keys = [tuple(position) for position in site_positions]
+        site_keys = [(*position, *self._split(label, values))
+                     for label, position in zip(self.labels, site_positions, strict=True)]
         channels = site_channels(len(self.labels))
         motion = {} if self.correlation is None else {
             self.correlation.name: values[self.correlation.name]}
@@ -420,7 +420,7 @@ class CrystalPhase(Sites):
             stale = [k for k in stale if previous.keys[k] != keys[k]]
             fresh = sorted(set(range(len(channels))) - set(stale))
             sums[fresh] = previous.sums[fresh]
-        matrix, positions = crystal.cell.matrix, self._positions(site_positions)
+        matrix, positions = crystal.cell.matrix, self._positions(site_positions, values)
         plain = [k for k in stale if not (damped[channels[k][0]] or damped[channels[k][1]])]
         if plain:
             histograms = self._histograms(
@@ -470,7 +470,7 @@ class CrystalPhase(Sites):
         crystal = self._with_cell(values)
         _, counts, weights = self._counts(crystal, values, None, resources)
         histograms = self._histograms(
-            crystal.cell.matrix, self._positions(self._site_positions(values)), counts,
+            crystal.cell.matrix, self._positions(self._site_positions(values), values), counts,
             weights, range(len(site_channels(len(self.labels)))), step, resources)
         return histograms, self._atoms(counts.atoms)
 
@@ -535,36 +535,43 @@ class CrystalPhase(Sites):
             stretch = (crystal.cell.volume / self.crystal.cell.volume) ** (1 / 3)
             crystal = self.crystal
         cell = crystal.cell
-        density = {} if self.boundaries is None else {
-            name: values[name] for name in self.boundaries.density}
-        key = (tuple(sizes.values()), tuple(density.values()),
+        density = [] if self.order is None else [
+            values[name] for name, (kind, _) in self.order.parameters.items()
+            if kind.spec.changes is Changes.COUNTS]
+        key = (tuple(sizes.values()), tuple(density),
                (stretch, *cell.parameters) if self.family.changes_with_cell else ())
         if previous is not None and previous.counts_key == key:
             assert previous.counts is not None
             return key, previous.counts, previous.weights
         counts = self.family.pair_counts(
             crystal, sizes, resources, stretch=stretch, united=not self.displacements)
-        if self.boundaries is not None:
+        if self.order is not None:
             return key, counts, variant_weights(
-                counts.tables[0], *self._variant_classes, self.boundaries.variants,
-                self.boundaries.factors(density), resources)
+                counts.tables[0], *self._variant_classes, self.order.variants, self.order.factors(values),
+                resources)
         weights = pair_weights(counts, self._plain_classes(counts)) if counts.groups is None else None
         return key, counts, weights
 
+    def _split(self, label: str, values: Mapping[str, float]) -> tuple[float, ...]:
+        """The parameters of a site by which its atoms have several positions."""
+        return () if self.order is None else tuple(
+            values[name] for name, (kind, _) in self.order.parameters.items()
+            if kind is Kind.SPLIT and name.rpartition(".")[0] == label)
+
     @cached_property
     def _variant_classes(self) -> tuple[tuple[VariantClass, ...], tuple[ChangeTable, ...]]:
-        assert self.boundaries is not None
-        return variant_classes(self.boundaries.variants, self.boundaries.changes)
+        assert self.order is not None
+        return variant_classes(self.order.variants, self.order.changes)
 
-    def _positions(self, site_positions: FloatArray) -> FloatArray:
+    def _positions(self, site_positions: FloatArray, values: Mapping[str, float]) -> FloatArray:
         """The fractional positions (n, 3) to which the classes of pairs refer, of sites at (n_sites, 3)."""
-        if self.boundaries is not None:
-            return self.boundaries.variants.positions(site_positions).reshape(-1, 3)
+        if self.order is not None:
+            return self.order.variants.positions(site_positions, values).reshape(-1, 3)
         return self.crystal.positions(site_positions)
 
     def _classes(self, counts: PairCounts) -> tuple[PairClass, ...] | tuple[VariantClass, ...]:
         """The classes of pairs, which depend on the shape but not on the sizes."""
-        if self.boundaries is not None:
+        if self.order is not None:
             return self._variant_classes[0]
         return self._plain_classes(counts)
 

@@ -15,10 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from aiida_dse.engine.crystal.variants import Variants
+from aiida_dse.engine.crystal.splitting import SplitSites
+from aiida_dse.engine.crystal.variants import Ordering, Variants
+from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.units import FloatArray
 
 
@@ -35,6 +38,31 @@ class BoundaryPlanes:
     def parameter(self) -> str:
         """The name of the parameter p, the probability of a boundary at each plane."""
         return f"boundary_{self.name}"
+
+
+class Order(Protocol):
+    """Correlated alternatives of the positions of atoms, as a phase uses them."""
+
+    @property
+    def variants(self) -> Ordering: ...
+
+    @property
+    def changes(self) -> tuple[int, ...]:
+        """The elements of the group by which the alternatives of two atoms may differ."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, tuple[Kind, float]]:
+        """The kind and the starting value of each parameter, by its local name."""
+        ...
+
+    def factors(self, values: Mapping[str, float]) -> np.ndarray:
+        """The transfer factors (3, n_characters), complex, of one step along each axis of the sublattice."""
+        ...
+
+    def quantities(self, values: Mapping[str, float], matrix: FloatArray) -> dict[str, float]:
+        """Lengths (nm) to report; matrix (3, 3) Å: the lattice vectors."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +84,11 @@ class Boundaries:
                 return tuple(sorted(found))
             found = more
 
-    def domains(self, density: Mapping[str, float], matrix: FloatArray) -> dict[str, float]:
+    @property
+    def parameters(self) -> Mapping[str, tuple[Kind, float]]:
+        return {name: (Kind.BOUNDARY_DENSITY, value) for name, value in self.density.items()}
+
+    def quantities(self, density: Mapping[str, float], matrix: FloatArray) -> dict[str, float]:
         """The mean thickness (nm) of the domains between boundaries of each kind; matrix (3, 3) Å.
 
         That of one family of planes, the first along which the boundaries follow each other.
@@ -81,3 +113,29 @@ def transfer(
         for axis in one.along:
             factors[axis] -= density[one.parameter] * (1 - value)
     return factors
+
+
+@dataclass(frozen=True)
+class SplitOrder:
+    """Split sites, their starting amplitudes (Å) by parameter, and the correlation of the signs.
+
+    `correlation` is the mean product of the signs of neighbours along each axis of the sublattice.
+    """
+
+    variants: SplitSites
+    amplitudes: Mapping[str, float]
+    correlation: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @property
+    def changes(self) -> tuple[int, ...]:
+        return (0, 1)
+
+    @property
+    def parameters(self) -> Mapping[str, tuple[Kind, float]]:
+        return {name: (Kind.SPLIT, value) for name, value in self.amplitudes.items()}
+
+    def factors(self, values: Mapping[str, float]) -> np.ndarray:
+        return np.stack([np.ones(3), np.array(self.correlation)], axis=1).astype(complex)
+
+    def quantities(self, values: Mapping[str, float], matrix: FloatArray) -> dict[str, float]:
+        return {}

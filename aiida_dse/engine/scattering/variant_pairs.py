@@ -1,4 +1,4 @@
-"""Pairs of atoms in particles with coherent boundaries between translation variants."""
+"""Pairs of atoms in particles with domains of translation variants, or with split sites."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 from numba import njit
 
-from aiida_dse.engine.crystal.variants import Variants
+from aiida_dse.engine.crystal.variants import Ordering
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import FloatArray
 
@@ -53,13 +53,13 @@ class VariantClass:
 
 
 def variant_classes(
-    variants: Variants, changes: Sequence[int]
+    variants: Ordering, changes: Sequence[int]
 ) -> tuple[tuple[VariantClass, ...], tuple[ChangeTable, ...]]:
     """The classes of pairs of basis atoms in any two variants that differ by one of `changes`."""
     crystal = variants.crystal
     right_angles = all(
         crystal.cell_constraints.get(angle) == 90 for angle in ("alpha", "beta", "gamma"))
-    generic = variants.positions(crystal.generic_sites).reshape(-1, 3)
+    generic = variants.generic_positions.reshape(-1, 3)
     tables: dict[ChangeTable, int] = {}
     found: dict[tuple[object, ...], tuple[VariantClass, list[tuple[int, Vector, Vector]]]] = {}
     for channel, first, second, cell, hole, table in _directed(variants, changes):
@@ -78,14 +78,14 @@ def variant_classes(
 
 
 def _directed(
-    variants: Variants, changes: Sequence[int]
+    variants: Ordering, changes: Sequence[int]
 ) -> Iterator[tuple[int, int, int, Vector, bool, ChangeTable]]:
     """Pairs of atoms with the same difference vectors, and their numbers: channel, first, second, cell, hole."""
     crystal = variants.crystal
     index = {pair: k for k, pair in enumerate(site_channels(len(crystal.sites)))}
-    generic = variants.positions(crystal.generic_sites)
+    generic = variants.generic_positions
     n_variants, n_atoms = generic.shape[:2]
-    sites = np.array([[atom.site for atom in row] for row in variants.atoms])
+    sites = variants.sites
     found: dict[tuple[int, tuple[float, ...], int, Vector, bool], dict[Vector, float]] = {}
     example: dict[tuple[int, tuple[float, ...], int, Vector, bool], tuple[int, int, Vector]] = {}
     for i, j in zip(*np.triu_indices(n_atoms), strict=True):
@@ -130,7 +130,7 @@ def _vector(values: np.ndarray) -> Vector:
 
 
 def variant_weights(
-    counts: FloatArray, classes: Sequence[VariantClass], tables: Sequence[ChangeTable], variants: Variants,
+    counts: FloatArray, classes: Sequence[VariantClass], tables: Sequence[ChangeTable], variants: Ordering,
     factors: np.ndarray, resources: Resources = ONE_THREAD,
 ) -> PairWeights:
     """The weights of each class, for C(u) (2U-1, 2V-1, 2W-1) and the transfer factors of the planes."""
@@ -195,7 +195,7 @@ def _run(work: Callable[[int], None], n: int, resources: Resources) -> None:
         pass
 
 
-def _powers(variants: Variants, factors: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
+def _powers(variants: Ordering, factors: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
     """lambda^m (3, 2 longest + 1, n_characters) for m = -longest ..., and the inverse transform to changes.
 
     Real arrays if all characters are real.
