@@ -22,7 +22,7 @@ import numpy as np
 import xraylib
 
 from aiida_dse.documents import load_document, parse_document
-from aiida_dse.engine.model.phase import CrystalPhase
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.units import FloatArray, photon_energy
 from aiida_dse.tasks.build import BuiltModel, build
 from aiida_dse.tasks.run import run_refine

@@ -29,7 +29,8 @@ from aiida_dse.engine.fit.posterior import sample_posterior
 from aiida_dse.engine.fit.refine import default_stages, refine
 from aiida_dse.engine.maps.axes import Axis
 from aiida_dse.engine.maps.scan import scan
-from aiida_dse.engine.model.phase import CrystalPhase, Sampling
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
+from aiida_dse.engine.model.phase import Sampling
 from aiida_dse.engine.particles.cell_spheres import CellSpherePopulation
 from aiida_dse.engine.particles.parallelepipeds import ParallelepipedPopulation, SingleParallelepiped
 from aiida_dse.engine.particles.spheres import SpherePopulation

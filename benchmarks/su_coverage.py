@@ -17,8 +17,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from aiida_dse.engine.fit.refine import refine
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.pattern import Background, ObservedPattern, PatternModel
-from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.tasks.build import build
 
 ROOT = Path(__file__).parent.parent

@@ -6,8 +6,8 @@ import gemmi
 import numpy as np
 
 from aiida_dse.engine.crystal.structure import Crystal
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.fixed_geometry import AtomListPhase
-from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.engine.scattering.form_factors import element_of
 from aiida_dse.io.structures import chemical_formula
 from aiida_dse.tasks.build import BuiltModel

@@ -24,13 +24,14 @@ from aiida_dse.engine.fit.posterior import require_walkers
 from aiida_dse.engine.fit.refine import default_stages, free_names
 from aiida_dse.engine.fit.settling import counts_per_unit
 from aiida_dse.engine.maps.grid import Coordinate, Grid
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.fixed_geometry import (
     AtomListPhase,
     PairDistances,
     PairDistancesPhase,
 )
 from aiida_dse.engine.model.pattern import Background, ObservedPattern, PatternModel
-from aiida_dse.engine.model.phase import CrystalPhase, Phase
+from aiida_dse.engine.model.phase import Phase
 from aiida_dse.engine.model.quantities import CrystalQuantity
 from aiida_dse.engine.model.restraints import (
     Restraint,

@@ -15,9 +15,10 @@ from aiida_dse.documents.records import PhaseRow, SiteRow, Value
 from aiida_dse.engine.crystal.structure import CELL_LENGTHS, CELL_PARAMETERS
 from aiida_dse.engine.fit.covariance import Covariance
 from aiida_dse.engine.fit.narrow import narrow_distributions
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.derivatives import DIFFERENCE
 from aiida_dse.engine.model.pattern import PatternModel
-from aiida_dse.engine.model.phase import CrystalPhase, Phase, PhaseState
+from aiida_dse.engine.model.phase import Phase, PhaseState
 from aiida_dse.engine.model.quantities import CrystalQuantity, evaluated
 from aiida_dse.engine.parameters import Kind, ParameterName
 from aiida_dse.engine.particles.size_statistics import statistic_unit

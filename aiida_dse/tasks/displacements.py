@@ -11,6 +11,7 @@ from aiida_dse.documents.model import CorrelatedMotion, Displacement
 from aiida_dse.engine.crystal.disorder import shortest_distance
 from aiida_dse.engine.crystal.structure import Crystal, Site
 from aiida_dse.engine.crystal.tensors import symmetric, to_cartesian
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.displacements import (
     Anisotropic,
     Correlation,
@@ -21,7 +22,6 @@ from aiida_dse.engine.model.displacements import (
     checked,
 )
 from aiida_dse.engine.model.pattern import PatternModel
-from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.engine.particles.directed_groups import require_possible
 from aiida_dse.engine.particles.family import Family
 from aiida_dse.engine.scattering.form_factors import element_of

@@ -10,13 +10,13 @@ import numpy as np
 import aiida_dse
 from aiida_dse.documents.results import BuildSummary, DistancesRow
 from aiida_dse.documents.status import Status
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.fixed_geometry import (
     AtomListPhase,
     PairDistances,
     PairDistancesPhase,
     sample,
 )
-from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.engine.scattering.histograms import GRID_MARGIN
 from aiida_dse.engine.scattering.pairs import site_channels
 from aiida_dse.engine.units import FloatArray

@@ -19,8 +19,9 @@ from aiida_dse.documents.plans import RefinementPlan
 from aiida_dse.engine.fit.refine import default_stages
 from aiida_dse.engine.maps.certificate import LEAST_GEOMETRIES
 from aiida_dse.engine.maps.interpolated import CHECKED, PROBES, WORTHWHILE
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.pattern import PatternModel
-from aiida_dse.engine.model.phase import CrystalPhase, Phase, PhaseState
+from aiida_dse.engine.model.phase import Phase, PhaseState
 from aiida_dse.engine.parameters import Kind, select
 
 from .build import BuiltModel

@@ -13,10 +13,11 @@ import numpy as np
 
 from aiida_dse.documents.records import Value
 from aiida_dse.engine.fit.refine import Refinement
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.derivatives import DIFFERENCE
 from aiida_dse.engine.model.fixed_geometry import FixedGeometryPhase
 from aiida_dse.engine.model.pattern import PatternModel
-from aiida_dse.engine.model.phase import CrystalPhase, Phase
+from aiida_dse.engine.model.phase import Phase
 from aiida_dse.engine.scattering.form_factors import element_of
 from aiida_dse.engine.units import FloatArray
 

@@ -10,8 +10,8 @@ from aiida_dse.documents.plans import ScanAxis
 from aiida_dse.documents.reading import located
 from aiida_dse.engine.maps.axes import MAX_POINTS, Axis, MapAxis, PathAxis, QuantityAxis
 from aiida_dse.engine.maps.grid import Grid, grid_of
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.pattern import PatternModel
-from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.engine.model.quantities import CrystalQuantity, crystal_quantities, require_quantity
 from aiida_dse.engine.parameters import is_pattern, select
 

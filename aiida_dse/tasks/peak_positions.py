@@ -13,9 +13,10 @@ from functools import lru_cache
 import numpy as np
 
 from aiida_dse.documents import DocumentError
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.fixed_geometry import AtomListPhase, PairDistancesPhase
 from aiida_dse.engine.model.pattern import ObservedPattern, PatternModel
-from aiida_dse.engine.model.phase import CrystalPhase, Phase, Sampling
+from aiida_dse.engine.model.phase import Phase, Sampling
 from aiida_dse.engine.particles.parallelepipeds import SingleParallelepiped
 from aiida_dse.engine.scattering import debye
 from aiida_dse.engine.units import FloatArray, q_from_two_theta, two_theta_from_q

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aiida_dse.engine.crystal.structure import Crystal
-from aiida_dse.engine.model.phase import CrystalPhase, Phase
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
+from aiida_dse.engine.model.phase import Phase
 from aiida_dse.engine.parameters import Kind, Parameter
 from aiida_dse.io.notes import note
 

@@ -39,8 +39,8 @@ from aiida_dse.engine.maps.gof_map import GofMap, Interpolation, ScanProgress
 from aiida_dse.engine.maps.grid import Coordinate, quantities_on
 from aiida_dse.engine.maps.scan import scan
 from aiida_dse.engine.model.agreement import SERIAL_LIMIT, Agreement, serial_correlation
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.pattern import PatternModel
-from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.particles.size_statistics import truncation_warning
 from aiida_dse.engine.resources import ONE_THREAD, Resources

@@ -8,9 +8,10 @@ import gemmi
 import numpy as np
 
 from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.fixed_geometry import AtomListPhase
 from aiida_dse.engine.model.pattern import ObservedPattern, PatternModel
-from aiida_dse.engine.model.phase import CrystalPhase, Sampling
+from aiida_dse.engine.model.phase import Sampling
 from aiida_dse.engine.particles.parallelepipeds import ParallelepipedPopulation, SingleParallelepiped
 from aiida_dse.engine.particles.spheres import SingleSphere, SpherePopulation
 from aiida_dse.engine.scattering import debye

@@ -19,9 +19,9 @@ from aiida_dse.documents.status import Status
 from aiida_dse.engine import NUMERICS_VERSION
 from aiida_dse.engine.fit.covariance import Covariance
 from aiida_dse.engine.model.constraints import Constraint
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.fixed_geometry import PairDistancesPhase
 from aiida_dse.engine.model.pattern import Evaluation, PatternModel
-from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.engine.parameters import Parameter
 from aiida_dse.engine.scattering.tables import tables_version
 

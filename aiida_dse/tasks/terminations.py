@@ -17,8 +17,9 @@ from aiida_dse.engine.crystal.terminations import (
 )
 from aiida_dse.engine.fit.refine import PatternProblem, Refinement, refine
 from aiida_dse.engine.model.agreement import su_scale
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.pattern import PatternModel
-from aiida_dse.engine.model.phase import CrystalPhase, Phase
+from aiida_dse.engine.model.phase import Phase
 from aiida_dse.engine.resources import StopCheck
 from aiida_dse.engine.units import FloatArray
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.pattern import Background, ObservedPattern, PatternModel
-from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.engine.particles.parallelepipeds import QuasiCubePopulation, SingleParallelepiped
 
 WAVELENGTH = 0.7  # Å

@@ -12,8 +12,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.fixed_geometry import AtomListPhase
-from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.particles.cell_spheres import CellSpherePopulation
 from aiida_dse.engine.particles.parallelepipeds import (

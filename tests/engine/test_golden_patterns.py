@@ -22,8 +22,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from aiida_dse.engine import NUMERICS_VERSION
 from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.fixed_geometry import AtomListPhase
-from aiida_dse.engine.model.phase import CrystalPhase, Sampling
+from aiida_dse.engine.model.phase import Sampling
 from aiida_dse.engine.particles.parallelepipeds import (
     ParallelepipedPopulation,
     QuasiCubePopulation,

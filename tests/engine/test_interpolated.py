@@ -14,7 +14,7 @@ from aiida_dse.engine.maps import certificate, chebyshev
 from aiida_dse.engine.maps.axes import Axis, PathAxis, QuantityAxis
 from aiida_dse.engine.maps.interpolated import Nodes
 from aiida_dse.engine.maps.scan import scan
-from aiida_dse.engine.model.phase import CrystalPhase
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.quantities import crystal_quantities
 from aiida_dse.engine.particles.parallelepipeds import ParallelepipedPopulation
 from aiida_dse.engine.resources import Resources

@@ -12,8 +12,9 @@ from aiida_dse.engine.fit.refine import refine
 from aiida_dse.engine.maps.axes import Axis
 from aiida_dse.engine.maps.scan import scan
 from aiida_dse.engine.memo import Memo
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.fixed_geometry import AtomListPhase
-from aiida_dse.engine.model.phase import CrystalPhase, Sampling
+from aiida_dse.engine.model.phase import Sampling
 from aiida_dse.engine.particles import sphere_counting, sphere_shells, vector_groups
 from aiida_dse.engine.particles.parallelepipeds import ParallelepipedPopulation
 from aiida_dse.engine.particles.spheres import SpherePopulation

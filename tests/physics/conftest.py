@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.fixed_geometry import AtomListPhase
-from aiida_dse.engine.model.phase import TOLERANCE, CrystalPhase, Sampling
+from aiida_dse.engine.model.phase import TOLERANCE, Sampling
 from aiida_dse.engine.scattering import debye
 
 WAVELENGTH = 0.56456  # Å

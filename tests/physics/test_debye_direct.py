@@ -206,7 +206,8 @@ def test_difference_vectors_and_the_double_loop_fill_one_histogram(name, cells, 
 OUTSIDE = """
 import numpy as np, xraydb
 from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
-from aiida_dse.engine.model.phase import CrystalPhase, Sampling
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
+from aiida_dse.engine.model.phase import Sampling
 from aiida_dse.engine.particles.parallelepipeds import SingleParallelepiped
 crystal = Crystal(Cell(6, 7, 8), ("x,y,z",), (
     Site("A", "Pb2+", (0.05, 0.05, 0.05), 1, 0.0), Site("B", "Pb2+", (0.9, 0.9, 0.95), 1, 0.0)))

@@ -92,7 +92,8 @@ def test_orbits_contain_every_vector_once(dse, name):
 
 def test_grouped_pairs_have_the_pattern_of_listed_ones(dse, monkeypatch):
     """To the tolerance of the transform, which is made negligible here."""
-    from aiida_dse.engine.model.phase import CrystalPhase, Sampling
+    from aiida_dse.engine.model.crystal_phase import CrystalPhase
+    from aiida_dse.engine.model.phase import Sampling
     from aiida_dse.engine.particles.spheres import SpherePopulation
     from aiida_dse.engine.scattering import debye
 

@@ -15,7 +15,8 @@ from aiida_dse.documents.reading import load_document
 from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
 from aiida_dse.engine.crystal.terminations import canonical_forms, describe, neighbours, terminations
 from aiida_dse.engine.fit.refine import refine
-from aiida_dse.engine.model.phase import CrystalPhase, Sampling
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
+from aiida_dse.engine.model.phase import Sampling
 from aiida_dse.engine.particles.parallelepipeds import SingleParallelepiped
 from aiida_dse.engine.scattering import debye
 from aiida_dse.tasks.build import build

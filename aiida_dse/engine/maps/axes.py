@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from aiida_dse.engine.model.constraints import followers
+from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.pattern import PatternModel
-from aiida_dse.engine.model.phase import CrystalPhase
 from aiida_dse.engine.model.quantities import CrystalQuantity
 from aiida_dse.engine.parameters import Kind, require_possible
 from aiida_dse.engine.units import FloatArray

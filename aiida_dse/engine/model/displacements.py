@@ -14,9 +14,15 @@ from typing import Protocol
 import numpy as np
 
 from aiida_dse.engine.crystal.structure import Crystal
-from aiida_dse.engine.crystal.tensors import free_components, symmetric, symmetrised, to_cartesian
+from aiida_dse.engine.crystal.tensors import (
+    components_of,
+    free_components,
+    symmetric,
+    symmetrised,
+    to_cartesian,
+)
 from aiida_dse.engine.parameters import Kind
-from aiida_dse.engine.units import FloatArray, u_from_b
+from aiida_dse.engine.units import FloatArray, b_from_u, u_from_b
 
 #: Smallest mean square cosine between the bonds of a site and their common direction.
 ALONG = 0.7
@@ -160,3 +166,45 @@ def checked(label: str, model: DisplacementModel, matrix: FloatArray) -> Displac
             f"the displacement tensor of {label} has the eigenvalue {smallest:.3g} Å^2, but all must be above "
             "0. Correct its components, or use 'model: uniaxial' with U_parallel and U_perpendicular.")
     return model
+
+
+def site_tensor(
+    models: Mapping[str, DisplacementModel], label: str, values: Mapping[str, float], matrix: FloatArray
+) -> FloatArray:
+    """The Cartesian tensor (3, 3) in Å^2 of a site with a model, at the local values of its phase."""
+    model = models[label]
+    return model.tensor({name: values[f"{label}.{name}"] for name in model.start}, matrix)
+
+
+def equivalent_b(
+    models: Mapping[str, DisplacementModel], label: str, values: Mapping[str, float], matrix: FloatArray
+) -> float:
+    """B_iso (Å^2) of a site; that of the mean over directions if it has a model."""
+    if label not in models:
+        return values[f"{label}.B_iso"]
+    return b_from_u(float(np.trace(site_tensor(models, label, values, matrix))) / 3)
+
+
+def cif_components(
+    models: Mapping[str, DisplacementModel], label: str, values: Mapping[str, float], matrix: FloatArray
+) -> tuple[float, ...] | None:
+    """The components U_ij (6) in Å^2 of a CIF; None for an isotropic site."""
+    if label not in models:
+        return None
+    inverse = np.linalg.inv(to_cartesian(matrix))
+    tensor = site_tensor(models, label, values, matrix)
+    return tuple(components_of(inverse @ tensor @ inverse.T).tolist())
+
+
+def atom_tensors(
+    crystal: Crystal, models: Mapping[str, DisplacementModel], values: Mapping[str, float], matrix: FloatArray
+) -> FloatArray:
+    """The tensors (n_atoms, 3, 3) in Å^2 of the atoms of the cell; 0 for isotropic sites."""
+    inverse = np.linalg.inv(matrix)
+    found = np.zeros((len(crystal.basis_atoms), 3, 3))
+    own = {label: site_tensor(models, label, values, matrix) for label in models}
+    for k, atom in enumerate(crystal.basis_atoms):
+        if (label := crystal.sites[atom.site].label) in own:
+            turn = matrix @ atom.rotation @ inverse
+            found[k] = turn @ own[label] @ turn.T
+    return found

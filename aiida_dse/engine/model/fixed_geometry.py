@@ -25,7 +25,8 @@ from aiida_dse.engine.scattering.histograms import (
 from aiida_dse.engine.scattering.pairs import site_channels
 from aiida_dse.engine.units import FloatArray
 
-from .phase import CrystalPhase, PhaseState, PhaseWork, Sampling, Sites, site_parameters
+from .crystal_phase import CrystalPhase
+from .phase import PhaseState, PhaseWork, Sampling, Sites, site_parameters
 
 
 class FixedGeometryPhase(Sites):

@@ -21,8 +21,8 @@ from aiida_dse.engine.parameters import closest
 from aiida_dse.engine.units import FloatArray
 
 from .constraints import Numbers
+from .crystal_phase import CrystalPhase
 from .pattern import PatternModel
-from .phase import CrystalPhase
 
 
 @dataclass(frozen=True)

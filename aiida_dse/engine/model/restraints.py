@@ -17,8 +17,8 @@ from aiida_dse.engine.crystal.geometry import Bond, BondAngle, Geometry, angle
 from aiida_dse.engine.parameters import Changes
 from aiida_dse.engine.units import FloatArray
 
+from .crystal_phase import CrystalPhase
 from .pattern import PatternModel
-from .phase import CrystalPhase
 
 Values = Mapping[str, float]
 #: Angles that start further than this (degrees) from the target of a restraint are of another kind.

@@ -44,7 +44,7 @@ def sine_sums(
 
 def packed_sums(
     rows: FloatArray, q: FloatArray, *, step: float, resources: Resources = ONE_THREAD,
-    tolerance: float = NUFFT_TOLERANCE,
+    tolerance: float | None = None,
 ) -> ComplexArray:
     """The sums of w_k exp(i q r_k) (n_rows, n_q) over grid points, from spline histograms of w.
 
@@ -62,13 +62,13 @@ def packed_sums(
 
 def _transformed(
     rows: FloatArray | ComplexArray, q_step: FloatArray, resources: Resources,
-    tolerance: float = NUFFT_TOLERANCE,
+    tolerance: float | None = None,
 ) -> ComplexArray:
     """The transforms (n_rows, n_q) of rows on the grid, with that of the spline as a factor."""
     n_rows, n_bins = rows.shape
 
     def transformed(part: np.ndarray) -> ComplexArray:
-        with _plans.lent(len(part), n_bins, q_step, tolerance) as plan:
+        with _plans.lent(len(part), n_bins, q_step, tolerance or NUFFT_TOLERANCE) as plan:
             return np.asarray(plan.execute(part.astype(np.complex128))).reshape(len(part), -1)
 
     parts = np.array_split(rows, resources.workers(n_rows))
