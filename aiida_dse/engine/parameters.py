@@ -93,6 +93,7 @@ class Kind(StrEnum):
     SIZE_SD = "size_sd"
     SIZE_ROTATION = "size_rotation"
     ASPECT = "aspect"
+    THICKNESS = "thickness"
     BOUNDARY_DENSITY = "boundary_density"
     SPLIT = "split"  # distance of the positions of a split site from their mean
     LATTICE_SCALE = "lattice_scale"
@@ -212,6 +213,10 @@ KINDS: dict[Kind, KindSpec] = {
     Kind.SIZE_ROTATION: KindSpec(
         "deg", _fixed(0.1), _between(-90.0, 90.0), _between(-90.0, 90.0), (-90.0, 90.0),
         _fixed(90.0), Changes.COUNTS,
+    ),
+    Kind.THICKNESS: KindSpec(
+        "nm", _fixed(0.05), lambda value: (min(0.05, value), max(5 * value, 10.0)), _factor_of_two, _LENGTH,
+        _relative(1.0), Changes.COUNTS, 1,
     ),
     Kind.ASPECT: KindSpec(
         "", _relative(0.02), lambda value: (min(0.1, value), max(10.0, value)), _factor_of_two,

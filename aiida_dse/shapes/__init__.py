@@ -2,6 +2,7 @@
 
 from .base import Shape, SizeDistribution
 from .box import Box
+from .core_shell import CoreShell
 from .cylinder import Cylinder
 from .ellipsoid import Ellipsoid
 from .hexagonal_prism import HexagonalPrism
@@ -15,7 +16,7 @@ from .truncated_cube import TruncatedCube
 
 #: The shapes by their names, in the order in which messages list them.
 SHAPES: dict[str, type[Shape]] = {shape.name: shape for shape in (
-    Parallelepiped, QuasiCube, Sphere, Ellipsoid, Cylinder, Box, Octahedron, Tetrahedron, TruncatedCube,
+    Parallelepiped, QuasiCube, Sphere, CoreShell, Ellipsoid, Cylinder, Box, Octahedron, Tetrahedron, TruncatedCube,
     HexagonalPrism, Polyhedron)}
 
 __all__ = ["SHAPES", "Shape", "SizeDistribution", *(shape.__name__ for shape in SHAPES.values())]

@@ -234,3 +234,76 @@ def test_the_measures_of_a_body(name, dse):
     assert found["edge"] ** 3 == pytest.approx(volume, rel=1e-9)
     surface = 4 * (volume - near.mean()) / step
     assert found["surface_to_volume"] == pytest.approx(surface / volume, rel=0.02)
+
+
+def zinc_blende(direct, dse):
+    """CdSe and ZnS on the same positions: the structure of the reference, and the crystal of the engine."""
+    face = [(0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)]
+    quarter = [(x + 0.25, y + 0.25, z + 0.25) for x, y, z in face]
+    structure = direct.Structure.of((5.9, 5.9, 5.9), [
+        ("Cd2+", 1.0, 1.0, face), ("Zn2+", 1.0, 1.3, face), ("Se", 1.0, 0.8, quarter), ("S", 1.0, 1.1, quarter)])
+    crystal = dse.crystal("F -4 3 m", (5.9, 5.9, 5.9), [
+        ("Cd", "Cd2+", (0, 0, 0), 0.5, 1.0), ("Zn", "Zn2+", (0, 0, 0), 0.5, 1.3),
+        ("Se", "Se", (0.25, 0.25, 0.25), 0.5, 0.8), ("S", "S", (0.25, 0.25, 0.25), 0.5, 1.1)])
+    return structure, crystal
+
+
+CORE_SHELL = {"shape": "core_shell", "D": 1.5, "core": {"Cd": 1, "Zn": 0, "Se": 1, "S": 0},
+              "layers": [{"thickness": 0.25, "occupancy": {"Cd": 0, "Zn": 1, "Se": 0, "S": 0.6}}]}
+
+
+def test_core_and_shell_with_random_centres(dse, direct):
+    """CdSe in ZnS with 40 % of the S at the surface vacant: the mean over explicit particles."""
+    structure, crystal = zinc_blende(direct, dse)
+    q = dse.uneven_q(40, low=0.5)
+    around = direct.sphere(structure, (0.5, 0.5, 0.5), 13.0)
+    rng = np.random.default_rng(5)
+    patterns, numbers = [], []
+    for centre in qmc.Sobol(3, seed=5).random(1024):
+        r = direct.distances_from(around, centre)
+        core = r <= 5.0
+        inside = np.where(np.isin(around.site, (0, 2)), core, ~core & (r <= 7.5))
+        inside &= (around.site != 3) | (rng.uniform(size=len(r)) < 0.6)
+        atoms = around.chosen(inside)
+        patterns.append(direct.intensity(atoms, q, dse.wavelength))
+        numbers.append(np.bincount(atoms.site, minlength=4))
+    mean, error = np.mean(patterns, axis=0), np.std(patterns, axis=0, ddof=1) / np.sqrt(len(patterns))
+    shape = section(CORE_SHELL)
+    phase = dse.phase(crystal, shape.family(crystal), shape.start())
+    found = dse.intensity(phase, q)
+    assert np.abs((found - mean) / error).max() < 3
+    counts = phase.family.pair_counts(crystal, phase.sizes)
+    per_site = np.bincount(crystal.site_of_atom, weights=counts.atoms * 0.5)
+    np.testing.assert_allclose(per_site, np.mean(numbers, axis=0),
+                               atol=3 * np.max(np.std(numbers, axis=0)) / np.sqrt(len(numbers)))
+
+
+def test_layers_with_the_occupancies_of_the_structure_are_the_sphere(dse):
+    crystal = dse.crystals["pbnm"]
+    q = dse.uneven_q(60)
+    for size in (1.8, {"mean": 1.8, "sd": 0.3}):
+        expected = dse.intensity(phase_of(dse, {"shape": "sphere", "D": size}, "pbnm"), q)
+        content = {"shape": "core_shell", "D": size, "layers": [{"thickness": 0.2}, {"thickness": 0.3}]}
+        shape = section(content)
+        phase = dse.phase(crystal, shape.family(crystal), shape.start())
+        np.testing.assert_allclose(dse.intensity(phase, q), expected, rtol=2e-5)
+        assert phase.family.statistics(crystal, phase.sizes)["core_diameter"] == pytest.approx(
+            phase.family.statistics(crystal, phase.sizes).get("mean_D", 1.8) - 1.0)
+
+
+def test_a_population_of_cores_and_shells(dse, direct):
+    """The mean over single sizes."""
+    _, crystal = zinc_blende(direct, dse)
+    content = CORE_SHELL | {"D": {"mean": 2.0, "sd": 0.3}}
+    q = dse.uneven_q(40, low=0.5)
+    shape = section(content)
+    phase = dse.phase(crystal, shape.family(crystal), shape.start())
+    end = phase.family.lengths(crystal, phase.sizes)["D"].end
+    nodes, weights = np.polynomial.legendre.leggauss(120)
+    sizes = 0.9 + (end - 0.9) * (nodes + 1) / 2
+    weights = weights * density(sizes, 2.0, 0.3)
+    expected = np.zeros(len(q))
+    for size, weight in zip(sizes, weights / weights.sum(), strict=True):
+        one = section(CORE_SHELL | {"D": float(size)})
+        expected += weight * dse.intensity(dse.phase(crystal, one.family(crystal), one.start()), q)
+    assert dse.worst(dse.intensity(phase, q), expected) < 3e-4

@@ -41,6 +41,7 @@ FORMS = [{"hkl": [1, 1, 1], "distance": 1.0}, {"hkl": [1, 0, 0], "distance": 1.2
 #: A population of every shape, and the parameter that is displaced at the start of the refinement.
 PARTICLES = {
     "parallelepiped": ({"L_ab": LAW, "L_c": LAW}, "L_c"), "quasi_cube": ({"L": LAW}, "L"),
+    "core_shell": ({"D": LAW, "layers": [{"thickness": 0.4, "occupancy": {"S": 0.5}}]}, "thickness_1"),
     "sphere": ({"D": LAW}, "D"), "ellipsoid": ({"D": LAW, "aspect_3": 1.3}, "aspect_3"),
     "cylinder": ({"D": LAW, "H": {"mean": 4.0, "sd": 0.5}}, "H"),
     "box": ({"L_12": LAW, "L_3": {"mean": 4.0, "sd": 0.5}, "axes": [[1, 1, 0], [-1, 1, 0], [0, 0, 1]]}, "L_3"),
@@ -104,6 +105,11 @@ def test_a_shape_is_simulated_and_refined(shape, folder):
     ({"shape": "polyhedron", "D": 3, "forms": []}, "at least 1 item"),
     ({"shape": "sphere", "D": {"mean": 3, "sd": 0.4}, "largest": 2.5}, "not below 'largest'"),
     ({"shape": "octahedron", "L_edge": 500.0}, "larger than the largest particle"),
+    ({"shape": "core_shell", "D": 3.0, "layers": [{"thickness": 1.6}]}, "no core is left of a sphere of 3 nm"),
+    ({"shape": "core_shell", "D": 3.0, "layers": [{"thickness": 0.5, "occupancy": {"Xx": 1}}]}, "no site 'Xx'"),
+    ({"shape": "core_shell", "D": 3.0, "layers": [{"thickness": 0.5, "occupancy": {"S": 0}}], "core": {"S": 0}},
+     "the site S is empty in all layers"),
+    ({"shape": "core_shell", "D": 3.0, "layers": []}, "at least 1 item"),
 ])
 def test_a_particle_that_makes_no_sense_is_refused(particle, words, folder):
     with pytest.raises(DocumentError, match=words):

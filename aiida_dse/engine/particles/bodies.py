@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numba import njit
@@ -30,6 +30,24 @@ class Overlap(Protocol):
 
     def mean(self, lengths: Mapping[str, Lengths]) -> FloatArray:
         """The mean (n,) over the population in nm^3."""
+        ...
+
+
+@runtime_checkable
+class LayeredOverlap(Protocol):
+    """The overlap of a body whose occupancies are not the same everywhere."""
+
+    def of_sites(self, lengths: Mapping[str, Lengths], first: np.ndarray, second: np.ndarray) -> FloatArray:
+        """The mean product (n,) of the relative occupancies of two sites (n,), integrated over the body, nm^3."""
+        ...
+
+
+@runtime_checkable
+class LayeredBody(Protocol):
+    """A body whose occupancies are not the same everywhere."""
+
+    def contents(self, lengths: Mapping[str, Lengths], others: Mapping[str, float]) -> FloatArray:
+        """The mean relative occupancy (n_sites,) of each site, integrated over the body, in nm^3."""
         ...
 
 

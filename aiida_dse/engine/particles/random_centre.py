@@ -20,7 +20,7 @@ from aiida_dse.engine.memo import Memo
 from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 
-from .bodies import Body, Overlap, spread_name
+from .bodies import Body, LayeredBody, LayeredOverlap, Overlap, spread_name
 from .directed_groups import groups_in_ball
 from .family import MAX_CELLS_ALONG_EDGE, Counting, PairCounts
 from .size_distributions import Lengths, LogNormal, OneLength, TruncatedLogNormal
@@ -92,10 +92,14 @@ class RandomCentre:
         groups, overlap = self._known.get(
             (crystal, radius, tuple(others.items()), united),
             lambda: self._vectors(crystal, radius, others, resources, united))
-        per_cell = 1e3 / crystal.cell.volume
-        atoms = np.full(len(crystal.basis_atoms), self.body.volume(lengths, others) * per_cell)
-        return PairCounts(groups.number * overlap.mean(lengths) * per_cell, atoms,
-                          merge_translations(crystal), groups=groups)
+        per_cell, site = 1e3 / crystal.cell.volume, crystal.site_of_atom
+        if isinstance(overlap, LayeredOverlap) and isinstance(self.body, LayeredBody):
+            shared = overlap.of_sites(lengths, site[groups.first], site[groups.second])
+            atoms = self.body.contents(lengths, others)[site] * per_cell
+        else:
+            shared = overlap.mean(lengths)
+            atoms = np.full(len(site), self.body.volume(lengths, others) * per_cell)
+        return PairCounts(groups.number * shared * per_cell, atoms, merge_translations(crystal), groups=groups)
 
     def _vectors(
         self, crystal: Crystal, radius: float, others: Mapping[str, float], resources: Resources,
