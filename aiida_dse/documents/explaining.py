@@ -181,7 +181,7 @@ def _section_at(loc: tuple[Any, ...], kind: type[BaseModel]) -> type[BaseModel]:
             continue
         field = section.model_fields.get(str(key)) or next(
             (f for f in section.model_fields.values() if f.alias == key), None)
-        below = _sections(field.annotation) if field else _sections(section)
+        below = sections_of(field.annotation) if field else sections_of(section)
         named = [one for one in below if one.__name__ == key]
         section = (named or (below if field else []) or [section])[0]
     return section
@@ -192,17 +192,17 @@ def section_class(kind: type[BaseModel], name: str) -> type[BaseModel]:
     found, todo = {kind.__name__: kind}, [kind]
     while todo and name not in found:
         for field in todo.pop().model_fields.values():
-            for section in _sections(field.annotation):
+            for section in sections_of(field.annotation):
                 if section.__name__ not in found:
                     found[section.__name__] = section
                     todo.append(section)
     return found.get(name, kind)
 
 
-def _sections(annotation: Any) -> list[type[BaseModel]]:
+def sections_of(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     found: list[type[BaseModel]] = []
     for part in getattr(annotation, "__args__", ()):
-        found += _sections(part)
+        found += sections_of(part)
     return found

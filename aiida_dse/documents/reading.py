@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 Document = TypeVar("Document", bound=BaseModel)
 
 #: Keys with boolean values.
-TRUTHS = ("pseudo_cubic", "axis_confirmed", "whole_cells", "adaptive", "part_of_grid")
+TRUTHS = ("pseudo_cubic", "axis_confirmed", "whole_cells", "adaptive", "part_of_grid", "fixed",
+          "multiplicity")
 
 
 class DocumentNote(UserWarning):

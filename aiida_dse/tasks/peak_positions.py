@@ -7,6 +7,7 @@ than a few per cent, the agreement is far better at a factor other than one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -196,10 +197,12 @@ def _reference_patterns(model: PatternModel) -> tuple[FloatArray, FloatArray] | 
     sampling = Sampling(grid, model.observation.wavelength, tolerance=1e-3)
     patterns = []
     for index, phase in enumerate(model.phases):
-        small = _small(phase)
+        values = model.local(index, model.start)
+        small = _small(phase, values)
         if small is None:
             return None
-        values = model.local(index, model.start)
+        if isinstance(small, CrystalPhase):
+            values = small.start
         state = small.state(values, sampling)
         occupancy, b_iso = small.occupancy_and_b(values)
         factors = small.pair_factors(sampling)
@@ -211,11 +214,12 @@ def _reference_patterns(model: PatternModel) -> tuple[FloatArray, FloatArray] | 
     return grid, np.array(patterns)
 
 
-def _small(phase: Phase) -> Phase | None:
+def _small(phase: Phase, values: Mapping[str, float]) -> Phase | None:
+    """A small particle of the structure of a phase at local values, with isotropic displacements."""
     if isinstance(phase, CrystalPhase):
         cell = phase.crystal.cell
         n_a, n_b, n_c = (max(1, round(EDGE / edge)) for edge in (cell.a, cell.b, cell.c))
-        return CrystalPhase(phase.name, phase.crystal, SingleParallelepiped((n_a, n_b, n_c)), {},
+        return CrystalPhase(phase.name, phase.structure(values), SingleParallelepiped((n_a, n_b, n_c)), {},
                             phase.exclusion_distance)
     if isinstance(phase, PairDistancesPhase):
         return phase

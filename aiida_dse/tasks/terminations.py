@@ -131,7 +131,7 @@ def faces_text(termination: Termination) -> str:
 def with_termination(model: PatternModel, phase: Phase, corner: Corner) -> PatternModel:
     """The model with another termination of one phase."""
     return model.with_phases(tuple(
-        replace(one, crystal=replace(one.crystal, termination=corner))
+        one.with_crystal(replace(one.crystal, termination=corner))
         if one is phase and isinstance(one, CrystalPhase) else one for one in model.phases))
 
 

@@ -402,3 +402,25 @@ def test_contradictory_keys_of_a_restraint_are_refused(options, message):
                             multiplicity=True).coordination == 6
     with pytest.raises(ValidationError, match=message):
         RestraintSection(target=3.0, sigma=0.1, **options)
+
+
+def test_every_boolean_key_may_be_a_boolean():
+    """A boolean elsewhere is a mistake of YAML 1.1, so the keys that are booleans are listed."""
+    from pydantic import BaseModel
+
+    from aiida_dse.documents import SimultaneousDocument, StudyDocument
+    from aiida_dse.documents.explaining import sections_of
+    from aiida_dse.documents.reading import TRUTHS
+
+    found, todo = set(), [ModelDocument, SimultaneousDocument, StudyDocument]
+    seen = set(todo)
+    while todo:
+        section = todo.pop()
+        for name, field in section.model_fields.items():
+            if field.annotation is bool:
+                found.add(name)
+            for below in sections_of(field.annotation):
+                if below not in seen and issubclass(below, BaseModel):
+                    seen.add(below)
+                    todo.append(below)
+    assert {"fixed", "whole_cells"} <= found <= set(TRUTHS)

@@ -65,6 +65,32 @@ MODEL: dict[str, Any] = {
     "derived": {"P": {"distances": [["Cs1", "Cl1"]], "angles": [["Cl1", "Cs1", "Cl1"]], "cutoff": 4.0}},
 }
 
+_LAW = {"mean": 1.8, "sd": 0.2}
+#: Particles and disorder of every kind, for the same files.
+SHAPES: dict[str, Any] = {
+    "E": {"shape": "ellipsoid", "D": _LAW, "aspect_2": 1.2, "axes": [[1, 1, 0], [0, 0, 1]]},
+    "C": {"shape": "cylinder", "D": _LAW, "H": 1.7, "axis": [1, 1, 1]},
+    "B": {"shape": "box", "L_12": _LAW, "L_3": 1.5, "axes": [[1, 1, 0], [-1, 1, 0], [0, 0, 1]]},
+    "O": {"shape": "octahedron", "L_edge": 2.2, "largest": None},
+    "T": {"shape": "truncated_cube", "L_edge": _LAW, "truncation": 0.2},
+    "W": {"shape": "polyhedron", "D": 2.0, "forms": [{"hkl": [1, 1, 1], "distance": 1.0},
+                                                    {"hkl": [1, 0, 0], "distance": 1.1}]},
+    "L": {"shape": "core_shell", "D": 2.0, "layers": [{"thickness": 0.3, "occupancy": {"Cl1": 0.5}}],
+          "core": {"Cs1": 0.9}},
+}
+DISORDERED = MODEL | {
+    "phases": {name: {"structure": "salt.cif", "particle": particle} for name, particle in SHAPES.items()} | {
+        "P": {"structure": "salt.cif", "particle": MODEL["phases"]["P"]["particle"],
+              "displacements": {"Cs": "anisotropic", "Cl1": {"model": "anisotropic"}},
+              "correlated_motion": {"delta_2": 1.5}},
+        "S": {"structure": "salt.cif", "particle": {"shape": "parallelepiped", "cells": [3, 3, 3]},
+              "split": {"sites": {"Cl1": {"direction": [1, 1, 0], "amplitude": 0.2, "fixed": True}},
+                        "correlation": [0.0, 0.5, 1.0], "sublattice": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}}},
+    "parameters": {"E.a": 4.12, "O.Cs1.B_iso": 1.2}, "constraints": {"E.aspect_3": "E.aspect_2"},
+    "scales": {}, "restraints": [], "derived": {}, "refinement": {"stages": [["E.a", "P.delta_2"], ["*.U_*"]]},
+    "scan": {"axes": [{"parameter": "P.Cl1.U_11", "values": [0.02, 0.03]}]}, "uncertainty": None,
+}
+
 
 def write_files(folder: Path) -> None:
     """The files to which MODEL refers."""
@@ -134,7 +160,8 @@ def bytes_changed(draw: random.Random, content: bytes, times: int) -> bytes:
 
 def documents(draw: random.Random, folder: Path) -> list[str]:
     write_files(folder)
-    (folder / "m.json").write_text(json.dumps(changed(draw, MODEL, draw.randint(1, 3))))
+    (folder / "m.json").write_text(json.dumps(changed(
+        draw, draw.choice([MODEL, DISORDERED]), draw.randint(1, 3))))
     return ["validate", str(folder / "m.json")]
 
 

@@ -133,6 +133,10 @@ class CrystalPhase(Sites):
         for label in self.labels:
             freedom = self.crystal.coordinate_freedom(label)
             reasons |= {f"{label}.{name}": reason for name, reason in freedom.reasons.items()}
+        for label, model in self.displacements.items():
+            if "B_iso" not in model.start:
+                reasons[f"{label}.B_iso"] = (
+                    f"{label} has anisotropic displacements; its parameters are {', '.join(model.start)}")
         return reasons
 
     def geometry(self, values: Mapping[str, float | FloatArray]) -> tuple[FloatArray, FloatArray]:
@@ -208,7 +212,12 @@ class CrystalPhase(Sites):
             return self  # the particles are those of the reference, on another scale
         sites = tuple(replace(site, b_iso=old.b_iso, occupancy=old.occupancy)
                       for site, old in zip(moved.sites, self.crystal.sites, strict=True))
-        return replace(self, crystal=replace(moved, sites=sites))
+        return self.with_crystal(replace(moved, sites=sites))
+
+    def with_crystal(self, crystal: Crystal) -> CrystalPhase:
+        """The phase with another reference crystal of the same sites."""
+        order = None if self.order is None else self.order.with_crystal(crystal)
+        return replace(self, crystal=crystal, order=order)
 
     def state(
         self, values: Mapping[str, float], sampling: Sampling, previous: PhaseState | None = None

@@ -154,7 +154,7 @@ def bond_direction(crystal: Crystal, label: str, neighbour: str) -> FloatArray:
     sizes, axes = np.linalg.eigh(symmetrised(crystal, label, near.T @ near))
     if sizes[2] < ALONG * sizes.sum():
         raise ValueError(f"the bonds of {label} to {neighbour} have no common direction. Use "
-                         "'model: anisotropic' without 'along'.")
+                         "'anisotropic' without 'along', 'parallel' and 'perpendicular', or B_iso.")
     return np.asarray(np.linalg.solve(matrix, axes[:, 2]))
 
 

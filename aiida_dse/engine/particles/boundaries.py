@@ -14,12 +14,13 @@ nanotwins of CsPbBr3). All variants are equally probable at the start.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from aiida_dse.engine.crystal.splitting import SplitSites
+from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.crystal.variants import Ordering, Variants
 from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.units import FloatArray
@@ -64,6 +65,10 @@ class Order(Protocol):
         """Lengths (nm) to report; matrix (3, 3) Å: the lattice vectors."""
         ...
 
+    def with_crystal(self, crystal: Crystal) -> Order:
+        """The same for another crystal of the same sites."""
+        ...
+
 
 @dataclass(frozen=True)
 class Boundaries:
@@ -97,6 +102,9 @@ class Boundaries:
         spacing = 1 / np.linalg.norm(reciprocal, axis=1) / 10
         return {f"domain_{one.name}": float(spacing[one.along[0]] / max(density[one.parameter], 1e-9))
                 for one in self.planes}
+
+    def with_crystal(self, crystal: Crystal) -> Boundaries:
+        return replace(self, variants=replace(self.variants, crystal=crystal))
 
     def factors(self, density: Mapping[str, float]) -> np.ndarray:
         """The transfer factors (3, n_characters) at probabilities by parameter."""
@@ -139,3 +147,6 @@ class SplitOrder:
 
     def quantities(self, values: Mapping[str, float], matrix: FloatArray) -> dict[str, float]:
         return {}
+
+    def with_crystal(self, crystal: Crystal) -> SplitOrder:
+        return replace(self, variants=replace(self.variants, crystal=crystal))
