@@ -30,7 +30,20 @@ def lattice_vectors(a, b, c, alpha=90.0, beta=90.0, gamma=90.0):
 
 
 def form_factors(ions, q, wavelength):
-    """f0(q) + f' + i f'' (n_ions, n_q), complex, straight from xraydb."""
+    """f0(q) + f' + i f'' (n_ions, n_q), complex, straight from xraydb; those last used are kept."""
+    q = np.asarray(q, dtype=float)
+    key = (tuple(ions), q.tobytes(), wavelength)
+    if key not in _known:
+        if len(_known) > 20:
+            _known.clear()
+        _known[key] = _form_factors(ions, q, wavelength)
+    return _known[key]
+
+
+_known = {}
+
+
+def _form_factors(ions, q, wavelength):
     energy = HC / wavelength
     rows = []
     for ion in ions:

@@ -63,7 +63,7 @@ def exact(direct, atoms, tensors, q, wavelength):
 
 
 #: q (1/Å) of the comparison; at 0.8 the leading order alone is wrong by 2.5 %.
-Q = np.array([0.5, 0.8, 1.3, 2.1, 3.4, 5.0, 7.5, 10.0, 14.0, 20.0])
+Q = np.array([0.5, 0.8, 1.3, 2.1, 3.4, 7.5, 12.0, 20.0])
 #: Along and across the chains Pb-Br-Pb, and of Cs along the three axes; Å^2, about those at room temperature.
 PB, BR_ALONG, BR_ACROSS, CS = 0.02, 0.026, 0.08, (0.075, 0.105, 0.09)
 
@@ -164,7 +164,7 @@ def test_a_sphere_with_a_random_centre(dse, direct, bulk):
     around = direct.sphere(structure, (0.5, 0.5, 0.5), 20.0)
     q = np.array([0.8, 2.1, 3.4, 7.5])
     patterns = []
-    for centre in np.random.default_rng(8).uniform(size=(96, 3)):
+    for centre in np.random.default_rng(8).uniform(size=(48, 3)):
         atoms = around.chosen(direct.distances_from(around, centre) <= 5.0)
         patterns.append(exact(direct, atoms, tensors(atoms), q, dse.wavelength))
     mean, error = np.mean(patterns, axis=0), np.std(patterns, axis=0, ddof=1) / np.sqrt(len(patterns))
@@ -272,7 +272,7 @@ def test_correlated_motion_scales_tensors(dse, direct, bulk):
     """Pairs whose tensor is half of that far away."""
     structure, displacements, tensors = bulk
     atoms = direct.block(structure, 1, 1, 1)
-    q = Q[:8]
+    q = Q[:7]
     f = direct.form_factors(structure.ions, q, dse.wavelength)
     number = np.bincount(atoms.site)
     expected = (number * structure.occupancy) @ np.abs(f) ** 2

@@ -243,7 +243,7 @@ def test_split_sites_are_the_mean_over_all_signs(correlation, fixed, dse, direct
                     for x in fractional]) @ structure.vectors
     low = cells.min(axis=0)
     lengths = np.ptp(cells, axis=0) + 1
-    q = Q[:7]
+    q = Q[[1, 3, 5]]
     expected = np.zeros(len(q))
     for (a, pa), (b, pb), (c, pc) in product(*[list(chains(f, n)) for f, n in zip(correlation, lengths, strict=True)]):
         signs = np.array([a[i] * b[j] * c[k] for i, j, k in cells - low])

@@ -117,7 +117,7 @@ def phase_of(dse, content, name):
 def test_the_mean_over_particles_with_random_centres(name, dse, direct):
     content, inside, crystal = BODIES[name]
     structure = dse.structures[crystal]
-    q = dse.uneven_q(40, low=0.5)
+    q = dse.uneven_q(14, low=0.5)
     around = direct.sphere(structure, (0.5, 0.5, 0.5), 13.0 + 12.0)
     centres = qmc.Sobol(3, seed=5).random(CENTRES)
     patterns, numbers = [], []
@@ -143,8 +143,8 @@ POPULATIONS = {
     "cylinder, heights": {"shape": "cylinder", "D": 1.2, "H": {"mean": 1.6, "sd": 0.3}},
     "box, bases": {"shape": "box", "L_12": {"mean": 1.2, "sd": 0.2}, "L_3": 0.9},
     "box, heights": {"shape": "box", "L_12": 1.1, "L_3": {"mean": 1.0, "sd": 0.15}},
-    "octahedron": {"shape": "octahedron", "L_edge": {"mean": 1.6, "sd": 0.25}},
-    "truncated cube": {"shape": "truncated_cube", "L_edge": {"mean": 1.3, "sd": 0.2}, "truncation": 0.2},
+    "octahedron": {"shape": "octahedron", "L_edge": {"mean": 1.5, "sd": 0.15}},
+    "truncated cube": {"shape": "truncated_cube", "L_edge": {"mean": 0.9, "sd": 0.08}, "truncation": 0.2},
     "hexagonal prism": {"shape": "hexagonal_prism", "L_edge": {"mean": 0.8, "sd": 0.1}, "H": 1.2},
 }
 
@@ -165,7 +165,7 @@ def test_a_population_is_the_mean_over_its_sizes(name, dse):
     (key, law), = ((key, value) for key, value in content.items() if isinstance(value, dict))
     end = phase.family.lengths(dse.crystals["rock_salt"], phase.sizes)[key].end
     low = law["mean"] - 4 * law["sd"]
-    nodes, weights = np.polynomial.legendre.leggauss(200)
+    nodes, weights = np.polynomial.legendre.leggauss(90)
     sizes = low + (end - low) * (nodes + 1) / 2
     weights = weights * density(sizes, **law)
     expected = sum(weight / weights.sum() * dse.intensity(
@@ -255,7 +255,7 @@ CORE_SHELL = {"shape": "core_shell", "D": 1.5, "core": {"Cd": 1, "Zn": 0, "Se": 
 def test_core_and_shell_with_random_centres(dse, direct):
     """CdSe in ZnS with 40 % of the S at the surface vacant: the mean over explicit particles."""
     structure, crystal = zinc_blende(direct, dse)
-    q = dse.uneven_q(40, low=0.5)
+    q = dse.uneven_q(14, low=0.5)
     around = direct.sphere(structure, (0.5, 0.5, 0.5), 13.0)
     rng = np.random.default_rng(5)
     patterns, numbers = [], []
