@@ -19,6 +19,7 @@ from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import disorder
 import gemmi
 import numpy as np
 from numba import njit
@@ -357,4 +358,5 @@ if __name__ == "__main__":
     four_axes()
     posterior()
     spheres()
+    disorder.main()
     jobs()

@@ -31,12 +31,7 @@ from aiida_dse.engine.scattering.pairs import (
     pair_weights,
     site_channels,
 )
-from aiida_dse.engine.scattering.variant_pairs import (
-    ChangeTable,
-    VariantClass,
-    variant_classes,
-    variant_weights,
-)
+from aiida_dse.engine.scattering.variant_pairs import VariantClass, VariantPairs
 from aiida_dse.engine.units import FloatArray
 
 from .displacements import (
@@ -370,9 +365,8 @@ class CrystalPhase(Sites):
         counts = self.family.pair_counts(
             crystal, sizes, resources, stretch=stretch, united=not self.displacements)
         if self.order is not None:
-            return key, counts, variant_weights(
-                counts.tables[0], *self._variant_classes, self.order.variants, self.order.factors(values),
-                resources)
+            return key, counts, self._variant_pairs.weights(
+                counts.tables[0], self.order.factors(values), resources)
         weights = pair_weights(counts, self._plain_classes(counts)) if counts.groups is None else None
         return key, counts, weights
 
@@ -383,9 +377,9 @@ class CrystalPhase(Sites):
             if kind is Kind.SPLIT and name.rpartition(".")[0] == label)
 
     @cached_property
-    def _variant_classes(self) -> tuple[tuple[VariantClass, ...], tuple[ChangeTable, ...]]:
+    def _variant_pairs(self) -> VariantPairs:
         assert self.order is not None
-        return variant_classes(self.order.variants, self.order.changes)
+        return VariantPairs.of(self.order.variants, self.order.changes)
 
     def _positions(self, site_positions: FloatArray, values: Mapping[str, float]) -> FloatArray:
         """The fractional positions (n, 3) to which the classes of pairs refer, of sites at (n_sites, 3)."""
@@ -396,7 +390,7 @@ class CrystalPhase(Sites):
     def _classes(self, counts: PairCounts) -> tuple[PairClass, ...] | tuple[VariantClass, ...]:
         """The classes of pairs, which depend on the shape but not on the sizes."""
         if self.order is not None:
-            return self._variant_classes[0]
+            return self._variant_pairs.classes
         return self._plain_classes(counts)
 
     def _plain_classes(self, counts: PairCounts) -> tuple[PairClass, ...]:

@@ -129,70 +129,86 @@ def _vector(values: np.ndarray) -> Vector:
     return x, y, z
 
 
-def variant_weights(
-    counts: FloatArray, classes: Sequence[VariantClass], tables: Sequence[ChangeTable], variants: Ordering,
-    factors: np.ndarray, resources: Resources = ONE_THREAD,
-) -> PairWeights:
-    """The weights of each class, for C(u) (2U-1, 2V-1, 2W-1) and the transfer factors of the planes."""
-    end = np.array(counts.shape) // 2 + max(
-        abs(x) for table in tables for shift, _ in table.members for x in shift)
-    longest = int((np.abs(variants.lattice).T @ end).max()
-                  + max(abs(x) for table in tables for x in table.offset))
-    powers, inverse = _powers(variants, factors, longest)
-    distinct_members = list(dict.fromkeys(table.members for table in tables))
-    sums: dict[tuple[Member, ...], FloatArray] = {}
+@dataclass(frozen=True)
+class VariantPairs:
+    """The classes of pairs of a phase, with everything that does not depend on the particles.
 
-    def sum_members(k: int) -> None:
-        sums[distinct_members[k]] = _summed(counts, distinct_members[k], 2 * end + 1)
+    `sums` lists the distinct members of the tables and `sum_of_table` the one of each table; `change`
+    (-1: any) and `offset` are those of each table. The distinct classes add the tables `part`, with sign and
+    shift, from begin[k] to begin[k + 1] - 1; `of_class` is the distinct one of each class.
+    """
 
-    _run(sum_members, len(distinct_members), resources)
-    numbers = np.empty((len(tables), *(2 * end + 1)))
+    ordering: Ordering
+    classes: tuple[VariantClass, ...]
+    sums: tuple[tuple[Member, ...], ...]
+    sum_of_table: np.ndarray
+    change: np.ndarray
+    offset: np.ndarray  # (n_tables, 3)
+    begin: np.ndarray
+    part: np.ndarray
+    sign: np.ndarray  # (n_parts, 3)
+    shift: np.ndarray  # (n_parts, 3)
+    fold: np.ndarray  # (n_distinct, 3)
+    hole: np.ndarray  # (n_distinct,)
+    of_class: np.ndarray
 
-    def fill_table(k: int) -> None:
-        table = tables[k]
-        if table.change is None:
-            numbers[k] = sums[table.members]
-        else:
-            _multiply(sums[table.members], inverse[table.change], powers, variants.lattice,
-                      np.array(table.offset), end, longest, numbers[k])
+    @classmethod
+    def of(cls, ordering: Ordering, changes: Sequence[int]) -> VariantPairs:
+        """The pairs in any two variants that differ by one of `changes`."""
+        classes, tables = variant_classes(ordering, changes)
+        sums = tuple(dict.fromkeys(table.members for table in tables))
+        place: dict[tuple[object, ...], int] = {}
+        distinct: list[VariantClass] = []
+        for one in classes:
+            if place.setdefault((one.parts, one.fold, one.hole), len(distinct)) == len(distinct):
+                distinct.append(one)
+        parts = [part for one in distinct for part in one.parts]
+        return cls(
+            ordering, classes, sums, np.array([sums.index(table.members) for table in tables]),
+            np.array([-1 if table.change is None else table.change for table in tables]),
+            np.array([table.offset for table in tables]),
+            np.concatenate([[0], np.cumsum([len(one.parts) for one in distinct])]),
+            np.array([number for number, *_ in parts]), np.array([sign for _, sign, _ in parts]),
+            np.array([shift for *_, shift in parts]),
+            np.array([[("", "zero", "half").index(kind) for kind in one.fold] for one in distinct]),
+            np.array([one.hole for one in distinct]),
+            np.array([place[one.parts, one.fold, one.hole] for one in classes]))
 
-    _run(fill_table, len(tables), resources)
-    place: dict[tuple[object, ...], int] = {}
-    distinct: list[VariantClass] = []
-    for one in classes:
-        if place.setdefault((one.parts, one.fold, one.hole), len(distinct)) == len(distinct):
-            distinct.append(one)
-    start = np.empty((len(distinct), 3), dtype=np.int64)
-    shape = np.empty((len(distinct), 3), dtype=np.int64)
-    for k, one in enumerate(distinct):
-        last = end + max(max(map(abs, shift)) for _, _, shift in one.parts)
-        start[k] = np.where([bool(fold) for fold in one.fold], 0, -last)
-        shape[k] = last - start[k] + 1
-    offsets = np.concatenate([[0], np.cumsum(shape.prod(axis=1))])
-    flat = np.zeros(offsets[-1])
+    def weights(
+        self, counts: FloatArray, factors: np.ndarray, resources: Resources = ONE_THREAD
+    ) -> PairWeights:
+        """The weights of each class, for C(u) (2U-1, 2V-1, 2W-1) and the transfer factors of one step."""
+        lattice = self.ordering.lattice
+        end = np.array(counts.shape) // 2 + max(
+            abs(x) for members in self.sums for shift, _ in members for x in shift)
+        longest = int((np.abs(lattice).T @ end).max() + np.abs(self.offset).max())
+        powers, inverse = _powers(self.ordering, factors, longest)
+        sums = np.array([_summed(counts, members, 2 * end + 1) for members in self.sums])
+        numbers = np.empty((len(self.change), *sums.shape[1:]))
 
-    def fill_class(k: int) -> None:
-        one = distinct[k]
-        fold = np.array([("", "zero", "half").index(kind) for kind in one.fold])
-        table = flat[offsets[k] : offsets[k + 1]].reshape(shape[k])
-        for number, sign, shift in one.parts:
-            _add(numbers[number], np.array(sign), np.array(shift), fold, start[k], table)
-        if one.hole:
-            table[tuple(-start[k])] = 0.0
+        def fill(part: np.ndarray) -> None:
+            _multiply(sums, self.sum_of_table, self.change, self.offset, part, inverse, powers, lattice, end,
+                      longest, numbers)
 
-    _run(fill_class, len(distinct), resources)
-    chosen = np.array([place[one.parts, one.fold, one.hole] for one in classes])
-    return PairWeights(flat, offsets[chosen], shape[chosen], start[chosen])
+        self._run(fill, len(numbers), resources)
+        last = end + np.maximum.reduceat(np.abs(self.shift).max(axis=1), self.begin[:-1])[:, None]
+        start = np.where(self.fold > 0, 0, -last)
+        shape = last - start + 1
+        offsets = np.concatenate([[0], np.cumsum(shape.prod(axis=1))])
+        flat = np.zeros(offsets[-1])
 
+        def add(part: np.ndarray) -> None:
+            _add(numbers, self.begin, self.part, self.sign, self.shift, self.fold, self.hole, part, start, shape,
+                 offsets, flat)
 
-def _run(work: Callable[[int], None], n: int, resources: Resources) -> None:
-    """Call work(0) ... work(n - 1), which are short, in as many portions as there are threads."""
-    def portion(numbers: range) -> None:
-        for number in numbers:
-            work(number)
+        self._run(add, len(self.fold), resources)
+        return PairWeights(flat, offsets[self.of_class], shape[self.of_class], start[self.of_class])
 
-    for _ in resources.ordered(portion, [range(k, n, resources.threads) for k in range(resources.threads)]):
-        pass
+    @staticmethod
+    def _run(work: Callable[[np.ndarray], None], n: int, resources: Resources) -> None:
+        """Call work for all numbers below n, in as many portions as there are threads."""
+        for _ in resources.ordered(work, [np.arange(k, n, resources.threads) for k in range(resources.threads)]):
+            pass
 
 
 def _powers(variants: Ordering, factors: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
@@ -222,45 +238,57 @@ def _summed(counts: FloatArray, members: Sequence[Member], shape: np.ndarray) ->
 
 @njit(cache=True, nogil=True)
 def _multiply(  # type: ignore[no-untyped-def]
-    table, inverse, powers, lattice, offset, end, longest, product
+    sums, sum_of_table, change, offset, chosen, inverse, powers, lattice, end, longest, numbers
 ):
     """The numbers at v times the probability of a change between cells that differ by v + offset."""
-    n = len(inverse)
-    across = inverse.copy()
-    for x in range(table.shape[0]):
-        for y in range(table.shape[1]):
-            u, v = x - end[0], y - end[1]
-            first = u * lattice[0] + v * lattice[1] + offset + longest
-            for c in range(n):
-                across[c] = inverse[c]
-                if lattice[2, 0] == 0:
-                    across[c] *= powers[0, first[0], c]
-                if lattice[2, 1] == 0:
-                    across[c] *= powers[1, first[1], c]
-            for z in range(table.shape[2]):
-                w = z - end[2]
-                total = across[0] * powers[2, first[2] + w * lattice[2, 2], 0]
-                for c in range(1, n):
-                    total += across[c] * powers[2, first[2] + w * lattice[2, 2], c]
-                if lattice[2, 0] != 0 or lattice[2, 1] != 0:
-                    total *= 0.0
+    n = inverse.shape[1]
+    across = inverse[0].copy()
+    for t in chosen:
+        table, product = sums[sum_of_table[t]], numbers[t]
+        if change[t] < 0:
+            product[:] = table
+            continue
+        for x in range(table.shape[0]):
+            for y in range(table.shape[1]):
+                u, v = x - end[0], y - end[1]
+                i = u * lattice[0, 0] + v * lattice[1, 0] + offset[t, 0] + longest
+                j = u * lattice[0, 1] + v * lattice[1, 1] + offset[t, 1] + longest
+                k = u * lattice[0, 2] + v * lattice[1, 2] + offset[t, 2] + longest
+                if lattice[2, 0] == 0 and lattice[2, 1] == 0:
                     for c in range(n):
-                        value = across[c] * powers[2, first[2] + w * lattice[2, 2], c]
-                        for axis in range(2):
-                            if lattice[2, axis] != 0:
-                                value *= powers[axis, first[axis] + w * lattice[2, axis], c]
-                        total += value
-                product[x, y, z] = table[x, y, z] * total.real
+                        across[c] = inverse[change[t], c] * powers[0, i, c] * powers[1, j, c]
+                    for z in range(table.shape[2]):
+                        at = k + (z - end[2]) * lattice[2, 2]
+                        total = across[0] * powers[2, at, 0]
+                        for c in range(1, n):
+                            total += across[c] * powers[2, at, c]
+                        product[x, y, z] = table[x, y, z] * total.real
+                else:
+                    for z in range(table.shape[2]):
+                        w = z - end[2]
+                        total = across[0] * 0.0
+                        for c in range(n):
+                            total += (inverse[change[t], c] * powers[0, i + w * lattice[2, 0], c]
+                                      * powers[1, j + w * lattice[2, 1], c] * powers[2, k + w * lattice[2, 2], c])
+                        product[x, y, z] = table[x, y, z] * total.real
 
 
 @njit(cache=True, nogil=True)
-def _add(counts, sign, shift, fold, start, table):  # type: ignore[no-untyped-def]
+def _add(  # type: ignore[no-untyped-def]
+    numbers, begin, part, sign, shift, fold, hole, chosen, start, shape, offsets, flat
+):
     """Add the pairs at u to v = sign u + shift, folded."""
-    reach = np.array([n // 2 for n in counts.shape])
-    for x in range(counts.shape[0]):
-        a = folded(sign[0] * (x - reach[0]) + shift[0], fold[0]) - start[0]
-        for y in range(counts.shape[1]):
-            b = folded(sign[1] * (y - reach[1]) + shift[1], fold[1]) - start[1]
-            source, target = counts[x, y], table[a, b]
-            for z in range(len(source)):
-                target[folded(sign[2] * (z - reach[2]) + shift[2], fold[2]) - start[2]] += source[z]
+    reach = np.array([n // 2 for n in numbers[0].shape])
+    for k in chosen:
+        table = flat[offsets[k] : offsets[k + 1]].reshape((shape[k, 0], shape[k, 1], shape[k, 2]))
+        for p in range(begin[k], begin[k + 1]):
+            counts = numbers[part[p]]
+            for x in range(counts.shape[0]):
+                a = folded(sign[p, 0] * (x - reach[0]) + shift[p, 0], fold[k, 0]) - start[k, 0]
+                for y in range(counts.shape[1]):
+                    b = folded(sign[p, 1] * (y - reach[1]) + shift[p, 1], fold[k, 1]) - start[k, 1]
+                    source, target = counts[x, y], table[a, b]
+                    for z in range(len(source)):
+                        target[folded(sign[p, 2] * (z - reach[2]) + shift[p, 2], fold[k, 2]) - start[k, 2]] += source[z]
+        if hole[k]:
+            table[-start[k, 0], -start[k, 1], -start[k, 2]] = 0.0
