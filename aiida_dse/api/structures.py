@@ -67,11 +67,11 @@ def as_atoms(source: Any, *, name: str = "atoms") -> Atoms:
         found = Atoms(tuple(str(label) for label in labels), np.array(positions, dtype=float))
     except (TypeError, ValueError):
         raise ValueError(f"{name}: {type(source).__name__} is no list of atoms; {KNOWN}.") from None
-    if found.positions.shape != (len(found.labels), 3) or not found.labels \
+    if found.positions.shape[-2:] != (len(found.labels), 3) or found.positions.ndim > 3 or not found.labels \
             or not np.isfinite(found.positions).all():
         raise ValueError(
             f"{name}: there are {len(found.labels)} labels and positions of shape "
-            f"{found.positions.shape}; positions must be finite, of shape (n, 3), in Å."
+            f"{found.positions.shape}; positions must be finite, of shape (n, 3), or (n_frames, n, 3), in Å."
         )
     return found
 

@@ -15,7 +15,7 @@ from .text import number, read_text
 
 
 def read_xyz(path: Path) -> tuple[list[str], FloatArray]:
-    """The labels (n,) and positions (n, 3) Å in an XYZ file.
+    """The labels (n,) and positions (n, 3), or (n_frames, n, 3) for several frames, in Å in an XYZ file.
 
     A label is an element, an ion ('Pb2+'), or an element and a number. The ion of a label is
     determined later, by its letters ('Ca1' is calcium, 'CA1' is refused) or by the 'ions' in the
@@ -25,40 +25,62 @@ def read_xyz(path: Path) -> tuple[list[str], FloatArray]:
 
 
 def xyz_text(labels: Sequence[str], positions: FloatArray) -> str:
-    """The text of an XYZ file with labels (n,) and positions (n, 3) Å, with all digits."""
-    rows = (f"{label} {x!r} {y!r} {z!r}"
-            for label, (x, y, z) in zip(labels, positions.tolist(), strict=True))
-    return "\n".join([str(len(labels)), "", *rows, ""])
+    """The text of an XYZ file with labels (n,) and positions (n, 3) or (n_frames, n, 3) Å, with all digits."""
+    frames = []
+    for frame in positions.reshape(-1, len(labels), 3).tolist():
+        rows = (f"{label} {x!r} {y!r} {z!r}" for label, (x, y, z) in zip(labels, frame, strict=True))
+        frames.append("\n".join([str(len(labels)), "", *rows, ""]))
+    return "".join(frames)
 
 
 def parse_xyz(text: str, *, name: str = "atoms.xyz") -> tuple[list[str], FloatArray]:
     """The labels and positions in the text of an XYZ file; `name` names the file in messages.
 
-    The columns are those of 'Properties' on line 2 of an extended XYZ file, else label, x, y, z.
+    The columns are those of 'Properties' on line 2 of an extended XYZ file, else label, x, y, z. A file with
+    several frames has positions (n_frames, n, 3). Raises ValueError for frames of different atoms.
     """
     lines = text.splitlines()
+    labels, first, end = _frame(lines, 0, name)
+    frames = [first]
+    while end < len(lines):
+        if not lines[end].strip():
+            end += 1
+            continue
+        if re.fullmatch(r"\d+", lines[end].strip()) is None:
+            raise ValueError(
+                f"{name}, line {end + 1}: '{lines[end].strip()[:40]}' follows the {len(labels)} atoms that the "
+                "number before them specifies. Correct the number of atoms, or remove the lines after them.")
+        others, positions, end = _frame(lines, end, name)
+        if others != labels:
+            where = next((k for k, (one, other) in enumerate(zip(labels, others, strict=False)) if one != other),
+                         min(len(labels), len(others)))
+            raise ValueError(
+                f"{name}: frame {len(frames) + 1} (atoms: {len(others)}) lists other atoms than the first frame "
+                f"(atoms: {len(labels)}), from atom {where + 1} on. All frames must list the same atoms in the same "
+                "order. Write other particles to files of their own, and specify each as a phase.")
+        frames.append(positions)
+    if len(frames) == 1:
+        return labels, first
+    note(f"{name} contains {len(frames)} frames, whose patterns are averaged. Displacements that differ between "
+         "the frames are part of them already, and not of B_iso.")
+    return labels, np.array(frames)
+
+
+def _frame(lines: Sequence[str], begin: int, name: str) -> tuple[list[str], FloatArray, int]:
+    """The labels, the positions and the end of the frame that begins at a line."""
     try:
-        count = int(lines[0].split()[0])
+        count = int(lines[begin].split()[0])
     except (IndexError, ValueError):
         raise ValueError(
-            f"{name}, line 1: an XYZ file must start with the number of atoms."
+            f"{name}, line {begin + 1}: an XYZ file must start with the number of atoms."
         ) from None
-    rows = [line for line in lines[2 : 2 + count] if line.strip()]
+    rows = [line for line in lines[begin + 2 : begin + 2 + count] if line.strip()]
     if len(rows) != count or count < 1:
         raise ValueError(
             f"{name} contains {len(rows)} atoms, but its first line specifies {count}. Correct the "
             "number (at least 1) or complete the list."
         )
-    rest = [line for line in lines[2 + count:] if line.strip()]
-    if rest:
-        frames = re.fullmatch(r"\d+", rest[0].strip()) is not None
-        raise ValueError(
-            f"{name}, line {3 + count}: " + (
-                "the file contains several frames, but a phase is one particle. Write the frame "
-                "that you want to a file of its own." if frames else
-                f"'{rest[0].strip()[:40]}' follows the {count} atoms that the first line "
-                "specifies. Correct the number of atoms, or remove the lines after them."))
-    comment = lines[1] if len(lines) > 1 else ""
+    comment = lines[begin + 1] if len(lines) > begin + 1 else ""
     species, first = _columns(comment, name)
     labels, positions = [], np.empty((count, 3))
     for at, line in enumerate(rows):
@@ -69,14 +91,14 @@ def parse_xyz(text: str, *, name: str = "atoms.xyz") -> tuple[list[str], FloatAr
             positions[at] = np.nan
         if len(fields) <= max(species, first + 2) or not np.isfinite(positions[at]).all():
             raise ValueError(
-                f"{name}, line {at + 3}: '{line.strip()}' is not a row of label, x, y, z with "
+                f"{name}, line {begin + at + 3}: '{line.strip()}' is not a row of label, x, y, z with "
                 "coordinates in Å, or of the columns that 'Properties' on line 2 lists."
             )
         labels.append(fields[species])
-    if re.search(r'pbc\s*=\s*"?[^"]*\b(?:T|True|1)\b', comment):
+    if begin == 0 and re.search(r'pbc\s*=\s*"?[^"]*\b(?:T|True|1)\b', comment):
         note(f"{name} describes a periodic box. Its atoms are computed as one isolated particle, "
              "without periodic images.")
-    return labels, positions
+    return labels, positions, begin + 2 + count
 
 
 def _columns(comment: str, name: str) -> tuple[int, int]:

@@ -223,6 +223,6 @@ def _small(phase: Phase, values: Mapping[str, float]) -> Phase | None:
                             phase.exclusion_distance)
     if isinstance(phase, PairDistancesPhase):
         return phase
-    if isinstance(phase, AtomListPhase) and len(phase.positions) <= LARGEST_LIST:
+    if isinstance(phase, AtomListPhase) and phase.frames[..., 0].size <= LARGEST_LIST:
         return phase
     return None

@@ -21,7 +21,7 @@ from aiida_dse.io.xyz import read_xyz
 
 @dataclass(frozen=True)
 class Atoms:
-    """A list of atoms: labels (n,) and positions (n, 3) Å."""
+    """A list of atoms: labels (n,) and positions (n, 3) Å, or (n_frames, n, 3) for several configurations."""
 
     labels: tuple[str, ...]
     positions: FloatArray

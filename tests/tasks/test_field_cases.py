@@ -187,7 +187,9 @@ def test_three_alternatives_may_not_sum_above_one():
 @pytest.mark.parametrize(("text", "message"), [
     ("1\nProperties=pos:R:3\n0 0 0\n", "does not list the columns"),
     ("1\nProperties=species:S:1:pos:R:x\nPb 0 0 0\n", "does not list the columns"),
-    ("1\n\nPb 0 0 0\n1\n\nPb 0 0 1\n", "several frames"),
+    ("1\n\nPb 0 0 0\n1\n\nCl 0 0 1\n", "lists other atoms than the first frame (atoms: 1), from atom 1 on"),
+    ("1\n\nPb 0 0 0\n2\n\nPb 0 0 1\nPb 0 0 4\n", "frame 2 (atoms: 2) lists other atoms"),
+    ("1\n\nPb 0 0 0\n2\n\nPb 0 0 1\n", "contains 1 atoms, but its first line specifies 2"),
     ("1\n\nPb 0 0 0\nPb 0 0 1\n", "'Pb 0 0 1' follows the 1 atoms"),
     ("2\n\nPb 0 0 0\n", "contains 1 atoms, but its first line specifies 2"),
 ])

@@ -158,3 +158,22 @@ def test_the_worked_example_of_a_new_shape(tmp_path):
 def test_the_schema_knows_the_shapes():
     text = str(ModelDocument.model_json_schema())
     assert all(f"'{name}'" in text for name in SHAPES)
+
+
+def test_the_patterns_of_several_frames_are_averaged(folder):
+    """Two configurations of four atoms, and the same as two phases of equal scale."""
+    frames = ["4\n\nPb 0 0 0\nPb 3 0 0\nS 0 3 0\nS 0 0 3.5\n", "4\nsecond\nPb 0 0 0\nPb 3.3 0 0\nS 0 2.6 0\nS 0 0 3\n"]
+    (folder / "all.xyz").write_text("".join(frames))
+    content = document(None)
+
+    def pattern(file):
+        content["phases"] = {"P": {"atoms": file, "B_iso": {"Pb": 0.0, "S": 0.0}}}
+        built = build(parse_document(content), folder)
+        return run_simulate(built).arrays["pattern/calculated"], built
+
+    for k, text in enumerate(frames):
+        (folder / f"{k}.xyz").write_text(text)
+    mean = (pattern("0.xyz")[0] + pattern("1.xyz")[0]) / 2
+    found, built = pattern("all.xyz")
+    np.testing.assert_allclose(found, mean, rtol=1e-9)
+    assert any("contains 2 frames, whose patterns are averaged" in text for text in built.notes)

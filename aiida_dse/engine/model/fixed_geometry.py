@@ -80,7 +80,8 @@ class FixedGeometryPhase(Sites):
 class AtomListPhase(FixedGeometryPhase):
     """A phase from any list of atoms (relaxed, twinned, from a simulation), pair by pair.
 
-    positions (n_atoms, 3) Å; site_of_atom (n_atoms,) indices of the labels. Raises ValueError
+    positions (n_atoms, 3) Å, or (n_frames, n_atoms, 3) for several configurations whose patterns are
+    averaged; site_of_atom (n_atoms,) indices of the labels. Raises ValueError
     where an atom that is fully occupied is nearer than `exclusion_distance` (Å) to another.
     """
 
@@ -99,14 +100,17 @@ class AtomListPhase(FixedGeometryPhase):
         from scipy.spatial import cKDTree  # slow to load; other phases do not need it
 
         occupancy = np.array(self.occupancy)[self.site_of_atom]
-        near = cKDTree(self.positions).query_pairs(self.exclusion_distance, output_type="ndarray")
-        # two near positions may both be partially occupied: they are alternatives of one atom
-        near = near[(occupancy[near] >= 1).any(axis=1)]
-        if len(near):
+        for number, frame in enumerate(self.frames):
+            near = cKDTree(frame).query_pairs(self.exclusion_distance, output_type="ndarray")
+            # two near positions may both be partially occupied: they are alternatives of one atom
+            near = near[(occupancy[near] >= 1).any(axis=1)]
+            if not len(near):
+                continue
             i, j = (int(k) for k in min(near.tolist()))
-            distance = float(np.linalg.norm(self.positions[i] - self.positions[j]))
+            distance = float(np.linalg.norm(frame[i] - frame[j]))
+            where = f"frame {number + 1}, " if len(self.frames) > 1 else ""
             raise ValueError(
-                f"{self.name}: atoms {i + 1} ({self.labels[self.site_of_atom[i]]}, occupancy "
+                f"{self.name}: {where}atoms {i + 1} ({self.labels[self.site_of_atom[i]]}, occupancy "
                 f"{occupancy[i]:g}) and {j + 1} ({self.labels[self.site_of_atom[j]]}, occupancy "
                 f"{occupancy[j]:g}) are {distance:.3f} Å apart; the limit is "
                 f"{self.exclusion_distance:g} Å. Check that the coordinates are in Å, lower both "
@@ -114,10 +118,15 @@ class AtomListPhase(FixedGeometryPhase):
             )
 
     def size_statistics(self, values: Mapping[str, float]) -> dict[str, float]:
-        return {"atoms": float(len(self.positions))}
+        return {"atoms": float(len(self.site_of_atom))}
 
     def work(self, values: Mapping[str, float]) -> PhaseWork:
-        return PhaseWork(len(self.positions) ** 2 / 2, 0.0, 0.0)
+        return PhaseWork(len(self.frames) * len(self.site_of_atom) ** 2 / 2, 0.0, 0.0)
+
+    @property
+    def frames(self) -> FloatArray:
+        """The positions (n_frames, n_atoms, 3) in Å."""
+        return np.asarray(self.positions, dtype=float).reshape(-1, len(self.site_of_atom), 3)
 
     @property
     def atoms(self) -> FloatArray:
@@ -136,11 +145,12 @@ class AtomListPhase(FixedGeometryPhase):
         for k, (s, t) in enumerate(channels):
             channel_of_pair[s, t] = channel_of_pair[t, s] = k
         partial = np.array(self.occupancy)[self.site_of_atom] < 1
-        return atom_histograms(
-            np.ascontiguousarray(self.positions, dtype=float), channel_of_pair,
-            self.site_of_atom, len(channels), step=step, excluded=self.exclusion_distance,
-            partial=partial, resources=resources,
-        )
+        found = [atom_histograms(
+            np.ascontiguousarray(frame), channel_of_pair, self.site_of_atom, len(channels), step=step,
+            excluded=self.exclusion_distance, partial=partial, resources=resources) for frame in self.frames]
+        n_bins = max(histograms.shape[1] for histograms in found)
+        padded = [np.pad(histograms, ((0, 0), (0, n_bins - histograms.shape[1]))) for histograms in found]
+        return np.asarray(padded[0] if len(padded) == 1 else np.mean(padded, axis=0))
 
 
 #: Limits of stored distances: the smallest step (Å), and the largest B_iso (Å^2), as in documents.
