@@ -30,7 +30,8 @@ class Phase:
     pymatgen Molecule, (labels, positions in Å)), or the path of stored pair distances (.h5). ions
     and B_iso (Å^2): by site label or element; they replace those of the source. displacements: by site
     label or element, 'anisotropic' or a mapping as in documents. correlated_motion, boundaries,
-    split: as in documents. termination:
+    split, frames: as in
+    documents. termination:
     fractional coordinates of the corner of the box whose atoms form one unit cell; distances,
     angles, pseudo_cubic: derived quantities to report, by site labels. Raises ValueError if the
     source or the particle is invalid.
@@ -49,6 +50,7 @@ class Phase:
     termination: tuple[float, float, float] = (0.0, 0.0, 0.0)
     exclusion_distance: float = EXCLUSION_DISTANCE
     block: str | None = None
+    frames: str | None = None
     distances: Sequence[tuple[str, str]] = ()
     angles: Sequence[tuple[str, str, str]] = ()
     pseudo_cubic: bool = False
@@ -57,7 +59,8 @@ class Phase:
     def __post_init__(self) -> None:
         with located(f"phase {self.name}"):
             found = as_structure(self.source, name=self.name, block=self.block,
-                                 in_particle=self.particle is not None)
+                                 in_particle=self.particle is not None,
+                                 average=self.frames is not None)
             if isinstance(found, Crystal):
                 found = replace(found, termination=self.termination)
             object.__setattr__(self, "structure", found)
@@ -86,6 +89,8 @@ class Phase:
             "boundaries": self.boundaries, "split": self.split,
             "termination": self.termination, "exclusion_distance": self.exclusion_distance,
         }
+        if isinstance(self.structure, Atoms) and self.structure.positions.ndim == 3:
+            content["frames"] = "average"
         particle = {} if self.particle is None else {"particle": self.particle.content()}
         return dict(plain(content)) | particle
 

@@ -45,18 +45,19 @@ def as_crystal(source: Any, *, name: str = "structure", block: str | None = None
     raise ValueError(f"{name}: {type(source).__name__} is no crystal; {KNOWN}.")
 
 
-def as_atoms(source: Any, *, name: str = "atoms") -> Atoms:
+def as_atoms(source: Any, *, name: str = "atoms", average: bool = False) -> Atoms:
     """The atoms in an XYZ file (path or text), ASE Atoms, a pymatgen Molecule or two arrays.
 
-    The arrays are labels (n,), elements with an optional number ('Br1'), and positions (n, 3) in Å.
+    The arrays are labels (n,), elements with an optional number ('Br1'), and positions (n, 3), or
+    (n_frames, n, 3), in Å. `average`: average the patterns of all frames of an XYZ file.
     Raises ValueError if the source is no list of atoms.
     """
     if isinstance(source, Atoms):
         return source
     if isinstance(source, str | Path):
         is_text = isinstance(source, str) and "\n" in source
-        labels, positions = (parse_xyz(str(source), name=f"{name}.xyz") if is_text
-                             else read_xyz(Path(source)))
+        labels, positions = (parse_xyz(str(source), name=f"{name}.xyz", average=average) if is_text
+                             else read_xyz(Path(source), average=average))
         return Atoms(tuple(labels), positions)
     if _is_ase(source):
         source = source.arrays.get("label", source.get_chemical_symbols()), source.get_positions()
@@ -76,7 +77,9 @@ def as_atoms(source: Any, *, name: str = "atoms") -> Atoms:
     return found
 
 
-def as_structure(source: Any, *, name: str, block: str | None, in_particle: bool) -> Structure:
+def as_structure(
+    source: Any, *, name: str, block: str | None, in_particle: bool, average: bool = False
+) -> Structure:
     """The structure of a phase: a crystal, a list of atoms, or pair distances (HDF5 path).
 
     in_particle: whether a particle is cut from the structure; if so, ASE Atoms are a crystal.
@@ -86,7 +89,7 @@ def as_structure(source: Any, *, name: str, block: str | None, in_particle: bool
     if kind == "distances":
         return read_distances(Path(source))
     if kind == "atoms" or (kind == "ase" and not in_particle):
-        return as_atoms(source, name=name)
+        return as_atoms(source, name=name, average=average)
     return as_crystal(source, name=name, block=block)
 
 

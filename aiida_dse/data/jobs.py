@@ -192,7 +192,7 @@ class NodeSource:
                 return read_distances(path)
         text = decoded(node.get_content(mode="rb"), name)
         if section.atoms is not None:
-            labels, positions = parse_xyz(text, name=name)
+            labels, positions = parse_xyz(text, name=name, average=section.frames is not None)
             return Atoms(tuple(labels), positions)
         return parse_cif(text, name=name, block=section.block)
 

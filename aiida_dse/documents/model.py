@@ -213,6 +213,9 @@ class Phase(Section):
     structure: str | None = Field(None, description="CIF file", min_length=1)
     block: str | None = Field(None, description="data block of the CIF, if it has several")
     atoms: str | None = Field(None, description="XYZ file with one particle", min_length=1)
+    frames: Literal["average"] | None = Field(
+        None, description="'average': average the patterns of all frames of the XYZ file"
+    )
     distances: str | None = Field(
         None, description="HDF5 file of pair distances stored by 'dse-engine build'", min_length=1
     )
@@ -246,6 +249,8 @@ class Phase(Section):
                 f"a 'structure' needs a 'particle' (shape: {', '.join(SHAPES)}); 'atoms' and "
                 "'distances' describe complete particles, so remove 'particle' there"
             )
+        if self.frames is not None and self.atoms is None:
+            raise ValueError("'frames' refers to the frames of an XYZ file under 'atoms'; remove it")
         disorder = {name: getattr(self, name) for name in
                     ("displacements", "correlated_motion", "boundaries", "split")}
         given = [name for name, value in disorder.items() if value]

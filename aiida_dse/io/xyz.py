@@ -14,14 +14,14 @@ from .notes import note
 from .text import number, read_text
 
 
-def read_xyz(path: Path) -> tuple[list[str], FloatArray]:
-    """The labels (n,) and positions (n, 3), or (n_frames, n, 3) for several frames, in Å in an XYZ file.
+def read_xyz(path: Path, *, average: bool = False) -> tuple[list[str], FloatArray]:
+    """The labels (n,) and positions (n, 3) in Å in an XYZ file; (n_frames, n, 3) if frames are averaged.
 
     A label is an element, an ion ('Pb2+'), or an element and a number. The ion of a label is
     determined later, by its letters ('Ca1' is calcium, 'CA1' is refused) or by the 'ions' in the
     document. Raises ValueError with the number of the line that cannot be read.
     """
-    return parse_xyz(read_text(path), name=path.name)
+    return parse_xyz(read_text(path), name=path.name, average=average)
 
 
 def xyz_text(labels: Sequence[str], positions: FloatArray) -> str:
@@ -33,11 +33,14 @@ def xyz_text(labels: Sequence[str], positions: FloatArray) -> str:
     return "".join(frames)
 
 
-def parse_xyz(text: str, *, name: str = "atoms.xyz") -> tuple[list[str], FloatArray]:
+def parse_xyz(
+    text: str, *, name: str = "atoms.xyz", average: bool = False
+) -> tuple[list[str], FloatArray]:
     """The labels and positions in the text of an XYZ file; `name` names the file in messages.
 
-    The columns are those of 'Properties' on line 2 of an extended XYZ file, else label, x, y, z. A file with
-    several frames has positions (n_frames, n, 3). Raises ValueError for frames of different atoms.
+    The columns are those of 'Properties' on line 2 of an extended XYZ file, else label, x, y, z. If frames are
+    to be averaged, the positions are (n_frames, n, 3). Raises ValueError for several frames that are not, and
+    for frames of different atoms.
     """
     lines = text.splitlines()
     labels, first, end = _frame(lines, 0, name)
@@ -50,6 +53,11 @@ def parse_xyz(text: str, *, name: str = "atoms.xyz") -> tuple[list[str], FloatAr
             raise ValueError(
                 f"{name}, line {end + 1}: '{lines[end].strip()[:40]}' follows the {len(labels)} atoms that the "
                 "number before them specifies. Correct the number of atoms, or remove the lines after them.")
+        if not average:
+            raise ValueError(
+                f"{name}, line {end + 1}: the file contains several frames, but a phase is one particle. Write the "
+                "frame that you want to a file of its own, or specify 'frames: average' for the phase to average "
+                "the patterns of all frames.")
         others, positions, end = _frame(lines, end, name)
         if others != labels:
             where = next((k for k, (one, other) in enumerate(zip(labels, others, strict=False)) if one != other),
@@ -59,7 +67,7 @@ def parse_xyz(text: str, *, name: str = "atoms.xyz") -> tuple[list[str], FloatAr
                 f"(atoms: {len(labels)}), from atom {where + 1} on. All frames must list the same atoms in the same "
                 "order. Write other particles to files of their own, and specify each as a phase.")
         frames.append(positions)
-    if len(frames) == 1:
+    if not average:
         return labels, first
     note(f"{name} contains {len(frames)} frames, whose patterns are averaged. Displacements that differ between "
          "the frames are part of them already, and not of B_iso.")

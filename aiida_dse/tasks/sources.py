@@ -70,7 +70,7 @@ class FolderSource:
     def structure(self, phase: str, section: PhaseSection) -> Structure:
         path = self._existing(section.file)
         if section.atoms is not None:
-            labels, positions = read_xyz(path)
+            labels, positions = read_xyz(path, average=section.frames is not None)
             return Atoms(tuple(labels), positions)
         if section.distances is not None:
             return read_distances(path)

@@ -166,14 +166,16 @@ def test_the_patterns_of_several_frames_are_averaged(folder):
     (folder / "all.xyz").write_text("".join(frames))
     content = document(None)
 
-    def pattern(file):
-        content["phases"] = {"P": {"atoms": file, "B_iso": {"Pb": 0.0, "S": 0.0}}}
+    def pattern(file, **more):
+        content["phases"] = {"P": {"atoms": file, "B_iso": {"Pb": 0.0, "S": 0.0}, **more}}
         built = build(parse_document(content), folder)
         return run_simulate(built).arrays["pattern/calculated"], built
 
     for k, text in enumerate(frames):
         (folder / f"{k}.xyz").write_text(text)
     mean = (pattern("0.xyz")[0] + pattern("1.xyz")[0]) / 2
-    found, built = pattern("all.xyz")
+    found, built = pattern("all.xyz", frames="average")
     np.testing.assert_allclose(found, mean, rtol=1e-9)
+    with pytest.raises(DocumentError, match="specify 'frames: average'"):
+        pattern("all.xyz")
     assert any("contains 2 frames, whose patterns are averaged" in text for text in built.notes)
