@@ -57,7 +57,7 @@ def _path(loc: tuple[Any, ...]) -> tuple[str, ...]:
     types = (*SHAPES, "SizeDistribution", "Start", "Section")
     keys = [str(key) for key in loc if key not in types]
     keys = [key for key in keys if not key.startswith(
-        ("function-", "constrained-", "tuple[", "list[", "dict[", "is-instance["))]
+        ("function-", "constrained-", "tuple[", "list[", "dict[", "is-instance[", "literal["))]
     while len(keys) > 1 and keys[-1] in ("float", "str", "int", "bool"):
         keys.pop()
     return tuple(keys)
@@ -151,6 +151,8 @@ def _reason(error: Any, path: tuple[str, ...]) -> str:
         return "a list in brackets is required"
     if what == "dict_type":
         return "a mapping of keys is required"
+    if what == "model_attributes_type":
+        return f"a mapping with the key shape is required; the shapes are {', '.join(SHAPES)}"
     if what == "too_short":
         return f"at least {error['ctx']['min_length']} item is required"
     if what == "too_long":

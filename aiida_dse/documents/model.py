@@ -115,7 +115,7 @@ class Displacement(Section):
 
     model: Literal["anisotropic", "uniaxial"] = Field(
         "anisotropic", description="'anisotropic': the components U_ij that the site symmetry permits; "
-        "'uniaxial': U_parallel and U_perpendicular to the direction 'along'"
+        "'uniaxial': U_parallel and U_perpendicular, with respect to the bonds to the neighbours 'along'"
     )
     along: str | None = Field(
         None, description="site label or element of the neighbours whose bonds define the direction"
@@ -145,7 +145,8 @@ class CorrelatedMotion(Section):
     @model_validator(mode="after")
     def _one(self) -> CorrelatedMotion:
         if (self.delta_1 is None) == (self.delta_2 is None):
-            raise ValueError("specify either 'delta_1' (Å) or 'delta_2' (Å^2); data cannot distinguish both")
+            raise ValueError("specify either 'delta_1' (Å) or 'delta_2' (Å^2), but not both, because the data do not "
+                             "distinguish between them")
         return self
 
 
@@ -153,19 +154,19 @@ Correlated = Annotated[float, Field(ge=-1, le=1)]
 
 
 class Planes(Section):
-    """Planes of the sublattice that may be boundaries."""
+    """Planes of the parent lattice that may be boundaries."""
 
     along: Annotated[tuple[Literal[1, 2, 3], ...], Field(min_length=1, max_length=3)] = Field(
-        description="vectors of the sublattice along which the planes follow each other, such as [1, 2]")
+        description="vectors of the parent lattice along which the planes follow each other, such as [1, 2]")
     shift: tuple[int, int, int] = Field(
-        description="shift of the structure at a boundary, in vectors of the sublattice")
-    density: Annotated[float, Field(ge=0, le=0.5)] = Field(
-        description="starting value of the probability of a boundary at each plane")
+        description="shift of the structure at a boundary, in vectors of the parent lattice")
+    probability: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        description="starting value of the probability that a plane is a boundary")
 
 
 Vector = tuple[Finite, Finite, Finite]
-SUBLATTICE = ("vectors of the sublattice in fractional coordinates; default: the pseudo-cubic lattice of a "
-              "perovskite in the setting Pbnm")
+PARENT_LATTICE = ("vectors of the parent lattice, the finer lattice on which the structure is a superstructure, in "
+                  "fractional coordinates; default: the pseudo-cubic lattice of a perovskite in the setting Pbnm")
 PSEUDO_CUBIC = ((0.5, 0.5, 0.0), (-0.5, 0.5, 0.0), (0.0, 0.0, 0.5))
 
 
@@ -185,25 +186,26 @@ class SplitSection(Section):
     sites: Annotated[dict[str, SplitPositions], Field(min_length=1)]
     correlation: Literal["independent", "columns", "alternating_columns", "layers"] | tuple[
         Correlated, Correlated, Correlated] = Field(
-        "independent", description="correlation of the signs; columns along the third vector of the sublattice, "
-        "layers of the first two, or the mean product of the signs of neighbours along each vector")
-    sublattice: tuple[Vector, Vector, Vector] = Field(PSEUDO_CUBIC, description=SUBLATTICE)
+        "independent", description="correlation of the signs: none; equal signs in columns along the third vector of "
+        "the parent lattice, or alternating signs there; equal signs in layers of the first two vectors; or the mean "
+        "product of the signs of neighbours along each vector")
+    parent_lattice: tuple[Vector, Vector, Vector] = Field(PSEUDO_CUBIC, description=PARENT_LATTICE)
 
 
 class BoundariesSection(Section):
     """Coherent boundaries between domains that are shifted by vectors of a finer lattice (nanotwins)."""
 
-    sublattice: tuple[Vector, Vector, Vector] = Field(PSEUDO_CUBIC, description=SUBLATTICE)
+    parent_lattice: tuple[Vector, Vector, Vector] = Field(PSEUDO_CUBIC, description=PARENT_LATTICE)
     planes: Annotated[dict[Name, Planes], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _possible(self) -> BoundariesSection:
         for axis in (1, 2, 3):
-            total = sum(one.density for one in self.planes.values() if axis in one.along)
+            total = sum(one.probability for one in self.planes.values() if axis in one.along)
             if total > 0.5:
                 raise ValueError(
-                    f"the densities of the boundaries along vector {axis} of the sublattice sum to {total:g}; at "
-                    "most 0.5 is possible. Lower them")
+                    f"the probabilities of the boundaries along vector {axis} of the parent lattice sum to {total:g}, "
+                    "but the sum must not exceed 0.5. Specify smaller values of 'probability'")
         return self
 
 
@@ -212,7 +214,8 @@ class Phase(Section):
 
     structure: str | None = Field(None, description="CIF file", min_length=1)
     block: str | None = Field(None, description="data block of the CIF, if it has several")
-    atoms: str | None = Field(None, description="XYZ file with one particle", min_length=1)
+    atoms: str | None = Field(
+        None, description="XYZ file with one particle, or with several frames of it", min_length=1)
     frames: Literal["average"] | None = Field(
         None, description="'average': average the patterns of all frames of the XYZ file"
     )

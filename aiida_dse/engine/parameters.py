@@ -94,7 +94,7 @@ class Kind(StrEnum):
     SIZE_ROTATION = "size_rotation"
     ASPECT = "aspect"
     THICKNESS = "thickness"
-    BOUNDARY_DENSITY = "boundary_density"
+    BOUNDARY_PROBABILITY = "boundary_probability"
     SPLIT = "split"  # distance of the positions of a split site from their mean
     LATTICE_SCALE = "lattice_scale"
     GLOBAL = "global"
@@ -223,7 +223,7 @@ KINDS: dict[Kind, KindSpec] = {
         (1e-2, 1e2), _relative(1.0), Changes.COUNTS, 1,
     ),
     # p and 1 - p are different structures, and p = 1/2 is full disorder
-    Kind.BOUNDARY_DENSITY: KindSpec(
+    Kind.BOUNDARY_PROBABILITY: KindSpec(
         "", _fixed(0.01), _between(0.0, 0.5), _between(0.0, 0.5), (0.0, 0.5), _fixed(0.5),
         Changes.COUNTS, 1,
     ),

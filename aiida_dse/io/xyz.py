@@ -52,7 +52,7 @@ def parse_xyz(
         if re.fullmatch(r"\d+", lines[end].strip()) is None:
             raise ValueError(
                 f"{name}, line {end + 1}: '{lines[end].strip()[:40]}' follows the {len(labels)} atoms that the "
-                "number before them specifies. Correct the number of atoms, or remove the lines after them.")
+                "frame declares. Correct the number of atoms, or remove the lines after them.")
         if not average:
             raise ValueError(
                 f"{name}, line {end + 1}: the file contains several frames, but a phase is one particle. Write the "
@@ -69,8 +69,8 @@ def parse_xyz(
         frames.append(positions)
     if not average:
         return labels, first
-    note(f"{name} contains {len(frames)} frames, whose patterns are averaged. Displacements that differ between "
-         "the frames are part of them already, and not of B_iso.")
+    note(f"{name} contains {len(frames)} frames, whose patterns are averaged. The displacements "
+         "between the frames are part of the average, so B_iso must not contain them.")
     return labels, np.array(frames)
 
 
@@ -85,11 +85,11 @@ def _frame(lines: Sequence[str], begin: int, name: str) -> tuple[list[str], Floa
     rows = [line for line in lines[begin + 2 : begin + 2 + count] if line.strip()]
     if len(rows) != count or count < 1:
         raise ValueError(
-            f"{name} contains {len(rows)} atoms, but its first line specifies {count}. Correct the "
+            f"{name} contains {len(rows)} atoms where line {begin + 1} specifies {count}. Correct the "
             "number (at least 1) or complete the list."
         )
     comment = lines[begin + 1] if len(lines) > begin + 1 else ""
-    species, first = _columns(comment, name)
+    species, first = _columns(comment, name, begin + 2)
     labels, positions = [], np.empty((count, 3))
     for at, line in enumerate(rows):
         fields = line.split()
@@ -100,7 +100,7 @@ def _frame(lines: Sequence[str], begin: int, name: str) -> tuple[list[str], Floa
         if len(fields) <= max(species, first + 2) or not np.isfinite(positions[at]).all():
             raise ValueError(
                 f"{name}, line {begin + at + 3}: '{line.strip()}' is not a row of label, x, y, z with "
-                "coordinates in Å, or of the columns that 'Properties' on line 2 lists."
+                "coordinates in Å, or of the columns that 'Properties' lists."
             )
         labels.append(fields[species])
     if begin == 0 and re.search(r'pbc\s*=\s*"?[^"]*\b(?:T|True|1)\b', comment):
@@ -109,7 +109,7 @@ def _frame(lines: Sequence[str], begin: int, name: str) -> tuple[list[str], Floa
     return labels, positions, begin + 2 + count
 
 
-def _columns(comment: str, name: str) -> tuple[int, int]:
+def _columns(comment: str, name: str, line: int) -> tuple[int, int]:
     """The column of the species and the first column of the positions, from 0."""
     found = re.search(r'Properties\s*=\s*"?([\w:]+)"?', comment, re.I)
     if found is None:
@@ -122,6 +122,6 @@ def _columns(comment: str, name: str) -> tuple[int, int]:
         return columns["species"], columns["pos"]
     except (KeyError, ValueError):
         raise ValueError(
-            f"{name}, line 2: 'Properties={found[1]}' does not list the columns 'species:S:1' and "
+            f"{name}, line {line}: 'Properties={found[1]}' does not list the columns 'species:S:1' and "
             "'pos:R:3'. Correct it, or remove it from a file with the columns label, x, y, z."
         ) from None

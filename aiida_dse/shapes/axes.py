@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from aiida_dse.engine.crystal.structure import Crystal
     from aiida_dse.engine.units import FloatArray
 
-#: A lattice direction [u, v, w]; two or three of them.
+#: A lattice direction [u, v, w], and two of them.
 Direction = tuple[int, int, int]
 Directions = tuple[Direction, Direction]
 #: A fraction between 0 and 1.
@@ -26,7 +26,7 @@ def unit_vectors(crystal: Crystal, directions: tuple[Direction, ...]) -> FloatAr
     vectors = np.array(directions, dtype=float) @ crystal.cell.matrix.T
     lengths = np.linalg.norm(vectors, axis=1)
     if not (lengths > 0).all():
-        raise ValueError("the lattice direction [0, 0, 0] has no length. Specify another one.")
+        raise ValueError("the lattice direction [0, 0, 0] is the null vector. Specify another direction.")
     return np.asarray(vectors / lengths[:, None])
 
 
@@ -41,6 +41,6 @@ def frame(crystal: Crystal, directions: Directions) -> FloatArray:
     length = float(np.linalg.norm(second))
     if length < 1e-6:
         raise ValueError(f"the axes {list(map(list, directions))} are parallel. Specify two directions that "
-                         "are not.")
+                         "are not parallel.")
     second = second / length
     return np.array([first, second, np.cross(first, second)])

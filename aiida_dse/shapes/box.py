@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 class Box(Shape):
-    """Boxes of the edges L_1, L_2 and L_3 along three lattice directions.
+    """Boxes with the edges L_1, L_2 and L_3 along three lattice directions.
 
-    L_12 stands for two edges of equal length. The directions need not be perpendicular.
+    L_12 is the common length of the first two edges. The directions need not be perpendicular.
     """
 
     name: ClassVar[str] = "box"
@@ -53,7 +53,7 @@ class Box(Shape):
         vectors = unit_vectors(crystal, self.axes)
         if abs(np.linalg.det(vectors)) < 1e-6:
             raise ValueError(f"the axes {list(map(list, self.axes))} lie in one plane. Specify three directions "
-                             "that do not.")
+                             "that are not coplanar.")
         return self.random_centre(BoxBody(vectors, self.L_12 is not None))
 
 

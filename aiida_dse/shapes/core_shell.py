@@ -52,8 +52,9 @@ class CoreShell(Shape):
         outer = self.D.mean if isinstance(self.D, SizeDistribution) else self.D
         total = sum(layer.thickness for layer in self.layers)
         if 2 * total >= outer:
-            raise ValueError(f"the layers are {total:g} nm thick, so that no core is left of a sphere of {outer:g} nm. "
-                             "Check that the sizes are in nm, and lower a thickness.")
+            raise ValueError(f"the total thickness of the layers, {total:g} nm, must be below the outer radius, "
+                             f"{outer / 2:g} nm. Specify thinner layers or a larger D, and check that the sizes are "
+                             "in nm.")
         rows = []
         for occupancy in (*(layer.occupancy for layer in self.layers), self.core):
             for label in occupancy:

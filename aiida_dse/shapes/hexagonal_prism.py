@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 class HexagonalPrism(Shape):
-    """Prisms with a regular hexagon of edge L_edge as base, and of height H.
+    """Prisms of height H whose base is a regular hexagon of edge L_edge.
 
     The first axis is that of the prism, the second points to an edge of the prism (a corner of the
-    hexagon). In a hexagonal cell, the default are the side faces {10-10}.
+    hexagon). With the default axes, the side faces in a hexagonal cell are {10-10}.
     """
 
     name: ClassVar[str] = "hexagonal_prism"

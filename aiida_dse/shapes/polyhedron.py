@@ -43,7 +43,7 @@ class Polyhedron(PolyhedronShape):
         reciprocal = np.linalg.inv(crystal.cell.matrix)
         for form in self.forms:
             if not any(form.hkl):
-                raise ValueError("(000) is no face. Specify the Miller indices of a face.")
+                raise ValueError("hkl = [0, 0, 0] is not a face. Specify Miller indices that are not all 0.")
             for op in crystal.symmetry:
                 # the face (h k l) R of the image of a crystal under the operation R
                 normal = np.array(form.hkl) @ op.rotation @ reciprocal

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Tetrahedron(PolyhedronShape):
     """Regular tetrahedra of edge L_edge, with the faces (111), (1-1-1), (-11-1) and (-1-11) of a cube.
 
-    A tetrahedron and its inverse have the same pattern if the structure is centrosymmetric; otherwise
-    the inverse is obtained with `axes` of opposite sign.
+    A tetrahedron and its inverse have the same pattern for every structure, because both share the same
+    volume with their shifted copies; the pattern does not determine the polarity of the faces.
     """
 
     name: ClassVar[str] = "tetrahedron"

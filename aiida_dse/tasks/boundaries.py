@@ -14,7 +14,7 @@ from aiida_dse.engine.crystal.variants import Variants
 from aiida_dse.engine.particles.boundaries import Boundaries, BoundaryPlanes, Order, SplitOrder
 from aiida_dse.engine.particles.family import Family
 
-#: The correlations of the signs of split sites along the vectors of the sublattice, by name.
+#: The correlations of the signs of split sites along the vectors of the parent lattice, by name.
 CORRELATIONS = {"independent": (0.0, 0.0, 0.0), "columns": (0.0, 0.0, 1.0), "alternating_columns": (0.0, 0.0, -1.0),
                 "layers": (1.0, 1.0, 0.0)}
 
@@ -25,7 +25,7 @@ def order_of(
     """The boundaries or split sites of a phase.
 
     Raises ValueError for particles that do not consist of whole cells, for partially occupied alternatives,
-    and for sublattices, shifts and directions that are not possible.
+    and for parent lattices, shifts and directions that are not possible.
     """
     if section.boundaries is None and section.split is None:
         return None
@@ -42,7 +42,7 @@ def order_of(
 
 
 def _boundaries(crystal: Crystal, section: BoundariesSection) -> Boundaries:
-    a, b, c = section.sublattice
+    a, b, c = section.parent_lattice
     variants = Variants(crystal, (a, b, c))
     planes = []
     for name, one in section.planes.items():
@@ -52,7 +52,7 @@ def _boundaries(crystal: Crystal, section: BoundariesSection) -> Boundaries:
                 "there is no boundary. Specify another shift.")
         planes.append(BoundaryPlanes(name, tuple(axis - 1 for axis in sorted(set(one.along))), one.shift))
     return Boundaries(variants, tuple(planes), {
-        plane.parameter: section.planes[plane.name].density for plane in planes})
+        plane.parameter: section.planes[plane.name].probability for plane in planes})
 
 
 def _split(crystal: Crystal, section: SplitSection) -> SplitOrder:
@@ -62,11 +62,12 @@ def _split(crystal: Crystal, section: SplitSection) -> SplitOrder:
         direction = np.array(one.direction, dtype=float)
         length = float(np.linalg.norm(crystal.cell.matrix @ direction))
         if not length > 0:
-            raise ValueError(f"split.sites.{label}: the direction [0, 0, 0] has no length. Specify another one.")
+            raise ValueError(f"split.sites.{label}: the direction [0, 0, 0] is the null vector. Specify another "
+                             "direction.")
         x, y, z = (direction / length).tolist()
         split.append(SplitSite(label, (x, y, z), one.fixed))
         amplitudes[split[-1].parameter] = one.amplitude
-    a, b, c = section.sublattice
+    a, b, c = section.parent_lattice
     correlation = CORRELATIONS[section.correlation] if isinstance(section.correlation, str) \
         else section.correlation
     return SplitOrder(SplitSites(crystal, (a, b, c), tuple(split)), amplitudes, correlation)

@@ -127,7 +127,7 @@ def require_directions(
 
 
 def displacement_warnings(model: PatternModel, values: Mapping[str, float]) -> list[str]:
-    """Warnings for tensors that are no possible displacements at these values."""
+    """Warnings for displacement tensors that are not positive definite at these values."""
     warnings = []
     for index, phase in enumerate(model.phases):
         if not isinstance(phase, CrystalPhase):
@@ -136,6 +136,6 @@ def displacement_warnings(model: PatternModel, values: Mapping[str, float]) -> l
             if smallest <= 0:
                 warnings.append(
                     f"the displacement tensor of {phase.name}.{label} is not positive definite (smallest "
-                    f"eigenvalue {smallest:.3g} Å^2), so the data do not determine its components. Use 'model: "
+                    f"eigenvalue {smallest:.3g} Å^2), so the data may not determine its components. Use 'model: "
                     "uniaxial' for this site, or B_iso.")
     return warnings

@@ -85,7 +85,7 @@ DISORDERED = MODEL | {
               "correlated_motion": {"delta_2": 1.5}},
         "S": {"structure": "salt.cif", "particle": {"shape": "parallelepiped", "cells": [3, 3, 3]},
               "split": {"sites": {"Cl1": {"direction": [1, 1, 0], "amplitude": 0.2, "fixed": True}},
-                        "correlation": [0.0, 0.5, 1.0], "sublattice": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}}},
+                        "correlation": [0.0, 0.5, 1.0], "parent_lattice": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}}},
     "parameters": {"E.a": 4.12, "O.Cs1.B_iso": 1.2}, "constraints": {"E.aspect_3": "E.aspect_2"},
     "scales": {}, "restraints": [], "derived": {}, "refinement": {"stages": [["E.a", "P.delta_2"], ["*.U_*"]]},
     "scan": {"axes": [{"parameter": "P.Cl1.U_11", "values": [0.02, 0.03]}]}, "uncertainty": None,

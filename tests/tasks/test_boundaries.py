@@ -12,7 +12,7 @@ from aiida_dse.tasks.build import build
 from aiida_dse.tasks.run import run_refine, run_simulate
 
 CIF = Path(__file__).parents[2] / "examples" / "cspbbr3" / "CsPbBr3.cif"
-TWINS = {"ab": {"along": [1, 2], "shift": [1, 0, 0], "density": 0.1}}
+TWINS = {"ab": {"along": [1, 2], "shift": [1, 0, 0], "probability": 0.1}}
 
 
 def document(boundaries, **more):
@@ -40,7 +40,7 @@ def test_the_density_of_boundaries_is_refined(folder):
     content["refinement"] = {"stages": [["P.boundary_ab"], ["P.Br_*.[xyz]", "P.Br_*.B_iso"]]}
     found = run_refine(build(parse_document(content), folder)).summary
     row = found.parameters["P.boundary_ab"]
-    assert row.value == pytest.approx(0.1, abs=2e-3) and 0 < row.su < 0.05 and row.kind == "boundary_density"
+    assert row.value == pytest.approx(0.1, abs=2e-3) and 0 < row.su < 0.05 and row.kind == "boundary_probability"
     assert (row.lower, row.upper) == (0.0, 0.5)
     # (110) planes of the pseudo-cubic lattice are 5.9 Å apart
     thickness = found.derived["P"].quantities["domain_ab"]
@@ -48,16 +48,16 @@ def test_the_density_of_boundaries_is_refined(folder):
 
 
 @pytest.mark.parametrize(("boundaries", "particle", "words"), [
-    ({"planes": {"ab": TWINS["ab"] | {"density": 0.6}}}, None, "less than or equal to 0.5"),
-    ({"planes": {"ab": TWINS["ab"] | {"density": 0.3}, "more": TWINS["ab"] | {"density": 0.3}}}, None,
-     "along vector 1 of the sublattice sum to 0.6; at most 0.5"),
+    ({"planes": {"ab": TWINS["ab"] | {"probability": 0.6}}}, None, "less than or equal to 0.5"),
+    ({"planes": {"ab": TWINS["ab"] | {"probability": 0.3}, "more": TWINS["ab"] | {"probability": 0.3}}}, None,
+     "along vector 1 of the parent lattice sum to 0.6, but the sum must not exceed 0.5"),
     ({"planes": {}}, None, "at least 1 item"),
     ({"planes": {"ab": TWINS["ab"] | {"shift": [1, 1, 0]}}}, None, "a vector of the lattice of the structure"),
     ({"planes": {"ab": TWINS["ab"] | {"along": [4]}}}, None, "1, 2 or 3"),
-    ({"planes": TWINS, "sublattice": [[0.5, 0, 0], [0, 1, 0], [0, 0, 1]]}, None, "does not order on this sublattice"),
-    ({"planes": TWINS, "sublattice": [[0.7, 0, 0], [0, 1, 0], [0, 0, 1]]}, None, "does not consist of whole cells"),
-    ({"planes": TWINS, "sublattice": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}, None, "1 cells in the unit cell"),
-    ({"planes": TWINS, "sublattice": [[1, 0, 0], [1, 0, 0], [0, 0, 1]]}, None, "lie in one plane"),
+    ({"planes": TWINS, "parent_lattice": [[0.5, 0, 0], [0, 1, 0], [0, 0, 1]]}, None, "does not order on this"),
+    ({"planes": TWINS, "parent_lattice": [[0.7, 0, 0], [0, 1, 0], [0, 0, 1]]}, None, "does not consist of whole cells"),
+    ({"planes": TWINS, "parent_lattice": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}, None, "1 cells in the unit cell"),
+    ({"planes": TWINS, "parent_lattice": [[1, 0, 0], [1, 0, 0], [0, 0, 1]]}, None, "lie in one plane"),
     ({"planes": TWINS}, {"shape": "sphere", "D": 3}, "requires particles of whole cells"),
 ])
 def test_boundaries_that_make_no_sense_are_refused(boundaries, particle, words, folder):
@@ -88,7 +88,7 @@ def test_the_amplitude_of_a_split_site_is_refined(correlation, folder):
 
 @pytest.mark.parametrize(("split", "words"), [
     ({"sites": {"Xx": SPLIT["sites"]["Br_ax"]}}, "has no site 'Xx'"),
-    ({"sites": {"Br_ax": {"direction": [0, 0, 0], "amplitude": 0.2}}}, "has no length"),
+    ({"sites": {"Br_ax": {"direction": [0, 0, 0], "amplitude": 0.2}}}, "null vector"),
     ({"sites": {"Br_ax": {"direction": [1, 0, 0], "amplitude": -0.2}}}, "greater than or equal to 0"),
     (SPLIT | {"correlation": "rows"}, "split.correlation"),
     (SPLIT | {"correlation": [0, 0, 2]}, "less than or equal to 1"),

@@ -191,9 +191,9 @@ def test_three_alternatives_may_not_sum_above_one():
     ("1\n\nPb 0 0 0\n1\n\nPb 0 0 1\n", "several frames"),
     ("1\n\nPb 0 0 0\n1\n\nCl 0 0 1\n", "lists other atoms than the first frame (atoms: 1), from atom 1 on"),
     ("1\n\nPb 0 0 0\n2\n\nPb 0 0 1\nPb 0 0 4\n", "frame 2 (atoms: 2) lists other atoms"),
-    ("1\n\nPb 0 0 0\n2\n\nPb 0 0 1\n", "contains 1 atoms, but its first line specifies 2"),
+    ("1\n\nPb 0 0 0\n2\n\nPb 0 0 1\n", "contains 1 atoms where line 4 specifies 2"),
     ("1\n\nPb 0 0 0\nPb 0 0 1\n", "'Pb 0 0 1' follows the 1 atoms"),
-    ("2\n\nPb 0 0 0\n", "contains 1 atoms, but its first line specifies 2"),
+    ("2\n\nPb 0 0 0\n", "contains 1 atoms where line 1 specifies 2"),
 ])
 def test_xyz_files_that_cannot_be_one_particle(text, message):
     with pytest.raises(ValueError, match=re.escape(message)):

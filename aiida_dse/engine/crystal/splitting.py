@@ -1,7 +1,7 @@
 """Static disorder of sites that are split into two positions, with correlated signs.
 
 Each atom of a split site lies at x + s d, with s = +1 or -1 equally often. The signs of two atoms in the
-cells n and n + U of a sublattice have the mean product prod_k lambda_k^|U_k|: 0 for independent signs, 1
+cells n and n + U of a parent lattice have the mean product prod_k lambda_k^|U_k|: 0 for independent signs, 1
 along the columns or in the layers within which all signs are equal, and -1 where they alternate.
 """
 
@@ -44,7 +44,7 @@ class SplitSite:
 class SplitSites:
     """The two signs of the atoms of split sites, as variants of the structure.
 
-    `axes` are the vectors of the sublattice in fractional coordinates. Raises ValueError if the unit cell
+    `axes` are the vectors of the parent lattice in fractional coordinates. Raises ValueError if the unit cell
     does not consist of whole cells of it.
     """
 
@@ -57,7 +57,7 @@ class SplitSites:
 
     @property
     def lattice(self) -> np.ndarray:
-        """The edges of the unit cell in vectors of the sublattice, as rows (3, 3)."""
+        """The edges of the unit cell in vectors of the parent lattice, as rows (3, 3)."""
         return whole_cells(self.axes)
 
     @property
@@ -100,6 +100,6 @@ class SplitSites:
 
     @cached_property
     def cells(self) -> np.ndarray:
-        """The cell (n_atoms, 3) of the sublattice to which each basis atom belongs."""
+        """The cell (n_atoms, 3) of the parent lattice to which each basis atom belongs."""
         inside = self.crystal.positions() @ np.linalg.inv(np.array(self.axes))
         return np.asarray(np.floor(inside + BEFORE), dtype=np.int64)

@@ -1,7 +1,7 @@
 """Translation variants of an ordered structure: domains shifted by vectors of a finer lattice.
 
 A structure that orders on a finer lattice (the pseudo-cubic lattice of a tilted perovskite) has
-variants: copies shifted by vectors of the finer lattice that are no vectors of its own. The shifts,
+variants: copies shifted by vectors of the finer lattice that are not lattice vectors of the structure. The shifts,
 modulo the lattice, form a finite abelian group. All variants share the average positions of the atoms;
 they differ in the displacements from these, such as the sense of the tilts.
 """
@@ -40,7 +40,7 @@ class Ordering(Protocol):
 
     @property
     def lattice(self) -> np.ndarray:
-        """The edges of the unit cell in vectors of the sublattice, as rows (3, 3)."""
+        """The edges of the unit cell in vectors of the parent lattice, as rows (3, 3)."""
         ...
 
     @property
@@ -73,25 +73,26 @@ class Ordering(Protocol):
 
     @property
     def cells(self) -> np.ndarray:
-        """The cell (n_atoms, 3) of the sublattice to which each basis atom belongs."""
+        """The cell (n_atoms, 3) of the parent lattice to which each basis atom belongs."""
         ...
 
 
 def whole_cells(axes: Axes) -> np.ndarray:
-    """The edges of the unit cell in vectors of the sublattice, as rows (3, 3).
+    """The edges of the unit cell in vectors of the parent lattice, as rows (3, 3).
 
     Raises ValueError if the vectors lie in one plane, or the cell does not consist of whole cells of the
-    sublattice.
+    parent lattice.
     """
     matrix = np.array(axes, dtype=float)
     if abs(np.linalg.det(matrix)) < 1e-9:
-        raise ValueError(f"the vectors {_shown(axes)} of the sublattice lie in one plane.")
+        raise ValueError(f"the vectors {_shown(axes)} of the parent lattice lie in one plane. Specify vectors that "
+                         "are not coplanar.")
     inverse = np.linalg.inv(matrix)
     whole = np.round(inverse)
     if np.abs(whole - inverse).max() > 1e-6:
         raise ValueError(
-            f"the unit cell does not consist of whole cells of the sublattice {_shown(axes)}. Specify vectors whose "
-            "sums are the edges of the cell.")
+            f"the unit cell does not consist of whole cells of the parent lattice {_shown(axes)}. Specify vectors "
+            "of which the edges of the cell are integer combinations.")
     return np.asarray(whole, dtype=np.int64)
 
 
@@ -111,7 +112,7 @@ class Variants:
         n = round(abs(float(np.linalg.det(self.lattice))))
         if not 1 < n <= MOST_VARIANTS:
             raise ValueError(
-                f"the sublattice {_shown(self.axes)} has {n} cells in the unit cell, and so many variants; from 2 "
+                f"the parent lattice {_shown(self.axes)} has {n} cells in the unit cell, and so many variants; from 2 "
                 f"to {MOST_VARIANTS} are possible.")
         self.atoms  # noqa: B018 - raises if atoms have no partner
 
@@ -187,8 +188,8 @@ class Variants:
         if lengths[best] > LARGEST_SHIFT:
             raise ValueError(
                 f"no {ion} is near {crystal.sites[own.site].label} if the structure is shifted by the vector "
-                f"({', '.join(f'{x:.3g}' for x in shift)}) of the sublattice; the nearest is {lengths[best]:.2f} Å "
-                f"away, and the limit is {LARGEST_SHIFT:g} Å. The structure does not order on this sublattice.")
+                f"({', '.join(f'{x:.3g}' for x in shift)}) of the parent lattice; the nearest is {lengths[best]:.2f} Å "
+                f"away, and the limit is {LARGEST_SHIFT:g} Å. The structure does not order on this parent lattice.")
         atom = crystal.basis_atoms[best]
         return BasisAtom(atom.site, atom.rotation, atom.translation - shift - cell[best])
 

@@ -69,13 +69,13 @@ class Correlation:
 
     @classmethod
     def of(cls, name: str, value: float, shortest: float) -> Correlation:
-        """Raises ValueError where pairs at the shortest distance (Å) would not be damped any more."""
+        """Raises ValueError if hardly any displacement of pairs at the shortest distance (Å) would be left."""
         largest = LARGEST_CORRELATION * shortest ** (1 if name == "delta_1" else 2)
         if not 0 <= value <= largest:
             unit = "Å" if name == "delta_1" else "Å^2"
             raise ValueError(
                 f"{name} = {value:g} {unit} must lie between 0 and {largest:.3g} {unit}, since the shortest "
-                f"distance of the structure is {shortest:.3g} Å. Lower it.")
+                f"distance of the structure is {shortest:.3g} Å. Specify a smaller {name}.")
         return cls(name, value, largest)
 
 

@@ -83,7 +83,7 @@ class Body(Protocol):
 
     @property
     def cost(self) -> float:
-        """The number of pairs that are counted in the time in which one vector is prepared."""
+        """The time to prepare one vector, in units of the time to count one pair."""
         ...
 
     def measures(self, lengths: Mapping[str, float], others: Mapping[str, float]) -> dict[str, float]:

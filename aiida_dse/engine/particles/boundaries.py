@@ -5,10 +5,10 @@ probability p, independently of all other planes. The change between two cells t
 difference U (in vectors of the finer lattice) only, and because the shifts form an abelian group, its
 distribution is
 
-    P(D | U) = 1/n sum_chi conj(chi(D)) prod_d lambda_{d,chi}^{U_d},   lambda_{d,chi} = 1 - p_d (1 - chi(s_d)),
+    P(D | U) = 1/n sum_chi conj(chi(D)) prod_d lambda_{d,chi}^{U_d},   lambda_{d,chi} = 1 - sum_f p_f (1 - chi(s_f)),
 
-with the complex conjugate of lambda for negative U_d (design: Bertolotti et al., ACS Nano 11 (2017) 3819, for
-nanotwins of CsPbBr3). All variants are equally probable at the start.
+with f the kinds of boundaries along the vector d, and the complex conjugate of lambda for negative U_d. (See
+Bertolotti et al., ACS Nano 11 (2017) 3819, for nanotwins of CsPbBr3.) All variants are equally probable at the start.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Order(Protocol):
         ...
 
     def factors(self, values: Mapping[str, float]) -> np.ndarray:
-        """The transfer factors (3, n_characters), complex, of one step along each axis of the sublattice."""
+        """The transfer factors (3, n_characters), complex, of one step along each axis of the parent lattice."""
         ...
 
     def quantities(self, values: Mapping[str, float], matrix: FloatArray) -> dict[str, float]:
@@ -91,13 +91,10 @@ class Boundaries:
 
     @property
     def parameters(self) -> Mapping[str, tuple[Kind, float]]:
-        return {name: (Kind.BOUNDARY_DENSITY, value) for name, value in self.density.items()}
+        return {name: (Kind.BOUNDARY_PROBABILITY, value) for name, value in self.density.items()}
 
     def quantities(self, density: Mapping[str, float], matrix: FloatArray) -> dict[str, float]:
-        """The mean thickness (nm) of the domains between boundaries of each kind; matrix (3, 3) Å.
-
-        That of one family of planes, the first along which the boundaries follow each other.
-        """
+        """The mean distance (nm) between boundaries of each kind along its first vector; matrix (3, 3) Å."""
         reciprocal = np.linalg.inv(matrix @ np.array(self.variants.axes).T)
         spacing = 1 / np.linalg.norm(reciprocal, axis=1) / 10
         return {f"domain_{one.name}": float(spacing[one.along[0]] / max(density[one.parameter], 1e-9))
@@ -127,7 +124,7 @@ def transfer(
 class SplitOrder:
     """Split sites, their starting amplitudes (Å) by parameter, and the correlation of the signs.
 
-    `correlation` is the mean product of the signs of neighbours along each axis of the sublattice.
+    `correlation` is the mean product of the signs of neighbours along each axis of the parent lattice.
     """
 
     variants: SplitSites

@@ -39,7 +39,8 @@ class Polyhedron:
         if not (self.distances > 0).all():
             raise ValueError("the distances of the faces from the centre must be above 0.")
         if not np.isfinite(self.volume) or self.volume <= 0:
-            raise ValueError("the faces do not enclose a body. Add faces, such as those of a complete form.")
+            raise ValueError("the faces do not enclose a body. Add another form; in point groups without inversion, "
+                             "(hkl) and (-h-k-l) are different forms.")
 
     @property
     def volume(self) -> float:

@@ -30,7 +30,7 @@ def require_possible(crystal: Crystal, n_cells: float) -> None:
     if n > MOST_VECTORS:
         raise ValueError(
             f"the particles have {n:.2g} difference vectors; with anisotropic displacements, the limit is "
-            f"{MOST_VECTORS:.2g}. Use smaller or less widely distributed particles, or B_iso.")
+            f"{MOST_VECTORS:.2g}. Use smaller particles, a narrower size distribution, or B_iso.")
 
 
 @lru_cache(maxsize=32)
