@@ -46,7 +46,7 @@ def explained(problem: ValidationError, kind: type[BaseModel]) -> list[str]:
         if not (all(error["type"] == "too_short" for error in errors)
                 and any(len(p) > len(path) and p[: len(path)] == path for p in groups))
         # nor is a member of a union that the value does not belong to
-        and not (all(error["type"].endswith("_type") for error in errors)
+        and not (all(error["type"].endswith("_type") or error["type"] == "literal_error" for error in errors)
                  and any(len(p) > len(path) and p[: len(path)] == path for p in groups))
     }
     return sorted({_explanation(path, errors, kind) for path, errors in kept.items()})
@@ -82,9 +82,10 @@ def _explanation(path: tuple[str, ...], errors: list[Any], kind: type[BaseModel]
     if sections:
         wanted = section_class(kind, sections[0]["ctx"]["class_name"])
         others = [e for e in errors if e["type"] != "model_type"]
-        if others and isinstance(value, int | float):
+        words = [e["ctx"]["expected"] for e in others if e["type"] == "literal_error"]
+        if others and not words and isinstance(value, int | float):
             return f"{name}{given}: {_reason(others[0], path)}"
-        number = "a number, or " if others and len(errors) > 1 else ""
+        number = f"{words[0]}, or " if words else "a number, or " if others else ""
         return f"{name}{given}: {number}{_mapping(wanted, value)} is required" + (
             "" if number else REMEDIES.get(wanted.__name__, ""))
     return f"{name}{given}: {_reason(error, path)}"

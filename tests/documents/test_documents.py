@@ -94,6 +94,21 @@ def test_yaml_reads_only_true_and_false_as_booleans(tmp_path):
     assert sample.tags == {"date": "2026-11-27", "dry": True}
 
 
+@pytest.mark.parametrize(("key", "wrong", "message"), [
+    ("displacements", {"S": 1}, ".S = 1: 'anisotropic', or a mapping with the keys model"),
+    ("displacements", {"S": {"along": 3}}, ".S.along = 3: a text is required"),
+    ("particle", 7, " = 7: a mapping with the key shape is required; the shapes are"),
+])
+def test_members_of_a_union_are_named_together(key, wrong, message):
+    content = yaml.safe_load((DOCUMENTS_0_1 / "every_key.yaml").read_text())
+    document = parse_document(content).resolved()
+    document["phases"]["PbS"][key] = wrong
+    with pytest.raises(DocumentError) as problem:
+        parse_document(document)
+    assert str(problem.value).startswith(f"phases.PbS.{key}{message}")
+    assert "\n" not in str(problem.value)
+
+
 @pytest.mark.parametrize(("text", "place", "remedy"), [
     ("title: PbS: 5 nm\n", "line 1, column 11", "in quotes"),
     ("pattern:\n\tfile: a.xye\n", "line 2, column 1", "spaces instead of tabs"),
