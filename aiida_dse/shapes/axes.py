@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 #: A lattice direction [u, v, w], and two of them.
 Direction = tuple[int, int, int]
 Directions = tuple[Direction, Direction]
+#: The ratio of two dimensions.
+Aspect = Annotated[float, Field(ge=0.01, le=100)]
 #: A fraction between 0 and 1.
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -94,10 +94,24 @@ class CoreShellBody(Ball):
         return np.vstack([rows[:1], np.diff(rows, axis=0)])
 
     def volumes(self, lengths: Mapping[str, Lengths], others: Mapping[str, float]) -> FloatArray:
-        """The mean volume (n_spheres,) in nm^3 of the nested spheres."""
+        """The mean volume (n_spheres,) in nm^3 of the nested spheres.
+
+        Raises ValueError if the mean particle has no core.
+        """
+        from aiida_dse.engine.particles.bodies import mean_power
+
+        outer, depth = mean_power(lengths["D"], 1), float(self._depths(others)[-1])
+        if depth >= outer:
+            raise ValueError(f"the total thickness of the layers, {depth / 2:.4g} nm, must be below the mean outer "
+                             f"radius, {outer / 2:.4g} nm. Specify thinner layers or a larger D, or bounds of the "
+                             "thicknesses.")
         found = [_mean(self._depths(others)[[k, k]], np.zeros(1), lengths["D"])[0]
                  for k in range(len(self.profile))]
         return np.array(found)
+
+    @property
+    def occupancy_factors(self) -> tuple[float, ...]:
+        return tuple(map(max, zip(*self.profile, strict=True)))
 
     def contents(self, lengths: Mapping[str, Lengths], others: Mapping[str, float]) -> FloatArray:
         """The mean relative occupancy (n_sites,) of each site, integrated over the body, in nm^3."""
@@ -115,7 +129,7 @@ class CoreShellBody(Ball):
         return LayeredOverlap(self, np.linalg.norm(vectors, axis=1), dict(others))
 
     def measures(self, lengths: Mapping[str, float], others: Mapping[str, float]) -> dict[str, float]:
-        core = lengths["D"] - float(self._depths(others)[-1])
+        core = max(lengths["D"] - float(self._depths(others)[-1]), 0.0)
         return super().measures(lengths, others) | {"core_diameter": core, "confinement_diameter": core}
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from aiida_dse.sections import Positive, Size
 
-from .axes import Directions, frame
+from .axes import Aspect, Directions, frame
 from .base import LARGEST, Shape, SizeDistribution
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ class Ellipsoid(Shape):
     name: ClassVar[str] = "ellipsoid"
     shape: Literal["ellipsoid"]
     D: SizeDistribution | Size
-    aspect_2: Positive = 1.0
-    aspect_3: Positive = 1.0
+    aspect_2: Aspect = 1.0
+    aspect_3: Aspect = 1.0
     axes: Directions = Field(((1, 0, 0), (0, 1, 0)), description="lattice directions [u, v, w]")
     largest: Positive | None = Field(None, description=LARGEST)
     size_fields: ClassVar[tuple[str, ...]] = ("D",)

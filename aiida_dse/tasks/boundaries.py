@@ -46,10 +46,10 @@ def _boundaries(crystal: Crystal, section: BoundariesSection) -> Boundaries:
     variants = Variants(crystal, (a, b, c))
     planes = []
     for name, one in section.planes.items():
-        if variants.element_of(np.array(one.shift)) == 0:
+        if variants.is_translation(variants.element_of(np.array(one.shift))):
             raise ValueError(
-                f"boundaries.planes.{name}.shift = {list(one.shift)} is a vector of the lattice of the structure, so "
-                "there is no boundary. Specify another shift.")
+                f"boundaries.planes.{name}.shift = {list(one.shift)} is a translation of the structure, so there is "
+                "no boundary. Specify another shift.")
         planes.append(BoundaryPlanes(name, tuple(axis - 1 for axis in sorted(set(one.along))), one.shift))
     return Boundaries(variants, tuple(planes), {
         plane.parameter: section.planes[plane.name].probability for plane in planes})

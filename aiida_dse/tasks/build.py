@@ -39,7 +39,7 @@ from aiida_dse.engine.model.restraints import (
     distance_restraints,
     parameter_restraint,
 )
-from aiida_dse.engine.parameters import Parameter, closest, require_possible
+from aiida_dse.engine.parameters import Kind, Parameter, closest, require_possible
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.scattering.form_factors import element_of, ion_symbol, tabulated_ion
 from aiida_dse.engine.units import FloatArray, q_from_two_theta, two_theta_from_q
@@ -163,6 +163,8 @@ def _built_with_notes(
             require_possible(name, model.parameters[name].kind, start[name], start[name])
     for index, phase in enumerate(phases):
         with located(f"phases.{phase.name}.particle"):
+            if isinstance(phase, CrystalPhase):
+                phase.require_possible(model.local(index, start))
             phase.size_statistics(model.local(index, start))
     stages = None
     if document.refinement and document.refinement.stages:
@@ -397,5 +399,8 @@ def _overrides(document: ModelDocument, phases: list[Phase]) -> dict[str, Parame
         upper = max(default.upper, value) if start.upper is None else start.upper
         if lower <= upper:
             require_possible(name, default.kind, lower, upper)
+        if default.kind is Kind.OCCUPANCY and upper > default.upper < 1:
+            raise ValueError(f"'{name}' can be at most {default.upper:.4g}, because the site is fully occupied in "
+                             "one of the layers then. Lower its value or upper bound.")
         overrides[name] = default.changed(value=value, lower=lower, upper=upper)
     return overrides

@@ -27,6 +27,9 @@ from aiida_dse.engine.particles.family import Family
 from aiida_dse.engine.scattering.form_factors import element_of
 from aiida_dse.engine.units import FloatArray, u_from_b
 
+#: Difference (Å^2) of the principal values of a tensor up to which the calculated pattern is accurate.
+ACCURATE = 0.1
+
 Sections = Mapping[str, Displacement | Literal["anisotropic"]]
 
 
@@ -127,12 +130,19 @@ def require_directions(
 
 
 def displacement_warnings(model: PatternModel, values: Mapping[str, float]) -> list[str]:
-    """Warnings for displacement tensors that are not positive definite at these values."""
+    """Warnings for displacement tensors that are not positive definite or very anisotropic at these values."""
     warnings = []
     for index, phase in enumerate(model.phases):
         if not isinstance(phase, CrystalPhase):
             continue
-        for label, smallest in phase.smallest_displacements(model.local(index, values)).items():
+        for label, principal in phase.principal_displacements(model.local(index, values)).items():
+            smallest, largest = float(principal[0]), float(principal[-1])
+            if largest - smallest > ACCURATE:
+                warnings.append(
+                    f"the principal values of the displacement tensor of {phase.name}.{label} differ by "
+                    f"{largest - smallest:.2g} Å^2. Above {ACCURATE:g} Å^2, the calculated pattern may be wrong by "
+                    "more than 0.1 %, and displacements of this size are rarely Gaussian. Compare a model with split "
+                    "sites.")
             if smallest <= 0:
                 warnings.append(
                     f"the displacement tensor of {phase.name}.{label} is not positive definite (smallest "

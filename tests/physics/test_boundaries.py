@@ -274,3 +274,33 @@ def test_a_site_that_is_not_split_apart_is_the_site(dse):
     expected = dse.intensity(dse.phase(dse.crystals["pbnm"], SingleParallelepiped((3, 2, 2))), Q, tolerance=1e-9)
     found = dse.intensity(split_phase(dse, (0.0, 0.0, 0.7), (3, 2, 2), amplitude=0.0), Q, tolerance=1e-9)
     np.testing.assert_allclose(found, expected, rtol=1e-8)
+
+
+def test_split_atoms_in_different_places_of_a_cell_are_independent(dse, direct):
+    """Br_eq has two places in each pseudo-cubic cell: all signs of the eight atoms of a cell of Pbnm."""
+    structure = dse.structures["pbnm"]
+    atoms = direct.block(structure, 1, 1, 1)
+    own, q = np.flatnonzero(atoms.site == 2), Q[[1, 3, 6]]
+    crystal = dse.crystals["pbnm"]
+    direction = np.array([0.0, 0.0, 1.0]) / crystal.cell.c
+    sites = SplitSites(crystal, AXES, (SplitSite("Br_eq", tuple(direction.tolist()), True),))
+    assert sorted(np.unique(sites.members, return_counts=True)[1]) == [4, 4, 12]
+    found = dse.intensity(dse.phase(crystal, SingleParallelepiped((1, 1, 1)), order=SplitOrder(
+        sites, {"Br_eq.split": AMPLITUDE})), q, tolerance=1e-9)
+    expected = np.zeros(len(q))
+    for signs in product((1, -1), repeat=len(own)):
+        moved = atoms.xyz.copy()
+        moved[own, 2] += np.array(signs) * AMPLITUDE
+        expected += direct.intensity(replace(atoms, xyz=moved), q, dse.wavelength) / 2 ** len(own)
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
+
+
+def test_each_atom_takes_one_place_in_a_variant(dse):
+    """Two close atoms, of which the same one would be the nearest to both places."""
+    crystal = dse.crystal("P 1", (10.0, 4.0, 4.0), [
+        ("A", "C", (0.0, 0.0, 0.0), 1.0, 1.0), ("B", "C", (0.14, 0.0, 0.0), 1.0, 1.0),
+        ("C", "C", (0.57, 0.0, 0.0), 1.0, 1.0), ("D", "C", (0.70, 0.0, 0.0), 1.0, 1.0)])
+    variants = Variants(crystal, ((0.5, 0, 0), (0, 1, 0), (0, 0, 1)))
+    assert [sorted(row) for row in variants.sites.tolist()] == [[0, 1, 2, 3], [0, 1, 2, 3]]
+    positions = variants.positions(crystal.site_positions)
+    assert np.linalg.norm((positions[1] - positions[0]) @ crystal.cell.matrix.T, axis=1).max() < 1.5

@@ -236,13 +236,13 @@ def test_the_measures_of_a_body(name, dse):
     assert found["surface_to_volume"] == pytest.approx(surface / volume, rel=0.02)
 
 
-def zinc_blende(direct, dse):
+def zinc_blende(direct, dse, a=5.9):
     """CdSe and ZnS on the same positions: the structure of the reference, and the crystal of the engine."""
     face = [(0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)]
     quarter = [(x + 0.25, y + 0.25, z + 0.25) for x, y, z in face]
-    structure = direct.Structure.of((5.9, 5.9, 5.9), [
+    structure = direct.Structure.of((a, a, a), [
         ("Cd2+", 1.0, 1.0, face), ("Zn2+", 1.0, 1.3, face), ("Se", 1.0, 0.8, quarter), ("S", 1.0, 1.1, quarter)])
-    crystal = dse.crystal("F -4 3 m", (5.9, 5.9, 5.9), [
+    crystal = dse.crystal("F -4 3 m", (a, a, a), [
         ("Cd", "Cd2+", (0, 0, 0), 0.5, 1.0), ("Zn", "Zn2+", (0, 0, 0), 0.5, 1.3),
         ("Se", "Se", (0.25, 0.25, 0.25), 0.5, 0.8), ("S", "S", (0.25, 0.25, 0.25), 0.5, 1.1)])
     return structure, crystal
@@ -307,3 +307,91 @@ def test_a_population_of_cores_and_shells(dse, direct):
         one = section(CORE_SHELL | {"D": float(size)})
         expected += weight * dse.intensity(dse.phase(crystal, one.family(crystal), one.start()), q)
     assert dse.worst(dse.intensity(phase, q), expected) < 3e-4
+
+
+#: Shapes of a cubic crystal.
+SCALED = POPULATIONS | {
+    "core and shell": CORE_SHELL | {"D": {"mean": 2.0, "sd": 0.3}},
+    "polyhedron": {"shape": "polyhedron", "D": {"mean": 1.5, "sd": 0.2}, "forms": [
+        {"hkl": [1, 1, 1], "distance": 1.0}, {"hkl": [1, 0, 0], "distance": 1.1}]},
+}
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_a_changed_cell_is_another_crystal(name, dse, direct):
+    """The sizes are in nm, whether the cell is that of the structure or is refined."""
+    made = (lambda a: zinc_blende(direct, dse, a)[1]) if name == "core and shell" else (lambda a: dse.crystal(
+        "F m -3 m", (a, a, a), [("Pb", "Pb2+", (0, 0, 0), 1.0, 1.3), ("S", "S", (0.5, 0.5, 0.5), 1.0, 0.9)]))
+    shape, q = section(SCALED[name]), dse.uneven_q(40, low=0.5)
+
+    def phase(crystal):
+        return dse.phase(crystal, shape.family(crystal), shape.start())
+
+    found = dse.intensity(phase(made(5.9)), q, tolerance=1e-8, a=6.0)
+    expected = dse.intensity(phase(made(6.0)), q, tolerance=1e-8)
+    assert dse.worst(found, expected) < 1e-6
+
+
+@pytest.mark.parametrize("content", [
+    {"shape": "truncated_cube", "truncation": 0.2}, {"shape": "hexagonal_prism", "H": 1.2}, CORE_SHELL],
+    ids=lambda content: content["shape"])
+def test_narrow_populations(content, dse, direct):
+    crystal = zinc_blende(direct, dse)[1] if content["shape"] == "core_shell" else dse.crystals["rock_salt"]
+    key = "D" if content["shape"] == "core_shell" else "L_edge"
+    mean, sd = 1.5, 0.012
+    q = dse.uneven_q(30, low=0.5)
+
+    def pattern(size):
+        shape = section(content | {key: size})
+        return dse.intensity(dse.phase(crystal, shape.family(crystal), shape.start()), q)
+
+    nodes, weights = np.polynomial.hermite_e.hermegauss(9)
+    width = np.sqrt(np.log1p((sd / mean) ** 2))
+    expected = sum(weight / weights.sum() * pattern(float(mean * np.exp(width * node - width**2 / 2)))
+                   for node, weight in zip(nodes, weights, strict=True))
+    assert dse.worst(pattern({"mean": mean, "sd": sd}), expected) < 2e-4
+
+
+@pytest.mark.parametrize("content", [
+    {"shape": "sphere"}, {"shape": "ellipsoid", "aspect_2": 1.2}, {"shape": "cylinder", "H": 4.0}],
+    ids=lambda content: content["shape"])
+def test_a_population_beyond_the_largest_size_is_refused(content, dse):
+    """No number may be undefined, since the histograms are filled without a check of their bounds."""
+    phase = phase_of(dse, content | {"D": {"mean": 4, "sd": 0.3}, "largest": 6}, "rock_salt")
+    q = dse.uneven_q(30, low=0.5)
+    for mean, sd in ((9, 0.08), (8, 0.05), (12, 0.1)):
+        with pytest.raises(ValueError, match="is smaller than the largest size of the model, 6 nm"):
+            dse.intensity(phase, q, D=mean, sd_D=sd)
+    assert np.isfinite(dse.intensity(phase, q, D=6.3, sd_D=0.1)).all()
+
+
+@pytest.mark.parametrize("aspect", [0.3, 0.06, 0.02])
+def test_the_symmetry_of_a_flat_body_is_recognised(aspect, dse):
+    content = {"shape": "ellipsoid", "D": 3.0, "aspect_2": aspect, "aspect_3": 1.0}
+    crystal = dse.crystals["rock_salt"]
+    shape = section(content)
+    family = shape.family(crystal)
+    kept = family._common_symmetry(crystal, {"aspect_2": aspect, "aspect_3": 1.0})
+    assert len(kept) == len(crystal.symmetry) // 3  # one of the three axes is the short one
+    single = dse.crystal("P 1", (5.936, 5.936, 5.936), [
+        (f"{ion[:1]}{k}", ion, tuple((np.array(x) + shift) % 1), 1.0, b) for ion, shift, b in (
+            ("Pb2+", 0, 1.3), ("S", 0.5, 0.9)) for k, x in enumerate(
+                [(0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)])])
+    q = dse.uneven_q(30, low=0.5)
+    found, expected = (dse.intensity(dse.phase(one, shape.family(one), shape.start()), q)
+                       for one in (crystal, single))
+    assert dse.worst(found, expected) < 2e-4
+
+
+@pytest.mark.parametrize(("content", "changes", "words"), [
+    ({"shape": "ellipsoid", "D": 8.0}, {"aspect_2": 30.0}, "Lower the size or the ratio"),
+    (CORE_SHELL | {"D": 3.0}, {"thickness_1": 1.5}, "1.5 nm, must be below the mean outer radius, 1.5 nm"),
+], ids=["needle", "no core"])
+def test_impossible_bodies_are_refused(content, changes, words, dse, direct):
+    crystal = zinc_blende(direct, dse)[1] if "core" in content else dse.crystals["pbnm"]
+    shape = section(content)
+    phase = dse.phase(crystal, shape.family(crystal), shape.start())
+    with pytest.raises(ValueError, match=words):
+        dse.intensity(phase, dse.uneven_q(20, low=0.5), **changes)
+    with pytest.raises(ValueError, match=words):
+        phase.require_possible(dse.values(phase, **changes))

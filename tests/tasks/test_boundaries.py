@@ -52,7 +52,7 @@ def test_the_density_of_boundaries_is_refined(folder):
     ({"planes": {"ab": TWINS["ab"] | {"probability": 0.3}, "more": TWINS["ab"] | {"probability": 0.3}}}, None,
      "along vector 1 of the parent lattice sum to 0.6, but the sum must not exceed 0.5"),
     ({"planes": {}}, None, "at least 1 item"),
-    ({"planes": {"ab": TWINS["ab"] | {"shift": [1, 1, 0]}}}, None, "a vector of the lattice of the structure"),
+    ({"planes": {"ab": TWINS["ab"] | {"shift": [1, 1, 0]}}}, None, "a translation of the structure"),
     ({"planes": {"ab": TWINS["ab"] | {"along": [4]}}}, None, "1, 2 or 3"),
     ({"planes": TWINS, "parent_lattice": [[0.5, 0, 0], [0, 1, 0], [0, 0, 1]]}, None, "does not order on this"),
     ({"planes": TWINS, "parent_lattice": [[0.7, 0, 0], [0, 1, 0], [0, 0, 1]]}, None, "does not consist of whole cells"),
@@ -105,3 +105,31 @@ def test_boundaries_exclude_anisotropic_displacements(folder):
     content["phases"]["P"]["displacements"] = {"Br_ax": "anisotropic"}
     with pytest.raises(DocumentError, match="cannot be combined"):
         parse_document(content)
+
+
+def test_a_boundary_with_a_centring_vector_is_refused(folder):
+    (folder / "bcc.cif").write_text("""data_bcc
+_cell_length_a 8.3
+_cell_length_b 8.3
+_cell_length_c 11.8
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_symmetry_space_group_name_H-M 'I m m m'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_B_iso_or_equiv
+Pb Pb2+ 0 0 0 1.3
+S1 S 0.5 0 0 1.3
+Pb2 Pb2+ 0 0.5 0 1.3
+S2 S 0 0 0.5 1.3
+""")
+    content = document({"parent_lattice": [[0.5, 0.5, 0.5], [0, 1, 0], [0, 0, 1]], "planes": TWINS})
+    content["phases"]["P"]["structure"] = "bcc.cif"
+    content["phases"]["P"].pop("ions", None)
+    with pytest.raises(DocumentError, match="is a translation of the structure"):
+        build(parse_document(content), folder)

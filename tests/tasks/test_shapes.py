@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from aiida_dse.documents import DocumentError, ModelDocument, parse_document
+from aiida_dse.engine.model.derivatives import pattern_derivative
 from aiida_dse.shapes import SHAPES
 from aiida_dse.tasks.build import build
 from aiida_dse.tasks.run import run_refine, run_simulate
@@ -110,10 +111,47 @@ def test_a_shape_is_simulated_and_refined(shape, folder):
     ({"shape": "core_shell", "D": 3.0, "layers": [{"thickness": 0.5, "occupancy": {"S": 0}}], "core": {"S": 0}},
      "the site S is empty in all layers"),
     ({"shape": "core_shell", "D": 3.0, "layers": []}, "at least 1 item"),
+    ({"shape": "polyhedron", "D": 3, "forms": [{"hkl": [1, 1, 1], "distance": 1}, {"hkl": [1, 0, 0], "distance": 500}]},
+     "the largest to the smallest distance of the faces is 500; the limit is 100"),
+    ({"shape": "ellipsoid", "D": 3.0, "aspect_3": 1000}, "less than or equal to 100"),
+    ({"shape": "ellipsoid", "D": 8.0, "aspect_3": 100}, "Lower the size or the ratio of the longest"),
 ])
 def test_a_particle_that_makes_no_sense_is_refused(particle, words, folder):
     with pytest.raises(DocumentError, match=words):
         build(parse_document(document(particle)), folder)
+
+
+@pytest.mark.parametrize(("parameters", "words"), [
+    ({"P.thickness_1": 1.6}, "must be below the mean outer radius, 1.5 nm"),
+    ({"P.S.occupancy": {"value": 0.5, "lower": 0, "upper": 0.9}}, "'P.S.occupancy' can be at most 0.5"),
+    ({"P.S.occupancy": 0.6}, "'P.S.occupancy' can be at most 0.5"),
+])
+def test_starting_values_of_layers_are_checked(parameters, words, folder):
+    (folder / "PbS.cif").write_text(CIF.replace("0.5 0.5 0.5 1.0", "0.5 0.5 0.5 0.5"))
+    particle = {"shape": "core_shell", "D": 3.0, "layers": [{"thickness": 0.5}], "core": {"S": 1}}
+    model = build(parse_document(document(particle)), folder).model
+    assert model.parameters["P.S.occupancy"].upper == 0.5 and model.parameters["P.Pb.occupancy"].upper == 1.0
+    with pytest.raises(DocumentError, match=words):
+        build(parse_document(document(particle, parameters=parameters)), folder)
+
+
+@pytest.mark.parametrize("central", [False, True])
+@pytest.mark.parametrize("impossible", ["larger", "smaller"])
+def test_derivatives_at_the_edge_of_what_is_possible(central, impossible, folder, monkeypatch):
+    """Where one side of a value is impossible, the difference is taken to the other side."""
+    model = build(parse_document(document({"shape": "sphere", "D": LAW})), folder).model
+    base = model.evaluate(model.start)
+    expected = pattern_derivative(model, base, "P.D", central=True)
+    states, start = model.states, model.start["P.D"]
+
+    def limited(values, *args):
+        if (values["P.D"] > start) == (impossible == "larger"):
+            raise ValueError("there are no such particles")
+        return states(values, *args)
+
+    monkeypatch.setattr(model, "states", limited)
+    found = pattern_derivative(model, base, "P.D", central=central)
+    assert np.abs(found - expected).max() < 2e-3 * np.abs(expected).max()
 
 
 def test_faces_that_enclose_no_body_are_refused(folder):

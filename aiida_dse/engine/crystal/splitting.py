@@ -2,7 +2,8 @@
 
 Each atom of a split site lies at x + s d, with s = +1 or -1 equally often. The signs of two atoms in the
 cells n and n + U of a parent lattice have the mean product prod_k lambda_k^|U_k|: 0 for independent signs, 1
-along the columns or in the layers within which all signs are equal, and -1 where they alternate.
+along the columns or in the layers within which all signs are equal, and -1 where they alternate. Atoms of
+different sites, and those that do not differ (nearly) by a vector of the parent lattice, are independent.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from aiida_dse.engine.units import FloatArray
 
 from .structure import Crystal
-from .variants import BEFORE, Axes, whole_cells
+from .variants import LARGEST_SHIFT, Axes, whole_cells
 
 #: Amplitude (Å) with which the vectors that are equal by symmetry are recognised.
 GENERIC_AMPLITUDE = 0.1371
@@ -98,8 +99,36 @@ class SplitSites:
         return self.positions(self.crystal.generic_sites, {
             one.parameter: GENERIC_AMPLITUDE * (1 + 0.17 * k) for k, one in enumerate(self.split)})
 
-    @cached_property
+    @property
+    def members(self) -> np.ndarray:
+        """Numbers (n_atoms,), equal for split atoms that differ by vectors of the parent lattice.
+
+        The number is -1 for atoms that are not split.
+        """
+        return self._places[0]
+
+    @property
     def cells(self) -> np.ndarray:
         """The cell (n_atoms, 3) of the parent lattice to which each basis atom belongs."""
-        inside = self.crystal.positions() @ np.linalg.inv(np.array(self.axes))
-        return np.asarray(np.floor(inside + BEFORE), dtype=np.int64)
+        return self._places[1]
+
+    @cached_property
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        axes, positions = np.array(self.axes), self.crystal.positions()
+        inside = positions @ np.linalg.inv(axes)
+        members, cells = np.full(len(inside), -1), np.zeros((len(inside), 3), dtype=np.int64)
+        first: list[tuple[str, int]] = []
+        for k, atom in enumerate(self.crystal.basis_atoms):
+            label = self.crystal.sites[atom.site].label
+            if label not in [one.label for one in self.split]:
+                continue
+            for number, (other, n) in enumerate(first):
+                cell = np.round(inside[k] - inside[n])
+                apart = self.crystal.cell.matrix @ axes.T @ (inside[k] - inside[n] - cell)
+                if label == other and np.linalg.norm(apart) < LARGEST_SHIFT:
+                    members[k], cells[k] = number, cell
+                    break
+            else:
+                members[k] = len(first)
+                first.append((label, k))
+        return members, cells

@@ -9,12 +9,13 @@ they differ in the displacements from these, such as the sense of the tilts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import Protocol
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from aiida_dse.engine.units import FloatArray
 
@@ -22,6 +23,8 @@ from .structure import BasisAtom, Crystal
 
 #: Largest distance (Å) between an atom and the shifted atom that takes its place in another variant.
 LARGEST_SHIFT = 1.5
+#: The cost (Å^2) of an atom of another ion in the place of an atom.
+LARGEST_COST = 1e9
 #: Largest number of variants.
 MOST_VARIANTS = 64
 #: An atom belongs to the cell of the finer lattice in which its average position lies, if the cell begins
@@ -74,6 +77,11 @@ class Ordering(Protocol):
     @property
     def cells(self) -> np.ndarray:
         """The cell (n_atoms, 3) of the parent lattice to which each basis atom belongs."""
+        ...
+
+    @property
+    def members(self) -> np.ndarray:
+        """Numbers (n_atoms,), equal for basis atoms whose alternatives are correlated."""
         ...
 
 
@@ -172,26 +180,37 @@ class Variants:
         It is an image of a site like any other, shifted onto the place.
         """
         shifts = self.elements @ np.array(self.axes)
-        return tuple(tuple(self._partner(k, shift) for k in range(len(self.crystal.basis_atoms)))
-                     for shift in shifts)
+        return tuple(self._partners(shift) for shift in shifts)
 
-    def _partner(self, number: int, shift: FloatArray) -> BasisAtom:
-        """The image of an atom that lies near basis atom `number` if the crystal is shifted by -`shift`."""
+    def _partners(self, shift: FloatArray) -> tuple[BasisAtom, ...]:
+        """The images of the atoms that take the places of the basis atoms if the crystal is shifted by -`shift`.
+
+        Each atom takes one place, such that the sum of the squared distances is the smallest.
+        """
         crystal, positions = self.crystal, self.crystal.positions()
-        own = crystal.basis_atoms[number]
-        difference = positions - positions[number] - shift
+        difference = positions - positions[:, None] - shift
         cell = np.round(difference)
-        lengths = np.linalg.norm((difference - cell) @ crystal.cell.matrix.T, axis=1)
-        ion = crystal.sites[own.site].ion
-        lengths[[crystal.sites[atom.site].ion != ion for atom in crystal.basis_atoms]] = np.inf
-        best = int(np.argmin(lengths))
-        if lengths[best] > LARGEST_SHIFT:
+        lengths = np.linalg.norm((difference - cell) @ crystal.cell.matrix.T, axis=2)
+        ions = np.array([crystal.sites[atom.site].ion for atom in crystal.basis_atoms])
+        places, taken = linear_sum_assignment(np.where(ions[:, None] == ions, lengths**2, LARGEST_COST))
+        far = int(np.argmax(lengths[places, taken]))
+        if lengths[places, taken].max() > LARGEST_SHIFT:
+            site = crystal.sites[crystal.basis_atoms[places[far]].site]
             raise ValueError(
-                f"no {ion} is near {crystal.sites[own.site].label} if the structure is shifted by the vector "
-                f"({', '.join(f'{x:.3g}' for x in shift)}) of the parent lattice; the nearest is {lengths[best]:.2f} Å "
-                f"away, and the limit is {LARGEST_SHIFT:g} Å. The structure does not order on this parent lattice.")
-        atom = crystal.basis_atoms[best]
-        return BasisAtom(atom.site, atom.rotation, atom.translation - shift - cell[best])
+                f"no {site.ion} is near {site.label} if the structure is shifted by the vector "
+                f"({', '.join(f'{x:.3g}' for x in shift)}) of the parent lattice; the nearest that takes no other "
+                f"place is {lengths[places, taken][far]:.2f} Å away, and the limit is {LARGEST_SHIFT:g} Å. The "
+                "structure does not order on this parent lattice.")
+        return tuple(
+            replace(crystal.basis_atoms[n], translation=crystal.basis_atoms[n].translation - shift - cell[place, n])
+            for place, n in zip(places, taken, strict=True))
+
+    def is_translation(self, number: int) -> bool:
+        """Whether a variant is the structure itself, shifted by a vector of its lattice or of its centring."""
+        positions = self.positions(self.crystal.site_positions)
+        difference = positions[number] - positions[0]
+        return bool((self.sites[number] == self.sites[0]).all()
+                    and np.abs(difference - np.round(difference)).max() < 1e-6)
 
     @cached_property
     def sites(self) -> np.ndarray:
@@ -209,6 +228,10 @@ class Variants:
         """The fractional positions (n_variants, n_atoms, 3) in all variants, of sites at (n_sites, 3)."""
         return np.array([[atom.rotation @ site_positions[atom.site] + atom.translation for atom in row]
                          for row in self.atoms])
+
+    @property
+    def members(self) -> np.ndarray:
+        return np.zeros(len(self.crystal.basis_atoms), dtype=int)
 
     @cached_property
     def cells(self) -> np.ndarray:

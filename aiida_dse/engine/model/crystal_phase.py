@@ -14,7 +14,9 @@ from aiida_dse.engine.crystal.structure import CELL_LENGTHS, COORDINATES, Crysta
 from aiida_dse.engine.memo import Memo
 from aiida_dse.engine.parameters import Changes, Kind, Parameter, ParameterName
 from aiida_dse.engine.particles.boundaries import Order
+from aiida_dse.engine.particles.directed_groups import ordered_pairs
 from aiida_dse.engine.particles.family import Family, PairCounts
+from aiida_dse.engine.particles.random_centre import RandomCentre
 from aiida_dse.engine.particles.size_quantities import Rows
 from aiida_dse.engine.particles.vector_groups import VectorGroups
 from aiida_dse.engine.resources import ONE_THREAD, Resources
@@ -43,6 +45,10 @@ from .displacements import (
     site_tensor,
 )
 from .phase import PhaseState, PhaseWork, Sampling, Sites, occupancy_parameter, site_parameters
+
+#: Bytes per difference vector to group those of displacement tensors, and the time to add a group to the
+#: histograms, in units of the time to count one pair.
+DIRECTED_BYTES, DIRECTED_TIME = 80.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,11 @@ class CrystalPhase(Sites):
                           lower=0.0 if name in ("U_11", "U_22", "U_33") else math.nan)
                 for name, value in model.start.items()]
             parameters.append(occupancy_parameter(self.name, label, site.occupancy))
+        if isinstance(self.family, RandomCentre):
+            # no layer can be more than fully occupied
+            highest = {f"{self.name}.{site.label}.occupancy": max(1 / most, site.occupancy) for site, most in zip(
+                self.crystal.sites, self.family.occupancy_factors, strict=False) if most > 1}
+            parameters = [p.changed(upper=highest[p.name]) if p.name in highest else p for p in parameters]
         if (motion := self.correlation) is not None:
             parameters.append(Parameter(
                 ParameterName.of(self.name, motion.name), Kind.DELTA, motion.value, upper=motion.largest))
@@ -114,6 +125,11 @@ class CrystalPhase(Sites):
             for name, kind in self.family.parameters.items()
         ]
         return tuple(parameters)
+
+    def require_possible(self, values: Mapping[str, float]) -> None:
+        """Raise ValueError for particles that do not exist or are too large to be computed."""
+        if isinstance(self.family, RandomCentre):
+            self.family.require_possible(self._with_cell(values), self._sizes(values))
 
     @cached_property
     def fixed_reasons(self) -> dict[str, str]:
@@ -178,10 +194,11 @@ class CrystalPhase(Sites):
     def equivalent_b(self, label: str, values: Mapping[str, float]) -> float:
         return equivalent_b(self.displacements, label, values, self._with_cell(values).cell.matrix)
 
-    def smallest_displacements(self, values: Mapping[str, float]) -> dict[str, float]:
-        """The smallest eigenvalue (Å^2) of each anisotropic displacement tensor by label."""
+    def principal_displacements(self, values: Mapping[str, float]) -> dict[str, FloatArray]:
+        """The eigenvalues (3,) in Å^2 of each anisotropic displacement tensor by label, in ascending order."""
         matrix = self._with_cell(values).cell.matrix
-        return {label: float(np.linalg.eigvalsh(site_tensor(self.displacements, label, values, matrix)).min())
+        return {label: np.asarray(
+                    np.linalg.eigvalsh(site_tensor(self.displacements, label, values, matrix)), dtype=np.float64)
                 for label in self.displacements}
 
     def size_statistics(self, values: Mapping[str, float]) -> dict[str, float]:
@@ -267,6 +284,9 @@ class CrystalPhase(Sites):
     def work(self, values: Mapping[str, float]) -> PhaseWork:
         """The work of computing a state at local `values`, without computing it."""
         crystal, sizes = self._with_cell(values), self._sizes(values)
+        if self.displacements:
+            n = self.family.vectors(crystal, sizes) * len(ordered_pairs(crystal))
+            return PhaseWork(DIRECTED_TIME * n / len(crystal.symmetry), 0.0, DIRECTED_BYTES * n, n)
         if (cost := self.family.counting(crystal, sizes)) is not None:
             return PhaseWork(cost.distances, cost.each, cost.bytes, cost.once)
         _, counts, weights = self._counts(crystal, values, None, ONE_THREAD)

@@ -41,17 +41,32 @@ def pattern_derivative(
     step = parameter.shift * DIFFERENCE
     if base.values[name] + step > parameter.upper:
         step = -step
+    found: list[FloatArray] = []
+    for shift in (step, -step):
+        try:
+            found.append(_difference(model, base, name, shift, scales))
+        except ValueError:  # not a possible value of the parameter; the other side may be one
+            if shift == -step and not found:
+                raise
+        if found and not central:
+            break
+    return np.asarray(np.mean(found, axis=0))
+
+
+def _difference(
+    model: PatternModel, base: Evaluation, name: str, shift: float, scales: dict[str, float]
+) -> FloatArray:
+    """The difference quotient (n_points,) of the scaled pattern for one shift of a parameter."""
     total = np.zeros(len(model.sampling.q))
-    for shift in (step, -step) if central else (step,):
-        values = model.constrained(dict(base.values) | {name: base.values[name] + shift})
-        states = model.states(values, base.states)
-        for k, phase in enumerate(model.phases):
-            if model.local(k, values) == model.local(k, base.values):
-                continue
-            before = model.intensity(k, base.states[k], base.values)
-            after = model.intensity(k, states[k], values)
-            total += scales[phase.name] * (after - before) / shift
-    return total / 2 if central else total
+    values = model.constrained(dict(base.values) | {name: base.values[name] + shift})
+    states = model.states(values, base.states)
+    for k, phase in enumerate(model.phases):
+        if model.local(k, values) == model.local(k, base.values):
+            continue
+        before = model.intensity(k, base.states[k], base.values)
+        after = model.intensity(k, states[k], values)
+        total += scales[phase.name] * (after - before) / shift
+    return total
 
 
 def _scales(model: PatternModel, base: Evaluation) -> dict[str, float]:

@@ -46,8 +46,16 @@ class LayeredOverlap(Protocol):
 class LayeredBody(Protocol):
     """A body whose occupancies are not the same everywhere."""
 
+    @property
+    def occupancy_factors(self) -> tuple[float, ...]:
+        """The highest occupancy of each site in any layer, relative to that of the structure."""
+        ...
+
     def contents(self, lengths: Mapping[str, Lengths], others: Mapping[str, float]) -> FloatArray:
-        """The mean relative occupancy (n_sites,) of each site, integrated over the body, in nm^3."""
+        """The mean relative occupancy (n_sites,) of each site, integrated over the body, in nm^3.
+
+        Raises ValueError if there is no such body.
+        """
         ...
 
 

@@ -22,6 +22,8 @@ from .size_distributions import Lengths
 
 #: Shifts and distances below this fraction of the body are regarded as equal.
 SAME = 1e-9
+#: Largest ratio of the distances of two faces from the centre.
+MOST_RATIO = 100.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class Polyhedron:
     def __post_init__(self) -> None:
         if not (self.distances > 0).all():
             raise ValueError("the distances of the faces from the centre must be above 0.")
+        if (ratio := float(self.distances.max() / self.distances.min())) > MOST_RATIO:
+            raise ValueError(
+                f"the ratio of the largest to the smallest distance of the faces is {ratio:.4g}; the limit is "
+                f"{MOST_RATIO:g}. Specify less different distances.")
         if not np.isfinite(self.volume) or self.volume <= 0:
             raise ValueError("the faces do not enclose a body. Add another form; in point groups without inversion, "
                              "(hkl) and (-h-k-l) are different forms.")
@@ -116,7 +122,7 @@ def rays(body: Polyhedron, directions: FloatArray, resources: Resources) -> Rays
         limits = np.zeros((len(part), most + 1))
         coefficients = np.zeros((len(part), most, 4))
         if _trace(body.normals, body.distances, part, number, limits, coefficients):
-            raise ValueError("the covariogram of the body has too many pieces.")
+            raise ValueError(f"a body with {len(body.normals)} faces is too complex. Specify fewer forms.")
         return number, limits, coefficients
 
     found = list(resources.ordered(traced, parts))
@@ -144,6 +150,8 @@ def _trace(normals, distances, directions, number, limits, coefficients):  # typ
                      + normals[f, 2] * directions[k, 2])
             rates[f] = min(0.0, along)
         n_events = _events(normals, distances, rates, events)
+        if n_events < 0:
+            return 1
         sorted_events = np.sort(events[:n_events])
         last, n = 0.0, 0
         for e in range(n_events):
@@ -178,7 +186,10 @@ def _trace(normals, distances, directions, number, limits, coefficients):  # typ
 
 @njit(cache=True, nogil=True)
 def _events(normals, distances, rates, events):  # type: ignore[no-untyped-def]
-    """The shifts at which vertices of the common body appear or vanish; the largest is where it ends."""
+    """The shifts at which vertices of the common body appear or vanish; the largest is where it ends.
+
+    Returns their number; -1 if there are too many.
+    """
     n, n_events = len(normals), 0
     for i in range(n):
         for j in range(i + 1, n):
@@ -219,7 +230,9 @@ def _events(normals, distances, rates, events):  # type: ignore[no-untyped-def]
                         break
                 if high >= low and high < 1e8:
                     for s in (low, high):
-                        if s > 1e-7 and n_events < len(events):
+                        if s > 1e-7:
+                            if n_events == len(events):
+                                return -1
                             events[n_events] = s
                             n_events += 1
     return n_events

@@ -14,6 +14,7 @@ from numba import njit
 
 from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.crystal.tensors import symmetric, symmetrised
+from aiida_dse.engine.memo import Memo
 from aiida_dse.engine.units import FloatArray
 
 from .vector_groups import DIRECTION, VectorGroups, generic_geometry, reach_of
@@ -22,6 +23,9 @@ from .vector_groups import DIRECTION, VectorGroups, generic_geometry, reach_of
 MOST_VECTORS = 4e7
 #: Lengths (Å) and other numbers that differ by less are regarded as equal.
 SAME = 1e-9
+#: The groups of the boxes and the balls that were computed last.
+_BOXES: Memo[tuple[VectorGroups, np.ndarray]] = Memo(2)
+_BALLS: Memo[VectorGroups] = Memo(2)
 
 
 def require_possible(crystal: Crystal, n_cells: float) -> None:
@@ -40,24 +44,30 @@ def ordered_pairs(crystal: Crystal) -> np.ndarray:
     return np.array([(i, j) for i in range(len(site)) for j in range(len(site)) if site[i] <= site[j]])
 
 
-@lru_cache(maxsize=2)
 def groups_in_box(crystal: Crystal, reach: tuple[int, int, int]) -> tuple[VectorGroups, np.ndarray]:
     """The groups of all difference vectors up to a lattice vector `reach`.
 
     Returns the groups and the group (n_pairs, 2U+1, 2V+1, 2W+1) of the vector of each pair of
     `ordered_pairs` at each lattice vector.
     """
+    return _BOXES.get((crystal, reach), lambda: _in_box(crystal, reach))
+
+
+def _in_box(crystal: Crystal, reach: tuple[int, int, int]) -> tuple[VectorGroups, np.ndarray]:
     length, mark, _ = _marked(crystal, reach, ())
     groups, number = _grouped(crystal, reach, length, (mark,), np.arange(length.size))
     return groups, number.reshape(length.shape)
 
 
-@lru_cache(maxsize=2)
 def groups_in_ball(crystal: Crystal, radius: float, kept: tuple[int, ...]) -> VectorGroups:
     """The groups of all difference vectors up to a length of `radius` Å, and of some longer vectors.
 
     Only the symmetry operations `kept` may relate the vectors of a group.
     """
+    return _BALLS.get((crystal, radius, kept), lambda: _in_ball(crystal, radius, kept))
+
+
+def _in_ball(crystal: Crystal, radius: float, kept: tuple[int, ...]) -> VectorGroups:
     matrix, positions = generic_geometry(crystal)
     stretch = float(np.linalg.norm(matrix @ np.linalg.inv(crystal.cell.matrix), 2))
     moved = float(np.abs(positions - crystal.positions()).max(initial=0.0) * np.abs(matrix).sum())

@@ -30,6 +30,8 @@ from .vector_groups import VectorGroups, reach_of, vector_groups
 
 #: Largest number of groups of vectors.
 MOST_GROUPS = 2e7
+#: Smallest fraction of the untruncated distribution that must lie below the largest size.
+LEAST_FRACTION = 1e-6
 #: The reach of the vectors is rounded up to a power of this, so that small changes of sizes reuse them.
 FURTHER = 1.15
 #: Vectors (nm) without symmetry, by which the symmetry of a body is recognised.
@@ -79,26 +81,33 @@ class RandomCentre:
             name: OneLength(value / stretch) for name, value in self.single.items()}
         for name, law in self.distributions(sizes).items():
             end = law.end(dimensions=self.body.powers[name], largest=largest)
-            found[name] = TruncatedLogNormal(LogNormal(law.mean / stretch, law.sd / stretch), end / stretch)
+            one = TruncatedLogNormal(LogNormal(law.mean / stretch, law.sd / stretch), end / stretch)
+            if not one.fraction >= LEAST_FRACTION:
+                raise ValueError(
+                    f"{name} = {law.mean:.4g} nm with the standard deviation {law.sd:.3g} nm: only the fraction "
+                    f"{one.fraction:.1g} of the particles is smaller than the largest size of the model, "
+                    f"{largest:.3g} nm; the limit is {LEAST_FRACTION:g}. Lower the mean size, or specify its bounds.")
+            found[name] = one
         return found
 
     def pair_counts(
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
         stretch: float = 1.0, united: bool = True,
     ) -> PairCounts:
-        lengths, others = self.lengths(crystal, sizes, stretch), self._others(sizes)
-        extent = self.body.extent({name: one.end for name, one in lengths.items()}, others)
-        radius = rounded_up(10 * extent, FURTHER)
+        lengths, others = self.lengths(crystal, sizes, stretch), self._others(sizes, stretch)
+        per_cell, site = 1e3 / crystal.cell.volume, crystal.site_of_atom
+        if isinstance(self.body, LayeredBody):
+            atoms = self.body.contents(lengths, others)[site] * per_cell
+        else:
+            atoms = np.full(len(site), self.body.volume(lengths, others) * per_cell)
+        radius = rounded_up(10 * self._extent(lengths, others), FURTHER)
         groups, overlap = self._known.get(
             (crystal, radius, tuple(others.items()), united),
             lambda: self._vectors(crystal, radius, others, resources, united))
-        per_cell, site = 1e3 / crystal.cell.volume, crystal.site_of_atom
-        if isinstance(overlap, LayeredOverlap) and isinstance(self.body, LayeredBody):
+        if isinstance(overlap, LayeredOverlap):
             shared = overlap.of_sites(lengths, site[groups.first], site[groups.second])
-            atoms = self.body.contents(lengths, others)[site] * per_cell
         else:
             shared = overlap.mean(lengths)
-            atoms = np.full(len(site), self.body.volume(lengths, others) * per_cell)
         return PairCounts(groups.number * shared * per_cell, atoms, merge_translations(crystal), groups=groups)
 
     def _vectors(
@@ -106,6 +115,7 @@ class RandomCentre:
         united: bool,
     ) -> tuple[VectorGroups, Overlap]:
         kept = None if self.body.spherical else self._common_symmetry(crystal, others)
+        _require_countable(crystal, radius / 10, len(crystal.symmetry if kept is None else kept))
         if united:
             groups = vector_groups(crystal, radius, kept)
         else:
@@ -117,22 +127,41 @@ class RandomCentre:
 
     def _common_symmetry(self, crystal: Crystal, others: Mapping[str, float]) -> tuple[int, ...]:
         """The symmetry operations of the crystal that leave the overlap of the body as it is."""
-        # lengths of about 1 nm, so that the generic vectors lie inside the body
         lengths: dict[str, Lengths] = {
             name: OneLength(1.0 + 0.13 * k) for k, name in enumerate(self.body.powers)}
         matrix = crystal.cell.matrix
         inverse = np.linalg.inv(matrix)
-        expected = self.body.overlap(GENERIC, others, ONE_THREAD).mean(lengths)
+        # so short that all of the vectors, however oriented, lie well inside the body
+        vectors, volume = GENERIC, self.body.volume(lengths, others)
+        while (expected := self.body.overlap(vectors, others, ONE_THREAD).mean(lengths)).min() < 0.05 * volume:
+            vectors = vectors / 2
         kept = []
         for k, op in enumerate(crystal.symmetry):
-            turned = GENERIC @ (matrix @ op.rotation @ inverse).T
+            turned = vectors @ (matrix @ op.rotation @ inverse).T
             found = self.body.overlap(turned, others, ONE_THREAD).mean(lengths)
             if np.allclose(found, expected, rtol=1e-6, atol=0):
                 kept.append(k)
         return tuple(kept)
 
-    def _others(self, sizes: Mapping[str, float]) -> dict[str, float]:
-        return {name: sizes[name] for name in self.body.parameters}
+    @property
+    def occupancy_factors(self) -> tuple[float, ...]:
+        """The highest occupancy of each site in any layer, relative to that of the structure; () without layers."""
+        return self.body.occupancy_factors if isinstance(self.body, LayeredBody) else ()
+
+    def _others(self, sizes: Mapping[str, float], stretch: float = 1.0) -> dict[str, float]:
+        return {name: sizes[name] / (stretch if kind is Kind.THICKNESS else 1.0)
+                for name, kind in self.body.parameters.items()}
+
+    def _extent(self, lengths: Mapping[str, Lengths], others: Mapping[str, float]) -> float:
+        return self.body.extent({name: one.end for name, one in lengths.items()}, others)
+
+    def require_possible(self, crystal: Crystal, sizes: Mapping[str, float]) -> None:
+        """Raise ValueError for bodies that do not exist, and for those that are larger than can be computed."""
+        lengths, others = self.lengths(crystal, sizes), self._others(sizes)
+        if isinstance(self.body, LayeredBody):
+            self.body.contents(lengths, others)
+        kept = crystal.symmetry if self.body.spherical else self._common_symmetry(crystal, others)
+        _require_countable(crystal, rounded_up(10 * self._extent(lengths, others), FURTHER) / 10, len(kept))
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
         lengths, others = self.lengths(crystal, sizes), self._others(sizes)
@@ -183,8 +212,7 @@ class RandomCentre:
 
     def counting(self, crystal: Crystal, sizes: Mapping[str, float]) -> Counting | None:
         lengths, others = self.lengths(crystal, sizes), self._others(sizes)
-        extent = self.body.extent({name: one.end for name, one in lengths.items()}, others)
-        vectors = _n_vectors(crystal, extent)
+        vectors = _n_vectors(crystal, self._extent(lengths, others))
         operations = len({op.rotation.tobytes() for op in crystal.symmetry} if self.body.spherical
                          else self._common_symmetry(crystal, others))
         groups = vectors / operations
@@ -192,8 +220,7 @@ class RandomCentre:
 
     def vectors(self, crystal: Crystal, sizes: Mapping[str, float]) -> float:
         lengths, others = self.lengths(crystal, sizes), self._others(sizes)
-        extent = self.body.extent({name: one.end for name, one in lengths.items()}, others)
-        reach = reach_of(crystal.cell.matrix, rounded_up(10 * extent, FURTHER))
+        reach = reach_of(crystal.cell.matrix, rounded_up(10 * self._extent(lengths, others), FURTHER))
         return float(np.prod(2 * reach + 3.0))
 
     def size_steps(self, crystal: Crystal) -> dict[str, float]:
@@ -204,6 +231,15 @@ def _n_vectors(crystal: Crystal, extent: float) -> float:
     """The number of difference vectors up to a length of `extent` nm."""
     return float(4 / 3 * np.pi * (10 * extent) ** 3 / crystal.cell.volume * len(
         merge_translations(crystal).first))
+
+
+def _require_countable(crystal: Crystal, extent: float, operations: int) -> None:
+    """Raise ValueError if the vectors up to a length of `extent` nm have too many groups."""
+    groups = _n_vectors(crystal, extent) / operations
+    if groups > 2 * MOST_GROUPS:
+        raise ValueError(
+            f"particles that extend over {extent:.3g} nm have {groups:.1e} distinct difference vectors; the limit is "
+            f"{2 * MOST_GROUPS:.0e}. Lower the size or the ratio of the longest to the shortest dimension.")
 
 
 @lru_cache(maxsize=32)

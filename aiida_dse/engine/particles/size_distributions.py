@@ -154,6 +154,10 @@ class OneLength:
         return np.where(np.asarray(length) < self.length, self.length**power, 0.0)
 
 
+#: A log-normal distribution has practically no lengths so many widths below the median.
+BEGIN = 8.0
+
+
 @dataclass(frozen=True)
 class TruncatedLogNormal:
     """A log-normal distribution that is truncated at `end` (nm) and renormalised."""
@@ -163,20 +167,24 @@ class TruncatedLogNormal:
 
     def moment_beyond(self, power: int, length: FloatArray) -> FloatArray:
         width, median = self.law.width, self.law.median
-        whole = np.exp(power * np.log(median) + (power * width) ** 2 / 2)
         positive = np.clip(np.asarray(length, dtype=float), 1e-300, self.end)
-        below = ndtr(np.log(positive / median) / width - power * width)
-        all_below = ndtr(np.log(self.end / median) / width - power * width)
-        normal = ndtr(np.log(self.end / median) / width)
-        return np.asarray(whole * (all_below - below) / normal)
+        # logarithms, because the fraction of the particles below the end may be very small
+        below = log_ndtr(np.log(positive / median) / width - power * width)
+        last = np.log(self.end / median) / width
+        whole = power * np.log(median) + (power * width) ** 2 / 2 + log_ndtr(last - power * width) - log_ndtr(last)
+        return np.asarray(-np.exp(whole) * np.expm1(below - log_ndtr(last - power * width)))
 
     @property
     def begin(self) -> float:
-        return float(min(self.law.median * np.exp(-7 * self.law.width), self.end / 2))
+        return float(self.law.median * np.exp(-BEGIN * self.law.width))
 
     def density(self, length: FloatArray) -> FloatArray:
-        return np.asarray(np.exp(self.law.log_density(length))
-                          / ndtr(np.log(self.end / self.law.median) / self.law.width))
+        return np.asarray(np.exp(self.law.log_density(length)) / self.fraction)
+
+    @property
+    def fraction(self) -> float:
+        """The fraction of the untruncated distribution up to the end."""
+        return float(ndtr(np.log(self.end / self.law.median) / self.law.width))
 
 
 @dataclass(frozen=True)

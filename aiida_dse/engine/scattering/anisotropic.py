@@ -165,7 +165,7 @@ def _collect(  # type: ignore[no-untyped-def]
     u = np.empty((3, 3))
     polynomial = np.empty(LEADING)
     for n in range(len(pairs)):
-        if pairs[n] <= 0.0:
+        if not pairs[n] > 0.0:
             continue
         i, j = first[n], second[n]
         a = cell[n, 0] + positions[j, 0] - positions[i, 0]

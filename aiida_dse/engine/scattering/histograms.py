@@ -250,7 +250,7 @@ def _collect_lattice(  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _collect_groups(lengths, pairs, step, moments, histogram):  # type: ignore[no-untyped-def]
     for n in range(len(lengths)):
-        if pairs[n] <= 0.0:
+        if not pairs[n] > 0.0:
             continue
         s = lengths[n] / step
         k = np.int64(s)

@@ -20,6 +20,10 @@ Vector = tuple[int, int, int]
 Member = tuple[Vector, float]
 
 
+#: The change of variant of two atoms whose alternatives are independent of each other.
+INDEPENDENT = -1
+
+
 @dataclass(frozen=True)
 class ChangeTable:
     """The numbers of pairs at lattice vectors v with a change of variant.
@@ -98,7 +102,10 @@ def _directed(
             if inverse < inside:
                 one, other, difference, inside = other, one, -difference, inverse
             change = variants.element_of(variants.elements[other[0]] - variants.elements[one[0]])
-            if change not in changes:
+            weight = (0.5 if i == j else 1.0) / n_variants
+            if variants.members[i] != variants.members[j]:
+                change, weight = INDEPENDENT, weight / n_variants
+            elif change not in changes:
                 continue
             cell = np.round(difference - inside).astype(int)
             offset = variants.cells[other[1]] - variants.cells[one[1]] - cell @ variants.lattice
@@ -107,13 +114,13 @@ def _directed(
             members = found.setdefault(key, {})
             shift = _vector(cell)
             # pairs of an atom with its own images are found twice
-            members[shift] = members.get(shift, 0.0) + (0.5 if i == j else 1.0) / n_variants
+            members[shift] = members.get(shift, 0.0) + weight
             example.setdefault(key, (one[0] * n_atoms + one[1], other[0] * n_atoms + other[1], shift))
     for key, members in found.items():
         channel, inside, change, offset, hole = key
-        unchanged = not hole and all(
-            found.get((channel, inside, k, offset, hole)) == members for k in changes)
-        if unchanged and change != changes[0]:
+        unchanged = change == INDEPENDENT or (not hole and all(
+            found.get((channel, inside, k, offset, hole)) == members for k in changes))
+        if unchanged and change not in (changes[0], INDEPENDENT):
             continue  # the probabilities of all changes sum to 1
         first, second, cell = example[key]
         # numbers that differ by a lattice vector only share a table; a hole remains at 0
