@@ -153,8 +153,9 @@ def bond_direction(crystal: Crystal, label: str, neighbour: str) -> FloatArray:
     near = vectors[lengths < 1.15 * lengths.min()] / lengths[lengths < 1.15 * lengths.min(), None]
     sizes, axes = np.linalg.eigh(symmetrised(crystal, label, near.T @ near))
     if sizes[2] < ALONG * sizes.sum():
-        raise ValueError(f"the bonds of {label} to {neighbour} have no common direction. Use "
-                         "'anisotropic' without 'along', 'parallel' and 'perpendicular', or B_iso.")
+        raise ValueError(f"the bonds of {label} to {neighbour} have no common direction: at most "
+                         f"{sizes[2] / sizes.sum():.0%} of their squared lengths lie along one; at least {ALONG:.0%} "
+                         "are required. Use 'anisotropic' without 'along', 'parallel' and 'perpendicular', or B_iso.")
     return np.asarray(np.linalg.solve(matrix, axes[:, 2]))
 
 
