@@ -20,6 +20,7 @@ from typing import Any
 import h5py
 import numpy as np
 import yaml
+from click.testing import CliRunner
 
 from aiida_dse.io.storage import sealed
 
@@ -425,3 +426,14 @@ def make_result(folder: Path) -> Path:
     small_model(folder, refinement={"stages": [["P.a"], ["P.*.B_iso"]], "max_cycles": 3})
     write_result(run_refine(build(load_document(folder / "m.json"), folder)), folder / "made")
     return folder / "made"
+
+
+def compile_kernels(folder: Path) -> None:
+    """Compile what the models of the cases require, so that it is not part of the time of a case."""
+    from aiida_dse.cli.engine import main
+
+    write_files(folder)
+    for model in (MODEL, DISORDERED):
+        (folder / "m.json").write_text(json.dumps(model))
+        outcome = CliRunner().invoke(main, ["validate", str(folder / "m.json")])
+        assert outcome.exit_code == 0, outcome.output

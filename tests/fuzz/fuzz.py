@@ -117,6 +117,7 @@ def fuzz(kinds: list[str], n_cases: int, seed: int, seconds: float) -> list[str]
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         made = cases.make_result(Path(name))
+        cases.compile_kernels(Path(name))
         for k, kind in enumerate(kinds):
             left = begin + seconds - time.monotonic()
             if kind in cases.WITH_AIIDA:  # loaded once, before the cases are forked
