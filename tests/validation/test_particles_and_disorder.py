@@ -46,11 +46,6 @@ _atom_site_B_iso_or_equiv
 SALT = HEAD.format(5.936, 5.936, 5.936, "F m -3 m") + """Pb Pb2+ 0 0 0 1 1.3
 S S 0.5 0.5 0.5 1 0.9
 """
-BLENDE = HEAD.format(5.9, 5.9, 5.9, "F -4 3 m") + """Cd Cd2+ 0 0 0 0.5 1.0
-Zn Zn2+ 0 0 0 0.5 1.0
-Se Se 0.25 0.25 0.25 0.5 0.8
-S S 0.25 0.25 0.25 0.5 0.8
-"""
 PEROVSKITE = HEAD.format(8.207, 8.407, 11.756, "P b n m") + """Cs Cs1+ 0.4914 0.0225 0.25 1 3.9
 Pb Pb2+ 0 0 0.5 1 1.1
 Br_eq Br1- 0.2908 0.2120 0.486 1 2.3
@@ -96,24 +91,6 @@ def ellipsoids():
         "D": 1.8, "sd_D": 0.15, "aspect_3": 1.4, "a": 5.936}, ["a", "D", "sd_D", "aspect_3"], {}
 
 
-def cores_and_shells():
-    direct, law, shell = direct_sum(), {"mean": 2.4, "sd": 0.2}, 4.0  # Å
-    face = [(0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)]
-    quarter = [(x + 0.25, y + 0.25, z + 0.25) for x, y, z in face]
-    structure = direct.Structure.of((5.9, 5.9, 5.9), [
-        ("Cd2+", 1.0, 1.0, face), ("Zn2+", 1.0, 1.0, face), ("Se", 1.0, 0.8, quarter), ("S", 1.0, 0.8, quarter)])
-
-    def chosen(atoms, x, size):
-        r = np.linalg.norm(x, axis=1)
-        core = r <= size / 2 - shell
-        return np.where(np.isin(atoms.site, (0, 2)), core, ~core & (r <= size / 2))
-
-    particle = {"shape": "core_shell", "D": law, "core": {"Cd": 1, "Zn": 0, "Se": 1, "S": 0},
-                "layers": [{"thickness": 0.4, "occupancy": {"Cd": 0, "Zn": 1, "Se": 0, "S": 1}}]}
-    return BLENDE, population(structure, law, chosen, 30.0), particle, {
-        "D": 2.4, "sd_D": 0.2, "thickness_1": 0.4, "a": 5.9}, ["a", "D", "sd_D", "thickness_1"], {}
-
-
 def split_sites():
     direct = direct_sum()
     structure = direct.cspbbr3_pbnm()
@@ -135,7 +112,7 @@ def split_sites():
             "split": {"sites": {"Br_ax": {"direction": [3, -4, 0], "amplitude": 0.22}}}}
 
 
-@pytest.mark.parametrize("case", [octahedra, ellipsoids, cores_and_shells, split_sites], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("case", [octahedra, ellipsoids, split_sites], ids=lambda f: f.__name__)
 def test_refined_values_and_their_standard_uncertainties(case, tmp_path):
     cif, pattern, particle, truth, free, more = case()
     expected = PEAK * pattern / pattern.max() + CONSTANT
