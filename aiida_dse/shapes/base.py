@@ -67,13 +67,10 @@ class Shape(Section):
 
     def start(self) -> dict[str, float]:
         """The starting values of the size parameters of the family, in nm."""
+        from aiida_dse.engine.particles.bodies import spread_name
+
         return {parameter: value for name, one in self.distributions.items()
                 for parameter, value in ((name, one.mean), (spread_name(name), one.sd))}
-
-
-def spread_name(name: str) -> str:
-    """The name of the standard deviation of a size: sd_ab for L_ab, and sd_D for D."""
-    return f"sd_{name.partition('_')[2] or name}"
 
 
 def _members(hint: Any) -> list[Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from aiida_dse.engine.crystal.structure import Crystal
+from aiida_dse.engine.particles.bodies import spread_name
 from aiida_dse.engine.particles.family import Family
 from aiida_dse.engine.particles.random_centre import RandomCentre
 from aiida_dse.engine.particles.size_distributions import LogNormal
 from aiida_dse.engine.particles.size_statistics import truncation_warning
 from aiida_dse.io.notes import note
 from aiida_dse.shapes import Shape
-from aiida_dse.shapes.base import spread_name
 
 #: Smallest fraction of a size distribution that must lie above half the edge of a cell.
 LEAST_FRACTION = 1e-9

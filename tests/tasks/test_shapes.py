@@ -217,3 +217,9 @@ def test_the_patterns_of_several_frames_are_averaged(folder):
     with pytest.raises(DocumentError, match="specify 'frames: average'"):
         pattern("all.xyz")
     assert any("contains 2 frames, whose patterns are averaged" in text for text in built.notes)
+
+
+@pytest.mark.parametrize("name", ["L_ab", "L_12", "H", "sd_3"])
+def test_a_size_of_another_shape_is_answered_with_those_of_this_shape(name, folder):
+    model = build(parse_document(document({"shape": "sphere", "D": LAW})), folder).model
+    assert "(the size parameters of this phase are P.D, P.sd_D)" in model.unknown_parameter(f"P.{name}")

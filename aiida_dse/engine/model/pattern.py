@@ -94,8 +94,8 @@ class Background:
         return names, np.array(columns).reshape(len(names), len(angle)).T
 
 
-#: Names such as those of size parameters: D, L_ab, sd_D.
-SIZE_NAME = re.compile(r"(sd_\w+|[A-Z](_[a-z]+)?|size_axes_rotation)")
+#: Names such as those of size parameters: D, H, L_ab, L_12, sd_D.
+SIZE_NAME = re.compile(r"(sd_\w+|[DHL](_\w+)?|size_axes_rotation)")
 
 
 @dataclass(frozen=True)

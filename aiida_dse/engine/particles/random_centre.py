@@ -56,6 +56,8 @@ class RandomCentre:
     changes_with_cell: ClassVar[bool] = True
     _known: Memo[tuple[VectorGroups, Overlap]] = field(
         default_factory=lambda: Memo(2), init=False, repr=False, compare=False)
+    _symmetry: Memo[tuple[int, ...]] = field(
+        default_factory=lambda: Memo(4), init=False, repr=False, compare=False)
 
     @cached_property
     def parameters(self) -> Mapping[str, Kind]:
@@ -127,6 +129,9 @@ class RandomCentre:
 
     def _common_symmetry(self, crystal: Crystal, others: Mapping[str, float]) -> tuple[int, ...]:
         """The symmetry operations of the crystal that leave the overlap of the body as it is."""
+        return self._symmetry.get((crystal, tuple(others.items())), lambda: self._kept(crystal, others))
+
+    def _kept(self, crystal: Crystal, others: Mapping[str, float]) -> tuple[int, ...]:
         lengths: dict[str, Lengths] = {
             name: OneLength(1.0 + 0.13 * k) for k, name in enumerate(self.body.powers)}
         matrix = crystal.cell.matrix
