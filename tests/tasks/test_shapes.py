@@ -222,4 +222,5 @@ def test_the_patterns_of_several_frames_are_averaged(folder):
 @pytest.mark.parametrize("name", ["L_ab", "L_12", "H", "sd_3"])
 def test_a_size_of_another_shape_is_answered_with_those_of_this_shape(name, folder):
     model = build(parse_document(document({"shape": "sphere", "D": LAW})), folder).model
-    assert "(the size parameters of this phase are P.D, P.sd_D)" in model.unknown_parameter(f"P.{name}")
+    with pytest.raises(ValueError, match=r"\(the size parameters of this phase are P\.D, P\.sd_D\)"):
+        model.require(f"P.{name}")
