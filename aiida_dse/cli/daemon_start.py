@@ -1,9 +1,15 @@
-"""Start of the daemon from an empty folder, so that AiiDA's broker cannot delete files.
+"""Start of the daemon without the traces of a killed one, and from an empty folder.
 
-The ZeroMQ broker of aiida-core 2.9 keeps the path of a temporary folder in a file, and deletes that
-folder when it starts again. If the disk is full, this file is empty; the broker takes the empty
-path for the folder in which the daemon was started, and deletes the content of that folder. In a
-test, it deleted a whole project. An empty folder contains nothing to delete.
+A ZeroMQ broker that was killed (a power cut, kill -9) leaves the address of its socket in a file. A
+new worker that reads this file before the new broker has replaced it connects to a socket that no
+longer exists, and never receives a task. The file with the process ID of the broker is not checked
+either: if another program has the same ID by now, AiiDA starts no broker at all. Both files are
+therefore removed before the daemon is started.
+
+A broker also deletes the folder of its previous socket when it starts. If the disk was full, the file
+with the address is empty, and the broker takes the empty address for the folder in which the daemon
+was started. In a test, it deleted a whole project. It is started again whenever it ends, so the
+daemon is started in an empty folder, which contains nothing to delete.
 """
 
 from __future__ import annotations
@@ -71,14 +77,61 @@ def run_verdi(profile: str, *arguments: str, seconds: float | None = None) -> su
                           text=True, check=False, timeout=seconds, cwd=empty_folder())
 
 
+def launch_daemon(profile: str, seconds: float | None = None) -> subprocess.CompletedProcess[str]:
+    """Run 'verdi daemon start' after the traces of a killed broker have been removed."""
+    remove_traces_of_a_killed_broker(profile)
+    return run_verdi(profile, "daemon", "start", seconds=seconds)
+
+
+def remove_traces_of_a_killed_broker(profile: str) -> None:
+    """Remove the files in which a ZeroMQ broker that no longer runs keeps its socket and process ID.
+
+    The tasks in its queue remain.
+    """
+    from aiida.brokers.zeromq.service import PID_SENTINEL, ZeromqBrokerService
+    from aiida.manage.configuration import get_config
+
+    config = get_config()
+    folder = Path(config.filepaths(config.get_profile(profile))["broker_service"]["dir"])
+    files = ZeromqBrokerService.FilepathLayout(folder)
+    if _is_broker(files.pid_file, PID_SENTINEL, folder):
+        return
+    try:
+        sockets = Path(files.sockets_file.read_text().strip())
+        # other content of the file, or a folder of somebody else, is left as it is
+        if sockets.is_absolute() and sockets.name.startswith("aiida_zeromq_"):
+            (sockets / "router.sock").unlink(missing_ok=True)
+            sockets.rmdir()
+    except (OSError, ValueError):
+        pass
+    for path in (files.sockets_file, files.status_file, files.pid_file):
+        path.unlink(missing_ok=True)
+
+
+def _is_broker(pid_file: Path, sentinel: str, folder: Path) -> bool:
+    """Whether the process in a file runs, and is the broker whose files are in `folder`."""
+    import psutil
+
+    try:
+        number = pid_file.read_text().strip().removeprefix(sentinel)
+        process = psutil.Process(int(number))
+        return process.status() != psutil.STATUS_ZOMBIE and str(folder) in " ".join(process.cmdline())
+    except psutil.AccessDenied:
+        return True
+    except (psutil.Error, OSError, ValueError, OverflowError):
+        return False
+
+
 def start_daemon(profile: str) -> None:
     """Start the daemon of a profile unless it is running."""
-    from aiida.engine.daemon.client import get_daemon_client
+    from aiida.manage.configuration import get_config
 
-    if get_daemon_client(profile).is_daemon_running:
+    from .daemon import daemon_runs
+
+    if daemon_runs(get_config().get_profile(profile)):
         echo("the daemon is already running")
         return
-    started = run_verdi(profile, "daemon", "start")
+    started = launch_daemon(profile)
     if started.returncode:
         raise Refusal(f"the daemon did not start:\n{started.stdout}{started.stderr}\nSee 'verdi -p "
                       f"{profile} daemon logshow'.")

@@ -60,7 +60,7 @@ def doctor(profile: str | None, code_label: str, as_json: bool, fix: bool) -> No
 def _fix(name: str | None) -> None:
     """Restart the daemon, its workers and its broker if they do not work, and restore lost tasks."""
     from .daemon import daemon_runs, daemon_trouble, end_daemon, repair, workers_of_daemon
-    from .daemon_start import run_verdi
+    from .daemon_start import launch_daemon, run_verdi
 
     loaded, _ = _profile(name)
     if loaded is None or loaded.process_control_backend is None:
@@ -81,7 +81,9 @@ def _fix(name: str | None) -> None:
             text = f"verdi -p {loaded.name} {' '.join(command)}"
             echo(f"running {text}", err=True)
             try:
-                done = run_verdi(loaded.name, *command, seconds=FIX_SECONDS)
+                start = command == ("daemon", "start")
+                done = launch_daemon(loaded.name, FIX_SECONDS) if start else \
+                    run_verdi(loaded.name, *command, seconds=FIX_SECONDS)
                 reason = f"{done.stdout}{done.stderr}".strip() if done.returncode else ""
             except (OSError, subprocess.TimeoutExpired) as problem:
                 reason = str(problem)

@@ -12,6 +12,9 @@ def load_profile_for_command(name: str | None) -> Any:
     from aiida.common.exceptions import ConfigurationError, MissingConfigurationError
     from aiida.manage.configuration import load_profile
 
+    from aiida_dse.data.patience import wait_for_the_database
+
+    wait_for_the_database()
     try:
         return load_profile(name)
     except (ConfigurationError, MissingConfigurationError) as problem:

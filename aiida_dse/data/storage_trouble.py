@@ -30,9 +30,8 @@ def _trouble(problem: BaseException) -> str | None:
         return (f"no space is left on the disk of {place}. Free space there, then run 'aiida-dse doctor "
                 "--fix': finished work is retained, and unfinished analyses continue.")
     if database and LOCKED.search(text):
-        return ("another program has kept the database locked for more than 5 s. Wait until it has finished, or "
-                "end it, and repeat this command. If analyses do not continue afterwards, run 'aiida-dse "
-                "doctor --fix'.")
+        return ("another program keeps the database locked. Wait until it has finished, or end it, and repeat "
+                "this command. If analyses do not continue afterwards, run 'aiida-dse doctor --fix'.")
     if database and SILENT.search(text):
         return (f"the database does not respond ({' '.join(text.split())[:200]}). Check its service, and "
                 "repeat this command.")

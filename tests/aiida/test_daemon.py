@@ -6,6 +6,9 @@ import copy
 import json
 import os
 import signal
+import sqlite3
+import threading
+from pathlib import Path
 
 import gemmi
 import numpy as np
@@ -14,7 +17,7 @@ from aiida.common import LinkType
 from aiida.engine import submit
 from aiida.orm import CalcJobNode, Dict, Float, Int, Node, QueryBuilder
 from numpy.testing import assert_allclose, assert_array_equal
-from waiting import wait_until
+from waiting import patient, wait_until
 
 from aiida_dse.calculations.engine import RefineCalculation, SimulateCalculation
 from aiida_dse.cli.daemon import Workers, look_for_dead_workers, repair
@@ -318,6 +321,33 @@ def test_killed_workers_cost_no_finished_tile(
     for job in ran:
         times = folders.count(job.get_remote_workdir())
         assert times == 1 if job.pk in kept else times <= 2, (job.pk, kept, folders)
+
+
+def test_a_database_that_is_locked_for_longer_than_aiida_waits_costs_nothing(
+    started, aiida_profile, stored, make_code, finish, tmp_path
+):
+    """The job ends while another program locks the database; the worker and a command wait."""
+    hold = tmp_path / "hold"
+    hold.touch()
+    code = make_code("behind-a-lock", f'while [ -e "{hold}" ]; do sleep 0.05; done')
+    node = submit(SimulateCalculation, **stored(code))
+    try:
+        wait_until(lambda: node.get_scheduler_state() is not None, lambda: str(node), seconds=60)
+        log = Path(started.daemon_log_file)
+        before = log.stat().st_size
+        database = Path(aiida_profile.storage_config["filepath"]) / "database.sqlite"
+        lock = sqlite3.connect(database, timeout=patient(30), isolation_level=None, check_same_thread=False)
+        lock.execute("begin exclusive")
+        release = threading.Timer(8.0, lambda: lock.execute("rollback"))  # AiiDA waits for 5 s
+        release.start()
+    finally:
+        hold.unlink()
+    note = Dict({"written": "meanwhile"}).store()
+    release.join()
+    lock.close()
+    finish(node)
+    assert node.is_finished_ok and note.is_stored
+    assert "database is locked" not in log.read_text(errors="replace")[before:]
 
 
 def test_the_broker_is_asked_for_dead_workers(started, aiida_profile, in_order):

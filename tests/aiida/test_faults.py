@@ -247,6 +247,37 @@ def test_a_study_survives_a_power_cut(undisturbed, launched, mortal, study):
     assert_every_step_ran_once(run, undisturbed, before)
 
 
+#: Python starts with this file; a broker that takes longer to start than its workers.
+SLOW_BROKER = """import sys, time
+if "broker" in sys.orig_argv:
+    time.sleep(8)
+"""
+
+
+@pytest.mark.parametrize("reused", [False, True], ids=["free", "reused"])
+def test_workers_find_the_broker_that_is_started_after_a_power_cut(
+        aiida_profile, mortal, in_order, tmp_path, reused):
+    """The address of the killed broker is left; `reused`: another program now has its process ID."""
+    circus = psutil.Process(mortal.get_daemon_pid())
+    family = (circus, *circus.children(recursive=True))
+    for process in family:
+        process.kill()
+    psutil.wait_procs(family, timeout=patient(20))
+    files = Path(get_config().filepaths(aiida_profile)["broker_service"]["dir"])
+    left = Path((files / "broker.sockets").read_text())
+    assert left.exists()
+    if reused:
+        (files / "broker.pid").write_text(f"aiida-zeromq-broker {os.getpid()}")
+    (tmp_path / "sitecustomize.py").write_text(SLOW_BROKER)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", os.pathsep.join(
+            [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]))
+        CliRunner().invoke(main, ["doctor", "--fix"])
+    in_order(aiida_profile)
+    assert not left.exists()
+    assert Path((files / "broker.sockets").read_text()).exists()
+
+
 def test_a_study_survives_a_daemon_that_does_not_reply(undisturbed, launched, mortal, study):
     """circus exists, but is stopped: only its file and its process suggest a daemon that works."""
     run = launched("silent", held=REFINEMENT)

@@ -105,7 +105,7 @@ def test_a_locked_database_costs_no_analysis(user, write_case, tmp_path):
         wait_until(seen, lambda: "no worker met the lock", seconds=60)
         locked = user.tries("list")
         assert locked.returncode == 1
-        assert_without_traceback(locked, "another program has kept the database locked", "doctor --fix")
+        assert_without_traceback(locked, "another program keeps the database locked", "doctor --fix")
     finally:
         lock.execute("rollback")
         lock.close()
