@@ -49,6 +49,8 @@ def compare(results: Mapping[str, Result[RefinementSummary]]) -> Result[Comparis
     summary = ComparisonSummary(
         status=Status.COMPLETE, stop_reason="complete", title=first.title, sample=first.sample,
         phases=first.phases, structures=first.structures, space_groups=first.space_groups,
+        shapes=sorted({shape for result in results.values() for shape in result.summary.shapes}),
+        disorder_models=sorted({one for result in results.values() for one in result.summary.disorder_models}),
         best=ranked[0], ranking=ranked, models=rows, data=first.data, agreement=first.agreement,
         seconds=sum(result.summary.seconds for result in results.values()),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

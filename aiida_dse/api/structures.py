@@ -12,19 +12,20 @@ import numpy as np
 from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.io.conversions import crystal_from_ase, crystal_from_gemmi, crystal_from_pymatgen
 from aiida_dse.io.distances import read_distances
-from aiida_dse.io.structures import parse_cif, read_cif
+from aiida_dse.io.structure_files import read_structure
+from aiida_dse.io.structures import parse_cif
 from aiida_dse.io.xyz import parse_xyz, read_xyz
 from aiida_dse.tasks.sources import Atoms, Structure
 
 KNOWN = (
-    "a crystal is a CIF (path or text), a pymatgen Structure, periodic ASE Atoms, a gemmi "
-    "SmallStructure or crystal_from_sites(...); a list of atoms an XYZ file (path or text), ASE "
+    "a crystal is a CIF (path or text), a POSCAR, XSF or GEN file (path), a pymatgen Structure, periodic ASE "
+    "Atoms, a gemmi SmallStructure or crystal_from_sites(...); a list of atoms an XYZ file (path or text), ASE "
     "Atoms, a pymatgen Molecule or (labels, positions in Å)"
 )
 
 
 def as_crystal(source: Any, *, name: str = "structure", block: str | None = None) -> Crystal:
-    """The crystal in a CIF (path or text) or a pymatgen, ASE or gemmi object.
+    """The crystal in a CIF (path or text), in a file such as POSCAR, or a pymatgen, ASE or gemmi object.
 
     Setting and labels are kept. name: name in errors and results if there is no file; block: data
     block of a CIF with several. Raises ValueError if the source is no crystal, or its cell,
@@ -35,7 +36,7 @@ def as_crystal(source: Any, *, name: str = "structure", block: str | None = None
     if isinstance(source, str) and "\n" in source:
         return parse_cif(source, name=f"{name}.cif", block=block)
     if isinstance(source, str | Path):
-        return read_cif(Path(source), block=block)
+        return read_structure(Path(source), block=block)
     if isinstance(source, gemmi.SmallStructure):
         return crystal_from_gemmi(source, name=name)
     if _is_ase(source):

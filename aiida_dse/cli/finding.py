@@ -12,7 +12,9 @@ from typing import Any
 
 import click
 
+from aiida_dse.documents.model import DISORDER
 from aiida_dse.documents.printable import printable
+from aiida_dse.shapes import SHAPES
 
 from .terminal import Refusal, echo
 
@@ -39,6 +41,10 @@ def query_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--phase", help="Only models that contain this phase."),
         click.option("--space-group", help=(
             "Space group of a phase as written in its CIF, for example Pbnm.")),
+        click.option("--shape", type=click.Choice(sorted(SHAPES)),
+                     help="Only models with particles of this shape."),
+        click.option("--disorder", type=click.Choice(DISORDER),
+                     help="Only models with this kind of disorder."),
         click.option("--max-gof", type=float, help="Maximum GoF."),
         click.option("--tag", "tags", multiple=True, metavar="KEY[=VALUE]",
                      help="Only samples with this tag. The option can be repeated."),

@@ -26,6 +26,7 @@ from aiida_dse.engine.units import FloatArray
 from aiida_dse.io.conversions import crystal_from_pymatgen
 from aiida_dse.io.distances import read_distances
 from aiida_dse.io.patterns import MeasuredPattern, read_pattern
+from aiida_dse.io.structure_files import format_of, read_structure
 from aiida_dse.io.structures import cif_text, parse_cif
 from aiida_dse.io.text import decoded
 from aiida_dse.io.xyz import parse_xyz, xyz_text
@@ -233,16 +234,24 @@ def structure_node(source: Any) -> StructureNode:
     if isinstance(source, str | Path):
         path = Path(source)
         if path.suffix.lower() == ".cif":
-            node: SinglefileData = _with_formula(CifData(
-                file=str(path.resolve()), filename="structure.cif", parse_policy="lazy"))
-        elif path.suffix.lower() in (".h5", ".hdf5"):
+            return crystal_node(path)
+        if path.suffix.lower() in (".h5", ".hdf5"):
             return DistancesData.from_file(path)
-        else:
-            node = SinglefileData(file=str(path.resolve()), filename="structure.xyz")
+        node = SinglefileData(file=str(path.resolve()), filename="structure.xyz")
         # the name of a file is a label, because the hash of a node includes its file name
         node.label = path.name
         return node
     return cif_node(cif_text(crystal_from_pymatgen(source)), "structure.cif")
+
+
+def crystal_node(path: Path) -> CifData:
+    """The node of the file of a crystal; a file that is not a CIF is converted."""
+    if format_of(path) is None:
+        node = _with_formula(CifData(file=str(path.resolve()), filename="structure.cif", parse_policy="lazy"))
+    else:
+        node = cif_node(cif_text(read_structure(path), exact=True), "structure.cif")
+    node.label = path.name
+    return node
 
 
 def cif_node(text: str, name: str) -> CifData:
@@ -274,7 +283,8 @@ def nodes_of_document(
     structures = {}
     for name, phase in document.phases.items():
         with _placed(f"phases.{name}"):
-            structures[name] = structure_node(_existing(folder, phase.file))
+            path = _existing(folder, phase.file)
+            structures[name] = structure_node(path) if phase.structure is None else crystal_node(path)
     return ModelNodes(pattern, structures, {
         name: _pattern_node(f"background.blanks.{name}", section, folder, None, sigma_required=False)
         for name, section in document.background.blanks.items()})

@@ -32,6 +32,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "state": ("attributes.sample.state",), "temperature": ("attributes.sample.temperature",),
     "beamline": ("attributes.sample.beamline",), "tags": ("attributes.sample.tags",),
     "phases": ("attributes.phases",), "space_groups": ("attributes.space_groups",),
+    "shapes": ("attributes.shapes",), "disorder": ("attributes.disorder_models",),
     "gof": ("attributes.agreement.gof", "attributes.minimum.gof"),
     "r_wp": ("attributes.agreement.r_wp",), "chi2": ("attributes.agreement.chi2",),
     "wavelength": ("attributes.data.wavelength",), "seconds": ("extras.seconds", "attributes.seconds"),
@@ -127,7 +128,8 @@ def condition(text: str) -> tuple[str, dict[str, float]]:
 def find_rows(
     *, task: str | None = None, status: str | None = None, sample: str | None = None,
     ligand: str | None = None, state: str | None = None, temperature: str | None = None,
-    phase: str | None = None, space_group: str | None = None, max_gof: float | None = None,
+    phase: str | None = None, space_group: str | None = None, shape: str | None = None,
+    disorder: str | None = None, max_gof: float | None = None,
     tags: Sequence[str] = (), where: Sequence[str] = (), group: str | None = None,
     show: Sequence[str] = (), sort: str = "-made", limit: int | None = None, parts: bool = False,
     latest: bool = False,
@@ -135,8 +137,9 @@ def find_rows(
     """The matching results as rows of columns, where None represents a missing value.
 
     temperature: a range in K as for `number_range`; tags: 'key' or 'key=value'; where: conditions
-    as for `condition`; group: a group of work chains, such as those created by `launch`; show:
-    columns in addition to the standard ones and those of the conditions; sort: a column, with the
+    as for `condition`; shape: the shape of the particles of a phase; disorder: 'displacements',
+    'correlated_motion', 'boundaries' or 'split'; group: a group of work chains, such as those created by
+    `launch`; show: columns in addition to the standard ones and those of the conditions; sort: a column, with the
     prefix '-' for descending order; latest: return only the newest result of each sample and task,
     without the rivals of a comparison; parts: include tiles of maps and interrupted attempts.
     Raises ValueError for unknown names and malformed conditions.
@@ -161,6 +164,11 @@ def find_rows(
         plain = "".join(space_group.split())
         filters.append({"attributes.space_groups": {"contains": [plain]}} if phase is None else
                        {f"attributes.structures.{phase}.space_group": plain})
+    if shape is not None:
+        filters.append({"attributes.shapes": {"contains": [shape]}} if phase is None else
+                       {f"attributes.document.phases.{phase}.particle.shape": shape})
+    if disorder is not None:
+        filters.append({"attributes.disorder_models": {"contains": [disorder]}})
     order = sort.removeprefix("-")
     names = list(dict.fromkeys([*STANDARD, *(name for name, _ in conditions), *show, order]))
     paths = list(dict.fromkeys(["id", *(path for name in names for path in paths_of(name))]))

@@ -209,10 +209,15 @@ class BoundariesSection(Section):
         return self
 
 
+#: Keys of a phase that describe disorder.
+DISORDER = ("displacements", "correlated_motion", "boundaries", "split")
+
+
 class Phase(Section):
     """One kind of nanocrystal: a structure and its particles, a list of atoms, or distances."""
 
-    structure: str | None = Field(None, description="CIF file", min_length=1)
+    structure: str | None = Field(
+        None, description="CIF file, or POSCAR, extended XYZ, XSF or GEN file of a crystal", min_length=1)
     block: str | None = Field(None, description="data block of the CIF, if it has several")
     atoms: str | None = Field(
         None, description="XYZ file with one particle, or with several frames of it", min_length=1)
@@ -254,14 +259,23 @@ class Phase(Section):
             )
         if self.frames is not None and self.atoms is None:
             raise ValueError("'frames' refers to the frames of an XYZ file under 'atoms'; remove it")
-        disorder = {name: getattr(self, name) for name in
-                    ("displacements", "correlated_motion", "boundaries", "split")}
-        given = [name for name, value in disorder.items() if value]
+        given = self.disorder
         if self.structure is None and given:
             raise ValueError(f"{' and '.join(given)} require a 'structure'; remove them")
         if (self.boundaries or self.split) and len(given) > 1:
             raise ValueError(f"{' and '.join(given)} cannot be combined; remove all but one of them")
         return self
+
+    @property
+    def disorder(self) -> list[str]:
+        """The keys of the models of disorder that the phase has."""
+        return [name for name in DISORDER if getattr(self, name)]
+
+    @property
+    def kind_of_particle(self) -> str:
+        """The name of the shape, or 'atoms' or 'distances' for a phase without a shape."""
+        return self.particle.name if self.particle else next(
+            kind for kind, file in self.sources.items() if file is not None)
 
     @property
     def sources(self) -> dict[str, str | None]:

@@ -148,6 +148,9 @@ class Summary(Record):
     structures: dict[str, StructureRow] = {}
     #: Repeated as a list, so that a search does not need the names of the phases.
     space_groups: list[str] = []
+    #: The shapes of the particles, 'atoms' and 'distances', and the kinds of disorder of all phases.
+    shapes: list[str] = []
+    disorder_models: list[str] = []
     document_sha256: str | None = None
     #: The document with all defaults.
     document: dict[str, Any] | None = None

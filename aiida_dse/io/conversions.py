@@ -138,6 +138,9 @@ def _crystal_of_atoms(
             for label, content in zip(labels, species, strict=True)]
     kinds = {key: k for k, key in enumerate(dict.fromkeys(keys))}
     positions = np.asarray(fractional, dtype=float)
+    if not (np.isfinite(positions).all() and np.isfinite(matrix).all() and abs(np.linalg.det(matrix)) > 1e-6):
+        # spglib would end the process
+        raise ValueError(f"{name}: the cell has no volume, or a coordinate is not a finite number. Correct it.")
     atoms: Any = (matrix, positions, [kinds[key] for key in keys])
     symmetry = spglib.get_symmetry(atoms, symprec=SYMMETRY_PRECISION)
     if symmetry is None:

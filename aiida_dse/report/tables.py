@@ -23,7 +23,7 @@ from aiida_dse.tasks.build import BuiltModel
 from .series import series_report
 from .simultaneous_tables import simultaneous_lines
 from .uncertainty_table import uncertainty_lines
-from .understood import cost_lines, data_lines, phase_lines
+from .understood import cost_lines, data_lines, phase_lines, surface_lines
 
 #: Marks of refined parameters that have no s.u.
 MARKS = {ParameterStatus.AT_BOUND: "at its bound", ParameterStatus.UNDETERMINED: "undetermined"}
@@ -36,7 +36,7 @@ def validation_report(built: BuiltModel) -> str:
     model = built.model
     lines = [
         "The document is valid.", *data_lines(built), *phase_lines(built), *cost_lines(built),
-        *(f"note: {text}" for text in built.notes),
+        *(f"note: {text}" for text in built.notes), *surface_lines(built),
         "",
         f"{'parameter':32} {'start':>12} {'lower':>10} {'upper':>10} unit",
     ]

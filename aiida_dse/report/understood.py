@@ -11,9 +11,12 @@ from aiida_dse.engine.model.fixed_geometry import AtomListPhase
 from aiida_dse.engine.scattering.form_factors import element_of
 from aiida_dse.io.structures import chemical_formula
 from aiida_dse.tasks.build import BuiltModel
+from aiida_dse.tasks.derived import composition_warnings
 from aiida_dse.tasks.estimate import estimate_refinement, evaluation_bytes, evaluation_seconds
 from aiida_dse.tasks.peak_positions import match_axis
 
+#: Seconds of a pattern up to which the atoms of the mean particle are counted before a task is run.
+COUNTED_SECONDS = 1.5
 #: Mass (g) of 1 u, times Å^3 per cm^3.
 DALTON = 1.66053906660
 
@@ -50,6 +53,15 @@ def phase_lines(built: BuiltModel) -> list[str]:
         else:
             lines.append(f"{phase.name}: stored pair distances of {', '.join(phase.ions)}")
     return lines
+
+
+def surface_lines(built: BuiltModel) -> list[str]:
+    """Notes on mean particles with another composition than their structure, unless they take long to count."""
+    phases = [phase for phase in built.model.phases if isinstance(phase, CrystalPhase)]
+    if not phases or evaluation_seconds(built) > COUNTED_SECONDS:
+        return []
+    start = built.model.start
+    return [f"note: {text}" for text in composition_warnings(built, start, built.model.states(start))]
 
 
 def crystal_text(crystal: Crystal) -> str:

@@ -15,7 +15,7 @@ from aiida_dse.engine.model.fixed_geometry import PairDistances
 from aiida_dse.engine.units import FloatArray
 from aiida_dse.io.distances import read_distances
 from aiida_dse.io.patterns import MeasuredPattern, read_pattern
-from aiida_dse.io.structures import read_cif
+from aiida_dse.io.structure_files import read_structure
 from aiida_dse.io.xyz import read_xyz
 
 
@@ -74,7 +74,7 @@ class FolderSource:
             return Atoms(tuple(labels), positions)
         if section.distances is not None:
             return read_distances(path)
-        return read_cif(path, block=section.block)
+        return read_structure(path, block=section.block)
 
     @property
     def digest(self) -> str:

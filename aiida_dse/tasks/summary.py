@@ -40,6 +40,8 @@ def common(built: BuiltModel, status: Status, reason: str, seconds: float) -> di
         "sample": document.sample.model_dump(exclude_none=True),
         "phases": list(document.phases), "structures": structures,
         "space_groups": sorted({row.space_group for row in structures.values()} - {""}),
+        "shapes": sorted({one.kind_of_particle for one in document.phases.values()}),
+        "disorder_models": sorted({kind for one in document.phases.values() for kind in one.disorder}),
         "document_sha256": document_hash(document), "document": document.resolved(),
         "data": data_row(built), "seconds": seconds,
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},

@@ -15,6 +15,7 @@ import time
 import numpy as np
 import pytest
 from aiida.orm import Dict, Group, Node, QueryBuilder, load_node
+from aiida.tools import delete_nodes
 from click.testing import CliRunner
 from waiting import patient
 
@@ -23,6 +24,7 @@ from aiida_dse.cli.main import main
 from aiida_dse.data.archives import opened_archive, read_archive, write_archive
 from aiida_dse.data.grouping import group_label, put_into_group
 from aiida_dse.data.query import condition, find, find_rows, number_range, paths_of
+from aiida_dse.data.results import summary_from_node, summary_node
 from aiida_dse.data.roles import RIVAL, set_role
 
 
@@ -169,6 +171,24 @@ def test_columns_hold_the_numbers_of_the_result(analyses):
     assert row["salt.d(Cs1-Cl_a)_1"] == distance
     assert row["salt.d(Cs1-Cl_a)_1"] == pytest.approx(4.123 * 3**0.5 / 2, abs=0.01)
     assert row["space_groups"] == ["Pm-3m"] and row["tags"] == {"run": 7, "batch": "b"}
+
+
+def test_results_are_found_by_shape_and_disorder(analyses):
+    result = load_node(analyses["result"])
+    assert find_rows(sample="F1", show=["shapes", "disorder"])[0]["shapes"] == ["parallelepiped"]
+    other = summary_from_node(result).model_copy(update={
+        "shapes": ["octahedron", "sphere"], "disorder_models": ["boundaries", "displacements"]})
+    node = summary_node(other).store()
+    try:
+        for asked in ({"shape": "sphere"}, {"shape": "octahedron"}, {"disorder": "boundaries"}):
+            assert pks(**asked) == {node.pk}
+        assert analyses["result"] in pks(shape="parallelepiped") and node.pk not in pks(shape="parallelepiped")
+        assert analyses["result"] in pks(shape="parallelepiped", phase="salt")
+        assert not pks(disorder="split") and not pks(disorder="boundaries", shape="parallelepiped")
+        output = CliRunner().invoke(main, ["query", "--shape", "sphere", "--show", "disorder"]).output
+        assert "boundaries, displacements" in output
+    finally:
+        delete_nodes([node.pk], dry_run=False)
 
 
 def test_rows_are_sorted_and_limited(analyses):

@@ -19,6 +19,7 @@ from aiida_dse.data.jobs import (
     structure_node,
 )
 from aiida_dse.documents import DocumentError, load_document, parse_document
+from aiida_dse.io.notes import collecting_notes
 from aiida_dse.tasks.build import build
 from aiida_dse.tasks.run import run_simulate
 
@@ -150,6 +151,21 @@ def test_an_xyz_particle_scatters_like_its_crystal(inputs, case, tmp_path):
     atoms = model_of_nodes(model, with_structure(nodes, structure_node(tmp_path / "salt.xyz")))
     crystal = model_of_nodes(case.document, nodes)
     assert_allclose(calculated(atoms), calculated(crystal), rtol=1e-5)
+
+
+def test_a_poscar_is_stored_as_the_cif_of_its_structure(case, tmp_path, write_case):
+    """The job computes the pattern of the file."""
+    path = write_case(tmp_path, {"phases": {"salt": {
+        "structure": "POSCAR", "ions": {"Cs": "Cs1+", "Cl": "Cl1-"}, "B_iso": {"Cs": 1.5, "Cl": 2.0},
+        "particle": case.document["phases"]["salt"]["particle"]}}})
+    (tmp_path / "POSCAR").write_text("salt\n1.0\n4.1234567891 0 0\n0 4.1234567891 0\n0 0 4.1234567891\nCs Cl\n1 1\n"
+                                     "Direct\n0 0 0\n0.5 0.5 0.5\n")
+    document = load_document(path)
+    nodes = nodes_of_document(document, tmp_path)
+    assert isinstance(nodes.structures["salt"], CifData) and nodes.structures["salt"].label == "POSCAR"
+    with collecting_notes():
+        expected = calculated(build(document, tmp_path))
+    assert_allclose(calculated(model_of_nodes(job_document(document, nodes), nodes)), expected, rtol=1e-9)
 
 
 def test_every_kind_of_structure_has_the_same_pattern(inputs, case):

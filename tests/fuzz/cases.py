@@ -34,6 +34,14 @@ VALUES: list[Any] = [
     "**/**", [], [[]], [0], [1, 2], ["x"], [None], {}, {"": 0}, {"x": {}}, {"mean": 1, "sd": 1e300},
     {"value": "x"}, {"lower": 5, "upper": 1}, [[1, 0]], [["x"] * 50], "a" * 5000, [1e308] * 3, "2theta", "q",
 ]
+#: Caesium chloride in the files of other programs.
+CRYSTALS = {
+    "POSCAR": "salt\n1.0\n4.12 0 0\n0 4.12 0\n0 0 4.12\nCs Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5\n",
+    "x.extxyz": '2\nLattice="4.12 0 0 0 4.12 0 0 0 4.12" Properties=species:S:1:pos:R:3 pbc="T T T"\n'
+                "Cs 0 0 0\nCl 2.06 2.06 2.06\n",
+    "x.xsf": "CRYSTAL\nPRIMVEC\n4.12 0 0\n0 4.12 0\n0 0 4.12\nPRIMCOORD\n2 1\n55 0 0 0\n17 2.06 2.06 2.06\n",
+    "x.gen": "2 F\nCs Cl\n1 1 0 0 0\n2 2 0.5 0.5 0.5\n0 0 0\n4.12 0 0\n0 4.12 0\n0 0 4.12\n",
+}
 MODEL: dict[str, Any] = {
     "schema": "aiida-dse/model/2", "title": "x", "sample": {
         "name": "s", "ligand": "l", "state": "powder", "temperature": 300, "tags": {"a": 1, "b": "c"}},
@@ -291,6 +299,11 @@ def structures(draw: random.Random, folder: Path) -> list[str]:
         content = bytes_changed(draw, (OLD / "CsCl.xyz").read_bytes(), times)
         (folder / "x.xyz").write_bytes(content)
         return small_model(folder, phases={"X": {"atoms": "x.xyz", "B_iso": {"Cs": 1.0, "Cl": 1.0}}})
+    if draw.random() < 0.4:
+        name, text = draw.choice(sorted(CRYSTALS.items()))
+        (folder / name).write_bytes(bytes_changed(draw, text.encode(), times))
+        return small_model(folder, phases={"P": {"structure": name, "B_iso": {"Cs": 1.0, "Cl": 1.0},
+                                                 "particle": MODEL["phases"]["P"]["particle"]}})
     source = draw.choice(sorted(path for path in DATA.rglob("*.cif") if path.stat().st_size < 20_000))
     (folder / "x.cif").write_bytes(bytes_changed(draw, source.read_bytes(), times))
     particle = draw.choice([p["particle"] for p in MODEL["phases"].values() if "particle" in p])
