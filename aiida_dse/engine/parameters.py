@@ -96,6 +96,10 @@ class Kind(StrEnum):
     THICKNESS = "thickness"
     BOUNDARY_PROBABILITY = "boundary_probability"
     SPLIT = "split"  # distance of the positions of a split site from their mean
+    LATTICE_CHANGE = "lattice_change"  # relative change of cell lengths with the size of the particle
+    B_CHANGE = "B_change"
+    OCCUPANCY_CHANGE = "occupancy_change"
+    DECAY = "decay"  # size over which a change fades
     LATTICE_SCALE = "lattice_scale"
     GLOBAL = "global"
     SCALE = "scale"
@@ -230,6 +234,22 @@ KINDS: dict[Kind, KindSpec] = {
     Kind.SPLIT: KindSpec(
         "Å", _fixed(0.02), lambda value: (0.0, max(1.0, 2 * value)), _factor_of_two, (0.0, 3.0), _fixed(1.0),
         Changes.DISTANCES, 1,
+    ),
+    Kind.LATTICE_CHANGE: KindSpec(
+        "", _fixed(5e-4), _between(-0.1, 0.1), _around(absolute=5e-3), (-0.5, 0.5), _fixed(0.1),
+        Changes.DISTANCES, 1,
+    ),
+    Kind.B_CHANGE: KindSpec(
+        "Å^2", _fixed(0.1), _between(-B_LIMIT, B_LIMIT), _around(absolute=0.5), (-1000.0, 1000.0),
+        _fixed(B_LIMIT), Changes.DISTANCES, 1,
+    ),
+    Kind.OCCUPANCY_CHANGE: KindSpec(
+        "", _fixed(0.02), _between(-1.0, 1.0), _around(absolute=0.1), (-10.0, 10.0), _fixed(1.0),
+        Changes.DISTANCES,
+    ),
+    Kind.DECAY: KindSpec(
+        "nm", _fixed(0.1), lambda value: (min(0.1, value), max(5 * value, 30.0)), _factor_of_two, _LENGTH,
+        _relative(1.0), Changes.DISTANCES,
     ),
     Kind.LATTICE_SCALE: KindSpec(
         "", _fixed(1e-3), _between(*LATTICE_SCALE_RANGE), _around(relative=0.015), (1e-3, 1e3),

@@ -18,6 +18,7 @@ from aiida_dse.engine.particles.directed_groups import ordered_pairs
 from aiida_dse.engine.particles.family import Family, PairCounts
 from aiida_dse.engine.particles.random_centre import RandomCentre
 from aiida_dse.engine.particles.size_quantities import Rows
+from aiida_dse.engine.particles.size_weighting import Weighting
 from aiida_dse.engine.particles.vector_groups import VectorGroups
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.scattering import debye
@@ -232,13 +233,19 @@ class CrystalPhase(Sites):
         return replace(self, crystal=crystal, order=order)
 
     def state(
-        self, values: Mapping[str, float], sampling: Sampling, previous: PhaseState | None = None
+        self, values: Mapping[str, float], sampling: Sampling, previous: PhaseState | None = None, *,
+        cell: Mapping[str, float] | None = None, weighting: Weighting | None = None,
     ) -> PhaseState:
-        """The sine sums at local `values`; unchanged channels are taken from `previous`."""
-        crystal = self._with_cell(values)
-        cell_key = tuple(values[name] for name in self.crystal.free_cell_parameters)
+        """The sine sums at local `values`; unchanged channels are taken from `previous`.
+
+        `cell` are other values of cell parameters, on which the distances depend but the particles do not;
+        `weighting` weights the particles by their size.
+        """
+        stretched = {**values, **(cell or {})}
+        crystal = self._with_cell(stretched)
+        cell_key = tuple(stretched[name] for name in self.crystal.free_cell_parameters)
         counts_key, counts, weights = self._counts(
-            crystal, values, previous, sampling.resources)
+            self._with_cell(values), values, previous, sampling.resources, weighting)
         site_positions = self._site_positions(values)
         site_keys = [(*position, *self._split(label, values))
                      for label, position in zip(self.labels, site_positions, strict=True)]
@@ -367,7 +374,7 @@ class CrystalPhase(Sites):
 
     def _counts(
         self, crystal: Crystal, values: Mapping[str, float], previous: PhaseState | None,
-        resources: Resources,
+        resources: Resources, weighting: Weighting | None = None,
     ) -> tuple[object, PairCounts, PairWeights | None]:
         sizes, stretch = self._sizes(values), 1.0
         if self.family.isotropic:
@@ -377,13 +384,13 @@ class CrystalPhase(Sites):
         density = [] if self.order is None else [
             values[name] for name, (kind, _) in self.order.parameters.items()
             if kind.spec.changes is Changes.COUNTS]
-        key = (tuple(sizes.values()), tuple(density),
+        key = (weighting, tuple(sizes.values()), tuple(density),
                (stretch, *cell.parameters) if self.family.changes_with_cell else ())
         if previous is not None and previous.counts_key == key:
             assert previous.counts is not None
             return key, previous.counts, previous.weights
         counts = self.family.pair_counts(
-            crystal, sizes, resources, stretch=stretch, united=not self.displacements)
+            crystal, sizes, resources, stretch=stretch, united=not self.displacements, weighting=weighting)
         if self.order is not None:
             return key, counts, self._variant_pairs.weights(
                 counts.tables[0], self.order.factors(values), resources)

@@ -31,6 +31,7 @@ from aiida_dse.engine.units import FloatArray
 from .family import MAX_CELLS_ALONG_EDGE, Counting, NamedSizes, PairCounts
 from .size_distributions import LogNormal, number_weights, whole_lengths
 from .size_statistics import sphere_measures
+from .size_weighting import Weighting, range_of
 from .sphere_counting import (
     MAX_PAIRS,
     MAX_TABLE_BYTES,
@@ -93,15 +94,21 @@ class CellSpherePopulation(NamedSizes):
 
     def pair_counts(
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
-        stretch: float = 1.0, united: bool = True,
+        stretch: float = 1.0, united: bool = True, weighting: Weighting | None = None,
     ) -> PairCounts:
-        number, _ = self.number_weights(crystal, sizes, stretch)
+        number, diameters = self.number_weights(crystal, sizes, stretch)
+        if weighting is not None:
+            number = number * weighting(diameters)
         counted = math.ceil(rounded_up(len(number), COUNTED_FURTHER))
         counted = min(counted, _largest(crystal, self.centre))
         spheres = _spheres(crystal, self.centre, counted, resources)
         number = np.pad(number, (0, len(spheres.pairs) - len(number)))
         return PairCounts(number @ spheres.pairs, number @ spheres.squares,
                           merge_translations(crystal), number @ spheres.occupancies, spheres.groups)
+
+    def diameters(self, crystal: Crystal, sizes: Mapping[str, float]) -> tuple[float, float] | None:
+        number, diameters = self.number_weights(crystal, sizes)
+        return range_of(diameters, number)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
         number, diameters = self.number_weights(crystal, sizes)

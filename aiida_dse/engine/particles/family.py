@@ -18,6 +18,7 @@ from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import FloatArray
 
 from .size_quantities import Rows, size_quantities
+from .size_weighting import Weighting
 from .sphere_counting import MergedPairs
 from .vector_groups import VectorGroups
 
@@ -91,13 +92,21 @@ class Family(Protocol):
 
     def pair_counts(
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
-        stretch: float = 1.0, united: bool = True,
+        stretch: float = 1.0, united: bool = True, weighting: Weighting | None = None,
     ) -> PairCounts:
         """The mean pair counts at `sizes` (nm).
 
         For an isotropic shape, `crystal` is the reference crystal and `stretch` the linear scale of
         the actual cell relative to it. Vectors of equal lengths may be united unless `united` is false,
-        as it is if their directions matter.
+        as it is if their directions matter. Particles may be weighted by their diameter, if the shape has
+        `diameters`.
+        """
+        ...
+
+    def diameters(self, crystal: Crystal, sizes: Mapping[str, float]) -> tuple[float, float] | None:
+        """The range (nm) of the diameters of spheres of equal volume in the population.
+
+        None if there is only one size, or if several lengths are distributed independently.
         """
         ...
 
@@ -150,6 +159,10 @@ class Family(Protocol):
 
 class NamedSizes:
     """Size quantities of the shapes whose size parameters are L_ab and L_c, L, or D."""
+
+    def diameters(self, crystal: Crystal, sizes: Mapping[str, float]) -> tuple[float, float] | None:
+        """None: by default, there is only one size."""
+        return None
 
     def vectors(self: Family, crystal: Crystal, sizes: Mapping[str, float]) -> float:
         """The number of lattice vectors between the cells of the largest particle."""

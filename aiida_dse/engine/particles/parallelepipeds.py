@@ -22,6 +22,7 @@ from .size_distributions import (
     whole_lengths,
 )
 from .size_statistics import block_measures
+from .size_weighting import Weighting, equivalent_diameter, range_of
 
 #: Cell pairs rarer than this fraction of the cells of a population are neglected; up to twice the
 #: fraction their weight rises from 0 to 1, so that none appears with a jump.
@@ -49,7 +50,7 @@ class SingleParallelepiped(NamedSizes):
 
     def pair_counts(
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
-        stretch: float = 1.0, united: bool = True,
+        stretch: float = 1.0, united: bool = True, weighting: Weighting | None = None,
     ) -> PairCounts:
         n_a, n_b, n_c = self.cells
         table = (
@@ -125,10 +126,14 @@ class ParallelepipedPopulation(NamedSizes):
 
     def pair_counts(
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
-        stretch: float = 1.0, united: bool = True,
+        stretch: float = 1.0, united: bool = True, weighting: Weighting | None = None,
     ) -> PairCounts:
         number, _, _ = self.number_weights(crystal, sizes)
-        return _parallelepiped_counts(number)
+        return _parallelepiped_counts(number, None if weighting is None else weighting(_diameters(crystal, number)))
+
+    def diameters(self, crystal: Crystal, sizes: Mapping[str, float]) -> tuple[float, float] | None:
+        number, _, _ = self.number_weights(crystal, sizes)
+        return range_of(_diameters(crystal, number), number)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
         distribution, (first, second) = self.distribution(sizes), self.powers
@@ -199,10 +204,14 @@ class QuasiCubePopulation(NamedSizes):
 
     def pair_counts(
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
-        stretch: float = 1.0, united: bool = True,
+        stretch: float = 1.0, united: bool = True, weighting: Weighting | None = None,
     ) -> PairCounts:
         number, _, _ = self.number_weights(crystal, sizes)
-        return _parallelepiped_counts(number)
+        return _parallelepiped_counts(number, None if weighting is None else weighting(_diameters(crystal, number)))
+
+    def diameters(self, crystal: Crystal, sizes: Mapping[str, float]) -> tuple[float, float] | None:
+        number, _, _ = self.number_weights(crystal, sizes)
+        return range_of(_diameters(crystal, number), number)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
         distribution, largest = self.distribution(sizes), min(self.largest, self.limit(crystal))
@@ -224,6 +233,12 @@ class QuasiCubePopulation(NamedSizes):
 
     def mean_cells(self, crystal: Crystal, sizes: Mapping[str, float]) -> float:
         return _mean_cells(self.number_weights(crystal, sizes)[0])
+
+
+def _diameters(crystal: Crystal, number: FloatArray) -> FloatArray:
+    """The diameters (nm) of spheres of the volumes of N_ab x N_ab x N_c cells, in the shape of `number`."""
+    n_ab, n_c = (np.arange(1, n + 1) for n in number.shape)
+    return equivalent_diameter(n_ab[:, None] ** 2 * n_c[None, :] * crystal.cell.volume / 1e3)
 
 
 def _mean_cells(number: FloatArray) -> float:
@@ -256,18 +271,28 @@ def _overlap(n_cells: int, extent: int) -> FloatArray:
     return np.asarray(np.maximum(0.0, n_cells - np.abs(np.arange(1 - extent, extent))))
 
 
-def _parallelepiped_counts(number: FloatArray) -> PairCounts:
-    """The pair counts of N_ab x N_ab x N_c parallelepipeds with number weights (n_ab, n_c)."""
+def _parallelepiped_counts(number: FloatArray, weights: FloatArray | None = None) -> PairCounts:
+    """The pair counts of N_ab x N_ab x N_c parallelepipeds with number weights (n_ab, n_c).
+
+    With `weights` (n_ab, n_c), each particle counts that many times.
+    """
     n_ab, n_c = number.shape
     overlap_ab = np.array([_overlap(n, n_ab) for n in range(1, n_ab + 1)])
     overlap_c = np.array([_overlap(n, n_c) for n in range(1, n_c + 1)])
     quadrant = overlap_ab[:, n_ab - 1 :]
-    pairs_ab = (quadrant[:, :, None] * quadrant[:, None, :]).reshape(n_ab, -1)
-    octant = (pairs_ab.T @ (number @ overlap_c[:, n_c - 1 :])).reshape(n_ab, n_ab, n_c)
-    octant *= np.clip(octant / (NEGLIGIBLE_PAIRS * octant[0, 0, 0]) - 1, 0.0, 1.0)
+    pairs_ab = (quadrant[:, :, None] * quadrant[:, None, :]).reshape(n_ab, -1).T
+
+    def octant(of_size: FloatArray) -> FloatArray:
+        return np.asarray((pairs_ab @ (of_size @ overlap_c[:, n_c - 1 :])).reshape(n_ab, n_ab, n_c))
+
+    pairs = octant(number)
+    kept = np.clip(pairs / (NEGLIGIBLE_PAIRS * pairs[0, 0, 0]) - 1, 0.0, 1.0)
+    if weights is not None:
+        pairs = octant(number * weights)
+    pairs *= kept
     u = np.abs(np.arange(1 - n_ab, n_ab))
     w = np.abs(np.arange(1 - n_c, n_c))
-    return _shared_table(octant[np.ix_(u, u, w)], float(octant[0, 0, 0]))
+    return _shared_table(pairs[np.ix_(u, u, w)], float(pairs[0, 0, 0]))
 
 
 def _shared_table(table: FloatArray, cells: float) -> PairCounts:

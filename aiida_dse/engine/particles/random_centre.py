@@ -25,6 +25,7 @@ from .directed_groups import groups_in_ball
 from .family import MAX_CELLS_ALONG_EDGE, Counting, PairCounts
 from .size_distributions import Lengths, LogNormal, OneLength, TruncatedLogNormal
 from .size_quantities import Rows
+from .size_weighting import WeightedLengths, Weighting, equivalent_diameter, range_of_lengths
 from .sphere_counting import merge_translations, rounded_up
 from .vector_groups import VectorGroups, reach_of, vector_groups
 
@@ -94,15 +95,19 @@ class RandomCentre:
 
     def pair_counts(
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
-        stretch: float = 1.0, united: bool = True,
+        stretch: float = 1.0, united: bool = True, weighting: Weighting | None = None,
     ) -> PairCounts:
         lengths, others = self.lengths(crystal, sizes, stretch), self._others(sizes, stretch)
+        whole = lengths
+        if weighting is not None:
+            lengths = {name: WeightedLengths(one, weighting, stretch * self._diameter(others))
+                       for name, one in lengths.items()}
         per_cell, site = 1e3 / crystal.cell.volume, crystal.site_of_atom
         if isinstance(self.body, LayeredBody):
             atoms = self.body.contents(lengths, others)[site] * per_cell
         else:
             atoms = np.full(len(site), self.body.volume(lengths, others) * per_cell)
-        radius = rounded_up(10 * self._extent(lengths, others), FURTHER)
+        radius = rounded_up(10 * self._extent(whole, others), FURTHER)
         groups, overlap = self._known.get(
             (crystal, radius, tuple(others.items()), united),
             lambda: self._vectors(crystal, radius, others, resources, united))
@@ -111,6 +116,17 @@ class RandomCentre:
         else:
             shared = overlap.mean(lengths)
         return PairCounts(groups.number * shared * per_cell, atoms, merge_translations(crystal), groups=groups)
+
+    def diameters(self, crystal: Crystal, sizes: Mapping[str, float]) -> tuple[float, float] | None:
+        if len(self.body.powers) > 1 or self.single or isinstance(self.body, LayeredBody):
+            return None
+        (length,) = self.lengths(crystal, sizes).values()
+        return range_of_lengths(length, self._diameter(self._others(sizes)))
+
+    def _diameter(self, others: Mapping[str, float]) -> float:
+        """The diameter of the sphere of equal volume of the body with the length 1, if it has one length."""
+        return float(equivalent_diameter(np.asarray(self.body.volume(
+            {name: OneLength(1.0) for name in self.body.powers}, others))))
 
     def _vectors(
         self, crystal: Crystal, radius: float, others: Mapping[str, float], resources: Resources,

@@ -13,8 +13,9 @@ from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 
 from .family import MAX_CELLS_ALONG_EDGE, Counting, NamedSizes, PairCounts, check_extent
-from .size_distributions import LogNormal
+from .size_distributions import LogNormal, TruncatedLogNormal
 from .size_statistics import sphere_measures
+from .size_weighting import WeightedLengths, Weighting, range_of_lengths
 from .sphere_counting import (
     count_sphere_pairs,
     largest_sphere,
@@ -38,7 +39,7 @@ class SingleSphere(NamedSizes):
 
     def pair_counts(
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
-        stretch: float = 1.0, united: bool = True,
+        stretch: float = 1.0, united: bool = True, weighting: Weighting | None = None,
     ) -> PairCounts:
         return _sphere_counts(crystal, self.centre, self.diameter, None, resources)
 
@@ -86,12 +87,18 @@ class SpherePopulation(NamedSizes):
 
     def pair_counts(
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
-        stretch: float = 1.0, united: bool = True,
+        stretch: float = 1.0, united: bool = True, weighting: Weighting | None = None,
     ) -> PairCounts:
         distribution = LogNormal(sizes["D"] / stretch, sizes["sd_D"] / stretch)
         end = distribution.end(
             dimensions=3, largest=min(self.largest / stretch, self.limit(crystal)))
-        return _sphere_counts(crystal, self.centre, end, distribution, resources)
+        weighted = None if weighting is None else WeightedLengths(
+            TruncatedLogNormal(distribution, end), weighting, stretch)
+        return _sphere_counts(crystal, self.centre, end, distribution, resources, weighted)
+
+    def diameters(self, crystal: Crystal, sizes: Mapping[str, float]) -> tuple[float, float] | None:
+        law, largest = self.distribution(sizes), min(self.largest, self.limit(crystal))
+        return range_of_lengths(TruncatedLogNormal(law, law.end(dimensions=3, largest=largest)), 1.0)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
         distribution, largest = self.distribution(sizes), min(self.largest, self.limit(crystal))
@@ -141,16 +148,22 @@ def _counting(crystal: Crystal, centre: tuple[float, float, float], diameter: fl
 
 def _sphere_counts(
     crystal: Crystal, centre: tuple[float, float, float], largest: float,
-    distribution: LogNormal | None, resources: Resources,
+    distribution: LogNormal | None, resources: Resources, weighted: WeightedLengths | None = None,
 ) -> PairCounts:
     _check_sphere(crystal, largest)
     known = pairs_of_spheres(crystal, centre, largest, resources)
     if known is None:
+        if weighted is not None:
+            raise ValueError(
+                f"spheres around a point with diameters up to {largest:.3g} nm are too large for laws against size. "
+                "Lower the size, or use the random centre (remove 'centre').")
         tables, merged, atoms = count_sphere_pairs(
             crystal, centre, largest, distribution, resources)
         return PairCounts(tables, atoms, merged)
     if distribution is None:
         fraction = (known.radius <= 5 * largest * (1 + 1e-9)).astype(float)
+    elif weighted is not None:
+        fraction = weighted.moment_beyond(0, known.radius / 5)
     else:
         fraction = distribution.fraction_beyond(known.radius / 5, end=largest)
     return PairCounts(fraction @ known.pairs, fraction @ known.atoms, merge_translations(crystal),

@@ -1,0 +1,77 @@
+"""Populations whose particles are weighted by a function of their size, as laws against size need them.
+
+The size is the diameter D (nm) of the sphere of equal volume. A weighted population is not a
+distribution: the weights may be negative, and do not sum to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from aiida_dse.engine.units import FloatArray
+
+from .size_distributions import Lengths
+
+#: Weights (n,) at diameters D (n,) in nm.
+Weighting = Callable[[FloatArray], FloatArray]
+#: Fractions of the atoms and of the intensity (volume squared) of a population that may lie below and above
+#: the range of sizes of a law. Beyond its ends, a law has the value at the end.
+BEYOND = 1e-5
+#: Nodes and weights of the integral over one interval of lengths.
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)
+#: Number of intervals, equal in the logarithm, of the integral over all lengths.
+INTERVALS = 300
+
+
+def equivalent_diameter(volume: FloatArray) -> FloatArray:
+    """The diameter of the sphere of this volume."""
+    return np.asarray(np.cbrt(6 / np.pi * np.asarray(volume)))
+
+
+def range_of(diameters: FloatArray, number: FloatArray) -> tuple[float, float]:
+    """The range of the diameters (n,) of particles with number weights (n,), apart from BEYOND."""
+    order = np.argsort(diameters, axis=None)
+    d, n = np.ravel(diameters)[order], np.ravel(number)[order]
+    atoms, intensity = np.cumsum(n * d**3), np.cumsum((n * d**6)[::-1])[::-1]
+    first = int(np.searchsorted(atoms, BEYOND * atoms[-1]))
+    last = len(d) - 1 - int(np.searchsorted(intensity[::-1], BEYOND * intensity[0]))
+    return float(d[min(first, len(d) - 1)]), float(d[max(first, last, 0)])
+
+
+def range_of_lengths(length: Lengths, factor: float) -> tuple[float, float]:
+    """The range of the diameters `factor` times a length that has a density."""
+    lengths = np.geomspace(length.begin, length.end, 10 * INTERVALS)
+    return range_of(factor * lengths, length.density(lengths) * lengths)
+
+
+@dataclass(frozen=True)
+class WeightedLengths:
+    """A distribution of a length, weighted with a function of the diameters `factor` times the length."""
+
+    lengths: Lengths
+    weighting: Weighting
+    factor: float = 1.0
+
+    @property
+    def begin(self) -> float:
+        return self.lengths.begin
+
+    @property
+    def end(self) -> float:
+        return self.lengths.end
+
+    def density(self, length: FloatArray) -> FloatArray:
+        length = np.asarray(length, dtype=float)
+        return np.asarray(self.lengths.density(length) * self.weighting(self.factor * length))
+
+    def moment_beyond(self, power: int, length: FloatArray) -> FloatArray:
+        low = np.clip(np.asarray(length, dtype=float), self.begin, self.end)
+        edges = np.unique(np.concatenate([np.geomspace(self.begin, self.end, INTERVALS), low.ravel()]))
+        half = np.diff(np.log(edges)) / 2
+        at = np.exp(np.log(edges[:-1])[:, None] + half[:, None] * (_NODES + 1))
+        parts = half * ((self.density(at) * at ** (power + 1)) @ _WEIGHTS)
+        beyond = np.append(np.cumsum(parts[::-1])[::-1], 0.0)
+        return np.asarray(beyond[np.searchsorted(edges, low)])
