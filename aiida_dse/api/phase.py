@@ -30,7 +30,7 @@ class Phase:
     pymatgen Molecule, (labels, positions in Å)), or the path of stored pair distances (.h5). ions
     and B_iso (Å^2): by site label or element; they replace those of the source. displacements: by site
     label or element, 'anisotropic' or a mapping as in documents. correlated_motion, boundaries,
-    split, frames: as in
+    split, size_laws, frames: as in
     documents. termination:
     fractional coordinates of the corner of the box whose atoms form one unit cell; distances,
     angles, pseudo_cubic: derived quantities to report, by site labels. Raises ValueError if the
@@ -47,6 +47,7 @@ class Phase:
     correlated_motion: Mapping[str, float] | None = None
     boundaries: Mapping[str, Any] | None = None
     split: Mapping[str, Any] | None = None
+    size_laws: Mapping[str, Any] = field(default_factory=dict)
     termination: tuple[float, float, float] = (0.0, 0.0, 0.0)
     exclusion_distance: float = EXCLUSION_DISTANCE
     block: str | None = None
@@ -87,6 +88,7 @@ class Phase:
             key: self.file, "ions": dict(self.ions), "B_iso": dict(self.B_iso),
             "displacements": dict(self.displacements), "correlated_motion": self.correlated_motion,
             "boundaries": self.boundaries, "split": self.split,
+            "size_laws": dict(self.size_laws),
             "termination": self.termination, "exclusion_distance": self.exclusion_distance,
         }
         if isinstance(self.structure, Atoms) and self.structure.positions.ndim == 3:

@@ -209,6 +209,27 @@ class BoundariesSection(Section):
         return self
 
 
+class SizeLawSection(Section):
+    """The change of a property with the size D of the particle, the diameter (nm) of the sphere of equal volume.
+
+    change size / D, or, with 'decay', change exp(-D / decay). The value of the parameter itself is that
+    of infinitely large particles.
+    """
+
+    change: Finite = Field(
+        description="starting value: relative for cell lengths and occupancies, in Å^2 for B_iso; for particles with "
+        "the diameter 'size', or for vanishing particles if 'decay' is specified")
+    size: Positive = Field(5.0, description="diameter to which 'change' refers, nm")
+    decay: Positive | None = Field(None, description="starting value of the size over which the change decays, nm")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> SizeLawSection:
+        if self.decay is not None and "size" in self.model_fields_set:
+            raise ValueError("specify either 'size', for a change proportional to 1/D, or 'decay', for an exponential "
+                             "one")
+        return self
+
+
 #: Keys of a phase that describe disorder.
 DISORDER = ("displacements", "correlated_motion", "boundaries", "split")
 
@@ -238,6 +259,9 @@ class Phase(Section):
     correlated_motion: CorrelatedMotion | None = None
     boundaries: BoundariesSection | None = None
     split: SplitSection | None = None
+    size_laws: dict[str, SizeLawSection] = Field(
+        {}, description="'cell', a cell length, or B_iso or occupancy of a site (Br.B_iso) -> its change with the size "
+        "of the particle")
     termination: tuple[Fractional, Fractional, Fractional] = Field(
         (0.0, 0.0, 0.0), description="fractional coordinates of the corner of the box whose atoms "
         "form one unit cell; determines the termination of the faces of particles of whole cells"
@@ -260,8 +284,9 @@ class Phase(Section):
         if self.frames is not None and self.atoms is None:
             raise ValueError("'frames' refers to the frames of an XYZ file under 'atoms'; remove it")
         given = self.disorder
-        if self.structure is None and given:
-            raise ValueError(f"{' and '.join(given)} require a 'structure'; remove them")
+        unused = [*given, *(["size_laws"] if self.size_laws else [])]
+        if self.structure is None and unused:
+            raise ValueError(f"{' and '.join(unused)} require a 'structure'; remove them")
         if (self.boundaries or self.split) and len(given) > 1:
             raise ValueError(f"{' and '.join(given)} cannot be combined; remove all but one of them")
         return self

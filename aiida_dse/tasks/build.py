@@ -39,6 +39,7 @@ from aiida_dse.engine.model.restraints import (
     distance_restraints,
     parameter_restraint,
 )
+from aiida_dse.engine.model.size_laws import SizeLawPhase
 from aiida_dse.engine.parameters import Kind, Parameter, closest, require_possible
 from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.scattering.form_factors import element_of, ion_symbol, tabulated_ion
@@ -55,6 +56,7 @@ from .displacements import (
 from .grids import check_names, grid_of_document, known_quantities
 from .particles import shape_and_sizes
 from .plausibility import check_sites, check_start, note_equal_phases
+from .size_laws import size_laws
 from .sources import Atoms, FolderSource, Source, Structure
 
 
@@ -166,6 +168,9 @@ def _built_with_notes(
             if isinstance(phase, CrystalPhase):
                 phase.require_possible(model.local(index, start))
             phase.size_statistics(model.local(index, start))
+        with located(f"phases.{phase.name}.size_laws"):
+            if isinstance(phase, SizeLawPhase):
+                phase.require_laws(model.local(index, start))
     stages = None
     if document.refinement and document.refinement.stages:
         stages = [list(stage) for stage in document.refinement.stages]
@@ -296,9 +301,10 @@ def _phase(name: str, section: PhaseSection, found: Structure) -> Phase:
         correlation = correlated_motion(crystal, section.correlated_motion, excluded)
         displacements = damped_sites(crystal, displacements)
     require_directions(crystal, family, sizes, displacements)
-    phase = CrystalPhase(
-        name, crystal, family, sizes, section.exclusion_distance, displacements, correlation,
-        order_of(crystal, family, section, excluded))
+    order = order_of(crystal, family, section, excluded)
+    arguments = (name, crystal, family, sizes, section.exclusion_distance, displacements, correlation, order)
+    laws = size_laws(crystal, section.size_laws, displacements)
+    phase = SizeLawPhase(*arguments, laws=laws) if laws else CrystalPhase(*arguments)
     phase.parameters  # noqa: B018 - raises if B_iso is missing
     for one, other, distance, radii in short_contacts(crystal, excluded):
         note(f"{crystal.name}: {one} and {other} are only {distance:.2f} Å apart, although their "

@@ -30,7 +30,7 @@ from .crystal_phase import CrystalPhase
 from .phase import PhaseState, PhaseWork, Sampling
 
 #: Error of the interpolation, relative to the largest contribution of a pair, as a share of the tolerance.
-SHARE = 0.3
+SHARE = 1.0
 #: Largest number of nodes.
 MOST_NODES = 40
 #: Longest distance (in diameters of the largest particle) for which the interpolation is accurate. There are
@@ -106,8 +106,8 @@ class SizeLawPhase(CrystalPhase):
             Parameter(ParameterName(f"{self.name}.{name}"), kind, value)
             for law in self.laws for name, (kind, value) in law.parameters.items()))
 
-    def require_possible(self, values: Mapping[str, float]) -> None:
-        super().require_possible(values)
+    def require_laws(self, values: Mapping[str, float]) -> None:
+        """Raise ValueError for particles of one size, and for laws with impossible values."""
         self._range(values)
 
     def state(  # type: ignore[override]

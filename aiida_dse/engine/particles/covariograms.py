@@ -26,6 +26,10 @@ SAME = 1e-9
 MOST_RATIO = 100.0
 
 
+#: Volumes smaller than this fraction of the largest one are rounding errors.
+ROUNDING = 1e-14
+
+
 @dataclass(frozen=True)
 class Polyhedron:
     """A convex body {x: normals.x <= distances} around the origin.
@@ -109,7 +113,9 @@ class Rays:
                 dimension - power, largest)
             total += self.coefficients[:, power] * shift**power * inside
         summed = np.concatenate([[0.0], np.cumsum(total)])
-        return np.asarray(np.maximum(summed[self.begin[1:]] - summed[self.begin[:-1]], 0.0))
+        found = summed[self.begin[1:]] - summed[self.begin[:-1]]
+        # rounding errors beyond the largest body would be counted as pairs
+        return np.where(np.abs(found) > ROUNDING * np.abs(found).max(initial=0.0), found, 0.0)
 
 
 def rays(body: Polyhedron, directions: FloatArray, resources: Resources) -> Rays:

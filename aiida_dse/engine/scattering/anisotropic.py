@@ -71,11 +71,11 @@ def tensor_sums(
     """
     groups, pairs = vectors.groups, vectors.pairs
     lengths = groups.lengths(matrix, positions)
-    n_bins = int(lengths.max(initial=0.0, where=pairs > 0) / step) + GRID_MARGIN + 4
+    n_bins = int(lengths.max(initial=0.0, where=abs(pairs) > 0) / step) + GRID_MARGIN + 4
 
     def collected(part: slice) -> tuple[FloatArray, float, float]:
         first, second = groups.first[part], groups.second[part]
-        present = lengths[part][pairs[part] > 0]
+        present = lengths[part][abs(pairs[part]) > 0]
         if not len(present):
             return np.zeros((N_ROWS, n_bins)), 0.0, 0.0
         scale = vectors.scale(present)
@@ -165,7 +165,7 @@ def _collect(  # type: ignore[no-untyped-def]
     u = np.empty((3, 3))
     polynomial = np.empty(LEADING)
     for n in range(len(pairs)):
-        if not pairs[n] > 0.0:
+        if not abs(pairs[n]) > 0.0:
             continue
         i, j = first[n], second[n]
         a = cell[n, 0] + positions[j, 0] - positions[i, 0]

@@ -120,7 +120,7 @@ def group_histograms(
     lengths (n_groups,) Å, their numbers of pairs C (n_groups,), 0 where there are none, and the groups of
     each channel.
     """
-    n_bins = int(lengths.max(initial=0.0, where=pairs > 0) / step) + GRID_MARGIN + 4
+    n_bins = int(lengths.max(initial=0.0, where=abs(pairs) > 0) / step) + GRID_MARGIN + 4
 
     def collected(channel: int) -> FloatArray:
         histogram = np.zeros(n_bins)
@@ -250,7 +250,7 @@ def _collect_lattice(  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _collect_groups(lengths, pairs, step, moments, histogram):  # type: ignore[no-untyped-def]
     for n in range(len(lengths)):
-        if not pairs[n] > 0.0:
+        if not abs(pairs[n]) > 0.0:
             continue
         s = lengths[n] / step
         k = np.int64(s)
