@@ -61,6 +61,12 @@ def _direct():
 
 
 @pytest.fixture(scope="session")
+def direct():
+    """The direct double sum, which imports nothing of the package."""
+    return _direct()
+
+
+@pytest.fixture(scope="session")
 def columns():
     """q, counts with Poisson noise, and sigma of a 3 x 3 x 3 CsCl cube."""
     direct = _direct()
