@@ -357,12 +357,12 @@ def test_processes_that_nobody_continues_are_stalled(aiida_profile, computer, mo
     def stalled():
         return everything & set(lost_tasks.stalled_processes())
 
-    assert stalled() == set()
-    monkeypatch.setattr(lost_tasks, "STALLED_SECONDS", -1.0)
-    assert stalled() == {chain.pk, created.pk, uploads.pk}
-    monkeypatch.setattr(lost_tasks, "TRANSFER_SECONDS", -1.0)
-    assert stalled() == {chain.pk, created.pk, uploads.pk, elsewhere.pk}
-    monkeypatch.setattr(lost_tasks, "STALLED_SECONDS", -1000.0)
-    assert stalled() == {chain.pk, created.pk, uploads.pk, elsewhere.pk, at_scheduler.pk}
+    assert 0 <= lost_tasks._idle_seconds(created) < patient(60)
+    # a job at the scheduler is asked about every 0.3 s, so it is given ten times as long in addition
+    expected = {30.0: set(), 62.0: {chain, created, uploads}, 100.0: {chain, created, uploads, at_scheduler},
+                400.0: {chain, created, uploads, at_scheduler, elsewhere}}
+    for idle, nodes in expected.items():
+        monkeypatch.setattr(lost_tasks, "_idle_seconds", lambda node, idle=idle: idle)
+        assert stalled() == {node.pk for node in nodes}, idle
     for node in made:
         node.set_process_state("killed")
