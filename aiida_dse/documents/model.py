@@ -160,8 +160,16 @@ class Planes(Section):
         description="vectors of the parent lattice along which the planes follow each other, such as [1, 2]")
     shift: tuple[int, int, int] = Field(
         description="shift of the structure at a boundary, in vectors of the parent lattice")
-    probability: Annotated[float, Field(ge=0, le=0.5)] = Field(
-        description="starting value of the probability that a plane is a boundary")
+    probability: Annotated[float, Field(ge=0, le=0.5)] | None = Field(
+        None, description="starting value of the probability that a plane is a boundary")
+    number: Annotated[int, Field(ge=0, le=1000)] | None = Field(
+        None, description="exact number of boundaries in every particle, at random positions, instead of a probability")
+
+    @model_validator(mode="after")
+    def _one_density(self) -> Planes:
+        if (self.probability is None) == (self.number is None):
+            raise ValueError("specify either 'probability' or 'number'")
+        return self
 
 
 Vector = tuple[Finite, Finite, Finite]
@@ -201,7 +209,7 @@ class BoundariesSection(Section):
     @model_validator(mode="after")
     def _possible(self) -> BoundariesSection:
         for axis in (1, 2, 3):
-            total = sum(one.probability for one in self.planes.values() if axis in one.along)
+            total = sum(one.probability or 0.0 for one in self.planes.values() if axis in one.along)
             if total > 0.5:
                 raise ValueError(
                     f"the probabilities of the boundaries along vector {axis} of the parent lattice sum to {total:g}, "

@@ -8,6 +8,7 @@ import numpy as np
 from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.fixed_geometry import AtomListPhase
+from aiida_dse.engine.particles.boundaries import Boundaries, reflection_label
 from aiida_dse.engine.scattering.form_factors import element_of
 from aiida_dse.io.structures import chemical_formula
 from aiida_dse.tasks.build import BuiltModel
@@ -46,6 +47,8 @@ def phase_lines(built: BuiltModel) -> list[str]:
         if isinstance(phase, CrystalPhase):
             lines.append(f"{phase.name}: {crystal_text(phase.crystal)}")
             lines.append(f"{phase.name}: {particle_text(phase, local)}")
+            if isinstance(phase.order, Boundaries):
+                lines += [f"{phase.name}: {text}" for text in boundary_texts(phase.order)]
         elif isinstance(phase, AtomListPhase):
             numbers = np.bincount(phase.site_of_atom, minlength=len(phase.ions))
             content = ", ".join(f"{n} {ion}" for n, ion in zip(numbers, phase.ions, strict=True))
@@ -85,6 +88,21 @@ def particle_text(phase: CrystalPhase, local: dict[str, float]) -> str:
         name: local[name] for name in phase.family.parameters})
     return (f"about {occupied * cells:,.0f} atoms in the mean particle, edge "
             f"{statistics['edge']:.3g} nm (of a cube of equal volume)")
+
+
+def boundary_texts(order: Boundaries) -> list[str]:
+    """Which superstructure reflections the boundaries of each kind broaden, and which they leave as they are."""
+    wave_vectors = {reflection_label(vector): vector for vector in order.variants.wave_vectors if vector.any()}
+    found = []
+    for planes in order.planes:
+        changed = order.broadened(planes)
+        number = "" if planes.number is None else f"exactly {planes.number} "
+        kept = [label for label in wave_vectors if label not in changed]
+        named = ", ".join(f"{label} ({' '.join(f'{x:.3g}' for x in wave_vectors[label])})" for label in changed)
+        found.append(f"{number}boundaries '{planes.name}' broaden the superstructure reflections {named}"
+                     + (f", and leave {', '.join(kept)} as they are" if kept else "")
+                     + "; the vectors are those of the reciprocal parent lattice")
+    return found
 
 
 def cost_lines(built: BuiltModel) -> list[str]:

@@ -11,8 +11,15 @@ from aiida_dse.documents.model import Phase as PhaseSection
 from aiida_dse.engine.crystal.splitting import SplitSite, SplitSites
 from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.crystal.variants import Variants
-from aiida_dse.engine.particles.boundaries import Boundaries, BoundaryPlanes, Order, SplitOrder
+from aiida_dse.engine.particles.boundaries import (
+    Boundaries,
+    BoundaryPlanes,
+    Order,
+    SplitOrder,
+    layers_of,
+)
 from aiida_dse.engine.particles.family import Family
+from aiida_dse.engine.particles.parallelepipeds import SingleParallelepiped
 
 #: The correlations of the signs of split sites along the vectors of the parent lattice, by name.
 CORRELATIONS = {"independent": (0.0, 0.0, 0.0), "columns": (0.0, 0.0, 1.0), "alternating_columns": (0.0, 0.0, -1.0),
@@ -36,23 +43,35 @@ def order_of(
         raise ValueError(f"'{what}' cannot be combined with partially occupied alternative positions. Remove "
                          f"'{what}', or the alternatives from the structure.")
     if section.boundaries is not None:
-        return _boundaries(crystal, section.boundaries)
+        return _boundaries(crystal, family, section.boundaries)
     assert section.split is not None
     return _split(crystal, section.split)
 
 
-def _boundaries(crystal: Crystal, section: BoundariesSection) -> Boundaries:
+def _boundaries(crystal: Crystal, family: Family, section: BoundariesSection) -> Boundaries:
     a, b, c = section.parent_lattice
     variants = Variants(crystal, (a, b, c))
-    planes = []
+    planes, layers = [], (0, 0, 0)
+    if any(one.number is not None for one in section.planes.values()):
+        if not isinstance(family, SingleParallelepiped):
+            raise ValueError(
+                "an exact 'number' of boundaries requires particles of one size (parallelepiped with 'cells'). For a "
+                "size distribution, specify a 'probability'.")
+        layers = layers_of(variants, family.cells)
     for name, one in section.planes.items():
         if variants.is_translation(variants.element_of(np.array(one.shift))):
             raise ValueError(
                 f"boundaries.planes.{name}.shift = {list(one.shift)} is a translation of the structure, so there is "
                 "no boundary. Specify another shift.")
-        planes.append(BoundaryPlanes(name, tuple(axis - 1 for axis in sorted(set(one.along))), one.shift))
+        along = tuple(axis - 1 for axis in sorted(set(one.along)))
+        planes.append(BoundaryPlanes(name, along, one.shift, one.number, layers))
+        if one.number is not None and one.number > (most := min(layers[axis] for axis in along) - 1):
+            raise ValueError(
+                f"boundaries.planes.{name}.number = {one.number}, but the particle has only {most} planes along a "
+                "vector of 'along'. Specify a smaller number, or more cells.")
     return Boundaries(variants, tuple(planes), {
-        plane.parameter: section.planes[plane.name].probability for plane in planes})
+        plane.parameter: float(probability) for plane in planes
+        if (probability := section.planes[plane.name].probability) is not None})
 
 
 def _split(crystal: Crystal, section: SplitSection) -> SplitOrder:

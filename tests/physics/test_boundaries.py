@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import combinations, pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,14 @@ import pytest
 
 from aiida_dse.engine.crystal.splitting import SplitSite, SplitSites
 from aiida_dse.engine.crystal.variants import Variants
-from aiida_dse.engine.particles.boundaries import Boundaries, BoundaryPlanes, SplitOrder
+from aiida_dse.engine.model.phase import Sampling
+from aiida_dse.engine.particles.boundaries import (
+    Boundaries,
+    BoundaryPlanes,
+    SplitOrder,
+    exactly,
+    layers_of,
+)
 from aiida_dse.engine.particles.parallelepipeds import SingleParallelepiped
 from aiida_dse.io.structures import read_cif
 
@@ -132,6 +139,69 @@ def test_one_displacement_per_family(corner, dse, direct, model):
     np.testing.assert_allclose(dse.intensity(phase, Q, tolerance=1e-9), expected, rtol=1e-8)
 
 
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+def test_an_exact_number_of_boundaries(number, dse, direct):
+    """All choices of K of the planes along the first vector, beside random boundaries along the third one."""
+    structure, cells = dse.structures["pbnm"], (2, 1, 1)
+    members = atoms_of_block(structure, cells, np.zeros(3))
+    indices = np.array([cell for cell, _ in members])
+    low, high = indices.min(axis=0), indices.max(axis=0)
+    total, weight = np.zeros(len(Q)), 0.0
+    places = range(low[0] + 1, high[0] + 1)
+    for start in product((0, 1), repeat=2):
+        for chosen in combinations(places, number):
+            for jumps in product((0, 1), repeat=int(high[2] - low[2])):
+                probability = np.prod([0.3 if jump else 0.7 for jump in jumps])
+
+                def kind(cell, start=start, chosen=chosen, jumps=jumps):
+                    across = sum(cell[0] >= at for at in chosen)
+                    along = sum(jump for at, jump in enumerate(jumps, low[2] + 1) if cell[2] >= at)
+                    return ((cell[0] + cell[1] + across + start[0]) % 2, (cell[2] + along + start[1]) % 2)
+
+                total += probability * direct.intensity(
+                    particle(direct, structure, members, kind), Q, dse.wavelength)
+                weight += probability
+    variants = Variants(dse.crystals["pbnm"], AXES)
+    layers = layers_of(variants, cells)
+    assert layers == tuple(high - low + 1)
+    phase = dse.phase(dse.crystals["pbnm"], SingleParallelepiped(cells), order=Boundaries(variants, (
+        BoundaryPlanes("exact", (0,), AB, number, layers), BoundaryPlanes("random", (2,), C)),
+        {"boundary_random": 0.3}))
+    np.testing.assert_allclose(dse.intensity(phase, Q, tolerance=1e-9), total / weight, rtol=1e-8)
+
+
+def test_more_boundaries_than_planes_are_refused():
+    assert exactly(3, 4, np.array([-1.0]), 6)[:, 0].tolist() == pytest.approx([1, -1, 1, -1, -1, -1, -1])
+    with pytest.raises(ValueError, match="has 3 planes of this kind, so it cannot have 4 boundaries"):
+        exactly(4, 4, np.array([-1.0]), 6)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.07, 0.5])
+def test_the_analytic_derivative_agrees_with_differences(p, dse, model):
+    """At p = 1/2, one of the transfer factors vanishes."""
+    q = np.linspace(0.5, 12.0, 200)
+    phase = model((3, 3, 2), [((0, 1), AB), ((2,), ABC)], [p, 0.2])
+    sampling = Sampling(q, dse.wavelength, tolerance=1e-8)
+    values = phase.start
+    slope = phase.boundary_slope(values, sampling, phase.state(values, sampling), "boundary_n0")
+    step = 1e-4
+    near = [phase.state(values | {"boundary_n0": p + k * step}, sampling).sums for k in (-2, -1, 1, 2)]
+    expected = (near[0] - 8 * near[1] + 8 * near[2] - near[3]) / (12 * step)
+    assert np.abs(slope - expected).max() < 1e-6 * np.abs(expected).max()
+
+
+def test_what_boundaries_broaden(dse, model):
+    """Those with the displacement 1/2 [110]: the M and R reflections, but not X; and their coherence lengths."""
+    phase = model((3, 3, 2), [((0,), AB), ((2,), C)], [0.1, 0.2])
+    a, b, c = phase.crystal.cell.parameters[:3]
+    found = phase.order.quantities({"boundary_n0": 0.1, "boundary_n1": 0.2}, phase.crystal.cell.matrix)
+    spacing = 1 / np.hypot(1 / a, 1 / b) / 10  # (110), nm
+    assert found == pytest.approx({
+        "domain_n0": spacing / 0.1, "domain_n1": c / 20 / 0.2,
+        "coherence_M_n0": -spacing / np.log(0.8), "coherence_R_n0": -spacing / np.log(0.8),
+        "coherence_X_n1": -c / 20 / np.log(0.6), "coherence_R_n1": -c / 20 / np.log(0.6)}, rel=1e-9)
+
+
 def test_no_boundaries_are_the_mean_of_four_variants(dse, direct, model):
     """p = 0: the mean over the whole particle in each of the four variants."""
     structure = dse.structures["pbnm"]
@@ -188,7 +258,7 @@ def test_two_variants_of_a_lattice_without_inversion_of_sense(dse):
     assert len(variants.elements) == 3
     p = 0.3
     factors = transfer(variants, (BoundaryPlanes("n", (2,), (0, 0, 1)),), {"boundary_n": p})
-    powers, inverse = _powers(variants, factors, 4)
+    powers, inverse = _powers(variants, factors[:, None, :] ** np.arange(5)[:, None])
     step = np.zeros((3, 3))  # from variant to variant at one plane
     for k in range(3):
         step[k, k] = 1 - p

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from aiida_dse.documents import DocumentError, parse_document
+from aiida_dse.report.tables import validation_report
 from aiida_dse.tasks.build import build
 from aiida_dse.tasks.run import run_refine, run_simulate
 
@@ -45,6 +46,26 @@ def test_the_density_of_boundaries_is_refined(folder):
     # (110) planes of the pseudo-cubic lattice are 5.9 Å apart
     thickness = found.derived["P"].quantities["domain_ab"]
     assert thickness.value == pytest.approx(0.5873 / row.value, rel=0.01) and thickness.unit == "nm"
+    coherence = found.derived["P"].quantities["coherence_M_ab"]
+    assert coherence.value == pytest.approx(-0.5873 / np.log(1 - 2 * row.value), rel=0.01) and coherence.su > 0
+
+
+def test_an_exact_number_of_boundaries_is_no_parameter(folder):
+    """The pattern lies between that without boundaries and full disorder; the report names what is broadened."""
+    def pattern(boundaries):
+        built = build(parse_document(document({"planes": boundaries})), folder)
+        return built, run_simulate(built).arrays["pattern/calculated"]
+
+    exact = {"ab": {"along": [1, 2], "shift": [1, 0, 0], "number": 2}}
+    built, found = pattern(exact)
+    assert not [name for name in built.model.parameters if "boundary" in name]
+    text = validation_report(built)
+    assert "exactly 2 boundaries 'ab' broaden the superstructure reflections" in text
+    assert "M (0.5 0.5 0)" in text and "R (0.5 0.5 0.5)" in text and "leave X as they are" in text
+    _, none = pattern({"ab": exact["ab"] | {"number": 0}})
+    _, random = pattern({"ab": TWINS["ab"] | {"probability": 2 / 11}})
+    # 12 layers have 11 planes: the mean number of boundaries is the same
+    assert np.abs(found / none - 1).max() > 3 * np.abs(found / random - 1).max() > 0
 
 
 @pytest.mark.parametrize(("boundaries", "particle", "words"), [
@@ -52,6 +73,10 @@ def test_the_density_of_boundaries_is_refined(folder):
     ({"planes": {"ab": TWINS["ab"] | {"probability": 0.3}, "more": TWINS["ab"] | {"probability": 0.3}}}, None,
      "along vector 1 of the parent lattice sum to 0.6, but the sum must not exceed 0.5"),
     ({"planes": {}}, None, "at least 1 item"),
+    ({"planes": {"ab": TWINS["ab"] | {"number": 2}}}, None, "either 'probability' or 'number'"),
+    ({"planes": {"ab": {"along": [3], "shift": [0, 0, 1], "number": 9}}}, None, "has only 8 planes"),
+    ({"planes": {"ab": {"along": [3], "shift": [0, 0, 1], "number": 1}}},
+     {"shape": "quasi_cube", "L": {"mean": 4, "sd": 1}}, "requires particles of one size"),
     ({"planes": {"ab": TWINS["ab"] | {"shift": [1, 1, 0]}}}, None, "a translation of the structure"),
     ({"planes": {"ab": TWINS["ab"] | {"along": [4]}}}, None, "1, 2 or 3"),
     ({"planes": TWINS, "parent_lattice": [[0.5, 0, 0], [0, 1, 0], [0, 0, 1]]}, None, "does not order on this"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -288,6 +288,19 @@ class CrystalPhase(Sites):
         atoms = self._atoms(counts.atoms)
         return PhaseState(keys, counts_key, counts, weights, sums, atoms)
 
+    def boundary_slope(
+        self, values: Mapping[str, float], sampling: Sampling, state: PhaseState, name: str
+    ) -> FloatArray:
+        """The derivative (n_channels, n_q) of the sums of a state with respect to a probability of boundaries."""
+        assert self.order is not None and state.counts is not None
+        weights = self._variant_pairs.slopes(
+            state.counts.tables[0], partial(self.order.powers, values), partial(self.order.slopes, values, name=name),
+            sampling.resources)
+        histograms = self._histograms(
+            self._with_cell(values).cell.matrix, self._positions(self._site_positions(values), values), state.counts,
+            weights, range(len(state.keys)), sampling.step, sampling.resources)
+        return debye.sine_sums(histograms, sampling.q, step=sampling.step, resources=sampling.resources)
+
     def work(self, values: Mapping[str, float]) -> PhaseWork:
         """The work of computing a state at local `values`, without computing it."""
         crystal, sizes = self._with_cell(values), self._sizes(values)
@@ -393,7 +406,7 @@ class CrystalPhase(Sites):
             crystal, sizes, resources, stretch=stretch, united=not self.displacements, weighting=weighting)
         if self.order is not None:
             return key, counts, self._variant_pairs.weights(
-                counts.tables[0], self.order.factors(values), resources)
+                counts.tables[0], partial(self.order.powers, values), resources)
         weights = pair_weights(counts, self._plain_classes(counts)) if counts.groups is None else None
         return key, counts, weights
 

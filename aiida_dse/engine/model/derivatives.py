@@ -1,8 +1,8 @@
 """Derivatives of the calculated pattern with respect to the non-linear parameters.
 
-The derivatives with respect to B_iso and occupancies are analytic, also through constraints (chain
-rule); those with respect to cell parameters, coordinates and sizes are finite differences, for
-which only the affected distance histograms are recomputed.
+The derivatives with respect to B_iso, occupancies and probabilities of boundaries are analytic, also
+through constraints (chain rule); those with respect to cell parameters, coordinates and sizes are
+finite differences, for which only the affected distance histograms are recomputed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from aiida_dse.engine.scattering import debye
 from aiida_dse.engine.units import FloatArray
 
 from .constraints import constraint_gradient
+from .crystal_phase import CrystalPhase
 from .pattern import Evaluation, PatternModel
 
 #: Step of finite differences, as a fraction of the natural step of the parameter.
@@ -37,6 +38,10 @@ def pattern_derivative(
         total = np.sum([slope * _amplitude_derivative(model, base, other, scales)
                         for other, slope in moved.items()], axis=0)
         return np.asarray(total * model.observation.polarisation_factor)
+    if all(_has_slope(model, other) for other in moved):
+        total = np.sum([slope * _boundary_derivative(model, base, other, scales)
+                        for other, slope in moved.items()], axis=0)
+        return np.asarray(total * model.observation.polarisation_factor)
     parameter = model.parameters[name]
     step = parameter.shift * DIFFERENCE
     if base.values[name] + step > parameter.upper:
@@ -51,6 +56,26 @@ def pattern_derivative(
         if found and not central:
             break
     return np.asarray(np.mean(found, axis=0))
+
+
+def _has_slope(model: PatternModel, name: str) -> bool:
+    """Whether the parameter is a probability of boundaries with an analytic derivative."""
+    return model.parameters[name].kind is Kind.BOUNDARY_PROBABILITY and type(model.phase_of(name)) is CrystalPhase
+
+
+def _boundary_derivative(
+    model: PatternModel, base: Evaluation, name: str, scales: dict[str, float]
+) -> FloatArray:
+    """d(scaled pattern)/d(probability of a boundary), without polarisation."""
+    phase = model.phase_of(name)
+    assert isinstance(phase, CrystalPhase)
+    index = model.phases.index(phase)
+    local, state = model.local(index, base.values), base.states[index]
+    sums = phase.boundary_slope(local, model.sampling, state, model.parameters[name].name.local)
+    occupancy, b_iso = phase.occupancy_and_b(local)
+    slope = debye.debye_intensity(sums, model.pair_factors[index], np.zeros_like(state.atoms), occupancy, b_iso,
+                                  model.sampling.q)
+    return np.asarray(scales[phase.name] * slope)
 
 
 def _difference(

@@ -182,22 +182,53 @@ class VariantPairs:
             np.array([place[one.parts, one.fold, one.hole] for one in classes]))
 
     def weights(
-        self, counts: FloatArray, factors: np.ndarray, resources: Resources = ONE_THREAD
+        self, counts: FloatArray, powers: Callable[[int], np.ndarray], resources: Resources = ONE_THREAD
     ) -> PairWeights:
-        """The weights of each class, for C(u) (2U-1, 2V-1, 2W-1) and the transfer factors of one step."""
+        """The weights of each class, for C(u) (2U-1, 2V-1, 2W-1) and `powers` of an `Order`."""
+        return self._collected(self._numbers(counts, lambda longest: [powers(longest)], resources), resources)
+
+    def slopes(
+        self, counts: FloatArray, powers: Callable[[int], np.ndarray],
+        slopes: Callable[[int], dict[int, np.ndarray]], resources: Resources = ONE_THREAD,
+    ) -> PairWeights:
+        """The derivatives of the weights with respect to a parameter, for `powers` and `slopes` of an `Order`."""
+        def products(longest: int) -> list[np.ndarray]:
+            found, own = [], powers(longest)
+            for axis, slope in slopes(longest).items():
+                found.append(own.copy())
+                found[-1][axis] = slope
+            return found
+
+        numbers = self._numbers(counts, products, resources)
+        numbers[self.change < 0] = 0.0  # these do not depend on the variants
+        return self._collected(numbers, resources)
+
+    def _numbers(
+        self, counts: FloatArray, products: Callable[[int], list[np.ndarray]], resources: Resources
+    ) -> FloatArray:
+        """The numbers of pairs (n_tables, 2U'-1, ...), summed over products of transfer factors along the axes."""
         lattice = self.ordering.lattice
         end = np.array(counts.shape) // 2 + max(
             abs(x) for members in self.sums for shift, _ in members for x in shift)
         longest = int((np.abs(lattice).T @ end).max() + np.abs(self.offset).max())
-        powers, inverse = _powers(self.ordering, factors, longest)
         sums = np.array([_summed(counts, members, 2 * end + 1) for members in self.sums])
-        numbers = np.empty((len(self.change), *sums.shape[1:]))
+        total: FloatArray = np.zeros(0)
+        for forward in products(longest):
+            powers, inverse = _powers(self.ordering, forward)
+            numbers = np.empty((len(self.change), *sums.shape[1:]))
 
-        def fill(part: np.ndarray) -> None:
-            _multiply(sums, self.sum_of_table, self.change, self.offset, part, inverse, powers, lattice, end,
-                      longest, numbers)
+            def fill(part: np.ndarray, powers: np.ndarray = powers, inverse: np.ndarray = inverse,
+                     numbers: FloatArray = numbers) -> None:
+                _multiply(sums, self.sum_of_table, self.change, self.offset, part, inverse, powers, lattice, end,
+                          longest, numbers)
 
-        self._run(fill, len(numbers), resources)
+            self._run(fill, len(numbers), resources)
+            total = total + numbers if len(total) else numbers
+        return total
+
+    def _collected(self, numbers: FloatArray, resources: Resources) -> PairWeights:
+        """The weights of each class, from the numbers of the tables."""
+        end = np.array(numbers.shape[1:]) // 2
         last = end + np.maximum.reduceat(np.abs(self.shift).max(axis=1), self.begin[:-1])[:, None]
         start = np.where(self.fold > 0, 0, -last)
         shape = last - start + 1
@@ -218,16 +249,17 @@ class VariantPairs:
             pass
 
 
-def _powers(variants: Ordering, factors: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
-    """lambda^m (3, 2 longest + 1, n_characters) for m = -longest ..., and the inverse transform to changes.
+def _powers(variants: Ordering, forward: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The factors (3, 2 longest + 1, n_characters) of m = -longest ... steps, and the inverse transform to changes.
 
-    Real arrays if all characters are real.
+    forward (3, longest + 1, n_characters) are those of m = 0 ... steps. Real arrays if all characters are real.
     """
     inverse = variants.characters.conj().T / len(variants.characters)
     # characters with equal factors are summed
-    factors, of = np.unique(np.round(factors, 14), axis=1, return_inverse=True)
-    inverse = inverse @ np.eye(factors.shape[1])[of.reshape(-1)]
-    forward = factors[:, None, :] ** np.arange(longest + 1)[:, None]
+    _, first, of = np.unique(np.round(forward.reshape(-1, forward.shape[2]), 14), axis=1, return_index=True,
+                             return_inverse=True)
+    forward = forward[:, :, first]
+    inverse = inverse @ np.eye(len(first))[of.reshape(-1)]
     powers = np.concatenate([forward[:, :0:-1].conj(), forward], axis=1)
     if np.abs(powers.imag).max() < 1e-12 and np.abs(inverse.imag).max() < 1e-12:
         return np.ascontiguousarray(powers.real), np.ascontiguousarray(inverse.real)
