@@ -92,6 +92,7 @@ class Kind(StrEnum):
     SIZE = "size"
     SIZE_SD = "size_sd"
     SIZE_ROTATION = "size_rotation"
+    SIZE_WEIGHT = "size_weight"  # of one length in a free histogram
     ASPECT = "aspect"
     THICKNESS = "thickness"
     BOUNDARY_PROBABILITY = "boundary_probability"
@@ -213,6 +214,10 @@ KINDS: dict[Kind, KindSpec] = {
     Kind.SIZE_SD: KindSpec(
         "nm", _fixed(0.1), lambda value: (min(0.05, value), max(5.0, 3 * value)), _factor_of_two,
         _LENGTH, _relative(1.0), Changes.COUNTS, 1,
+    ),
+    Kind.SIZE_WEIGHT: KindSpec(
+        "", _fixed(0.01), lambda value: (0.0, max(2.0, 2 * value)), _factor_of_two, (0.0, 1e3), _fixed(1.0),
+        Changes.COUNTS, 1,
     ),
     Kind.SIZE_ROTATION: KindSpec(
         "deg", _fixed(0.1), _between(-90.0, 90.0), _between(-90.0, 90.0), (-90.0, 90.0),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_type_hints
+
+from pydantic import Field, model_validator
 
 from aiida_dse.sections import Section, Size
 
@@ -11,16 +13,62 @@ if TYPE_CHECKING:
     from aiida_dse.engine.crystal.structure import Crystal
     from aiida_dse.engine.particles.bodies import Body
     from aiida_dse.engine.particles.family import Family
+    from aiida_dse.engine.particles.length_laws import LengthLaw
 
 #: Description of the key 'largest'.
 LARGEST = "nm; size at which the distribution is truncated (default: it is not truncated)"
 
 
 class SizeDistribution(Section):
-    """Number-weighted log-normal size distribution: mean and standard deviation in nm."""
+    """Number-weighted size distribution: mean and standard deviation in nm.
+
+    A histogram has free weights at equally spaced sizes; the mean and the standard deviation are those
+    of the log-normal distribution from which the weights start.
+    """
 
     mean: Size
     sd: Size
+    law: Literal["log_normal", "normal", "histogram"] = "log_normal"
+    range: tuple[Size, Size] | None = Field(
+        None, description="first and last size of a histogram, nm (default: mean - 2.5 sd and mean + 3.5 sd)")
+    points: Annotated[int, Field(ge=4, le=60)] | None = Field(
+        None, description="number of sizes of a histogram (default: 15)")
+    smoothness: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
+        None, description="standard deviation of the second differences of the weights of a histogram, relative to the "
+        "mean weight (default: 1); smaller values make it smoother")
+
+    @model_validator(mode="after")
+    def _of_histogram(self) -> SizeDistribution:
+        given = [name for name in ("range", "points", "smoothness") if getattr(self, name) is not None]
+        if given and self.law != "histogram":
+            raise ValueError(f"{' and '.join(given)} belong to 'law: histogram'; remove them, or specify this law")
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError(f"the range {list(self.range)} is empty; its first size must be below the last one")
+        return self
+
+    @property
+    def lengths(self) -> tuple[float, ...]:
+        """The sizes (nm) of a histogram."""
+        n = self.points or 15
+        first, last = self.range or (max(self.mean - 2.5 * self.sd, 0.2 * self.mean), self.mean + 3.5 * self.sd)
+        return tuple(first + (last - first) * k / (n - 1) for k in range(n))
+
+    def length_law(self) -> LengthLaw:
+        """How the distribution depends on its parameters."""
+        from aiida_dse.engine.particles.length_laws import FreeWeights, MeanAndSd
+
+        return FreeWeights(self.lengths) if self.law == "histogram" else MeanAndSd(self.law == "normal")
+
+    def start(self, name: str) -> dict[str, float]:
+        """The starting values of the parameters of the length `name`."""
+        from aiida_dse.engine.particles.bodies import spread_name
+
+        if self.law != "histogram":
+            return {name: self.mean, spread_name(name): self.sd}
+        width = math.sqrt(math.log1p((self.sd / self.mean) ** 2))
+        median = self.mean / math.sqrt(1 + (self.sd / self.mean) ** 2)
+        density = [math.exp(-math.log(x / median) ** 2 / (2 * width**2)) / x for x in self.lengths]
+        return {f"{name}_weight_{k}": one / sum(density) for k, one in enumerate(density, 1)}
 
 
 class Shape(Section):
@@ -63,14 +111,13 @@ class Shape(Section):
         """The population of a body whose centre lies anywhere in the unit cell."""
         from aiida_dse.engine.particles.random_centre import RandomCentre
 
-        return RandomCentre(body, self.fixed_sizes, self.largest or math.inf)
+        return RandomCentre(body, self.fixed_sizes, self.largest or math.inf, {
+            name: one.length_law() for name, one in self.distributions.items()})
 
     def start(self) -> dict[str, float]:
         """The starting values of the size parameters of the family, in nm."""
-        from aiida_dse.engine.particles.bodies import spread_name
-
         return {parameter: value for name, one in self.distributions.items()
-                for parameter, value in ((name, one.mean), (spread_name(name), one.sd))}
+                for parameter, value in one.start(name).items()}
 
 
 def _members(hint: Any) -> list[Any]:

@@ -28,4 +28,4 @@ class QuasiCube(Shape):
     def family(self, crystal: Crystal) -> Family:
         from aiida_dse.engine.particles.parallelepipeds import QuasiCubePopulation
 
-        return QuasiCubePopulation(self.largest or np.inf)
+        return QuasiCubePopulation(self.largest or np.inf, self.L.length_law())

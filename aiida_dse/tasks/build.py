@@ -54,6 +54,7 @@ from .displacements import (
     require_directions,
 )
 from .grids import check_names, grid_of_document, known_quantities
+from .histograms import histogram_restraints
 from .particles import shape_and_sizes
 from .plausibility import check_sites, check_start, note_equal_phases
 from .size_laws import size_laws
@@ -185,6 +186,8 @@ def _built_with_notes(
     for k, restraint in enumerate(document.restraints):
         with located(f"restraints.{k}"):
             restraints += _restraints(restraint, model)
+    if document.refinement is not None:
+        restraints += histogram_restraints(document)
     if document.uncertainty:
         _check_uncertainty(document, model, stages)
     for name, derived in document.derived.items():

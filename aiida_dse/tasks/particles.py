@@ -7,8 +7,8 @@ import numpy as np
 from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.particles.bodies import spread_name
 from aiida_dse.engine.particles.family import Family
+from aiida_dse.engine.particles.parallelepipeds import QuasiCubePopulation
 from aiida_dse.engine.particles.random_centre import RandomCentre
-from aiida_dse.engine.particles.size_distributions import LogNormal
 from aiida_dse.engine.particles.size_statistics import truncation_warning
 from aiida_dse.io.notes import note
 from aiida_dse.shapes import Shape
@@ -32,6 +32,11 @@ def shape_and_sizes(crystal: Crystal, particle: Shape) -> tuple[Family, dict[str
                 "nm. Check that the sizes are in nm, and lower the mean or raise 'largest'."
             )
     family, sizes = particle.family(crystal), particle.start()
+    for name, section in particle.distributions.items():
+        if section.law != "log_normal" and not isinstance(family, RandomCentre | QuasiCubePopulation):
+            raise ValueError(
+                f"{name} has the law '{section.law}', which is available for quasi-cubes and for all shapes with a "
+                "random centre. Use 'log_normal' here, or another shape.")
     _require_particles(crystal, particle, family)
     for name, size in particle.fixed_sizes.items():
         _note_size(crystal.name, name, size)
@@ -82,7 +87,8 @@ def _require_particles(crystal: Crystal, particle: Shape, family: Family) -> Non
     steps = family.size_steps(crystal)
     for name, section in particle.distributions.items():
         step = steps.get(spread_name(name), 0.0)
-        if step and LogNormal(section.mean, section.sd).beyond(step / 2) < LEAST_FRACTION:
+        law = section.length_law().distribution(name, section.start(name))
+        if step and law.beyond(step / 2) < LEAST_FRACTION:
             raise ValueError(
                 f"the size distribution of {name}, mean {section.mean:g} nm and s.d. "
                 f"{section.sd:g} nm, lies below half the edge of one cell, "

@@ -14,6 +14,7 @@ from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import FloatArray
 
 from .family import MAX_CELLS_ALONG_EDGE, Counting, NamedSizes, PairCounts, check_extent
+from .length_laws import LOG_NORMAL, Distribution, LengthLaw
 from .size_distributions import (
     BivariateLogNormal,
     EdgeStatistics,
@@ -162,7 +163,7 @@ class ParallelepipedPopulation(NamedSizes):
 
 @dataclass(frozen=True)
 class QuasiCubePopulation(NamedSizes):
-    """Quasi-cubes of N x N x N sqrt(ab)/c cells with a log-normal distribution of the edge L.
+    """Quasi-cubes of N x N x N sqrt(ab)/c cells with a distribution of the edge L, by default a log-normal one.
 
     L is the edge N sqrt(a b); size parameters in nm. The distribution is truncated at `largest` nm,
     or at the limit of the model (within half a cell), and renormalised. The number of cells
@@ -173,15 +174,19 @@ class QuasiCubePopulation(NamedSizes):
     """
 
     largest: float = np.inf
-    parameters: ClassVar[Mapping[str, Kind]] = {"L": Kind.SIZE, "sd_L": Kind.SIZE_SD}
+    law: LengthLaw = LOG_NORMAL
     isotropic: ClassVar[bool] = False
     whole_cells: ClassVar[bool] = True
     directed: ClassVar[bool] = True
     changes_with_cell: ClassVar[bool] = True
 
-    def distribution(self, sizes: Mapping[str, float]) -> LogNormal:
+    @property
+    def parameters(self) -> Mapping[str, Kind]:
+        return self.law.parameters("L")
+
+    def distribution(self, sizes: Mapping[str, float]) -> Distribution:
         """The untruncated distribution of L."""
-        return LogNormal(sizes["L"], sizes["sd_L"])
+        return self.law.distribution("L", sizes)
 
     def number_weights(
         self, crystal: Crystal, sizes: Mapping[str, float]
@@ -229,7 +234,7 @@ class QuasiCubePopulation(NamedSizes):
         return None
 
     def size_steps(self, crystal: Crystal) -> dict[str, float]:
-        return {"sd_L": _steps(crystal)[0]}
+        return {"sd_L": _steps(crystal)[0]} if "sd_L" in self.parameters else {}
 
     def mean_cells(self, crystal: Crystal, sizes: Mapping[str, float]) -> float:
         return _mean_cells(self.number_weights(crystal, sizes)[0])

@@ -23,7 +23,8 @@ from aiida_dse.engine.resources import ONE_THREAD, Resources
 from .bodies import Body, LayeredBody, LayeredOverlap, Overlap, spread_name
 from .directed_groups import groups_in_ball
 from .family import MAX_CELLS_ALONG_EDGE, Counting, PairCounts
-from .size_distributions import Lengths, LogNormal, OneLength, TruncatedLogNormal
+from .length_laws import LOG_NORMAL, Distribution, LengthLaw
+from .size_distributions import Lengths, OneLength
 from .size_quantities import Rows
 from .size_weighting import WeightedLengths, Weighting, equivalent_diameter, range_of_lengths
 from .sphere_counting import merge_translations, rounded_up
@@ -44,13 +45,14 @@ class RandomCentre:
     """A population of bodies with a random centre.
 
     `single` are the lengths (nm) that all bodies have in common; the other lengths of the body have a
-    log-normal distribution that is truncated at `largest` nm. Size parameters are in nm. The numbers of
-    pairs belong to the reference crystal, and change with the cell only by its mean scale.
+    distribution that is truncated at `largest` nm, by default a log-normal one. Size parameters are in nm.
+    The numbers of pairs belong to the reference crystal, and change with the cell only by its mean scale.
     """
 
     body: Body
     single: Mapping[str, float] = field(default_factory=dict)
     largest: float = np.inf
+    laws: Mapping[str, LengthLaw] = field(default_factory=dict)
     isotropic: ClassVar[bool] = True
     whole_cells: ClassVar[bool] = False
     directed: ClassVar[bool] = True
@@ -64,16 +66,19 @@ class RandomCentre:
     def parameters(self) -> Mapping[str, Kind]:
         found: dict[str, Kind] = {}
         for name in self._distributed:
-            found |= {name: Kind.SIZE, spread_name(name): Kind.SIZE_SD}
+            found |= self._law(name).parameters(name)
         return found | dict(self.body.parameters)
 
     @property
     def _distributed(self) -> list[str]:
         return [name for name in self.body.powers if name not in self.single]
 
-    def distributions(self, sizes: Mapping[str, float]) -> dict[str, LogNormal]:
+    def _law(self, name: str) -> LengthLaw:
+        return self.laws.get(name, LOG_NORMAL)
+
+    def distributions(self, sizes: Mapping[str, float]) -> dict[str, Distribution]:
         """The untruncated distributions by the name of the length."""
-        return {name: LogNormal(sizes[name], sizes[spread_name(name)]) for name in self._distributed}
+        return {name: self._law(name).distribution(name, sizes) for name in self._distributed}
 
     def lengths(
         self, crystal: Crystal, sizes: Mapping[str, float], stretch: float = 1.0
@@ -84,13 +89,13 @@ class RandomCentre:
             name: OneLength(value / stretch) for name, value in self.single.items()}
         for name, law in self.distributions(sizes).items():
             end = law.end(dimensions=self.body.powers[name], largest=largest)
-            one = TruncatedLogNormal(LogNormal(law.mean / stretch, law.sd / stretch), end / stretch)
-            if not one.fraction >= LEAST_FRACTION:
+            if not (fraction := 1 - law.beyond(end)) >= LEAST_FRACTION:
+                of = ", ".join(f"{one} = {sizes[one]:.4g}" for one in self._law(name).parameters(name))
                 raise ValueError(
-                    f"{name} = {law.mean:.4g} nm with the standard deviation {law.sd:.3g} nm: only the fraction "
-                    f"{one.fraction:.1g} of the particles is smaller than the largest size of the model, "
-                    f"{largest:.3g} nm; the limit is {LEAST_FRACTION:g}. Lower the mean size, or specify its bounds.")
-            found[name] = one
+                    f"{of}: only the fraction {fraction:.1g} of the particles is smaller than the largest size of the "
+                    f"model, {largest:.3g} nm; the limit is {LEAST_FRACTION:g}. Lower the mean size, or specify its "
+                    "bounds.")
+            found[name] = law.truncated(end, stretch)
         return found
 
     def pair_counts(
@@ -213,8 +218,10 @@ class RandomCentre:
         mean, square = dict(self.single), 0.0
         for name in self._distributed:
             short = name.partition("_")[2] or name
-            mean[name], sd = (statistics[f"mean_{short}"], statistics[f"sd_{short}"]) if of_population else (
-                sizes[name], sizes[spread_name(name)])
+            if of_population or name not in sizes:
+                mean[name], sd = statistics[f"mean_{short}"], statistics[f"sd_{short}"]
+            else:
+                mean[name], sd = sizes[name], sizes[spread_name(name)]
             square += (self.body.powers[name] / 3) ** 2 * float(np.log1p((sd / mean[name]) ** 2))
         measures = self.body.measures(mean, self._others(sizes))
         edge = measures["edge"]

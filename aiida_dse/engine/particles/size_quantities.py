@@ -45,8 +45,8 @@ def size_quantities(
         measures = block_measures(cell, ab / step, ab / step, 10 * c / cell.c)
         rows = [("L_ab", "nm", ab), ("L_c", "nm", c), ("L", "nm", edge),
                 ("sd_L", "nm", edge * float(np.sqrt(np.expm1(width2))))]
-    elif "L" in local:
-        edge, sd = (statistics["mean_ab"], statistics["sd_ab"]) if of_population else (
+    elif "L" in local or "mean_ab" in statistics:
+        edge, sd = (statistics["mean_ab"], statistics["sd_ab"]) if of_population or "L" not in local else (
             local["L"], local["sd_L"])
         measures = block_measures(cell, edge / step, edge / step, 10 * edge / cell.c)
         rows = [("L", "nm", edge), ("sd_L", "nm", sd)]

@@ -13,6 +13,7 @@ import numpy as np
 
 from aiida_dse.engine.units import FloatArray
 
+from .length_laws import INTERVALS, moments_beyond
 from .size_distributions import Lengths
 
 #: Weights (n,) at diameters D (n,) in nm.
@@ -20,10 +21,6 @@ Weighting = Callable[[FloatArray], FloatArray]
 #: Fractions of the atoms and of the intensity (volume squared) of a population that may lie below and above
 #: the range of sizes of a law. Beyond its ends, a law has the value at the end.
 BEYOND = 1e-5
-#: Nodes and weights of the integral over one interval of lengths.
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)
-#: Number of intervals, equal in the logarithm, of the integral over all lengths.
-INTERVALS = 300
 
 
 def equivalent_diameter(volume: FloatArray) -> FloatArray:
@@ -68,10 +65,4 @@ class WeightedLengths:
         return np.asarray(self.lengths.density(length) * self.weighting(self.factor * length))
 
     def moment_beyond(self, power: int, length: FloatArray) -> FloatArray:
-        low = np.clip(np.asarray(length, dtype=float), self.begin, self.end)
-        edges = np.unique(np.concatenate([np.geomspace(self.begin, self.end, INTERVALS), low.ravel()]))
-        half = np.diff(np.log(edges)) / 2
-        at = np.exp(np.log(edges[:-1])[:, None] + half[:, None] * (_NODES + 1))
-        parts = half * ((self.density(at) * at ** (power + 1)) @ _WEIGHTS)
-        beyond = np.append(np.cumsum(parts[::-1])[::-1], 0.0)
-        return np.asarray(beyond[np.searchsorted(edges, low)])
+        return moments_beyond(self.density, self.begin, self.end, power, length)
