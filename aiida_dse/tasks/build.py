@@ -308,6 +308,10 @@ def _phase(name: str, section: PhaseSection, found: Structure) -> Phase:
     arguments = (name, crystal, family, sizes, section.exclusion_distance, displacements, correlation, order)
     laws = size_laws(crystal, section.size_laws, displacements)
     phase = SizeLawPhase(*arguments, laws=laws) if laws else CrystalPhase(*arguments)
+    if laws:
+        note(f"{name}: the parameters, the distances and the CIF are those of infinitely large particles, because "
+             f"{', '.join(law.name for law in laws)} depend on the size; the results also list the values of the "
+             "particle with the mean size ('..._at_mean_size').")
     phase.parameters  # noqa: B018 - raises if B_iso is missing
     for one, other, distance, radii in short_contacts(crystal, excluded):
         note(f"{crystal.name}: {one} and {other} are only {distance:.2f} Å apart, although their "

@@ -77,6 +77,8 @@ MODEL: dict[str, Any] = {
 _LAW = {"mean": 1.8, "sd": 0.2}
 #: Particles and disorder of every kind, for the same files.
 SHAPES: dict[str, Any] = {
+    "N": {"shape": "sphere", "D": _LAW | {"law": "normal"}},
+    "G": {"shape": "quasi_cube", "L": _LAW | {"law": "histogram", "range": [1.2, 2.6], "points": 6, "smoothness": 1.0}},
     "E": {"shape": "ellipsoid", "D": _LAW, "aspect_2": 1.2, "axes": [[1, 1, 0], [0, 0, 1]]},
     "C": {"shape": "cylinder", "D": _LAW, "H": 1.7, "axis": [1, 1, 1]},
     "B": {"shape": "box", "L_12": _LAW, "L_3": 1.5, "axes": [[1, 1, 0], [-1, 1, 0], [0, 0, 1]]},
@@ -92,6 +94,8 @@ DISORDERED = MODEL | {
         "P": {"structure": "salt.cif", "particle": MODEL["phases"]["P"]["particle"],
               "displacements": {"Cs": "anisotropic", "Cl1": {"model": "anisotropic"}},
               "correlated_motion": {"delta_2": 1.5}},
+        "A": {"structure": "salt.cif", "particle": {"shape": "quasi_cube", "L": _LAW},
+              "size_laws": {"a": {"change": 0.01, "size": 2.0}, "Cl1.B_iso": {"change": 0.5, "decay": 1.5}}},
         "S": {"structure": "salt.cif", "particle": {"shape": "parallelepiped", "cells": [3, 3, 3]},
               "split": {"sites": {"Cl1": {"direction": [1, 1, 0], "amplitude": 0.2, "fixed": True}},
                         "correlation": [0.0, 0.5, 1.0], "parent_lattice": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}}},

@@ -54,7 +54,7 @@ def folder(tmp_path):
 @pytest.fixture(scope="module")
 def explicit(direct):
     """The mean pattern of explicit blocks of cells, each with its own lattice and B of S."""
-    q = np.arange(0.8, 12.0, 0.03)
+    q = np.arange(0.8, 12.0, 0.05)
     crystal = parse_cif(CIF)
     number, _, _ = ParallelepipedPopulation(largest=3.6).number_weights(
         crystal, {"L_ab": 1.8, "sd_ab": 0.5, "L_c": 1.8, "sd_c": 0.5, "size_axes_rotation": 0.0})

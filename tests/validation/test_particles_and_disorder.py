@@ -8,10 +8,14 @@ package, and refined under 30 draws of Poisson noise from a displaced start. A p
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from numba import njit, prange
 from scipy.stats import norm, qmc
 from su_coverage import direct_sum
 
@@ -63,18 +67,18 @@ def unit_ellipsoid(x):
     return 2 * np.linalg.norm(x / [1.0, 1.0, 1.4], axis=1)
 
 
-def population(structure, law, chosen, reach):
+def population(structure, law, chosen, reach, n_particles=N_PARTICLES):
     """The mean pattern over particles; chosen(atoms, relative xyz, size in Å) are the atoms of one particle."""
     direct = direct_sum()
     mean, sd = 10 * law["mean"], 10 * law["sd"]
     width = np.sqrt(np.log1p((sd / mean) ** 2))
     around = direct.sphere(structure, (0.5, 0.5, 0.5), reach)
     total = np.zeros(len(Q))
-    for u in qmc.Sobol(4, seed=7).random(N_PARTICLES):
+    for u in qmc.Sobol(4, seed=7).random(n_particles):
         size = mean * np.exp(width * norm.ppf(u[3]) - width**2 / 2)
         mask = chosen(around, around.xyz - u[:3] @ structure.vectors, size)
         total += direct.intensity(around.chosen(mask), Q, WAVELENGTH)
-    return total / N_PARTICLES
+    return total / n_particles
 
 
 def octahedra():
@@ -112,9 +116,119 @@ def split_sites():
             "split": {"sites": {"Br_ax": {"direction": [3, -4, 0], "amplitude": 0.22}}}}
 
 
-@pytest.mark.parametrize("case", [octahedra, ellipsoids, split_sites], ids=lambda f: f.__name__)
+def cores_with_shells():
+    """CdSe in ZnS, zinc blende, on one lattice: the element of a place depends on the distance from the centre."""
+    direct, law, thickness = direct_sum(), {"mean": 2.6, "sd": 0.2}, 0.5
+    corners, centres = [(0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)], []
+    centres = [tuple(np.add(one, 0.25)) for one in corners]
+    structure = direct.Structure.of((5.80,) * 3, [("Cd2+", 1.0, 1.2, corners), ("Zn2+", 1.0, 1.2, corners),
+                                                  ("Se", 1.0, 1.0, centres), ("S", 1.0, 1.0, centres)])
+
+    def chosen(atoms, x, size):
+        r = np.linalg.norm(x, axis=1)
+        of_core = (atoms.site == 0) | (atoms.site == 2)
+        return (r <= size / 2) & (of_core == (r <= size / 2 - 10 * thickness))
+
+    pattern = population(structure, law, chosen, 26.0, 512)
+    cif = HEAD.format(5.80, 5.80, 5.80, "F -4 3 m") + """Cd Cd2+ 0 0 0 0.5 1.2
+Zn Zn2+ 0 0 0 0.5 1.2
+Se Se 0.25 0.25 0.25 0.5 1.0
+S S 0.25 0.25 0.25 0.5 1.0
+"""
+    particle = {"shape": "core_shell", "D": law, "core": {"Cd": 1, "Zn": 0, "Se": 1, "S": 0},
+                "layers": [{"thickness": thickness, "occupancy": {"Cd": 0, "Zn": 1, "Se": 0, "S": 1}}]}
+    return cif, pattern, particle, {"D": 2.6, "sd_D": 0.2, "thickness_1": thickness, "a": 5.80}, [
+        "a", "D", "sd_D", "thickness_1"], {}
+
+
+@njit(parallel=True)
+def _pairs_of_variants(q, xyz, cells, real, imaginary, odd):
+    """2 sum over pairs of Re(f f*) <sin(qr)/(qr)> over the variants; xyz (2, 2, n, 3) by the bits of the variant.
+
+    odd[k, m]: the probability that the first bit changes between cells that differ by k and m layers.
+    """
+    n = xyz.shape[2]
+    result = np.zeros(len(q))
+    parts = np.zeros((n, len(q)))
+    for i in prange(n):
+        for j in range(i):
+            change = odd[abs(cells[i, 0] - cells[j, 0]), abs(cells[i, 1] - cells[j, 1])]
+            for v in range(2):
+                for w in range(2):
+                    for other in range(2):
+                        d = xyz[v, w, i] - xyz[other, w, j]
+                        r = np.sqrt(np.sum(d * d))
+                        weight = 0.25 * (change if other != v else 1 - change)
+                        for k in range(len(q)):
+                            parts[i, k] += weight * np.sin(q[k] * r) / (q[k] * r) * (
+                                real[k, i] * real[k, j] + imaginary[k, i] * imaginary[k, j])
+    for i in range(n):
+        result += 2 * parts[i]
+    return result
+
+
+def twins():
+    """5 nm with boundaries on (110) and (1-10), p = 0.1: all pairs of atoms in all variants, with the probabilities of
+    a Markov chain from layer to layer."""
+    direct, tools = direct_sum(), _helpers("boundaries")
+    structure, p, size = direct.cspbbr3_pbnm(), 0.1, (6, 6, 4)
+    members = tools.atoms_of_block(structure, size, np.zeros(3))
+    cells = np.array([cell for cell, _ in members])
+    xyz = np.array([[tools.particle(
+        direct, structure, members,
+        lambda cell, v=v, w=w: ((cell[0] + cell[1] + v) % 2, (cell[2] + w) % 2)).xyz for w in (0, 1)] for v in (0, 1)])
+    sites = tools.particle(direct, structure, members, lambda cell: (sum(cell[:2]) % 2, cell[2] % 2)).site
+    step = np.array([[1 - p, p], [p, 1 - p]])
+    layers = np.ptp(cells, axis=0)
+    odd = np.array([[(np.linalg.matrix_power(step, k) @ np.linalg.matrix_power(step, m))[0, 1]
+                     for m in range(layers[1] + 1)] for k in range(layers[0] + 1)])
+    f = direct.form_factors(structure.ions, Q, WAVELENGTH)
+    amplitude = (f * np.exp(-np.outer(structure.b, Q**2) / (16 * np.pi**2)))[sites].T
+    pattern = _pairs_of_variants(Q, xyz, cells, np.ascontiguousarray(amplitude.real),
+                                 np.ascontiguousarray(amplitude.imag), odd)
+    pattern += np.bincount(sites, minlength=4) @ np.abs(f) ** 2
+    return PEROVSKITE, pattern, {"shape": "parallelepiped", "cells": list(size)}, {
+        "boundary_ab": p, "a": 8.207, "b": 8.407, "Br_eq.B_iso": 2.3, "Br_eq.x": 0.2908}, [
+            "a", "b", "boundary_ab", "Br_eq.B_iso", "Br_eq.x"], {
+                "boundaries": {"planes": {"ab": {"along": [1, 2], "shift": [1, 0, 0], "probability": 0.08}}}}
+
+
+def anisotropic_displacements():
+    """U_ij like those of the bulk; the exact mean over directions, pair by pair."""
+    direct, tools = direct_sum(), _helpers("anisotropic")
+    structure, size = direct.cspbbr3_pbnm(), (2, 2, 2)
+    atoms = direct.block(structure, *size)
+    tensors = tools.bulk_like(structure, atoms.place, tools.chains(structure))
+    coarse = Q[::3]
+    pattern = tools.exact(direct, atoms, tensors, coarse, WAVELENGTH)
+    truth = {"Br_ax.U_parallel": tools.BR_ALONG, "Br_ax.U_perpendicular": tools.BR_ACROSS,
+             "Br_eq.U_parallel": tools.BR_ALONG, "Br_eq.U_perpendicular": tools.BR_ACROSS,
+             "Pb.B_iso": 8 * np.pi**2 * tools.PB, "a": 8.207, "b": 8.407}
+    bromine = {"model": "uniaxial", "along": "Pb", "parallel": 0.03, "perpendicular": 0.07}
+    cs = dict(zip(("U_11", "U_22", "U_33"), tools.CS, strict=True))
+    return PEROVSKITE, (coarse, pattern), {"shape": "parallelepiped", "cells": list(size)}, truth, list(truth), {
+        "displacements": {"Br_ax": bromine, "Br_eq": bromine, "Cs": "anisotropic"}}, {
+            **{f"P.Cs.{name}": value for name, value in cs.items()}, "P.Cs.U_12": 0.0,
+            "P.Pb.B_iso": 8 * np.pi**2 * tools.PB}
+
+
+def _helpers(name):
+    """The reference calculations of tests/physics/test_<name>.py."""
+    path = Path(__file__).parents[1] / "physics" / f"test_{name}.py"
+    spec = importlib.util.spec_from_file_location(f"_reference_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+CASES = [octahedra, ellipsoids, split_sites, cores_with_shells, twins, anisotropic_displacements]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda f: f.__name__)
 def test_refined_values_and_their_standard_uncertainties(case, tmp_path):
-    cif, pattern, particle, truth, free, more = case()
+    cif, pattern, particle, truth, free, more, *fixed = case()
+    q, pattern = pattern if isinstance(pattern, tuple) else (Q, pattern)
     expected = PEAK * pattern / pattern.max() + CONSTANT
     (tmp_path / "x.cif").write_text(cif)
     content = {
@@ -123,13 +237,14 @@ def test_refined_values_and_their_standard_uncertainties(case, tmp_path):
                     "axis_confirmed": True},
         "phases": {"P": {"structure": "x.cif", "particle": particle, **more}},
         "background": {"chebyshev": 1},
-        "parameters": {f"P.{name}": 1.03 * truth[name] for name in free if name not in ("a", "b", "Br_ax.split")},
+        "parameters": (fixed[0] if fixed else {}) | {
+            f"P.{name}": 1.03 * truth[name] for name in free if name not in ("a", "b", "Br_ax.split", "Br_eq.x")},
         "refinement": {"weights": "calculated", "stages": [[f"P.{name}" for name in free]]},
     }
     pulls = {name: [] for name in truth}
     for seed in range(N_DRAWS):
         counts = np.random.default_rng(2000 + seed).poisson(expected)
-        np.savetxt(tmp_path / "d.xye", np.c_[Q, counts, np.sqrt(counts)])
+        np.savetxt(tmp_path / "d.xye", np.c_[q, counts, np.sqrt(counts)])
         summary = run_refine(build(parse_document(content), tmp_path)).summary
         assert summary.status is Status.CONVERGED
         for name, true in truth.items():
