@@ -100,7 +100,9 @@ def simulate(document: Path, output: Path, resources: Resources) -> None:
     from aiida_dse.tasks.run import run_simulate
 
     with task_in(output):
-        finish(run_simulate(build_model(document, resources)), output)
+        built = build_model(document, resources)
+        print_duration(built)
+        finish(run_simulate(built), output)
 
 
 @main.command("build")
@@ -154,6 +156,7 @@ def scan(
 
     with task_in(output), progress_display(quiet) as show:
         built = build_model(document, measured=True)
+        print_duration(built)
         result = run_scan(
             built, on_progress=show.scan, should_stop=stop_check(walltime), checkpoint=output,
             finished=finished_result(output, built) if continued else None, resources=resources,
@@ -182,6 +185,7 @@ def uncertainty(
     with task_in(output), progress_display(quiet) as show:
         built = build_model(document, measured=True)
         require_uncertainty(built)
+        print_duration(built)
         result = run_uncertainty(
             built, on_cycle=show.cycle, on_progress=show.uncertainty,
             should_stop=stop_check(walltime), checkpoint=output,

@@ -157,13 +157,13 @@ def stop_check(walltime: float | None) -> Callable[[], str | None]:
 
 
 def print_duration(built: Any) -> None:
-    """Print how long a pattern takes, if it takes so long that a task appears to be idle."""
-    from aiida_dse.tasks.estimate import evaluation_seconds
+    """Print the time and the memory of a pattern, if it takes so long that a task appears to be idle."""
+    from aiida_dse.tasks.estimate import evaluation_bytes, evaluation_seconds
 
     seconds = evaluation_seconds(built)
     if seconds > LONG_EVALUATION:
-        echo(f"A pattern of this model takes about {seconds:.0f} s on one thread; the first "
-                   "progress follows after that.", err=True)
+        echo(f"The first pattern of this model takes about {seconds:.0f} s on one thread and "
+             f"{evaluation_bytes(built) / 1e9:.1f} GB of memory; the first progress follows after that.", err=True)
 
 
 def progress_display(quiet: bool) -> Any:

@@ -428,3 +428,22 @@ def test_other_methods_reach_the_same_minimum(folder):
 def test_several_starts_require_least_squares(folder):
     with pytest.raises(DocumentError, match="4 starts require the method least_squares"):
         folder.build(refinement={"starts": 4, "method": "cobyqa"})
+
+
+def test_a_long_pattern_is_announced_with_its_time_and_memory(folder, monkeypatch):
+    """A list of more than 50 000 atoms takes longer than the limit; nothing is announced for small particles."""
+    from aiida_dse.cli import engine_support
+    from aiida_dse.tasks.estimate import evaluation_bytes, evaluation_seconds
+
+    document = folder.write()
+    for command in ("simulate", "refine", "scan"):
+        assert "The first pattern" not in run(command, document, "-o", folder.path / "out").output
+    monkeypatch.setattr(engine_support, "LONG_EVALUATION", 0.0)
+    for command in ("simulate", "refine", "scan"):
+        output = run(command, document, "-o", folder.path / "out").output
+        assert "The first pattern of this model takes about" in output and "GB of memory" in output
+    rows = "".join(f"Cs {4.12 * x} {4.12 * y} {4.12 * z}\n" for x, y, z in np.ndindex(37, 37, 37))
+    (folder.path / "big.xyz").write_text(f"{37**3}\n\n{rows}")
+    built = folder.build(phases={"P": {"atoms": "big.xyz", "B_iso": {"Cs": 1.0}}}, scan=None, derived=None,
+                         parameters=None, refinement=None)
+    assert evaluation_seconds(built) > 5.0 and 2e8 < evaluation_bytes(built) < 1e9

@@ -121,7 +121,10 @@ class AtomListPhase(FixedGeometryPhase):
         return {"atoms": float(len(self.site_of_atom))}
 
     def work(self, values: Mapping[str, float]) -> PhaseWork:
-        return PhaseWork(len(self.frames) * len(self.site_of_atom) ** 2 / 2, 0.0, 0.0)
+        # the histograms of all pairs of sites of each thread, on a grid of about 0.01 Å
+        longest = float(np.linalg.norm(np.ptp(self.positions.reshape(-1, 3), axis=0)))
+        histograms = 8.0 * len(site_channels(len(self.labels))) * longest / 0.01
+        return PhaseWork(len(self.frames) * len(self.site_of_atom) ** 2 / 2, 0.0, 4 * histograms)
 
     @property
     def frames(self) -> FloatArray:
