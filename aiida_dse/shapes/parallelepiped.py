@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from aiida_dse.sections import Positive
 
+from .axes import Share
 from .base import LARGEST, Shape, SizeDistribution
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ class Parallelepiped(Shape):
         0.0, description="degrees by which the axes of the bivariate size distribution are rotated"
     )
     largest: Positive | None = Field(None, description=LARGEST)
+    extension: tuple[Share, Share, Share] = Field(
+        (0.0, 0.0, 0.0), description="how far, in cells, the far faces along a, b and c lie beyond whole cells, so that "
+        "they contain the same atoms as the opposite faces; the sizes are those of the whole cells"
+    )
     size_fields: ClassVar[tuple[str, ...]] = ("L_ab", "L_c")
 
     @model_validator(mode="after")
@@ -43,14 +48,15 @@ class Parallelepiped(Shape):
         return self
 
     def family(self, crystal: Crystal) -> Family:
+        from aiida_dse.engine.particles.open_parallelepipeds import OpenParallelepiped
         from aiida_dse.engine.particles.parallelepipeds import (
             ParallelepipedPopulation,
             SingleParallelepiped,
         )
 
-        if self.cells is not None:
-            return SingleParallelepiped(self.cells)
-        return ParallelepipedPopulation(self.largest or np.inf)
+        closed = ParallelepipedPopulation(self.largest or np.inf) if self.cells is None else \
+            SingleParallelepiped(self.cells)
+        return OpenParallelepiped(closed, self.extension) if any(self.extension) else closed
 
     def start(self) -> dict[str, float]:
         rotation = {} if self.cells else {"size_axes_rotation": self.size_axes_rotation}

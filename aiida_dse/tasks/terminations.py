@@ -53,7 +53,7 @@ class TerminationFit:
 def of_whole_cells(model: PatternModel) -> list[CrystalPhase]:
     """The phases whose particles consist of whole cells."""
     return [phase for phase in model.phases
-            if isinstance(phase, CrystalPhase) and not phase.family.isotropic]
+            if isinstance(phase, CrystalPhase) and phase.family.whole_cells]
 
 
 def compare_terminations(

@@ -94,6 +94,8 @@ DISORDERED = MODEL | {
         "P": {"structure": "salt.cif", "particle": MODEL["phases"]["P"]["particle"],
               "displacements": {"Cs": "anisotropic", "Cl1": {"model": "anisotropic"}},
               "correlated_motion": {"delta_2": 1.5}},
+        "F": {"structure": "salt.cif", "particle": {
+            "shape": "parallelepiped", "cells": [3, 2, 2], "extension": [0.1, 0.0, 0.6]}},
         "A": {"structure": "salt.cif", "particle": {"shape": "quasi_cube", "L": _LAW},
               "size_laws": {"a": {"change": 0.01, "size": 2.0}, "Cl1.B_iso": {"change": 0.5, "decay": 1.5}}},
         "S": {"structure": "salt.cif", "particle": {"shape": "parallelepiped", "cells": [3, 3, 3]},

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from aiida_dse.engine.particles.open_parallelepipeds import OpenParallelepiped
 from aiida_dse.engine.particles.parallelepipeds import (
     ParallelepipedPopulation,
     QuasiCubePopulation,
@@ -266,3 +268,41 @@ def test_moving_sites_and_cell_match_a_crystal_built_there(dse, direct):
 def test_impossible_parallelepipeds_are_refused(cells):
     with pytest.raises(ValueError, match="cell"):
         SingleParallelepiped(cells)
+
+
+def opened(direct, structure, cells, corner, extension):
+    """All atoms with corner <= coordinate < corner + cells + extension."""
+    end = np.array(cells) + np.array(extension)
+    atoms = direct.block(structure, *(n + 3 for n in cells))
+    fractional = np.round(atoms.xyz @ np.linalg.inv(structure.vectors), 7) - 1 - np.array(corner)
+    return atoms.chosen(((fractional >= -1e-6) & (fractional < end - 1e-6)).all(axis=1))
+
+
+@pytest.mark.parametrize(("name", "corner", "extension"), [
+    ("pbnm", (0.0, 0.0, 0.0), (0.1, 0.1, 0.02)), ("pbnm", (0.0, 0.5, 0.5), (0.02, 0.3, 0.55)),
+    ("rock_salt", (0.0, 0.0, 0.0), (0.25, 0.25, 0.25)), ("wurtzite", (0.0, 0.0, 0.0), (0.0, 0.5, 0.1)),
+    ("triclinic", (0.0, 0.1, 0.0), (0.4, 0.0, 0.9)), ("pbnm", (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))])
+def test_a_parallelepiped_with_equal_opposite_faces(name, corner, extension, dse, direct):
+    q, cells = dse.uneven_q(40), (3, 2, 2)
+    crystal, structure = replace(dse.crystals[name], termination=corner), dse.structures[name]
+    atoms = opened(direct, structure, cells, corner, extension)
+    expected = direct.intensity(atoms, q, dse.wavelength)
+    phase = dse.phase(crystal, OpenParallelepiped(SingleParallelepiped(cells), extension))
+    assert dse.worst(dse.intensity(phase, q, tolerance=1e-7), expected) < 1e-6
+    counts = phase.family.pair_counts(crystal, {})
+    assert counts.atoms.sum() == len(atoms)
+    assert (len(atoms) > len(crystal.basis_atoms) * np.prod(cells)) == any(extension)
+
+
+def test_a_population_with_equal_opposite_faces(dse, direct):
+    q, extension = dse.uneven_q(30), (0.1, 0.1, 0.02)
+    crystal, sizes = dse.crystals["pbnm"], {
+        "L_ab": 1.4, "sd_ab": 0.3, "L_c": 1.6, "sd_c": 0.3, "size_axes_rotation": 0.0}
+    inner = ParallelepipedPopulation(largest=2.6)
+    number, _, _ = inner.number_weights(crystal, sizes)
+    expected = np.zeros(len(q))
+    for n_ab, n_c in np.argwhere(number > 1e-9) + 1:
+        atoms = opened(direct, dse.structures["pbnm"], (n_ab, n_ab, n_c), (0, 0, 0), extension)
+        expected += number[n_ab - 1, n_c - 1] * direct.intensity(atoms, q, dse.wavelength)
+    phase = dse.phase(crystal, OpenParallelepiped(inner, extension), sizes)
+    assert dse.worst(dse.intensity(phase, q, tolerance=1e-7), expected) < 1e-6

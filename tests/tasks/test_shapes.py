@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import re
 import subprocess
 import sys
@@ -224,3 +225,28 @@ def test_a_size_of_another_shape_is_answered_with_those_of_this_shape(name, fold
     model = build(parse_document(document({"shape": "sphere", "D": LAW})), folder).model
     with pytest.raises(ValueError, match=r"\(the size parameters of this phase are P\.D, P\.sd_D\)"):
         model.require(f"P.{name}")
+
+
+def test_equal_opposite_faces_change_the_composition(tmp_path):
+    """CsCl with caesium on all faces: 4^3 Cs and 3^3 Cl, with a charge of +37 e."""
+    from aiida_dse.report.tables import validation_report
+
+    cif = CIF.replace("5.936", "4.12").replace("F m -3 m", "P m -3 m").replace("Pb Pb2+", "Cs Cs1+").replace(
+        "S S 0.5", "Cl Cl1- 0.5")
+    (tmp_path / "x.cif").write_text(cif)
+    content = {"schema": "aiida-dse/model/2", "phases": {"P": {"structure": "x.cif", "particle": {
+                   "shape": "parallelepiped", "cells": [3, 3, 3], "extension": [0.1, 0.1, 0.1]}}},
+               "pattern": {"axis": "q_inverse_angstrom", "wavelength": 0.5,
+                           "grid": {"start": 0.8, "stop": 9.0, "step": 0.05}}}
+    built = build(parse_document(content), tmp_path)
+    assert run_simulate(built).summary.derived["P"].composition == pytest.approx({"Cs1+": 64, "Cl1-": 27})
+    assert "charge of +37 e" in validation_report(built)
+    for key, value in (("boundaries", {"planes": {"ab": {"along": [1], "shift": [1, 0, 0], "probability": 0.1}}}),
+                       ("displacements", {"Cs": "anisotropic"})):
+        changed = copy.deepcopy(content)
+        changed["phases"]["P"][key] = value
+        with pytest.raises(DocumentError, match="whole cells|with an .extension."):
+            build(parse_document(changed), tmp_path)
+    content["phases"]["P"]["particle"]["extension"] = [1.2, 0, 0]
+    with pytest.raises(DocumentError, match="less than or equal to 1"):
+        parse_document(content)

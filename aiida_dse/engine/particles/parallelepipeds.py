@@ -130,11 +130,12 @@ class ParallelepipedPopulation(NamedSizes):
         stretch: float = 1.0, united: bool = True, weighting: Weighting | None = None,
     ) -> PairCounts:
         number, _, _ = self.number_weights(crystal, sizes)
-        return _parallelepiped_counts(number, None if weighting is None else weighting(_diameters(crystal, number)))
+        weights = None if weighting is None else weighting(diameters_of_cells(crystal, number))
+        return _parallelepiped_counts(number, weights)
 
     def diameters(self, crystal: Crystal, sizes: Mapping[str, float]) -> tuple[float, float] | None:
         number, _, _ = self.number_weights(crystal, sizes)
-        return range_of(_diameters(crystal, number), number)
+        return range_of(diameters_of_cells(crystal, number), number)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
         distribution, (first, second) = self.distribution(sizes), self.powers
@@ -212,11 +213,12 @@ class QuasiCubePopulation(NamedSizes):
         stretch: float = 1.0, united: bool = True, weighting: Weighting | None = None,
     ) -> PairCounts:
         number, _, _ = self.number_weights(crystal, sizes)
-        return _parallelepiped_counts(number, None if weighting is None else weighting(_diameters(crystal, number)))
+        weights = None if weighting is None else weighting(diameters_of_cells(crystal, number))
+        return _parallelepiped_counts(number, weights)
 
     def diameters(self, crystal: Crystal, sizes: Mapping[str, float]) -> tuple[float, float] | None:
         number, _, _ = self.number_weights(crystal, sizes)
-        return range_of(_diameters(crystal, number), number)
+        return range_of(diameters_of_cells(crystal, number), number)
 
     def statistics(self, crystal: Crystal, sizes: Mapping[str, float]) -> dict[str, float]:
         distribution, largest = self.distribution(sizes), min(self.largest, self.limit(crystal))
@@ -240,7 +242,7 @@ class QuasiCubePopulation(NamedSizes):
         return _mean_cells(self.number_weights(crystal, sizes)[0])
 
 
-def _diameters(crystal: Crystal, number: FloatArray) -> FloatArray:
+def diameters_of_cells(crystal: Crystal, number: FloatArray) -> FloatArray:
     """The diameters (nm) of spheres of the volumes of N_ab x N_ab x N_c cells, in the shape of `number`."""
     n_ab, n_c = (np.arange(1, n + 1) for n in number.shape)
     return equivalent_diameter(n_ab[:, None] ** 2 * n_c[None, :] * crystal.cell.volume / 1e3)
