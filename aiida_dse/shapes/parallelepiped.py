@@ -30,8 +30,8 @@ class Parallelepiped(Shape):
     )
     largest: Positive | None = Field(None, description=LARGEST)
     extension: tuple[Share, Share, Share] = Field(
-        (0.0, 0.0, 0.0), description="how far, in cells, the far faces along a, b and c lie beyond whole cells, so that "
-        "they contain the same atoms as the opposite faces; the sizes are those of the whole cells"
+        (0.0, 0.0, 0.0), description="how far, in cells, the far faces along a, b and c lie beyond whole cells, so "
+        "that they contain the same atoms as the opposite faces; the sizes are those of the whole cells"
     )
     size_fields: ClassVar[tuple[str, ...]] = ("L_ab", "L_c")
 

@@ -245,7 +245,7 @@ def test_equal_opposite_faces_change_the_composition(tmp_path):
                        ("displacements", {"Cs": "anisotropic"})):
         changed = copy.deepcopy(content)
         changed["phases"]["P"][key] = value
-        with pytest.raises(DocumentError, match="whole cells|with an .extension."):
+        with pytest.raises(DocumentError, match=r"whole cells|with an .extension."):
             build(parse_document(changed), tmp_path)
     content["phases"]["P"]["particle"]["extension"] = [1.2, 0, 0]
     with pytest.raises(DocumentError, match="less than or equal to 1"):
