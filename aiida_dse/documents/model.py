@@ -113,8 +113,8 @@ else:
 class Displacement(Section):
     """Anisotropic displacements of a site, in place of B_iso."""
 
-    model: Literal["anisotropic", "uniaxial"] = Field(
-        "anisotropic", description="'anisotropic': the components U_ij that the site symmetry permits; "
+    model: str = Field(
+        "anisotropic", max_length=100, description="'anisotropic': the components U_ij that the site symmetry permits; "
         "'uniaxial': U_parallel and U_perpendicular, with respect to the bonds to the neighbours 'along'"
     )
     along: str | None = Field(
@@ -127,9 +127,13 @@ class Displacement(Section):
 
     @model_validator(mode="after")
     def _direction(self) -> Displacement:
+        from aiida_dse.engine.model.displacements import MODELS
+
+        if self.model not in MODELS:
+            raise ValueError(f"there is no displacement model '{self.model}'; the models are {', '.join(MODELS)}")
         if (self.parallel is None) != (self.perpendicular is None):
             raise ValueError("specify 'parallel' and 'perpendicular' together (Å^2), or neither of them")
-        if self.along is None and (self.model == "uniaxial" or self.parallel is not None):
+        if self.along is None and (MODELS[self.model].directed or self.parallel is not None):
             raise ValueError("the direction is missing: specify the neighbours under 'along', such as along: Pb")
         return self
 

@@ -13,7 +13,7 @@ from aiida_dse.engine.crystal.structure import Crystal, Site
 from aiida_dse.engine.crystal.tensors import symmetric, to_cartesian
 from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.displacements import (
-    Anisotropic,
+    MODELS,
     Correlation,
     Damped,
     DisplacementModel,
@@ -51,27 +51,20 @@ def displacement_models(crystal: Crystal, sections: Sections) -> dict[str, Displ
 def _model(
     crystal: Crystal, site: Site, section: Displacement | Literal["anisotropic"]
 ) -> DisplacementModel:
-    section = Displacement() if isinstance(section, str) else section
-    matrix = crystal.cell.matrix
-    direction = None
-    if section.along is not None:
-        direction = bond_direction(crystal, site.label, section.along)
+    section = Displacement(model=section) if isinstance(section, str) else section
+    direction = None if section.along is None else bond_direction(crystal, site.label, section.along)
     if section.parallel is not None and section.perpendicular is not None:
-        parallel, perpendicular = section.parallel, section.perpendicular
+        assert direction is not None
+        x, y, z = direction.tolist()
+        uniaxial = Uniaxial((x, y, z), section.parallel, section.perpendicular)
+        tensor = uniaxial.tensor(uniaxial.start, crystal.cell.matrix)
     else:
         tensor = _start(crystal, site)
-        along = np.array([0.0, 0.0, 1.0]) if direction is None else matrix @ direction
-        along = along / np.linalg.norm(along)
-        parallel = float(along @ tensor @ along)
-        perpendicular = float((np.trace(tensor) - parallel) / 2)
-        if direction is None:
-            return Anisotropic.of(crystal, site.label, tensor)
-    assert direction is not None
-    x, y, z = direction.tolist()
-    uniaxial = Uniaxial((x, y, z), parallel, perpendicular)
-    if section.model == "uniaxial":
-        return uniaxial
-    return Anisotropic.of(crystal, site.label, uniaxial.tensor(uniaxial.start, matrix))
+        if direction is not None and not MODELS[section.model].directed:
+            # with a direction, U_ij start from displacements that are equal across it
+            uniaxial = Uniaxial.of(crystal, site.label, tensor, direction)
+            tensor = uniaxial.tensor(uniaxial.start, crystal.cell.matrix)
+    return MODELS[section.model].of(crystal, site.label, tensor, direction)
 
 
 def _start(crystal: Crystal, site: Site) -> FloatArray:

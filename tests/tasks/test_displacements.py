@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import sys
+import types
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from aiida_dse.documents import DocumentError, parse_document
+from aiida_dse.engine.model import displacements
 from aiida_dse.io.structures import cif_text, parse_cif
 from aiida_dse.tasks.build import build
 from aiida_dse.tasks.run import run_refine, run_simulate
@@ -40,11 +46,11 @@ Pb1 0.010 0.010 0.030 0 0 0
 """
 
 
-def document(displacements, **more):
+def document(sites, **more):
     return {"schema": "aiida-dse/model/2",
             "pattern": {"axis": "q_inverse_angstrom", "wavelength": 0.5,
                         "grid": {"start": 1.0, "stop": 15.0, "step": 0.02}},
-            "phases": {"P": {"structure": "P.cif", "displacements": displacements,
+            "phases": {"P": {"structure": "P.cif", "displacements": sites,
                              "particle": {"shape": "parallelepiped", "cells": [5, 5, 4]}}}, **more}
 
 
@@ -122,7 +128,7 @@ def test_the_default_stages_refine_displacements(folder):
     ({"displacements": {"Pb1": {"along": "Cs"}}}, "there is no neighbour 'Cs'"),
     ({"displacements": {"Pb1": {"along": "O"}}}, "have no common direction"),
     ({"displacements": {"Pb1": "anisotropic"}, "particle": {"shape": "sphere", "D": 3, "centre": "Pb1"}},
-     "not available for spheres around a point. Use 'centre: random'"),
+     "not available for spheres around a point and .* Use 'centre: random'"),
     ({"correlated_motion": {"delta_2": 15.0}}, r"delta_2 = 15 Å\^2 must lie between 0 and 14.* 3.89 Å"),
     ({"correlated_motion": {"delta_1": 1.0, "delta_2": 1.0}}, "either 'delta_1'"),
     ({"displacements": {"Pb1": "anisotropic"}, "particle": {"shape": "sphere", "D": 50}},
@@ -146,3 +152,24 @@ def test_stored_distances_have_no_directions(folder):
 
     with pytest.raises(ValueError, match="contain no directions"):
         run_build(build(parse_document(document({"Pb1": "anisotropic"})), folder), folder)
+
+
+def test_the_worked_example_of_a_new_model(folder, monkeypatch):
+    """The class in docs/architecture.md, with its one entry of the registry."""
+    text = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
+    (module,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    (folder / "P.cif").write_text(CIF.replace("O1 O2- 0.5 0.5 0.5", "O1 O2- 0 0 0.5"))
+    with pytest.raises(DocumentError, match="there is no displacement model 'stiff_bond'; the models are anisotropic"):
+        parse_document(document({"Pb1": {"model": "stiff_bond", "along": "O1"}}))
+    namespace = {"__name__": "stiff_bond"}
+    monkeypatch.setitem(sys.modules, "stiff_bond", types.ModuleType("stiff_bond"))
+    try:
+        exec(compile(module, "stiff_bond.py", "exec", dont_inherit=True), namespace)
+        found = run_simulate(build(parse_document(document({"Pb1": {"model": "stiff_bond", "along": "O1"}})), folder))
+        plain = run_simulate(build(parse_document(document({"Pb1": {"model": "uniaxial", "along": "O1"}})), folder))
+    finally:
+        displacements.MODELS.pop("stiff_bond", None)
+    assert [name for name in found.summary.parameters if ".Pb1.U_" in name] == ["P.Pb1.U_perpendicular"]
+    np.testing.assert_allclose(found.arrays["pattern/calculated"], plain.arrays["pattern/calculated"], rtol=1e-12)
+    with pytest.raises(DocumentError, match="direction is missing"):
+        parse_document(document({"Pb1": {"model": "uniaxial"}}))

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from aiida_dse.engine.crystal.structure import Crystal
 from aiida_dse.engine.crystal.tensors import (
@@ -41,6 +42,20 @@ class DisplacementModel(Protocol):
 
     def tensor(self, values: Mapping[str, float], matrix: FloatArray) -> FloatArray:
         """The Cartesian tensor (3, 3) in Å^2 at parameter values; matrix (3, 3): the lattice vectors."""
+        ...
+
+
+class NamedModel(DisplacementModel, Protocol):
+    """A displacement model that documents name, see `MODELS`."""
+
+    #: Whether the model requires a direction (the key 'along').
+    directed: ClassVar[bool]
+
+    @classmethod
+    def of(
+        cls, crystal: Crystal, label: str, cartesian: FloatArray, direction: FloatArray | None = None
+    ) -> NamedModel:
+        """The model of a site that starts from a Cartesian tensor (3, 3) in Å^2; `direction` (3,) is fractional."""
         ...
 
 
@@ -91,9 +106,12 @@ class Anisotropic:
     basis: tuple[tuple[float, ...], ...]
     values: tuple[float, ...]
     kind: Kind = Kind.U_ANISO
+    directed: ClassVar[bool] = False
 
     @classmethod
-    def of(cls, crystal: Crystal, label: str, cartesian: FloatArray) -> Anisotropic:
+    def of(
+        cls, crystal: Crystal, label: str, cartesian: FloatArray, direction: FloatArray | None = None
+    ) -> Anisotropic:
         """The model of a site that starts from a Cartesian tensor."""
         names, basis = free_components(crystal, label)
         inverse = np.linalg.inv(to_cartesian(crystal.cell.matrix))
@@ -119,16 +137,37 @@ class Uniaxial:
     parallel: float
     perpendicular: float
     kind: Kind = Kind.U_ISO
+    directed: ClassVar[bool] = True
+
+    @classmethod
+    def of(
+        cls, crystal: Crystal, label: str, cartesian: FloatArray, direction: FloatArray | None = None
+    ) -> Uniaxial:
+        """The model that starts from the mean square displacements of a tensor along a direction and across it."""
+        assert direction is not None
+        along = unit_vector(crystal.cell.matrix, direction)
+        parallel = float(along @ cartesian @ along)
+        x, y, z = np.asarray(direction, dtype=float).tolist()
+        return cls((x, y, z), parallel, float((np.trace(cartesian) - parallel) / 2))
 
     @property
     def start(self) -> Mapping[str, float]:
         return {"U_parallel": self.parallel, "U_perpendicular": self.perpendicular}
 
     def tensor(self, values: Mapping[str, float], matrix: FloatArray) -> FloatArray:
-        along = matrix @ np.array(self.direction)
-        along = along / np.linalg.norm(along)
+        along = unit_vector(matrix, self.direction)
         parallel, perpendicular = values["U_parallel"], values["U_perpendicular"]
         return np.asarray(perpendicular * np.eye(3) + (parallel - perpendicular) * np.outer(along, along))
+
+
+#: The models that documents can name.
+MODELS: dict[str, type[NamedModel]] = {"anisotropic": Anisotropic, "uniaxial": Uniaxial}
+
+
+def unit_vector(matrix: FloatArray, direction: ArrayLike) -> FloatArray:
+    """The Cartesian unit vector (3,) along a fractional direction; matrix (3, 3): the lattice vectors."""
+    along = matrix @ np.asarray(direction, dtype=float)
+    return np.asarray(along / np.linalg.norm(along))
 
 
 def bond_direction(crystal: Crystal, label: str, neighbour: str) -> FloatArray:
