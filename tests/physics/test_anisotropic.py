@@ -147,6 +147,31 @@ def test_isotropic_tensors_are_b_iso(dse):
         np.testing.assert_allclose(found, expected, rtol=1e-8)
 
 
+def test_vectors_are_grouped_again_only_if_particles_outgrow_them(dse, bulk, monkeypatch):
+    """Changing sizes reuse the groups of a larger box, and yield the same patterns."""
+    from aiida_dse.engine.particles import directed_groups
+
+    _, displacements, _ = bulk
+    q = dse.uneven_q(40)
+    monkeypatch.setattr(directed_groups, "_REACHES", {})
+    grouped = []
+    in_box = directed_groups._in_box
+    monkeypatch.setattr(
+        directed_groups, "_in_box", lambda crystal, reach: grouped.append(reach) or in_box(crystal, reach))
+
+    def pattern(size):
+        return dse.intensity(dse.phase(dse.crystals["pbnm"], ParallelepipedPopulation(), {
+            "L_ab": size, "sd_ab": 0.3, "L_c": size, "sd_c": 0.3, "size_axes_rotation": 0.0},
+            displacements=displacements), q, tolerance=1e-8)
+
+    sizes = (2.0, 2.4, 2.45, 2.35, 2.3, 2.4, 2.1)
+    found = [pattern(size) for size in sizes]
+    assert len(grouped) <= 3, grouped
+    for size, one in zip(sizes, found, strict=True):
+        directed_groups._REACHES.clear()
+        np.testing.assert_allclose(one, pattern(size), rtol=1e-11)
+
+
 def test_one_anisotropic_site_among_isotropic_ones(dse, direct, bulk):
     structure, displacements, tensors = bulk
     atoms = direct.block(structure, 2, 1, 1)

@@ -8,6 +8,7 @@ As for groups of equal length, this is decided in a displaced structure, with te
 from __future__ import annotations
 
 from functools import lru_cache
+from threading import Lock
 
 import numpy as np
 from numba import njit
@@ -23,6 +24,13 @@ from .vector_groups import DIRECTION, VectorGroups, generic_geometry, reach_of
 MOST_VECTORS = 4e7
 #: Lengths (Å) and other numbers that differ by less are regarded as equal.
 SAME = 1e-9
+Reach = tuple[int, int, int]
+#: If the size of the particles changes, a box is larger by this factor along each axis than required; a box of up
+#: to LARGER times the required number of vectors is used as it is.
+FURTHER, LARGER = 1.1, 2.0
+#: The last box of each of the crystals that were used last.
+_REACHES: dict[Crystal, Reach] = {}
+_LOCK, MOST_KNOWN = Lock(), 8
 #: The groups of the boxes and the balls that were computed last.
 _BOXES: Memo[tuple[VectorGroups, np.ndarray]] = Memo(2)
 _BALLS: Memo[VectorGroups] = Memo(2)
@@ -44,13 +52,37 @@ def ordered_pairs(crystal: Crystal) -> np.ndarray:
     return np.array([(i, j) for i in range(len(site)) for j in range(len(site)) if site[i] <= site[j]])
 
 
-def groups_in_box(crystal: Crystal, reach: tuple[int, int, int]) -> tuple[VectorGroups, np.ndarray]:
-    """The groups of all difference vectors up to a lattice vector `reach`.
+def groups_in_box(crystal: Crystal, reach: Reach) -> tuple[VectorGroups, np.ndarray]:
+    """The groups of all difference vectors up to a lattice vector `reach` at least.
 
     Returns the groups and the group (n_pairs, 2U+1, 2V+1, 2W+1) of the vector of each pair of
-    `ordered_pairs` at each lattice vector.
+    `ordered_pairs` at each lattice vector up to (U, V, W).
     """
-    return _BOXES.get((crystal, reach), lambda: _in_box(crystal, reach))
+    covering = _covering(crystal, reach)
+    return _BOXES.get((crystal, covering), lambda: _in_box(crystal, covering))
+
+
+def _covering(crystal: Crystal, reach: Reach) -> Reach:
+    """The box of the last call if it covers `reach`, so that a changed size does not group all vectors again.
+
+    Otherwise, a box that is somewhat larger than `reach` if the size has changed before.
+    """
+    with _LOCK:
+        known = _REACHES.get(crystal)
+        if known is not None and (np.array(known) >= reach).all() and _size(known) < LARGER * _size(reach):
+            return known
+        u, v, w = reach if known is None else tuple(int(np.ceil(FURTHER * n)) for n in reach)
+        if known is not None and _size((u, v, w)) * len(ordered_pairs(crystal)) > MOST_VECTORS:
+            u, v, w = reach
+        _REACHES[crystal] = (u, v, w)
+        while len(_REACHES) > MOST_KNOWN:
+            _REACHES.pop(next(iter(_REACHES)))
+        return u, v, w
+
+
+def _size(reach: Reach) -> float:
+    """The number of lattice vectors of a box."""
+    return float(np.prod(2 * np.array(reach) + 1))
 
 
 def _in_box(crystal: Crystal, reach: tuple[int, int, int]) -> tuple[VectorGroups, np.ndarray]:

@@ -226,12 +226,14 @@ def by_direction(crystal: Crystal, counts: PairCounts) -> PairCounts:
     if counts.groups is not None:
         return counts
     assert counts.merged is None
-    u, v, w = (np.array(counts.tables.shape[1:]) // 2).tolist()
+    u, v, w = reach = (np.array(counts.tables.shape[1:]) // 2).tolist()
     groups, table = groups_in_box(crystal, (u, v, w))
+    # the groups may be those of a larger box
+    middle = [slice(n // 2 - k, n // 2 + k + 1) for n, k in zip(table.shape[1:], reach, strict=True)]
     pairs, site = np.zeros(len(groups)), crystal.site_of_atom
     for number, (i, j) in enumerate(ordered_pairs(crystal)):
         # pairs of atoms of one site are found from both of them
-        _add_table(counts.tables[0], table[number], 0.5 if site[i] == site[j] else 1.0, pairs)
+        _add_table(counts.tables[0], table[number][tuple(middle)], 0.5 if site[i] == site[j] else 1.0, pairs)
     return replace(counts, tables=pairs, groups=groups)
 
 
