@@ -19,8 +19,10 @@ from aiida_dse.engine.fit.refine import PatternProblem, Refinement, refine
 from aiida_dse.engine.model.agreement import su_scale
 from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.pattern import PatternModel
-from aiida_dse.engine.model.phase import Phase
+from aiida_dse.engine.model.phase import Phase, PhaseState
 from aiida_dse.engine.resources import StopCheck
+from aiida_dse.engine.scattering.debye import debye_waller
+from aiida_dse.engine.scattering.pairs import site_channels
 from aiida_dse.engine.units import FloatArray
 
 from .build import BuiltModel
@@ -72,7 +74,7 @@ def compare_terminations(
         if should_stop and should_stop():
             break
         fits.append(TerminationFit(
-            phase.name, one, _expected(built.model, found, basis, phase, one.corner)))
+            phase.name, one, expected_chi2(built.model, found, basis, phase, one.corner)))
         if on_done:
             on_done(number, len(every))
     fits[0] = replace(fits[0], refined=found)  # the first one is that of the model
@@ -101,7 +103,7 @@ def termination_warnings(built: BuiltModel, found: Refinement) -> list[str]:
         if not corners:
             continue
         basis = _tangent(built.model, found) if basis is None else basis
-        chi2 = [_expected(built.model, found, basis, phase, corner) for corner in corners]
+        chi2 = [expected_chi2(built.model, found, basis, phase, corner) for corner in corners]
         best = int(np.argmin(chi2))
         if found.agreement.chi2 - chi2[best] < limit:
             continue
@@ -149,12 +151,38 @@ def _tangent(model: PatternModel, found: Refinement) -> FloatArray:
     return np.asarray(basis[:, singular > 1e-5 * singular[0]])
 
 
-def _expected(
+def expected_chi2(
     model: PatternModel, found: Refinement, basis: FloatArray, phase: Phase, corner: Corner
 ) -> float:
-    residual = with_termination(model, phase, corner).evaluate(found.values).linear.residual
+    """The chi2 of another termination after a refinement, in a linear approximation with the tangent `basis`."""
+    if isinstance(phase, CrystalPhase) and phase.displacements:
+        index = model.phases.index(phase)
+        states = list(found.evaluation.states)
+        states[index] = _state_of_termination(model, found, phase, states[index], corner)
+        residual = model.evaluate_at(states, found.values, model.fixed_scales).linear.residual
+    else:
+        residual = with_termination(model, phase, corner).evaluate(found.values).linear.residual
     rest = residual - basis @ (basis.T @ residual)
     return float(rest @ rest)
+
+
+def _state_of_termination(
+    model: PatternModel, found: Refinement, phase: CrystalPhase, own: PhaseState, corner: Corner
+) -> PhaseState:
+    """The state of a phase with anisotropic displacements for another termination.
+
+    The change of the sums is computed with isotropic displacements, since grouping the difference vectors
+    of each termination by direction would take minutes.
+    """
+    local = model.local(model.phases.index(phase), found.values)
+    plain = CrystalPhase(phase.name, phase.crystal, phase.family, phase.sizes, phase.exclusion_distance)
+    other = plain.with_crystal(replace(plain.crystal, termination=corner))
+    before, after = (one.state(local, model.sampling).sums for one in (plain, other))
+    b_iso = np.array([phase.equivalent_b(label, local) if label in phase.displacements else 0.0
+                      for label in phase.labels])
+    damping = debye_waller(b_iso, model.sampling.q)
+    factors = np.array([damping[s] * damping[t] for s, t in site_channels(len(phase.labels))])
+    return replace(own, sums=own.sums + factors * (after - before))
 
 
 def _refined(

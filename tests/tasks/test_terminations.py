@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import gemmi
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from aiida_dse.cli.engine import main
+from aiida_dse.documents.model import Displacement
 from aiida_dse.documents.reading import load_document
 from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
 from aiida_dse.engine.crystal.terminations import canonical_forms, describe, neighbours, terminations
@@ -19,8 +21,9 @@ from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.phase import Sampling
 from aiida_dse.engine.particles.parallelepipeds import SingleParallelepiped
 from aiida_dse.engine.scattering import debye
+from aiida_dse.shapes import Parallelepiped
 from aiida_dse.tasks.build import build
-from aiida_dse.tasks.terminations import termination_warnings
+from aiida_dse.tasks.terminations import expected_chi2, termination_warnings, with_termination
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cspbbr3" / "refine.yaml"
 
@@ -141,3 +144,25 @@ def test_spheres_have_no_terminations(tmp_path):
     (tmp_path / "model.yaml").write_text(text)
     outcome = CliRunner().invoke(main, ["terminations", str(tmp_path / "model.yaml")])
     assert outcome.exit_code == 2 and "no phase consists of whole cells" in outcome.output
+
+
+def test_terminations_of_particles_with_anisotropic_displacements():
+    """The change of chi2 is computed with isotropic displacements; it agrees with that of the full model."""
+    document = load_document(EXAMPLE)
+    phase = document.phases["CsPbBr3"]
+    phase = phase.model_copy(update={
+        "displacements": {"Br_ax": Displacement(model="uniaxial", along="Pb", parallel=0.03, perpendicular=0.045)},
+        "particle": Parallelepiped(shape="parallelepiped", cells=(5, 5, 4))})
+    model = build(document.model_copy(update={"phases": {"CsPbBr3": phase}, "refinement": None}), EXAMPLE.parent).model
+    found = SimpleNamespace(values=model.start, evaluation=model.evaluate(model.start))
+    none = np.zeros((len(model.sampling.q), 0))
+    own = float(found.evaluation.linear.residual @ found.evaluation.linear.residual)
+    corners = neighbours(model.phases[0].crystal)
+    assert len(corners) > 4
+    changes = []
+    for corner in corners[::3]:
+        other = with_termination(model, model.phases[0], corner).evaluate(model.start).linear.residual
+        changes.append((expected_chi2(model, found, none, model.phases[0], corner) - own, float(other @ other) - own))
+    approximate, exact = np.array(changes).T
+    np.testing.assert_allclose(approximate, exact, atol=0.03 * np.abs(exact).max())
+    assert np.abs(exact).max() > 1000

@@ -30,6 +30,8 @@ WAVELENGTH = 0.7093  # Å
 Q = np.linspace(0.8, 12.0, 400)
 #: Counts at the maximum, and of the constant background.
 PEAK, CONSTANT = 4e3, 200.0
+#: Factors of the counts: few atoms and nine parameters of displacements and cell need a better pattern.
+MORE_COUNTS = {"anisotropic_displacements": 25}
 HEAD = """data_x
 _cell_length_a {0}
 _cell_length_b {1}
@@ -193,6 +195,52 @@ def twins():
                 "boundaries": {"planes": {"ab": {"along": [1, 2], "shift": [1, 0, 0], "probability": 0.08}}}}
 
 
+@njit(parallel=True)
+def _pairs_over_directions(q, xyz, tensors, real, imaginary, nodes, weights, n_angles):
+    """2 sum over pairs of Re(f f*) <exp(-q^2 m.U.m / 2) cos(q m.r)>, by quadrature over the directions m."""
+    parts = np.zeros((len(xyz), len(q)))
+    for i in prange(len(xyz)):
+        form = np.empty((len(nodes), n_angles))
+        for j in range(i):
+            d = xyz[i] - xyz[j]
+            r = np.sqrt(np.sum(d * d))
+            n = d / r
+            other = np.array([1.0, 0.0, 0.0]) if abs(n[0]) < 0.6 else np.array([0.0, 1.0, 0.0])
+            u = np.cross(n, other)
+            u = u / np.sqrt(np.sum(u * u))
+            v = np.cross(n, u)
+            t = tensors[i] + tensors[j]
+            nn, nu, nv, uu, uv, vv = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+            for a in range(3):
+                for b in range(3):
+                    nn += n[a] * t[a, b] * n[b]
+                    nu += n[a] * t[a, b] * u[b]
+                    nv += n[a] * t[a, b] * v[b]
+                    uu += u[a] * t[a, b] * u[b]
+                    uv += u[a] * t[a, b] * v[b]
+                    vv += v[a] * t[a, b] * v[b]
+            for a in range(len(nodes)):
+                x = nodes[a]
+                s = np.sqrt(1 - x * x)
+                for b in range(n_angles):
+                    angle = 2 * np.pi * (b + 0.5) / n_angles
+                    c, e = np.cos(angle), np.sin(angle)
+                    form[a, b] = x * x * nn + 2 * x * s * (c * nu + e * nv) + s * s * (
+                        c * c * uu + 2 * c * e * uv + e * e * vv)
+            for k in range(len(q)):
+                value, half = 0.0, q[k] * q[k] / 2
+                for a in range(len(nodes)):
+                    mean = 0.0
+                    for b in range(n_angles):
+                        mean += np.exp(-half * form[a, b])
+                    value += weights[a] / 2 * np.cos(q[k] * r * nodes[a]) * mean / n_angles
+                parts[i, k] += value * (real[k, i] * real[k, j] + imaginary[k, i] * imaginary[k, j])
+    result = np.zeros(len(q))
+    for i in range(len(xyz)):
+        result += 2 * parts[i]
+    return result
+
+
 def anisotropic_displacements():
     """U_ij like those of the bulk; the exact mean over directions, pair by pair."""
     direct, tools = direct_sum(), _helpers("anisotropic")
@@ -200,7 +248,13 @@ def anisotropic_displacements():
     atoms = direct.block(structure, *size)
     tensors = tools.bulk_like(structure, atoms.place, tools.chains(structure))
     coarse = Q[::3]
-    pattern = tools.exact(direct, atoms, tensors, coarse, WAVELENGTH)
+    f = direct.form_factors(structure.ions, coarse, WAVELENGTH)
+    amplitude = f[atoms.site].T
+    longest = float(np.linalg.norm(np.ptp(atoms.xyz, axis=0)))
+    nodes, weights = np.polynomial.legendre.leggauss(int(coarse[-1] * longest / 2 + 30))
+    pattern = np.bincount(atoms.site, minlength=4) @ np.abs(f) ** 2 + _pairs_over_directions(
+        coarse, atoms.xyz, tensors, np.ascontiguousarray(amplitude.real), np.ascontiguousarray(amplitude.imag), nodes,
+        weights, 12)
     truth = {"Br_ax.U_parallel": tools.BR_ALONG, "Br_ax.U_perpendicular": tools.BR_ACROSS,
              "Br_eq.U_parallel": tools.BR_ALONG, "Br_eq.U_perpendicular": tools.BR_ACROSS,
              "Pb.B_iso": 8 * np.pi**2 * tools.PB, "a": 8.207, "b": 8.407}
@@ -229,7 +283,8 @@ CASES = [octahedra, ellipsoids, split_sites, cores_with_shells, twins, anisotrop
 def test_refined_values_and_their_standard_uncertainties(case, tmp_path):
     cif, pattern, particle, truth, free, more, *fixed = case()
     q, pattern = pattern if isinstance(pattern, tuple) else (Q, pattern)
-    expected = PEAK * pattern / pattern.max() + CONSTANT
+    more_counts = MORE_COUNTS.get(case.__name__, 1)
+    expected = more_counts * (PEAK * pattern / pattern.max() + CONSTANT)
     (tmp_path / "x.cif").write_text(cif)
     content = {
         "schema": "aiida-dse/model/2",
