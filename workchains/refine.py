@@ -64,7 +64,7 @@ class RefineWorkChain(EngineRestartWorkChain):
         self.ctx.last_gof = gof
         stuck = previous is not None and previous - gof < STALLED
         if stuck or self.ctx.iteration >= self.inputs.max_iterations.value:
-            return self.ended(calculation, Status.NOT_CONVERGED)
+            return self.ended(calculation, EXITS[Status.NOT_CONVERGED].label)
         self.continue_from(calculation)
         self.report(f"not converged (GoF {gof:.4f}), so the refinement is continued")
         return ProcessHandlerReport(True)
@@ -74,7 +74,7 @@ class RefineWorkChain(EngineRestartWorkChain):
         """Return the result, since a restart cannot determine more parameters."""
         if calculation.exit_status != EXITS[Status.UNDETERMINED].number:
             return None
-        return self.ended(calculation, Status.UNDETERMINED)
+        return self.ended(calculation, EXITS[Status.UNDETERMINED].label)
 
 
 class SimultaneousWorkChain(RefineWorkChain):

@@ -89,8 +89,9 @@ class EngineRestartWorkChain(SingleModelProtocol, BaseRestartWorkChain):
             remedy = remedy if threads else Remedy.NONE
             self.ctx.inputs |= {"threads": threads} if threads else {}
         if remedy is Remedy.NONE or self.ctx.iteration >= self.inputs.max_iterations.value:
-            label = EXITS[outcome].label if outcome is not None else SCHEDULER_EXITS.get(
-                calculation.exit_status or 0, ("", ""))[0]
+            if outcome is not None:
+                return self.ended(calculation, EXITS[outcome].label)
+            label, _ = SCHEDULER_EXITS.get(calculation.exit_status or 0, ("", ""))
             return self.ended(calculation, label) if label else None
         if "result" in calculation.outputs:  # also the checkpoint of a job that was terminated
             self.continue_from(calculation)
@@ -116,7 +117,7 @@ class EngineRestartWorkChain(SingleModelProtocol, BaseRestartWorkChain):
         return super().inspect_process()
 
     def ended(self, calculation: CalcJobNode, label: str) -> ProcessHandlerReport:
-        """End the work chain with the exit code and, if there are any, the outputs of a job."""
+        """End the work chain with the exit code of this label and, if there are any, the outputs of a job."""
         if "result" in calculation.outputs:
             self.out_many(self.exposed_outputs(calculation, self._process_class))
             self.summarise()

@@ -6,7 +6,7 @@ from aiida.engine import ProcessHandlerReport, process_handler
 from aiida.orm import CalcJobNode
 
 from aiida_dse.calculations.engine import UncertaintyCalculation
-from aiida_dse.documents.status import Status
+from aiida_dse.documents.status import EXITS, Status
 from aiida_dse.engine.fit.freedom import check_freedom
 from aiida_dse.tasks.build import BuiltModel
 from aiida_dse.tasks.uncertainty import require_uncertainty
@@ -39,4 +39,4 @@ class UncertaintyWorkChain(EngineRestartWorkChain):
     def stop_when_settled(self, calculation: CalcJobNode) -> ProcessHandlerReport | None:
         """Return the result with the exit code of the job; the user can then request more steps."""
         outcome = JOB_OUTCOMES.get(calculation.exit_status)
-        return self.ended(calculation, outcome) if outcome in SETTLED else None
+        return self.ended(calculation, EXITS[outcome].label) if outcome in SETTLED else None

@@ -163,6 +163,25 @@ def test_the_last_try_ends_with_the_number_of_the_job(after, chain, failure):
     assert verdict.status == EXITS[failure].number
 
 
+@pytest.mark.parametrize(("chain", "status", "iteration"), [
+    *((chain, Status.UNDETERMINED, 1) for chain in (RefineWorkChain, SimultaneousWorkChain)),
+    *((chain, Status.NOT_CONVERGED, 5) for chain in (RefineWorkChain, SimultaneousWorkChain)),
+    *((UncertaintyWorkChain, status, 1) for status in UncertaintyWorkChain.OWN_ENDINGS)],
+    ids=lambda value: getattr(value, "NAMESPACE", str(value)))
+def test_an_ending_that_another_job_would_not_change_is_returned_with_the_result(
+        after, case_nodes, chain, status, iteration):
+    """A refinement that does not converge in the last attempt, and one with undetermined parameters."""
+    from aiida_dse.data.jobs import ModelNodes, model_of_nodes
+
+    inputs = case_nodes({"refinement": STAGES | {"max_cycles": 1}})
+    summary = run_refine(model_of_nodes(
+        inputs["model"].get_dict(), ModelNodes(inputs["pattern"], inputs["structures"]))).summary
+    result = summary_node(summary.model_copy(update={"status": status}))
+    process, verdict = after(chain, EXITS[status].number, result=result, iteration=iteration)
+    assert verdict.status == EXITS[status].number and "the details" in verdict.message
+    assert process.outputs["result"].uuid == result.uuid
+
+
 def test_the_exit_codes_of_a_work_chain_are_those_of_its_job():
     for chain in CHAINS:
         codes, own = chain.exit_codes, chain._process_class.exit_codes
