@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, g
 
 from pydantic import Field, model_validator
 
-from aiida_dse.sections import Section, Size
+from aiida_dse.sections import Fractional, Section, Size
 
 if TYPE_CHECKING:
     from aiida_dse.engine.crystal.structure import Crystal
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 #: Description of the key 'largest'.
 LARGEST = "nm; size at which the distribution is truncated (default: it is not truncated)"
+
+
+#: Where the centre of a body lies, and the description of the key 'centre'.
+Centre = tuple[Fractional, Fractional, Fractional] | str
+CENTRE = ("'random': anywhere in the unit cell, with equal probability; or a point: fractional coordinates, or a site "
+          "label")
 
 
 class SizeDistribution(Section):
@@ -106,6 +112,16 @@ class Shape(Section):
     def family(self, crystal: Crystal) -> Family:
         """The particles of a crystal."""
         raise NotImplementedError
+
+    def around(self, centre: Centre, body: Body, crystal: Crystal) -> Family:
+        """The population of a body with one length around a point, or with a random centre."""
+        from aiida_dse.engine.particles.fixed_centre import FixedCentre
+
+        if centre == "random":
+            return self.random_centre(body)
+        x, y, z = crystal.special_position(centre).tolist() if isinstance(centre, str) else centre
+        return FixedCentre(body, self.fixed_sizes, self.largest or math.inf, {
+            name: one.length_law() for name, one in self.distributions.items()}, (x, y, z))
 
     def random_centre(self, body: Body) -> Family:
         """The population of a body whose centre lies anywhere in the unit cell."""

@@ -12,7 +12,7 @@ from pydantic import Field
 from aiida_dse.sections import Positive, Size
 
 from .axes import Aspect, Directions, frame
-from .base import LARGEST, Shape, SizeDistribution
+from .base import CENTRE, LARGEST, Centre, Shape, SizeDistribution
 
 if TYPE_CHECKING:
     from aiida_dse.engine.crystal.structure import Crystal
@@ -36,11 +36,12 @@ class Ellipsoid(Shape):
     aspect_2: Aspect = 1.0
     aspect_3: Aspect = 1.0
     axes: Directions = Field(((1, 0, 0), (0, 1, 0)), description="lattice directions [u, v, w]")
+    centre: Centre = Field("random", description=CENTRE)
     largest: Positive | None = Field(None, description=LARGEST)
     size_fields: ClassVar[tuple[str, ...]] = ("D",)
 
     def family(self, crystal: Crystal) -> Family:
-        return self.random_centre(EllipsoidBody(frame(crystal, self.axes)))
+        return self.around(self.centre, EllipsoidBody(frame(crystal, self.axes)), crystal)
 
     def start(self) -> dict[str, float]:
         return super().start() | {"aspect_2": self.aspect_2, "aspect_3": self.aspect_3}
@@ -68,6 +69,11 @@ class EllipsoidBody:
 
     def extent(self, lengths: Mapping[str, float], others: Mapping[str, float]) -> float:
         return lengths["D"] * max(1.0, others["aspect_2"], others["aspect_3"])
+
+    def gauge(self, vectors: FloatArray, others: Mapping[str, float]) -> FloatArray:
+        """The diameter D (n,) of the smallest ellipsoid that contains the end of each vector (n, 3), nm."""
+        factors = np.array([1.0, others["aspect_2"], others["aspect_3"]])
+        return np.asarray(2 * np.linalg.norm(vectors @ self.axes.T / factors, axis=1))
 
     def overlap(self, vectors: FloatArray, others: Mapping[str, float], resources: Resources) -> Overlap:
         from aiida_dse.engine.particles.bodies import ComputedOverlap

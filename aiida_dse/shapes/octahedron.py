@@ -11,7 +11,7 @@ from pydantic import Field
 from aiida_dse.sections import Positive, Size
 
 from .axes import Directions, frame
-from .base import LARGEST, SizeDistribution
+from .base import CENTRE, LARGEST, Centre, SizeDistribution
 from .polyhedra import PolyhedronShape
 
 if TYPE_CHECKING:
@@ -26,9 +26,10 @@ class Octahedron(PolyhedronShape):
     shape: Literal["octahedron"]
     L_edge: SizeDistribution | Size
     axes: Directions = Field(((1, 0, 0), (0, 1, 0)), description="lattice directions of the axes of the cube")
+    centre: Centre = Field("random", description=CENTRE)
     largest: Positive | None = Field(None, description=LARGEST)
     size_fields: ClassVar[tuple[str, ...]] = ("L_edge",)
 
     def family(self, crystal: Crystal) -> Family:
         normals = np.array(list(product((1.0, -1.0), repeat=3))) @ frame(crystal, self.axes)
-        return self.random_centre(self.body(normals, np.full(8, 1 / np.sqrt(6))))
+        return self.around(self.centre, self.body(normals, np.full(8, 1 / np.sqrt(6))), crystal)

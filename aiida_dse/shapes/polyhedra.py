@@ -44,6 +44,10 @@ class PolyhedronBody:
     def extent(self, lengths: Mapping[str, float], others: Mapping[str, float]) -> float:
         return lengths[self.size] * self.polyhedron.extent
 
+    def gauge(self, vectors: FloatArray, others: Mapping[str, float]) -> FloatArray:
+        """The size (n,) of the smallest polyhedron that contains the end of each vector (n, 3), nm."""
+        return np.asarray((vectors @ self.polyhedron.normals.T / self.polyhedron.distances).max(axis=1))
+
     def overlap(self, vectors: FloatArray, others: Mapping[str, float], resources: Resources) -> Overlap:
         from aiida_dse.engine.particles.covariograms import rays
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from aiida_dse.sections import Positive, Section, Size
 
-from .base import LARGEST, SizeDistribution
+from .base import CENTRE, LARGEST, Centre, SizeDistribution
 from .polyhedra import PolyhedronShape
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Polyhedron(PolyhedronShape):
     shape: Literal["polyhedron"]
     D: SizeDistribution | Size
     forms: Annotated[tuple[Form, ...], Field(min_length=1, max_length=8)]
+    centre: Centre = Field("random", description=CENTRE)
     largest: Positive | None = Field(None, description=LARGEST)
     size_fields: ClassVar[tuple[str, ...]] = ("D",)
 
@@ -60,7 +61,7 @@ class Polyhedron(PolyhedronShape):
         size = (6 * body.polyhedron.volume / np.pi) ** (1 / 3)
         distances = distances / distances.min() / size
         shown = self.body(normals, distances).polyhedron.areas() > 0
-        return self.random_centre(self.body(normals[shown], distances[shown]))
+        return self.around(self.centre, self.body(normals[shown], distances[shown]), crystal)
 
 
 #: Largest number of faces; the time of the calculation increases with its cube.

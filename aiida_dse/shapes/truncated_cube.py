@@ -11,7 +11,7 @@ from pydantic import Field
 from aiida_dse.sections import Positive, Size
 
 from .axes import Directions, frame
-from .base import LARGEST, SizeDistribution
+from .base import CENTRE, LARGEST, Centre, SizeDistribution
 from .polyhedra import PolyhedronShape
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class TruncatedCube(PolyhedronShape):
     L_edge: SizeDistribution | Size
     truncation: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     axes: Directions = Field(((1, 0, 0), (0, 1, 0)), description="lattice directions of the axes of the cube")
+    centre: Centre = Field("random", description=CENTRE)
     largest: Positive | None = Field(None, description=LARGEST)
     size_fields: ClassVar[tuple[str, ...]] = ("L_edge",)
 
@@ -41,4 +42,4 @@ class TruncatedCube(PolyhedronShape):
         # faces that touch the cube in a corner only do not cut it
         used = 14 if self.truncation > 0 else 6
         normals = np.vstack([cube, corners])[:used] @ frame(crystal, self.axes)
-        return self.random_centre(self.body(normals, np.array(distances[:used])))
+        return self.around(self.centre, self.body(normals, np.array(distances[:used])), crystal)

@@ -117,8 +117,8 @@ def require_directions(
         return
     if not family.directed:
         raise ValueError(
-            "anisotropic displacements and correlated motion are not available for spheres around a point and for "
-            "parallelepipeds with an 'extension'. Use 'centre: random' for spheres, or B_iso alone.")
+            "anisotropic displacements and correlated motion are not available for bodies around a point and for "
+            "parallelepipeds with an 'extension'. Use 'centre: random', or B_iso alone.")
     require_possible(crystal, family.vectors(crystal, sizes))
 
 

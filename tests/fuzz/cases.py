@@ -82,7 +82,7 @@ SHAPES: dict[str, Any] = {
     "E": {"shape": "ellipsoid", "D": _LAW, "aspect_2": 1.2, "axes": [[1, 1, 0], [0, 0, 1]]},
     "C": {"shape": "cylinder", "D": _LAW, "H": 1.7, "axis": [1, 1, 1]},
     "B": {"shape": "box", "L_12": _LAW, "L_3": 1.5, "axes": [[1, 1, 0], [-1, 1, 0], [0, 0, 1]]},
-    "O": {"shape": "octahedron", "L_edge": 2.2, "largest": None},
+    "O": {"shape": "octahedron", "L_edge": 2.2, "largest": None, "centre": "Cs1"},
     "T": {"shape": "truncated_cube", "L_edge": _LAW, "truncation": 0.2},
     "W": {"shape": "polyhedron", "D": 2.0, "forms": [{"hkl": [1, 1, 1], "distance": 1.0},
                                                     {"hkl": [1, 0, 0], "distance": 1.1}]},

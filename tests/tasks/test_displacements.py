@@ -128,7 +128,7 @@ def test_the_default_stages_refine_displacements(folder):
     ({"displacements": {"Pb1": {"along": "Cs"}}}, "there is no neighbour 'Cs'"),
     ({"displacements": {"Pb1": {"along": "O"}}}, "have no common direction"),
     ({"displacements": {"Pb1": "anisotropic"}, "particle": {"shape": "sphere", "D": 3, "centre": "Pb1"}},
-     "not available for spheres around a point and .* Use 'centre: random'"),
+     "not available for bodies around a point and .* Use 'centre: random'"),
     ({"correlated_motion": {"delta_2": 15.0}}, r"delta_2 = 15 Å\^2 must lie between 0 and 14.* 3.89 Å"),
     ({"correlated_motion": {"delta_1": 1.0, "delta_2": 1.0}}, "either 'delta_1'"),
     ({"displacements": {"Pb1": "anisotropic"}, "particle": {"shape": "sphere", "D": 50}},
