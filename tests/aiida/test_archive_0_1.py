@@ -148,7 +148,8 @@ def test_every_parameter_has_a_kind_with_its_unit(archive):
             assert row.kind.spec.unit == row.unit, name
             seen.add(row.kind)
     later = {Kind.ASPECT, Kind.THICKNESS, Kind.B_DAMPED, Kind.DELTA, Kind.U_ISO, Kind.U_ANISO,
-             Kind.BOUNDARY_PROBABILITY, Kind.SPLIT}
+             Kind.BOUNDARY_PROBABILITY, Kind.SPLIT, Kind.SIZE_WEIGHT, Kind.LATTICE_CHANGE, Kind.B_CHANGE,
+             Kind.OCCUPANCY_CHANGE, Kind.DECAY}
     assert seen == set(Kind) - later - {Kind.CELL_ANGLE, Kind.SCALE, Kind.BLANK, Kind.BACKGROUND}
 
 
