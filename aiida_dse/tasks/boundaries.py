@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from aiida_dse.documents.model import BoundariesSection, SplitSection
+from aiida_dse.documents.disorder import BoundariesSection, SplitSection
 from aiida_dse.documents.model import Phase as PhaseSection
 from aiida_dse.engine.crystal.splitting import SplitSite, SplitSites
 from aiida_dse.engine.crystal.structure import Crystal

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from aiida_dse.documents.model import CorrelatedMotion, Displacement
+from aiida_dse.documents.disorder import CorrelatedMotion, Displacement
 from aiida_dse.engine.crystal.disorder import shortest_distance
 from aiida_dse.engine.crystal.structure import Crystal, Site
 from aiida_dse.engine.crystal.tensors import symmetric, to_cartesian

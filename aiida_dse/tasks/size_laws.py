@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aiida_dse.documents.model import SizeLawSection
+from aiida_dse.documents.disorder import SizeLawSection
 from aiida_dse.engine.crystal.structure import CELL_LENGTHS, Crystal
 from aiida_dse.engine.model.displacements import DisplacementModel
 from aiida_dse.engine.model.size_laws import SizeLaw

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from aiida_dse.cli.engine import main
-from aiida_dse.documents.model import Displacement
+from aiida_dse.documents.disorder import Displacement
 from aiida_dse.documents.reading import load_document
 from aiida_dse.engine.crystal.structure import Cell, Crystal, Site
 from aiida_dse.engine.crystal.terminations import canonical_forms, describe, neighbours, terminations
