@@ -26,7 +26,7 @@ from pathlib import Path
 
 #: Requirements of the package that only its AiiDA side imports.
 FOR_AIIDA = {"aio-pika", "aiida-core", "kiwipy", "pandas", "plumpy", "psutil", "psycopg", "pycifrw", "pymatgen",
-             "rich", "spglib", "tabulate"}
+             "rich", "spglib", "sqlalchemy", "tabulate"}
 MARK = ".made-by-engine-only"
 
 

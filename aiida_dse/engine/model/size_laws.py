@@ -38,6 +38,14 @@ MOST_NODES = 40
 LONGEST = 1.0
 
 
+#: The unit of the properties of each kind of law, and their limits: for cell lengths, relative to the start.
+UNITS = {Kind.LATTICE_CHANGE: "Å", Kind.B_CHANGE: "Å^2", Kind.OCCUPANCY_CHANGE: ""}
+LIMITS = {
+    Kind.LATTICE_CHANGE: (0.5, 2.0, "within a factor of two of its value without the law"),
+    Kind.B_CHANGE: (0.0, np.inf, "at least 0"), Kind.OCCUPANCY_CHANGE: (0.0, 1.0, "between 0 and 1"),
+}
+
+
 @dataclass(frozen=True)
 class SizeLaw:
     """A law for a property: relative for cell lengths and occupancies, additive (Å^2) for B_iso.
@@ -60,6 +68,11 @@ class SizeLaw:
         if self.decay is not None:
             found[f"{self.name}_decay"] = (Kind.DECAY, self.decay)
         return found
+
+    def changed(self, name: str, inverse: FloatArray, values: Mapping[str, float]) -> FloatArray:
+        """The values (n,) of a parameter that the law changes, at inverse sizes 1/D (n,) in 1/nm."""
+        change = self.at(inverse, values)
+        return values[name] + change if self.kind is Kind.B_CHANGE else values[name] * (1 + change)
 
     def at(self, inverse: FloatArray, values: Mapping[str, float]) -> FloatArray:
         """The change at inverse sizes 1/D (n,) in 1/nm."""
@@ -170,14 +183,8 @@ class SizeLawPhase(CrystalPhase):
         if edge is None:
             return rows
         inverse = np.array([1 / (edge * (6 / np.pi) ** (1 / 3))])
-        for name, change in self._changes(inverse, values).items():
-            at = float(change[0])
-            if name.endswith(".B_iso"):
-                rows = [*rows, (f"{name}_at_mean_size", "Å^2", values[name] + at)]
-            else:
-                unit = "" if name.endswith(".occupancy") else "Å"
-                rows = [*rows, (f"{name}_at_mean_size", unit, values[name] * (1 + at))]
-        return rows
+        return [*rows, *((f"{name}_at_mean_size", UNITS[law.kind], float(law.changed(name, inverse, values)[0]))
+                         for law in self.laws for name in law.of)]
 
     def _changes(self, inverse: FloatArray, values: Mapping[str, float]) -> dict[str, FloatArray]:
         """The change (n,) of each parameter that has a law, at inverse sizes (n,) in 1/nm."""
@@ -201,18 +208,16 @@ class SizeLawPhase(CrystalPhase):
                 "parallelepiped. Specify a size distribution, or remove 'size_laws'.")
         smallest, largest = found
         ends = np.array([1 / largest, 1 / smallest])
-        for name, change in self._changes(ends, values).items():
-            for diameter, at in zip((largest, smallest), change.tolist(), strict=True):
-                value = values[name] + at if name.endswith(".B_iso") else values[name] * (1 + at)
-                upper = 1.0 if name.endswith(".occupancy") else np.inf
-                if not (0 <= value <= upper * (1 + 1e-9)) or (name in self.crystal.free_cell_parameters
-                                                              and not 0.5 < 1 + at < 2):
-                    limits = {".occupancy": "between 0 and 1", ".B_iso": "at least 0"}
-                    limit = next((text for end, text in limits.items() if name.endswith(end)),
-                                 "within a factor of two of its value without the law")
-                    raise ValueError(
-                        f"{self.name}: the law of {name} yields {value:.4g} for particles with a diameter of "
-                        f"{diameter:.3g} nm, but it must be {limit}. Correct the change, or specify its bounds.")
+        for law in self.laws:
+            low, high, limit = LIMITS[law.kind]
+            for name in law.of:
+                start = values[name] if law.kind is Kind.LATTICE_CHANGE else 1.0
+                found_at = law.changed(name, ends, values).tolist()
+                for diameter, value in zip((largest, smallest), found_at, strict=True):
+                    if not low <= value / start <= high * (1 + 1e-9):
+                        raise ValueError(
+                            f"{self.name}: the law of {name} yields {value:.4g} for particles with a diameter of "
+                            f"{diameter:.3g} nm, but it must be {limit}. Correct the change, or specify its bounds.")
         return float(ends[0]), float(ends[1])
 
     def _nodes(
