@@ -95,7 +95,7 @@ def test_laws_are_refined(folder, explicit):
 def test_a_map_of_a_law(folder, explicit):
     """The map interpolated from exact patterns is the one that is computed point by point."""
     axes = [{"parameter": "P.a_change", "start": 0.0, "stop": 0.008, "step": 0.0004},
-            {"parameter": "P.a", "start": 5.90, "stop": 5.96, "step": 0.003}]
+            {"parameter": "P.a", "start": 5.90, "stop": 5.96, "step": 0.0012}]
     content = with_data(folder, explicit, scan={"axes": axes})
     found = run_scan(build(parse_document(content), folder))
     exact = run_scan(build(parse_document(content | {"scan": {"axes": axes, "method": "direct"}}), folder))
