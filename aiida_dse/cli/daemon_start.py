@@ -115,7 +115,8 @@ def _is_broker(pid_file: Path, sentinel: str, folder: Path) -> bool:
     try:
         number = pid_file.read_text().strip().removeprefix(sentinel)
         process = psutil.Process(int(number))
-        return process.status() != psutil.STATUS_ZOMBIE and str(folder) in " ".join(process.cmdline())
+        command = " ".join(process.cmdline())
+        return process.status() != psutil.STATUS_ZOMBIE and (str(folder) in command or str(folder.resolve()) in command)
     except psutil.AccessDenied:
         return True
     except (psutil.Error, OSError, ValueError, OverflowError):

@@ -24,6 +24,8 @@ MOST_BYTES = 5_000_000
 
 def format_of(path: Path) -> str | None:
     """The format of ASE for a file, by its name; None for a CIF."""
+    if path.suffix.lower() in (".cif", ".mcif"):
+        return None
     return FORMATS.get(path.suffix.lower()) or next(
         (kind for begin, kind in NAMES.items() if path.name.startswith(begin)), None)
 

@@ -73,7 +73,8 @@ class SizeDistribution(Section):
             return {name: self.mean, spread_name(name): self.sd}
         width = math.sqrt(math.log1p((self.sd / self.mean) ** 2))
         median = self.mean / math.sqrt(1 + (self.sd / self.mean) ** 2)
-        density = [math.exp(-math.log(x / median) ** 2 / (2 * width**2)) / x for x in self.lengths]
+        exponents = [-math.log(x / median) ** 2 / (2 * width**2) - math.log(x) for x in self.lengths]
+        density = [math.exp(one - max(exponents)) for one in exponents]
         return {f"{name}_weight_{k}": one / sum(density) for k, one in enumerate(density, 1)}
 
 

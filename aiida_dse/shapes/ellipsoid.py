@@ -75,6 +75,10 @@ class EllipsoidBody:
         factors = np.array([1.0, others["aspect_2"], others["aspect_3"]])
         return np.asarray(2 * np.linalg.norm(vectors @ self.axes.T / factors, axis=1))
 
+    def radius(self, length: float, others: Mapping[str, float]) -> float:
+        """The largest semi-axis, nm."""
+        return self.extent({"D": length}, others) / 2
+
     def overlap(self, vectors: FloatArray, others: Mapping[str, float], resources: Resources) -> Overlap:
         from aiida_dse.engine.particles.bodies import ComputedOverlap
 

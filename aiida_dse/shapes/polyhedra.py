@@ -48,6 +48,10 @@ class PolyhedronBody:
         """The size (n,) of the smallest polyhedron that contains the end of each vector (n, 3), nm."""
         return np.asarray((vectors @ self.polyhedron.normals.T / self.polyhedron.distances).max(axis=1))
 
+    def radius(self, length: float, others: Mapping[str, float]) -> float:
+        """The largest distance of a corner from the centre, nm."""
+        return length * float(np.linalg.norm(self.polyhedron.corners(), axis=1).max())
+
     def overlap(self, vectors: FloatArray, others: Mapping[str, float], resources: Resources) -> Overlap:
         from aiida_dse.engine.particles.covariograms import rays
 

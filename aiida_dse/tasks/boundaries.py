@@ -51,13 +51,14 @@ def order_of(
 def _boundaries(crystal: Crystal, family: Family, section: BoundariesSection) -> Boundaries:
     a, b, c = section.parent_lattice
     variants = Variants(crystal, (a, b, c))
-    planes, layers = [], (0, 0, 0)
+    planes, layers, cells = [], (0, 0, 0), None
     if any(one.number is not None for one in section.planes.values()):
         if not isinstance(family, SingleParallelepiped):
             raise ValueError(
                 "an exact 'number' of boundaries requires particles of one size (parallelepiped with 'cells'). For a "
                 "size distribution, specify a 'probability'.")
-        layers = layers_of(variants, family.cells)
+        cells = family.cells
+        layers = layers_of(variants, cells)
     for name, one in section.planes.items():
         if variants.is_translation(variants.element_of(np.array(one.shift))):
             raise ValueError(
@@ -71,7 +72,7 @@ def _boundaries(crystal: Crystal, family: Family, section: BoundariesSection) ->
                 "vector of 'along'. Specify a smaller number, or more cells.")
     return Boundaries(variants, tuple(planes), {
         plane.parameter: float(probability) for plane in planes
-        if (probability := section.planes[plane.name].probability) is not None})
+        if (probability := section.planes[plane.name].probability) is not None}, cells)
 
 
 def _split(crystal: Crystal, section: SplitSection) -> SplitOrder:

@@ -57,7 +57,7 @@ from .grids import check_names, grid_of_document, known_quantities
 from .histograms import histogram_restraints
 from .particles import shape_and_sizes
 from .plausibility import check_sites, check_start, note_equal_phases
-from .size_laws import size_laws
+from .size_laws import require_laws_on_grid, size_laws
 from .sources import Atoms, FolderSource, Source, Structure
 
 
@@ -187,7 +187,7 @@ def _built_with_notes(
         with located(f"restraints.{k}"):
             restraints += _restraints(restraint, model)
     if document.refinement is not None:
-        restraints += histogram_restraints(document)
+        restraints += histogram_restraints(document, model)
     if document.uncertainty:
         _check_uncertainty(document, model, stages)
     for name, derived in document.derived.items():
@@ -201,6 +201,9 @@ def _built_with_notes(
     # the search for neighbours takes time, and only maps refer to quantities
     quantities = known_quantities(document, model, start) if document.scan else {}
     grid = grid_of_document(document, model, quantities)
+    if grid is not None:
+        with located("scan"):
+            require_laws_on_grid(model, grid)
     return BuiltModel(document, model, stages, restraints, quantities, grid, dict(source.files),
                       axis, pattern.file is not None, sigma_origin)
 

@@ -227,9 +227,9 @@ def composition_warnings(
         charged = f", and has a charge of {charge:+.0f} e" if abs(of_cell) < 0.01 < abs(charge) else ""
         found.append(
             f"The mean particle of {phase.name} deviates from the composition of the structure "
-            f"({parts}){charged}. The deviation depends on its size. Particles of whole cells "
-            "('whole_cells: true' for spheres) have the composition of the structure; another 'centre' "
-            "of the spheres has another surface.")
+            f"({parts}){charged}. The deviation depends on its size. Particles of whole cells (parallelepipeds "
+            "without 'extension', spheres with 'whole_cells: true') and bodies with a random centre have the "
+            "composition of the structure; another 'centre', 'extension' or 'termination' changes the surface.")
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aiida_dse.documents import ModelDocument
+from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.model.restraints import Restraint
 from aiida_dse.engine.particles.length_laws import FreeWeights
 
@@ -14,7 +15,7 @@ SUM_SIGMA = 1e-3
 SMOOTHNESS = 1.0
 
 
-def histogram_restraints(document: ModelDocument) -> list[Restraint]:
+def histogram_restraints(document: ModelDocument, model: PatternModel) -> list[Restraint]:
     """The restraints of all histograms of a document."""
     found = []
     for phase, section in document.phases.items():
@@ -25,7 +26,8 @@ def histogram_restraints(document: ModelDocument) -> list[Restraint]:
             names = [f"{phase}.{name}" for name in law.names(length)]
 
             def total(values: Mapping[str, float], names: list[str] = names) -> float:
-                return float(sum(values[name] for name in names))
+                all_values = model.constrained(dict(values))
+                return float(sum(all_values[name] for name in names))
 
             found.append(Restraint(f"{phase}.{length}: sum of weights", 1.0, SUM_SIGMA, "", total))
             sigma = (one.smoothness or SMOOTHNESS) / len(names)
@@ -34,7 +36,8 @@ def histogram_restraints(document: ModelDocument) -> list[Restraint]:
                 near = names[max(k - 1, 0):k + 2]
 
                 def curvature(values: Mapping[str, float], middle: str = names[k], near: list[str] = near) -> float:
-                    return float(sum(values[name] for name in near) - 3 * values[middle])
+                    all_values = model.constrained(dict(values))
+                    return float(sum(all_values[name] for name in near) - 3 * all_values[middle])
 
                 found.append(Restraint(f"{phase}.{length}: curvature {k + 1}", 0.0, sigma, "", curvature))
     return found

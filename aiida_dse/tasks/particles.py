@@ -35,8 +35,8 @@ def shape_and_sizes(crystal: Crystal, particle: Shape) -> tuple[Family, dict[str
     for name, section in particle.distributions.items():
         if section.law != "log_normal" and not isinstance(family, RandomCentre | QuasiCubePopulation):
             raise ValueError(
-                f"{name} has the law '{section.law}', which is available for quasi-cubes and for all shapes with a "
-                "random centre. Use 'log_normal' here, or another shape.")
+                f"{name} has the law '{section.law}', which is available for quasi-cubes, and for all shapes but "
+                "parallelepipeds and spheres around a point. Use 'log_normal' here, or another shape.")
     _require_particles(crystal, particle, family)
     for name, size in particle.fixed_sizes.items():
         _note_size(crystal.name, name, size)

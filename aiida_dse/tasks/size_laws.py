@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
+
+import numpy as np
 
 from aiida_dse.documents.disorder import SizeLawSection
 from aiida_dse.engine.crystal.structure import CELL_LENGTHS, Crystal
+from aiida_dse.engine.maps.grid import Grid
 from aiida_dse.engine.model.displacements import DisplacementModel
-from aiida_dse.engine.model.size_laws import SizeLaw
+from aiida_dse.engine.model.pattern import PatternModel
+from aiida_dse.engine.model.size_laws import SizeLaw, SizeLawPhase
 from aiida_dse.engine.parameters import Kind, closest
 
 
@@ -29,9 +34,24 @@ def size_laws(
         site, _, what = name.rpartition(".")
         if what == "B_iso" and site in displacements:
             raise ValueError(
-                f"{site} has anisotropic or correlated displacements, so it cannot have a law of B_iso. Remove the "
-                "law, or the displacement model of the site.")
+                f"{site} has anisotropic displacements or takes part in correlated motion, so it cannot have a law of "
+                "B_iso. Remove the law, or 'displacements' of the site and 'correlated_motion'.")
         kind = {"B_iso": Kind.B_CHANGE, "occupancy": Kind.OCCUPANCY_CHANGE}.get(what, Kind.LATTICE_CHANGE)
         found.append(SizeLaw(name, lengths if name == "cell" else (name,), kind, section.change, section.size,
                              section.decay))
     return tuple(found)
+
+
+def require_laws_on_grid(model: PatternModel, grid: Grid) -> None:
+    """Raise ValueError if a law has impossible values at a corner of a map."""
+    for corner in product(*[(0, n - 1) for n in grid.shape]):
+        values = grid.at(corner)
+        moved = {name: value for name, value in values.items() if name in model.parameters and np.isfinite(value)}
+        complete = model.constrained({**model.start, **moved})
+        for index, phase in enumerate(model.phases):
+            if isinstance(phase, SizeLawPhase):
+                try:
+                    phase.require_laws(model.local(index, complete))
+                except ValueError as problem:
+                    at = ", ".join(f"{name} = {value:.5g}" for name, value in moved.items())
+                    raise ValueError(f"at the corner {at} of the map: {problem} Narrow the axes.") from None

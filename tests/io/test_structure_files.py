@@ -75,6 +75,12 @@ def test_a_file_that_is_no_crystal_is_refused(tmp_path, name, text, message):
             read_structure(path)
 
 
+def test_a_cif_is_a_cif_whatever_its_name(tmp_path):
+    assert structure_files.format_of(tmp_path / "POSCAR_salt.cif") is None
+    assert structure_files.format_of(tmp_path / "CONTCAR.mcif") is None
+    assert structure_files.format_of(tmp_path / "POSCAR") == structure_files.format_of(tmp_path / "a.vasp") == "vasp"
+
+
 def test_the_size_of_a_file_is_limited(tmp_path, monkeypatch):
     (tmp_path / "POSCAR").write_text(POSCAR)
     monkeypatch.setattr(structure_files, "MOST_BYTES", 100)

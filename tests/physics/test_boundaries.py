@@ -170,6 +170,17 @@ def test_an_exact_number_of_boundaries(number, dse, direct):
     np.testing.assert_allclose(dse.intensity(phase, Q, tolerance=1e-9), total / weight, rtol=1e-8)
 
 
+def test_another_termination_has_other_layers(dse):
+    """The planes between which an exact number of boundaries is distributed are those of the atoms of the particle."""
+    crystal, cells = dse.crystals["pbnm"], (2, 1, 1)
+    variants = Variants(crystal, AXES)
+    own = Boundaries(variants, (BoundaryPlanes("n", (0,), AB, 1, layers_of(variants, cells)),), {}, cells)
+    other = replace(crystal, termination=(0.3, 0.3, 0.3))
+    moved = own.with_crystal(other)
+    assert moved.planes[0].layers == layers_of(Variants(other, AXES), cells)
+    assert moved.variants.crystal is other
+
+
 def test_more_boundaries_than_planes_are_refused():
     assert exactly(3, 4, np.array([-1.0]), 6)[:, 0].tolist() == pytest.approx([1, -1, 1, -1, -1, -1, -1])
     with pytest.raises(ValueError, match="has 3 planes of this kind, so it cannot have 4 boundaries"):

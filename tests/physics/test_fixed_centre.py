@@ -129,3 +129,22 @@ def test_bodies_that_are_too_large_or_empty_are_refused(dse, monkeypatch):
     phase = phase_of(dse, {"shape": "octahedron", "L_edge": 3.0, "centre": "Pb"}, crystal)
     with pytest.raises(ValueError, match="pairs of atoms; the limit is 1e\\+04"):
         phase.family.pair_counts(crystal, {})
+
+
+def test_bodies_of_ordinary_size_are_possible(dse):
+    """An octahedron of 5 nm has 1.4e7 pairs of atoms; the candidates are those of the body, not of a sphere."""
+    crystal = dse.crystals["pbnm"]
+    phase = phase_of(dse, {"shape": "octahedron", "L_edge": {"mean": 4.0, "sd": 0.4}, "centre": "Pb"}, crystal)
+    phase.require_possible(phase.start)
+    counts = phase.family.pair_counts(crystal, phase.sizes, Resources(2))
+    volume = phase.family.mean_cells(crystal, phase.sizes)
+    assert counts.atoms.sum() == pytest.approx(20 * volume, rel=0.03)
+    (found,) = [entry.result() for entry in phase.family._atoms._entries.values()]
+    assert len(found.atom) < 20 * 6 * volume
+
+
+def test_a_body_of_one_size_keeps_its_atoms_when_the_cell_changes(dse):
+    phase = phase_of(dse, {"shape": "octahedron", "L_edge": 2.1, "centre": "Pb"}, dse.crystals["rock_salt"])
+    numbers = {phase.family.pair_counts(phase.crystal, {}, stretch=scale).atoms.sum()
+               for scale in (0.99, 1.0, 1.0005, 1.01)}
+    assert len(numbers) == 1

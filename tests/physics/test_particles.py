@@ -306,3 +306,9 @@ def test_a_population_with_equal_opposite_faces(dse, direct):
         expected += number[n_ab - 1, n_c - 1] * direct.intensity(atoms, q, dse.wavelength)
     phase = dse.phase(crystal, OpenParallelepiped(inner, extension), sizes)
     assert dse.worst(dse.intensity(phase, q, tolerance=1e-7), expected) < 1e-6
+
+
+def test_the_memory_of_open_parallelepipeds_is_limited(dse):
+    family = OpenParallelepiped(SingleParallelepiped((150, 150, 150)), (0.1, 0.1, 0.1))
+    with pytest.raises(ValueError, match=r"with an 'extension' need .* GB for their pairs; the limit is 1 GB"):
+        family.pair_counts(dse.crystals["pbnm"], {})

@@ -237,3 +237,13 @@ def test_impossible_values_are_refused(dse, law, message):
     phase = phase_of(dse, ParallelepipedPopulation(), SIZES, [law])
     with pytest.raises(ValueError, match=message):
         phase.require_laws(phase.start)
+
+
+@pytest.mark.parametrize("mean", [2.0, 3.0, 4.0, 5.5])
+def test_distributions_far_beyond_the_largest_size(mean, dse):
+    """Without change, the pattern is the plain one, however small the fraction of the particles that remains."""
+    q, crystal = dse.uneven_q(20), dse.crystals["rock_salt"]
+    family, sizes = SpherePopulation((0.0, 0.0, 0.0), 2.2), {"D": mean, "sd_D": 0.1 * mean}
+    phase = phase_of(dse, family, sizes, [SizeLaw("a", ("a",), Kind.LATTICE_CHANGE, 0.0)], "rock_salt")
+    plain = dse.phase(crystal, family, sizes)
+    assert dse.worst(dse.intensity(phase, q), dse.intensity(plain, q)) < 1e-5

@@ -137,7 +137,7 @@ def test_a_bimodal_population_is_refined(folder):
     ({"shape": "sphere", "D": {"mean": 2, "sd": 0.3, "points": 5}}, "belong to 'law: histogram'"),
     ({"shape": "sphere", "D": {"mean": 2, "sd": 0.3, "law": "histogram", "range": [3, 1]}}, "range .* is empty"),
     ({"shape": "sphere", "D": {"mean": 2, "sd": 0.3, "law": "gauss"}}, "log_normal.* or 'histogram'"),
-    ({"shape": "sphere", "D": {"mean": 2, "sd": 0.3, "law": "normal"}, "centre": [0, 0, 0]}, "shapes with a random"),
+    ({"shape": "sphere", "D": {"mean": 2, "sd": 0.3, "law": "normal"}, "centre": [0, 0, 0]}, "all shapes but"),
     ({"shape": "parallelepiped", "L_ab": {"mean": 2, "sd": 0.3, "law": "normal"}, "L_c": {"mean": 2, "sd": 0.3}},
      "L_ab has the law 'normal'"),
     ({"shape": "sphere", "D": {"mean": 2, "sd": 0.3, "law": "histogram", "points": 100}}, "less than or equal to 60"),
@@ -150,3 +150,47 @@ def test_laws_that_make_no_sense_are_refused(folder, particle, words):
 
 def test_the_names_of_the_weights():
     assert FreeWeights((1.0, 2.0)).names("L_edge") == ("L_edge_weight_1", "L_edge_weight_2")
+
+
+def test_histograms_that_vanish_or_lie_far_from_their_mean(folder):
+    narrow = {"shape": "quasi_cube", "L": {"mean": 2.6, "sd": 0.02, "law": "histogram", "range": [2.55, 2.75]}}
+    with pytest.raises(ValueError, match=r"vanishes at all sizes of whole cells|lies below"):
+        pattern(folder, narrow)
+    far = {"shape": "sphere", "D": {"mean": 2.0, "sd": 0.02, "law": "histogram", "range": [4, 5]}}
+    assert np.isfinite(pattern(folder, far).arrays["pattern/calculated"]).all()
+
+
+def test_peaked_histograms_of_a_body_with_two_lengths(folder):
+    """A cylinder with two populated diameters is the mean over the cylinders of single diameters."""
+    lengths = np.linspace(1.6, 3.0, 15)
+    weights = np.zeros(15)
+    weights[[3, 10]] = 0.6, 0.4
+    law = {"mean": 2.2, "sd": 0.3, "law": "histogram", "points": 15, "range": [1.6, 3.0]}
+    parameters = {f"P.D_weight_{k}": float(w) for k, w in enumerate(weights, 1)}
+    found = pattern(folder, {"shape": "cylinder", "D": law, "H": 2.4}, parameters=parameters)
+    step, total, whole = lengths[1] - lengths[0], 0.0, 0.0
+    nodes, gauss = np.polynomial.legendre.leggauss(6)
+    for k in (3, 10):
+        for side in (-1, 1):
+            for x, w in zip((nodes + 1) / 2, gauss / 2, strict=True):
+                share = weights[k] * w * (1 - x)
+                total = total + share * pattern(
+                    folder, {"shape": "cylinder", "D": float(lengths[k] + side * x * step), "H": 2.4}
+                ).arrays["pattern/calculated"]
+                whole += share
+    assert_allclose(found.arrays["pattern/calculated"], total / whole, rtol=1e-4)
+
+
+def test_constrained_weights_move_the_restraints(folder):
+    q = np.arange(1.0, 8.0, 0.1)
+    np.savetxt(folder / "d.xye", np.c_[q, 100 + q, np.sqrt(100 + q)])
+    law = {"mean": 2.2, "sd": 0.3, "law": "histogram", "points": 6}
+    built = build(parse_document(document(
+        {"shape": "sphere", "D": law}, refinement={"stages": [["P.D_weight_1"]]},
+        constraints={"P.D_weight_6": "P.D_weight_1"},
+        pattern={"file": "d.xye", "axis": "q_inverse_angstrom", "wavelength": 0.5, "sigma": "column",
+                 "axis_confirmed": True})), folder)
+    (total,) = [one for one in built.restraints if "sum" in one.name]
+    start = built.model.start
+    assert total.value(start | {"P.D_weight_1": start["P.D_weight_1"] + 0.1}) == pytest.approx(
+        total.value(start) + 0.2)

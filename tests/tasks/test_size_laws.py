@@ -146,3 +146,9 @@ def test_laws_require_a_structure(folder):
         parse_document(content)
 
 
+
+
+def test_a_map_with_impossible_corners_is_refused(folder):
+    axes = [{"parameter": "P.S.B_iso_change", "start": -3.0, "stop": 3.0, "step": 0.5}]
+    with pytest.raises(DocumentError, match=r"at the corner P\.S\.B_iso_change = -3 of the map: .* at least 0"):
+        build(parse_document(document(scan={"axes": axes})), folder)

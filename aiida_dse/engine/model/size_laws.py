@@ -204,8 +204,9 @@ class SizeLawPhase(CrystalPhase):
         found = self.family.diameters(self._with_cell(values), self._sizes(values))
         if found is None:
             raise ValueError(
-                f"{self.name}: laws against size require a population whose particles differ in one size, or a "
-                "parallelepiped. Specify a size distribution, or remove 'size_laws'.")
+                f"{self.name}: laws against size require a population: parallelepipeds, or a shape with a single "
+                "length that has a distribution (not core_shell, cylinder, box or hexagonal_prism). Specify such "
+                "particles, or remove 'size_laws'.")
         smallest, largest = found
         ends = np.array([1 / largest, 1 / smallest])
         for law in self.laws:

@@ -89,11 +89,15 @@ class Order(Protocol):
 
 @dataclass(frozen=True)
 class Boundaries:
-    """The boundaries of a phase: the variants, the planes, and the starting probabilities by parameter."""
+    """The boundaries of a phase: the variants, the planes, and the starting probabilities by parameter.
+
+    `cells` are those of a particle of one size, as exact numbers of boundaries require.
+    """
 
     variants: Variants
     planes: tuple[BoundaryPlanes, ...]
     density: Mapping[str, float]
+    cells: tuple[int, int, int] | None = None
 
     @property
     def changes(self) -> tuple[int, ...]:
@@ -139,7 +143,12 @@ class Boundaries:
             self.variants.wave_vectors, values, strict=True) if abs(value - 1) > 1e-9}
 
     def with_crystal(self, crystal: Crystal) -> Boundaries:
-        return replace(self, variants=replace(self.variants, crystal=crystal))
+        variants = replace(self.variants, crystal=crystal)
+        if self.cells is None:
+            return replace(self, variants=variants)
+        # the layers depend on the atoms that form a cell
+        layers = layers_of(variants, self.cells)
+        return replace(self, variants=variants, planes=tuple(replace(one, layers=layers) for one in self.planes))
 
     def powers(self, density: Mapping[str, float], longest: int) -> np.ndarray:
         random = transfer(self.variants, self._random, density)[:, None, :] ** np.arange(longest + 1)[:, None]

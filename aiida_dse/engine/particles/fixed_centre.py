@@ -41,6 +41,10 @@ class GaugedBody(Protocol):
         """The length (n,) of the smallest body that contains the end of each vector (n, 3) from its centre, in nm."""
         ...
 
+    def radius(self, length: float, others: Mapping[str, float]) -> float:
+        """The largest distance (nm) of a point of the body with this length (nm) from its centre."""
+        ...
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -67,10 +71,13 @@ class FixedCentre(RandomCentre):
         self, crystal: Crystal, sizes: Mapping[str, float], resources: Resources = ONE_THREAD, *,
         stretch: float = 1.0, united: bool = True, weighting: Weighting | None = None,
     ) -> PairCounts:
+        if self.single:  # a body of one size keeps its atoms when the cell changes
+            stretch = 1.0
         (length,), others = self.lengths(crystal, sizes, stretch).values(), self._others(sizes, stretch)
         assert isinstance(self.body, GaugedBody)
-        radius = self._reach(length.end, others)
-        found = self._atoms.get((crystal, radius), lambda: self._candidates(crystal, radius))
+        # rounded, so that small changes of the size reuse the atoms
+        end = rounded_up(length.end, FURTHER)
+        found = self._atoms.get((crystal, end, tuple(others.items())), lambda: self._candidates(crystal, end, others))
         gauge = self.body.gauge(found.vectors, others)
         inside = np.flatnonzero(gauge <= length.end * (1 + SAME_SIZE))
         order = inside[np.argsort(gauge[inside], kind="stable")]
@@ -106,31 +113,44 @@ class FixedCentre(RandomCentre):
             length = WeightedLengths(length, weighting, stretch * self._diameter(others))
         return length.moment_beyond(0, gauge)
 
-    def _reach(self, end: float, others: Mapping[str, float]) -> float:
-        """A radius (Å) that contains the largest body, rounded so that small changes of the size reuse the atoms."""
-        (name,) = self.body.powers
-        return rounded_up(10 * self.body.extent({name: end}, others), FURTHER)
+    def require_possible(self, crystal: Crystal, sizes: Mapping[str, float]) -> None:
+        """Raise ValueError for bodies that are larger than can be computed."""
+        (length,) = self.lengths(crystal, sizes).values()
+        self._require_countable(crystal, length.end, self._others(sizes))
 
-    def _candidates(self, crystal: Crystal, radius: float) -> Candidates:
-        atoms = atoms_of_sphere(crystal, self.centre, radius)
-        if (number := len(atoms.atom) ** 2 / 2) > MOST_PAIRS:
+    def _require_countable(self, crystal: Crystal, end: float, others: Mapping[str, float]) -> None:
+        volume = self.body.volume({name: OneLength(end) for name in self.body.powers}, others)
+        if (number := (volume * 1e3 / crystal.cell.volume * len(crystal.basis_atoms)) ** 2 / 2) > MOST_PAIRS:
             raise ValueError(
-                f"bodies that extend up to {radius / 10:.3g} nm from their centre have {number:.1e} pairs of atoms; "
-                f"the limit is {MOST_PAIRS:.0e}. Lower the size, or use the random centre (remove 'centre').")
+                f"the largest bodies around a point, {end:.3g} nm, have {number:.1e} pairs of atoms; the limit is "
+                f"{MOST_PAIRS:.0e}. Lower the size, or use the random centre (remove 'centre').")
+
+    def _candidates(self, crystal: Crystal, end: float, others: Mapping[str, float]) -> Candidates:
+        """The atoms of the body with the length `end` nm."""
+        assert isinstance(self.body, GaugedBody)
+        self._require_countable(crystal, end / FURTHER, others)
+        atoms = atoms_of_sphere(crystal, self.centre, 10 * self.body.radius(end, others))
+        point = special_centre(crystal, self.centre)
+        vectors = (atoms.cell + crystal.positions()[atoms.atom] - point) @ crystal.cell.matrix.T / 10
+        inside = self.body.gauge(vectors, others) <= end * (1 + SAME_SIZE)
+        cell, atom, vectors = atoms.cell[inside], atoms.atom[inside], vectors[inside]
+        if not len(atom):
+            raise ValueError(
+                f"the largest body around the centre {list(self.centre)}, {end:.3g} nm, contains no atom. Increase its "
+                "size, or move its centre.")
         merged = merge_translations(crystal)
-        reach = np.ptp(atoms.cell, axis=0) + int(np.abs(merged.shift).max())
+        reach = np.ptp(cell, axis=0) + int(np.abs(merged.shift).max())
         if 4.0 * len(merged.first) * np.prod(2.0 * reach + 1) > MOST_BYTES:
             raise ValueError(
-                f"bodies that extend up to {radius / 10:.3g} nm from their centre have too many difference vectors. "
-                "Lower the size, or use the random centre (remove 'centre').")
-        groups = vector_groups(crystal, 2 * radius * (1 + 1e-6))
+                f"bodies of up to {end:.3g} nm around a point have too many difference vectors. Lower the size, or use "
+                "the random centre (remove 'centre').")
+        (name,) = self.body.powers
+        groups = vector_groups(crystal, rounded_up(10 * self.body.extent({name: end}, others) * (1 + 1e-6), FURTHER))
         table = group_table(crystal, groups, reach)
         strides = np.array([table.shape[2] * table.shape[3], table.shape[3], 1])
         origin = np.where(merged.class_of_pair >= 0, merged.class_of_pair * table[0].size
                           + (merged.shift + np.array(table.shape[1:]) // 2) @ strides, -1)
-        point = special_centre(crystal, self.centre)
-        vectors = (atoms.cell + crystal.positions()[atoms.atom] - point) @ crystal.cell.matrix.T / 10
-        return Candidates(atoms.cell, atoms.atom, vectors, groups, table.ravel(), origin, strides)
+        return Candidates(cell, atom, vectors, groups, table.ravel(), origin, strides)
 
     def counting(self, crystal: Crystal, sizes: Mapping[str, float]) -> Counting | None:
         (length,) = self.lengths(crystal, sizes).values()

@@ -131,22 +131,20 @@ class Truncated:
         return min(self.limit, self.law.last) / self.scale
 
     @property
-    def fraction(self) -> float:
-        """The fraction of the untruncated distribution up to the end."""
-        return 1 - self.law.beyond(self.limit)
+    def kinks(self) -> tuple[float, ...]:
+        """Lengths (nm) where the density is not smooth."""
+        return tuple(x / self.scale for x in self.law.kinks)
 
     @cached_property
     def _whole(self) -> float:
-        kinks = tuple(x / self.scale for x in self.law.kinks)
         return float(moments_beyond(lambda x: self.law.density(self.scale * x), self.begin, self.end, 0,
-                                    np.array([self.begin]), kinks)[0])
+                                    np.array([self.begin]), self.kinks)[0])
 
     def density(self, length: FloatArray) -> FloatArray:
         return np.asarray(self.law.density(self.scale * np.asarray(length, dtype=float)) / self._whole)
 
     def moment_beyond(self, power: int, length: FloatArray) -> FloatArray:
-        kinks = tuple(x / self.scale for x in self.law.kinks)
-        return moments_beyond(self.density, self.begin, self.end, power, length, kinks)
+        return moments_beyond(self.density, self.begin, self.end, power, length, self.kinks)
 
 
 @dataclass(frozen=True)

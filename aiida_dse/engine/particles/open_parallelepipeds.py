@@ -24,6 +24,8 @@ from .size_weighting import Weighting
 from .sphere_counting import merge_translations
 
 Axis = tuple[int, int]
+#: Largest memory (bytes) of the numbers of pairs.
+MOST_BYTES = 1e9
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,12 @@ class OpenParallelepiped(NamedSizes):
             number = number * weighting(diameters_of_cells(crystal, number))
         more, merged = self.more(crystal), merge_translations(crystal)
         reach = np.array([cells[-1] for cells in along]) + int(np.abs(merged.shift).max(initial=0))
+        if (size := 8.0 * len(merged.first) * float(np.prod(2.0 * reach + 1))) > MOST_BYTES:
+            most = " x ".join(str(cells[-1]) for cells in along)
+            raise ValueError(
+                f"parallelepipeds of up to {most} cells with an 'extension' need {size / 1e9:.1f} GB for their pairs; "
+                f"the limit is {MOST_BYTES / 1e9:.0f} GB. Lower the size or the standard deviation, specify 'largest', "
+                "or remove 'extension'.")
         tables = np.zeros((len(merged.first), *(2 * reach + 1)))
         known: dict[tuple[int, ...], FloatArray] = {}
         site = crystal.site_of_atom

@@ -176,10 +176,12 @@ class TruncatedLogNormal:
 
     @property
     def begin(self) -> float:
-        return float(self.law.median * np.exp(-BEGIN * self.law.width))
+        return float(min(self.law.median * np.exp(-BEGIN * self.law.width), 0.9 * self.end))
 
     def density(self, length: FloatArray) -> FloatArray:
-        return np.asarray(np.exp(self.law.log_density(length)) / self.fraction)
+        # logarithms, because the fraction below the end may be very small
+        below = log_ndtr(np.log(self.end / self.law.median) / self.law.width)
+        return np.asarray(np.exp(self.law.log_density(length) - below))
 
     @property
     def fraction(self) -> float:
@@ -270,6 +272,9 @@ def number_weights(log_density: FloatArray, counted: FloatArray) -> FloatArray:
     all lengths selects the nearest one.
     """
     chosen = log_density + np.log(np.maximum(counted, 1e-300))
+    if chosen.max() == -np.inf:
+        raise ValueError("the size distribution vanishes at all sizes of whole cells. Specify a broader range or more "
+                         "points, or other weights.")
     density = np.exp(chosen - chosen.max())
     return np.asarray(density / density.sum())
 

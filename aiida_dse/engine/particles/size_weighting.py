@@ -60,9 +60,14 @@ class WeightedLengths:
     def end(self) -> float:
         return self.lengths.end
 
+    @property
+    def kinks(self) -> tuple[float, ...]:
+        """Lengths (nm) where the density is not smooth."""
+        return tuple(getattr(self.lengths, "kinks", ()))
+
     def density(self, length: FloatArray) -> FloatArray:
         length = np.asarray(length, dtype=float)
         return np.asarray(self.lengths.density(length) * self.weighting(self.factor * length))
 
     def moment_beyond(self, power: int, length: FloatArray) -> FloatArray:
-        return moments_beyond(self.density, self.begin, self.end, power, length)
+        return moments_beyond(self.density, self.begin, self.end, power, length, self.kinks)
