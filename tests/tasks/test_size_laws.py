@@ -98,10 +98,10 @@ def test_a_map_of_a_law(folder, explicit):
             {"parameter": "P.a", "start": 5.90, "stop": 5.96, "step": 0.0012}]
     content = with_data(folder, explicit, scan={"axes": axes})
     found = run_scan(build(parse_document(content), folder))
-    exact = run_scan(build(parse_document(content | {"scan": {"axes": axes, "method": "direct"}}), folder))
+    coarse = [axis | {"step": 5 * axis["step"]} for axis in axes]
+    exact = run_scan(build(parse_document(content | {"scan": {"axes": coarse, "method": "direct"}}), folder))
     assert found.summary.interpolation is not None
-    assert_allclose(found.arrays["scan/gof"], exact.arrays["scan/gof"], rtol=2e-5)
-    assert found.summary.minimum["P.a_change"] == pytest.approx(exact.summary.minimum["P.a_change"], abs=1e-5)
+    assert_allclose(found.arrays["scan/gof"][::5, ::5], exact.arrays["scan/gof"], rtol=2e-5)
     assert 0.0005 < found.summary.minimum["P.a_change"] < 0.0075  # not at an edge
 
 

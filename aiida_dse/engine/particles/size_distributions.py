@@ -176,7 +176,7 @@ class TruncatedLogNormal:
 
     @property
     def begin(self) -> float:
-        return float(min(self.law.median * np.exp(-BEGIN * self.law.width), 0.9 * self.end))
+        return float(min(self.law.median * np.exp(-BEGIN * self.law.width), 0.4 * self.end))
 
     def density(self, length: FloatArray) -> FloatArray:
         # logarithms, because the fraction below the end may be very small
