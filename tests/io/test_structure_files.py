@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+from cifs import cubic_cif
 from numpy.testing import assert_allclose
 
 from aiida_dse.documents import parse_document
@@ -90,23 +91,7 @@ def test_the_size_of_a_file_is_limited(tmp_path, monkeypatch):
 
 def test_a_document_names_a_poscar(tmp_path):
     """The pattern is that of the CIF with the same atoms."""
-    cif = f"""data_salt
-_cell_length_a {A}
-_cell_length_b {A}
-_cell_length_c {A}
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-_space_group_name_H-M_alt 'F m -3 m'
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-Na Na 0 0 0
-Cl Cl 0.5 0.5 0.5
-"""
+    cif = cubic_cif(A, ["Na Na 0 0 0", "Cl Cl 0.5 0.5 0.5"], columns=())
     (tmp_path / "salt.cif").write_text(cif)
     (tmp_path / "POSCAR").write_text(POSCAR)
     def pattern(file):

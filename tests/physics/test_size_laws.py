@@ -90,7 +90,7 @@ def test_a_population_of_parallelepipeds(dse, direct, laws):
     for n_ab, n_c in np.argwhere(number > 1e-9) + 1:
         expected += number[n_ab - 1, n_c - 1] * explicit(
             direct, dse.structures["pbnm"], (n_ab, n_ab, n_c), laws, q, dse.wavelength, list(phase.labels))
-    assert dse.worst(dse.intensity(phase, q), expected) < 2e-5
+    assert dse.worst(dse.intensity(phase, q), expected) < 1e-6
     # the laws are visible: without them, the pattern is another one
     plain = dse.phase(phase.crystal, phase.family, phase.sizes)
     assert dse.worst(dse.intensity(plain, q), expected) > 1e-3
@@ -106,7 +106,7 @@ def test_quasi_cubes(dse, direct, laws):
     for n_ab, n_c in np.argwhere(number > 1e-9) + 1:
         expected += number[n_ab - 1, n_c - 1] * explicit(
             direct, dse.structures["pbnm"], (n_ab, n_ab, n_c), laws, q, dse.wavelength, list(phase.labels))
-    assert dse.worst(dse.intensity(phase, q), expected) < 2e-5
+    assert dse.worst(dse.intensity(phase, q), expected) < 1e-6
 
 
 def log_normal(diameter, mean, sd):

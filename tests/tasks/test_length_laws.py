@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cifs import cubic_cif
 from numpy.testing import assert_allclose
 from scipy.integrate import quad
 from scipy.stats import truncnorm
@@ -13,25 +14,7 @@ from aiida_dse.engine.particles.length_laws import FreeWeights, Histogram, Norma
 from aiida_dse.tasks.build import build
 from aiida_dse.tasks.run import run_refine, run_simulate
 
-CIF = """data_x
-_cell_length_a 5.936
-_cell_length_b 5.936
-_cell_length_c 5.936
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-_space_group_name_H-M_alt 'F m -3 m'
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-_atom_site_occupancy
-_atom_site_B_iso_or_equiv
-Pb Pb2+ 0 0 0 1 1.3
-S S 0.5 0.5 0.5 1 0.9
-"""
+CIF = cubic_cif(5.936, ["Pb Pb2+ 0 0 0 1 1.3", "S S 0.5 0.5 0.5 1 0.9"])
 GRID = {"axis": "q_inverse_angstrom", "wavelength": 0.5, "grid": {"start": 0.8, "stop": 12.0, "step": 0.02}}
 
 

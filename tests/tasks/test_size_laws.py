@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cifs import cubic_cif
 from numpy.testing import assert_allclose
 
 from aiida_dse.documents import DocumentError, parse_document
@@ -14,25 +15,7 @@ from aiida_dse.tasks.distances import run_build
 from aiida_dse.tasks.run import run_refine, run_scan, run_simulate
 
 A, CHANGE, B_CHANGE = 5.936, 0.004, 0.6
-CIF = f"""data_x
-_cell_length_a {A}
-_cell_length_b {A}
-_cell_length_c {A}
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-_space_group_name_H-M_alt 'F m -3 m'
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-_atom_site_occupancy
-_atom_site_B_iso_or_equiv
-Pb Pb2+ 0 0 0 1 1.3
-S S 0.5 0.5 0.5 1 0.9
-"""
+CIF = cubic_cif(A, ["Pb Pb2+ 0 0 0 1 1.3", "S S 0.5 0.5 0.5 1 0.9"])
 LAWS = {"a": {"change": 0.001, "size": 2.5}, "S.B_iso": {"change": 0.3, "size": 2.5}}
 SIZES = {"L_ab": {"mean": 1.8, "sd": 0.5}, "L_c": {"mean": 1.8, "sd": 0.5}, "largest": 3.0}
 

@@ -146,8 +146,8 @@ def tabulated(
         return np.asarray(function(at, np.asarray(size.end)))
     step = size.end / (TABLE - 1)
     grid = (np.arange(-1, TABLE + 3) * step)[:, None]
-    if kinks := getattr(size, "kinks", ()):
-        edges = np.unique(np.clip([size.begin, *kinks, size.end], size.begin, size.end))
+    if size.kinks:
+        edges = np.unique(np.clip([size.begin, *size.kinks, size.end], size.begin, size.end))
         edges = np.concatenate([*(np.linspace(a, b, 9)[:-1] for a, b in pairwise(edges)), edges[-1:]])
         half = np.diff(edges)[:, None] / 2
         sizes = (edges[:-1, None] + half * (_FEW_NODES + 1)).ravel()[None, :]

@@ -128,6 +128,11 @@ class Lengths(Protocol):
         """A length (nm) below which there are practically no particles."""
         ...
 
+    @property
+    def kinks(self) -> tuple[float, ...]:
+        """Lengths (nm) where the density is not smooth."""
+        ...
+
     def density(self, length: FloatArray) -> FloatArray:
         """The probability density (1/nm) at lengths between `begin` and `end`."""
         ...
@@ -152,6 +157,10 @@ class OneLength:
 
     def moment_beyond(self, power: int, length: FloatArray) -> FloatArray:
         return np.where(np.asarray(length) < self.length, self.length**power, 0.0)
+
+    @property
+    def kinks(self) -> tuple[float, ...]:
+        return ()
 
 
 #: A log-normal distribution has practically no lengths so many widths below the median.
@@ -182,6 +191,10 @@ class TruncatedLogNormal:
         # logarithms, because the fraction below the end may be very small
         below = log_ndtr(np.log(self.end / self.law.median) / self.law.width)
         return np.asarray(np.exp(self.law.log_density(length) - below))
+
+    @property
+    def kinks(self) -> tuple[float, ...]:
+        return ()
 
     @property
     def fraction(self) -> float:

@@ -63,7 +63,7 @@ class WeightedLengths:
     @property
     def kinks(self) -> tuple[float, ...]:
         """Lengths (nm) where the density is not smooth."""
-        return tuple(getattr(self.lengths, "kinks", ()))
+        return self.lengths.kinks
 
     def density(self, length: FloatArray) -> FloatArray:
         length = np.asarray(length, dtype=float)
