@@ -225,3 +225,17 @@ def test_the_api_loads_neither_aiida_nor_figures_nor_other_packages_of_structure
         "assert not late & set(sys.modules), late & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_a_pattern_is_computed_without_the_libraries_that_load_slowly(tmp_path):
+    """They take up to a second of the start of every job; functions that need them import them."""
+    arguments = ["dse-engine", "simulate", str(ROOT / "examples" / "cspbbr3" / "refine.yaml"), "-o", str(tmp_path)]
+    code = (
+        f"import sys\nsys.argv = {arguments}\n"
+        "from aiida_dse.cli.engine import main\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code\n"
+        "late = {'scipy.stats', 'scipy.optimize', 'scipy.interpolate', 'scipy.spatial', 'scipy.ndimage', 'xraydb',\n"
+        "        'sqlalchemy', 'pymatgen', 'ase', 'spglib', 'matplotlib', 'aiida', 'lmfit', 'emcee', 'iminuit'}\n"
+        "assert not late & set(sys.modules), late & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -15,7 +15,6 @@ from itertools import product
 from typing import Protocol
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from aiida_dse.engine.units import FloatArray
 
@@ -187,6 +186,8 @@ class Variants:
 
         Each atom takes one place, such that the sum of the squared distances is the smallest.
         """
+        from scipy.optimize import linear_sum_assignment  # slow to load; only boundaries need it
+
         crystal, positions = self.crystal, self.crystal.positions()
         difference = positions - positions[:, None] - shift
         cell = np.round(difference)

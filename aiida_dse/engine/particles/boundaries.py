@@ -23,7 +23,6 @@ from itertools import product
 from typing import Protocol
 
 import numpy as np
-from scipy.stats import hypergeom
 
 from aiida_dse.engine.crystal.splitting import SplitSites
 from aiida_dse.engine.crystal.structure import Crystal
@@ -194,6 +193,8 @@ def exactly(number: int, layers: int, values: np.ndarray, longest: int) -> np.nd
     The boundaries are at random among the layers - 1 planes; values (n,) are the characters of the shift.
     Raises ValueError for more boundaries than planes.
     """
+    from scipy.stats import hypergeom  # slow to load; few particles have an exact number of boundaries
+
     planes = layers - 1
     if not 0 <= number <= planes:
         raise ValueError(f"the particle has {planes} planes of this kind, so it cannot have {number} boundaries. "
