@@ -270,23 +270,27 @@ class CrystalPhase(Sites):
             sums[plain] = debye.sine_sums(
                 histograms, sampling.q, step=sampling.step, resources=sampling.resources
             )
+        directed = previous.directed if previous is not None and previous.counts_key == counts_key else None
         if tensorial := sorted(set(stale) - set(plain)):
             # Python loads the module only where it is needed
             from aiida_dse.engine.scattering.anisotropic import TensorPairs, tensor_sums
 
-            grouped = by_direction(self.crystal, counts)
-            assert grouped.groups is not None
-            pairs = np.where(self._excluded(grouped.groups), 0.0, grouped.tables)
-            parts = self._parts(grouped.groups)
+            if directed is None:
+                directed = by_direction(self.crystal, counts)
+                assert directed.groups is not None
+                directed = replace(
+                    directed, tables=np.where(self._excluded(directed.groups), 0.0, directed.tables))
+            assert directed.groups is not None
+            parts = self._parts(directed.groups)
             present = [k for k in tensorial if k in parts]
             sums[tensorial] = 0.0
             sums[present] = tensor_sums(
-                TensorPairs(grouped.groups, pairs, atom_tensors(
+                TensorPairs(directed.groups, directed.tables, atom_tensors(
                     self.crystal, self.displacements, values, matrix), **motion),
                 [parts[k] for k in present], matrix, positions, sampling.q, step=sampling.step,
                 resources=sampling.resources)
         atoms = self._atoms(counts.atoms)
-        return PhaseState(keys, counts_key, counts, weights, sums, atoms)
+        return PhaseState(keys, counts_key, counts, weights, sums, atoms, directed)
 
     def boundary_slope(
         self, values: Mapping[str, float], sampling: Sampling, state: PhaseState, name: str

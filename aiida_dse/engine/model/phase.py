@@ -57,6 +57,7 @@ class PhaseState:
     weights: PairWeights | None
     sums: FloatArray  # (n_channels, n_q)
     atoms: FloatArray  # (n_sites,) mean number of atoms of each site per particle
+    directed: PairCounts | None = None  # those of `counts` by groups of vectors of the same direction
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ class Node:
 class SizedState(PhaseState):
     """The sums over all nodes, and the states of the nodes."""
 
-    parts: tuple[PhaseState, ...]
+    parts: tuple[PhaseState, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class SizeLawPhase(CrystalPhase):
         own = tuple(values[name] for law in self.laws for name in law.parameters)
         keys = tuple((own, *(part.keys[k] for part in parts)) for k in range(len(channels)))
         return SizedState(keys, tuple(part.counts_key for part in parts), parts[0].counts, parts[0].weights, sums,
-                          atoms, tuple(parts))
+                          atoms, parts=tuple(parts))
 
     def contents(self, state: PhaseState) -> FloatArray:
         """The mean number (n_sites,) of atoms of each site, those of a law relative to the occupancy without it."""

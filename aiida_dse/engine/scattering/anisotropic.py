@@ -33,7 +33,9 @@ from .histograms import GRID_MARGIN, SPLINE_ORDER, spline_from_moments
 
 #: Number of Chebyshev polynomials for the leading term, and for G and E.
 LEADING, CORRECTIONS = 4, 2
-N_FIELDS = 2 * LEADING + 2 * CORRECTIONS
+N_FIELDS = LEADING + 2 * CORRECTIONS
+#: Number of rows of a channel that are transformed.
+N_ROWS = 2 * LEADING + 2 * CORRECTIONS
 #: Relative accuracy of the transforms of the corrections, which are a few per cent of the sum.
 CORRECTIONS_TOLERANCE = 1e-7
 #: Number of points from which the coefficients of the polynomials are computed.
@@ -78,15 +80,19 @@ def tensor_sums(
         present = lengths[part][abs(pairs[part]) > 0]
         if not len(present):
             return np.zeros((N_ROWS, n_bins)), 0.0, 0.0
-        scale = vectors.scale(present)
+        scale = vectors.scale(np.array([present.min(), present.max()]))
         centre, width = _range(vectors.tensors, first, second, float(scale.min()), float(scale.max()))
-        moments = np.zeros((n_bins, N_FIELDS * SPLINE_ORDER))
+        width = max(width, LEAST_WIDTH)
+        moments = np.zeros((n_bins, SPLINE_ORDER, N_FIELDS))
         _collect(groups.cell[part], first, second, pairs[part], matrix, positions, vectors.tensors, centre,
-                 max(width, LEAST_WIDTH), vectors.delta_1, vectors.delta_2, step, moments)
+                 width, vectors.delta_1, vectors.delta_2, step, moments)
         fields = np.zeros((N_FIELDS, n_bins))
         for k in range(N_FIELDS):
-            spline_from_moments(moments[:, SPLINE_ORDER * k : SPLINE_ORDER * (k + 1)], fields[k])
-        return _rows(fields, step), centre, width
+            spline_from_moments(moments[:, :, k], fields[k])
+        distances = np.maximum((np.arange(n_bins) - GRID_MARGIN) * step, step)
+        # the trace is the same for all pairs of atoms of two sites
+        trace = vectors.scale(distances) * np.trace(vectors.tensors[first[0]] + vectors.tensors[second[0]])
+        return _rows(fields, trace, centre, width, 1 / distances), centre, width
 
     size = 8.0 * n_bins * N_FIELDS * (SPLINE_ORDER + 3)
     found = list(resources.ordered(collected, channels, bytes_each=size))
@@ -98,41 +104,38 @@ def tensor_sums(
                      for first, second, (_, centre, width) in zip(leading, others, found, strict=True)])
 
 
-#: Number of rows of a channel that are transformed.
-N_ROWS = 3 * LEADING + 4 * CORRECTIONS
+def _rows(
+    fields: FloatArray, trace: FloatArray, centre: float, width: float, inverse: FloatArray
+) -> FloatArray:
+    """What is to be transformed (N_ROWS, n_bins), from the fields of W T_k, W G T_k and W E T_k.
 
-
-def _rows(fields: FloatArray, step: float) -> FloatArray:
-    """What is to be transformed (N_ROWS, n_bins), from the fields of W, W A, W G and W E times T_k.
-
-    Of the rows of `leading` and of the three groups that follow, the sine transforms are needed; of the
-    others, the cosine transforms.
+    trace (n_bins,) is that of U, and `inverse` 1/r. The coefficients exp(-a h) of T_k multiply, in this order,
+    sine transforms / q, q times sine transforms, cosine transforms, and q^2 times cosine transforms.
     """
-    n_bins = fields.shape[1]
-    inverse = 1 / np.maximum((np.arange(n_bins) - GRID_MARGIN) * step, step)
-    leading, trace, along, fourth = np.split(
-        fields, [LEADING, 2 * LEADING, 2 * LEADING + CORRECTIONS])
+    leading, along, fourth = np.split(fields, [LEADING, LEADING + CORRECTIONS])
     square = inverse**2
-    return np.concatenate([
-        leading, trace * square, (along / 2 - fourth / 8) * square, fourth * (0.375 * square**2),  # sin
-        trace * inverse, along * inverse, fourth * (square * inverse),  # cos
-    ])
+    # h = centre + width x and 2 x T_k = T_(k-1) + T_(k+1); T_LEADING is beyond the accuracy of the expansion
+    times_x = np.zeros_like(leading)
+    times_x[0] = leading[1]
+    times_x[1:] = leading[:-1] / 2
+    times_x[1:-1] += leading[2:] / 2
+    corrected = (trace - 3 * centre) * leading - 3 * width * times_x  # W A T_k
+    sines, cosines = leading - corrected * (square / 2), corrected * (inverse / 2)
+    sines[:CORRECTIONS] += fourth * (0.375 * square**2)
+    cosines[:CORRECTIONS] -= fourth * (0.375 * square * inverse)
+    return np.concatenate([sines, (along / 2 - fourth / 8) * square, cosines, along * (inverse / -2)])
 
 
 def _combined(
     leading: ComplexArray, others: ComplexArray, centre: float, width: float, q: FloatArray
 ) -> FloatArray:
     """The sum (n_q,) of all terms of a channel, from the transforms of its rows."""
-    sizes = (LEADING, CORRECTIONS, CORRECTIONS, LEADING, CORRECTIONS, CORRECTIONS)
-    s1, s2, s3, c1, c2, c3 = np.split(others, np.cumsum(sizes)[:-1])
-    sine = [one.imag for one in (leading, s1, s2, s3)]
-    cosine = [one.real for one in (c1, c2, c3)]
     weights = _chebyshev_weights(q, centre, width)
     few = weights[:CORRECTIONS]
+    sines, cosines, squares = np.split(others, [CORRECTIONS, CORRECTIONS + LEADING])
     return np.asarray(
-        ((weights * (sine[0] - sine[1] / 2)).sum(axis=0) + (few * sine[3]).sum(axis=0)) / q
-        + (weights * cosine[0]).sum(axis=0) / 2 - 0.375 * (few * cosine[2]).sum(axis=0)
-        + q * (few * sine[2]).sum(axis=0) - q**2 / 2 * (few * cosine[1]).sum(axis=0))
+        (weights * leading.imag).sum(axis=0) / q + q * (few * sines.imag).sum(axis=0)
+        + (weights * cosines.real).sum(axis=0) + q**2 * (few * squares.real).sum(axis=0))
 
 
 def _chebyshev_weights(q: FloatArray, centre: float, width: float) -> FloatArray:
@@ -160,10 +163,9 @@ def _range(
 def _collect(  # type: ignore[no-untyped-def]
     cell, first, second, pairs, matrix, positions, tensors, centre, width, delta_1, delta_2, step, moments
 ):
-    """Add the moments of W T_k and W A T_k (k < LEADING), W G T_k and W E T_k (k < CORRECTIONS)."""
+    """Add the moments of W T_k (k < LEADING), W G T_k and W E T_k (k < CORRECTIONS)."""
     field = np.empty(N_FIELDS)
-    u = np.empty((3, 3))
-    polynomial = np.empty(LEADING)
+    flat = moments.reshape(moments.size)
     for n in range(len(pairs)):
         if not abs(pairs[n]) > 0.0:
             continue
@@ -177,37 +179,36 @@ def _collect(  # type: ignore[no-untyped-def]
         r = np.sqrt(x * x + y * y + z * z)
         x, y, z = x / r, y / r, z / r
         scale = 1 - delta_1 / r - delta_2 / (r * r)
-        for k in range(3):
-            for m in range(3):
-                u[k, m] = scale * (tensors[i, k, m] + tensors[j, k, m])
-        ux = u[0, 0] * x + u[0, 1] * y + u[0, 2] * z
-        uy = u[1, 0] * x + u[1, 1] * y + u[1, 2] * z
-        uz = u[2, 0] * x + u[2, 1] * y + u[2, 2] * z
+        u00 = scale * (tensors[i, 0, 0] + tensors[j, 0, 0])
+        u11 = scale * (tensors[i, 1, 1] + tensors[j, 1, 1])
+        u22 = scale * (tensors[i, 2, 2] + tensors[j, 2, 2])
+        u01 = scale * (tensors[i, 0, 1] + tensors[j, 0, 1])
+        u02 = scale * (tensors[i, 0, 2] + tensors[j, 0, 2])
+        u12 = scale * (tensors[i, 1, 2] + tensors[j, 1, 2])
+        ux = u00 * x + u01 * y + u02 * z
+        uy = u01 * x + u11 * y + u12 * z
+        uz = u02 * x + u12 * y + u22 * z
         h = ux * x + uy * y + uz * z
         square = ux * ux + uy * uy + uz * uz
-        trace = u[0, 0] + u[1, 1] + u[2, 2]
-        second_trace = (u[0, 0] ** 2 + u[1, 1] ** 2 + u[2, 2] ** 2
-                        + 2 * (u[0, 1] ** 2 + u[0, 2] ** 2 + u[1, 2] ** 2))
+        trace = u00 + u11 + u22
+        second_trace = u00 * u00 + u11 * u11 + u22 * u22 + 2 * (u01 * u01 + u02 * u02 + u12 * u12)
         along = square - h * h
         fourth = 35 * h * h - 10 * h * trace - 20 * square + trace * trace + 2 * second_trace
         at = (h - centre) / width
-        polynomial[0], polynomial[1] = 1.0, at
-        for k in range(2, LEADING):
-            polynomial[k] = 2 * at * polynomial[k - 1] - polynomial[k - 2]
         weight = pairs[n] / r
-        for k in range(LEADING):
-            field[k] = weight * polynomial[k]
-            field[LEADING + k] = weight * (trace - 3 * h) * polynomial[k]
+        field[0], field[1] = weight, weight * at
+        for k in range(2, LEADING):
+            field[k] = 2 * at * field[k - 1] - field[k - 2]
         for k in range(CORRECTIONS):
-            field[2 * LEADING + k] = weight * along * polynomial[k]
-            field[2 * LEADING + CORRECTIONS + k] = weight * fourth * polynomial[k]
+            field[LEADING + k] = along * field[k]
+            field[LEADING + CORRECTIONS + k] = fourth * field[k]
         s = r / step
         bin_ = np.int64(s)
         t = s - bin_ - 0.5
-        row = moments[bin_ + GRID_MARGIN]
-        for k in range(N_FIELDS):
-            value = field[k]
-            row[4 * k] += value
-            row[4 * k + 1] += value * t
-            row[4 * k + 2] += value * t * t
-            row[4 * k + 3] += value * t * t * t
+        begin = (bin_ + GRID_MARGIN) * (SPLINE_ORDER * N_FIELDS)
+        power = 1.0
+        for m in range(SPLINE_ORDER):
+            row = flat[begin + m * N_FIELDS : begin + (m + 1) * N_FIELDS]
+            for k in range(N_FIELDS):
+                row[k] += power * field[k]
+            power *= t

@@ -185,7 +185,7 @@ class VariantPairs:
         self, counts: FloatArray, powers: Callable[[int], np.ndarray], resources: Resources = ONE_THREAD
     ) -> PairWeights:
         """The weights of each class, for C(u) (2U-1, 2V-1, 2W-1) and `powers` of an `Order`."""
-        return self._collected(self._numbers(counts, lambda longest: [powers(longest)], resources), resources)
+        return self._weights(counts, lambda longest: [powers(longest)], unchanged=True, resources=resources)
 
     def slopes(
         self, counts: FloatArray, powers: Callable[[int], np.ndarray],
@@ -199,62 +199,48 @@ class VariantPairs:
                 found[-1][axis] = slope
             return found
 
-        numbers = self._numbers(counts, products, resources)
-        numbers[self.change < 0] = 0.0  # these do not depend on the variants
-        return self._collected(numbers, resources)
+        return self._weights(counts, products, unchanged=False, resources=resources)
 
-    def _numbers(
-        self, counts: FloatArray, products: Callable[[int], list[np.ndarray]], resources: Resources
-    ) -> FloatArray:
-        """The numbers of pairs (n_tables, 2U'-1, ...), summed over products of transfer factors along the axes."""
+    def _weights(
+        self, counts: FloatArray, products: Callable[[int], list[np.ndarray]], *, unchanged: bool,
+        resources: Resources,
+    ) -> PairWeights:
+        """The weights summed over products of transfer factors along the axes; without those of pairs whose
+        distance does not depend on the variants if not `unchanged`."""
+        reach = np.array(counts.shape) // 2
+        shifts = np.array([shift for members in self.sums for shift, _ in members])
+        weight = np.array([weight for members in self.sums for _, weight in members])
+        members = np.concatenate([[0], np.cumsum([len(one) for one in self.sums])])
+        end = reach + np.abs(shifts).max()
         lattice = self.ordering.lattice
-        end = np.array(counts.shape) // 2 + max(
-            abs(x) for members in self.sums for shift, _ in members for x in shift)
         longest = int((np.abs(lattice).T @ end).max() + np.abs(self.offset).max())
-        sums = np.array([_summed(counts, members, 2 * end + 1) for members in self.sums])
-        total: FloatArray = np.zeros(0)
-        for forward in products(longest):
-            powers, inverse = _powers(self.ordering, forward)
-            numbers = np.empty((len(self.change), *sums.shape[1:]))
-
-            def fill(part: np.ndarray, powers: np.ndarray = powers, inverse: np.ndarray = inverse,
-                     numbers: FloatArray = numbers) -> None:
-                _multiply(sums, self.sum_of_table, self.change, self.offset, part, inverse, powers, lattice, end,
-                          longest, numbers)
-
-            self._run(fill, len(numbers), resources)
-            total = total + numbers if len(total) else numbers
-        return total
-
-    def _collected(self, numbers: FloatArray, resources: Resources) -> PairWeights:
-        """The weights of each class, from the numbers of the tables."""
-        end = np.array(numbers.shape[1:]) // 2
-        last = end + np.maximum.reduceat(np.abs(self.shift).max(axis=1), self.begin[:-1])[:, None]
+        powers, inverse = _powers(self.ordering, np.concatenate(products(longest), axis=2))
+        # the vectors of a table and of a class extend as far as their own shifts
+        table_end = reach + np.maximum.reduceat(np.abs(shifts), members[:-1])[self.sum_of_table]
+        last = np.maximum.reduceat(table_end[self.part] + np.abs(self.shift), self.begin[:-1])
         start = np.where(self.fold > 0, 0, -last)
         shape = last - start + 1
         offsets = np.concatenate([[0], np.cumsum(shape.prod(axis=1))])
         flat = np.zeros(offsets[-1])
 
-        def add(part: np.ndarray) -> None:
-            _add(numbers, self.begin, self.part, self.sign, self.shift, self.fold, self.hole, part, start, shape,
-                 offsets, flat)
+        def fill(k: int) -> None:
+            _fill(counts, shifts, weight, members, self.sum_of_table, self.change, self.offset,
+                  self.part[self.begin[k] : self.begin[k + 1]], self.sign[self.begin[k] : self.begin[k + 1]],
+                  self.shift[self.begin[k] : self.begin[k + 1]], self.fold[k], self.hole[k], unchanged, inverse, powers,
+                  lattice, longest, start[k], flat[offsets[k] : offsets[k + 1]].reshape(shape[k]))
 
-        self._run(add, len(self.fold), resources)
-        return PairWeights(flat, offsets[self.of_class], shape[self.of_class], start[self.of_class])
-
-    @staticmethod
-    def _run(work: Callable[[np.ndarray], None], n: int, resources: Resources) -> None:
-        """Call work for all numbers below n, in as many portions as there are threads."""
-        for _ in resources.ordered(work, [np.arange(k, n, resources.threads) for k in range(resources.threads)]):
+        for _ in resources.ordered(fill, np.argsort(-shape.prod(axis=1) * np.diff(self.begin)).tolist()):
             pass
+        return PairWeights(flat, offsets[self.of_class], shape[self.of_class], start[self.of_class])
 
 
 def _powers(variants: Ordering, forward: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The factors (3, 2 longest + 1, n_characters) of m = -longest ... steps, and the inverse transform to changes.
+    """The factors (3, 2 longest + 1, n) of m = -longest ... steps, and the inverse transform (n_changes, n).
 
-    forward (3, longest + 1, n_characters) are those of m = 0 ... steps. Real arrays if all characters are real.
+    forward (3, longest + 1, n_products n_characters) are those of m = 0 ... steps. Real if all characters are.
     """
     inverse = variants.characters.conj().T / len(variants.characters)
+    inverse = np.tile(inverse, forward.shape[2] // inverse.shape[1])
     # characters with equal factors are summed
     _, first, of = np.unique(np.round(forward.reshape(-1, forward.shape[2]), 14), axis=1, return_index=True,
                              return_inverse=True)
@@ -266,68 +252,102 @@ def _powers(variants: Ordering, forward: np.ndarray) -> tuple[np.ndarray, np.nda
     return powers, np.ascontiguousarray(inverse)
 
 
-def _summed(counts: FloatArray, members: Sequence[Member], shape: np.ndarray) -> FloatArray:
-    table = np.zeros(shape)
-    start = (shape - counts.shape) // 2
-    for shift, weight in members:
-        at = start + shift
-        table[tuple(slice(int(k), int(k) + n) for k, n in zip(at, counts.shape, strict=True))] += weight * counts
-    return table
-
-
 @njit(cache=True, nogil=True)
-def _multiply(  # type: ignore[no-untyped-def]
-    sums, sum_of_table, change, offset, chosen, inverse, powers, lattice, end, longest, numbers
+def _fill(  # type: ignore[no-untyped-def]
+    counts, shifts, weights, members, sum_of_table, change, offset, part, sign, shift, fold, hole, unchanged, inverse,
+    powers, lattice, longest, start, target
 ):
-    """The numbers at v times the probability of a change between cells that differ by v + offset."""
+    """Add the numbers of pairs of one class at v = sign u + shift, folded, to `target`.
+
+    They are those of a table at u, times the probability of its change between cells that differ by u + offset.
+    """
+    reach = np.array([n // 2 for n in counts.shape])
     n = inverse.shape[1]
-    across = inverse[0].copy()
-    for t in chosen:
-        table, product = sums[sum_of_table[t]], numbers[t]
-        if change[t] < 0:
-            product[:] = table
+    straight = lattice[2, 0] == 0 and lattice[2, 1] == 0
+    for p in range(len(part)):
+        t = part[p]
+        if change[t] < 0 and not unchanged:
             continue
-        for x in range(table.shape[0]):
-            for y in range(table.shape[1]):
-                u, v = x - end[0], y - end[1]
-                i = u * lattice[0, 0] + v * lattice[1, 0] + offset[t, 0] + longest
-                j = u * lattice[0, 1] + v * lattice[1, 1] + offset[t, 1] + longest
-                k = u * lattice[0, 2] + v * lattice[1, 2] + offset[t, 2] + longest
-                if lattice[2, 0] == 0 and lattice[2, 1] == 0:
+        own = range(members[sum_of_table[t]], members[sum_of_table[t] + 1])
+        low, high = -reach, reach.copy()
+        for m in own:
+            for axis in range(3):
+                low[axis] = min(low[axis], shifts[m, axis] - reach[axis])
+                high[axis] = max(high[axis], shifts[m, axis] + reach[axis])
+        line = np.empty(high[2] - low[2] + 1)
+        back = np.empty(len(line))
+        chance = np.empty(len(line), dtype=powers.dtype)
+        along = np.empty((n, len(line)), dtype=powers.dtype)
+        varies = not straight
+        if change[t] >= 0 and straight:
+            for c in range(n):
+                for z in range(len(line)):
+                    along[c, z] = powers[2, (low[2] + z) * lattice[2, 2] + offset[t, 2] + longest, c]
+                    varies = varies or along[c, z] != 1
+        for x in range(low[0], high[0] + 1):
+            a = folded(sign[p, 0] * x + shift[p, 0], fold[0]) - start[0]
+            for y in range(low[1], high[1] + 1):
+                line[:] = 0.0
+                empty = True
+                for m in own:
+                    u, v = x - shifts[m, 0] + reach[0], y - shifts[m, 1] + reach[1]
+                    if 0 <= u < counts.shape[0] and 0 <= v < counts.shape[1]:
+                        source, weight, first = counts[u, v], weights[m], shifts[m, 2] - reach[2] - low[2]
+                        shifted = line[first : first + len(source)]
+                        for z in range(len(source)):
+                            shifted[z] += weight * source[z]
+                        empty = False
+                if empty:
+                    continue
+                if change[t] >= 0:
+                    i = x * lattice[0, 0] + y * lattice[1, 0] + offset[t, 0] + longest
+                    j = x * lattice[0, 1] + y * lattice[1, 1] + offset[t, 1] + longest
+                    chance[:] = 0.0
                     for c in range(n):
-                        across[c] = inverse[change[t], c] * powers[0, i, c] * powers[1, j, c]
-                    for z in range(table.shape[2]):
-                        at = k + (z - end[2]) * lattice[2, 2]
-                        total = across[0] * powers[2, at, 0]
-                        for c in range(1, n):
-                            total += across[c] * powers[2, at, c]
-                        product[x, y, z] = table[x, y, z] * total.real
+                        factor = inverse[change[t], c]
+                        if not straight:
+                            k = x * lattice[0, 2] + y * lattice[1, 2] + offset[t, 2] + longest
+                            for z in range(len(line)):
+                                w = z + low[2]
+                                chance[z] += (factor * powers[0, i + w * lattice[2, 0], c]
+                                              * powers[1, j + w * lattice[2, 1], c]
+                                              * powers[2, k + w * lattice[2, 2], c])
+                            continue
+                        factor = factor * powers[0, i, c] * powers[1, j, c]
+                        if varies:
+                            for z in range(len(line)):
+                                chance[z] += factor * along[c, z]
+                        else:
+                            chance[0] += factor
+                    if varies:
+                        for z in range(len(line)):
+                            line[z] *= chance[z].real
+                    else:
+                        for z in range(len(line)):
+                            line[z] *= chance[0].real
+                row = target[a, folded(sign[p, 1] * y + shift[p, 1], fold[1]) - start[1]]
+                if sign[p, 2] > 0:
+                    _add_line(line, low[2] + shift[p, 2], fold[2], start[2], row)
                 else:
-                    for z in range(table.shape[2]):
-                        w = z - end[2]
-                        total = across[0] * 0.0
-                        for c in range(n):
-                            total += (inverse[change[t], c] * powers[0, i + w * lattice[2, 0], c]
-                                      * powers[1, j + w * lattice[2, 1], c] * powers[2, k + w * lattice[2, 2], c])
-                        product[x, y, z] = table[x, y, z] * total.real
+                    for z in range(len(line)):
+                        back[len(line) - 1 - z] = line[z]
+                    _add_line(back, shift[p, 2] - high[2], fold[2], start[2], row)
+    if hole:
+        target[-start[0], -start[1], -start[2]] = 0.0
 
 
 @njit(cache=True, nogil=True)
-def _add(  # type: ignore[no-untyped-def]
-    numbers, begin, part, sign, shift, fold, hole, chosen, start, shape, offsets, flat
-):
-    """Add the pairs at u to v = sign u + shift, folded."""
-    reach = np.array([n // 2 for n in numbers[0].shape])
-    for k in chosen:
-        table = flat[offsets[k] : offsets[k + 1]].reshape((shape[k, 0], shape[k, 1], shape[k, 2]))
-        for p in range(begin[k], begin[k + 1]):
-            counts = numbers[part[p]]
-            for x in range(counts.shape[0]):
-                a = folded(sign[p, 0] * (x - reach[0]) + shift[p, 0], fold[k, 0]) - start[k, 0]
-                for y in range(counts.shape[1]):
-                    b = folded(sign[p, 1] * (y - reach[1]) + shift[p, 1], fold[k, 1]) - start[k, 1]
-                    source, target = counts[x, y], table[a, b]
-                    for z in range(len(source)):
-                        target[folded(sign[p, 2] * (z - reach[2]) + shift[p, 2], fold[k, 2]) - start[k, 2]] += source[z]
-        if hole[k]:
-            table[-start[k, 0], -start[k, 1], -start[k, 2]] = 0.0
+def _add_line(line, first, fold, start, row):  # type: ignore[no-untyped-def]
+    """Add the numbers of pairs at first, first + 1, ... to `row`, which begins at `start`, folded."""
+    # slices, because the compiler uses vector instructions only for indices that cannot be negative
+    negative = min(max(-first, 0), len(line)) if fold else 0
+    if negative:
+        last = 1 - fold - first
+        back = row[last - negative + 1 : last + 1]
+        for z in range(negative):
+            back[negative - 1 - z] += line[z]
+    rest = line[negative:]
+    begin = first + negative - start
+    ahead = row[begin : begin + len(rest)]
+    for z in range(len(rest)):
+        ahead[z] += rest[z]
