@@ -366,8 +366,9 @@ class CrystalPhase(Sites):
     def distances_in(self, state: PhaseState) -> FloatArray:
         """The numbers (n_channels,) of distances in a state, a measure of the work of making it."""
         assert state.counts is not None
-        if state.counts.groups is not None:
-            parts = self._parts(state.counts.groups)
+        groups = state.counts.groups if state.directed is None else state.directed.groups
+        if groups is not None:
+            parts = self._parts(groups)
             return np.array([float(parts[k].stop - parts[k].start) if k in parts else 0.0
                              for k in range(len(state.keys))])
         assert state.weights is not None
@@ -411,8 +412,8 @@ class CrystalPhase(Sites):
         if self.order is not None:
             return key, counts, self._variant_pairs.weights(
                 counts.tables[0], partial(self.order.powers, values), resources)
-        weights = pair_weights(counts, self._plain_classes(counts)) if counts.groups is None else None
-        return key, counts, weights
+        grouped = counts.groups is not None or len(self.displacements) == len(self.labels)
+        return key, counts, None if grouped else pair_weights(counts, self._plain_classes(counts))
 
     def _split(self, label: str, values: Mapping[str, float]) -> tuple[float, ...]:
         """The parameters of a site by which its atoms have several positions."""

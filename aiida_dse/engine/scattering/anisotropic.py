@@ -29,7 +29,7 @@ from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import ComplexArray, FloatArray
 
 from .debye import packed_sums
-from .histograms import GRID_MARGIN, SPLINE_ORDER, spline_from_moments
+from .histograms import GRID_MARGIN, SPLINE_ORDER
 
 #: Number of Chebyshev polynomials for the leading term, and for G and E.
 LEADING, CORRECTIONS = 4, 2
@@ -86,13 +86,12 @@ def tensor_sums(
         moments = np.zeros((n_bins, SPLINE_ORDER, N_FIELDS))
         _collect(groups.cell[part], first, second, pairs[part], matrix, positions, vectors.tensors, centre,
                  width, vectors.delta_1, vectors.delta_2, step, moments)
-        fields = np.zeros((N_FIELDS, n_bins))
-        for k in range(N_FIELDS):
-            spline_from_moments(moments[:, :, k], fields[k])
+        fields = np.zeros((n_bins, N_FIELDS))
+        _splines(moments, fields)
         distances = np.maximum((np.arange(n_bins) - GRID_MARGIN) * step, step)
         # the trace is the same for all pairs of atoms of two sites
         trace = vectors.scale(distances) * np.trace(vectors.tensors[first[0]] + vectors.tensors[second[0]])
-        return _rows(fields, trace, centre, width, 1 / distances), centre, width
+        return _rows(np.ascontiguousarray(fields.T), trace, centre, width, 1 / distances), centre, width
 
     size = 8.0 * n_bins * N_FIELDS * (SPLINE_ORDER + 3)
     found = list(resources.ordered(collected, channels, bytes_each=size))
@@ -151,10 +150,8 @@ def _range(
     tensors: FloatArray, first: np.ndarray, second: np.ndarray, lowest: float, highest: float
 ) -> tuple[float, float]:
     """The centre and the half-width of the interval of h, for tensors scaled by lowest ... highest."""
-    occurs = np.zeros((len(tensors), len(tensors)), dtype=bool)
-    occurs[first, second] = True
-    i, j = np.nonzero(occurs)
-    values = np.multiply.outer([lowest, highest], np.linalg.eigvalsh(tensors[i] + tensors[j]))
+    i, j = (np.flatnonzero(np.bincount(atoms)) for atoms in (first, second))
+    values = np.multiply.outer([lowest, highest], np.linalg.eigvalsh(tensors[i, None] + tensors[j]))
     low, high = float(values.min()), float(values.max())
     return (high + low) / 2, (high - low) / 2
 
@@ -212,3 +209,17 @@ def _collect(  # type: ignore[no-untyped-def]
             for k in range(N_FIELDS):
                 row[k] += power * field[k]
             power *= t
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _splines(moments, fields):  # type: ignore[no-untyped-def]
+    """`spline_from_moments` of all fields (n_bins, N_FIELDS), from moments (n_bins, 4, N_FIELDS)."""
+    for b in range(1, len(moments) - 2):
+        for k in range(N_FIELDS):
+            m0, m1, m2, m3 = moments[b, 0, k], moments[b, 1, k], moments[b, 2, k], moments[b, 3, k]
+            outer, inner = m0 / 48 + m2 / 4, m0 * 23 / 48 - m2 / 4
+            tilt_outer, tilt_inner = m1 / 8 + m3 / 6, 5 * m1 / 8 - m3 / 2
+            fields[b - 1, k] += outer - tilt_outer
+            fields[b, k] += inner - tilt_inner
+            fields[b + 1, k] += inner + tilt_inner
+            fields[b + 2, k] += outer + tilt_outer
