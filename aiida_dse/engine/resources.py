@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
+from threading import local
 from typing import TypeVar
 
 StopCheck = Callable[[], str | None]
@@ -81,14 +82,30 @@ class Resources:
         if workers == 1:
             yield from map(work, items)
             return
-        with ThreadPoolExecutor(workers) as pool:
-            waiting: deque[Future[Found]] = deque()
+        pool, waiting = _pool(workers), deque[Future[Found]]()
+        try:
             for item in items:
                 if len(waiting) == workers:
                     yield waiting.popleft().result()
                 waiting.append(pool.submit(work, item))
             while waiting:
                 yield waiting.popleft().result()
+        finally:  # after an error, or if the caller needs no more
+            for one in waiting:
+                one.cancel()
+            wait(waiting)
+
+
+#: The pools of each thread by their number of threads; a new pool for every call would cost as much as a small one.
+_pools = local()
+
+
+def _pool(workers: int) -> ThreadPoolExecutor:
+    """The pool of the calling thread; work of a pool that requires a pool itself has others."""
+    known: dict[int, ThreadPoolExecutor] = _pools.__dict__.setdefault("known", {})
+    if workers not in known:
+        known[workers] = ThreadPoolExecutor(workers)
+    return known[workers]
 
 
 #: The default resources: one thread.

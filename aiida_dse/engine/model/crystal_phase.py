@@ -286,7 +286,7 @@ class CrystalPhase(Sites):
             sums[tensorial] = 0.0
             sums[present] = tensor_sums(
                 TensorPairs(directed.groups, directed.tables, atom_tensors(
-                    self.crystal, self.displacements, values, matrix), **motion),
+                    self.crystal, self.displacements, values, matrix), self.crystal.site_of_atom, **motion),
                 [parts[k] for k in present], matrix, positions, sampling.q, step=sampling.step,
                 resources=sampling.resources)
         atoms = self._atoms(counts.atoms)

@@ -14,7 +14,7 @@ without the laws.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -23,6 +23,7 @@ import numpy as np
 from aiida_dse.engine.parameters import Kind, Parameter, ParameterName
 from aiida_dse.engine.particles.size_quantities import Rows
 from aiida_dse.engine.resources import ONE_THREAD, Resources
+from aiida_dse.engine.scattering import debye
 from aiida_dse.engine.scattering.pairs import site_channels
 from aiida_dse.engine.units import FloatArray
 
@@ -30,12 +31,14 @@ from .crystal_phase import CrystalPhase
 from .phase import PhaseState, PhaseWork, Sampling
 
 #: Error of the interpolation, relative to the largest contribution of a pair, as a share of the tolerance.
-SHARE = 1.0
+SHARE = 0.05
 #: Largest number of nodes.
 MOST_NODES = 40
-#: Longest distance (in diameters of the largest particle) for which the interpolation is accurate. There are
-#: hardly any pairs at longer distances.
-LONGEST = 1.0
+#: The B_iso (Å^2) of sites for which the interpolation is accurate, if theirs is larger.
+LEAST_B = 0.3
+#: Distances in diameters of the largest particle, for which the interpolation is accurate in relation to the
+#: numbers of pairs at these distances, of a sphere relative to the bulk.
+DISTANCES = {x: 1 - 1.5 * x + 0.5 * x**3 for x in (0.2, 0.4, 0.6, 0.8, 0.95)}
 
 
 #: The unit of the properties of each kind of law, and their limits: for cell lengths, relative to the start.
@@ -108,6 +111,34 @@ class SizedState(PhaseState):
 
 
 @dataclass(frozen=True)
+class _Factors:
+    """The factors of the amplitudes of the sites at the nodes: occupancy (n_nodes, n_sites) relative to that without
+    the law, damping (n_nodes, n_sites, n_q), and the sites (n_sites,) whose damping varies."""
+
+    occupancy: FloatArray
+    damping: FloatArray
+    varies: np.ndarray
+
+    def _sites(self, channels: Sequence[int]) -> np.ndarray:
+        return np.array(site_channels(self.occupancy.shape[1]))[list(channels)].reshape(-1, 2).T
+
+    def damped(self, channels: Sequence[int]) -> np.ndarray:
+        """The channels (n_channels,) that have a damping of their own at each node."""
+        return np.asarray(self.varies[self._sites(channels)].any(axis=0))
+
+    def of_histograms(self, channels: Sequence[int]) -> FloatArray:
+        """The products (n_nodes, n_channels) of the occupancies."""
+        s, t = self._sites(channels)
+        return self.occupancy[:, s] * self.occupancy[:, t]
+
+    def of_sums(self, m: int, channels: Sequence[int]) -> FloatArray:
+        """The products (n_channels, n_q) of all factors at a node."""
+        s, t = self._sites(channels)
+        return np.asarray(
+            (self.occupancy[m, s] * self.occupancy[m, t])[:, None] * self.damping[m, s] * self.damping[m, t])
+
+
+@dataclass(frozen=True)
 class SizeLawPhase(CrystalPhase):
     """A crystalline phase with laws against size."""
 
@@ -130,26 +161,78 @@ class SizeLawPhase(CrystalPhase):
         nodes = self._nodes(values, float(sampling.q[-1]), low, high, SHARE * sampling.tolerance)
         weightings = [Node(tuple(nodes.tolist()), m, low, high) for m in range(len(nodes))]
         changes = self._changes(nodes, values)
+        cells = [{name: values[name] * (1 + changes[name][m]) for name in self.crystal.free_cell_parameters
+                  if name in changes} for m in range(len(nodes))]
+        occupancy, b_iso = (np.array([changes.get(f"{label}.{name}", np.zeros(len(nodes))) for label in self.labels])
+                            for name in ("occupancy", "B_iso"))
         earlier: list[PhaseState | None] = [None] * len(nodes)
         if isinstance(previous, SizedState) and len(previous.parts) == len(nodes):
             earlier = list(previous.parts)
-        channels = site_channels(len(self.labels))
-        sums: FloatArray = np.zeros((len(channels), len(sampling.q)))
-        atoms: FloatArray = np.zeros(len(self.labels))
-        parts = []
-        for m, (weighting, before) in enumerate(zip(weightings, earlier, strict=True)):
-            cell = {name: values[name] * (1 + changes[name][m]) for name in self.crystal.free_cell_parameters
-                    if name in changes}
-            part = super().state(values, sampling, before, cell=cell, weighting=weighting)
-            occupancy, damping = self._of_sites(changes, m, sampling.q)
-            atoms += part.atoms * occupancy
-            for k, (s, t) in enumerate(channels):
-                sums[k] += part.sums[k] * occupancy[s] * occupancy[t] * damping[s] * damping[t]
-            parts.append(part)
+        else:
+            previous = None
+        damping = np.exp(-b_iso.T[:, :, None] * (sampling.q / (4 * np.pi)) ** 2)  # (n_nodes, n_sites, n_q)
+        factors = _Factors(1 + occupancy.T, damping, np.asarray(b_iso.any(axis=1)))
+        if self.displacements:
+            parts = [super(SizeLawPhase, self).state(values, sampling, before, cell=cell, weighting=weighting)
+                     for cell, before, weighting in zip(cells, earlier, weightings, strict=True)]
+        else:
+            parts = [self._particles(values, sampling, *node)
+                     for node in zip(cells, earlier, weightings, strict=True)]
         own = tuple(values[name] for law in self.laws for name in law.parameters)
-        keys = tuple((own, *(part.keys[k] for part in parts)) for k in range(len(channels)))
+        keys = tuple((own, *(part.keys[k] for part in parts)) for k in range(len(parts[0].keys)))
+        sums: FloatArray = np.zeros((len(keys), len(sampling.q)))
+        stale = [k for k, key in enumerate(keys) if previous is None or previous.keys[k] != key]
+        if previous is not None:
+            sums = previous.sums.copy()
+        if self.displacements:
+            sums[stale] = np.sum([factors.of_sums(m, stale) * part.sums[stale] for m, part in enumerate(parts)], axis=0)
+        elif stale:
+            sums[stale] = self._sums(values, sampling, cells, parts, factors, stale)
+        atoms = np.sum([part.atoms * factors.occupancy[m] for m, part in enumerate(parts)], axis=0)
         return SizedState(keys, tuple(part.counts_key for part in parts), parts[0].counts, parts[0].weights, sums,
                           atoms, parts=tuple(parts))
+
+    def _particles(
+        self, values: Mapping[str, float], sampling: Sampling, cell: Mapping[str, float],
+        previous: PhaseState | None, weighting: Node,
+    ) -> PhaseState:
+        """The pairs of the particles with the weights of a node, without sums."""
+        counts_key, counts, weights = self._counts(
+            self._with_cell(values), values, previous, sampling.resources, weighting)
+        edges = tuple({**values, **cell}[name] for name in self.crystal.free_cell_parameters)
+        places = [(*position, *self._split(label, values))
+                  for label, position in zip(self.labels, self._site_positions(values), strict=True)]
+        keys = tuple((counts_key, edges, places[s], places[t]) for s, t in site_channels(len(self.labels)))
+        return PhaseState(keys, counts_key, counts, weights, np.zeros((0, len(sampling.q))), self._atoms(counts.atoms))
+
+    def _sums(
+        self, values: Mapping[str, float], sampling: Sampling, cells: Sequence[Mapping[str, float]],
+        parts: Sequence[PhaseState], factors: _Factors, channels: Sequence[int],
+    ) -> FloatArray:
+        """The sums (n_channels, n_q) of the channels over all nodes.
+
+        The histograms of the nodes are added before the transform where no node has a damping of its own.
+        """
+        positions = self._positions(self._site_positions(values), values)
+        found = []
+        for cell, part in zip(cells, parts, strict=True):
+            assert part.counts is not None
+            found.append(self._histograms(
+                self._with_cell({**values, **cell}).cell.matrix, positions, part.counts, part.weights, channels,
+                sampling.step, sampling.resources))
+        n_bins = max(one.shape[1] for one in found)
+        histograms = np.array([np.pad(one, ((0, 0), (0, n_bins - one.shape[1]))) for one in found])
+        damped = factors.damped(channels)
+        added = np.einsum("mk,mkb->kb", factors.of_histograms(channels), histograms)
+        apart = histograms[:, damped].reshape(-1, n_bins)
+        sums = debye.sine_sums(np.concatenate([added[~damped], apart]), sampling.q, step=sampling.step,
+                               resources=sampling.resources)
+        result = np.empty((len(channels), len(sampling.q)))
+        result[~damped] = sums[: len(sums) - len(apart)]
+        own = sums[len(sums) - len(apart) :].reshape(len(parts), -1, len(sampling.q))
+        chosen = [k for k, one in zip(channels, damped, strict=True) if one]
+        result[damped] = np.sum([factors.of_sums(m, chosen) * one for m, one in enumerate(own)], axis=0)
+        return result
 
     def contents(self, state: PhaseState) -> FloatArray:
         """The mean number (n_sites,) of atoms of each site, those of a law relative to the occupancy without it."""
@@ -190,18 +273,11 @@ class SizeLawPhase(CrystalPhase):
         """The change (n,) of each parameter that has a law, at inverse sizes (n,) in 1/nm."""
         return {name: law.at(inverse, values) for law in self.laws for name in law.of}
 
-    def _of_sites(
-        self, changes: Mapping[str, FloatArray], m: int, q: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """The factors of the amplitudes of the sites at a node: of occupancy (n_sites,) and damping (n_sites, n_q)."""
-        zero = np.zeros(m + 1)
-        occupancy = np.array([1 + changes.get(f"{label}.occupancy", zero)[m] for label in self.labels])
-        b_iso = np.array([changes.get(f"{label}.B_iso", zero)[m] for label in self.labels])
-        return occupancy, np.exp(-b_iso[:, None] * (np.asarray(q) / (4 * np.pi)) ** 2)
-
     def _range(self, values: Mapping[str, float]) -> tuple[float, float]:
         """The range of 1/D (1/nm). Raises ValueError if a law has impossible values in it."""
-        found = self.family.diameters(self._with_cell(values), self._sizes(values))
+        # the largest size is that of the structure whose pairs are counted
+        crystal = self.crystal if self.family.isotropic else self._with_cell(values)
+        found = self.family.diameters(crystal, self._sizes(values))
         if found is None:
             raise ValueError(
                 f"{self.name}: laws against size require a population: parallelepipeds, or a shape with a single "
@@ -226,14 +302,12 @@ class SizeLawPhase(CrystalPhase):
     ) -> FloatArray:
         """The Chebyshev nodes in 1/D with which the contributions of all pairs are interpolated."""
         inverse = np.linspace(low, high, 65)
-        targets = self._contributions(inverse, values, q_max, LONGEST * 10 / low)
+        targets = self._contributions(inverse, values, q_max, 10 / low)
         for n in range(1, MOST_NODES + 1):
             nodes = (low + high) / 2 - (high - low) / 2 * np.cos(np.pi * (np.arange(n) + 0.5) / n)
-            at_nodes = self._contributions(nodes, values, q_max, LONGEST * 10 / low)
             weights = np.array([Node(tuple(nodes.tolist()), m, low, high)(1 / inverse) for m in range(n)])
-            error = max(float(np.abs(one @ weights - target).max()) for one, target in zip(
-                at_nodes, targets, strict=True))
-            if error < tolerance:
+            at_nodes = self._contributions(nodes, values, q_max, 10 / low)
+            if np.abs(at_nodes @ weights - targets).max() < tolerance:
                 return np.asarray(nodes)
         raise ValueError(
             f"{self.name}: the laws against size change the pattern too much between particles of {1 / high:.3g} and "
@@ -241,24 +315,27 @@ class SizeLawPhase(CrystalPhase):
             "distribution.")
 
     def _contributions(
-        self, inverse: FloatArray, values: Mapping[str, float], q_max: float, longest: float
-    ) -> list[FloatArray]:
-        """Examples (n,) of contributions of a pair to the pattern, at inverse sizes (n,)."""
+        self, inverse: FloatArray, values: Mapping[str, float], q_max: float, diameter: float
+    ) -> FloatArray:
+        """Examples (n_examples, n) of contributions of pairs to the pattern, at inverse sizes (n,).
+
+        diameter (Å) is that of the largest particle.
+        """
         changes = self._changes(inverse, values)
-        lattice = [change for name, change in changes.items() if name in self.crystal.free_cell_parameters]
-        sites = [label for label in self.labels
-                 if f"{label}.B_iso" in changes or f"{label}.occupancy" in changes]
+        lattice = np.array([change for name, change in changes.items() if name in self.crystal.free_cell_parameters])
         none = np.zeros(len(inverse))
+        q = q_max * np.array([0.25, 0.5, 1.0])
+        distance, share = np.array(list(DISTANCES.items())).T
+        phase = np.multiply.outer(np.multiply.outer(q, distance * diameter), lattice.reshape(-1, len(inverse)))
+        shape = (len(q), -1, len(inverse))
+        waves = np.concatenate([np.ones((len(q), 1, len(inverse))), *(
+            (share[:, None, None] * wave(phase)).reshape(shape) for wave in (np.cos, np.sin))], axis=1)
         found = []
-        for q in (q_max / 2, q_max):
-            squares = []
-            for label in sites:
-                start = 0.0 if label in self.displacements else values[f"{label}.B_iso"]
-                b_iso = start + changes.get(f"{label}.B_iso", none)
-                squares.append(np.exp(-2 * b_iso * (q / (4 * np.pi)) ** 2)
-                               * (1 + changes.get(f"{label}.occupancy", none)) ** 2)
-            for square in squares or [none + 1]:
-                for change in lattice or [none]:
-                    phase = q * longest * change
-                    found += [square * np.cos(phase), square * np.sin(phase)]
-        return found
+        for label in self.labels:
+            # B_iso may be varied without computing the sums again, so its value must not matter
+            start = 0.0 if label in self.displacements else min(values[f"{label}.B_iso"], LEAST_B)
+            b_iso = start + changes.get(f"{label}.B_iso", none)
+            square = np.exp(-2 * np.multiply.outer((q / (4 * np.pi)) ** 2, b_iso)) * (
+                1 + changes.get(f"{label}.occupancy", none)) ** 2
+            found.append((square[:, None] * waves).reshape(-1, len(inverse)))
+        return np.concatenate(found)

@@ -28,18 +28,41 @@ FAR = 8.0
 SMALLEST = 1e-7
 
 
+@dataclass(frozen=True)
+class Quadrature:
+    """Integrals of functions of a length from given lengths to the end of all lengths, interval by interval.
+
+    `at` (n_intervals, n_nodes) are the nodes, `weights` those of the integral over the length, and `place` the first
+    interval of each of the given lengths.
+    """
+
+    at: FloatArray
+    weights: FloatArray
+    place: np.ndarray
+
+    @classmethod
+    def of(cls, begin: float, end: float, length: FloatArray, kinks: tuple[float, ...] = ()) -> Quadrature:
+        """From lengths (n,) to `end`; `kinks` are lengths where the functions are not smooth."""
+        low = np.clip(np.asarray(length, dtype=float), begin, end)
+        edges = np.unique(np.concatenate([
+            np.geomspace(begin, end, INTERVALS), low.ravel(), np.clip(kinks, begin, end)]))
+        half = np.diff(np.log(edges))[:, None] / 2
+        at = np.exp(np.log(edges[:-1])[:, None] + half * (_NODES + 1))
+        return cls(at, half * _WEIGHTS * at, np.searchsorted(edges, low))
+
+    def beyond(self, values: FloatArray) -> FloatArray:
+        """The integrals (n,) of a function with these values, times the weights, at the nodes."""
+        parts = values.sum(axis=1)
+        return np.asarray(np.append(np.cumsum(parts[::-1])[::-1], 0.0)[self.place])
+
+
 def moments_beyond(
     density: Callable[[FloatArray], FloatArray], begin: float, end: float, power: int, length: FloatArray,
     kinks: tuple[float, ...] = (),
 ) -> FloatArray:
     """The integral (n,) of density x^power from lengths (n,) to `end`; `kinks` are lengths where it is not smooth."""
-    low = np.clip(np.asarray(length, dtype=float), begin, end)
-    edges = np.unique(np.concatenate([np.geomspace(begin, end, INTERVALS), low.ravel(), np.clip(kinks, begin, end)]))
-    half = np.diff(np.log(edges)) / 2
-    at = np.exp(np.log(edges[:-1])[:, None] + half[:, None] * (_NODES + 1))
-    parts = half * ((density(at) * at ** (power + 1)) @ _WEIGHTS)
-    beyond = np.append(np.cumsum(parts[::-1])[::-1], 0.0)
-    return np.asarray(beyond[np.searchsorted(edges, low)])
+    nodes = Quadrature.of(begin, end, length, kinks)
+    return nodes.beyond(nodes.weights * density(nodes.at) * nodes.at**power)
 
 
 class Distribution(Protocol):

@@ -7,13 +7,14 @@ distribution: the weights may be negative, and do not sum to 1.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from aiida_dse.engine.memo import Memo
 from aiida_dse.engine.units import FloatArray
 
-from .length_laws import INTERVALS, moments_beyond
+from .length_laws import INTERVALS, Quadrature
 from .size_distributions import Lengths
 
 #: Weights (n,) at diameters D (n,) in nm.
@@ -21,6 +22,8 @@ Weighting = Callable[[FloatArray], FloatArray]
 #: Fractions of the atoms and of the intensity (volume squared) of a population that may lie below and above
 #: the range of sizes of a law. Beyond its ends, a law has the value at the end.
 BEYOND = 1e-5
+#: The last integrals over the lengths of populations, without weighting.
+_NODES_OF: Memo[tuple[Quadrature, FloatArray]] = Memo(8)
 
 
 def equivalent_diameter(volume: FloatArray) -> FloatArray:
@@ -51,6 +54,8 @@ class WeightedLengths:
     lengths: Lengths
     weighting: Weighting
     factor: float = 1.0
+    _known: Memo[tuple[Quadrature, FloatArray]] = field(
+        default_factory=lambda: Memo(4), init=False, repr=False, compare=False)
 
     @property
     def begin(self) -> float:
@@ -70,4 +75,19 @@ class WeightedLengths:
         return np.asarray(self.lengths.density(length) * self.weighting(self.factor * length))
 
     def moment_beyond(self, power: int, length: FloatArray) -> FloatArray:
-        return moments_beyond(self.density, self.begin, self.end, power, length, self.kinks)
+        at, (nodes, values) = np.asarray(length, dtype=float), self._quadrature(length)
+        for _ in range(power):
+            values = values * nodes.at
+        return nodes.beyond(values).reshape(at.shape)
+
+    def _quadrature(self, length: FloatArray) -> tuple[Quadrature, FloatArray]:
+        """The integral from lengths (n,) to the end, and the weighted density at its nodes, for all powers."""
+        at = np.asarray(length, dtype=float).ravel()
+        key = at.tobytes()
+        # all nodes of a law have the same lengths
+        nodes, density = _NODES_OF.get((self.lengths, key), lambda: self._unweighted(at))
+        return self._known.get(key, lambda: (nodes, density * self.weighting(self.factor * nodes.at)))
+
+    def _unweighted(self, at: FloatArray) -> tuple[Quadrature, FloatArray]:
+        nodes = Quadrature.of(self.begin, self.end, at, self.kinks)
+        return nodes, nodes.weights * self.lengths.density(nodes.at)

@@ -26,7 +26,7 @@ from numba import njit
 
 from aiida_dse.engine.particles.vector_groups import VectorGroups
 from aiida_dse.engine.resources import ONE_THREAD, Resources
-from aiida_dse.engine.units import ComplexArray, FloatArray
+from aiida_dse.engine.units import FloatArray
 
 from .debye import packed_sums
 from .histograms import GRID_MARGIN, SPLINE_ORDER
@@ -55,6 +55,7 @@ class TensorPairs:
     groups: VectorGroups
     pairs: FloatArray  # (n_groups,)
     tensors: FloatArray
+    site_of_atom: np.ndarray
     delta_1: float = 0.0
     delta_2: float = 0.0
 
@@ -77,11 +78,14 @@ def tensor_sums(
 
     def collected(part: slice) -> tuple[FloatArray, float, float]:
         first, second = groups.first[part], groups.second[part]
-        present = lengths[part][abs(pairs[part]) > 0]
-        if not len(present):
+        if not pairs[part].any():
             return np.zeros((N_ROWS, n_bins)), 0.0, 0.0
-        scale = vectors.scale(np.array([present.min(), present.max()]))
-        centre, width = _range(vectors.tensors, first, second, float(scale.min()), float(scale.max()))
+        lowest, highest = 1.0, 1.0
+        if vectors.delta_1 or vectors.delta_2:
+            present = lengths[part][pairs[part] != 0]
+            lowest, highest = vectors.scale(np.array([present.min(), present.max()])).tolist()
+        of_sites = [np.flatnonzero(vectors.site_of_atom == vectors.site_of_atom[atoms[0]]) for atoms in (first, second)]
+        centre, width = _range(vectors.tensors, of_sites[0], of_sites[1], lowest, highest)
         width = max(width, LEAST_WIDTH)
         moments = np.zeros((n_bins, SPLINE_ORDER, N_FIELDS))
         _collect(groups.cell[part], first, second, pairs[part], matrix, positions, vectors.tensors, centre,
@@ -95,10 +99,11 @@ def tensor_sums(
 
     size = 8.0 * n_bins * N_FIELDS * (SPLINE_ORDER + 3)
     found = list(resources.ordered(collected, channels, bytes_each=size))
-    leading = packed_sums(np.concatenate([rows[:LEADING] for rows, *_ in found]), q, step=step,
-                          resources=resources).reshape(len(channels), -1, len(q))
-    others = packed_sums(np.concatenate([rows[LEADING:] for rows, *_ in found]), q, step=step,
-                         resources=resources, tolerance=CORRECTIONS_TOLERANCE).reshape(len(channels), -1, len(q))
+    sines = np.arange(N_ROWS) < LEADING + CORRECTIONS
+    leading, others = (
+        packed_sums(np.concatenate([rows[part] for rows, *_ in found]), np.tile(sines[part], len(found)), q, step=step,
+                    resources=resources, tolerance=tolerance).reshape(len(channels), -1, len(q))
+        for part, tolerance in ((slice(LEADING), None), (slice(LEADING, None), CORRECTIONS_TOLERANCE)))
     return np.array([_combined(first, second, centre, width, q)
                      for first, second, (_, centre, width) in zip(leading, others, found, strict=True)])
 
@@ -126,15 +131,15 @@ def _rows(
 
 
 def _combined(
-    leading: ComplexArray, others: ComplexArray, centre: float, width: float, q: FloatArray
+    leading: FloatArray, others: FloatArray, centre: float, width: float, q: FloatArray
 ) -> FloatArray:
     """The sum (n_q,) of all terms of a channel, from the transforms of its rows."""
     weights = _chebyshev_weights(q, centre, width)
     few = weights[:CORRECTIONS]
     sines, cosines, squares = np.split(others, [CORRECTIONS, CORRECTIONS + LEADING])
     return np.asarray(
-        (weights * leading.imag).sum(axis=0) / q + q * (few * sines.imag).sum(axis=0)
-        + (weights * cosines.real).sum(axis=0) + q**2 * (few * squares.real).sum(axis=0))
+        (weights * leading).sum(axis=0) / q + q * (few * sines).sum(axis=0)
+        + (weights * cosines).sum(axis=0) + q**2 * (few * squares).sum(axis=0))
 
 
 def _chebyshev_weights(q: FloatArray, centre: float, width: float) -> FloatArray:
@@ -149,9 +154,11 @@ def _chebyshev_weights(q: FloatArray, centre: float, width: float) -> FloatArray
 def _range(
     tensors: FloatArray, first: np.ndarray, second: np.ndarray, lowest: float, highest: float
 ) -> tuple[float, float]:
-    """The centre and the half-width of the interval of h, for tensors scaled by lowest ... highest."""
-    i, j = (np.flatnonzero(np.bincount(atoms)) for atoms in (first, second))
-    values = np.multiply.outer([lowest, highest], np.linalg.eigvalsh(tensors[i, None] + tensors[j]))
+    """The centre and the half-width of the interval of h for two sets of atoms.
+
+    The tensors are scaled by `lowest` to `highest`.
+    """
+    values = np.multiply.outer([lowest, highest], np.linalg.eigvalsh(tensors[first, None] + tensors[second]))
     low, high = float(values.min()), float(values.max())
     return (high + low) / 2, (high - low) / 2
 

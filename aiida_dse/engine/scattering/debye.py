@@ -43,21 +43,30 @@ def sine_sums(
 
 
 def packed_sums(
-    rows: FloatArray, q: FloatArray, *, step: float, resources: Resources = ONE_THREAD,
+    rows: FloatArray, sines: np.ndarray, q: FloatArray, *, step: float, resources: Resources = ONE_THREAD,
     tolerance: float | None = None,
-) -> ComplexArray:
-    """The sums of w_k exp(i q r_k) (n_rows, n_q) over grid points, from spline histograms of w.
+) -> FloatArray:
+    """The sums of w_k sin(q r_k) or w_k cos(q r_k) (n_rows, n_q) over grid points, from spline histograms of w.
 
-    rows (n_rows, n_bins) on the grid r_k = (k - GRID_MARGIN) step. Two rows are transformed as the real
-    and the imaginary part of one, and separated by their values at -q, which saves a third of the time.
+    rows (n_rows, n_bins) on the grid r_k = (k - GRID_MARGIN) step; `sines` (n_rows,) are those whose sines are
+    summed. Two rows are transformed as the real and the imaginary part of one, and separated by their values at
+    -q, which saves a third of the time.
     """
-    n_pairs = (len(rows) + 1) // 2
-    pairs = rows[:n_pairs].astype(np.complex128)
-    pairs[: len(rows) - n_pairs] += 1j * rows[n_pairs:]
+    n, n_pairs = len(q), (len(rows) + 1) // 2
+    pairs = np.zeros((n_pairs, rows.shape[1]), dtype=np.complex128)
+    pairs.real = rows[:n_pairs]
+    pairs[: len(rows) - n_pairs].imag = rows[n_pairs:]
     both = _transformed(pairs, np.concatenate([q, -q]) * step, resources, tolerance)
-    forward, backward = both[:, : len(q)], both[:, len(q) :].conj()
-    found = np.concatenate([(forward + backward) / 2, (forward - backward)[: len(rows) - n_pairs] / 2j])
-    return np.asarray(found / _spline_transform(q * step))
+    spline = 0.5 / _spline_transform(q * step)
+    found = np.empty((len(rows), n))
+    for row, sine in enumerate(sines):
+        forward, backward = both[row % n_pairs, :n], both[row % n_pairs, n:]
+        if row < n_pairs:
+            found[row] = forward.imag - backward.imag if sine else forward.real + backward.real
+        else:
+            found[row] = backward.real - forward.real if sine else forward.imag + backward.imag
+        found[row] *= spline
+    return found
 
 
 def _transformed(
