@@ -98,7 +98,10 @@ def tensor_sums(
         return _rows(np.ascontiguousarray(fields.T), trace, centre, width, 1 / distances), centre, width
 
     size = 8.0 * n_bins * N_FIELDS * (SPLINE_ORDER + 3)
-    found = list(resources.ordered(collected, channels, bytes_each=size))
+    # the largest first, so that all threads end at about the same time
+    order = sorted(range(len(channels)), key=lambda k: channels[k].start - channels[k].stop)
+    parts = dict(zip(order, resources.ordered(collected, [channels[k] for k in order], bytes_each=size), strict=True))
+    found = [parts[k] for k in range(len(channels))]
     sines = np.arange(N_ROWS) < LEADING + CORRECTIONS
     leading, others = (
         packed_sums(np.concatenate([rows[part] for rows, *_ in found]), np.tile(sines[part], len(found)), q, step=step,
