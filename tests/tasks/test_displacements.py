@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from aiida_dse.documents import DocumentError, parse_document
 from aiida_dse.engine.model import displacements
+from aiida_dse.io.distances import read_distances
 from aiida_dse.io.structures import cif_text, parse_cif
 from aiida_dse.tasks.build import build
+from aiida_dse.tasks.distances import run_build
 from aiida_dse.tasks.run import run_refine, run_simulate
 
 CIF = """data_P
@@ -147,11 +151,48 @@ def test_a_tensor_that_is_not_positive_definite_is_refused(folder):
         build(parse_document(document({"Pb1": "anisotropic"})), folder)
 
 
-def test_stored_distances_have_no_directions(folder):
-    from aiida_dse.tasks.distances import run_build
+@pytest.mark.parametrize("correlated", [False, True])
+def test_stored_distances_keep_the_displacement_tensors(folder, correlated):
+    """The pattern is that of the structure, also on another scale, and B_iso is added to the tensors."""
+    content = document({"Pb1": "anisotropic"})
+    if correlated:
+        content["phases"]["P"]["correlated_motion"] = {"delta_2": 1.2}
+    built = build(parse_document(content), folder)
+    run_build(built, folder / "stores")
+    stored = content | {"phases": {"P": {"distances": "stores/P.distances.h5"}}}
+    fixed = build(parse_document(stored), folder).model
+    assert fixed.start["P.Pb1.B_iso"] == 0
+    # correlated motion is that of the stored distances
+    for scale in (1.0,) if correlated else (1.0, 1.004):
+        values = built.model.start | {f"P.{edge}": scale * built.model.start[f"P.{edge}"] for edge in "ac"}
+        expected = built.model.intensity(0, built.model.states(values)[0], values)
+        own = fixed.start | {"P.lattice_scale": scale}
+        found = fixed.intensity(0, fixed.states(own)[0], own)
+        assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * expected.max())
+    # U + u is the same as U and the isotropic B = 8 pi^2 u
+    wider = CIF.replace("0.010 0.010 0.030", "0.015 0.015 0.035")
+    (folder / "P.cif").write_text(wider)
+    model = build(parse_document(document({"Pb1": "anisotropic"})), folder).model
+    if not correlated:
+        own = fixed.start | {"P.Pb1.B_iso": 8 * np.pi**2 * 0.005}
+        assert_allclose(fixed.intensity(0, fixed.states(own)[0], own),
+                        model.intensity(0, model.states(model.start)[0], model.start), rtol=1e-4)
 
-    with pytest.raises(ValueError, match="contain no directions"):
-        run_build(build(parse_document(document({"Pb1": "anisotropic"})), folder), folder)
+
+def test_damaged_tensors_in_stored_distances_are_refused(folder):
+    run_build(build(parse_document(document({"Pb1": "anisotropic"})), folder), folder / "stores")
+    path = folder / "stores" / "P.distances.h5"
+    whole = read_distances(path)
+    for change, words in (
+        ({"tensor_channels": (99,)}, "do not fit"),
+        ({"tensors": None}, "do not fit"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            replace(whole, **change)
+    with pytest.raises(ValueError, match="not finite"):
+        replace(whole.tensors, trace=whole.tensors.trace * np.nan)
+    with pytest.raises(ValueError, match="must have the shape"):
+        replace(whole.tensors, fields=whole.tensors.fields[:, :3])
 
 
 def test_the_worked_example_of_a_new_model(folder, monkeypatch):

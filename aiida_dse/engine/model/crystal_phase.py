@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -46,6 +47,9 @@ from .displacements import (
     site_tensor,
 )
 from .phase import PhaseState, PhaseWork, Sampling, Sites, occupancy_parameter, site_parameters
+
+if TYPE_CHECKING:
+    from aiida_dse.engine.scattering.anisotropic import TensorFields
 
 #: Bytes per difference vector to group those of displacement tensors, and the time to add a group to the
 #: histograms, in units of the time to count one pair.
@@ -272,23 +276,12 @@ class CrystalPhase(Sites):
             )
         directed = previous.directed if previous is not None and previous.counts_key == counts_key else None
         if tensorial := sorted(set(stale) - set(plain)):
-            # Python loads the module only where it is needed
-            from aiida_dse.engine.scattering.anisotropic import TensorPairs, tensor_sums
-
             if directed is None:
-                directed = by_direction(self.crystal, counts)
-                assert directed.groups is not None
-                directed = replace(
-                    directed, tables=np.where(self._excluded(directed.groups), 0.0, directed.tables))
-            assert directed.groups is not None
-            parts = self._parts(directed.groups)
-            present = [k for k in tensorial if k in parts]
+                directed = self._directed(counts)
+            present, fields = self._tensor_fields(
+                values, directed, tensorial, crystal, positions, sampling.step, sampling.resources)
             sums[tensorial] = 0.0
-            sums[present] = tensor_sums(
-                TensorPairs(directed.groups, directed.tables, atom_tensors(
-                    self.crystal, self.displacements, values, matrix), self.crystal.site_of_atom, **motion),
-                [parts[k] for k in present], matrix, positions, sampling.q, step=sampling.step,
-                resources=sampling.resources)
+            sums[present] = fields.sums(sampling.q, step=sampling.step, resources=sampling.resources)
         atoms = self._atoms(counts.atoms)
         return PhaseState(keys, counts_key, counts, weights, sums, atoms, directed)
 
@@ -320,22 +313,54 @@ class CrystalPhase(Sites):
 
     def histograms(
         self, values: Mapping[str, float], step: float, resources: Resources = ONE_THREAD
-    ) -> tuple[FloatArray, FloatArray]:
+    ) -> tuple[FloatArray, FloatArray, tuple[list[int], TensorFields] | None]:
         """The histograms of 1/r of the mean particle at local `values`, and its atoms.
 
-        Histograms (n_channels, n_bins) on a grid of `step` Å; atoms (n_sites,).
+        Histograms (n_channels, n_bins) on a grid of `step` Å; atoms (n_sites,); with displacement tensors, the
+        channels that they damp, and their expanded pairs.
         """
-        if self.displacements:
-            raise ValueError(
-                f"{self.name}: stored distances contain no directions, so they cannot represent the anisotropic "
-                f"displacements of {', '.join(self.displacements)}. Remove the displacements, or specify the "
-                "structure instead of stored distances.")
         crystal = self._with_cell(values)
         _, counts, weights = self._counts(crystal, values, None, resources)
-        histograms = self._histograms(
-            crystal.cell.matrix, self._positions(self._site_positions(values), values), counts,
-            weights, range(len(site_channels(len(self.labels)))), step, resources)
-        return histograms, self._atoms(counts.atoms)
+        positions = self._positions(self._site_positions(values), values)
+        channels = site_channels(len(self.labels))
+        tensorial = [k for k, pair in enumerate(channels) if any(self.labels[s] in self.displacements for s in pair)]
+        plain = sorted(set(range(len(channels))) - set(tensorial))
+        parts = []
+        if plain:
+            parts.append((plain, self._histograms(
+                crystal.cell.matrix, positions, counts, weights, plain, step, resources)))
+        tensors = None
+        if tensorial:
+            tensors = self._tensor_fields(
+                values, self._directed(counts), tensorial, crystal, positions, step, resources)
+            parts.append((tensors[0], tensors[1].fields[:, 0]))
+        histograms = np.zeros((len(channels), max(found.shape[1] for _, found in parts)))
+        for own, found in parts:
+            histograms[own, : found.shape[1]] = found
+        return histograms, self._atoms(counts.atoms), tensors
+
+    def _directed(self, counts: PairCounts) -> PairCounts:
+        """The pairs by groups of vectors of the same direction, without those of atoms that never coexist."""
+        directed = by_direction(self.crystal, counts)
+        assert directed.groups is not None
+        return replace(directed, tables=np.where(self._excluded(directed.groups), 0.0, directed.tables))
+
+    def _tensor_fields(
+        self, values: Mapping[str, float], directed: PairCounts, channels: Sequence[int], crystal: Crystal,
+        positions: FloatArray, step: float, resources: Resources,
+    ) -> tuple[list[int], TensorFields]:
+        """Those of the channels that have pairs, and their pairs expanded in the displacement tensors."""
+        # Python loads the module only where it is needed
+        from aiida_dse.engine.scattering.anisotropic import TensorPairs, tensor_fields
+
+        assert directed.groups is not None
+        parts, matrix = self._parts(directed.groups), crystal.cell.matrix
+        present = [k for k in channels if k in parts]
+        motion = {} if self.correlation is None else {self.correlation.name: values[self.correlation.name]}
+        pairs = TensorPairs(directed.groups, directed.tables, atom_tensors(
+            self.crystal, self.displacements, values, matrix), self.crystal.site_of_atom, **motion)
+        return present, tensor_fields(pairs, [parts[k] for k in present], matrix, positions, step=step,
+                                      resources=resources)
 
     def _histograms(
         self, matrix: FloatArray, positions: FloatArray, counts: PairCounts,

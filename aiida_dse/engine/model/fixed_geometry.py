@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from aiida_dse.engine.units import FloatArray
 
 from .crystal_phase import CrystalPhase
 from .phase import PhaseState, PhaseWork, Sampling, Sites, site_parameters
+
+if TYPE_CHECKING:
+    from aiida_dse.engine.scattering.anisotropic import TensorFields
 
 
 class FixedGeometryPhase(Sites):
@@ -59,12 +62,13 @@ class FixedGeometryPhase(Sites):
         keys = (scale,) * len(site_channels(len(self.labels)))
         if previous is not None and previous.keys == keys:
             return previous
+        return PhaseState(keys, None, None, None, self.sums(sampling, scale), self.atoms)
+
+    def sums(self, sampling: Sampling, scale: float) -> FloatArray:
+        """The sums (n_channels, n_q) of all distances times `scale`."""
         # S(q) of the scaled particle is that of the original at q times the scale
         histograms, step = self.sampled(sampling)
-        sums = debye.sine_sums(
-            histograms, sampling.q * scale, step=step, resources=sampling.resources
-        )
-        return PhaseState(keys, None, None, None, sums, self.atoms)
+        return debye.sine_sums(histograms, sampling.q * scale, step=step, resources=sampling.resources)
 
     def sampled(self, sampling: Sampling) -> tuple[FloatArray, float]:
         """The histograms (n_channels, n_bins) of 1/r, and the step of their grid (Å)."""
@@ -167,8 +171,9 @@ class PairDistances:
     histograms (n_channels, n_bins) of 1/r on r_k = (k - GRID_MARGIN) step, step in Å, for the
     pairs of sites in the order of `site_channels`; atoms (n_sites,) per particle; starting values
     b_iso (Å^2) and occupancy (n_sites,). `sizes` holds size statistics of the population in nm,
-    `about` the origin of the distances as plain values. Raises ValueError for arrays that do not
-    fit each other, values that are not finite, and too large a step.
+    `about` the origin of the distances as plain values. The pairs of `tensor_channels` are damped by
+    the `tensors`, to which B_iso is added. Raises ValueError for arrays that do not fit each other,
+    values that are not finite, and too large a step.
     """
 
     labels: tuple[str, ...]
@@ -180,6 +185,8 @@ class PairDistances:
     step: float
     sizes: Mapping[str, float] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
+    tensor_channels: tuple[int, ...] = ()
+    tensors: TensorFields | None = None
 
     def __post_init__(self) -> None:
         n = len(self.labels)
@@ -209,6 +216,11 @@ class PairDistances:
             raise ValueError(
                 "the numbers of atoms must be positive, the occupancies between 0 and 1, and the "
                 f"B_iso between 0 and {LARGEST_B:g} Å^2.")
+
+        chosen = self.tensor_channels
+        if len(chosen) != (0 if self.tensors is None else len(self.tensors.fields)) or \
+                len(set(chosen)) < len(chosen) or not all(0 <= k < len(self.histograms) for k in chosen):
+            raise ValueError(f"the displacement tensors belong to the channels {list(chosen)[:10]}, which do not fit.")
 
     def q_max(self, tolerance: float) -> float:
         """The q (1/Å) up to which the error per distance is below `tolerance`.
@@ -257,6 +269,13 @@ class PairDistancesPhase(FixedGeometryPhase):
     def sampled(self, sampling: Sampling) -> tuple[FloatArray, float]:
         return self.stored.histograms, self.stored.step
 
+    def sums(self, sampling: Sampling, scale: float) -> FloatArray:
+        sums = super().sums(sampling, scale)
+        if self.stored.tensors is not None:
+            sums[list(self.stored.tensor_channels)] = self.stored.tensors.sums(
+                sampling.q, step=self.stored.step, lattice_scale=scale, resources=sampling.resources)
+        return sums
+
     def require_reach(self, sampling: Sampling) -> None:
         """Raise ValueError where the pattern requires a finer grid than the stored one."""
         q_max, reach = float(sampling.q.max()), self.stored.q_max(sampling.tolerance)
@@ -278,8 +297,9 @@ def sample(
     The grid is fine enough for every lattice_scale within its bounds. `about` is stored with them.
     """
     step = grid_step(float(sampling.q.max()), sampling.tolerance) / LATTICE_SCALE_RANGE[1]
+    tensors = None
     if isinstance(phase, CrystalPhase):
-        histograms, atoms = phase.histograms(values, step, sampling.resources)
+        histograms, atoms, tensors = phase.histograms(values, step, sampling.resources)
     else:
         expanded = dataclasses.replace(phase, positions=phase.positions * values["lattice_scale"])
         histograms, atoms = expanded.histograms(step, sampling.resources), phase.atoms
@@ -287,5 +307,5 @@ def sample(
     return PairDistances(
         tuple(phase.labels), tuple(phase.ions), tuple(b_iso.tolist()), tuple(occupancy.tolist()),
         atoms, histograms, step, phase.size_statistics(values),
-        {"values": dict(values), **(about or {})},
+        {"values": dict(values), **(about or {})}, *(() if tensors is None else (tuple(tensors[0]), tensors[1])),
     )

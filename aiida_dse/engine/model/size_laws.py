@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NoReturn
 
 import numpy as np
 
@@ -254,7 +255,7 @@ class SizeLawPhase(CrystalPhase):
 
     def histograms(
         self, values: Mapping[str, float], step: float, resources: Resources = ONE_THREAD
-    ) -> tuple[FloatArray, FloatArray]:
+    ) -> NoReturn:
         raise ValueError(
             f"{self.name}: stored distances are those of one lattice, so they cannot represent laws against size. "
             "Remove 'size_laws', or specify the structure instead of stored distances.")

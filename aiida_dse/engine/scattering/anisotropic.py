@@ -64,11 +64,57 @@ class TensorPairs:
         return 1 - self.delta_1 / lengths - self.delta_2 / lengths**2
 
 
-def tensor_sums(
+@dataclass(frozen=True)
+class TensorFields:
+    """The pairs of some channels, expanded in Chebyshev polynomials of h on a grid of distances.
+
+    fields (n_channels, N_FIELDS, n_bins) on r_k = (k - GRID_MARGIN) step, the first of which is the histogram of C/r;
+    `interval` (n_channels, 2) is the centre and the half-width of the interval of h, and `trace` (n_channels,) that
+    of the tensors, both in Å^2.
+    """
+
+    fields: FloatArray
+    interval: FloatArray
+    trace: FloatArray
+    delta_1: float = 0.0
+    delta_2: float = 0.0
+
+    def __post_init__(self) -> None:
+        n = len(self.fields)
+        if self.fields.shape[1:2] != (N_FIELDS,) or self.fields.ndim != 3 or self.interval.shape != (n, 2) \
+                or self.trace.shape != (n,):
+            raise ValueError(
+                f"the fields of displacement tensors must have the shape (n, {N_FIELDS}, n_bins), and their intervals "
+                f"and traces (n, 2) and (n,), but have {self.fields.shape}, {self.interval.shape} and "
+                f"{self.trace.shape}.")
+        if not (all(np.isfinite(one).all() for one in (self.fields, self.interval, self.trace))
+                and np.isfinite([self.delta_1, self.delta_2]).all() and (self.interval[:, 1] > 0).all()):
+            raise ValueError("the fields of displacement tensors contain values that are not finite, or an interval "
+                             "without width.")
+
+    def sums(
+        self, q: FloatArray, *, step: float, lattice_scale: float = 1.0, resources: Resources = ONE_THREAD
+    ) -> FloatArray:
+        """The damped sums (n_channels, n_q), with the factors of both atoms; all distances times lattice_scale."""
+        unscaled = np.maximum((np.arange(self.fields.shape[2]) - GRID_MARGIN) * step, step)
+        motion = 1 - self.delta_1 / unscaled - self.delta_2 / unscaled**2
+        rows = [_rows(fields / lattice_scale, motion * trace, centre, width, 1 / (lattice_scale * unscaled))
+                for fields, trace, (centre, width) in zip(self.fields, self.trace, self.interval, strict=True)]
+        sines = np.arange(N_ROWS) < LEADING + CORRECTIONS
+        leading, others = (
+            packed_sums(np.concatenate([one[part] for one in rows]), np.tile(sines[part], len(rows)), q,
+                        step=lattice_scale * step, resources=resources, tolerance=tolerance
+                        ).reshape(len(rows), -1, len(q))
+            for part, tolerance in ((slice(LEADING), None), (slice(LEADING, None), CORRECTIONS_TOLERANCE)))
+        return np.array([_combined(first, second, centre, width, q) for first, second, (centre, width) in zip(
+            leading, others, self.interval, strict=True)])
+
+
+def tensor_fields(
     vectors: TensorPairs, channels: Sequence[slice], matrix: FloatArray, positions: FloatArray,
-    q: FloatArray, *, step: float, resources: Resources = ONE_THREAD,
-) -> FloatArray:
-    """The damped sums (n_channels, n_q) of the groups in each slice, with the factors of both atoms.
+    *, step: float, resources: Resources = ONE_THREAD,
+) -> TensorFields:
+    """The expanded pairs of the groups in each slice.
 
     matrix (3, 3) Å, positions (n_atoms, 3) fractional, step in Å.
     """
@@ -76,10 +122,10 @@ def tensor_sums(
     lengths = groups.lengths(matrix, positions)
     n_bins = int(lengths.max(initial=0.0, where=abs(pairs) > 0) / step) + GRID_MARGIN + 4
 
-    def collected(part: slice) -> tuple[FloatArray, float, float]:
+    def collected(part: slice) -> tuple[FloatArray, float, float, float]:
         first, second = groups.first[part], groups.second[part]
         if not pairs[part].any():
-            return np.zeros((N_ROWS, n_bins)), 0.0, 0.0
+            return np.zeros((N_FIELDS, n_bins)), 0.0, LEAST_WIDTH, 0.0
         lowest, highest = 1.0, 1.0
         if vectors.delta_1 or vectors.delta_2:
             present = lengths[part][pairs[part] != 0]
@@ -92,29 +138,23 @@ def tensor_sums(
                  width, vectors.delta_1, vectors.delta_2, step, moments)
         fields = np.zeros((n_bins, N_FIELDS))
         _splines(moments, fields)
-        distances = np.maximum((np.arange(n_bins) - GRID_MARGIN) * step, step)
         # the trace is the same for all pairs of atoms of two sites
-        trace = vectors.scale(distances) * np.trace(vectors.tensors[first[0]] + vectors.tensors[second[0]])
-        return _rows(np.ascontiguousarray(fields.T), trace, centre, width, 1 / distances), centre, width
+        trace = float(np.trace(vectors.tensors[first[0]] + vectors.tensors[second[0]]))
+        return np.ascontiguousarray(fields.T), centre, width, trace
 
     size = 8.0 * n_bins * N_FIELDS * (SPLINE_ORDER + 3)
     # the largest first, so that all threads end at about the same time
     order = sorted(range(len(channels)), key=lambda k: channels[k].start - channels[k].stop)
     parts = dict(zip(order, resources.ordered(collected, [channels[k] for k in order], bytes_each=size), strict=True))
-    found = [parts[k] for k in range(len(channels))]
-    sines = np.arange(N_ROWS) < LEADING + CORRECTIONS
-    leading, others = (
-        packed_sums(np.concatenate([rows[part] for rows, *_ in found]), np.tile(sines[part], len(found)), q, step=step,
-                    resources=resources, tolerance=tolerance).reshape(len(channels), -1, len(q))
-        for part, tolerance in ((slice(LEADING), None), (slice(LEADING, None), CORRECTIONS_TOLERANCE)))
-    return np.array([_combined(first, second, centre, width, q)
-                     for first, second, (_, centre, width) in zip(leading, others, found, strict=True)])
+    fields, centre, width, trace = zip(*(parts[k] for k in range(len(channels))), strict=True)
+    return TensorFields(np.array(fields), np.array([centre, width]).T, np.array(trace), vectors.delta_1,
+                        vectors.delta_2)
 
 
 def _rows(
     fields: FloatArray, trace: FloatArray, centre: float, width: float, inverse: FloatArray
 ) -> FloatArray:
-    """What is to be transformed (N_ROWS, n_bins), from the fields of W T_k, W G T_k and W E T_k.
+    """What is to be transformed (N_ROWS, n_bins), from the fields of W T_k, W G T_k and W E T_k, with W = C/r.
 
     trace (n_bins,) is that of U, and `inverse` 1/r. The coefficients exp(-a h) of T_k multiply, in this order,
     sine transforms / q, q times sine transforms, cosine transforms, and q^2 times cosine transforms.
