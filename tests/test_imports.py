@@ -15,7 +15,7 @@ PACKAGE = ROOT / "aiida_dse"
 LAYERS = ["engine", "sections", "shapes", "documents", "io", "analysis", "tasks", "report", "api", "data",
           "calculations", "parsers", "workchains", "cli"]
 #: The rooms of the engine, in the order in which they import each other.
-ENGINE = ["crystal", "particles", "scattering", "model", "fit", "maps"]
+ENGINE = ["crystal", "particles", "scattering", "measurement", "model", "fit", "maps"]
 #: The command of the engine imports the report and what is below it.
 WITHOUT_AIIDA = ["engine", "sections", "shapes", "documents", "io", "analysis", "tasks", "report", "api"]
 

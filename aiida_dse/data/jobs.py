@@ -45,7 +45,8 @@ STDOUT, STDERR = "engine.out", "engine.err"
 #: The keys of a phase that specify its file, with the suffixes of the files.
 KINDS = {"structure": "cif", "atoms": "xyz", "distances": "h5"}
 #: Keys that a job adopts from the section of a pattern; everything else is taken from the node.
-_KEPT = ("range", "exclude", "every", "polarisation", "axis_confirmed")
+_KEPT = ("range", "exclude", "every", "polarisation", "absorption", "compton", "corrected", "instrument",
+         "axis_confirmed")
 
 StructureNode = CifData | StructureData | SinglefileData
 

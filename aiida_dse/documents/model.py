@@ -16,6 +16,7 @@ from .disorder import (
     SizeLawSection,
     SplitSection,
 )
+from .measurement import AbsorptionSection, Corrected, InstrumentSection, PolarisationSection
 from .plans import RefinementPlan, RestraintSection, ScanPlan, Start, UncertaintyPlan
 
 MODEL_SCHEMA = "aiida-dse/model/2"
@@ -86,13 +87,29 @@ class Pattern(CurveFile):
     """The observed pattern, or the grid on which to simulate one."""
 
     every: Annotated[int, Field(ge=1)] = Field(1, description="use every n-th point")
-    polarisation: Literal["none", "unpolarised"] = Field(
+    polarisation: Literal["none", "unpolarised"] | PolarisationSection = Field(
         "none", description="'none' for corrected data; 'unpolarised' multiplies the model by "
-        "(1 + cos^2 2theta)/2"
+        "(1 + cos^2 2theta)/2; or {source: laboratory, monochromator} or {source: synchrotron, horizontal}"
     )
+    absorption: AbsorptionSection | None = None
+    compton: Literal["counting", "integrating"] | None = Field(
+        None, description="add the Compton scattering of the phases, as detectors that count photons or integrate "
+        "their energy measure it")
+    corrected: tuple[Corrected, ...] = Field(
+        (), description="corrections that were applied to the data before: polarisation, absorption, compton")
+    instrument: InstrumentSection | None = None
     axis_confirmed: bool = Field(
         False, description="skip the comparison of the peak positions with the structures"
     )
+
+    @model_validator(mode="after")
+    def _corrected_once(self) -> Pattern:
+        asked = {"polarisation": self.polarisation != "none", "absorption": self.absorption is not None,
+                 "compton": self.compton is not None}
+        if twice := [name for name in self.corrected if asked[name]]:
+            raise ValueError(f"the data were corrected for {' and '.join(twice)}, and the model would contain the "
+                             f"same. Remove {' and '.join(twice)}, or correct 'corrected'.")
+        return self
 
     @model_validator(mode="after")
     def _has_points(self) -> Pattern:

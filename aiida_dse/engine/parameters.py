@@ -69,6 +69,7 @@ class Changes(StrEnum):
     DISTANCES = "distances"
     DAMPING = "damping"  # Debye-Waller factors
     AMPLITUDE = "amplitude"  # occupancies
+    MEASUREMENT = "measurement"  # angles and profile of the instrument
     LINEAR = "linear"  # coefficients that are solved inside every evaluation
 
     @property
@@ -102,6 +103,12 @@ class Kind(StrEnum):
     OCCUPANCY_CHANGE = "occupancy_change"
     DECAY = "decay"  # size over which a change fades
     LATTICE_SCALE = "lattice_scale"
+    ANGLE_SHIFT = "angle_shift"  # zero shift of the angles
+    DISPLACEMENT = "displacement"  # of the sample from the centre of the instrument
+    WAVELENGTH = "wavelength"
+    SQUARED_WIDTH = "squared_width"  # of a Gaussian profile
+    WIDTH = "width"  # of a Lorentzian profile
+    Q_WIDTH = "q_width"  # of a Gaussian profile in q
     GLOBAL = "global"
     SCALE = "scale"
     BLANK = "blank"
@@ -259,6 +266,30 @@ KINDS: dict[Kind, KindSpec] = {
     Kind.LATTICE_SCALE: KindSpec(
         "", _fixed(1e-3), _between(*LATTICE_SCALE_RANGE), _around(relative=0.015), (1e-3, 1e3),
         _fixed(0.1), Changes.DISTANCES, 0,
+    ),
+    Kind.ANGLE_SHIFT: KindSpec(
+        "deg", _fixed(1e-3), _around(absolute=0.25), _around(absolute=0.02), (-10.0, 10.0), _fixed(1.0),
+        Changes.MEASUREMENT, None, "_pd_calib.2theta_offset",
+    ),
+    Kind.DISPLACEMENT: KindSpec(
+        "mm", _fixed(0.01), _around(absolute=2.0), _around(absolute=0.2), (-100.0, 100.0), _fixed(10.0),
+        Changes.MEASUREMENT,
+    ),
+    Kind.WAVELENGTH: KindSpec(
+        "Å", _relative(1e-4), _around(relative=0.01), _around(relative=1e-3), (1e-3, 100.0), _relative(0.05),
+        Changes.MEASUREMENT,
+    ),
+    Kind.SQUARED_WIDTH: KindSpec(
+        "deg^2", _fixed(1e-5), _around(absolute=1.0, relative=1.0), _around(relative=0.5), (-100.0, 100.0),
+        _fixed(10.0), Changes.MEASUREMENT,
+    ),
+    Kind.WIDTH: KindSpec(
+        "deg", _fixed(1e-4), lambda value: (0.0, max(2.0, 2 * value)), _factor_of_two, (0.0, 20.0), _fixed(5.0),
+        Changes.MEASUREMENT,
+    ),
+    Kind.Q_WIDTH: KindSpec(
+        "1/Å", _fixed(1e-4), lambda value: (0.0, max(0.2, 2 * value)), _factor_of_two, (0.0, 1.0), _fixed(0.5),
+        Changes.MEASUREMENT,
     ),
     Kind.GLOBAL: KindSpec(
         "", lambda value: 1e-2 * abs(value) or 1e-6, _between(*INFINITE), _factor_of_two, INFINITE,

@@ -84,7 +84,7 @@ def simultaneous_validation_report(built: BuiltSimultaneous) -> str:
     model = built.model
     lines = ["The document is valid."]
     for name, one in built.patterns.items():
-        q, t = one.model.sampling.q, one.document.sample.temperature
+        q, t = one.model.observation.q, one.document.sample.temperature
         lines.append(f"{name}: {len(q)} points, q = {q[0]:.4g} ... {q[-1]:.4g} 1/Å, wavelength "
                      f"{one.model.observation.wavelength:g} Å" + (f", {t:g} K" if t else ""))
     lines += ["", f"{'common parameter':32} {'start':>12} {'lower':>10} {'upper':>10} unit"]

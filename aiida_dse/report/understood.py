@@ -25,7 +25,7 @@ DALTON = 1.66053906660
 def data_lines(built: BuiltModel) -> list[str]:
     """Lines about the data: points, range, wavelength and the origin of sigma."""
     model = built.model
-    q = model.sampling.q
+    q = model.observation.q
     lines = [
         f"data: {len(q)} points, q = {q[0]:.4g} ... {q[-1]:.4g} 1/Å, "
         f"wavelength {model.observation.wavelength:g} Å"

@@ -55,6 +55,7 @@ from .displacements import (
 )
 from .grids import check_names, grid_of_document, known_quantities
 from .histograms import histogram_restraints
+from .measurement import compton, measurement
 from .particles import shape_and_sizes
 from .plausibility import check_sites, check_start, note_equal_phases
 from .size_laws import require_laws_on_grid, size_laws
@@ -127,7 +128,6 @@ def _built_with_notes(
             axis, sigma_origin = measured.axis, measured.sigma_origin
             observation = ObservedPattern(
                 measured.q, measured.intensity, measured.sigma, measured.wavelength,
-                pattern.polarisation,
             )
     else:
         axis, sigma_origin = pattern.axis or "", ""
@@ -144,13 +144,17 @@ def _built_with_notes(
     for name, blank in document.background.blanks.items():
         with located(f"background.blanks.{name}"):
             blanks[name], blank_sigma[name] = _blank(source, name, blank, observation)
+    with located("pattern"):
+        measured_as = measurement(pattern, observation, phases)
+        incoherent = compton(pattern, phases, measured_as, observation.wavelength)
     with located("parameters, constraints or background"):
         model = PatternModel(
             observation, phases,
             Background(document.background.chebyshev, document.background.inverse_q, blanks,
                        blank_sigma),
             overrides=_overrides(document, phases), fixed_scales=document.scales,
-            constraints=document.constraints, tolerance=document.tolerance, resources=resources,
+            constraints=document.constraints, measurement=measured_as, compton=incoherent,
+            tolerance=document.tolerance, resources=resources,
         )
     for phase in phases:
         if isinstance(phase, PairDistancesPhase):
@@ -267,7 +271,7 @@ def _simulated(document: ModelDocument) -> ObservedPattern:
         q = axis / (10.0 if pattern.axis == "q_inverse_nm" else 1.0)
     two_theta_from_q(q, pattern.wavelength)  # raises for q beyond the reach of the wavelength
     ones = np.ones(len(q))
-    return ObservedPattern(q, ones, ones, pattern.wavelength, pattern.polarisation)
+    return ObservedPattern(q, ones, ones, pattern.wavelength)
 
 
 def _blank(

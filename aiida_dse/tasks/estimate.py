@@ -216,7 +216,7 @@ def estimate_refinement(built: BuiltModel, speed: float | None = None) -> Estima
 
 def result_bytes(built: BuiltModel, n_free: int) -> int:
     """Approximate storage of the arrays and numbers of a refinement in the database, in bytes."""
-    n = len(built.model.sampling.q)
+    n = built.model.n_points
     curves = 6 + len(built.model.linear_names)
     return int(8 * (n * curves + n_free**2) + 60_000)
 

@@ -235,7 +235,7 @@ def refinement_result(built: BuiltModel, found: Refinement) -> Result[Refinement
     for index, phase in enumerate(model.phases):
         if isinstance(phase, CrystalPhase):
             crystal = phase.structure(model.local(index, found.values))
-            q_max = min(TICKS_Q_MAX, float(model.sampling.q.max()))
+            q_max = min(TICKS_Q_MAX, float(model.observation.q.max()))
             arrays[f"reflections/{phase.name}"] = reflections(crystal, q_max)
     return Result(summary, arrays)
 

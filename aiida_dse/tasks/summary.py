@@ -59,7 +59,7 @@ def versions() -> dict[str, Any]:
 
 def data_row(built: BuiltModel) -> DataRow:
     """Number and range of the points used, wavelength, and SHA-256 of the files."""
-    q = built.model.sampling.q
+    q = built.model.observation.q
     return DataRow(
         n_points=len(q), q_min=float(q[0]), q_max=float(q[-1]),
         wavelength=built.model.observation.wavelength, sha256=built.files,
@@ -109,7 +109,7 @@ def document_hash(document: ModelDocument | SimultaneousDocument) -> str:
 
 def axis_arrays(model: PatternModel) -> dict[str, np.ndarray]:
     """q (n,) in 1/Å and two_theta (n,) in degrees by path."""
-    return {"pattern/q": model.sampling.q, "pattern/two_theta": model.observation.two_theta}
+    return {"pattern/q": model.observation.q, "pattern/two_theta": model.observation.two_theta}
 
 
 def pattern_arrays(model: PatternModel, evaluation: Evaluation) -> dict[str, np.ndarray]:

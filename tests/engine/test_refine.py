@@ -365,14 +365,17 @@ def test_jacobian_of_sizes(small, q):
 
 
 def test_jacobian_with_polarisation_and_a_fixed_scale(small, q, exact_pbnm):
+    from aiida_dse.engine.measurement.corrections import Polarisation
+    from aiida_dse.engine.measurement.instrument import direct
     from aiida_dse.engine.model.pattern import ObservedPattern, PatternModel
 
     pattern, phase = exact_pbnm
     angle = 2 * np.arcsin(q * small.wavelength / (4 * np.pi))
     seen = 3.5 * pattern * (1 + np.cos(angle) ** 2) / 2
-    observation = ObservedPattern(q, seen, np.sqrt(seen), small.wavelength, "unpolarised")
+    observation = ObservedPattern(q, seen, np.sqrt(seen), small.wavelength)
     model = PatternModel(
-        observation, [phase], small.background(1), fixed_scales={"P": 3.5}
+        observation, [phase], small.background(1), fixed_scales={"P": 3.5},
+        measurement=direct(q, small.wavelength, [Polarisation()])
     )
     assert model.evaluate(model.start).chi2 < 1e-6
     assert_columns(model, ["P.Pb.B_iso", "P.Br_ax.occupancy"], relative=1e-5)

@@ -209,7 +209,7 @@ class PatternProblem:
     ) -> FloatArray:
         """Derivatives (n_points, n_free) of the weighted calculated pattern, without projection."""
         model = self.model
-        slopes = np.empty((len(model.sampling.q), len(free)))
+        slopes = np.empty((model.n_points, len(free)))
         for column, name in enumerate(free):
             slopes[:, column] = pattern_derivative(model, base, name, central=central)
             if self.on_derivative:

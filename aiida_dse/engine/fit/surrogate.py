@@ -62,7 +62,7 @@ class QuadraticPatterns:
         self.model, self.centre = model, centre
         self.inverse = np.linalg.inv(factor)
         points = _design(len(centre))
-        n_phases, n_q = len(model.phases), len(model.sampling.q)
+        n_phases, n_q = len(model.phases), model.n_points
         if len(points) > MOST_COEFFICIENTS or 8.0 * len(points) * n_phases * n_q > MOST_BYTES:
             raise NotApproximated(f"{len(points)} patterns would be needed")
         damping: Memo[FloatArray] = Memo(8 * len(model.phases))

@@ -99,7 +99,7 @@ def interpolate(
 
 def _gof(points: MapPoints, chi2: FloatArray, active: FloatArray) -> FloatArray:
     # an exact fit has chi2 = 0
-    return np.sqrt(np.maximum(chi2, 1e-300) / (len(points.model.sampling.q) - active))
+    return np.sqrt(np.maximum(chi2, 1e-300) / (points.model.n_points - active))
 
 
 def _place(points: MapPoints, outer: Point, inner: Point) -> Point:

@@ -101,11 +101,11 @@ class NodePatterns:
         Also whether any of them is nearly a combination of the background terms.
         """
         shape = tuple(len(one) for one in values)
-        size = 8 * len(self.model.phases) * len(self.model.sampling.q)
+        size = 8 * len(self.model.phases) * self.model.n_points
         if math.prod(shape) * size > self.resources.memory / 3:
             raise NotInterpolated("the patterns at the Chebyshev nodes would not fit into the memory")
         sampled = self._grid(values)
-        found = np.empty((*shape, len(self.model.phases), len(self.model.sampling.q)))
+        found = np.empty((*shape, len(self.model.phases), self.model.n_points))
         dependent = False
         parts = blocks(list(product(*[range(shape[k]) for k in self.grid.outer])))
         model = self.model.with_resources(

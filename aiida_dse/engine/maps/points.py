@@ -91,7 +91,7 @@ class MapPoints:
         reachable = np.asarray(~self.grid.unreachable.any(axis=self.inner))
         if adaptive and self.outer:
             rounds = coarse_to_fine.rounds(
-                self._best, reachable, len(self.model.sampling.q))
+                self._best, reachable, self.model.n_points)
         else:
             rounds = iter(self._coarse_first(reachable))
         for points in rounds:
@@ -142,7 +142,7 @@ class MapPoints:
         if np.isnan(self.chi2).all():
             return ScanProgress(0, n_all, np.nan, (), time.monotonic() - clock, self.computed)
         at = np.unravel_index(int(np.nanargmin(self.chi2)), self.chi2.shape)
-        gof = np.sqrt(self.chi2[at] / (len(self.model.sampling.q) - self.active[at]))
+        gof = np.sqrt(self.chi2[at] / (self.model.n_points - self.active[at]))
         return ScanProgress(
             int(np.isfinite(self.chi2).sum()), n_all, float(gof),
             tuple(float(a.values[k]) for a, k in zip(self.grid.axes, at, strict=True)),
@@ -157,7 +157,7 @@ class MapPoints:
         return tuple(at)
 
     def map(self, clock: float, reason: str) -> GofMap:
-        n_points = len(self.model.sampling.q)
+        n_points = self.model.n_points
         return GofMap(
             self.grid, np.sqrt(self.chi2 / (n_points - self.active)), self.chi2.copy(),
             self.active.copy(), {name: values.copy() for name, values in self.refined.items()},

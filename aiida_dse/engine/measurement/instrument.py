@@ -66,7 +66,7 @@ class Instrument:
     """
 
     wavelengths: tuple[tuple[float, float], ...]
-    profile: Profile = Profile()
+    profile: Profile = field(default_factory=Profile)
     zero: float = 0.0
     displacement: tuple[float, float] = (0.0, 0.0)
     radius: float = np.nan
@@ -139,8 +139,8 @@ class InstrumentMeasurement:
                              "must be above 0. Correct the zero shift, or limit the range of the pattern.")
         if (n := int((high - low) / step) + 12) > MOST_POINTS:
             raise ValueError(
-                f"particles with distances up to {self.longest / 10:.3g} nm would require {n} angles; the limit with an "
-                f"instrument is {MOST_POINTS}. Use smaller particles, or remove the instrument.")
+                f"particles with distances up to {self.longest / 10:.3g} nm would require {n} angles; the limit with "
+                f"an instrument is {MOST_POINTS}. Use smaller particles, or remove the instrument.")
         return np.asarray(low + step * np.arange(-5, n) if low > 6 * step else low + step * np.arange(n + 5))
 
     @cached_property
@@ -159,23 +159,23 @@ class InstrumentMeasurement:
         lines = intensity.reshape(*intensity.shape[:-1], len(instrument.wavelengths), len(self.grid))
         weights = np.array([weight for _, weight in instrument.wavelengths])
         summed = np.einsum("...ln,l->...n", lines, weights / weights.sum())
-        for factor in self._before:
-            summed = summed * factor
+        for correction in self._before:
+            summed = summed * correction
         if not instrument.profile.narrow:
             summed = self._known.get(instrument.profile, lambda: _Convolution(
                 self.grid, instrument.profile, self.instrument.wavelength))(summed)
         true = instrument.true_angles(self.two_theta)
         # the grid belongs to the starting wavelength
-        factor = self.instrument.wavelength / instrument.wavelength
-        at = np.degrees(2 * np.arcsin(np.clip(np.sin(np.radians(true) / 2) * factor, -1, 1))) if factor != 1 else true
+        ratio = self.instrument.wavelength / instrument.wavelength
+        at = np.degrees(2 * np.arcsin(np.clip(np.sin(np.radians(true) / 2) * ratio, -1, 1))) if ratio != 1 else true
         if at.min() < self.grid[0] or at.max() > self.grid[-1]:
             raise ValueError(
                 f"the scattering angles run from {at.min():.4g} to {at.max():.4g} degrees, beyond the angles that are "
                 f"computed, {self.grid[0]:.4g} to {self.grid[-1]:.4g} degrees. The shifts of the angles are too large: "
                 "correct their starting values or bounds.")
         found = interpolated(summed, (at - self.grid[0]) / (self.grid[1] - self.grid[0]))
-        for factors in self._after:
-            found = found * factors
+        for correction in self._after:
+            found = found * correction
         return found
 
     @cached_property

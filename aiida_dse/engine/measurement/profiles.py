@@ -18,9 +18,9 @@ AXIAL_POINTS = 24
 
 @dataclass(frozen=True)
 class Widths:
-    """Caglioti's widths: H_G^2 = U tan^2 theta + V tan theta + W + P / cos^2 theta, H_L = X tan theta + Y / cos theta.
+    """H_G^2 = U tan^2 theta + V tan theta + W + P / cos^2 theta (Caglioti), and H_L = X tan theta + Y / cos theta.
 
-    The widths are full widths at half maximum; U, V, W and P are in degrees squared, X and Y in degrees.
+    H_G and H_L are full widths at half maximum; U, V, W and P are in degrees squared, X and Y in degrees.
     """
 
     U: float = 0.0
@@ -31,25 +31,27 @@ class Widths:
     Y: float = 0.0
 
     def gaussian(self, two_theta: FloatArray) -> FloatArray:
-        """H_G (n,) in degrees at 2theta (n,) in degrees; ValueError where its square is negative."""
+        """H_G (n,) in degrees at 2theta (n,) in degrees; 0 where its square is negative."""
+        return np.asarray(np.sqrt(np.maximum(self._square(two_theta), 0.0)))
+
+    def lorentzian(self, two_theta: FloatArray) -> FloatArray:
+        """H_L (n,) in degrees at 2theta (n,) in degrees."""
         theta = np.radians(two_theta) / 2
-        square = self.U * np.tan(theta) ** 2 + self.V * np.tan(theta) + self.W + self.P / np.cos(theta) ** 2
+        return np.asarray(np.maximum(self.X * np.tan(theta) + self.Y / np.cos(theta), 0.0))
+
+    def _square(self, two_theta: FloatArray) -> FloatArray:
+        theta = np.radians(two_theta) / 2
+        return np.asarray(
+            self.U * np.tan(theta) ** 2 + self.V * np.tan(theta) + self.W + self.P / np.cos(theta) ** 2)
+
+    def require_possible(self, two_theta: FloatArray) -> None:
+        """Raise ValueError where the square of the Gaussian width is negative."""
+        square = self._square(two_theta)
         if (square < -1e-12).any():
             at = float(np.asarray(two_theta)[int(np.argmin(square))])
             raise ValueError(
-                f"the square of the Gaussian width is {square.min():.3g} degrees squared at 2theta = {at:.4g} degrees; "
-                "it must not be negative. Correct U, V, W and P.")
-        return np.asarray(np.sqrt(np.maximum(square, 0.0)))
-
-    def lorentzian(self, two_theta: FloatArray) -> FloatArray:
-        """H_L (n,) in degrees at 2theta (n,) in degrees; ValueError where it is negative."""
-        theta = np.radians(two_theta) / 2
-        width = self.X * np.tan(theta) + self.Y / np.cos(theta)
-        if (width < -1e-12).any():
-            at = float(np.asarray(two_theta)[int(np.argmin(width))])
-            raise ValueError(f"the Lorentzian width is {width.min():.3g} degrees at 2theta = {at:.4g} degrees; it must "
-                             "not be negative. Correct X and Y.")
-        return np.asarray(np.maximum(width, 0.0))
+                f"instrument.profile: the square of the Gaussian width is {square.min():.3g} degrees^2 at 2theta = "
+                f"{at:.4g} degrees; it must not be negative. Correct U, V, W and P.")
 
 
 def gaussian(k: FloatArray, width: float) -> FloatArray:
@@ -70,7 +72,7 @@ def pseudo_voigt(k: FloatArray, h_g: float, h_l: float) -> FloatArray:
         return np.ones_like(k)
     x = h_l / width
     share = 1.36603 * x - 0.47719 * x**2 + 0.11116 * x**3
-    return share * lorentzian(k, width) + (1 - share) * gaussian(k, width)
+    return np.asarray(share * lorentzian(k, width) + (1 - share) * gaussian(k, width))
 
 
 def axial_divergence(k: FloatArray, two_theta: float, sample: float, detector: float) -> ComplexArray:

@@ -34,14 +34,14 @@ def pattern_derivative(
         gradient = constraint_gradient(model.constraints, base.values, [name])
         moved |= {target: float(row[0]) for target, row in gradient.items() if row[0] != 0}
     scales = _scales(model, base)
-    if not any(model.parameters[other].kind.spec.changes.moves_distances for other in moved):
+    if all(model.parameters[other].kind.spec.changes in (Changes.DAMPING, Changes.AMPLITUDE) for other in moved):
         total = np.sum([slope * _amplitude_derivative(model, base, other, scales)
                         for other, slope in moved.items()], axis=0)
-        return np.asarray(total * model.observation.polarisation_factor)
+        return model.measurement.observe(total, base.values)
     if all(_has_slope(model, other) for other in moved):
         total = np.sum([slope * _boundary_derivative(model, base, other, scales)
                         for other, slope in moved.items()], axis=0)
-        return np.asarray(total * model.observation.polarisation_factor)
+        return model.measurement.observe(total, base.values)
     parameter = model.parameters[name]
     step = parameter.shift * DIFFERENCE
     if base.values[name] + step > parameter.upper:
@@ -66,7 +66,7 @@ def _has_slope(model: PatternModel, name: str) -> bool:
 def _boundary_derivative(
     model: PatternModel, base: Evaluation, name: str, scales: dict[str, float]
 ) -> FloatArray:
-    """d(scaled pattern)/d(probability of a boundary), without polarisation."""
+    """d(scaled intensity)/d(probability of a boundary), before it is measured."""
     phase = model.phase_of(name)
     assert isinstance(phase, CrystalPhase)
     index = model.phases.index(phase)
@@ -82,11 +82,13 @@ def _difference(
     model: PatternModel, base: Evaluation, name: str, shift: float, scales: dict[str, float]
 ) -> FloatArray:
     """The difference quotient (n_points,) of the scaled pattern for one shift of a parameter."""
-    total = np.zeros(len(model.sampling.q))
+    total = np.zeros(model.n_points)
     values = model.constrained(dict(base.values) | {name: base.values[name] + shift})
     states = model.states(values, base.states)
+    measured = any(values[parameter.name] != base.values[parameter.name]
+                   for parameter in model.measurement.parameters)
     for k, phase in enumerate(model.phases):
-        if model.local(k, values) == model.local(k, base.values):
+        if not measured and model.local(k, values) == model.local(k, base.values):
             continue
         before = model.intensity(k, base.states[k], base.values)
         after = model.intensity(k, states[k], values)
@@ -104,7 +106,7 @@ def _scales(model: PatternModel, base: Evaluation) -> dict[str, float]:
 def _amplitude_derivative(
     model: PatternModel, base: Evaluation, name: str, scales: dict[str, float]
 ) -> FloatArray:
-    """d(scaled pattern)/d(B_iso or occupancy), without polarisation."""
+    """d(scaled intensity)/d(B_iso or occupancy), before it is measured."""
     parameter: Parameter = model.parameters[name]
     phase = model.phase_of(name)
     index = model.phases.index(phase)
@@ -117,4 +119,6 @@ def _amplitude_derivative(
         assert parameter.kind.spec.changes is Changes.AMPLITUDE
         slope = debye.occupancy_derivative(
             state.sums, factors, state.atoms, occupancy, b_iso, q, site)
+        if model.compton is not None:
+            slope = slope + state.atoms[site] * model.compton[index][site]
     return np.asarray(scales[phase.name] * slope)

@@ -11,6 +11,7 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.polynomial import chebyshev
 
+from aiida_dse.engine.measurement.instrument import INSTRUMENT, DirectMeasurement, Measurement
 from aiida_dse.engine.memo import Memo
 from aiida_dse.engine.parameters import Kind, Parameter, ParameterName, closest
 from aiida_dse.engine.resources import ONE_THREAD, Resources
@@ -21,8 +22,6 @@ from .agreement import Agreement, agreement
 from .constraints import Constraint, Numbers, ordered_constraints
 from .linear import LinearProblem, LinearSolution
 from .phase import TOLERANCE, Phase, PhaseState, Sampling
-
-POLARISATIONS = ("none", "unpolarised")
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,6 @@ class ObservedPattern:
     intensity: FloatArray
     sigma: FloatArray
     wavelength: float
-    polarisation: str = "none"
 
     def __post_init__(self) -> None:
         if not (len(self.q) == len(self.intensity) == len(self.sigma) > 0):
@@ -59,13 +57,6 @@ class ObservedPattern:
     def two_theta(self) -> FloatArray:
         """The scattering angles (n_points,) in degrees."""
         return two_theta_from_q(self.q, self.wavelength)
-
-    @cached_property
-    def polarisation_factor(self) -> FloatArray:
-        """(1 + cos^2 2theta) / 2 for an unpolarised beam; 1 for corrected data."""
-        if self.polarisation == "unpolarised":
-            return (1 + np.cos(np.radians(self.two_theta)) ** 2) / 2
-        return np.ones(len(self.q))
 
 
 @dataclass(frozen=True)
@@ -130,18 +121,23 @@ class PatternModel:
         constraints: Mapping[str, str] | None = None,
         overrides: Mapping[str, Parameter] | None = None,
         fixed_scales: Mapping[str, float] | None = None,
+        measurement: Measurement | None = None,
+        compton: Sequence[FloatArray] | None = None,
         tolerance: float = TOLERANCE,
         resources: Resources = ONE_THREAD,
     ) -> None:
         names = [phase.name for phase in phases]
+        if INSTRUMENT in names:
+            raise ValueError(f"a phase has the name '{INSTRUMENT}', which is that of the instrument. Use another name.")
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two phases have the name '{name}'. Use different names.")
         self.observation = observation
         self.phases = tuple(phases)
         self.background = background or Background()
+        self.measurement = measurement or DirectMeasurement(observation.q, np.ones(len(observation.q)))
         self.sampling = Sampling(
-            observation.q, observation.wavelength, tolerance=tolerance, resources=resources
+            self.measurement.q, observation.wavelength, tolerance=tolerance, resources=resources
         )
         self.fixed_scales = dict(fixed_scales or {})
         self.parameters = self._collect(overrides or {})
@@ -155,6 +151,8 @@ class PatternModel:
             [(p.name.local, p.name) for p in phase.parameters] for phase in self.phases
         ]
         self.pair_factors = [phase.pair_factors(self.sampling) for phase in self.phases]
+        #: The Compton scattering (n_sites, n_q) of the atoms of each phase; None without.
+        self.compton = None if compton is None else list(compton)
         self.free_names, free = self.background.free_columns(observation)
         self.blank_names = list(self.background.blanks)
         blanks = np.array([self.background.blanks[name] for name in self.blank_names])
@@ -168,6 +166,7 @@ class PatternModel:
         parameters: dict[str, Parameter] = {
             parameter.name: parameter for phase in self.phases for parameter in phase.parameters
         }
+        parameters |= {parameter.name: parameter for parameter in self.measurement.parameters}
         for name, parameter in overrides.items():
             if name not in parameters:
                 raise ValueError(self._unknown(name, parameters))
@@ -245,13 +244,26 @@ class PatternModel:
         """The values of one phase under its local names."""
         return {local: values[name] for local, name in self._local_names[index]}
 
+    @property
+    def n_points(self) -> int:
+        """The number of observed points."""
+        return len(self.observation.q)
+
     def intensity(self, index: int, state: PhaseState, values: Mapping[str, float]) -> FloatArray:
-        """The pattern (n_q,) of one phase per particle, polarisation included."""
+        """The observed pattern (n_points,) of one phase per particle."""
+        return self.measurement.observe(self._of_sample(index, state, values), values)
+
+    def _of_sample(
+        self, index: int, state: PhaseState, values: Mapping[str, float], damping: FloatArray | None = None
+    ) -> FloatArray:
+        """The intensity (n_q,) of one phase per particle before it is measured."""
         occupancy, b_iso = self.phases[index].occupancy_and_b(self.local(index, values))
         pattern = debye.debye_intensity(
-            state.sums, self.pair_factors[index], state.atoms, occupancy, b_iso, self.sampling.q
+            state.sums, self.pair_factors[index], state.atoms, occupancy, b_iso, self.sampling.q, damping
         )
-        return np.asarray(pattern * self.observation.polarisation_factor)
+        if self.compton is not None:
+            pattern += (state.atoms * occupancy) @ self.compton[index]
+        return pattern
 
     def states(
         self, values: Mapping[str, float], previous: Sequence[PhaseState] | None = None
@@ -286,7 +298,7 @@ class PatternModel:
                 offset = part if offset is None else offset + part
             else:
                 columns.append(pattern)
-        stacked = np.array(columns).reshape(len(columns), len(self.sampling.q)).T
+        stacked = np.array(columns).reshape(len(columns), self.n_points).T
         return Evaluation(
             values, tuple(states), stacked, offset, self.linear.solve(stacked, offset)
         )
@@ -306,16 +318,15 @@ class PatternModel:
         damping: Memo[FloatArray],
     ) -> FloatArray:
         """The patterns (n_sweep, n_phases, n_points) at many values that share the sine sums."""
-        patterns = np.empty((len(many), len(self.phases), len(self.sampling.q)))
+        patterns = np.empty((len(many), len(self.phases), self.n_points))
         for row, values in enumerate(many):
+            intensities = np.empty((len(self.phases), len(self.sampling.q)))
             for k, (phase, state) in enumerate(zip(self.phases, states, strict=True)):
-                occupancy, b_iso = phase.occupancy_and_b(self.local(k, values))
+                _, b_iso = phase.occupancy_and_b(self.local(k, values))
                 factors = [damping.get(float(b), partial(self._damping, float(b))) for b in b_iso]
-                patterns[row, k] = debye.debye_intensity(
-                    state.sums, self.pair_factors[k], state.atoms, occupancy, b_iso,
-                    self.sampling.q, np.array(factors),
-                )
-        return np.asarray(patterns * self.observation.polarisation_factor)
+                intensities[k] = self._of_sample(k, state, values, np.array(factors))
+            patterns[row] = self.measurement.observe(intensities, values)
+        return patterns
 
     def _damping(self, b_iso: float) -> FloatArray:
         """The Debye-Waller factor T (n_q,) of one B_iso (Å^2)."""
