@@ -22,7 +22,7 @@ INSTRUMENT = "instrument"
 #: Points of the grid per finest oscillation of the intensity.
 POINTS_PER_OSCILLATION = 20
 #: Number of angles whose profiles are blended.
-NODES = 12
+NODES = 16
 #: Widths of the profile by which the grid is longer than the pattern at both ends, and the limits of this margin (deg).
 MARGIN, MARGINS = 30.0, (0.3, 5.0)
 #: Largest number of points of the grid.
