@@ -48,10 +48,9 @@ class AbsorptionSection(Section):
     def _either(self) -> AbsorptionSection:
         from_sample = {"composition": self.composition, "density": self.density, "diameter": self.diameter}
         missing = [name for name, value in from_sample.items() if value is None]
-        if (self.mu_R is None) == (not missing) or (self.mu_R is not None and len(missing) < 3):
-            raise ValueError(
-                "specify either mu_R, or composition, density and diameter"
-                + (f" ({', '.join(missing)} is missing)" if self.mu_R is None and len(missing) < 3 else ""))
+        if (self.mu_R is None and missing) or (self.mu_R is not None and len(missing) < len(from_sample)):
+            lacking = f"; {' and '.join(missing)} is missing" if self.mu_R is None and len(missing) < 3 else ""
+            raise ValueError(f"specify either mu_R, or composition, density and diameter{lacking}")
         return self
 
 

@@ -24,6 +24,7 @@ from aiida_dse.engine.fit.posterior import require_walkers
 from aiida_dse.engine.fit.refine import default_stages, free_names
 from aiida_dse.engine.fit.settling import counts_per_unit
 from aiida_dse.engine.maps.grid import Coordinate, Grid
+from aiida_dse.engine.measurement.instrument import Measurement
 from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.fixed_geometry import (
     AtomListPhase,
@@ -152,7 +153,7 @@ def _built_with_notes(
             observation, phases,
             Background(document.background.chebyshev, document.background.inverse_q, blanks,
                        blank_sigma),
-            overrides=_overrides(document, phases), fixed_scales=document.scales,
+            overrides=_overrides(document, phases, measured_as), fixed_scales=document.scales,
             constraints=document.constraints, measurement=measured_as, compton=incoherent,
             tolerance=document.tolerance, resources=resources,
         )
@@ -399,8 +400,11 @@ def _require_labels(
                 f"{section.file} has no label '{key}'; its labels are {', '.join(labels)}.")
 
 
-def _overrides(document: ModelDocument, phases: list[Phase]) -> dict[str, Parameter]:
+def _overrides(
+    document: ModelDocument, phases: list[Phase], measured: Measurement
+) -> dict[str, Parameter]:
     defaults: dict[str, Parameter] = {p.name: p for phase in phases for p in phase.parameters}
+    defaults |= {p.name: p for p in measured.parameters}
     reasons = {
         f"{phase.name}.{key}": why for phase in phases for key, why in phase.fixed_reasons.items()
     }

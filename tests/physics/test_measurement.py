@@ -175,7 +175,7 @@ def test_the_convolution_against_quadrature(profile):
         low = np.clip(place.astype(int), 0, len(grid) - 2)
         share = place - low
         kernel = (1 - share) * tables[low, lag] + share * tables[low + 1, lag]
-        # what lies beyond 8 degrees is taken from the mean; shifts that vary with the angle change the sum of the kernel
+        # what lies beyond 8 degrees is taken from the mean; shifts that vary with the angle change the sum as well
         beyond = 1 - tables[len(grid) // 2, lag].sum()
         total = (kernel * intensity[near]).sum() + beyond * intensity[near].mean()
         assert np.interp(at, ANGLES, pattern) == pytest.approx(total, rel=1e-3)
