@@ -66,7 +66,8 @@ def _path(loc: tuple[Any, ...]) -> tuple[str, ...]:
 def _explanation(path: tuple[str, ...], errors: list[Any], kind: type[BaseModel]) -> str:
     """Message of the errors at one place; several are those of the members of a union."""
     # of a union, the member that accepts the type of the value explains best
-    error = min(errors, key=lambda one: one["type"].endswith(("_type", "_parsing")))
+    error = min(errors, key=lambda one: one["type"].endswith(("_type", "_parsing"))
+                or (one["type"] == "literal_error" and isinstance(one.get("input"), dict)))
     name, value, what = ".".join(path) or "document", error.get("input"), error["type"]
     sections = [e for e in errors if e["type"] == "model_type"]
     if what == "extra_forbidden":

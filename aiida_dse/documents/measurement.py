@@ -14,25 +14,31 @@ SquaredWidth = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 Corrected = Literal["polarisation", "absorption", "compton"]
 
 
-class LaboratoryPolarisation(Section):
-    """An unpolarised source with a monochromator."""
+class PolarisationSection(Section):
+    """The polarisation of the source and of its monochromator."""
 
-    source: Literal["laboratory"]
-    monochromator: Annotated[float, Field(ge=0, lt=180)] = Field(
-        0.0, description="degrees; 2theta of the reflection of the monochromator, 0 without one")
-    crystal: Literal["mosaic", "perfect"] = "mosaic"
+    source: Literal["laboratory", "synchrotron"] = Field(
+        description="'laboratory': unpolarised; 'synchrotron': polarised in the horizontal plane")
+    monochromator: Annotated[float, Field(ge=0, lt=180)] | None = Field(
+        None, description="degrees; 2theta of the reflection of the monochromator of a laboratory source")
+    crystal: Literal["mosaic", "perfect"] | None = Field(None, description="crystal of the monochromator; mosaic")
+    horizontal: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="share of the intensity of a synchrotron that is polarised horizontally, such as 0.98")
+    plane: Literal["vertical", "horizontal"] | None = Field(
+        None, description="plane of scattering at a synchrotron; vertical")
 
-
-class SynchrotronPolarisation(Section):
-    """A source that is polarised in the horizontal plane."""
-
-    source: Literal["synchrotron"]
-    horizontal: Annotated[float, Field(ge=0, le=1)] = Field(
-        description="share of the intensity that is polarised horizontally, for example 0.98")
-    plane: Literal["vertical", "horizontal"] = Field("vertical", description="plane of scattering")
-
-
-PolarisationSection = Annotated[LaboratoryPolarisation | SynchrotronPolarisation, Field(discriminator="source")]
+    @model_validator(mode="after")
+    def _of_the_source(self) -> PolarisationSection:
+        others = ("horizontal", "plane") if self.source == "laboratory" else ("monochromator", "crystal")
+        if unused := [name for name in others if getattr(self, name) is not None]:
+            raise ValueError(f"{' and '.join(unused)} cannot be specified for a {self.source} source; remove "
+                             f"{'them' if len(unused) > 1 else 'it'}")
+        if self.source == "synchrotron" and self.horizontal is None:
+            raise ValueError("a synchrotron source requires 'horizontal', the share of horizontal polarisation, such "
+                             "as 0.98")
+        if self.crystal and not self.monochromator:
+            raise ValueError("'crystal' requires the angle of the 'monochromator'")
+        return self
 
 
 class AbsorptionSection(Section):

@@ -192,7 +192,7 @@ def _wavelength(file: Any) -> float | None:
     found: set[float] = set()
 
     def visit(path: str, node: Any) -> None:
-        if isinstance(node, h5py.Dataset) and path.rpartition("/")[2] == "wavelength" \
+        if isinstance(node, h5py.Dataset) and f"/{path}".endswith("/wavelength") \
                 and node.size == 1 and node.dtype.kind in "fiu":
             require_own(node, path)
             unit = _text(node.attrs.get("units", "angstrom")).lower()

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from aiida_dse.documents.measurement import (
-    AbsorptionSection,
-    InstrumentSection,
-    LaboratoryPolarisation,
+from aiida_dse.documents.measurement import AbsorptionSection, InstrumentSection
+from aiida_dse.documents.model import Pattern
+from aiida_dse.engine.measurement.compton import compton_scattering
+from aiida_dse.engine.measurement.corrections import (
+    LARGEST_MU_R,
+    CapillaryAbsorption,
+    Correction,
+    Polarisation,
     SynchrotronPolarisation,
 )
-from aiida_dse.documents.model import Pattern
-from aiida_dse.engine.measurement import corrections
-from aiida_dse.engine.measurement.compton import compton_scattering
-from aiida_dse.engine.measurement.corrections import CapillaryAbsorption, Correction, Polarisation
 from aiida_dse.engine.measurement.instrument import (
     Instrument,
     InstrumentMeasurement,
@@ -30,7 +30,7 @@ from aiida_dse.engine.units import FloatArray, photon_energy
 from aiida_dse.io.notes import note
 
 #: The grid of angles is fine enough for distances of so many times the largest size of the phases at the start.
-LONGER = 3.0
+LONGER = 2.0
 #: The profile of a pattern is narrow if its width is less than this share of the step of the points.
 NARROW = 0.2
 
@@ -70,19 +70,20 @@ def _polarisation(section: Pattern) -> list[Correction]:
     given = section.polarisation
     if given == "none":
         return []
-    if isinstance(given, LaboratoryPolarisation):
-        return [Polarisation(given.monochromator, given.crystal == "perfect")]
-    if isinstance(given, SynchrotronPolarisation):
-        return [corrections.SynchrotronPolarisation(given.horizontal, given.plane)]
-    return [Polarisation()]
+    if given == "unpolarised":
+        return [Polarisation()]
+    if given.source == "laboratory":
+        return [Polarisation(given.monochromator or 0.0, given.crystal == "perfect")]
+    assert given.horizontal is not None
+    return [SynchrotronPolarisation(given.horizontal, given.plane or "vertical")]
 
 
 def _absorption(section: Pattern, wavelength: float) -> list[Correction]:
     if section.absorption is None:
         return []
     mu_r = mu_times_radius(section.absorption, wavelength)
-    if mu_r > corrections.LARGEST_MU_R:
-        raise ValueError(f"absorption: mu R is {mu_r:.3g}, but at most {corrections.LARGEST_MU_R:g} is possible; "
+    if mu_r > LARGEST_MU_R:
+        raise ValueError(f"absorption: mu R is {mu_r:.3g}, but at most {LARGEST_MU_R:g} is possible; "
                          "hardly anything would be transmitted. Check the density and the diameter, in g/cm^3 and mm.")
     if section.absorption.mu_R is None:
         note(f"The sample absorbs with mu R = {mu_r:.4g} (composition {section.absorption.composition}, "

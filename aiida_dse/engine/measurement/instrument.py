@@ -20,7 +20,7 @@ from .profiles import Profile, Widths
 #: The name before the dot of the parameters of an instrument.
 INSTRUMENT = "instrument"
 #: Points of the grid per finest oscillation of the intensity.
-POINTS_PER_OSCILLATION = 20
+POINTS_PER_OSCILLATION = 14
 #: Number of angles whose profiles are blended.
 NODES = 16
 #: Widths of the profile by which the grid is longer than the pattern at both ends, and the limits of this margin (deg).
@@ -210,9 +210,9 @@ class _Convolution:
         width = float(profile.width(grid, wavelength).max())
         self._pad = int(min(max(4 * MARGIN * width / step, 64), self._n)) + 1
         self._length = next_fast_len(self._n + 2 * self._pad, real=True)
-        k = 2 * np.pi * np.arange(self._length // 2 + 1) / (self._length * step)
         self._transforms = np.array([
-            profile.transform(k, float(np.degrees(2 * np.arctan(np.exp(node)))), wavelength) for node in nodes])
+            profile.transform(self._length // 2 + 1, 2 * np.pi / (self._length * step), angle, wavelength)
+            for angle in np.degrees(2 * np.arctan(np.exp(nodes))).tolist()])
 
     def __call__(self, intensity: FloatArray) -> FloatArray:
         """The convolved patterns (..., n); beyond its ends, the intensity is constant."""

@@ -6,6 +6,7 @@ k is conjugate to 2theta in degrees: a profile Phi(x) has the transform P(k) = i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -93,6 +94,12 @@ def axial_divergence(k: FloatArray, two_theta: float, sample: float, detector: f
     return np.asarray(np.exp(-1j * np.multiply.outer(k, shift)) @ (share / share.sum()))
 
 
+@lru_cache(maxsize=128)
+def _axial(n: int, step: float, two_theta: float, sample: float, detector: float) -> ComplexArray:
+    """`axial_divergence` at k = 0, step, ...; a changed width does not compute it again."""
+    return axial_divergence(step * np.arange(n, dtype=np.float64), two_theta, sample, detector)
+
+
 def capillary(k: FloatArray, radius: float, distance: float) -> FloatArray:
     """The transform of a transparent capillary of this radius at this distance (same unit) from the detector."""
     from scipy.special import j1
@@ -130,18 +137,19 @@ class Profile:
         z = sum(self.axial)
         return np.asarray(total + np.degrees(z * z / 2 / np.tan(np.radians(np.clip(two_theta, 1, 90)))))
 
-    def transform(self, k: FloatArray, two_theta: float, wavelength: float) -> ComplexArray:
-        """The transform (n_k,) of the profile at one angle, k in 1/degree."""
+    def transform(self, n: int, step: float, two_theta: float, wavelength: float) -> ComplexArray:
+        """The transform (n,) of the profile at one angle, for k = 0, step, ..., in 1/degree."""
+        k: FloatArray = step * np.arange(n, dtype=np.float64)
         at = np.array([two_theta])
         h_g, h_l = float(self.widths.gaussian(at)[0]), float(self.widths.lorentzian(at)[0])
-        found = (pseudo_voigt(k, h_g, h_l) if self.shape == "tch"
-                 else gaussian(k, h_g) * lorentzian(k, h_l)).astype(complex)
+        found: ComplexArray = (pseudo_voigt(k, h_g, h_l) if self.shape == "tch"
+                               else gaussian(k, h_g) * lorentzian(k, h_l)).astype(complex)
         if self.q_width:
-            found *= gaussian(k, float(self._q_width(at, wavelength)[0]))
+            found = found * gaussian(k, float(self._q_width(at, wavelength)[0]))
         if any(self.axial):
-            found *= axial_divergence(k, two_theta, *self.axial)
+            found = found * _axial(n, step, two_theta, *self.axial)
         if self.capillary:
-            found *= capillary(k, *self.capillary)
+            found = found * capillary(k, *self.capillary)
         return found
 
     def _q_width(self, two_theta: FloatArray, wavelength: float) -> FloatArray:
