@@ -24,7 +24,7 @@ from aiida_dse.tasks.peak_positions import check_axis
 from aiida_dse.tasks.run import run_refine, run_scan, run_simulate
 
 from .model import PATTERN_FILE, Inputs, Model, as_model, as_section, inputs_of, simulated_inputs
-from .pattern import Pattern, Polarisation
+from .pattern import Pattern, Polarisation, measurement_section
 from .phase import Phase
 from .results import PatternResult, RefinementResult, ScanResult
 
@@ -37,14 +37,16 @@ Axes = Mapping[str, ArrayLike] | Sequence[Mapping[str, Any] | BaseModel]
 @overload
 def simulate(
     q: ArrayLike, model: Model | Phase, *, wavelength: float, axis: AxisKind = ...,
-    polarisation: Polarisation = ..., parts: None = None, threads: int | None = None,
+    polarisation: Polarisation = ..., measurement: Mapping[str, Any] | None = ..., parts: None = None,
+    threads: int | None = None,
 ) -> FloatArray: ...
 
 
 @overload
 def simulate(
     q: ArrayLike, model: Model | Phase, *, wavelength: float, axis: AxisKind = ...,
-    polarisation: Polarisation = ..., parts: Literal["phases", "sites"],
+    polarisation: Polarisation = ..., measurement: Mapping[str, Any] | None = ...,
+    parts: Literal["phases", "sites"],
     threads: int | None = None,
 ) -> dict[str, FloatArray]: ...
 
@@ -52,6 +54,7 @@ def simulate(
 def simulate(
     q: ArrayLike, model: Model | Phase, *, wavelength: float,
     axis: AxisKind = "q_inverse_angstrom", polarisation: Polarisation = "none",
+    measurement: Mapping[str, Any] | None = None,
     parts: Literal["phases", "sites"] | None = None, threads: int | None = None,
 ) -> FloatArray | dict[str, FloatArray]:
     """I(q) (n,) of the model at its starting values, in electron units per mean particle.
@@ -60,13 +63,13 @@ def simulate(
     wavelength: Å. Background and blanks are omitted; the scale of a phase is 1 unless the model's
     `scales` specify it. parts: 'phases' returns the pattern of each phase by name, 'sites' the
     partial Debye sum of each pair of sites by 'phase.site-site' (self-scattering included); the
-    parts add up to I(q).
+    parts add up to I(q). polarisation, measurement: as for a Pattern.
 
     Raises ValueError if the wavelength cannot reach the axis or the model is invalid.
     """
     points = _points(q, axis, wavelength)
     section = {"file": PATTERN_FILE, "axis": axis, "wavelength": wavelength,
-               "polarisation": polarisation}
+               "polarisation": polarisation, **measurement_section(measurement)}
     inputs = simulated_inputs(as_model(model), section, points)
     built = replace(inputs.built(threads), measured=False)
     if parts == "sites":
@@ -146,6 +149,7 @@ def to_document(
     folder: str | Path, pattern: Pattern | ArrayLike, model: Model | Phase, *,
     stages: Stages | None = None, axes: Axes | None = None, wavelength: float | None = None,
     axis: AxisKind = "q_inverse_angstrom", polarisation: Polarisation = "none",
+    measurement: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write model.yaml and its files for `dse-engine` and `aiida-dse launch`; return its path.
 
@@ -162,7 +166,7 @@ def to_document(
         if wavelength is None:
             raise ValueError("the document of a simulation needs the wavelength; specify it in Å.")
         section = {"axis": axis, "wavelength": wavelength, "polarisation": polarisation,
-                   "grid": _grid(pattern)}
+                   "grid": _grid(pattern), **measurement_section(measurement)}
         inputs = simulated_inputs(model, section, None)
     inputs.built()
     return inputs.write(folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,17 @@ from numpy.typing import ArrayLike
 from aiida_dse.documents.model import AxisKind
 from aiida_dse.io.patterns import MeasuredPattern, pattern_from_arrays, read_pattern
 
-Polarisation = Literal["none", "unpolarised"]
+Polarisation = Literal["none", "unpolarised"] | Mapping[str, Any]
+#: Keys of `measurement`, as in the section of a pattern in documents.
+MEASUREMENT = ("absorption", "compton", "corrected", "instrument")
+
+
+def measurement_section(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The keys of the section of a pattern for `measurement`; ValueError for others."""
+    if unknown := set(given or {}) - set(MEASUREMENT):
+        raise ValueError(f"measurement has the keys {', '.join(map(repr, sorted(unknown)))}; possible are "
+                         f"{', '.join(MEASUREMENT)}.")
+    return dict(given or {})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -24,9 +34,10 @@ class Pattern:
     x: q in 1/Å unless `axis` is 'two_theta' (degrees) or 'q_inverse_nm'; sigma: (n,), or one of the
     rules 'counts', 'counts / N' and 'p %'; wavelength: Å; range: (low, high) and exclude: regions
     (low, high) that are left out, in units of the axis; every: use every n-th point; polarisation:
-    'none' for corrected data, 'unpolarised' multiplies the model by (1 + cos^2 2theta) / 2;
-    axis_confirmed: skip the comparison of the peak positions with the structures. Raises ValueError
-    with the indices of invalid points.
+    'none' for corrected data, 'unpolarised' multiplies the model by (1 + cos^2 2theta) / 2, or a
+    mapping as in documents; measurement: absorption, compton, corrected and instrument as in
+    documents (docs/measurement.md); axis_confirmed: skip the comparison of the peak positions with
+    the structures. Raises ValueError with the indices of invalid points.
     """
 
     x: ArrayLike
@@ -39,6 +50,7 @@ class Pattern:
     exclude: Sequence[tuple[float, float]] = ()
     every: int = 1
     polarisation: Polarisation = "none"
+    measurement: Mapping[str, Any] | None = None
     axis_confirmed: bool = False
     #: The points that are used.
     measured: MeasuredPattern = field(init=False)
@@ -58,7 +70,7 @@ class Pattern:
         exclude: Sequence[tuple[float, float]] = (), every: int = 1,
         intensity_column: str | int | None = None, sigma_column: str | int | None = None,
         grid: tuple[float, float] | None = None, polarisation: Polarisation = "none",
-        axis_confirmed: bool = False,
+        measurement: Mapping[str, Any] | None = None, axis_confirmed: bool = False,
     ) -> Pattern:
         """Read a pattern from a text file; specify axis, wavelength and sigma unless it does.
 
@@ -73,7 +85,7 @@ class Pattern:
         return cls(
             found.two_theta if by_angle else found.q, found.intensity, found.sigma,  # type: ignore[arg-type]
             wavelength=found.wavelength, axis="two_theta" if by_angle else "q_inverse_angstrom",
-            polarisation=polarisation, axis_confirmed=axis_confirmed,
+            polarisation=polarisation, measurement=measurement, axis_confirmed=axis_confirmed,
         )
 
     def __repr__(self) -> str:
@@ -83,7 +95,7 @@ class Pattern:
 
     def content(self, file: str) -> dict[str, Any]:
         """The document's 'pattern' section for points in `file`."""
-        return self.curve(file) | {
+        return self.curve(file) | measurement_section(self.measurement) | {
             "polarisation": self.polarisation, "axis_confirmed": self.axis_confirmed}
 
     def curve(self, file: str) -> dict[str, Any]:

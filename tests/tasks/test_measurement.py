@@ -170,3 +170,15 @@ def test_the_absorption_of_a_composition_is_reported(folder):
 def test_a_profile_narrower_than_the_points_is_noted(folder):
     built = build(parse_document(document(pattern={"instrument": {"profile": {"W": 1e-6}}})), folder)
     assert any("far below the step of the points" in text for text in built.notes)
+
+
+def test_the_measurement_in_notebooks(folder):
+    from aiida_dse import Parallelepiped, Phase, simulate
+
+    phase = Phase("P", folder / "x.cif", Parallelepiped(cells=(4, 4, 4)))
+    found = simulate(ANGLES, phase, axis="two_theta", wavelength=WAVELENGTH, polarisation=SAMPLE["polarisation"],
+                     measurement={"absorption": SAMPLE["absorption"], "compton": "counting", "instrument": INSTRUMENT})
+    built = build(parse_document(document(pattern=SAMPLE | {"instrument": INSTRUMENT})), folder)
+    assert_allclose(found, run_simulate(built).arrays["pattern/calculated"], rtol=1e-6)
+    with pytest.raises(ValueError, match="'instrumnt'; possible are absorption"):
+        simulate(ANGLES, phase, axis="two_theta", wavelength=WAVELENGTH, measurement={"instrumnt": {}})
