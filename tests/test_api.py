@@ -33,7 +33,8 @@ from aiida_dse import (
 )
 from aiida_dse.documents import load_document, parse_document
 from aiida_dse.tasks.build import build
-from aiida_dse.tasks.run import run_refine, run_scan, run_simulate
+from aiida_dse.tasks.run import run_refine, run_scan
+from aiida_dse.tasks.simulation import run_simulate
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "cspbbr3"

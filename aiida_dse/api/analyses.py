@@ -21,7 +21,8 @@ from aiida_dse.io.patterns import MeasuredPattern
 from aiida_dse.tasks.build import BuiltModel
 from aiida_dse.tasks.partials import partial_patterns
 from aiida_dse.tasks.peak_positions import check_axis
-from aiida_dse.tasks.run import run_refine, run_scan, run_simulate
+from aiida_dse.tasks.run import run_refine, run_scan
+from aiida_dse.tasks.simulation import run_simulate
 
 from .model import PATTERN_FILE, Inputs, Model, as_model, as_section, inputs_of, simulated_inputs
 from .pattern import Pattern, Polarisation, measurement_section

@@ -97,7 +97,7 @@ def validate(document: Path | None, schema: bool) -> None:
 @threads_option
 def simulate(document: Path, output: Path, resources: Resources) -> None:
     """Compute the pattern at the starting values."""
-    from aiida_dse.tasks.run import run_simulate
+    from aiida_dse.tasks.simulation import run_simulate
 
     with task_in(output):
         built = build_model(document, resources)

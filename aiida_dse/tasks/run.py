@@ -1,4 +1,4 @@
-"""The tasks 'simulate', 'refine' and 'scan', which compute results from a model."""
+"""The tasks 'refine' and 'scan', which compute results from a model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from aiida_dse.documents.results import (
     RefinementSummary,
     ScanSummary,
     SearchRow,
-    SimulationSummary,
 )
 from aiida_dse.documents.status import Status
 from aiida_dse.engine.crystal.geometry import reflections
@@ -38,7 +37,7 @@ from aiida_dse.engine.fit.settling import (
 from aiida_dse.engine.maps.gof_map import GofMap, Interpolation, ScanProgress
 from aiida_dse.engine.maps.grid import Coordinate, quantities_on
 from aiida_dse.engine.maps.scan import scan
-from aiida_dse.engine.model.agreement import SERIAL_LIMIT, Agreement, serial_correlation
+from aiida_dse.engine.model.agreement import SERIAL_LIMIT, serial_correlation
 from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.pattern import PatternModel
 from aiida_dse.engine.parameters import Kind
@@ -53,7 +52,6 @@ from .estimate import estimate_refinement, expected_geometries, map_work
 from .fractions import weight_fractions
 from .map_analysis import map_analysis
 from .summary import (
-    axis_arrays,
     common,
     covariance_arrays,
     linear_rows,
@@ -73,35 +71,6 @@ LARGEST_DOUBLE = 100_000
 CHECKPOINT_INTERVAL = 10.0
 
 StopCheck = Callable[[], str | None]
-
-
-def run_simulate(built: BuiltModel) -> Result[SimulationSummary]:
-    """Simulate the pattern at the starting values.
-
-    If there is a measured pattern, scales and background are fitted to it.
-    """
-    model = built.model
-    clock = time.monotonic()
-    if built.measured:
-        evaluation = model.evaluate(model.start)
-        arrays = pattern_arrays(model, evaluation)
-        fit: Agreement | None = model.agreement(evaluation, 0)
-    else:
-        scales = {phase.name: built.document.scales.get(phase.name, 1.0) for phase in model.phases}
-        evaluation = model.with_fixed_scales(scales).evaluate(model.start)
-        arrays = axis_arrays(model)
-        parts = {
-            phase.name: scales[phase.name] * model.intensity(k, evaluation.states[k], model.start)
-            for k, phase in enumerate(model.phases)
-        }
-        arrays |= {f"components/{name}": part for name, part in parts.items()}
-        arrays["pattern/calculated"] = np.sum(list(parts.values()), axis=0)
-        fit = None
-    derived, _ = phase_rows(built, model.start, evaluation.states)
-    return Result(SimulationSummary(
-        **common(built, Status.COMPLETE, "complete", time.monotonic() - clock),
-        parameters=unrefined_rows(model), derived=derived, agreement=fit,
-    ), arrays)
 
 
 def run_refine(

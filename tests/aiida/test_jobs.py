@@ -21,7 +21,7 @@ from aiida_dse.data.jobs import (
 from aiida_dse.documents import DocumentError, load_document, parse_document
 from aiida_dse.io.notes import collecting_notes
 from aiida_dse.tasks.build import build
-from aiida_dse.tasks.run import run_simulate
+from aiida_dse.tasks.simulation import run_simulate
 
 EDGE = 4.12
 

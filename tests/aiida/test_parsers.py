@@ -19,7 +19,8 @@ from aiida_dse.documents.status import Failure, Status
 from aiida_dse.engine.parameters import ParameterStatus
 from aiida_dse.io.outcome import RunOutcome, write_outcome
 from aiida_dse.io.results import Result, read_arrays, write_result
-from aiida_dse.tasks.run import run_refine, run_scan, run_simulate
+from aiida_dse.tasks.run import run_refine, run_scan
+from aiida_dse.tasks.simulation import run_simulate
 from aiida_dse.tasks.uncertainty import run_uncertainty
 
 STAGES = {"stages": [["salt.a", "salt.*.B_iso"]]}

@@ -14,7 +14,7 @@ from aiida_dse.io import structure_files
 from aiida_dse.io.notes import collecting_notes
 from aiida_dse.io.structure_files import read_structure
 from aiida_dse.tasks.build import build
-from aiida_dse.tasks.run import run_simulate
+from aiida_dse.tasks.simulation import run_simulate
 
 A = 5.64
 NA = [(0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)]

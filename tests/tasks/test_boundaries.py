@@ -10,7 +10,8 @@ import pytest
 from aiida_dse.documents import DocumentError, parse_document
 from aiida_dse.report.tables import validation_report
 from aiida_dse.tasks.build import build
-from aiida_dse.tasks.run import run_refine, run_simulate
+from aiida_dse.tasks.run import run_refine
+from aiida_dse.tasks.simulation import run_simulate
 
 CIF = Path(__file__).parents[2] / "examples" / "cspbbr3" / "CsPbBr3.cif"
 TWINS = {"ab": {"along": [1, 2], "shift": [1, 0, 0], "probability": 0.1}}

@@ -18,7 +18,8 @@ from aiida_dse.io.distances import read_distances
 from aiida_dse.io.structures import cif_text, parse_cif
 from aiida_dse.tasks.build import build
 from aiida_dse.tasks.distances import run_build
-from aiida_dse.tasks.run import run_refine, run_simulate
+from aiida_dse.tasks.run import run_refine
+from aiida_dse.tasks.simulation import run_simulate
 
 CIF = """data_P
 _cell_length_a 4.1

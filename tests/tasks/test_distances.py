@@ -16,7 +16,8 @@ from aiida_dse.io.distances import read_distances, write_distances
 from aiida_dse.io.results import read_result
 from aiida_dse.io.storage import BLOCK
 from aiida_dse.tasks.distances import run_build, store_name
-from aiida_dse.tasks.run import run_refine, run_scan, run_simulate
+from aiida_dse.tasks.run import run_refine, run_scan
+from aiida_dse.tasks.simulation import run_simulate
 
 
 @pytest.fixture

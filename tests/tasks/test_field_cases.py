@@ -18,7 +18,7 @@ from aiida_dse.io.gsas import gsas_columns
 from aiida_dse.io.structures import parse_cif
 from aiida_dse.io.xyz import parse_xyz
 from aiida_dse.tasks.build import build
-from aiida_dse.tasks.run import run_simulate
+from aiida_dse.tasks.simulation import run_simulate
 
 CASES = Path(__file__).parents[1] / "data" / "field_cases"
 

@@ -12,7 +12,8 @@ from scipy.stats import truncnorm
 from aiida_dse.documents import DocumentError, parse_document
 from aiida_dse.engine.particles.length_laws import FreeWeights, Histogram, Normal
 from aiida_dse.tasks.build import build
-from aiida_dse.tasks.run import run_refine, run_simulate
+from aiida_dse.tasks.run import run_refine
+from aiida_dse.tasks.simulation import run_simulate
 
 CIF = cubic_cif(5.936, ["Pb Pb2+ 0 0 0 1 1.3", "S S 0.5 0.5 0.5 1 0.9"])
 GRID = {"axis": "q_inverse_angstrom", "wavelength": 0.5, "grid": {"start": 0.8, "stop": 12.0, "step": 0.02}}

@@ -13,7 +13,8 @@ from aiida_dse.documents import DocumentError, load_document, parse_document
 from aiida_dse.io.results import read_result, write_result
 from aiida_dse.report.tables import result_report, validation_report
 from aiida_dse.tasks.build import build
-from aiida_dse.tasks.run import map_of, run_scan, run_simulate
+from aiida_dse.tasks.run import map_of, run_scan
+from aiida_dse.tasks.simulation import run_simulate
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cspbbr3"
 P = "CsPbBr3."

@@ -15,7 +15,8 @@ from aiida_dse.documents import DocumentError, parse_document
 from aiida_dse.engine.units import q_from_two_theta
 from aiida_dse.tasks.build import build
 from aiida_dse.tasks.partials import partial_patterns
-from aiida_dse.tasks.run import run_refine, run_scan, run_simulate
+from aiida_dse.tasks.run import run_refine, run_scan
+from aiida_dse.tasks.simulation import run_simulate
 
 A, WAVELENGTH = 5.936, 1.540596
 CIF = cubic_cif(A, ["Pb Pb2+ 0 0 0 1 1.3", "S S 0.5 0.5 0.5 1 0.9"])

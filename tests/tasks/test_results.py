@@ -30,7 +30,8 @@ from aiida_dse.io.results import (
     write_result,
 )
 from aiida_dse.tasks.distances import run_build
-from aiida_dse.tasks.run import run_refine, run_scan, run_simulate
+from aiida_dse.tasks.run import run_refine, run_scan
+from aiida_dse.tasks.simulation import run_simulate
 from aiida_dse.tasks.simultaneous import build_simultaneous, run_simultaneous
 from aiida_dse.tasks.uncertainty import run_uncertainty
 

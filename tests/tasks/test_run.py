@@ -29,7 +29,8 @@ from aiida_dse.io.outcome import (
     read_outcome,
 )
 from aiida_dse.io.results import read_result
-from aiida_dse.tasks.run import map_of, run_refine, run_scan, run_simulate
+from aiida_dse.tasks.run import map_of, run_refine, run_scan
+from aiida_dse.tasks.simulation import run_simulate
 
 GRID = {"axis": "q_inverse_angstrom", "wavelength": 0.7,
         "grid": {"start": 1.0, "step": 0.1, "stop": 9.0}}

@@ -25,7 +25,8 @@ from aiida_dse.documents.series import (
 )
 from aiida_dse.documents.status import Status, Task
 from aiida_dse.io.results import plain
-from aiida_dse.tasks.run import run_refine, run_simulate
+from aiida_dse.tasks.run import run_refine
+from aiida_dse.tasks.simulation import run_simulate
 
 BULK = Bulk(volume=793.1, source="test")
 

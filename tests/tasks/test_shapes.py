@@ -16,7 +16,8 @@ from aiida_dse.documents import DocumentError, ModelDocument, parse_document
 from aiida_dse.engine.model.derivatives import pattern_derivative
 from aiida_dse.shapes import SHAPES
 from aiida_dse.tasks.build import build
-from aiida_dse.tasks.run import run_refine, run_simulate
+from aiida_dse.tasks.run import run_refine
+from aiida_dse.tasks.simulation import run_simulate
 
 ROOT = Path(__file__).parents[2]
 CIF = """data_PbS

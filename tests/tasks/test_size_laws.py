@@ -12,7 +12,8 @@ from aiida_dse.engine.particles.parallelepipeds import ParallelepipedPopulation
 from aiida_dse.io.structures import parse_cif
 from aiida_dse.tasks.build import build
 from aiida_dse.tasks.distances import run_build
-from aiida_dse.tasks.run import run_refine, run_scan, run_simulate
+from aiida_dse.tasks.run import run_refine, run_scan
+from aiida_dse.tasks.simulation import run_simulate
 
 A, CHANGE, B_CHANGE = 5.936, 0.004, 0.6
 CIF = cubic_cif(A, ["Pb Pb2+ 0 0 0 1 1.3", "S S 0.5 0.5 0.5 1 0.9"])

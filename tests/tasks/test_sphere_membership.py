@@ -8,7 +8,8 @@ import pytest
 from aiida_dse.documents import ModelDocument, parse_simultaneous
 from aiida_dse.documents.status import Status
 from aiida_dse.tasks.build import build
-from aiida_dse.tasks.run import run_refine, run_simulate
+from aiida_dse.tasks.run import run_refine
+from aiida_dse.tasks.simulation import run_simulate
 from aiida_dse.tasks.simultaneous import build_simultaneous, run_simultaneous
 from aiida_dse.tasks.uncertainty import run_uncertainty
 

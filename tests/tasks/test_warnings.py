@@ -9,7 +9,8 @@ import pytest
 
 from aiida_dse.documents import DocumentError, ModelDocument
 from aiida_dse.tasks.build import build
-from aiida_dse.tasks.run import run_refine, run_simulate
+from aiida_dse.tasks.run import run_refine
+from aiida_dse.tasks.simulation import run_simulate
 
 CIF = """data_x
 _cell_length_a {a}
