@@ -134,6 +134,15 @@ else:
     Particle = Annotated[Union[tuple(SHAPES.values())], Field(discriminator="shape")]  # noqa: UP007
 
 
+class Bulk(Section):
+    """Large crystals, whose pattern consists of reflections."""
+
+    size: Annotated[float, Field(gt=0, le=1e4)] | None = Field(
+        None, description="nm; mean column length, if it broadens the reflections")
+    strain: Annotated[float, Field(ge=0, le=0.05)] = Field(
+        0.0, description="root mean square of the relative deviations of the lattice")
+
+
 #: Keys of a phase that describe disorder.
 DISORDER = ("displacements", "correlated_motion", "boundaries", "split")
 
@@ -153,6 +162,7 @@ class Phase(Section):
         None, description="HDF5 file of pair distances stored by 'dse-engine build'", min_length=1
     )
     particle: Particle | None = None
+    bulk: Bulk | None = Field(None, description="large crystals instead of particles; requires an instrument")
     ions: dict[str, str] = Field({}, description="site label or element -> ion, e.g. Pb: Pb2+")
     B_iso: dict[str, Annotated[float, Field(ge=0, le=100)]] = Field(
         {}, description="site label or element -> starting B_iso, Å^2"
@@ -180,7 +190,12 @@ class Phase(Section):
             raise ValueError(
                 "a phase needs one of 'structure' (CIF), 'atoms' (XYZ) and 'distances' (HDF5)"
             )
-        if (self.structure is None) != (self.particle is None):
+        if self.bulk and (self.particle or self.structure is None):
+            raise ValueError("'bulk' requires a 'structure' without a 'particle'")
+        if self.bulk and (self.disorder or self.size_laws):
+            raise ValueError("'bulk' crystals have isotropic displacements only; remove "
+                             f"{' and '.join([*self.disorder, *(['size_laws'] if self.size_laws else [])])}")
+        if not self.bulk and (self.structure is None) != (self.particle is None):
             raise ValueError(
                 f"a 'structure' needs a 'particle' (shape: {', '.join(SHAPES)}); 'atoms' and "
                 "'distances' describe complete particles, so remove 'particle' there"
@@ -203,6 +218,8 @@ class Phase(Section):
     @property
     def kind_of_particle(self) -> str:
         """The name of the shape, or 'atoms' or 'distances' for a phase without a shape."""
+        if self.bulk:
+            return "bulk"
         return self.particle.name if self.particle else next(
             kind for kind, file in self.sources.items() if file is not None)
 

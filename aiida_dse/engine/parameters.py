@@ -103,6 +103,7 @@ class Kind(StrEnum):
     OCCUPANCY_CHANGE = "occupancy_change"
     DECAY = "decay"  # size over which a change fades
     LATTICE_SCALE = "lattice_scale"
+    MICROSTRAIN = "microstrain"
     ANGLE_SHIFT = "angle_shift"  # zero shift of the angles
     DISPLACEMENT = "displacement"  # of the sample from the centre of the instrument
     WAVELENGTH = "wavelength"
@@ -266,6 +267,10 @@ KINDS: dict[Kind, KindSpec] = {
     Kind.LATTICE_SCALE: KindSpec(
         "", _fixed(1e-3), _between(*LATTICE_SCALE_RANGE), _around(relative=0.015), (1e-3, 1e3),
         _fixed(0.1), Changes.DISTANCES, 0,
+    ),
+    Kind.MICROSTRAIN: KindSpec(
+        "", _fixed(1e-4), lambda value: (0.0, max(0.05, 2 * value)), _factor_of_two, (0.0, 0.2), _fixed(0.05),
+        Changes.DISTANCES,
     ),
     Kind.ANGLE_SHIFT: KindSpec(
         "deg", _fixed(1e-3), _around(absolute=0.25), _around(absolute=0.02), (-10.0, 10.0), _fixed(1.0),

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from aiida_dse.documents import ModelDocument
-from aiida_dse.documents.model import CurveFile
+from aiida_dse.documents.model import Bulk, CurveFile
 from aiida_dse.documents.model import Phase as PhaseSection
 from aiida_dse.documents.plans import RefinementPlan, RestraintSection, Start
 from aiida_dse.documents.reading import located
@@ -25,6 +25,7 @@ from aiida_dse.engine.fit.refine import default_stages, free_names
 from aiida_dse.engine.fit.settling import counts_per_unit
 from aiida_dse.engine.maps.grid import Coordinate, Grid
 from aiida_dse.engine.measurement.instrument import Measurement
+from aiida_dse.engine.model.bulk_phase import BulkCrystals, BulkPhase
 from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.fixed_geometry import (
     AtomListPhase,
@@ -302,6 +303,8 @@ def _phase(name: str, section: PhaseSection, found: Structure) -> Phase:
         return _atom_list(name, section, found)
     if isinstance(found, PairDistances):
         return _pair_distances(name, section, found)
+    if section.bulk is not None:
+        return _bulk(name, section.bulk, _with_ions_and_b(found, section))
     assert section.particle is not None
     crystal = _with_ions_and_b(replace(found, termination=section.termination), section)
     family, sizes = shape_and_sizes(crystal, section.particle)
@@ -325,6 +328,13 @@ def _phase(name: str, section: PhaseSection, found: Structure) -> Phase:
         note(f"{crystal.name}: {one} and {other} are only {distance:.2f} Å apart, although their "
              f"covalent radii sum to {radii:.2f} Å. Check the cell, the coordinates and the space "
              "group.")
+    return phase
+
+
+def _bulk(name: str, section: Bulk, crystal: Crystal) -> BulkPhase:
+    sizes = {"strain": section.strain} | ({"size": section.size} if section.size else {})
+    phase = BulkPhase(name, crystal, BulkCrystals(broadened=section.size is not None), sizes)
+    phase.parameters  # noqa: B018 - raises if B_iso is missing
     return phase
 
 

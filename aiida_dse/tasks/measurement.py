@@ -23,6 +23,7 @@ from aiida_dse.engine.measurement.instrument import (
     direct,
 )
 from aiida_dse.engine.measurement.profiles import Profile, Widths
+from aiida_dse.engine.model.bulk_phase import BulkPhase
 from aiida_dse.engine.model.pattern import ObservedPattern
 from aiida_dse.engine.model.phase import Phase
 from aiida_dse.engine.scattering.form_factors import element_of
@@ -41,10 +42,18 @@ def measurement(section: Pattern, observation: ObservedPattern, phases: Sequence
     Raises ValueError for corrections and instruments that are not possible.
     """
     before, after = _polarisation(section), _absorption(section, observation.wavelength)
+    bulk = [phase.name for phase in phases if isinstance(phase, BulkPhase)]
+    if section.instrument is None and bulk:
+        raise ValueError(f"the reflections of {' and '.join(bulk)} are as wide as the profile of the instrument, which "
+                         "is missing. Specify it, as in instrument: {profile: {W: 0.01}}.")
     if section.instrument is None:
         return direct(observation.q, observation.wavelength, [*before, *after])
     found = InstrumentMeasurement(
-        _instrument(section.instrument, observation.wavelength), observation.two_theta, _longest(phases), before, after)
+        _instrument(section.instrument, observation.wavelength), observation.two_theta, _longest(phases), before, after,
+        reflections=bool(bulk))
+    if bulk and found.instrument.profile.narrow:
+        raise ValueError(f"instrument.profile: the reflections of {' and '.join(bulk)} have no width. Specify the "
+                         "widths of the profile, as in profile: {W: 0.01}.")
     _check(found)
     return found
 
@@ -139,8 +148,10 @@ def _check(measured: InstrumentMeasurement) -> None:
 
 def _longest(phases: Sequence[Phase]) -> float:
     """The longest distance (Å) for which the grid of angles is fine enough."""
-    longest = 0.0
+    longest = 20.0
     for phase in phases:
+        if isinstance(phase, BulkPhase):
+            continue
         values: Mapping[str, float] = {p.name.local: p.value for p in phase.parameters}
         sizes = [value for name, value in phase.size_statistics(values).items()
                  if ("D" in name or "L" in name or name.startswith("mean_")) and np.isfinite(value)]

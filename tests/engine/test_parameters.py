@@ -161,7 +161,7 @@ def test_every_kind_has_its_properties(kind):
     spec, value = KINDS[kind], {
         Kind.CELL_ANGLE: 90.0, Kind.OCCUPANCY: 0.8, Kind.LATTICE_SCALE: 1.0, Kind.BOUNDARY_PROBABILITY: 0.2,
         Kind.U_ISO: 0.02, Kind.U_ANISO: 0.02, Kind.LATTICE_CHANGE: 0.01, Kind.OCCUPANCY_CHANGE: -0.1,
-        Kind.Q_WIDTH: 0.01}.get(kind, 2.0)
+        Kind.Q_WIDTH: 0.01, Kind.MICROSTRAIN: 0.001}.get(kind, 2.0)
     assert spec.shift(value) > 0
     for low, high in (spec.bounds(value), spec.start_range(value)):
         assert low <= value <= high

@@ -21,6 +21,8 @@ from .profiles import Profile, Widths
 INSTRUMENT = "instrument"
 #: Points of the grid per finest oscillation of the intensity.
 POINTS_PER_OSCILLATION = 14
+#: Points of the grid per width of a reflection.
+POINTS_PER_WIDTH = 30
 #: Number of angles whose profiles are blended.
 NODES = 16
 #: Widths of the profile by which the grid is longer than the pattern at both ends, and the limits of this margin (deg).
@@ -115,7 +117,8 @@ class InstrumentMeasurement:
 
     The intensity is computed on a uniform grid of scattering angles, for every wavelength, multiplied by the
     `before` factors, blended with the profile, interpolated at the scattering angles of the points, and multiplied
-    by the `after` factors. `longest` (Å) is the longest distance in the particles, which determines the grid.
+    by the `after` factors. `longest` (Å) is the longest distance in the particles, which determines the grid; with
+    `reflections` of bulk crystals, it also has POINTS_PER_WIDTH points per width of the profile.
     """
 
     instrument: Instrument
@@ -123,6 +126,7 @@ class InstrumentMeasurement:
     longest: float
     before: Sequence[Correction] = ()
     after: Sequence[Correction] = ()
+    reflections: bool = False
     _known: Memo[_Convolution] = field(default_factory=lambda: Memo(4), init=False, repr=False, compare=False)
 
     @cached_property
@@ -133,14 +137,16 @@ class InstrumentMeasurement:
         width = float(own.profile.width(self.two_theta, wavelength).max())
         margin = float(np.clip(MARGIN * width, *MARGINS))
         step = float(np.degrees(wavelength / (POINTS_PER_OSCILLATION * self.longest)))
+        if self.reflections:
+            step = min(step, float(own.profile.width(self.two_theta, wavelength).min()) / POINTS_PER_WIDTH)
         low, high = max(true[0] - margin, true[0] / 3), min(true[-1] + margin, 179.0)
         if not low > 0:
             raise ValueError(f"the first point of the pattern is at a scattering angle of {true[0]:.4g} degrees; it "
                              "must be above 0. Correct the zero shift, or limit the range of the pattern.")
         if (n := int((high - low) / step) + 12) > MOST_POINTS:
             raise ValueError(
-                f"particles with distances up to {self.longest / 10:.3g} nm would require {n} angles; the limit with "
-                f"an instrument is {MOST_POINTS}. Use smaller particles, or remove the instrument.")
+                f"particles with distances up to {self.longest / 10:.3g} nm, or the narrow profile, would require {n} "
+                f"angles; the limit with an instrument is {MOST_POINTS}. Use smaller particles, or a wider profile.")
         return np.asarray(low + step * np.arange(-5, n) if low > 6 * step else low + step * np.arange(n + 5))
 
     @cached_property
