@@ -25,6 +25,7 @@ import click  # noqa: E402
 
 from aiida_dse.engine.resources import Resources  # noqa: E402
 
+from .calibrating import calibrate  # noqa: E402
 from .engine_support import (  # noqa: E402
     build_model,
     build_simultaneous_model,
@@ -342,6 +343,9 @@ def selftest() -> None:
                f"{time.monotonic() - begin:.1f} s")
     echo(f"speed: {1e9 * speed():.3g} ns per distance on one thread")
     sys.exit(0 if error < LIMIT else 1)
+
+
+main.add_command(calibrate)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,29 @@ def read_content(path: Path) -> Any:
             "to those of version 0.2; 'dse-engine upgrade' rewrites the file.",
             DocumentNote, stacklevel=2,
         )
-    return current_document(content)
+    return _with_instruments(current_document(content), path.parent)
+
+
+def _with_instruments(content: Any, folder: Path) -> Any:
+    """The content with the instruments of files, relative to `folder`, in place of the names of the files."""
+    if not isinstance(content, dict):
+        return content
+    patterns = content.get("patterns")
+    for section in (content.get("pattern"), *(patterns.values() if isinstance(patterns, dict) else ())):
+        if isinstance(section, dict) and isinstance(section.get("instrument"), str):
+            path = folder / section["instrument"]
+            try:
+                found = load_yaml(_text_of(path))
+            except ValueError as problem:
+                if isinstance(problem, DocumentError):
+                    raise
+                raise DocumentError(f"{path} is not valid YAML: {problem}") from None
+            if not isinstance(found, dict) or set(found) != {"instrument"}:
+                raise DocumentError(
+                    f"pattern.instrument: {path} is not the file of an instrument, which has the only key "
+                    "'instrument'. Write it with 'dse-engine calibrate'.")
+            section["instrument"] = found["instrument"]
+    return content
 
 
 def _text_of(path: Path) -> str:

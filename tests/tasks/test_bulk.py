@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import yaml
 from cifs import cubic_cif
+from click.testing import CliRunner
 from numpy.testing import assert_allclose
 
+from aiida_dse.cli.engine import main
 from aiida_dse.documents import DocumentError, parse_document
+from aiida_dse.documents.reading import load_document
+from aiida_dse.engine.measurement.profiles import Profile, Widths
 from aiida_dse.tasks.build import build
 from aiida_dse.tasks.distances import run_build
 from aiida_dse.tasks.run import run_refine
@@ -171,3 +176,44 @@ def test_impossible_large_crystals_are_refused(folder, phase, more, words):
 def test_large_crystals_have_no_stored_distances(folder):
     with pytest.raises(ValueError, match="no list of distances"):
         run_build(build(parse_document(document({"bulk": {}})), folder), folder)
+
+
+def test_a_standard_calibrates_the_instrument(folder, explicit):
+    """Of sodium chloride, with a zero shift; the instrument is then that of another document."""
+    (folder / "salt.cif").write_text(SALT)
+    angle, salt, _ = explicit
+    counts = np.random.default_rng(8).poisson(2e4 * salt / salt.max() + 30)
+    np.savetxt(folder / "standard.xye", np.c_[angle + 0.03, counts, np.sqrt(counts + 1)])
+    done = CliRunner().invoke(main, [
+        "calibrate", str(folder / "standard.xye"), "--cif", str(folder / "salt.cif"), "--axis", "two_theta",
+        "--wavelength", str(WAVELENGTH), "--quiet", "-o", str(folder / "out")])
+    assert done.exit_code in (0, 6), done.output  # widths that are zero need not be determined
+    found = yaml.safe_load((folder / "out" / "instrument.yaml").read_text())["instrument"]
+    assert found["zero"] == pytest.approx(0.03, abs=3e-4)
+    width = Profile("voigt", Widths(**found["profile"])).width(np.array([11.0, 20.0]), WAVELENGTH)
+    assert_allclose(width, 0.1, rtol=0.05)
+    content = document({"particle": {"shape": "sphere", "D": 4.0}})
+    content["pattern"]["instrument"] = "out/instrument.yaml"
+    (folder / "model.yaml").write_text(yaml.safe_dump(content))
+    assert load_document(folder / "model.yaml").pattern.instrument.zero == found["zero"]
+
+
+def test_files_that_are_no_instruments_are_refused(folder):
+    content = document({"particle": {"shape": "sphere", "D": 4.0}})
+    content["pattern"]["instrument"] = "instrument.yaml"
+    (folder / "model.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(DocumentError, match="there is no such file"):
+        load_document(folder / "model.yaml")
+    for text, words in (("zero: 0.1\n", "is not the file of an instrument"), ("instrument: {zeros: 1}\n", "zeros"),
+                        ("instrument: [1\n", "not valid YAML")):
+        (folder / "instrument.yaml").write_text(text)
+        with pytest.raises(DocumentError, match=words):
+            load_document(folder / "model.yaml")
+
+
+def test_a_pattern_that_ends_with_a_maximum_is_no_standard(folder):
+    angle = np.arange(10.0, 20.0, 0.05)
+    np.savetxt(folder / "rising.xye", np.c_[angle, 100 + angle**3, np.full(len(angle), 10.0)])
+    done = CliRunner().invoke(main, ["calibrate", str(folder / "rising.xye"), "--cif", str(folder / "x.cif"), "--axis",
+                                     "two_theta", "--wavelength", "0.56", "-o", str(folder / "out")])
+    assert done.exit_code == 2 and "no reflection of a standard" in done.output + str(done.stderr)
