@@ -173,12 +173,17 @@ class SizeLawPhase(CrystalPhase):
             previous = None
         damping = np.exp(-b_iso.T[:, :, None] * (sampling.q / (4 * np.pi)) ** 2)  # (n_nodes, n_sites, n_q)
         factors = _Factors(1 + occupancy.T, damping, np.asarray(b_iso.any(axis=1)))
-        if self.displacements:
-            parts = [super(SizeLawPhase, self).state(values, sampling, before, cell=cell, weighting=weighting)
-                     for cell, before, weighting in zip(cells, earlier, weightings, strict=True)]
-        else:
-            parts = [self._particles(values, sampling, *node)
-                     for node in zip(cells, earlier, weightings, strict=True)]
+        # one node for each thread; the work of a node is too little for several
+        resources = sampling.resources
+        alone = replace(sampling, resources=resources.share(resources.workers(len(nodes))))
+
+        def part(m: int) -> PhaseState:
+            if self.displacements:
+                return super(SizeLawPhase, self).state(
+                    values, alone, earlier[m], cell=cells[m], weighting=weightings[m])
+            return self._particles(values, alone, cells[m], earlier[m], weightings[m])
+
+        parts = list(resources.ordered(part, range(len(nodes))))
         own = tuple(values[name] for law in self.laws for name in law.parameters)
         keys = tuple((own, *(part.keys[k] for part in parts)) for k in range(len(parts[0].keys)))
         sums: FloatArray = np.zeros((len(keys), len(sampling.q)))
@@ -215,12 +220,16 @@ class SizeLawPhase(CrystalPhase):
         The histograms of the nodes are added before the transform where no node has a damping of its own.
         """
         positions = self._positions(self._site_positions(values), values)
-        found = []
-        for cell, part in zip(cells, parts, strict=True):
-            assert part.counts is not None
-            found.append(self._histograms(
-                self._with_cell({**values, **cell}).cell.matrix, positions, part.counts, part.weights, channels,
-                sampling.step, sampling.resources))
+        resources = sampling.resources
+        alone = resources.share(resources.workers(len(parts)))
+
+        def histograms_of(m: int) -> FloatArray:
+            counts = parts[m].counts
+            assert counts is not None
+            return self._histograms(self._with_cell({**values, **cells[m]}).cell.matrix, positions, counts,
+                                    parts[m].weights, channels, sampling.step, alone)
+
+        found = list(resources.ordered(histograms_of, range(len(parts))))
         n_bins = max(one.shape[1] for one in found)
         histograms = np.array([np.pad(one, ((0, 0), (0, n_bins - one.shape[1]))) for one in found])
         damped = factors.damped(channels)
