@@ -25,7 +25,7 @@ from aiida_dse.documents import parse_document
 from aiida_dse.documents.result_migration import current_result, kind_of
 from aiida_dse.documents.results import SUMMARIES, ScanSummary
 from aiida_dse.documents.status import Status, Task
-from aiida_dse.engine.parameters import Kind, ParameterStatus
+from aiida_dse.engine.parameters import Changes, Kind, ParameterStatus
 from aiida_dse.io.results import content_of, read_result, summary_of
 
 DATA = Path(__file__).parents[1] / "data"
@@ -149,7 +149,8 @@ def test_every_parameter_has_a_kind_with_its_unit(archive):
             seen.add(row.kind)
     later = {Kind.ASPECT, Kind.THICKNESS, Kind.B_DAMPED, Kind.DELTA, Kind.U_ISO, Kind.U_ANISO,
              Kind.BOUNDARY_PROBABILITY, Kind.SPLIT, Kind.SIZE_WEIGHT, Kind.LATTICE_CHANGE, Kind.B_CHANGE,
-             Kind.OCCUPANCY_CHANGE, Kind.DECAY}
+             Kind.OCCUPANCY_CHANGE, Kind.DECAY, Kind.MICROSTRAIN}
+    later |= {kind for kind in Kind if kind.spec.changes is Changes.MEASUREMENT}
     assert seen == set(Kind) - later - {Kind.CELL_ANGLE, Kind.SCALE, Kind.BLANK, Kind.BACKGROUND}
 
 

@@ -88,12 +88,12 @@ SALT = cubic_cif(5.64, ["Na Na1+ 0 0 0 1 1.2", "Cl Cl1- 0.5 0.5 0.5 1 1.4"])
 
 @pytest.fixture(scope="module")
 def explicit(direct):
-    """The pattern per unit cell of NaCl from its reflections, and that of 216 cells of CsCl from all pairs of atoms.
+    """The pattern per unit cell of NaCl from its reflections, and that of 125 cells of CsCl from all pairs of atoms.
 
     Both at `angle` with a Gaussian profile of 0.1 degrees: I = m F^2 lambda^3 / (16 pi V sin^2 theta cos theta).
     """
     angle = 6.0 + 0.02 * np.arange(1950)
-    fine = np.arange(5.0, 46.0, 0.01)
+    fine = np.arange(5.0, 46.0, 0.02)
     q = 4 * np.pi * np.sin(np.radians(fine) / 2) / WAVELENGTH
 
     def gaussian(centre, at):
@@ -120,7 +120,7 @@ def explicit(direct):
     salt += 4 * (np.abs(f) ** 2 * (1 - np.exp(-2 * np.outer(b, own**2) / (16 * np.pi**2)))).sum(axis=0)
     structure = direct.Structure((4.123,) * 3, np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), np.array([0, 1]),
                                  ("Cs1+", "Cl1-"), np.array([0.9, 1.0]), np.array([1.5, 2.0]))
-    atoms = direct.block(structure, 6, 6, 6)
+    atoms = direct.block(structure, 5, 5, 5)
     dots = direct.intensity(atoms, q, WAVELENGTH)
     profile = np.array([gaussian(x, fine) for x in angle])
     return angle, salt, (profile @ dots) / profile.sum(axis=1)
@@ -139,7 +139,7 @@ def test_reflections_of_a_large_crystal(folder, explicit):
 def test_a_mixture_of_particles_and_large_crystals_is_refined(folder, explicit):
     (folder / "salt.cif").write_text(SALT)
     other = {"salt": {"structure": "salt.cif", "bulk": {}}}
-    dots = {"particle": {"shape": "parallelepiped", "cells": [6, 6, 6]}}
+    dots = {"particle": {"shape": "parallelepiped", "cells": [5, 5, 5]}}
     angle, salt, particles = explicit
     expected = particles + 60 * salt
     counts = np.random.default_rng(3).poisson(1e4 * expected / expected.max() + 20)

@@ -49,7 +49,7 @@ def explicit(direct):
     base = direct.pbs_rock_salt()
     structure = direct.Structure((A,) * 3, base.positions, base.site, base.ions, base.occupancy, np.array([1.3, 0.9]))
     atoms = direct.block(structure, 4, 4, 4)
-    angles = np.arange(15.0, 114.0, 0.05)
+    angles = np.arange(15.0, 114.0, 0.1)
     number = np.bincount(atoms.site)
     total = np.zeros(len(angles))
     for wavelength, weight in LINES:
