@@ -216,7 +216,8 @@ def derived_lines(derived: dict[str, PhaseRow], factor: float) -> list[str]:
         sizes = ", ".join(
             f"{name} {with_su(row.value, row.su * factor) if row.su else f'{row.value + 0.0:.3f}'} "
             f"{row.unit}".rstrip() for name, row in rows.sizes.items())
-        lines.append(f"{phase} population: {sizes}")
+        if sizes:
+            lines.append(f"{phase} population: {sizes}")
         if (part := rows.weight_fraction) is not None:
             su = None if part.su is None else part.su * factor
             lines.append(f"{phase + ' weight fraction':34} {with_su(part.value, su):>14}")

@@ -6,6 +6,7 @@ import gemmi
 import numpy as np
 
 from aiida_dse.engine.crystal.structure import Crystal
+from aiida_dse.engine.model.bulk_phase import BulkPhase
 from aiida_dse.engine.model.crystal_phase import CrystalPhase
 from aiida_dse.engine.model.fixed_geometry import AtomListPhase
 from aiida_dse.engine.particles.boundaries import Boundaries, reflection_label
@@ -82,6 +83,8 @@ def crystal_text(crystal: Crystal) -> str:
 
 def particle_text(phase: CrystalPhase, local: dict[str, float]) -> str:
     """The mean number of atoms of a particle at the starting sizes."""
+    if isinstance(phase, BulkPhase):
+        return "large crystals, whose pattern consists of reflections"
     occupied = sum(phase.crystal.sites[site].occupancy for site in phase.crystal.site_of_atom)
     statistics = phase.size_statistics(local)
     cells = phase.family.mean_cells(phase.crystal, {

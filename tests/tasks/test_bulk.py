@@ -13,6 +13,7 @@ from aiida_dse.cli.engine import main
 from aiida_dse.documents import DocumentError, parse_document
 from aiida_dse.documents.reading import load_document
 from aiida_dse.engine.measurement.profiles import Profile, Widths
+from aiida_dse.report.tables import result_report, validation_report
 from aiida_dse.tasks.build import build
 from aiida_dse.tasks.distances import run_build
 from aiida_dse.tasks.run import run_refine
@@ -171,6 +172,12 @@ def test_a_mixture_of_particles_and_large_crystals_is_refined(folder, explicit):
 def test_impossible_large_crystals_are_refused(folder, phase, more, words):
     with pytest.raises(DocumentError, match=words):
         build(parse_document(document(phase, **more)), folder)
+
+
+def test_reports_of_large_crystals(folder):
+    built = build(parse_document(document({"bulk": {}})), folder)
+    assert "large crystals, whose pattern consists of reflections" in validation_report(built)
+    assert "population" not in result_report(run_simulate(built))
 
 
 def test_large_crystals_have_no_stored_distances(folder):
