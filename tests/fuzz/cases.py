@@ -106,6 +106,25 @@ DISORDERED = MODEL | {
     "scan": {"axes": [{"parameter": "P.Cl1.U_11", "values": [0.02, 0.03]}]}, "uncertainty": None,
 }
 
+#: An instrument and corrections of every kind, with large crystals.
+MEASURED = MODEL | {
+    "pattern": MODEL["pattern"] | {
+        "polarisation": {"source": "laboratory", "monochromator": 26.6, "crystal": "mosaic"}, "compton": "counting",
+        "absorption": {"composition": "CsCl", "density": 1.5, "diameter": 0.5}, "corrected": [],
+        "instrument": {
+            "lines": [{"wavelength": 0.7093, "weight": 1.0}, {"wavelength": 0.7136, "weight": 0.5}], "zero": 0.01,
+            "displacement": {"along": 0.1, "across": -0.1, "radius": 150.0},
+            "profile": {"shape": "tch", "U": 0.001, "V": -0.001, "W": 0.02, "P": 0.001, "X": 0.01, "Y": 0.02,
+                        "q_width": 0.02},
+            "axial_divergence": {"sample": 0.02, "detector": 0.03},
+            "capillary": {"diameter": 0.5, "radius": 150.0}}},
+    "phases": {"P": MODEL["phases"]["P"], "I": {"structure": "salt.cif", "bulk": {"size": 50.0, "strain": 0.001}}},
+    "parameters": {"P.a": 4.12, "instrument.zero": {"value": 0.02, "lower": -0.1, "upper": 0.1}},
+    "constraints": {"I.a": "P.a"}, "scales": {}, "restraints": [], "uncertainty": None,
+    "refinement": {"stages": [["P.a", "instrument.zero"], ["instrument.W", "I.size"]]},
+    "scan": {"axes": [{"parameter": "instrument.X", "values": [0.01, 0.02]}]},
+}
+
 
 def write_files(folder: Path) -> None:
     """The files to which MODEL refers."""
@@ -176,7 +195,7 @@ def bytes_changed(draw: random.Random, content: bytes, times: int) -> bytes:
 def documents(draw: random.Random, folder: Path) -> list[str]:
     write_files(folder)
     (folder / "m.json").write_text(json.dumps(changed(
-        draw, draw.choice([MODEL, DISORDERED]), draw.randint(1, 3))))
+        draw, draw.choice([MODEL, DISORDERED, MEASURED]), draw.randint(1, 3))))
     return ["validate", str(folder / "m.json")]
 
 
@@ -452,7 +471,7 @@ def compile_kernels(folder: Path) -> None:
     from aiida_dse.cli.engine import main
 
     write_files(folder)
-    for model in (MODEL, DISORDERED):
+    for model in (MODEL, DISORDERED, MEASURED):
         (folder / "m.json").write_text(json.dumps(model))
         outcome = CliRunner().invoke(main, ["validate", str(folder / "m.json")])
         assert outcome.exit_code == 0, outcome.output
