@@ -25,7 +25,6 @@ import click  # noqa: E402
 
 from aiida_dse.engine.resources import Resources  # noqa: E402
 
-from .calibrating import calibrate  # noqa: E402
 from .engine_support import (  # noqa: E402
     build_model,
     build_simultaneous_model,
@@ -44,6 +43,7 @@ from .engine_support import (  # noqa: E402
     threads_option,
     walltime_option,
 )
+from .measuring import calibrate, total_scattering_  # noqa: E402
 from .terminal import echo  # noqa: E402
 
 
@@ -346,6 +346,7 @@ def selftest() -> None:
 
 
 main.add_command(calibrate)
+main.add_command(total_scattering_)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from aiida_dse.documents.status import Task
 from aiida_dse.engine.parameters import Kind
 from aiida_dse.io.results import Result
+from aiida_dse.tasks.real_space import TotalScattering
 
 #: Okabe and Ito's colours, which readers with colour blindness can distinguish.
 OBSERVED, CALCULATED, BACKGROUND = "#4D4D4D", "#D55E00", "#8C8C8C"
@@ -194,3 +195,22 @@ def _draw_legend(figure: Figure, panel: Axes, handles: list[Line2D], pattern: np
         handles=handles, frameon=False, fontsize=SMALL, handlelength=1.8,
         loc="upper right" if free else "outside lower center",
         ncols=1 if free else max(2, int(width / 1.3)))
+
+
+def total_scattering_figure(found: TotalScattering, *, size: Pair = (7.0, 5.0)) -> Figure:
+    """F(Q) above G(r), observed and calculated; size: width and height in inches."""
+    figure = new_figure(size)
+    top, bottom = figure.subplots(2, 1)
+    reduced = None if found.observed_structure_factor is None else found.q * (found.observed_structure_factor - 1)
+    for panel, x, observed, calculated, labels in (
+        (top, found.q, reduced, found.reduced, ("Q (Å$^{-1}$)", "F(Q) (Å$^{-1}$)")),
+        (bottom, found.r, found.observed_pair_distribution, found.pair_distribution, ("r (Å)", "G(r) (Å$^{-2}$)")),
+    ):
+        if observed is not None:
+            panel.plot(x, observed, "o", ms=1.8, mfc="none", mec=OBSERVED, mew=0.4, label="observed")
+            spread = float(np.ptp(calculated))
+            panel.plot(x, observed - calculated - 0.7 * spread, color=OBSERVED, lw=0.4, label="difference")
+        panel.plot(x, calculated, color=CALCULATED, lw=0.9, label="calculated")
+        panel.set(xlabel=labels[0], ylabel=labels[1], xlim=(x[0], x[-1]))
+    top.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, frameon=False)
+    return figure

@@ -31,7 +31,7 @@ Q = np.linspace(0.8, 12.0, 400)
 #: Counts at the maximum, and of the constant background.
 PEAK, CONSTANT = 4e3, 200.0
 #: Factors of the counts: nine parameters of displacements and cell need a better pattern.
-MORE_COUNTS = {"anisotropic_displacements": 25}
+MORE_COUNTS = {"anisotropic_displacements": 400}
 HEAD = """data_x
 _cell_length_a {0}
 _cell_length_b {1}

@@ -1,19 +1,22 @@
-"""The command dse-engine calibrate, which determines an instrument from a standard."""
+"""The commands dse-engine calibrate and total-scattering: instruments from standards, and real space."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import click
+import numpy as np
 
 from aiida_dse.engine.resources import Resources
 
 from .engine_support import (
     build_model,
+    document_argument,
     finish,
     output_option,
     progress_display,
     quiet_option,
+    refusals,
     task_in,
     threads_option,
 )
@@ -69,3 +72,50 @@ def calibrate(
             encoding="utf-8")
         echo(f"Instrument: {output / 'instrument.yaml'}")
         finish(result, output)
+
+
+@click.command("total-scattering")
+@document_argument
+@click.option("--result", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Folder of a finished refinement of the document, whose values are used.")
+@click.option("--q-range", type=(float, float), metavar="LOW HIGH", help="1/Å; by default, that of the pattern.")
+@click.option("--r-max", type=float, default=50.0, show_default=True, help="Å")
+@click.option("--r-step", type=float, default=0.02, show_default=True, help="Å")
+@click.option("--lorch", is_flag=True, help="Multiply F(Q) by the window of Lorch.")
+@click.option("--q-damp", type=float, default=0.0, help="1/Å; multiply G(r) by exp(-(r q_damp)^2 / 2).")
+@output_option
+@threads_option
+def total_scattering_(
+    document: Path, result: Path | None, q_range: tuple[float, float] | None, r_max: float, r_step: float,
+    lorch: bool, q_damp: float, output: Path, resources: Resources,
+) -> None:
+    """Write S(Q), F(Q) and G(r) of a model and of its data, with a figure.
+
+    The functions are those of Faber and Ziman; G(r) is the reduced pair distribution function. With measured data,
+    the background, blanks and Compton scattering of the model are subtracted.
+    """
+    import json
+
+    from aiida_dse.documents import parse_document
+    from aiida_dse.documents.continuation import model_continued
+    from aiida_dse.documents.reading import load_document
+    from aiida_dse.io.results import read_result
+    from aiida_dse.report.figures import total_scattering_figure
+    from aiida_dse.tasks.build import build
+    from aiida_dse.tasks.real_space import total_scattering
+
+    with refusals():
+        if not (r_step > 0 and 2 * r_step < r_max <= 1e4 and r_max / r_step <= 1e5):
+            raise click.UsageError(f"r runs from {r_step:g} to {r_max:g} Å in steps of {r_step:g} Å; use a positive "
+                                   "step and at most 100 000 values.")
+        if result is None:
+            built = build_model(document, resources)
+        else:
+            content = json.loads(json.dumps(load_document(document).canonical()))
+            built = build(parse_document(model_continued(content, read_result(result).summary)), document.parent,
+                          resources=resources)
+        r = r_step * np.arange(1, int(r_max / r_step + 1e-6) + 1, dtype=np.float64)
+        found = total_scattering(built, r, q_range=q_range, window="lorch" if lorch else "none", q_damp=q_damp)
+        paths = [*found.write(output), output / "total_scattering.png"]
+        total_scattering_figure(found).savefig(paths[-1], dpi=200)
+        echo("wrote " + ", ".join(str(path) for path in paths))
