@@ -30,11 +30,10 @@ class Phase:
     pymatgen Molecule, (labels, positions in Å)), or the path of stored pair distances (.h5). ions
     and B_iso (Å^2): by site label or element; they replace those of the source. displacements: by site
     label or element, 'anisotropic' or a mapping as in documents. correlated_motion, boundaries,
-    split, size_laws, frames: as in
-    documents. termination:
-    fractional coordinates of the corner of the box whose atoms form one unit cell; distances,
-    angles, pseudo_cubic: derived quantities to report, by site labels. Raises ValueError if the
-    source or the particle is invalid.
+    split, size_laws, frames: as in documents. bulk: {} or a mapping as in documents, for a large
+    crystal without a `particle`. termination: fractional coordinates of the corner of the box whose
+    atoms form one unit cell; distances, angles, pseudo_cubic: derived quantities to report, by site
+    labels. Raises ValueError if the source or the particle is invalid.
     """
 
     name: str
@@ -48,6 +47,7 @@ class Phase:
     boundaries: Mapping[str, Any] | None = None
     split: Mapping[str, Any] | None = None
     size_laws: Mapping[str, Any] = field(default_factory=dict)
+    bulk: Mapping[str, Any] | None = None
     termination: tuple[float, float, float] = (0.0, 0.0, 0.0)
     exclusion_distance: float = EXCLUSION_DISTANCE
     block: str | None = None
@@ -60,7 +60,7 @@ class Phase:
     def __post_init__(self) -> None:
         with located(f"phase {self.name}"):
             found = as_structure(self.source, name=self.name, block=self.block,
-                                 in_particle=self.particle is not None,
+                                 in_particle=self.particle is not None or self.bulk is not None,
                                  average=self.frames is not None)
             if isinstance(found, Crystal):
                 found = replace(found, termination=self.termination)
@@ -88,7 +88,7 @@ class Phase:
             key: self.file, "ions": dict(self.ions), "B_iso": dict(self.B_iso),
             "displacements": dict(self.displacements), "correlated_motion": self.correlated_motion,
             "boundaries": self.boundaries, "split": self.split,
-            "size_laws": dict(self.size_laws),
+            "size_laws": dict(self.size_laws), "bulk": self.bulk,
             "termination": self.termination, "exclusion_distance": self.exclusion_distance,
         }
         if isinstance(self.structure, Atoms) and self.structure.positions.ndim == 3:

@@ -9,6 +9,7 @@ from cifs import cubic_cif
 from click.testing import CliRunner
 from numpy.testing import assert_allclose
 
+from aiida_dse import Phase, simulate
 from aiida_dse.cli.engine import main
 from aiida_dse.documents import DocumentError, parse_document
 from aiida_dse.documents.reading import load_document
@@ -178,6 +179,13 @@ def test_reports_of_large_crystals(folder):
     built = build(parse_document(document({"bulk": {}})), folder)
     assert "large crystals, whose pattern consists of reflections" in validation_report(built)
     assert "population" not in result_report(run_simulate(built))
+
+
+def test_large_crystals_in_notebooks(folder):
+    angle = 6.0 + 0.02 * np.arange(1951)
+    found = simulate(angle, Phase("P", folder / "x.cif", bulk={"size": 50.0}), axis="two_theta", wavelength=WAVELENGTH,
+                     measurement={"instrument": {"profile": {"W": 0.25}}})
+    assert_allclose(found, calculated(folder, document({"bulk": {"size": 50.0}})), rtol=1e-6)
 
 
 def test_large_crystals_have_no_stored_distances(folder):
