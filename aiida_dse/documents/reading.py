@@ -108,24 +108,26 @@ def read_content(path: Path) -> Any:
 
 def _with_instruments(content: Any, folder: Path) -> Any:
     """The content with the instruments of files, relative to `folder`, in place of the names of the files."""
-    if not isinstance(content, dict):
-        return content
-    patterns = content.get("patterns")
-    for section in (content.get("pattern"), *(patterns.values() if isinstance(patterns, dict) else ())):
-        if isinstance(section, dict) and isinstance(section.get("instrument"), str):
-            path = folder / section["instrument"]
-            try:
-                found = load_yaml(_text_of(path))
-            except ValueError as problem:
-                if isinstance(problem, DocumentError):
-                    raise
-                raise DocumentError(f"{path} is not valid YAML: {problem}") from None
-            if not isinstance(found, dict) or set(found) != {"instrument"}:
-                raise DocumentError(
-                    f"pattern.instrument: {path} is not the file of an instrument, which has the only key "
-                    "'instrument'. Write it with 'dse-engine calibrate'.")
-            section["instrument"] = found["instrument"]
+    for key, section in content.items() if isinstance(content, dict) else ():
+        if key == "pattern" and isinstance(section, dict) and isinstance(section.get("instrument"), str):
+            section["instrument"] = _instrument(folder / section["instrument"])
+        elif key in ("model", "patterns") or (isinstance(section, dict) and "pattern" in section):
+            _with_instruments(section, folder)
     return content
+
+
+def _instrument(path: Path) -> Any:
+    """The section of an instrument in a file. Raises DocumentError."""
+    try:
+        found = load_yaml(_text_of(path))
+    except ValueError as problem:
+        if isinstance(problem, DocumentError):
+            raise
+        raise DocumentError(f"{path} is not valid YAML: {problem}") from None
+    if not isinstance(found, dict) or set(found) != {"instrument"}:
+        raise DocumentError(f"pattern.instrument: {path} is not the file of an instrument, which has the only key "
+                            "'instrument'. Write it with 'dse-engine calibrate'.")
+    return found["instrument"]
 
 
 def _text_of(path: Path) -> str:

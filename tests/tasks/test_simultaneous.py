@@ -126,6 +126,16 @@ def test_a_parametric_constraint_applies_to_every_pattern(series, tmp_path):
     json.dumps(content_of(summary), allow_nan=False)
 
 
+def test_all_patterns_have_the_instrument_of_a_file(series, tmp_path):
+    """Its zero is one parameter of all patterns, which are those of an instrument without a shift."""
+    path = series(model__pattern__instrument="instrument.yaml", shared=["P.*.B_iso", "instrument.zero"],
+                  refinement={"stages": [["P.a", "instrument.zero"], ["P.*.B_iso"]]})
+    (path.parent / "instrument.yaml").write_text("instrument: {zero: 0.02}\n")
+    rows = run_simultaneous(built(path)).summary.parameters
+    zero = rows["instrument.zero"]
+    assert abs(zero.value) < 4 * zero.su < 0.02 and zero.kind == "angle_shift"
+
+
 def test_the_figure_shows_every_pattern_and_the_parameters_that_differ(series):
     result = run_simultaneous(built(series(shared=["P.Cs.B_iso"])))
     figure = simultaneous_figure(result)
