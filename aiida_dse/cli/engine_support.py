@@ -88,7 +88,7 @@ def build_simultaneous_model(document: Path, resources: Resources = ONE_THREAD) 
     return built
 
 
-def finished_result(output: Path, built: Any) -> Any:
+def finished_result(output: Path, built: Any, *, remedy: str = "Choose another --output.") -> Any:
     """Read the earlier result in an output folder; None if there is none.
 
     Raises ValueError if the result belongs to another document or to other files.
@@ -106,8 +106,7 @@ def finished_result(output: Path, built: Any) -> Any:
     data = finished.summary.data
     if finished.summary.document_sha256 != document_hash(built.document) \
             or data is None or data.sha256 != built.files:
-        raise ValueError(f"{output} contains the result of another document or of other files. "
-                         "Choose another --output.")
+        raise ValueError(f"{output} contains the result of another document or of other files. {remedy}")
     return finished
 
 

@@ -13,6 +13,7 @@ from .engine_support import (
     build_model,
     document_argument,
     finish,
+    finished_result,
     output_option,
     progress_display,
     quiet_option,
@@ -65,12 +66,16 @@ def calibrate(
         path = output / "model.yaml"
         path.write_text(yaml.safe_dump(document.canonical(), sort_keys=False, allow_unicode=True), encoding="utf-8")
         result = run_refine(build_model(path, resources, measured=True), on_cycle=show.cycle)
-        fit = result.summary.agreement
-        (output / "instrument.yaml").write_text(
-            f"# From {pattern.name} and {cif.name}: Rwp {100 * fit.r_wp:.2f} %, GoF {fit.gof:.2f}\n"
-            + yaml.safe_dump({"instrument": instrument_section(result.summary, document)}, sort_keys=False),
-            encoding="utf-8")
-        echo(f"Instrument: {output / 'instrument.yaml'}")
+        fit, file = result.summary.agreement, output / "instrument.yaml"
+        if result.summary.status.is_minimum:
+            file.write_text(
+                f"# From {pattern.name} and {cif.name}: Rwp {100 * fit.r_wp:.2f} %, GoF {fit.gof:.2f}\n"
+                + yaml.safe_dump({"instrument": instrument_section(result.summary, document)}, sort_keys=False),
+                encoding="utf-8")
+            echo(f"Instrument: {file}")
+        else:
+            file.unlink(missing_ok=True)  # of an earlier calibration
+            echo("The refinement found no minimum, so there is no instrument.")
         finish(result, output)
 
 
@@ -94,12 +99,8 @@ def total_scattering_(
     The functions are those of Faber and Ziman; G(r) is the reduced pair distribution function. With measured data,
     the background, blanks and Compton scattering of the model are subtracted.
     """
-    import json
-
     from aiida_dse.documents import parse_document
     from aiida_dse.documents.continuation import model_continued
-    from aiida_dse.documents.reading import load_document
-    from aiida_dse.io.results import read_result
     from aiida_dse.report.figures import total_scattering_figure
     from aiida_dse.tasks.build import build
     from aiida_dse.tasks.real_space import total_scattering
@@ -108,12 +109,13 @@ def total_scattering_(
         if not (r_step > 0 and 2 * r_step < r_max <= 1e4 and r_max / r_step <= 1e5):
             raise click.UsageError(f"r runs from {r_step:g} to {r_max:g} Å in steps of {r_step:g} Å; use a positive "
                                    "step and at most 100 000 values.")
-        if result is None:
-            built = build_model(document, resources)
-        else:
-            content = json.loads(json.dumps(load_document(document).canonical()))
-            built = build(parse_document(model_continued(content, read_result(result).summary)), document.parent,
-                          resources=resources)
+        built = build_model(document, resources)
+        if result is not None:
+            finished = finished_result(result, built, remedy="Choose the --result of this document.")
+            if finished is None:
+                raise click.UsageError(f"{result} contains no result. Specify the folder of a finished refinement.")
+            built = build(parse_document(model_continued(built.document.canonical(), finished.summary)),
+                          document.parent, resources=resources)
         r = r_step * np.arange(1, int(r_max / r_step + 1e-6) + 1, dtype=np.float64)
         found = total_scattering(built, r, q_range=q_range, window="lorch" if lorch else "none", q_damp=q_damp)
         paths = [*found.write(output), output / "total_scattering.png"]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from aiida_dse.engine.scattering.anisotropic import TensorFields
 
 DISTANCES_SCHEMA = "aiida-dse/distances/1"
-#: The schema of stores with displacement tensors, which engines before version 0.3 would ignore.
+#: The schema of stores with displacement tensors, which engines of version 0.1 would ignore.
 TENSORS_SCHEMA = "aiida-dse/distances/2"
 
 

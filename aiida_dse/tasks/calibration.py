@@ -12,6 +12,7 @@ from aiida_dse.documents import parse_document
 from aiida_dse.documents.model import ModelDocument
 from aiida_dse.documents.results import RefinementSummary
 from aiida_dse.engine.measurement.instrument import INSTRUMENT
+from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.units import FloatArray, two_theta_from_q
 from aiida_dse.io.patterns import MeasuredPattern, read_pattern
 
@@ -57,7 +58,7 @@ def standard_document(
     model = build(parse_document(content), Path()).model
     own = [p.name for p in model.phases[0].parameters]
     cell = [name for name in own if model.parameters[name].kind.spec.stage == 0] if refine_cell else []
-    displacements = [name for name in own if name.endswith("B_iso")]
+    displacements = [name for name in own if model.parameters[name].kind is Kind.B_ISO]
     if constant_q:
         stages = [[*cell, f"{INSTRUMENT}.q_width"], [f"{INSTRUMENT}.zero", *displacements], [f"{INSTRUMENT}.X"]]
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,8 +24,10 @@ from aiida_dse.engine.measurement.instrument import (
 )
 from aiida_dse.engine.measurement.profiles import Profile, Widths
 from aiida_dse.engine.model.bulk_phase import BulkPhase
+from aiida_dse.engine.model.fixed_geometry import AtomListPhase, PairDistancesPhase
 from aiida_dse.engine.model.pattern import ObservedPattern
 from aiida_dse.engine.model.phase import Phase
+from aiida_dse.engine.particles.size_statistics import UNITS
 from aiida_dse.engine.scattering.form_factors import element_of
 from aiida_dse.engine.units import FloatArray, photon_energy
 from aiida_dse.io.notes import note
@@ -148,12 +150,16 @@ def _check(measured: InstrumentMeasurement) -> None:
 
 def _longest(phases: Sequence[Phase]) -> float:
     """The longest distance (Å) for which the grid of angles is fine enough."""
-    longest = 20.0
-    for phase in phases:
-        if isinstance(phase, BulkPhase):
-            continue
-        values: Mapping[str, float] = {p.name.local: p.value for p in phase.parameters}
-        sizes = [value for name, value in phase.size_statistics(values).items()
-                 if ("D" in name or "L" in name or name.startswith("mean_")) and np.isfinite(value)]
-        longest = max(longest, 10 * LONGER * max(sizes, default=10.0))
-    return longest
+    return max([20.0, *map(_longest_of, phases)])
+
+
+def _longest_of(phase: Phase) -> float:
+    if isinstance(phase, BulkPhase):
+        return 0.0
+    if isinstance(phase, AtomListPhase):
+        return float(np.linalg.norm(np.ptp(phase.positions.reshape(-1, 3), axis=0)))
+    if isinstance(phase, PairDistancesPhase):
+        return float(phase.stored.histograms.shape[1] * phase.stored.step)
+    values = {p.name.local: p.value for p in phase.parameters}
+    return 10 * LONGER * max(float(value) for name, value in phase.size_statistics(values).items()
+                             if name not in UNITS and np.isfinite(value))

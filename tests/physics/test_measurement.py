@@ -74,9 +74,7 @@ def test_compton_scattering_is_that_of_xraylib():
     ratio = 1 / (1 + 1000 * energy / ELECTRON_REST_ENERGY * (1 - np.cos(theta)))
     found = compton_scattering("Pb", q, WAVELENGTH) * 0.5 * (ratio + 1 / ratio - np.sin(theta) ** 2)
     radius_squared = 0.07940787  # barn
-    expected = [xraylib.DCSb_Compt(82, energy, float(t)) * 1.0 for t in theta]
-    atoms_per_barn = xraylib.DCS_Compt(82, energy, 1.0) / xraylib.DCSb_Compt(82, energy, 1.0)
-    assert atoms_per_barn > 0
+    expected = [xraylib.DCSb_Compt(82, energy, float(t)) for t in theta]
     assert_allclose(radius_squared * found, expected, rtol=2e-6)
     assert_allclose(compton_scattering("Pb", q, WAVELENGTH, integrating=True),
                     compton_scattering("Pb", q, WAVELENGTH) * ratio, rtol=1e-12)
@@ -164,7 +162,6 @@ def test_the_convolution_against_quadrature(profile):
     intensity = waves(q_from_two_theta(source, WAVELENGTH))
     n = 2**15
     for at in some:
-        total = 0.0
         # the profile varies slowly with the angle of the source
         grid = np.linspace(at - 8, at + 8, 65)
         tables = np.array([np.fft.irfft(profile.transform(n // 2 + 1, 2 * np.pi / (n * step), x, WAVELENGTH), n)

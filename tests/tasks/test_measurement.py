@@ -132,6 +132,15 @@ def test_instruments_do_not_change_models_without_them(folder):
     assert_allclose(none, plain, rtol=2e-5)  # the error of sampling the distances differs
 
 
+def test_the_grid_of_angles_resolves_lists_of_atoms(folder):
+    """Of 60 nm, for which no size is known: as fine as without an instrument."""
+    (folder / "chain.xyz").write_text("3\n\nPb 0 0 0\nPb 600 0 0\nS 5 0 0\n")
+    phase = {"P": {"atoms": "chain.xyz", "B_iso": {"Pb": 0.1, "S": 0.1}}}
+    plain, none = (run_simulate(build(parse_document(document(pattern=pattern, phases=phase)), folder)).arrays[
+        "pattern/calculated"] for pattern in ({}, {"instrument": {}}))
+    assert_allclose(none, plain, rtol=1e-4)
+
+
 @pytest.mark.parametrize(("pattern", "words"), [
     ({"corrected": ["compton"], "compton": "counting"}, "corrected for compton"),
     ({"absorption": {}}, "either mu_R, or composition, density and diameter"),
@@ -155,6 +164,8 @@ def test_impossible_measurements_are_refused(folder, pattern, words):
 def test_a_phase_may_not_be_called_instrument(folder):
     content = document()
     content["phases"] = {"instrument": content["phases"]["P"]}
+    build(parse_document(content), folder)  # without an instrument, as before
+    content["pattern"]["instrument"] = INSTRUMENT
     with pytest.raises(DocumentError, match="'instrument'"):
         build(parse_document(content), folder)
 

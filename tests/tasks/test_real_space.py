@@ -106,6 +106,26 @@ def test_impossible_ranges_are_refused(tmp_path, options, words):
     assert done.exit_code == 2 and words in " ".join((done.output + done.stderr).split())
 
 
+def test_values_of_a_refinement_of_the_document(tmp_path, explicit):
+    """Those of another document, and of folders without a result, are refused."""
+    intensity, *_ = explicit
+    np.savetxt(tmp_path / "d.xye", np.c_[Q, intensity, 0.01 * intensity])
+    content = document(tmp_path, parameters={"P.Pb.B_iso": 0.8}, refinement={"stages": [["P.Pb.B_iso"]]})
+    content["pattern"] = {"file": "d.xye", "axis": "q_inverse_angstrom", "wavelength": WAVELENGTH, "sigma": "column"}
+    path, out = tmp_path / "model.yaml", str(tmp_path / "out")
+    path.write_text(yaml.safe_dump(content))
+    assert CliRunner().invoke(main, ["refine", str(path), "--quiet", "-o", str(tmp_path / "fit")]).exit_code == 0
+    arguments = ["total-scattering", str(path), "-o", out, "--result"]
+    assert CliRunner().invoke(main, [*arguments, str(tmp_path / "fit")]).exit_code == 0
+    table = np.loadtxt(tmp_path / "out" / "structure_factor.txt")
+    assert abs(table[:, 1] - table[:, 3]).max() < 1e-3  # S of the model and of the data
+    none = CliRunner().invoke(main, [*arguments, str(tmp_path)])
+    assert none.exit_code == 2 and "contains no result" in none.output + none.stderr
+    path.write_text(yaml.safe_dump(content | {"parameters": {"P.Pb.B_iso": 0.9}}))
+    other = CliRunner().invoke(main, [*arguments, str(tmp_path / "fit")])
+    assert other.exit_code == 2 and "another document" in " ".join((other.output + other.stderr).split())
+
+
 def test_large_crystals_have_no_pair_distribution(tmp_path):
     content = document(tmp_path)
     content["phases"]["P"] = {"structure": "x.cif", "bulk": {}}

@@ -21,6 +21,7 @@ import numpy as np
 from numba import njit
 
 from aiida_dse.engine.crystal.structure import Crystal
+from aiida_dse.engine.measurement.profiles import width_and_share
 from aiida_dse.engine.parameters import Kind
 from aiida_dse.engine.particles.family import Counting, PairCounts
 from aiida_dse.engine.particles.size_quantities import Rows
@@ -167,11 +168,7 @@ def _add_reflections(length, intensity, q, lorentzian, strain, sums):  # type: i
         near = min(max(np.searchsorted(q, at), 1), len(q) - 1)
         step = q[near] - q[near - 1]
         g = np.sqrt((NARROWEST * step) ** 2 + (strain * at) ** 2)
-        h = lorentzian
-        width = (g**5 + 2.69269 * g**4 * h + 2.42843 * g**3 * h**2 + 4.47163 * g**2 * h**3 + 0.07842 * g * h**4
-                 + h**5) ** 0.2
-        x = h / width
-        share = 1.36603 * x - 0.47719 * x * x + 0.11116 * x**3
+        width, share = width_and_share(g, lorentzian)
         end = max(GAUSSIAN_END * width, LORENTZIAN_END * width if share > 1e-6 else 0.0)
         first, last = np.searchsorted(q, at - end), np.searchsorted(q, at + end)
         for n in range(first, last):

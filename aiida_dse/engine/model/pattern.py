@@ -127,7 +127,7 @@ class PatternModel:
         resources: Resources = ONE_THREAD,
     ) -> None:
         names = [phase.name for phase in phases]
-        if INSTRUMENT in names:
+        if INSTRUMENT in names and measurement is not None and measurement.parameters:
             raise ValueError(f"a phase has the name '{INSTRUMENT}', which is that of the instrument. Use another name.")
         for name in names:
             if names.count(name) > 1:

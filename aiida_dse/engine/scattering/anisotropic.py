@@ -29,7 +29,7 @@ from aiida_dse.engine.resources import ONE_THREAD, Resources
 from aiida_dse.engine.units import FloatArray
 
 from .debye import packed_sums
-from .histograms import GRID_MARGIN, SPLINE_ORDER
+from .histograms import GRID_MARGIN, SPLINE_ORDER, spline_shares
 
 #: Number of Chebyshev polynomials for the leading term, and for G and E.
 LEADING, CORRECTIONS = 4, 2
@@ -266,9 +266,8 @@ def _splines(moments, fields):  # type: ignore[no-untyped-def]
     """`spline_from_moments` of all fields (n_bins, N_FIELDS), from moments (n_bins, 4, N_FIELDS)."""
     for b in range(1, len(moments) - 2):
         for k in range(N_FIELDS):
-            m0, m1, m2, m3 = moments[b, 0, k], moments[b, 1, k], moments[b, 2, k], moments[b, 3, k]
-            outer, inner = m0 / 48 + m2 / 4, m0 * 23 / 48 - m2 / 4
-            tilt_outer, tilt_inner = m1 / 8 + m3 / 6, 5 * m1 / 8 - m3 / 2
+            outer, inner, tilt_outer, tilt_inner = spline_shares(
+                moments[b, 0, k], moments[b, 1, k], moments[b, 2, k], moments[b, 3, k])
             fields[b - 1, k] += outer - tilt_outer
             fields[b, k] += inner - tilt_inner
             fields[b + 1, k] += inner + tilt_inner

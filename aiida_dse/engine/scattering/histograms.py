@@ -189,6 +189,12 @@ def atom_histograms(
     return histograms
 
 
+@njit(cache=True, nogil=True, fastmath=True, inline="always")
+def spline_shares(m0, m1, m2, m3):  # type: ignore[no-untyped-def]
+    """The contributions of the even and of the odd moments of a bin to the outer and the inner two grid points."""
+    return m0 / 48 + m2 / 4, m0 * 23 / 48 - m2 / 4, m1 / 8 + m3 / 6, 5 * m1 / 8 - m3 / 2
+
+
 @njit(cache=True, nogil=True, fastmath=True)
 def spline_from_moments(moments, histogram):  # type: ignore[no-untyped-def]
     """Cubic B-spline coefficients (n_bins,) from the power moments (n_bins, 4) inside each bin.
@@ -198,10 +204,7 @@ def spline_from_moments(moments, histogram):  # type: ignore[no-untyped-def]
     """
     for k in range(1, len(moments) - 2):
         m0, m1, m2, m3 = moments[k, 0], moments[k, 1], moments[k, 2], moments[k, 3]
-        outer = m0 / 48 + m2 / 4
-        inner = m0 * 23 / 48 - m2 / 4
-        tilt_outer = m1 / 8 + m3 / 6
-        tilt_inner = 5 * m1 / 8 - m3 / 2
+        outer, inner, tilt_outer, tilt_inner = spline_shares(m0, m1, m2, m3)
         histogram[k - 1] += outer - tilt_outer
         histogram[k] += inner - tilt_inner
         histogram[k + 1] += inner + tilt_inner
