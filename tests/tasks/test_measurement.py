@@ -138,7 +138,7 @@ def test_the_grid_of_angles_resolves_lists_of_atoms(folder):
     phase = {"P": {"atoms": "chain.xyz", "B_iso": {"Pb": 0.1, "S": 0.1}}}
     plain, none = (run_simulate(build(parse_document(document(pattern=pattern, phases=phase)), folder)).arrays[
         "pattern/calculated"] for pattern in ({}, {"instrument": {}}))
-    assert_allclose(none, plain, rtol=1e-4)
+    assert_allclose(none, plain, rtol=2e-6)
 
 
 @pytest.mark.parametrize(("pattern", "words"), [
